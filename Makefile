@@ -1,0 +1,50 @@
+# Every task of this repository. `make` alone lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+help:            ## list the tasks
+	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | awk -F: '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+demo: $(VENV)/installed      ## install, then serve the demo model at http://127.0.0.1:8000
+	$(BIN)/millm demo
+
+setup: $(VENV)/dev-installed ## a virtual environment with everything for development
+
+run: $(VENV)/installed       ## serve MODEL=... (a folder or a Hugging Face id), with ARGS=...
+	$(BIN)/millm serve $(MODEL) $(ARGS)
+
+check: $(VENV)/dev-installed ## format, lint and types, as CI runs them
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: $(VENV)/dev-installed  ## all tests
+	$(BIN)/python -m pytest
+
+fix: $(VENV)/dev-installed   ## format and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+types: $(VENV)/dev-installed ## strict type checking alone
+	$(BIN)/mypy
+
+bench: $(VENV)/dev-installed ## measure the overhead of steering and watching on the demo model
+	$(BIN)/python benchmarks/overhead.py
+
+efficacy: $(VENV)/dev-installed ## measure every shipped profile and write src/millm/demo/MODEL_CARD.md (about an hour)
+	$(BIN)/python tools/measure_profiles.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/dev-installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $(VENV)/installed $@
+
+.DEFAULT_GOAL := help
+.PHONY: help demo setup run check test fix types bench efficacy

