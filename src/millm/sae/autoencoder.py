@@ -1,0 +1,136 @@
+"""A sparse autoencoder on disk, read as far as it is needed: a few features, or the whole dictionary once.
+
+The folder is the canonical one (`millm.sae.formats.canonical`), memory-mapped; arithmetic is float32.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from millm.errors import InvalidSteering
+from millm.sae.activations import (
+    SMALLEST_NORM,
+    EncoderRows,
+    FeatureRows,
+    centred,
+    keep_top_k,
+    normalise,
+    output_shift,
+)
+from millm.sae.config import SaeConfig
+from millm.sae.formats.canonical import open_canonical
+
+_ROWS_AT_A_TIME = 4096
+
+
+class SparseAutoencoder:
+    """x [..., d_in] may be of any float type and on any device; what is read of the file stays there with it."""
+
+    def __init__(self, config: SaeConfig, sha256: str, stored: dict[str, Tensor]) -> None:
+        self.config = config
+        self.sha256 = sha256
+        """Of the weights file it was converted from."""
+        self._stored = stored
+        self._resident: dict[tuple[str, torch.device], Tensor] = {}
+
+    @classmethod
+    def open(cls, folder: Path) -> "SparseAutoencoder":
+        """Raises InvalidSae when `folder` is not a canonical one (see `millm.sae.formats.canonicalise`)."""
+        header, stored = open_canonical(folder)
+        return cls(header.config, header.sha256, stored)
+
+    def features(self, indices: Sequence[int] | Tensor, device: torch.device | str = "cpu") -> FeatureRows:
+        """The rows of k features in float32 on `device`; nothing else is read. Raises InvalidSteering."""
+        index = torch.as_tensor(indices, dtype=torch.long, device="cpu")  # [k]
+        self._check_indices(index)
+        rows = {name: self._stored[name][index].to(device, torch.float32) for name in self._per_feature()}
+        norm = _norms(rows["W_dec"])
+        unit = rows["W_dec"] / norm.unsqueeze(-1)
+        return FeatureRows(**vars(_encoder_rows(self.config, rows)), dec=unit, dec_norm=norm)
+
+    def _check_indices(self, index: Tensor) -> None:
+        for wrong in index[(index < 0) | (index >= self.config.d_sae)].tolist():
+            raise InvalidSteering(
+                f"feature {wrong} does not exist: this SAE has the features 0 to {self.config.d_sae - 1}",
+                param="index",
+            )
+
+    def normalise(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
+        """What the encoder sees of x, and the gain back to residual units: `millm.sae.activations.normalise`."""
+        b_dec = self._on(x.device, "b_dec") if self.config.apply_b_dec_to_input else None
+        return normalise(x, self.config, b_dec)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """x [..., d_in] -> native activations [..., d_sae], float32: SAELens' `encode`."""
+        z, _ = self.normalise(x)
+        rows = self._whole_encoder(x.device)
+        if self.config.k is None:
+            return rows.native_activations(z)
+        ranked = rows.pre_activations(z)
+        if self.config.rescale_acts_by_decoder_norm:
+            ranked = ranked * self.decoder_norms(x.device)
+        return keep_top_k(ranked, self.config.k)
+
+    def activations(self, x: Tensor) -> Tensor:
+        """x [..., d_in] -> activations [..., d_sae] in residual units, as those of `FeatureRows`."""
+        native = self.encode(x)
+        # topk that ranks by decoder norm gives residual units to begin with
+        return native if self.config.rescale_acts_by_decoder_norm else native * self.decoder_norms(x.device)
+
+    def decode(self, acts: Tensor, gain: Tensor | float = 1.0, shift: Tensor | float = 0.0) -> Tensor:
+        """Native activations [..., d_sae] -> [..., d_out], as SAELens; gain and shift undo `normalise`."""
+        if self.config.rescale_acts_by_decoder_norm:
+            acts = acts / self.decoder_norms(acts.device)
+        return (acts @ self._on(acts.device, "W_dec") + self._on(acts.device, "b_dec")) * gain + shift
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """x [..., d_in] -> [..., d_out]: what the SAE makes of x; for a transcoder, of what follows x."""
+        if not self.config.is_transcoder:
+            _, gain = self.normalise(x)
+            return self.decode(self.encode(x), gain, output_shift(x, self.config))
+        output = self.decode(self.encode(x))
+        if self.config.has_skip:
+            output = output + centred(x, self.config) @ self._on(x.device, "W_skip").T
+        return output
+
+    def decoder_norms(self, device: torch.device | str = "cpu") -> Tensor:
+        """‖W_dec[i]‖ of every feature, [d_sae], float32."""
+        key = ("decoder_norms", torch.device(device))
+        if key not in self._resident:
+            decoder = self._stored["W_dec"]
+            starts = range(0, self.config.d_sae, _ROWS_AT_A_TIME)
+            norms = [_norms(decoder[start : start + _ROWS_AT_A_TIME].float()) for start in starts]
+            self._resident[key] = torch.cat(norms).to(device)
+        return self._resident[key]
+
+    def _whole_encoder(self, device: torch.device) -> EncoderRows:
+        return _encoder_rows(self.config, {name: self._on(device, name) for name in self._per_feature() - {"W_dec"}})
+
+    def _per_feature(self) -> set[str]:
+        return self._stored.keys() - {"b_dec", "W_skip"}
+
+    def _on(self, device: torch.device, name: str) -> Tensor:
+        """One stored tensor whole, in float32 on `device`, kept for the next time."""
+        if (name, device) not in self._resident:
+            self._resident[name, device] = self._stored[name].to(device, torch.float32)
+        return self._resident[name, device]
+
+
+def _encoder_rows(config: SaeConfig, rows: dict[str, Tensor]) -> EncoderRows:
+    enc = rows["W_enc_T"]
+    return EncoderRows(
+        architecture=config.architecture,
+        enc=enc,
+        b_enc=rows.get("b_enc", enc.new_zeros(len(enc))),
+        threshold=rows.get("threshold"),
+        b_gate=rows.get("b_gate"),
+        r_mag=rows.get("r_mag"),
+        b_mag=rows.get("b_mag"),
+    )
+
+
+def _norms(decoder: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(decoder, dim=-1)
+    return norms.clamp_min(SMALLEST_NORM)

@@ -1,0 +1,126 @@
+"""What an SAE is and where it reads: one frozen value, the same for every file format it came from.
+
+Knows no tensor and no file.
+"""
+
+import re
+from typing import Annotated, Literal, get_args
+
+import msgspec
+
+from millm.errors import InvalidSae
+
+Architecture = Literal[
+    "standard",
+    "jumprelu",
+    "topk",
+    "gated",
+    "transcoder",
+    "skip_transcoder",
+    "jumprelu_transcoder",
+    "jumprelu_skip_transcoder",
+]
+Width = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
+Normalisation = Literal["none", "layer_norm", "constant_norm_rescale"]
+
+_ARCHITECTURES: dict[str, Architecture] = {name: name for name in get_args(Architecture)}
+_NORMALISATIONS: dict[str, Normalisation] = {name: name for name in get_args(Normalisation)}
+
+_LAYER = re.compile(r"(?:^|\.)(?:blocks|layers|h)\.(\d+)(?:\.|$)")
+
+
+class SaeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Raises InvalidSae when the parts contradict each other."""
+
+    architecture: Architecture
+    d_in: Width
+    d_sae: Width
+    """How many features the dictionary has."""
+    d_out: Width
+    """Width of what the decoder writes: `d_in`, except for transcoders."""
+    normalize_activations: Normalisation = "none"
+    """Done per token at run time; `expected_average_only_in` is folded into the weights when a file is read."""
+    apply_b_dec_to_input: bool = False
+    center_inputs: bool = False
+    """Trained with TransformerLens' `center_writing_weights`: on a raw LayerNorm model, subtract the mean."""
+    k: int | None = None
+    """topk only: how many features may be active at a token."""
+    rescale_acts_by_decoder_norm: bool = False
+    """topk only: activations are ranked, and already given, in units of the residual stream."""
+    model_name: str | None = None
+    hook_name: str | None = None
+    """TransformerLens' name, e.g. `blocks.20.hook_resid_post`."""
+    hf_hook_name: str | None = None
+    """transformers' name, e.g. `model.layers.20.output`; where both are known, this is the exact one."""
+    hook_name_out: str | None = None
+    """Transcoders: where the decoder's output belongs."""
+    exclude_special_tokens: bool = False
+    """Trained without special tokens: its activations there mean nothing."""
+    source_format: str
+    dtype: str
+    """Of the stored encoder; the arithmetic is always float32."""
+
+    def __post_init__(self) -> None:
+        if min(self.d_in, self.d_sae, self.d_out) < 1:
+            raise InvalidSae(f"d_in {self.d_in}, d_sae {self.d_sae} and d_out {self.d_out} must all be at least 1")
+        if self.is_transcoder and self.apply_b_dec_to_input:
+            raise InvalidSae("apply_b_dec_to_input cannot be true for a transcoder: its b_dec belongs to the output")
+        if not self.is_transcoder and self.d_out != self.d_in:
+            raise InvalidSae(f"d_out {self.d_out} must equal d_in {self.d_in} for architecture {self.architecture!r}")
+        if self.architecture == "topk":
+            self._check_k()
+        elif self.k is not None or self.rescale_acts_by_decoder_norm:
+            raise InvalidSae(f"k and rescale_acts_by_decoder_norm belong to topk, not to {self.architecture!r}")
+
+    def _check_k(self) -> None:
+        if self.k is None:
+            raise InvalidSae("architecture 'topk' needs k, the number of active features, in its configuration")
+        if not 1 <= self.k <= self.d_sae:
+            raise InvalidSae(f"k is {self.k}; it must be 1 to d_sae {self.d_sae}")
+
+    @property
+    def is_transcoder(self) -> bool:
+        return self.architecture.endswith("transcoder")
+
+    @property
+    def has_threshold(self) -> bool:
+        return self.architecture.startswith("jumprelu")
+
+    @property
+    def has_skip(self) -> bool:
+        return "skip" in self.architecture
+
+    @property
+    def sparse_readable(self) -> bool:
+        """Whether a few features can be read without computing all of them."""
+        return self.architecture != "topk"
+
+    @property
+    def steerable(self) -> bool:
+        """False for transcoders: what their decoder writes does not belong at the hook they read."""
+        return not self.is_transcoder
+
+    @property
+    def layer(self) -> int | None:
+        """Parsed from the hook names; None when they do not say."""
+        for name in (self.hf_hook_name, self.hook_name):
+            if found := _LAYER.search(name or ""):
+                return int(found[1])
+        return None
+
+
+def known_architecture(name: str) -> Architecture:
+    """`name` itself. Raises InvalidSae for an architecture whose arithmetic we do not do exactly."""
+    if name not in _ARCHITECTURES:
+        raise InvalidSae(f"architecture {name!r} is not supported; supported are {', '.join(_ARCHITECTURES)}")
+    return _ARCHITECTURES[name]
+
+
+def known_normalisation(name: str) -> Normalisation:
+    """`name` itself. Raises InvalidSae for a normalisation we do not do exactly."""
+    if name not in _NORMALISATIONS:
+        raise InvalidSae(
+            f"normalize_activations {name!r} is not supported; supported are {', '.join(_NORMALISATIONS)} and, "
+            "with its scaling_factor, expected_average_only_in"
+        )
+    return _NORMALISATIONS[name]

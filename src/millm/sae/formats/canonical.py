@@ -1,0 +1,130 @@
+"""miLLM's own SAE folder: `sae.safetensors`, a feature per row so that k features are k reads, and `config.json`.
+
+It is named by what is in it, and written beside and renamed into place: it is whole or it is not there.
+"""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from millm.errors import InvalidSae
+from millm.sae.config import SaeConfig
+from millm.sae.formats.source import SourceSae, json_object, safetensors_file, typed
+
+WEIGHTS = "sae.safetensors"
+HEADER = "config.json"
+
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`config.json`."""
+
+    millm_sae: Literal[1] = 1
+    """Version of this format."""
+    sha256: str
+    """Of the weights file that was converted."""
+    folded: tuple[str, ...] = ()
+    """What the conversion folded into the weights."""
+    config: SaeConfig
+
+
+def tensor_shapes(config: SaeConfig) -> dict[str, tuple[int, ...]]:
+    """The tensors that an SAE of this kind has, exactly."""
+    features = (config.d_sae,)
+    shapes = {
+        "W_enc_T": (config.d_sae, config.d_in),
+        "W_dec": (config.d_sae, config.d_out),
+        "b_dec": (config.d_out,),
+    }
+    if config.architecture == "gated":
+        return shapes | {"b_gate": features, "r_mag": features, "b_mag": features}
+    if config.has_threshold:
+        shapes["threshold"] = features
+    if config.has_skip:
+        shapes["W_skip"] = (config.d_out, config.d_in)
+    return shapes | {"b_enc": features}
+
+
+def open_canonical(folder: Path) -> tuple[Header, dict[str, Tensor]]:
+    """The header and the memory-mapped tensors. Raises InvalidSae when the folder is not a whole one."""
+    header = typed(json_object(folder / HEADER), Header, HEADER)
+    tensors = safetensors_file(folder / WEIGHTS)
+    check_tensors(header.config, tensors)
+    return header, tensors
+
+
+def store(source: SourceSae, root: Path) -> Path:
+    """Checks every number, then writes the canonical folder under `root` unless it is there already."""
+    check_tensors(source.config, source.tensors)
+    header = msgspec.json.encode(Header(sha256=source.sha256, folded=source.folded, config=source.config))
+    folder = root / hashlib.sha256(header).hexdigest()[:16]
+    if not _is_whole(folder):
+        _check_finite(source.tensors)
+        _write(folder, header, source.tensors)
+    return folder
+
+
+def check_tensors(config: SaeConfig, tensors: dict[str, Tensor]) -> None:
+    """Raises InvalidSae on a missing, unexpected or misshapen tensor, or one that is not of floats."""
+    shapes = tensor_shapes(config)
+    if missing := sorted(shapes.keys() - tensors.keys()):
+        raise InvalidSae(f"tensor {missing[0]} is missing; architecture {config.architecture!r} needs it")
+    if unexpected := sorted(tensors.keys() - shapes.keys()):
+        raise InvalidSae(f"tensor {unexpected[0]!r} is not part of architecture {config.architecture!r}")
+    for name, shape in shapes.items():
+        _check_tensor(name, tensors[name], shape)
+
+
+def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tensor.shape != shape:
+        raise InvalidSae(f"tensor {name} has shape {list(tensor.shape)}; the configuration says {list(shape)}")
+    if tensor.dtype not in _DTYPES:
+        raise InvalidSae(f"tensor {name} has type {tensor.dtype}; it must be a 16, 32 or 64 bit float")
+
+
+def _check_finite(tensors: dict[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not bool(torch.stack(tensor.aminmax()).isfinite().all()):
+            raise InvalidSae(f"tensor {name} holds NaN or infinite numbers; download the SAE again")
+
+
+def _is_whole(folder: Path) -> bool:
+    if not folder.exists():
+        return False
+    try:
+        open_canonical(folder)
+    except InvalidSae:
+        return False  # damaged since it was written: it will be written again
+    return True
+
+
+def _write(folder: Path, header: bytes, tensors: dict[str, Tensor]) -> None:
+    partial = folder.with_name(f".partial-{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)  # left by a conversion that was killed
+    partial.mkdir(parents=True)
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial / WEIGHTS)
+        (partial / HEADER).write_bytes(msgspec.json.format(header))
+        for path in (partial / WEIGHTS, partial / HEADER, partial):
+            _flush(path)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+        _flush(folder.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

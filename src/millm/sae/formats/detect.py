@@ -1,0 +1,38 @@
+"""Recognises an SAE's layout in a folder and keeps miLLM's own copy of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from millm.errors import InvalidSae
+from millm.sae.formats import canonical, gemma_scope, gemma_scope_2, saelens
+from millm.sae.formats.source import SourceSae
+
+_READERS: dict[str, Callable[[Path], SourceSae]] = {
+    layout.WEIGHTS: layout.read for layout in (saelens, gemma_scope, gemma_scope_2)
+}
+_PICKLES = {".pt", ".pth", ".bin", ".pkl", ".ckpt"}
+
+
+def canonicalise(source: Path, root: Path) -> Path:
+    """The canonical folder under `root` for the SAE in `source`, written now unless it is there.
+
+    Raises InvalidSae, and leaves `root` as it was, when the SAE is not one that is read exactly.
+    """
+    return canonical.store(_read(source), root)
+
+
+def _read(folder: Path) -> SourceSae:
+    files = _files(folder)
+    for weights, read in _READERS.items():
+        if weights in files:
+            return read(folder)
+    if pickled := sorted(name for name in files if Path(name).suffix in _PICKLES):
+        raise InvalidSae(f"{pickled[0]} is a pickle, which can run code when it is read: convert it to safetensors")
+    raise InvalidSae("no SAE found in this folder; it must hold " + " or ".join(_READERS))
+
+
+def _files(folder: Path) -> set[str]:
+    try:
+        return {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise InvalidSae(f"the SAE's folder {folder.name!r} cannot be read: {error.strerror}") from error

@@ -1,0 +1,103 @@
+"""SAELens: `cfg.json` and `sae_weights.safetensors`, of any version, and what miStudio exports like it."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from millm.sae.config import Architecture, SaeConfig
+from millm.sae.formats import mistudio, saelens_config
+from millm.sae.formats.canonical import check_tensors
+from millm.sae.formats.folding import fold_decoder_norms, fold_input_scale
+from millm.sae.formats.saelens_config import BATCH_TOPK, CONFIG, Cfg
+from millm.sae.formats.source import (
+    SourceSae,
+    dtype_name,
+    json_object,
+    matrix_shape,
+    safetensors_file,
+    sha256_of,
+    without_unit_scaling,
+)
+
+WEIGHTS = "sae_weights.safetensors"
+
+_TRAINED_ON_CENTRED_RESIDUALS = {
+    "GPT2-Small-SAEs-Reformatted",
+    "GPT2-Small-Feature-Splitting-Experiment-Layer-8",
+    "gpt2-small-mlp-out-saes",
+}
+"""Repositories whose files do not say so; SAELens' registry (`pretrained_saes.yaml`) does."""
+
+
+def read(folder: Path) -> SourceSae:
+    """Raises InvalidSae when the folder is not an SAE whose arithmetic we do exactly."""
+    raw = json_object(folder / CONFIG)
+    is_export = mistudio.is_export(raw)
+    cfg = saelens_config.parse(mistudio.as_saelens(raw, folder) if is_export else raw)
+    stored = without_unit_scaling(safetensors_file(folder / WEIGHTS))
+    is_checkpoint = cfg.architecture in BATCH_TOPK and "topk_threshold" in stored and "threshold" not in stored
+    if is_checkpoint:
+        stored["threshold"] = stored.pop("topk_threshold").float()
+    tensors = _with_full_threshold(_feature_major(stored))
+    config = _config(cfg, tensors, folder, "mistudio" if is_export else "saelens")
+    check_tensors(config, tensors)
+    source = SourceSae(config, tensors, sha256_of(folder / WEIGHTS))
+    return _folded(source, cfg, is_checkpoint=is_checkpoint)
+
+
+def _config(cfg: Cfg, tensors: dict[str, Tensor], folder: Path, source_format: str) -> SaeConfig:
+    architecture = saelens_config.architecture(cfg)
+    is_topk, is_transcoder = architecture == "topk", architecture.endswith("transcoder")
+    use = cfg.use
+    return SaeConfig(
+        architecture=architecture,
+        d_in=cfg.d_in,
+        d_sae=cfg.d_sae,
+        d_out=matrix_shape(tensors, "W_dec")[1] if is_transcoder else cfg.d_in,
+        normalize_activations=saelens_config.normalisation(cfg),
+        apply_b_dec_to_input=_subtracts_b_dec(cfg, architecture),
+        center_inputs=_is_centred(cfg, folder),
+        k=saelens_config.k(cfg) if is_topk else None,
+        rescale_acts_by_decoder_norm=is_topk and bool(cfg.rescale_acts_by_decoder_norm),
+        model_name=use.model_name,
+        hook_name=use.hook_name,
+        hf_hook_name=use.hf_hook_name,
+        hook_name_out=use.hook_name_out,
+        exclude_special_tokens=bool(use.exclude_special_tokens),
+        source_format=source_format,
+        dtype=dtype_name(tensors["W_enc_T"]),
+    )
+
+
+def _subtracts_b_dec(cfg: Cfg, architecture: Architecture) -> bool:
+    if cfg.apply_b_dec_to_input is None:
+        return not architecture.endswith("transcoder")
+    return cfg.apply_b_dec_to_input
+
+
+def _is_centred(cfg: Cfg, folder: Path) -> bool:
+    kwargs = cfg.use.model_from_pretrained_kwargs
+    names = {part.rpartition("--")[2] for part in folder.absolute().parts}  # in a cache: models--owner--name
+    return (kwargs is not None and kwargs.center_writing_weights) or bool(names & _TRAINED_ON_CENTRED_RESIDUALS)
+
+
+def _feature_major(stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    matrix_shape(stored, "W_enc")
+    rest = {name: tensor for name, tensor in stored.items() if name != "W_enc"}
+    return rest | {"W_enc_T": stored["W_enc"].T}
+
+
+def _with_full_threshold(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """One threshold for all features, as BatchTopK has it, becomes one for each."""
+    threshold = tensors.get("threshold")
+    if threshold is None or threshold.numel() != 1:
+        return tensors
+    return tensors | {"threshold": threshold.reshape(1).expand(len(tensors["W_enc_T"]))}
+
+
+def _folded(source: SourceSae, cfg: Cfg, *, is_checkpoint: bool) -> SourceSae:
+    """A BatchTopK checkpoint of a training run ranks by decoder norm unless it says otherwise."""
+    rescales = cfg.rescale_acts_by_decoder_norm
+    if cfg.architecture in BATCH_TOPK and (is_checkpoint if rescales is None else rescales):
+        source = fold_decoder_norms(source)
+    return fold_input_scale(source, saelens_config.input_scale(cfg)) if saelens_config.is_scaled(cfg) else source

@@ -1,0 +1,113 @@
+"""Reads the files people hand us: JSON, safetensors and npz, each failure named, no pickle ever opened."""
+
+import hashlib
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from millm.errors import InvalidSae
+from millm.sae.config import SaeConfig
+
+_NUMPY_FLOATS = (np.float16, np.float32, np.float64)
+_Struct = TypeVar("_Struct", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True)
+class SourceSae:
+    """An SAE as read from its publisher's layout, in our names and orientation, not yet checked."""
+
+    config: SaeConfig
+    tensors: dict[str, Tensor]
+    sha256: str
+    """Of the weights file."""
+    folded: tuple[str, ...] = ()
+    """What was folded into the weights: `decoder norms`, `input scale 0.25`. Not in the configuration any more."""
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """Raises InvalidSae when the file is missing, is not JSON (NaN is not) or not an object."""
+    try:
+        found = msgspec.json.decode(path.read_bytes())
+    except FileNotFoundError:
+        raise InvalidSae(f"{path.name} is missing from the SAE's folder") from None
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidSae(f"{path.name} cannot be read as JSON: {_reason(error)}") from error
+    if not isinstance(found, dict):
+        raise InvalidSae(f"{path.name} must hold a JSON object")
+    return found
+
+
+def typed(raw: dict[str, Any], shape: type[_Struct], name: str) -> _Struct:
+    """`raw` as a struct. Raises InvalidSae naming the field whose type is wrong."""
+    try:
+        return msgspec.convert(raw, type=shape)
+    except msgspec.ValidationError as error:
+        raise InvalidSae(f"{name}: {error}") from error
+
+
+def safetensors_file(path: Path) -> dict[str, Tensor]:
+    """Memory-mapped. Raises InvalidSae when the file is truncated, corrupt or not safetensors."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+    except (OSError, SafetensorError) as error:
+        raise InvalidSae(f"{path.name} is not a whole safetensors file: {_reason(error)}") from error
+
+
+def npz_file(path: Path) -> dict[str, Tensor]:
+    """Raises InvalidSae when the file is truncated, corrupt, not an npz or holds Python objects."""
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays = dict(loaded.items()) if isinstance(loaded, np.lib.npyio.NpzFile) else {}
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise InvalidSae(f"{path.name} is not a whole npz file of plain numbers: {_reason(error)}") from error
+    return {name: _tensor(name, array) for name, array in arrays.items()}
+
+
+def _tensor(name: str, array: np.ndarray[Any, Any]) -> Tensor:
+    if array.dtype not in _NUMPY_FLOATS:
+        raise InvalidSae(f"tensor {name} has type {array.dtype}; it must be a 16, 32 or 64 bit float")
+    return torch.from_numpy(array)
+
+
+def matrix_shape(tensors: dict[str, Tensor], name: str) -> tuple[int, int]:
+    """Raises InvalidSae when the tensor is missing or not a matrix."""
+    if name not in tensors:
+        raise InvalidSae(f"tensor {name} is missing")
+    if tensors[name].ndim != 2:
+        raise InvalidSae(f"tensor {name} must be a matrix; its shape is {list(tensors[name].shape)}")
+    rows, columns = tensors[name].shape
+    return rows, columns
+
+
+def without_unit_scaling(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Drops the `scaling_factor` of ones that early files carry. Raises InvalidSae when it is not of ones."""
+    rest = {name: tensor for name, tensor in tensors.items() if name != "scaling_factor"}
+    if len(rest) < len(tensors) and not bool((tensors["scaling_factor"] == 1).all()):
+        raise InvalidSae("a finetuned scaling_factor is not supported: it must be folded into W_dec")
+    return rest
+
+
+def dtype_name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    """The cause on one line, without the file's path, which an operating system error would name."""
+    if isinstance(error, OSError):
+        return error.strerror or "it cannot be opened"
+    return (str(error).splitlines() or ["it ends too early"])[0]

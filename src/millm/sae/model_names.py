@@ -1,0 +1,64 @@
+"""Does the model an SAE was trained on go by another name here? Names only: no torch, no files.
+
+The check that decides is the width at the hook point; a name can only warn.
+"""
+
+_ALIASES = {
+    "distilgpt2": "gpt2-xs",
+    "gpt2": "gpt2-small",
+    "gpt-j-6b": "gpt-j",
+    "gpt-neo-125m": "gpt-neo-small",
+    "gpt-neo-1.3b": "gpt-neo-medium",
+    "gpt-neox-20b": "gpt-neox",
+    "gpt-oss-20b": "gpt-oss",
+    "meta-llama-3-8b": "llama-3-8b",
+    "meta-llama-3-8b-instruct": "llama-3-8b-instruct",
+    "meta-llama-3.1-8b": "llama-3.1-8b",
+    "meta-llama-3.1-8b-instruct": "llama-3.1-8b-instruct",
+    "mistral-7b-v0.1": "mistral-7b",
+    "mistral-7b-instruct-v0.1": "mistral-7b-instruct",
+    "mixtral-8x7b-v0.1": "mixtral-8x7b",
+    "olmo-2-0425-1b": "olmo-2-1b",
+    "olmo-2-1124-7b": "olmo-2-7b",
+    "opt-125m": "opt-small",
+    "phi-3-mini-4k-instruct": "phi-3",
+}
+"""Last part of the Hugging Face id → TransformerLens' alias, where the two differ by more than case."""
+
+_SAME_WEIGHTS = {"hf", "pt"}
+_TUNINGS = {"it", "instruct", "chat", "base"}
+
+
+def model_mismatch(sae_model: str | None, loaded_model: str) -> str | None:
+    """A warning when an SAE's model is not the loaded one (mild if only the tuning differs), else None.
+
+    Either may be a Hugging Face id, its last part or a TransformerLens alias (`gpt2-small`, `gemma-2-2b`).
+    """
+    if not sae_model:
+        return None
+    trained, loaded = _words(sae_model), _words(loaded_model)
+    if trained == loaded:
+        return None
+    if _untuned(trained) == _untuned(loaded):
+        return (
+            f"this SAE was trained on {_last(sae_model)} and the loaded {_last(loaded_model)} is tuned "
+            "differently: features usually carry over, strengths may need adjusting"
+        )
+    return (
+        f"this SAE was trained on {_last(sae_model)}, not on the loaded {_last(loaded_model)}: "
+        "its features need not mean anything here"
+    )
+
+
+def _last(name: str) -> str:
+    """Without the owner, and without the folders of a local path."""
+    return name.rstrip("/").rpartition("/")[2]
+
+
+def _words(name: str) -> tuple[str, ...]:
+    short = _last(name).lower()
+    return tuple(word for word in _ALIASES.get(short, short).split("-") if word not in _SAME_WEIGHTS)
+
+
+def _untuned(words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word for word in words if word not in _TUNINGS)

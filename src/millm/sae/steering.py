@@ -1,0 +1,126 @@
+"""Steering as plain values: what is asked, checked and reduced to the four numbers a tap's table holds.
+
+Knows nothing about torch, models or files: the API process resolves a steering here, once, at the door.
+
+Every mode is one formula per feature (derivation: docs/steering.md, after Neuronpedia, Anthropic and AxBench):
+
+    c = clip(α + β·a, lo, hi)        h ← h + Σ c·d
+
+`a` is the feature's activation and `d` its decoder row scaled to unit length, so that `a`, `c` and a `raw` strength
+are all in units of the residual stream. (SAELens calls that `fold_W_dec_norm`.)
+"""
+
+import hashlib
+import math
+from typing import Literal
+
+import msgspec
+
+from millm.errors import InvalidSteering
+
+Mode = Literal["add", "clamp", "min_clamp", "scale", "ablate"]
+Unit = Literal["raw", "norm", "max_act"]
+Positions = Literal["all", "prompt", "generated"]
+Skip = Literal["bos", "special", "none"]
+
+MAX_STRENGTH = 1e6
+"""Largest strength in residual units: far beyond any effect, and safely within float32."""
+
+MAX_ENCODED_FEATURES = 64
+"""Features per SAE and request whose mode reads the activation (everything but `add`, which is not limited)."""
+
+
+class FeatureSetting(msgspec.Struct, frozen=True, kw_only=True):
+    """One knob, as a person writes it."""
+
+    index: int
+    """Feature index in the SAE's dictionary."""
+    strength: float = 0.0
+    """`add`: how much to add; `clamp`, `min_clamp`: the activation to hold; `scale`: the factor; `ablate`: unused."""
+    unit: Unit = "raw"
+    """`raw`: residual units; `norm`: × the median residual norm at the hook; `max_act`: × the feature's maximum."""
+    mode: Mode = "add"
+    sae: str | None = None
+    """Which attached SAE, when there are several."""
+    max_act: float | None = None
+    """The feature's maximum activation, for `unit: max_act` (a profile carries it; else the SAE's labels do)."""
+
+
+class Coefficients(msgspec.Struct, frozen=True, array_like=True):
+    """One feature of a tap's row: c = clip(alpha + beta·a, lo, hi)."""
+
+    index: int
+    alpha: float
+    beta: float
+    lo: float = -math.inf
+    hi: float = math.inf
+
+
+class TapSteering(msgspec.Struct, frozen=True, array_like=True):
+    """What one SAE's tap does to a request."""
+
+    sae: str
+    features: tuple[Coefficients, ...]
+
+
+class Steering(msgspec.Struct, frozen=True, kw_only=True):
+    """A resolved steering: everything the engine needs, nothing it would have to look up."""
+
+    taps: tuple[TapSteering, ...]
+    positions: Positions = "all"
+    skip: Skip = "bos"
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal effects: keys receipts and any reuse of cached keys and values."""
+        canonical = [
+            [sorted((tap.sae, sorted(msgspec.to_builtins(f) for f in tap.features)) for tap in self.taps)],
+            self.positions,
+            self.skip,
+        ]
+        return hashlib.sha256(repr(canonical).encode()).hexdigest()[:16]
+
+
+def coefficients(
+    setting: FeatureSetting, *, reference_norm: float | None = None, max_act: float | None = None
+) -> Coefficients:
+    """The table row of one knob. Raises InvalidSteering when a unit lacks its reference."""
+    value = _in_residual_units(setting, reference_norm, max_act)
+    if not abs(value) <= MAX_STRENGTH:  # also refuses NaN
+        raise InvalidSteering(f"feature {setting.index}: strength must be a number within ±{MAX_STRENGTH:,.0f}")
+    match setting.mode:
+        case "add":
+            return Coefficients(setting.index, alpha=value, beta=0.0)
+        case "clamp":
+            return Coefficients(setting.index, alpha=value, beta=-1.0)
+        case "min_clamp":
+            return Coefficients(setting.index, alpha=value, beta=-1.0, lo=0.0)
+        case "scale":
+            return Coefficients(setting.index, alpha=0.0, beta=value - 1.0)
+        case "ablate":
+            return Coefficients(setting.index, alpha=0.0, beta=-1.0)
+
+
+def _in_residual_units(setting: FeatureSetting, reference_norm: float | None, max_act: float | None) -> float:
+    if setting.mode in ("scale", "ablate") and setting.unit != "raw":
+        raise InvalidSteering(
+            f"feature {setting.index}: mode {setting.mode!r} has no unit, leave `unit` out (it was {setting.unit!r})"
+        )
+    if setting.unit == "norm":
+        return setting.strength * _known(setting, reference_norm, "the residual norm at this hook")
+    if setting.unit == "max_act":
+        return setting.strength * _known(setting, setting.max_act or max_act, "the feature's maximum activation")
+    return setting.strength
+
+
+def _known(setting: FeatureSetting, reference: float | None, what: str) -> float:
+    if reference is None:
+        raise InvalidSteering(
+            f"feature {setting.index}: unit {setting.unit!r} needs {what}, which is not known here; use unit 'raw'"
+        )
+    return reference
+
+
+def reads_activation(feature: Coefficients) -> bool:
+    """True when the coefficient depends on the activation, so that the encoder has to run."""
+    return feature.beta != 0.0
