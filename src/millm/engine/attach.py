@@ -1,0 +1,105 @@
+"""Attaching an SAE: read, check that it belongs here, calibrate, and only then put the tap in place."""
+
+from pathlib import Path
+
+import torch
+from msgspec.structs import replace
+from torch import nn
+from transformers import PreTrainedModel
+
+from millm.engine.messages import AttachSae, SaeFacts
+from millm.engine.model import OnProgress
+from millm.engine.taps import Taps
+from millm.errors import EngineFailed, InvalidSae, SaeMismatch
+from millm.sae import hooks
+from millm.sae.autoencoder import SparseAutoencoder
+from millm.sae.calibrate import Calibration, calibrate
+from millm.sae.formats import canonicalise
+from millm.sae.hooks import HookPoint
+from millm.sae.model_names import model_mismatch
+from millm.sae.tap import Tap
+
+_STAGE = "attaching the SAE"
+
+
+def attach(model: PreTrainedModel, taps: Taps, command: AttachSae, on_progress: OnProgress) -> SaeFacts:
+    """Raises InvalidSae or SaeMismatch, and then nothing has changed."""
+    on_progress(_STAGE, 0, 3)
+    folder = _canonical(command)
+    sae = _open(folder, model)
+    point = _point(model, sae, command.hook_point)
+    taps.check_free(command.sae, point)
+    on_progress(_STAGE, 1, 3)
+    _check_width(model, sae, point)
+    taps.rest()
+    calibration = _calibrate(model, sae, point, command.calibration_ids)
+    on_progress(_STAGE, 2, 3)
+    facts = _facts(sae, point, calibration, command)
+    # Opened again: calibrating read all of it, the tap needs a few rows.
+    taps.attach(Tap(_open(folder, model), model.device), point, facts)
+    on_progress(_STAGE, 3, 3)
+    return facts
+
+
+def _canonical(command: AttachSae) -> Path:
+    try:
+        return canonicalise(Path(command.path), Path(command.canonical_root))
+    except OSError as error:
+        raise EngineFailed(f"the SAE's copy cannot be written in MILLM_HOME ({error.strerror})") from error
+
+
+def _open(folder: Path, model: PreTrainedModel) -> SparseAutoencoder:
+    """TransformerLens centres what LayerNorm models write to the residual stream, and leaves RMSNorm models alone."""
+    sae = SparseAutoencoder.open(folder)
+    if not any(isinstance(module, nn.LayerNorm) for module in model.modules()):
+        sae.config = replace(sae.config, center_inputs=False)
+    return sae
+
+
+def _point(model: PreTrainedModel, sae: SparseAutoencoder, override: str | None) -> HookPoint:
+    name = override or sae.config.hf_hook_name or sae.config.hook_name
+    if name is None:
+        raise InvalidSae("this SAE does not say where it belongs; name the hook point, e.g. blocks.12.hook_resid_post")
+    return hooks.resolve(model, name)
+
+
+def _check_width(model: PreTrainedModel, sae: SparseAutoencoder, point: HookPoint) -> None:
+    width = hooks.width_at(model, point)
+    if width != sae.config.d_in:
+        raise SaeMismatch(f"this SAE expects width {sae.config.d_in}, but {point.name} of this model has {width}")
+
+
+def _calibrate(
+    model: PreTrainedModel, sae: SparseAutoencoder, point: HookPoint, texts: tuple[tuple[int, ...], ...]
+) -> Calibration:
+    """Over the calibration texts without their position 0, the attention sink."""
+    x, target = [], []  # each [T - 1, width]
+    out = _output_point(model, sae, point)
+    for ids in texts:
+        captured = hooks.capture(model, [point, out], list(ids))
+        x.append(captured[point.name][1:])
+        target.append(captured[out.name][1:])
+    return calibrate(sae, torch.cat(x), torch.cat(target))
+
+
+def _output_point(model: PreTrainedModel, sae: SparseAutoencoder, point: HookPoint) -> HookPoint:
+    """Where the SAE's output belongs: the same point, save for transcoders."""
+    return hooks.resolve(model, sae.config.hook_name_out) if sae.config.hook_name_out else point
+
+
+def _facts(sae: SparseAutoencoder, point: HookPoint, calibration: Calibration, command: AttachSae) -> SaeFacts:
+    mismatch = model_mismatch(sae.config.model_name, command.model_name)
+    return SaeFacts(
+        sae=command.sae,
+        architecture=sae.config.architecture,
+        layer=point.layer,
+        hook_point=point.name,
+        features=sae.config.d_sae,
+        steerable=sae.config.steerable,
+        exclude_special_tokens=sae.config.exclude_special_tokens,
+        residual_norm=calibration.residual_norm,
+        variance_explained=calibration.variance_explained,
+        l0=calibration.l0,
+        warnings=(*((mismatch,) if mismatch else ()), *calibration.warnings),
+        sha256=sae.sha256,
+    )

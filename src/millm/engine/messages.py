@@ -1,0 +1,211 @@
+"""Everything that crosses the pipe between the API process and the engine process: frozen values, nothing else.
+
+Commands go in, events come out, each encoded as msgpack. An event names the command it answers by `id`.
+The engine knows nothing about text: token ids in, token ids out.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from millm.sae.steering import Steering
+
+# --------------------------------------------------------------------------------------- commands: API → engine
+
+
+class LoadModel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Load a folder of Hugging Face weights, replacing whatever is loaded."""
+
+    id: str
+    path: str
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    cpu_threads: int | None = None
+    special_ids: tuple[int, ...] = ()
+    """Token ids that `skip: special` leaves alone."""
+
+
+class AttachSae(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Read an SAE, check that it belongs here, calibrate it and put its tap in place."""
+
+    id: str
+    sae: str
+    """The name requests use for this attachment."""
+    path: str
+    canonical_root: str
+    """Where the memory-mapped canonical copy is kept."""
+    hook_point: str | None = None
+    """Overrides what the SAE's own configuration says, e.g. `blocks.20.hook_resid_post`."""
+    calibration_ids: tuple[tuple[int, ...], ...]
+    """A short bundled text as token ids: the residual norm and the self-check are measured on it."""
+    model_name: str
+    """What the loaded model is called, to compare with the model the SAE was trained on."""
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How the next token is chosen. The defaults are OpenAI's."""
+
+    temperature: float = 1.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0: all."""
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    seed: int | None = None
+    logprobs: int | None = None
+    """None: no logprobs; n: the chosen token's and those of the n likeliest."""
+
+
+class Watch(msgspec.Struct, frozen=True, kw_only=True):
+    """Which activations of one SAE to report, at which tokens."""
+
+    sae: str
+    features: tuple[int, ...] = ()
+    top_k: int = 0
+    """Also the k most active features of the whole dictionary."""
+    tokens: Literal["generated", "prompt", "all"] = "generated"
+    when: Literal["before", "after"] = "before"
+    """Before or after this hook's steering."""
+
+
+class Generate(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """One sequence to continue: a value that carries its own sampling, steering and watch list."""
+
+    id: str
+    prompt: tuple[int, ...]
+    max_tokens: int
+    sampling: Sampling = Sampling()
+    stop_ids: tuple[int, ...] = ()
+    steering: Steering | None = None
+    watch: tuple[Watch, ...] = ()
+
+
+class Cancel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Stop a sequence at the next step; it still gets its `Finished`."""
+
+    id: str
+
+
+Command = LoadModel | AttachSae | Generate | Cancel
+
+# --------------------------------------------------------------------------------------- events: engine → API
+
+
+class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the loaded model says of itself."""
+
+    architecture: str
+    layers: int
+    width: int
+    vocab_size: int
+    context_length: int
+    stop_ids: tuple[int, ...]
+    device: str
+    dtype: str
+    parameters: int
+    runner: str
+
+
+class SaeFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What attaching an SAE found out."""
+
+    sae: str
+    architecture: str
+    layer: int
+    hook_point: str
+    features: int
+    steerable: bool
+    """False for SAEs that only read here (transcoders: their output is not this hook)."""
+    exclude_special_tokens: bool
+    residual_norm: float
+    """Median ‖x‖ at the hook over the calibration text, position 0 left out: the unit `norm`."""
+    variance_explained: float | None
+    l0: float
+    """Mean number of active features per token on the same text."""
+    warnings: tuple[str, ...]
+    sha256: str
+
+
+class Progress(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """How far a command has come."""
+
+    id: str
+    stage: str
+    done: int
+    total: int
+
+
+class ModelLoaded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    id: str
+    facts: ModelFacts
+
+
+class SaeAttached(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    id: str
+    facts: SaeFacts
+
+
+class Reading(msgspec.Struct, frozen=True, array_like=True):
+    """Activations of one SAE at one token that went through the model."""
+
+    sae: str
+    position: int
+    """Index of the token in prompt + completion."""
+    values: tuple[float, ...]
+    """One per watched feature, in the order asked for."""
+    top: tuple[tuple[int, float], ...] = ()
+    """(feature, activation), largest first."""
+
+
+class Token(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """The next token of a sequence."""
+
+    id: str
+    token: int
+    logprob: float | None = None
+    """Natural log of the model's own probability, before penalties, bias and temperature."""
+    top: tuple[tuple[int, float], ...] = ()
+    readings: tuple[Reading, ...] = ()
+    """Of the tokens that went through the model in this step: the prompt first, then each token fed back."""
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """Proof of the steering that a sequence really got."""
+
+    fingerprint: str
+    tokens_steered: int
+    """Positions at which a delta was added."""
+    delta_norm_ratio: float
+    """Mean over those positions of ‖delta‖ / ‖residual‖ (the largest of the hooks, when there are several)."""
+
+
+Reason = Literal["stop", "length", "cancelled"]
+
+
+class Finished(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """The last event of a sequence that did not fail."""
+
+    id: str
+    reason: Reason
+    receipt: Receipt | None = None
+    readings: tuple[Reading, ...] = ()
+    """Of the last step, when the token it chose was a stop token (which is not sent)."""
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """The last event of a command or sequence that failed; `code` is one of `errors.BY_CODE`."""
+
+    id: str
+    code: str
+    message: str
+    param: str | None = None
+
+
+Event = Progress | ModelLoaded | SaeAttached | Token | Finished | Failed
+
+encode = msgspec.msgpack.Encoder().encode
+decode_commands = msgspec.msgpack.Decoder(list[Command]).decode
+decode_events = msgspec.msgpack.Decoder(list[Event]).decode

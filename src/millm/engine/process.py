@@ -1,0 +1,39 @@
+"""The engine process: it alone imports torch. Started with `spawn`, it ends when the API process does."""
+
+import os
+import signal
+import threading
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+
+from millm import logs
+from millm.engine.messages import Command, Event, decode_commands, encode
+
+
+def main(connection: Connection, log_level: str, log_format: str) -> None:
+    """Entry point of the child. Ctrl+C is the API process's to handle: it closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["HF_HUB_OFFLINE"] = "1"  # files are the API process's business: nothing is fetched from here
+    logs.configure(log_level, log_format)
+    inbox: SimpleQueue[list[Command]] = SimpleQueue()
+    threading.Thread(target=_read, args=(connection, inbox), daemon=True).start()
+    # The one import inside a function: the API process imports this module to spawn it and must stay free of torch.
+    from millm.engine.loop import Engine  # noqa: PLC0415
+
+    Engine(inbox, lambda events: _post(connection, events)).run()
+
+
+def _read(connection: Connection, inbox: SimpleQueue[list[Command]]) -> None:
+    """Always draining, so that the API process never waits to send; a closed pipe ends the process at once."""
+    try:
+        while True:
+            inbox.put(decode_commands(connection.recv_bytes()))
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+def _post(connection: Connection, events: list[Event]) -> None:
+    try:
+        connection.send_bytes(encode(events))
+    except (BrokenPipeError, OSError):
+        os._exit(0)

@@ -1,0 +1,200 @@
+"""The two processes: progress, queue, cancellation, death and restoration; and what a failed command leaves."""
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from millm.engine.client import EngineClient
+from millm.engine.messages import AttachSae, Finished, LoadModel, Progress, Token
+from millm.errors import EngineCrashed, InvalidModel, InvalidSae, ModelNotLoaded, QueueFull, SaeMismatch
+from millm.sae.steering import Steering, TapSteering
+from tests.engine.conftest import CALIBRATION, Engine, collect, start
+from tests.engine.test_generation import PUSH, request
+from tests.fixtures.tiny import WIDTH, write_sae
+
+
+async def until_ready(client: EngineClient) -> None:
+    while client.status != "ready":
+        await asyncio.sleep(0.05)
+
+
+def attach_command(path: Path, root: Path, *, sae: str = "another", hook_point: str | None = None) -> AttachSae:
+    return AttachSae(
+        id=f"attach-{sae}", sae=sae, path=str(path), canonical_root=str(root), hook_point=hook_point,
+        calibration_ids=CALIBRATION, model_name="tiny-llama",
+    )  # fmt: skip
+
+
+def test_a_closed_iterator_cancels_at_the_next_step(engine: Engine) -> None:
+    """A request that would take 200 steps makes way for the next one at once."""
+
+    async def leave_after_one_token() -> int:
+        events = engine.client.generate(request("long", max_tokens=200))
+        async for _ in events:
+            break
+        await events.aclose()
+        following = await collect(engine.client.generate(request("next", max_tokens=1)))
+        return len(following)
+
+    assert engine.loop.run(leave_after_one_token()) == 2
+    assert engine.client.in_flight == 0
+
+
+def test_leaving_the_queue_before_the_first_token(engine: Engine) -> None:
+    """A waiting request that is given up is never run."""
+
+    async def give_up() -> list[Token | Finished]:
+        running = asyncio.create_task(collect(engine.client.generate(request("running", max_tokens=60))))
+        waiting = asyncio.create_task(collect(engine.client.generate(request("waiting", max_tokens=200))))
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        return await running
+
+    assert len(engine.loop.run(give_up())) == 61
+    assert engine.client.in_flight == 0
+
+
+def test_first_come_first_served(engine: Engine) -> None:
+    order: list[str] = []
+
+    async def one(name: str) -> None:
+        await collect(engine.client.generate(request(name, max_tokens=4)))
+        order.append(name)
+
+    async def all_at_once() -> None:
+        await asyncio.gather(*(one(f"r{index}") for index in range(12)))
+
+    engine.loop.run(all_at_once())
+    assert order == [f"r{index}" for index in range(12)]
+
+
+def test_a_full_queue_refuses_at_the_door(engine: Engine) -> None:
+    async def too_many() -> list[object]:
+        jobs = [collect(engine.client.generate(request(f"q{index}", max_tokens=2))) for index in range(70)]
+        return await asyncio.gather(*jobs, return_exceptions=True)
+
+    answers = engine.loop.run(too_many())
+    refused = [answer for answer in answers if isinstance(answer, QueueFull)]
+    assert len(refused) == 6
+    assert sum(isinstance(answer, list) for answer in answers) == 64
+    assert refused[0].retry_after_seconds is not None
+
+
+def test_loading_reports_progress(engine: Engine, loop_free_client: EngineClient, tiny_model: Path) -> None:
+    seen: list[Progress] = []
+    engine.loop.run(loop_free_client.load(LoadModel(id="again", path=str(tiny_model)), seen.append))
+    assert {event.stage for event in seen} == {"loading weights", "checking weights"}
+    assert all(0 <= event.done <= event.total for event in seen)
+
+
+@pytest.fixture
+def loop_free_client(engine: Engine):
+    """A second engine, empty."""
+    client = EngineClient(max_queue=4)
+    engine.loop.run(client.start())
+    yield client
+    engine.loop.run(client.close())
+
+
+def test_no_model_no_answer(engine: Engine, loop_free_client: EngineClient, tiny_sae: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelNotLoaded):
+        engine.loop.run(collect(loop_free_client.generate(request("early"))))
+    with pytest.raises(ModelNotLoaded):
+        engine.loop.run(loop_free_client.attach(attach_command(tiny_sae, tmp_path)))
+
+
+def test_a_failed_command_leaves_the_previous_state_serving(engine: Engine, tmp_path: Path) -> None:
+    before = engine.tokens(request("push", PUSH))
+    wide = write_sae(tmp_path / "wide", width=WIDTH + 1, layer=2)
+    late = write_sae(tmp_path / "late", layer=9)
+    same_place = write_sae(tmp_path / "same", seed=5)
+    refusals = [
+        (attach_command(wide, tmp_path), SaeMismatch, f"width {WIDTH + 1}.*has {WIDTH}"),
+        (attach_command(late, tmp_path), SaeMismatch, "layer"),
+        (attach_command(same_place, tmp_path), SaeMismatch, "already has SAE 'tiny'"),
+        (attach_command(tmp_path / "absent", tmp_path), InvalidSae, "folder"),
+    ]
+    for command, error, message in refusals:
+        with pytest.raises(error, match=message):
+            engine.loop.run(engine.client.attach(command))
+    with pytest.raises(InvalidModel):
+        engine.loop.run(engine.client.load(LoadModel(id="bad", path=str(tmp_path))))
+    assert engine.tokens(request("push", PUSH)) == before
+
+
+def test_a_second_sae_on_another_layer_adds_up(
+    engine: Engine, tiny_model: Path, tiny_sae: Path, canonical_root: Path, tmp_path: Path
+) -> None:
+    """Attaching it changes no answer, and what was steered before does not colour its calibration."""
+    second, third = write_sae(tmp_path / "second", seed=9, layer=2), write_sae(tmp_path / "third", seed=9, layer=3)
+
+    async def scenario() -> None:
+        client = await start(tiny_model, tiny_sae, canonical_root)
+        third_facts = await client.attach(attach_command(third, tmp_path, sae="third"))
+        alone = await collect(client.generate(request("push", PUSH)))
+        facts = await client.attach(attach_command(second, tmp_path, sae="second"))
+        assert await collect(client.generate(request("push", PUSH))) == alone
+        both = steer_both(PUSH, "second")
+        assert await collect(client.generate(request("push", both))) != alone
+        await client.close()
+        fresh = await start(tiny_model, tiny_sae, canonical_root)
+        assert await fresh.attach(attach_command(second, tmp_path, sae="second")) == facts
+        assert await fresh.attach(attach_command(third, tmp_path, sae="third")) == third_facts
+        await fresh.close()
+
+    engine.loop.run(scenario())
+
+
+def steer_both(steering: Steering, other: str) -> Steering:
+    """The same features in a second SAE too."""
+    (tap,) = steering.taps
+    return replace(steering, taps=(tap, TapSteering(other, tap.features)))
+
+
+def test_a_dead_engine_fails_what_ran_and_comes_back_as_it_was(
+    engine: Engine, tiny_model: Path, tiny_sae: Path, canonical_root: Path
+) -> None:
+    """kill -9 in the middle of an answer: an error within 2 s, then the same model, SAE and steered answer."""
+
+    async def scenario() -> float:
+        client = await start(tiny_model, tiny_sae, canonical_root)
+        before = await collect(client.generate(request("push", PUSH)))
+        dying = asyncio.create_task(collect(client.generate(request("dying", max_tokens=230))))
+        await asyncio.sleep(0.1)
+        assert client.pid
+        os.kill(client.pid, signal.SIGKILL)
+        killed = time.monotonic()
+        with pytest.raises(EngineCrashed):
+            await dying
+        took = time.monotonic() - killed
+        with pytest.raises(ModelNotLoaded, match="restarted"):
+            await collect(client.generate(request("too early")))
+        await until_ready(client)
+        assert await collect(client.generate(request("push", PUSH))) == before
+        await client.close()
+        return took
+
+    assert engine.loop.run(scenario()) < 2
+
+
+def test_an_engine_that_dies_all_the_time_stays_down(engine: Engine) -> None:
+    async def scenario() -> str:
+        client = EngineClient(max_queue=4)
+        await client.start()
+        for _ in range(10):
+            if client.status == "down":
+                break
+            assert client.pid
+            os.kill(client.pid, signal.SIGKILL)
+            await asyncio.sleep(0.2)
+        status = client.status
+        await client.close()
+        return status
+
+    assert engine.loop.run(scenario()) == "down"

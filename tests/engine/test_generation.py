@@ -1,0 +1,288 @@
+"""What the engine answers is what plain transformers, with plain hooks, would."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from millm.engine import sampler
+from millm.engine.messages import Finished, Generate, Sampling, Token, Watch
+from millm.engine.sequence import Sequence
+from millm.errors import EngineFailed, InvalidSteering
+from millm.sae.steering import Coefficients, FeatureSetting, Positions, Skip, Steering, TapSteering, coefficients
+from tests.engine.conftest import Engine
+from tests.fixtures.tiny import FEATURES, HOOK_LAYER
+
+PROMPT = (1, 80, 81, 82, 2, 90, 91, 33, 120, 45)
+GREEDY = Sampling(temperature=0)
+NEW = 24
+
+
+def request(
+    request_id: str, steering: Steering | None = None, *, prompt: tuple[int, ...] = PROMPT, **more: object
+) -> Generate:
+    fields = {"sampling": GREEDY, "max_tokens": NEW, **more}
+    return Generate(id=request_id, prompt=prompt, steering=steering, **fields)  # type: ignore[arg-type]
+
+
+def steer(*settings_: FeatureSetting, positions: Positions = "all", skip: Skip = "bos") -> Steering:
+    rows = tuple(coefficients(setting) for setting in settings_)
+    return Steering(taps=(TapSteering("tiny", rows),), positions=positions, skip=skip)
+
+
+def add(index: int, strength: float) -> FeatureSetting:
+    return FeatureSetting(index=index, strength=strength)
+
+
+PUSH = steer(add(3, 8.0), add(9, -4.0))
+
+
+@pytest.fixture(scope="session")
+def decoder(tiny_sae) -> Tensor:
+    """W_dec [F, d], straight from the file; its rows are unit length."""
+    return load_file(tiny_sae / "sae_weights.safetensors")["W_dec"]
+
+
+@contextmanager
+def hooked(model: LlamaForCausalLM, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """`change` the residual after the tapped layer, all positions."""
+    layer = model.model.layers[HOOK_LAYER]
+    handle = layer.register_forward_hook(lambda _m, _a, out: change(out))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def greedy_without_cache(model: LlamaForCausalLM, change: Callable[[Tensor], Tensor]) -> list[int]:
+    """The slowest and plainest way: the whole sequence again for every token."""
+    return greedy_by_ids(model, lambda _ids: change)
+
+
+def greedy_by_ids(model: LlamaForCausalLM, change: Callable[[Tensor], Callable[[Tensor], Tensor]]) -> list[int]:
+    """The same, with a change that depends on the ids so far."""
+    ids = list(PROMPT)
+    for _ in range(NEW):
+        so_far = torch.tensor(ids)
+        with torch.inference_mode(), hooked(model, change(so_far)):
+            ids.append(int(model(so_far[None], use_cache=False).logits[0, -1].argmax()))
+    return ids[len(PROMPT) :]
+
+
+def test_unsteered_is_generate(engine: Engine, reference: LlamaForCausalLM) -> None:
+    """Bit for bit: the same tokens, and logprobs equal to those of `generate`'s own logits."""
+    events, *_ = engine.generate(request("base", sampling=Sampling(temperature=0, logprobs=0)))
+    ours = [event for event in events if isinstance(event, Token)]
+    theirs = reference.generate(
+        torch.tensor([PROMPT]), max_new_tokens=NEW, do_sample=False, eos_token_id=None, output_logits=True,
+        return_dict_in_generate=True,
+    )  # fmt: skip
+    assert [event.token for event in ours] == theirs.sequences[0, len(PROMPT) :].tolist()
+    for event, logits in zip(ours, theirs.logits, strict=True):
+        assert event.logprob == float(torch.log_softmax(logits[0].float(), -1)[event.token])
+
+
+def test_added_with_cache_is_added_without_cache(engine: Engine, reference: LlamaForCausalLM, decoder: Tensor) -> None:
+    delta = 8.0 * decoder[3] - 4.0 * decoder[9]
+
+    def change(x: Tensor) -> Tensor:
+        return x + delta * (torch.arange(x.shape[1]) > 0)[:, None]
+
+    assert engine.tokens(request("add", PUSH)) == greedy_without_cache(reference, change)
+    assert engine.tokens(request("add", PUSH)) != engine.tokens(request("base"))
+
+
+@pytest.mark.parametrize("mode", ["clamp", "min_clamp", "scale", "ablate"])
+def test_modes_that_read_the_activation(
+    engine: Engine, reference: LlamaForCausalLM, decoder: Tensor, mode: str
+) -> None:
+    """Against the definition of each mode written out on the whole SAE, error term kept."""
+    strengths = {11: 6.0, 40: 2.0}
+
+    def change(x: Tensor) -> Tensor:
+        pre = x @ decoder.T
+        acts = pre * (pre > 0.3)
+        target = acts.clone()
+        for index, strength in strengths.items():
+            target[..., index] = {
+                "clamp": torch.full_like(acts[..., index], strength),
+                "min_clamp": acts[..., index].clamp_min(strength),
+                "scale": acts[..., index] * strength,
+                "ablate": torch.zeros_like(acts[..., index]),
+            }[mode]
+        delta = (target - acts) @ decoder
+        delta[:, 0] = 0
+        return x + delta
+
+    steering = steer(*(FeatureSetting(index=i, strength=s, mode=mode) for i, s in strengths.items()))  # type: ignore[arg-type]
+    assert engine.tokens(request(mode, steering)) == greedy_without_cache(reference, change)
+
+
+@pytest.mark.parametrize("positions", ["prompt", "generated"])
+def test_positions(engine: Engine, reference: LlamaForCausalLM, decoder: Tensor, positions: Positions) -> None:
+    """`generated` starts at the last prompt token: its residual makes the first new token."""
+    first, last = (1, len(PROMPT)) if positions == "prompt" else (len(PROMPT) - 1, 10_000)
+
+    def change(x: Tensor) -> Tensor:
+        at = torch.arange(x.shape[1])
+        return x + 8.0 * decoder[3] * ((at >= first) & (at < last))[:, None]
+
+    steering = steer(add(3, 8.0), positions=positions)
+    assert engine.tokens(request(positions, steering)) == greedy_without_cache(reference, change)
+
+
+def test_skips(engine: Engine, reference: LlamaForCausalLM, decoder: Tensor) -> None:
+    """`special` leaves the ids 0, 1, 2 alone; `none` leaves nothing alone."""
+
+    def pushed(keep: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda x: x + 8.0 * decoder[3] * keep[:, None]
+
+    special = greedy_by_ids(reference, lambda ids: pushed((ids > 2) & (torch.arange(len(ids)) > 0)))
+    none = greedy_by_ids(reference, lambda ids: pushed(ids >= 0))
+    assert engine.tokens(request("special", steer(add(3, 8.0), skip="special"))) == special
+    assert engine.tokens(request("none", steer(add(3, 8.0), skip="none"))) == none
+    assert special != none
+
+
+def test_each_gets_what_it_gets_alone(engine: Engine) -> None:
+    """Different steerings at once, in any order, and the base answer unchanged after all of them."""
+    requests = [
+        request("base"),
+        request("push", PUSH),
+        request("clamp", steer(FeatureSetting(index=11, strength=6.0, mode="clamp"))),
+        request("drawn", PUSH, sampling=Sampling(temperature=0.9, seed=7)),
+    ]
+    alone = [engine.tokens(one) for one in requests]
+    together = engine.generate(*requests)
+    assert [[e.token for e in events if isinstance(e, Token)] for events in together] == alone
+    assert engine.tokens(request("base")) == alone[0]
+
+
+def test_receipt(engine: Engine, reference: LlamaForCausalLM, decoder: Tensor) -> None:
+    events, *_ = engine.generate(request("receipt", PUSH))
+    receipt = events[-1].receipt  # type: ignore[union-attr]
+    fed = len(PROMPT) + NEW - 1  # the last token is never fed
+    assert receipt.fingerprint == PUSH.fingerprint
+    assert receipt.tokens_steered == fed - 1
+    ids = [*PROMPT, *(event.token for event in events if isinstance(event, Token))][:fed]
+    seen: list[Tensor] = []
+    with torch.inference_mode(), hooked(reference, lambda x: (seen.append(x), x + 0)[1]):
+        delta = 8.0 * decoder[3] - 4.0 * decoder[9]
+        reference(torch.tensor([ids]))
+    ratio = delta.norm() / seen[0][0, 1:].norm(dim=-1)
+    assert receipt.delta_norm_ratio == pytest.approx(float(ratio.mean()), rel=1e-4)
+
+
+def test_no_receipt_without_steering(engine: Engine) -> None:
+    assert engine.generate(request("base"))[0][-1] == Finished(id="base", reason="length")
+
+
+def test_watching_changes_nothing_and_reads_the_encoder(
+    engine: Engine, reference: LlamaForCausalLM, decoder: Tensor
+) -> None:
+    watch = Watch(sae="tiny", features=(3, 11, 40), top_k=4, tokens="all")
+    events, *_ = engine.generate(request("watch", watch=(watch,)))
+    tokens = [event.token for event in events if isinstance(event, Token)]
+    assert tokens == engine.tokens(request("base"))
+    readings = [reading for event in events for reading in event.readings]
+    assert [reading.position for reading in readings] == list(range(len(PROMPT) + NEW - 1))
+    seen: list[Tensor] = []
+    with torch.inference_mode(), hooked(reference, lambda x: (seen.append(x), x)[1]):
+        reference(torch.tensor([[*PROMPT, *tokens[:-1]]]))
+    pre = seen[0][0] @ decoder.T
+    expected = pre * (pre > 0.3)  # [T, F]
+    for reading, row in zip(readings, expected, strict=True):
+        assert reading.values == pytest.approx(row[[3, 11, 40]].tolist(), abs=1e-4)
+        top = row.topk(4)
+        assert [value for _, value in reading.top] == pytest.approx(top.values.tolist(), abs=1e-4)
+        assert [index for index, _ in reading.top] == top.indices.tolist()
+
+
+def test_watching_before_and_after_steering(engine: Engine, reference: LlamaForCausalLM, decoder: Tensor) -> None:
+    """A pushed feature reads its pre-activation plus the push after it, and before it as without it."""
+    strength = 40.0
+    steering = steer(add(3, strength))
+    seen: list[Tensor] = []
+    with torch.inference_mode(), hooked(reference, lambda x: (seen.append(x), x)[1]):
+        reference(torch.tensor([PROMPT]))
+    pre = float(seen[0][0, 1] @ decoder[3])
+
+    def first_reading(when: str, applied: Steering | None) -> float:
+        watch = Watch(sae="tiny", features=(3,), tokens="prompt", when=when)  # type: ignore[arg-type]
+        events, *_ = engine.generate(request(when, applied, watch=(watch,)))
+        return events[0].readings[1].values[0]
+
+    unsteered = first_reading("before", None)
+    assert first_reading("before", steering) == pytest.approx(unsteered, abs=1e-4)
+    assert first_reading("after", steering) == pytest.approx(pre + strength, rel=1e-4)
+
+
+def test_stop_ids_end_the_sequence_and_are_not_sent(engine: Engine) -> None:
+    tokens = engine.tokens(request("base"))
+    stop = tokens[5]
+    events, *_ = engine.generate(request("stop", stop_ids=(stop,)))
+    assert [event.token for event in events if isinstance(event, Token)] == tokens[: tokens.index(stop)]
+    assert events[-1] == Finished(id="stop", reason="stop")
+
+
+def test_seed_repeats_and_temperature_varies(engine: Engine) -> None:
+    def drawn(seed: int) -> list[int]:
+        return engine.tokens(request("drawn", sampling=Sampling(temperature=1.5, seed=seed)))
+
+    assert drawn(1) == drawn(1)
+    assert len({tuple(drawn(seed)) for seed in range(4)}) == 4
+
+
+@given(
+    logits=st.lists(st.floats(-8, 8), min_size=4, max_size=4),
+    top_p=st.floats(0.05, 1.0),
+    top_k=st.integers(0, 4),
+    min_p=st.floats(0.0, 0.9),
+)
+@settings(max_examples=100, deadline=None)
+def test_only_allowed_tokens_are_drawn(logits: list[float], top_p: float, top_k: int, min_p: float) -> None:
+    """Against the definitions of top-k, then top-p, then min-p, on four tokens."""
+    sampling = Sampling(top_p=top_p, top_k=top_k, min_p=min_p, seed=0)
+    sequence = Sequence(Generate(id="x", prompt=(1,), max_tokens=1, sampling=sampling))
+    values = torch.tensor(logits)
+    drawn = set()
+    for seed in range(40):
+        sequence.sampler = sampler.start(Sampling(seed=seed), torch.device("cpu"))
+        drawn.add(sampler.choose(sequence, values).token)
+    order = sorted(range(4), key=lambda i: -values[i])
+    allowed = [i for i in order if not top_k or values[i] >= values[order[top_k - 1]]]
+    weights = {i: math.exp(values[i]) for i in allowed}
+    kept, mass = [], 0.0
+    for i in allowed:
+        if kept and mass / sum(weights.values()) >= top_p + 1e-6:
+            break
+        kept.append(i)
+        mass += weights[i]
+    top = max(weights[i] for i in kept)
+    assert drawn <= {i for i in kept if weights[i] >= (min_p - 1e-6) * top}
+
+
+def test_refused_in_the_engine_too(engine: Engine) -> None:
+    """The door checks first; the engine does not trust it."""
+    for bad, what in (
+        (steer(add(FEATURES, 1.0)), f"feature {FEATURES} is not in 0..{FEATURES - 1}"),
+        (Steering(taps=(TapSteering("other", ()),)), "no SAE named 'other'"),
+    ):
+        with pytest.raises(InvalidSteering, match=what):
+            engine.generate(request("bad", bad))
+    assert engine.tokens(request("base"))
+
+
+def test_logits_that_are_not_numbers_end_the_request_alone(engine: Engine) -> None:
+    before = engine.tokens(request("base"))
+    infinite = Steering(taps=(TapSteering("tiny", (Coefficients(3, alpha=1e39, beta=0.0),)),))
+    with pytest.raises(EngineFailed, match="not finite"):
+        engine.generate(request("nan", infinite))
+    assert engine.tokens(request("base")) == before
