@@ -1,0 +1,185 @@
+"""Which steering applies to a request: `steering` > `profile` > `model:profile` > what is active on the server.
+
+Resolved once, at the door, into values that the engine only has to look at. Never silently unsteered: whatever
+cannot be applied exactly is refused by name.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from millm.engine.messages import Watch
+from millm.errors import InvalidSteering, ModelNotFound, ModelNotLoaded
+from millm.profiles.contract import ActivationsRequest, Profile, ProfileFeature, SteeringRequest
+from millm.sae.steering import (
+    MAX_ENCODED_FEATURES,
+    Coefficients,
+    Skip,
+    Steering,
+    TapSteering,
+    coefficients,
+    reads_activation,
+)
+from millm.state import AttachedSae, LoadedModel, State
+
+MAX_ADDED_FEATURES = 4096
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What answers a request."""
+
+    model: LoadedModel
+    profile: str | None
+    steering: Steering | None
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """One entry of a client's model menu."""
+
+    id: str
+    name: str
+    created: int
+    profile: str | None
+    description: str
+
+
+def select(
+    state: State, *, model: str, profile: str | None, steering: SteeringRequest | None, steering_given: bool
+) -> Selection:
+    """Raises ModelNotFound, ModelNotLoaded, ProfileNotFound or InvalidSteering."""
+    loaded, alias = _model(state, model)
+    if steering_given:
+        resolved = resolve(state.saes, steering) if steering else None
+        return Selection(loaded, None, resolved)
+    name = next((given for given in (profile, alias, state.active_profile) if given is not None), None)
+    if name is None:
+        return Selection(loaded, None, None)
+    return Selection(loaded, name, resolve(state.saes, state.profiles.find(name)))
+
+
+def model_cards(state: State) -> list[ModelCard]:
+    """The model, then one card per profile that can be applied to what is attached."""
+    model = state.model
+    if model is None:
+        return []
+    cards = [ModelCard(model.name, model.name, model.created, None, "")]
+    for profile in state.profiles.values():
+        if _fits(state.saes, profile):
+            card_id = f"{model.name}:{profile.name}"
+            cards.append(
+                ModelCard(
+                    card_id,
+                    f"{model.name} · {profile.name}",
+                    model.created,
+                    profile.name,
+                    profile.description,
+                )
+            )
+    return cards
+
+
+def watches(state: State, request: ActivationsRequest) -> tuple[Watch, ...]:
+    """What to report, for the engine. Raises InvalidSteering."""
+    sae = _sae(state.saes, request.sae, "activations")
+    if not request.features and not request.top_k:
+        raise InvalidSteering("activations: name `features`, or a `top_k` of at least 1", param="activations")
+    facts = state.saes[sae].facts
+    for index in request.features:
+        _check_index(index, sae, facts.features, "activations.features")
+    if request.top_k > facts.features:
+        raise InvalidSteering(f"top_k must be at most {facts.features}", param="activations.top_k")
+    return (Watch(sae=sae, features=request.features, top_k=request.top_k, tokens=request.tokens, when=request.when),)
+
+
+def resolve(saes: dict[str, AttachedSae], request: SteeringRequest) -> Steering | None:
+    """The knobs as table rows; None when there are none, which is the base model."""
+    by_sae: dict[str, list[Coefficients]] = defaultdict(list)
+    for feature in request.features:
+        sae = _sae(saes, feature.sae, f"feature {feature.index}")
+        by_sae[sae].append(_coefficients(saes[sae], feature, request.reference_norm))
+    for sae, features in by_sae.items():
+        _check_features(sae, features)
+    if not by_sae:
+        return None
+    taps = tuple(TapSteering(sae, tuple(features)) for sae, features in sorted(by_sae.items()))
+    return Steering(taps=taps, positions=request.positions, skip=_skip(saes, by_sae, request.skip))
+
+
+def _model(state: State, asked: str) -> tuple[LoadedModel, str | None]:
+    """`model` or `model:profile`. A profile's name holds no colon, so the last one separates."""
+    model = state.model
+    if model is None:
+        raise ModelNotLoaded("no model is loaded yet; try again in a moment")
+    if asked == model.name:
+        return model, None
+    name, separator, profile = asked.rpartition(":")
+    if separator and name == model.name:
+        return model, profile
+    raise ModelNotFound(f"The model `{asked[:128]}` does not exist", param="model")
+
+
+def _sae(saes: dict[str, AttachedSae], asked: str | None, what: str) -> str:
+    known = ", ".join(sorted(saes)) or "none"
+    if asked is not None:
+        if asked not in saes:
+            raise InvalidSteering(
+                f"{what}: no SAE named {asked[:128]!r} is attached; attached: {known}", param="steering"
+            )
+        return asked
+    if len(saes) != 1:
+        raise InvalidSteering(f"{what}: say which `sae` is meant; attached: {known}", param="steering")
+    return next(iter(saes))
+
+
+def _coefficients(sae: AttachedSae, feature: ProfileFeature, reference_norm: float | None) -> Coefficients:
+    _check_index(feature.index, sae.facts.sae, sae.facts.features, "steering.features")
+    if not sae.facts.steerable:
+        raise InvalidSteering(
+            f"SAE {sae.facts.sae!r} can be watched but not steered: its output is not this hook point",
+            param="steering",
+        )
+    return coefficients(
+        feature.setting(),
+        reference_norm=reference_norm or sae.facts.residual_norm,
+        max_act=sae.max_acts.get(feature.index),
+    )
+
+
+def _check_index(index: int, sae: str, features: int, param: str) -> None:
+    if index >= features:
+        raise InvalidSteering(f"feature {index} is not in 0..{features - 1} of SAE {sae!r}", param=param)
+
+
+def _check_features(sae: str, features: list[Coefficients]) -> None:
+    seen: set[int] = set()
+    for feature in features:
+        if feature.index in seen:
+            raise InvalidSteering(f"feature {feature.index} of SAE {sae!r} is given twice", param="steering.features")
+        seen.add(feature.index)
+    encoded = sum(reads_activation(feature) for feature in features)
+    if encoded > MAX_ENCODED_FEATURES or len(features) > MAX_ADDED_FEATURES:
+        raise InvalidSteering(
+            f"at most {MAX_ADDED_FEATURES} features per SAE, {MAX_ENCODED_FEATURES} of them in a mode other than 'add'",
+            param="steering.features",
+        )
+
+
+def _skip(saes: dict[str, AttachedSae], by_sae: dict[str, list[Coefficients]], asked: Skip | None) -> Skip:
+    """Activations at position 0 are no measurement (attention sink), so modes that read them always skip it."""
+    reading = [sae for sae, features in by_sae.items() if any(reads_activation(feature) for feature in features)]
+    if asked == "none" and reading:
+        raise InvalidSteering(
+            "skip 'none' is for mode 'add' only: other modes read the activation", param="steering.skip"
+        )
+    if asked is not None:
+        return asked
+    return "special" if any(saes[sae].facts.exclude_special_tokens for sae in reading) else "bos"
+
+
+def _fits(saes: dict[str, AttachedSae], profile: Profile) -> bool:
+    try:
+        resolve(saes, profile)
+    except InvalidSteering:
+        return False
+    return True

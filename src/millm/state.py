@@ -1,0 +1,44 @@
+"""The few objects that outlive a request: settings, the engine, the loaded model, the attached SAEs, the profiles."""
+
+import time
+from dataclasses import dataclass, field
+
+from millm.engine.client import EngineClient
+from millm.engine.messages import ModelFacts, SaeFacts
+from millm.profiles.store import ProfileStore
+from millm.settings import Settings
+from millm.text.prompt import ChatTemplate
+from millm.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """The model that answers, as the API process knows it."""
+
+    name: str
+    """What clients ask for, e.g. `smollm2-135m-instruct` or `google/gemma-2-2b`."""
+    facts: ModelFacts
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    created: int = field(default_factory=lambda: int(time.time()))
+
+
+@dataclass(frozen=True)
+class AttachedSae:
+    """An SAE that is attached, with what is known about its features."""
+
+    facts: SaeFacts
+    labels: dict[int, str]
+    max_acts: dict[int, float]
+
+
+@dataclass
+class State:
+    """Built once by `app.create_app`; the only mutable thing in the API process."""
+
+    settings: Settings
+    engine: EngineClient
+    profiles: ProfileStore
+    model: LoadedModel | None = None
+    saes: dict[str, AttachedSae] = field(default_factory=dict)
+    active_profile: str | None = None

@@ -1,0 +1,210 @@
+"""Which steering applies, and everything that cannot be applied refused by name."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from millm.engine.client import EngineClient
+from millm.engine.messages import ModelFacts, SaeFacts, Watch
+from millm.errors import InvalidProfile, InvalidSteering, MillmError, ModelNotFound, ModelNotLoaded, ProfileNotFound
+from millm.profiles.contract import ActivationsRequest, SteeringRequest
+from millm.profiles.selection import model_cards, select, watches
+from millm.profiles.store import ProfileStore
+from millm.sae.steering import Coefficients, Steering
+from millm.settings import Settings
+from millm.state import AttachedSae, LoadedModel, State
+from millm.text.prompt import ChatTemplate
+from millm.text.tokenizer import Tokenizer
+from tests.fixtures.tiny import write_profiles
+
+MODEL = ModelFacts(
+    architecture="LlamaForCausalLM", layers=4, width=48, vocab_size=387, context_length=256, stop_ids=(2,),
+    device="cpu", dtype="float32", parameters=1, runner="plain",
+)  # fmt: skip
+
+
+def sae(name: str, **changes: object) -> AttachedSae:
+    facts = {
+        "sae": name, "architecture": "jumprelu", "layer": 1, "hook_point": "blocks.1.hook_resid_post", "features": 96,
+        "steerable": True, "exclude_special_tokens": False, "residual_norm": 10.0, "variance_explained": None,
+        "l0": 3.0, "warnings": (), "sha256": "0",
+    }  # fmt: skip
+    return AttachedSae(SaeFacts(**{**facts, **changes}), labels={}, max_acts={5: 8.0})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def state(tiny_model: Path, tmp_path: Path) -> State:
+    tokenizer = Tokenizer.from_folder(tiny_model)
+    write_profiles(tmp_path)
+    profiles = ProfileStore()
+    profiles.add_folder(tmp_path)
+    model = LoadedModel("org/tiny", MODEL, tokenizer, ChatTemplate.from_folder(tiny_model, tokenizer))
+    return State(Settings(), EngineClient(max_queue=1), profiles, model, {"tiny": sae("tiny")})
+
+
+def steering(**fields: object) -> SteeringRequest:
+    return SteeringRequest.model_validate(fields)
+
+
+def resolved(state: State, request: SteeringRequest) -> Steering | None:
+    return select(state, model="org/tiny", profile=None, steering=request, steering_given=True).steering
+
+
+def coefficients(state: State, **feature: object) -> Coefficients:
+    found = resolved(state, steering(features=[feature]))
+    assert found is not None
+    return found.taps[0].features[0]
+
+
+def test_precedence(state: State) -> None:
+    """steering > profile > model:profile > active, and an explicit nothing is the base model."""
+    state.active_profile = "hold"
+    one = steering(features=[{"index": 1, "strength": 2}])
+
+    def selected(model: str, profile: str | None = None, given: object = "absent") -> tuple[str | None, int | None]:
+        wanted = None if given == "absent" else given
+        found = select(state, model=model, profile=profile, steering=wanted, steering_given=given != "absent")  # type: ignore[arg-type]
+        return found.profile, found.steering.taps[0].features[0].index if found.steering else None
+
+    assert selected("org/tiny") == ("hold", 7)
+    assert selected("org/tiny:push") == ("push", 3)
+    assert selected("org/tiny:push", "hold") == ("hold", 7)
+    assert selected("org/tiny:push", "hold", one) == (None, 1)
+    assert selected("org/tiny:push", "hold", None) == (None, None)
+    assert selected("org/tiny:push", given=steering()) == (None, None)
+    state.active_profile = None
+    assert selected("org/tiny") == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("model", "profile", "error"),
+    [
+        ("other", None, ModelNotFound),
+        ("org/tiny:", None, ProfileNotFound),
+        ("org/tiny:nope", None, ProfileNotFound),
+        ("org/tiny", "nope", ProfileNotFound),
+        ("other:push", None, ModelNotFound),
+        ("", None, ModelNotFound),
+    ],
+)
+def test_unknown_names_are_404(state: State, model: str, profile: str | None, error: type[MillmError]) -> None:
+    with pytest.raises(error):
+        select(state, model=model, profile=profile, steering=None, steering_given=False)
+
+
+def test_units(state: State) -> None:
+    """One strength, told in three ways, is one coefficient."""
+    assert coefficients(state, index=5, strength=4.0) == Coefficients(5, 4.0, 0.0)
+    assert coefficients(state, index=5, strength=0.4, unit="norm") == Coefficients(5, 4.0, 0.0)
+    assert coefficients(state, index=5, strength=0.5, unit="max_act") == Coefficients(5, 4.0, 0.0)
+    assert coefficients(state, index=6, strength=2, unit="max_act", max_act=2.0) == Coefficients(6, 4.0, 0.0)
+    exported = steering(features=[{"index": 5, "strength": 0.4, "unit": "norm"}], reference_norm=20.0)
+    assert resolved(state, exported).taps[0].features == (Coefficients(5, 8.0, 0.0),)  # type: ignore[union-attr]
+
+
+def test_a_fingerprint_names_an_effect(state: State) -> None:
+    def fingerprint(**fields: object) -> str:
+        found = resolved(state, steering(**fields))
+        assert found is not None
+        return found.fingerprint
+
+    one, two = {"index": 1, "strength": 2}, {"index": 4, "strength": -1}
+    assert fingerprint(features=[one, two]) == fingerprint(features=[two, one])
+    assert fingerprint(features=[one]) != fingerprint(features=[{**one, "strength": 2.5}])
+    assert fingerprint(features=[one]) != fingerprint(features=[one], positions="prompt")
+    assert fingerprint(features=[one]) == fingerprint(features=[{**one, "strength": 0.2, "unit": "norm"}])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"features": [{"index": 96, "strength": 1}]}, r"feature 96 is not in 0\.\.95 of SAE 'tiny'"),
+        ({"features": [{"index": 1, "strength": 1}, {"index": 1, "strength": 2}]}, "given twice"),
+        ({"features": [{"index": 1, "strength": 1, "sae": "other"}]}, "no SAE named 'other'.*attached: tiny"),
+        ({"features": [{"index": 1, "strength": 1, "unit": "max_act"}]}, "maximum activation"),
+        ({"features": [{"index": 1, "strength": 2, "mode": "scale", "unit": "norm"}]}, "has no unit"),
+        ({"features": [{"index": 1, "strength": 2e6}]}, "within"),
+        ({"features": [{"index": 1, "strength": 1e308, "unit": "norm"}]}, "within"),
+        ({"features": [{"index": 1, "mode": "ablate"}], "skip": "none"}, "skip 'none'"),
+        ({"features": [{"index": i, "mode": "ablate"} for i in range(65)]}, "64 of them"),
+    ],
+)
+def test_steering_that_cannot_be_applied_is_refused(state: State, fields: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidSteering, match=message):
+        resolved(state, steering(**fields))
+
+
+def test_what_an_sae_cannot_do(state: State) -> None:
+    state.saes = {"a": sae("a", steerable=False)}
+    with pytest.raises(InvalidSteering, match="watched but not steered"):
+        resolved(state, steering(features=[{"index": 1, "strength": 1}]))
+    state.saes = {"a": sae("a"), "b": sae("b")}
+    with pytest.raises(InvalidSteering, match="say which `sae`"):
+        resolved(state, steering(features=[{"index": 1, "strength": 1}]))
+    state.saes = {}
+    with pytest.raises(InvalidSteering, match="attached: none"):
+        resolved(state, steering(features=[{"index": 1, "strength": 1}]))
+
+
+def test_saes_trained_without_special_tokens_are_read_without_them(state: State) -> None:
+    """Only where an activation is read, and only when the request does not say otherwise."""
+    state.saes = {"tiny": sae("tiny", exclude_special_tokens=True)}
+
+    def skip(**fields: object) -> str:
+        found = resolved(state, steering(**fields))
+        assert found is not None
+        return found.skip
+
+    assert skip(features=[{"index": 1, "strength": 1}]) == "bos"
+    assert skip(features=[{"index": 1, "mode": "ablate"}]) == "special"
+    assert skip(features=[{"index": 1, "mode": "ablate"}], skip="bos") == "bos"
+
+
+def test_watches(state: State) -> None:
+    asked = ActivationsRequest(features=(1, 2), top_k=5, tokens="all")
+    assert watches(state, asked) == (Watch(sae="tiny", features=(1, 2), top_k=5, tokens="all"),)
+    for bad, message in (({}, "name `features`"), ({"features": (96,)}, r"0\.\.95"), ({"top_k": 97}, "at most 96")):
+        with pytest.raises(InvalidSteering, match=message):
+            watches(state, ActivationsRequest.model_validate(bad))
+
+
+def test_the_menu_lists_what_can_be_applied(state: State) -> None:
+    assert [card.id for card in model_cards(state)] == ["org/tiny", "org/tiny:hold", "org/tiny:push"]
+    state.saes = {}
+    assert [card.id for card in model_cards(state)] == ["org/tiny"]
+    state.model = None
+    assert model_cards(state) == []
+    with pytest.raises(ModelNotLoaded):
+        select(state, model="org/tiny", profile=None, steering=None, steering_given=False)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a JSON document"),
+        (b"\xff\xfe", "not a JSON document"),
+        (b"[]", "document"),
+        (b'{"features": []}', "name"),
+        (b'{"name": "Has Spaces"}', "name"),
+        (b'{"name": "a:b"}', "name"),
+        (b'{"name": "a", "feature": []}', "feature"),
+        (b'{"name": "a", "features": [{"index": -1}]}', r"features\.0\.index"),
+        (b'{"name": "a", "features": [{"index": "1"}]}', r"features\.0\.index"),
+        (b'{"name": "a", "features": [{"index": 1, "strength": NaN}]}', r"features\.0\.strength"),
+        (b'{"name": "a", "features": [{"index": 1, "strength": 1e999}]}', r"features\.0\.strength"),
+        (b'{"name": "a", "features": [{"index": 1, "mode": "boost"}]}', r"features\.0\.mode"),
+        (b'{"name": "a", "version": "2"}', "version"),
+    ],
+)
+def test_a_file_that_is_no_profile_is_refused_by_name(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "bad.json").write_bytes(content)
+    with pytest.raises(InvalidProfile, match=rf"^bad\.json: .*{message}"):
+        ProfileStore().add_folder(tmp_path)
+
+
+def test_two_profiles_of_one_name(tmp_path: Path) -> None:
+    for file in ("a.json", "b.json"):
+        (tmp_path / file).write_text(json.dumps({"name": "same"}))
+    with pytest.raises(InvalidProfile, match=r"b\.json: there is a profile named 'same' already"):
+        ProfileStore().add_folder(tmp_path)
