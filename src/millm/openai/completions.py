@@ -1,0 +1,48 @@
+"""`POST /v1/completions`: text that goes on where a prompt ends. The prompt is taken as it is, without a template."""
+
+import asyncio
+
+from fastapi import APIRouter, Request, Response
+
+from millm.errors import InvalidRequest
+from millm.openai.forms import CompletionForm
+from millm.openai.job import ProfileHeader, choose, plan
+from millm.openai.json_route import JsonRoute
+from millm.openai.schemas.completions import CompletionRequest, Prompt
+from millm.openai.telling import tell
+from millm.openai.unsupported import check_completion
+from millm.state import LoadedModel, State
+
+router = APIRouter(route_class=JsonRoute)
+
+
+@router.post("/completions")
+async def completions(body: CompletionRequest, request: Request, x_millm_profile: ProfileHeader = None) -> Response:
+    """Continue one prompt or several, whole or as a stream."""
+    check_completion(body)
+    state: State = request.app.state.millm
+    selection = choose(state, body, x_millm_profile)
+    prompts = await asyncio.to_thread(_ids, selection.model, body.prompt)
+    job = plan(state, selection, body, prompts, prefix="cmpl", stop=body.stop)
+    form = CompletionForm(selection.model.tokenizer, logprobs=body.logprobs is not None)
+    return await tell(request, state.engine, job, form, streaming=body.stream)
+
+
+def _ids(model: LoadedModel, prompts: list[Prompt]) -> list[list[int]]:
+    return [_text(model, prompt) if isinstance(prompt, str) else _known(model, prompt) for prompt in prompts]
+
+
+def _text(model: LoadedModel, text: str) -> list[int]:
+    """Without text, and where no token marks a beginning, the answer begins after the end of another text."""
+    ids = model.tokenizer.encode(text)
+    if not ids and model.tokenizer.eos_id is not None:
+        return [model.tokenizer.eos_id]
+    if not ids:
+        raise InvalidRequest("`prompt` is empty; this model needs at least one token.", param="prompt")
+    return ids
+
+
+def _known(model: LoadedModel, ids: list[int]) -> list[int]:
+    if max(ids) >= model.facts.vocab_size:
+        raise InvalidRequest(f"`prompt` takes token ids from 0 to {model.facts.vocab_size - 1}.", param="prompt")
+    return ids

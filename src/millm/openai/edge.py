@@ -1,0 +1,81 @@
+"""The edge of every request: its id, the size of its body, and the last place where a failure is caught.
+
+Plain ASGI: starlette's BaseHTTPMiddleware would hide from a handler that its client has gone.
+"""
+
+import uuid
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from millm.openai.envelope import answer_failure
+
+log = structlog.get_logger()
+
+LARGEST_BODY = 16 * 2**20
+"""Bytes: room for a context of a million tokens, not for a server's memory."""
+
+LONGEST_REQUEST_ID = 128
+
+
+class RequestEdge:
+    """Middleware: an `x-request-id` on every answer, a limit on every body, no failure without an answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        answer = _Answer(send, _request_id(Headers(scope=scope)))
+        with structlog.contextvars.bound_contextvars(request_id=answer.request_id):
+            try:
+                await self.app(scope, _limited(scope, receive), answer.send)
+            except Exception as failure:  # the edge: what nobody caught is logged and told as a 500
+                log.exception("request.failed")
+                if answer.started:
+                    raise  # half an answer is out: only a cut connection can still tell the client
+                await answer_failure(failure)(scope, receive, answer.send)
+
+
+class _Answer:
+    """What is sent to the client, with the request's id in its headers."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self.request_id = request_id
+        self.started = False
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            MutableHeaders(scope=message)["x-request-id"] = self.request_id
+        await self._send(message)
+
+
+def _request_id(headers: Headers) -> str:
+    """The client's own id, so that its logs and ours agree; a new one where it sent none or a strange one."""
+    given = headers.get("x-request-id", "")
+    is_sane = 0 < len(given) <= LONGEST_REQUEST_ID and given.isascii() and given.isprintable()
+    return given if is_sane else f"req_{uuid.uuid4().hex}"
+
+
+def _limited(scope: Scope, receive: Receive) -> Receive:
+    """`receive`, which refuses a body by the length it declares, or by what came where it declares none."""
+    declared = Headers(scope=scope).get("content-length", "0")
+    is_too_large = declared.isdecimal() and int(declared) > LARGEST_BODY
+    left = LARGEST_BODY
+
+    async def receive_limited() -> Message:
+        nonlocal left
+        if is_too_large:
+            raise HTTPException(413)
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            raise HTTPException(413)
+        return message
+
+    return receive_limited

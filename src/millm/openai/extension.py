@@ -1,0 +1,29 @@
+"""`millm` in an answer: the receipt of the steering it got, and the activations that were asked for."""
+
+from collections.abc import Sequence
+
+from msgspec import UNSET
+
+from millm.engine.messages import Receipt
+from millm.openai.pieces import Piece
+from millm.openai.schemas.answers import Extension
+from millm.profiles.selection import Selection
+
+
+def receipt_of(selection: Selection, choices: Sequence[Piece], *, watching: bool) -> Extension:
+    """Of choices that have ended: positions are added up, ratios averaged over them."""
+    receipts = [piece.end.receipt for piece in choices if piece.end and piece.end.receipt]
+    activations = tuple(activation for piece in choices for activation in piece.activations)
+    return Extension(
+        profile=selection.profile,
+        steering=receipts[0].fingerprint if receipts else None,
+        tokens_steered=sum(receipt.tokens_steered for receipt in receipts),
+        delta_norm_ratio=_mean_ratio(receipts),
+        activations=activations if watching else UNSET,
+    )
+
+
+def _mean_ratio(receipts: Sequence[Receipt]) -> float:
+    positions = sum(receipt.tokens_steered for receipt in receipts)
+    total = sum(receipt.delta_norm_ratio * receipt.tokens_steered for receipt in receipts)
+    return total / positions if positions else 0.0

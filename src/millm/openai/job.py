@@ -1,0 +1,128 @@
+"""Everything an answer needs, checked and decided before anything is started. Knows no endpoint."""
+
+import hashlib
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Header
+
+import millm
+from millm.engine.messages import Generate, ModelFacts
+from millm.errors import ContextLengthExceeded, InvalidRequest
+from millm.openai.schemas.chat import ChatRequest
+from millm.openai.schemas.common import GenerationFields
+from millm.openai.schemas.completions import CompletionRequest
+from millm.profiles.selection import Selection, select, watches
+from millm.state import LoadedModel, State
+
+ProfileHeader = Annotated[str | None, Header(description="For clients that can only set headers.")]
+"""`X-Millm-Profile`"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One request, resolved: one sequence for each choice, and what the answer says of itself."""
+
+    id: str
+    created: int
+    asked_model: str
+    fingerprint: str
+    selection: Selection
+    sequences: tuple[Generate, ...]
+    """In the order of `choices`: all of the first prompt, all of the second, …"""
+    stop: tuple[str, ...]
+    prompt_tokens: int
+    include_usage: bool
+    watching: bool
+
+
+def choose(state: State, body: GenerationFields, header_profile: str | None) -> Selection:
+    """What answers: a profile named in the body wins over the header's. Raises what `select` raises."""
+    return select(
+        state,
+        model=body.model,
+        profile=body.profile or header_profile or None,
+        steering=body.steering,
+        steering_given=body.steering_given,
+    )
+
+
+def plan(
+    state: State,
+    selection: Selection,
+    body: ChatRequest | CompletionRequest,
+    prompts: Sequence[Sequence[int]],
+    *,
+    prefix: str,
+    stop: Sequence[str],
+) -> Job:
+    """Raises InvalidRequest, ContextLengthExceeded or InvalidSteering."""
+    _check_amount(len(prompts) * body.n, state.settings.max_queue)
+    _check_bias(body, selection.model.facts)
+    job_id = f"{prefix}-{uuid.uuid4().hex}"
+    return Job(
+        id=job_id,
+        created=int(time.time()),
+        asked_model=body.model,
+        fingerprint=_fingerprint(selection.model),
+        selection=selection,
+        sequences=_sequences(state, selection, body, prompts, job_id),
+        stop=tuple(stop),
+        prompt_tokens=sum(len(prompt) for prompt in prompts),
+        include_usage=body.stream_options.include_usage,
+        watching=body.activations is not None,
+    )
+
+
+def _sequences(
+    state: State,
+    selection: Selection,
+    body: ChatRequest | CompletionRequest,
+    prompts: Sequence[Sequence[int]],
+    job_id: str,
+) -> tuple[Generate, ...]:
+    facts = selection.model.facts
+    limit = body.limit or state.settings.default_max_tokens
+    watch = watches(state, body.activations) if body.activations else ()
+    return tuple(
+        Generate(
+            id=f"{job_id}-{place}-{k}",
+            prompt=tuple(prompt),
+            max_tokens=min(limit, _room(facts, len(prompt))),
+            sampling=body.sampling(k, body.alternatives),
+            stop_ids=facts.stop_ids,
+            steering=selection.steering,
+            watch=watch,
+        )
+        for place, prompt in enumerate(prompts)
+        for k in range(body.n)
+    )
+
+
+def _check_amount(choices: int, most: int) -> None:
+    if choices > most:
+        raise InvalidRequest(f"`n` × prompts asks for {choices} answers; this server takes {most} at once.", param="n")
+
+
+def _check_bias(body: GenerationFields, facts: ModelFacts) -> None:
+    if any(int(token) >= facts.vocab_size for token in body.logit_bias):
+        raise InvalidRequest(f"`logit_bias` takes token ids from 0 to {facts.vocab_size - 1}.", param="logit_bias")
+
+
+def _room(facts: ModelFacts, prompt: int) -> int:
+    """Tokens that an answer to a prompt of this many can have."""
+    if prompt >= facts.context_length:
+        raise ContextLengthExceeded(
+            f"This model's maximum context length is {facts.context_length} tokens, and the request has {prompt}; "
+            "shorten it so that there is room for an answer."
+        )
+    return facts.context_length - prompt
+
+
+def _fingerprint(model: LoadedModel) -> str:
+    """Equal where the same request with the same seed can be expected to get the same answer."""
+    running = (millm.__version__, model.name, model.facts.device, model.facts.dtype, model.facts.runner)
+    return f"fp_{hashlib.sha256(repr(running).encode()).hexdigest()[:12]}"

@@ -1,0 +1,115 @@
+"""One choice as it is written: the engine's tokens become pieces of text with all that belongs to them.
+
+The one path: a stream sends the pieces, a whole answer is the pieces joined.
+"""
+
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from millm.engine.client import EngineClient
+from millm.engine.messages import Finished, Generate, Reading, Receipt, Token
+from millm.openai.schemas.answers import Activation, FinishReason
+from millm.text.detokenizer import Detokenizer
+from millm.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class End:
+    """How a choice ended."""
+
+    reason: FinishReason
+    tokens: int
+    """Tokens the engine sent for it."""
+    receipt: Receipt | None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some of one choice: text that is final, the tokens it came from, what was watched meanwhile."""
+
+    choice: int
+    text: str = ""
+    offset: int = 0
+    """Characters of the choice before this text."""
+    tokens: tuple[Token, ...] = ()
+    activations: tuple[Activation, ...] = ()
+    end: End | None = None
+
+
+def join(pieces: list[Piece]) -> Piece:
+    """All pieces of one choice, in order, as one."""
+    return Piece(
+        choice=pieces[0].choice,
+        text="".join(piece.text for piece in pieces),
+        tokens=tuple(token for piece in pieces for token in piece.tokens),
+        activations=tuple(activation for piece in pieces for activation in piece.activations),
+        end=pieces[-1].end,
+    )
+
+
+async def write(
+    engine: EngineClient, sequence: Generate, choice: int, tokenizer: Tokenizer, stop: tuple[str, ...]
+) -> AsyncGenerator[Piece]:
+    """The pieces of one choice; only the last has an `end`. Closing it cancels the sequence at the next step."""
+    writer = _Writer(sequence.prompt, choice, tokenizer, stop)
+    async with aclosing(engine.generate(sequence)) as events:
+        async for event in events:
+            if isinstance(event, Finished):
+                yield writer.finished(event)
+            elif not writer.has_stopped():
+                yield writer.token(event)
+                if writer.has_stopped():
+                    engine.cancel(sequence.id)  # its receipt still comes, with `Finished`
+
+
+class _Writer:
+    """What is known of one choice while it is written."""
+
+    def __init__(self, prompt: Iterable[int], choice: int, tokenizer: Tokenizer, stop: tuple[str, ...]) -> None:
+        self._choice = choice
+        self._tokenizer = tokenizer
+        self._text = Detokenizer(tokenizer, stop)
+        self._ids = list(prompt)
+        self._sent = 0
+        self._tokens = 0
+        self._held: list[Token] = []
+        """Tokens without final text yet: half a character, or what may become a stop string."""
+
+    def has_stopped(self) -> bool:
+        """A stop string has come; what follows is not part of the answer."""
+        return self._text.stopped
+
+    def token(self, token: Token) -> Piece:
+        self._tokens += 1
+        self._ids.append(token.token)
+        self._held.append(token)
+        return self._piece(self._text.push(token.token), token.readings)
+
+    def finished(self, event: Finished) -> Piece:
+        text = self._text.finish()
+        reason: FinishReason = "length" if event.reason == "length" and not self.has_stopped() else "stop"
+        return self._piece(text, event.readings, End(reason, self._tokens, event.receipt))
+
+    def _piece(self, text: str, readings: Iterable[Reading], end: End | None = None) -> Piece:
+        offset = self._sent
+        self._sent += len(text)
+        activations = tuple(self._activation(reading) for reading in readings)
+        return Piece(self._choice, text, offset, self._released(text, end), activations, end)
+
+    def _released(self, text: str, end: End | None) -> tuple[Token, ...]:
+        """The held tokens, once their text is out. Those that only made up the stop string never are."""
+        if not text and (end is None or self.has_stopped()):
+            return ()
+        released, self._held = tuple(self._held), []
+        return released
+
+    def _activation(self, reading: Reading) -> Activation:
+        return Activation(
+            choice=self._choice,
+            sae=reading.sae,
+            position=reading.position,
+            token=self._tokenizer.token_text(self._ids[reading.position]),
+            values=reading.values,
+            top=reading.top,
+        )

@@ -1,0 +1,138 @@
+"""Answers as OpenAI's clients read them. Nulls are written out; a field that is UNSET is left out."""
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+FinishReason = Literal["stop", "length"]
+ObjectName = Literal["chat.completion", "chat.completion.chunk", "text_completion"]
+
+
+# ------------------------------------------------------------------------------------------------- miLLM's own part
+
+
+class Activation(msgspec.Struct, frozen=True, kw_only=True):
+    """Activations of one SAE at one token."""
+
+    choice: int
+    sae: str
+    position: int
+    token: str
+    values: tuple[float, ...]
+    top: tuple[tuple[int, float], ...]
+
+
+class Extension(msgspec.Struct, frozen=True, kw_only=True):
+    """`millm` in an answer: which steering was applied, in proof, and what was watched."""
+
+    profile: str | UnsetType | None = UNSET
+    steering: str | UnsetType | None = UNSET
+    tokens_steered: int | UnsetType = UNSET
+    delta_norm_ratio: float | UnsetType = UNSET
+    activations: tuple[Activation, ...] | UnsetType = UNSET
+
+
+# ------------------------------------------------------------------------------------------------------------ usage
+
+
+class PromptDetails(msgspec.Struct, frozen=True, kw_only=True):
+    cached_tokens: int = 0
+
+
+class CompletionDetails(msgspec.Struct, frozen=True, kw_only=True):
+    reasoning_tokens: int = 0
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails = PromptDetails()
+    completion_tokens_details: CompletionDetails = CompletionDetails()
+
+
+# --------------------------------------------------------------------------------------------------------- logprobs
+
+
+class Likelihood(msgspec.Struct, frozen=True, kw_only=True):
+    """A token that could have come."""
+
+    token: str
+    logprob: float
+    bytes: tuple[int, ...]
+
+
+class ChosenLikelihood(Likelihood, frozen=True, kw_only=True):
+    """The token that came, and those that were likeliest."""
+
+    top_logprobs: tuple[Likelihood, ...]
+
+
+class ChatLogprobs(msgspec.Struct, frozen=True, kw_only=True):
+    content: tuple[ChosenLikelihood, ...]
+    refusal: None = None
+
+
+class CompletionLogprobs(msgspec.Struct, frozen=True, kw_only=True):
+    tokens: tuple[str, ...]
+    token_logprobs: tuple[float, ...]
+    top_logprobs: tuple[dict[str, float], ...]
+    text_offset: tuple[int, ...]
+
+
+# ------------------------------------------------------------------------------------------------------------- chat
+
+
+class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+    annotations: tuple[Any, ...] = ()
+
+
+class ChatChoice(msgspec.Struct, frozen=True, kw_only=True):
+    index: int
+    message: ChatAnswer
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason
+
+
+class Delta(msgspec.Struct, frozen=True, kw_only=True):
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+
+
+class ChatDelta(msgspec.Struct, frozen=True, kw_only=True):
+    index: int
+    delta: Delta
+    logprobs: ChatLogprobs | None = None
+    finish_reason: FinishReason | None = None
+
+
+# ------------------------------------------------------------------------------------------------------ completions
+
+
+class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None = None
+    finish_reason: FinishReason | None = None
+
+
+Choice = ChatChoice | ChatDelta | CompletionChoice
+
+# ----------------------------------------------------------------------------------------------------- the envelope
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole answer, or one chunk of a stream."""
+
+    id: str
+    object: ObjectName
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: tuple[Choice, ...]
+    usage: Usage | UnsetType | None = UNSET
+    millm: Extension | UnsetType = UNSET

@@ -1,0 +1,77 @@
+"""The fields that chat and completions share: strict types, nulls as absent, anything unknown let pass."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+
+from millm.engine.messages import Sampling
+from millm.openai.schemas.within import Within
+from millm.profiles.contract import ActivationsRequest, SteeringRequest
+
+INT64 = 2**63
+
+
+def as_list(stop: Any) -> Any:
+    """`stop` is a string or a list of them; empty ones stop nothing."""
+    strings = [stop] if isinstance(stop, str) else stop
+    return [string for string in strings if string != ""] if isinstance(strings, list) else strings
+
+
+class Fields(BaseModel):
+    """Part of a request. `model_extra` holds what we do not know, which clients send all the time."""
+
+    model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nulls_are_absent(cls, sent: Any) -> Any:
+        """All but `steering: null`, which asks for the base model."""
+        if not isinstance(sent, dict):
+            return sent
+        return {name: value for name, value in sent.items() if value is not None or name == "steering"}
+
+
+class StreamOptions(Fields):
+    include_usage: bool = False
+
+
+class GenerationFields(Fields):
+    """What any answer can be asked for."""
+
+    model: Annotated[str, Field(min_length=1, description="`<model>` or `<model>:<profile>`.")]
+    temperature: Annotated[float, Within(0, 2)] = 1.0
+    top_p: Annotated[float, Within(0, 1)] = 1.0
+    top_k: Annotated[int, Within(-1, 1_000_000), Field(description="0 or -1: all tokens.")] = 0
+    min_p: Annotated[float, Within(0, 1)] = 0.0
+    presence_penalty: Annotated[float, Within(-2, 2)] = 0.0
+    frequency_penalty: Annotated[float, Within(-2, 2)] = 0.0
+    logit_bias: dict[
+        Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")], Annotated[float, Within(-100, 100)]
+    ] = Field(default_factory=dict)
+    seed: Annotated[int | None, Within(-INT64, INT64 - 1)] = None
+    n: Annotated[int, Within(1, 128)] = 1
+    stop: Annotated[list[str], BeforeValidator(as_list), Field(max_length=16)] = Field(default_factory=list)
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+
+    profile: Annotated[str | None, Field(description="Name of the steering profile to apply.")] = None
+    steering: Annotated[SteeringRequest | None, Field(description="A steering; null or {} is the base model.")] = None
+    activations: ActivationsRequest | None = None
+
+    @property
+    def steering_given(self) -> bool:
+        return "steering" in self.model_fields_set
+
+    def sampling(self, choice: int, logprobs: int | None) -> Sampling:
+        """How the tokens of choice number `choice` are drawn: with a seed of its own, where there is one."""
+        return Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=max(self.top_k, 0),
+            min_p=self.min_p,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            logit_bias=tuple((int(token), bias) for token, bias in self.logit_bias.items()),
+            seed=None if self.seed is None else self.seed + choice,
+            logprobs=logprobs,
+        )

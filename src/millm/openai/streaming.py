@@ -1,0 +1,65 @@
+"""Server-sent events as OpenAI's clients parse them: `data: {json}` and a blank line, at last `data: [DONE]`."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import cast
+
+import msgspec
+import structlog
+from fastapi import Request, Response
+from starlette.responses import StreamingResponse
+from starlette.types import Send
+
+from millm.errors import MillmError
+from millm.openai.disconnect import unless_gone
+from millm.openai.envelope import envelope
+from millm.openai.schemas.answers import Answer
+
+log = structlog.get_logger()
+
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+DONE = b"data: [DONE]\n\n"
+STILL_THERE = b": working\n\n"
+"""A comment: every client skips it, and no proxy on the way takes the silence for the end."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class EventStream(StreamingResponse):
+    """A stream that is closed for certain when its client goes, also between two events."""
+
+    media_type = "text/event-stream"
+
+    async def stream_response(self, send: Send) -> None:
+        async with aclosing(cast(AsyncGenerator[bytes], self.body_iterator)):
+            await super().stream_response(send)
+
+
+async def stream(request: Request, chunks: AsyncGenerator[Answer | None]) -> Response:
+    """Starts with the first chunk: what fails before it is an ordinary error answer. None is a sign of life."""
+    first = await unless_gone(request, anext(chunks))
+    return EventStream(_events(first, chunks), headers=HEADERS)
+
+
+async def _events(first: Answer | None, chunks: AsyncGenerator[Answer | None]) -> AsyncGenerator[bytes]:
+    async with aclosing(chunks):
+        try:
+            yield _event(first)
+            async for chunk in chunks:
+                yield _event(chunk)
+        except Exception as failure:  # noqa: BLE001  the status is out: only an event can tell it now
+            _log(failure)
+            yield b"data: " + _encode(envelope(failure)) + b"\n\n"
+        yield DONE
+
+
+def _event(chunk: Answer | None) -> bytes:
+    return STILL_THERE if chunk is None else b"data: " + _encode(chunk) + b"\n\n"
+
+
+def _log(failure: Exception) -> None:
+    """A trace only for what nobody foresaw: an engine that dies fails hundreds of streams at once."""
+    if isinstance(failure, MillmError):
+        log.warning("stream.failed", code=failure.code, reason=failure.message)
+    else:
+        log.error("stream.failed", exc_info=failure)

@@ -1,0 +1,115 @@
+"""A job's answer, streamed or whole: both are made of the same pieces in the same form."""
+
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+import msgspec
+from fastapi import Request, Response
+from msgspec import UNSET, UnsetType
+
+from millm.engine.client import EngineClient
+from millm.openai.disconnect import unless_gone
+from millm.openai.extension import receipt_of
+from millm.openai.forms import Form
+from millm.openai.job import Job
+from millm.openai.pieces import Piece, join, write
+from millm.openai.schemas.answers import Answer, Choice, Extension, ObjectName, Usage
+from millm.openai.streaming import stream
+from millm.openai.together import together
+
+Pieces = AsyncGenerator[Piece | None]
+
+
+async def tell(request: Request, engine: EngineClient, job: Job, form: Form, *, streaming: bool) -> Response:
+    """Raises MillmError as long as nothing of the answer is out; ClientDisconnect when nobody waits for it."""
+    pieces = _pieces(engine, job)
+    if streaming:
+        return await stream(request, _chunks(job, form, pieces))
+    answer = await unless_gone(request, _whole(job, form, pieces))
+    return Response(msgspec.json.encode(answer), media_type="application/json")
+
+
+def _pieces(engine: EngineClient, job: Job) -> Pieces:
+    tokenizer = job.selection.model.tokenizer
+    return together(
+        [write(engine, sequence, index, tokenizer, job.stop) for index, sequence in enumerate(job.sequences)]
+    )
+
+
+async def _chunks(job: Job, form: Form, pieces: Pieces) -> AsyncGenerator[Answer | None]:
+    begun: set[int] = set()
+    tokens = 0
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if piece is None:
+                yield None
+                continue
+            opening = form.opening(piece.choice) if piece.choice not in begun else None
+            begun.add(piece.choice)
+            if opening:
+                yield _chunk(job, form, opening)
+            for chunk in _of_piece(job, form, piece):
+                yield chunk
+            tokens += piece.end.tokens if piece.end else 0
+    if job.include_usage:
+        yield _answer(job, form.chunk_object, (), usage=_usage(job, tokens))
+
+
+def _of_piece(job: Job, form: Form, piece: Piece) -> list[Answer]:
+    """One chunk for what was written, one for its end."""
+    chunks = []
+    if piece.text or piece.tokens or piece.activations:
+        watched = Extension(activations=piece.activations) if piece.activations else UNSET
+        chunks.append(_chunk(job, form, form.part(piece), watched))
+    if piece.end:
+        receipt = receipt_of(job.selection, [piece], watching=False)
+        chunks.append(_chunk(job, form, form.closing(piece.choice, piece.end.reason), receipt))
+    return chunks
+
+
+async def _whole(job: Job, form: Form, pieces: Pieces) -> Answer:
+    parts: dict[int, list[Piece]] = defaultdict(list)
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if piece:
+                parts[piece.choice].append(piece)
+    joined = [join(parts[index]) for index in range(len(job.sequences))]
+    ended = [(piece, piece.end) for piece in joined if piece.end]
+    return _answer(
+        job,
+        form.whole_object,
+        [form.whole(piece, end.reason) for piece, end in ended],
+        usage=_usage(job, sum(end.tokens for _, end in ended)),
+        extension=receipt_of(job.selection, joined, watching=job.watching),
+    )
+
+
+def _chunk(job: Job, form: Form, choice: Choice, extension: Extension | UnsetType = UNSET) -> Answer:
+    usage = None if job.include_usage else UNSET
+    return _answer(job, form.chunk_object, [choice], usage=usage, extension=extension)
+
+
+def _answer(
+    job: Job,
+    name: ObjectName,
+    choices: Sequence[Choice],
+    *,
+    usage: Usage | UnsetType | None,
+    extension: Extension | UnsetType = UNSET,
+) -> Answer:
+    return Answer(
+        id=job.id,
+        object=name,
+        created=job.created,
+        model=job.asked_model,
+        system_fingerprint=job.fingerprint,
+        choices=tuple(choices),
+        usage=usage,
+        millm=extension,
+    )
+
+
+def _usage(job: Job, completion: int) -> Usage:
+    total = job.prompt_tokens + completion
+    return Usage(prompt_tokens=job.prompt_tokens, completion_tokens=completion, total_tokens=total)

@@ -1,0 +1,64 @@
+"""The list of models: what a client's menu shows, and one entry by its id, slashes and all."""
+
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+import openai
+from millm.engine.client import EngineClient
+from millm.engine.messages import ModelFacts
+from millm.openai import router
+from millm.openai.failures import install_error_handlers
+from millm.profiles.store import ProfileStore
+from millm.settings import Settings
+from millm.state import LoadedModel, State
+from millm.text.prompt import ChatTemplate
+from millm.text.tokenizer import Tokenizer
+
+
+def test_the_menu_has_the_model_and_each_profile(client, server) -> None:
+    entries = list(client.models.list())
+    assert [entry.id for entry in entries] == [server.model, f"{server.model}:hold", f"{server.model}:push"]
+    assert [entry.model_extra["millm"]["profile"] for entry in entries] == [None, "hold", "push"]
+    for entry in entries:
+        assert (entry.object, entry.owned_by) == ("model", "millm")
+        assert entry.created > 1_700_000_000
+        assert set(entry.model_extra) == {"name", "millm"}
+        assert client.models.retrieve(entry.id) == entry
+
+
+def test_an_unknown_entry_is_a_404(client) -> None:
+    for name in ("nope", "org/nope", "org%2Fnope"):
+        with pytest.raises(openai.NotFoundError) as raised:
+            client.models.retrieve(name)
+        assert raised.value.code == "model_not_found"
+
+
+def test_whatever_is_in_the_menu_can_be_asked_for(client, chat) -> None:
+    for entry in client.models.list():
+        answer = client.chat.completions.create(**{**chat, "model": entry.id, "max_tokens": 1})
+        assert answer.model == entry.id
+
+
+@pytest.fixture
+def slashed(tiny_model: Path) -> State:
+    """A model with a Hugging Face id."""
+    tokenizer = Tokenizer.from_folder(tiny_model)
+    facts = ModelFacts(
+        architecture="LlamaForCausalLM", layers=4, width=48, vocab_size=400, context_length=256, stop_ids=(2,),
+        device="cpu", dtype="float32", parameters=1, runner="plain",
+    )  # fmt: skip
+    state = State(Settings(), EngineClient(max_queue=1), ProfileStore())
+    state.model = LoadedModel("google/gemma-2-2b", facts, tokenizer, ChatTemplate.from_folder(tiny_model, tokenizer))
+    return state
+
+
+@pytest.mark.parametrize("path", ["google/gemma-2-2b", "google%2Fgemma-2-2b"])
+def test_ids_with_a_slash_are_found_however_they_are_written(slashed, path) -> None:
+    app = FastAPI()
+    app.state.millm = slashed
+    install_error_handlers(app)
+    app.include_router(router)
+    assert TestClient(app).get(f"/v1/models/{path}").json()["id"] == "google/gemma-2-2b"

@@ -1,0 +1,114 @@
+"""One choice as it is written: text, its tokens, stops, activations and the receipt, with a scripted engine."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from millm.engine.messages import Finished, Generate, Reading, Receipt, Token
+from millm.openai.pieces import Piece, join, write
+from millm.text.tokenizer import Tokenizer
+
+RECEIPT = Receipt(fingerprint="f", tokens_steered=3, delta_norm_ratio=0.5)
+
+
+class ScriptedEngine:
+    """Says what it was given, as the engine process would: a cancelled sequence still gets its `Finished`."""
+
+    def __init__(self, tokens: Sequence[int], reason: str = "length", readings: Sequence[Reading] = ()) -> None:
+        self.tokens, self.reason, self.readings = tokens, reason, tuple(readings)
+        self.cancelled: list[str] = []
+
+    async def generate(self, request: Generate) -> AsyncIterator[Token | Finished]:
+        reason = self.reason
+        for token in self.tokens:
+            if self.cancelled:
+                reason = "cancelled"
+                break
+            yield Token(id=request.id, token=token, logprob=-1.0, readings=self.readings)
+        yield Finished(id=request.id, reason=reason, receipt=RECEIPT)
+
+    def cancel(self, request_id: str) -> None:
+        self.cancelled.append(request_id)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model: Path) -> Tokenizer:
+    return Tokenizer.from_folder(tiny_model)
+
+
+def written(tokenizer: Tokenizer, engine: ScriptedEngine, stop: tuple[str, ...] = ()) -> list[Piece]:
+    async def collect() -> list[Piece]:
+        sequence = Generate(id="s", prompt=(5, 6), max_tokens=99)
+        return [piece async for piece in write(engine, sequence, 2, tokenizer, stop)]  # type: ignore[arg-type]
+
+    return asyncio.run(collect())
+
+
+def split(tokenizer: Tokenizer, *words: str) -> list[int]:
+    """Token ids that decode to `words`, with a border between tokens at least where the words meet."""
+    return [token for word in words for token in tokenizer.encode(word) if token not in tokenizer.special_ids]
+
+
+@given(tokens=st.lists(st.integers(0, 399), max_size=40))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_joined_it_is_the_decoded_whole_and_all_its_tokens(tokenizer, tokens) -> None:
+    pieces = written(tokenizer, ScriptedEngine(tokens))
+    whole = join(pieces)
+    assert whole.text == tokenizer.decode(tokens)
+    assert [token.token for token in whole.tokens] == tokens
+    assert [piece.end is not None for piece in pieces] == [False] * (len(pieces) - 1) + [True]
+    assert whole.end.tokens == len(tokens)
+    sent = 0
+    for piece in pieces:
+        assert piece.offset == sent
+        sent += len(piece.text)
+
+
+@given(text=st.text("abEND é", min_size=1, max_size=20), cut=st.integers(0, 19), size=st.integers(1, 5))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_stop_string_ends_the_text_and_no_part_of_it_is_ever_sent(tokenizer, text, cut, size) -> None:
+    stop = text[cut : cut + size] or "?"
+    engine = ScriptedEngine(split(tokenizer, *text), reason="length")
+    pieces = written(tokenizer, engine, (stop,))
+    whole = join(pieces)
+    before, found, _ = text.partition(stop)
+    assert whole.text == before
+    assert tokenizer.decode(token.token for token in whole.tokens).startswith(before)
+    if found:
+        assert whole.end.reason == "stop"
+        assert whole.end.receipt == RECEIPT
+    else:
+        assert whole.end.reason == "length"
+        assert not engine.cancelled
+
+
+def test_the_sequence_is_cancelled_at_the_stop_and_what_follows_is_not_counted(tokenizer) -> None:
+    tokens = split(tokenizer, "one ", "S", "T", "O", "P", " two", " three")
+    engine = ScriptedEngine(tokens)
+    whole = join(written(tokenizer, engine, ("STOP",)))
+    assert whole.text == "one "
+    assert engine.cancelled == ["s"]
+    assert whole.end.tokens == len(split(tokenizer, "one ", "S", "T", "O", "P"))
+    assert [token.token for token in whole.tokens] == split(tokenizer, "one ")
+
+
+def test_tokens_of_half_a_character_wait_for_the_other_half(tokenizer) -> None:
+    tokens = split(tokenizer, "🙂")
+    assert len(tokens) == 4
+    pieces = [piece for piece in written(tokenizer, ScriptedEngine(tokens)) if piece.text]
+    assert [(piece.text, len(piece.tokens)) for piece in pieces] == [("🙂", 4)]
+
+
+def test_activations_carry_the_text_of_their_token(tokenizer) -> None:
+    tokens = split(tokenizer, "a", "b")
+    readings = [Reading("s", 0, (1.0,)), Reading("s", 1, (2.0,), ((7, 3.0),))]
+    first, *_ = written(tokenizer, ScriptedEngine(tokens, readings=readings))
+    assert [(a.choice, a.sae, a.position, a.values, a.top) for a in first.activations] == [
+        (2, "s", 0, (1.0,), ()),
+        (2, "s", 1, (2.0,), ((7, 3.0),)),
+    ]
+    assert [a.token for a in first.activations] == [tokenizer.token_text(5), tokenizer.token_text(6)]
