@@ -1,0 +1,34 @@
+"""Keeps a model's control tokens out of what people write: `<|im_end|>` in a message stays ordinary text.
+
+Two private-use characters mark each occurrence before the template is rendered and go while it is encoded,
+as transformers does (`sanitize_control_tokens`). A mark that lost its partner in the template is dropped.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+_START, _END = "\U000f0000", "\U000f0001"
+
+
+@dataclass(frozen=True)
+class ControlTokens:
+    """The strings that have a meaning of their own for one model."""
+
+    _name: re.Pattern[str]
+    _mark: re.Pattern[str]
+
+    @classmethod
+    def named(cls, names: Iterable[str]) -> Self:
+        longest_first = sorted(names, key=len, reverse=True)
+        any_name = "|".join(map(re.escape, longest_first)) or "(?!)"
+        return cls(re.compile(any_name), re.compile(f"{_START}({any_name}){_END}|[{_START}{_END}]"))
+
+    def mark(self, text: str) -> str:
+        return self._name.sub(f"{_START}\\g<0>{_END}", text)
+
+    def split(self, marked: str) -> list[tuple[str, bool]]:
+        """The pieces of a marked text without its marks, each with True where it was a marked control token."""
+        pieces = self._mark.split(marked)  # text, control token or None, text, control token or None, …, text
+        return [(piece, place % 2 == 1) for place, piece in enumerate(pieces) if piece]

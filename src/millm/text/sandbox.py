@@ -1,0 +1,147 @@
+"""Chat templates from model folders, compiled as Hugging Face does and run as the untrusted programs they are.
+
+The sandbox bounds what a template can reach and how much it can write, not how long it may think: a folder whose
+template loops for hours is refused by no check here. The conventions are those of transformers'
+`chat_template_utils._compile_jinja_template`.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+import jinja2.utils
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from millm.errors import InvalidModel, InvalidRequest
+
+MAX_TEMPLATE_CHARACTERS = 256_000
+MAX_RENDERED_CHARACTERS = 16_000_000
+"""A million tokens of long words: more than any context."""
+
+_RENDER_FAILURES = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a program in the template language can raise, by mistake or on purpose."""
+
+
+class TemplateProgram:
+    """A compiled chat template."""
+
+    def __init__(self, source: str) -> None:
+        """Raises InvalidModel for a template that is too long or no Jinja."""
+        if len(source) > MAX_TEMPLATE_CHARACTERS:
+            raise InvalidModel(
+                f"the model's chat template has {len(source)} characters; at most {MAX_TEMPLATE_CHARACTERS} are read"
+            )
+        try:
+            self._template = _environment().from_string(source)
+        except (*_RENDER_FAILURES, SyntaxError) as error:
+            raise InvalidModel(f"the model's chat template is not valid: {_one_line(error)}") from error
+
+    def run(self, **variables: object) -> str:
+        """Raises InvalidRequest with the template's own words when it refuses what it is given."""
+        pieces: list[str] = []
+        room = MAX_RENDERED_CHARACTERS
+        try:
+            for piece in self._template.generate(**variables):
+                pieces.append(piece)
+                room -= len(piece)
+                if room < 0:
+                    raise SecurityError(f"it wrote more than {MAX_RENDERED_CHARACTERS} characters")
+        except _RENDER_FAILURES as error:
+            raise InvalidRequest(
+                f"the model's chat template refused the conversation: {_one_line(error)}", param="messages"
+            ) from error
+        return "".join(pieces)
+
+
+def _environment() -> jinja2.Environment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    environment.globals["dict"] = _Dict()
+    environment.globals["namespace"] = _Namespace
+    return environment
+
+
+class _GenerationTag(jinja2.ext.Extension):
+    """`{% generation %}` marks the assistant's words for training; here it shows its content."""
+
+    tags = {"generation"}  # noqa: RUF012  (jinja2 declares it so)
+
+    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.CallBlock(self.call_method("_content"), [], [], body).set_lineno(line)
+
+    def _content(self, caller: Callable[[], str]) -> str:
+        return caller()
+
+
+class _Dict:
+    """`dict` without the class behind it, whose methods could change what the sandbox holds immutable."""
+
+    def __call__(self, items: Iterable[tuple[str, object]] = (), **named: object) -> dict[str, object]:
+        return dict(items, **named)
+
+    def fromkeys(self, keys: Iterable[str], value: object = None) -> dict[str, object]:
+        return dict.fromkeys(keys, value)
+
+
+class _Namespace(jinja2.utils.Namespace):
+    """`namespace` whose attributes cannot shadow Python's own."""
+
+    def __init__(*arguments: object, **named: object) -> None:
+        self, *items = arguments
+        attributes = dict(*items, **named)
+        for name in attributes:
+            _check_attribute(name)
+        jinja2.utils.Namespace.__init__(self, attributes)
+
+    def __setitem__(self, name: str, value: object) -> None:
+        _check_attribute(name)
+        super().__setitem__(name, value)
+
+
+def _check_attribute(name: object) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise SecurityError(f"a namespace cannot hold {name!r}: it starts with an underscore")
+
+
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Jinja's own filter escapes HTML, which would reach the model."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(format: str) -> str:
+    return datetime.now().strftime(format)
+
+
+def _one_line(error: BaseException) -> str:
+    words = " ".join(str(error).split())
+    return words if len(words) <= 200 else words[:199] + "…"

@@ -1,0 +1,130 @@
+"""Text to token ids and back for one model; knows nothing about messages or templates.
+
+On the `tokenizers` library alone: importing transformers would cost the API process seconds.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import tokenizers
+
+from millm.errors import InvalidRequest
+from millm.text.backend import open_backend, start_of_text, token_names
+from millm.text.control_tokens import ControlTokens
+from millm.text.special_tokens import tokenizer_settings
+from millm.text.spelling import Spelling, spelling_of
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """One model's tokenizer. Safe to share between threads: nothing in it changes."""
+
+    vocab_size: int
+    """Tokens the tokenizer knows; the model's embedding may have more rows, which stand for no text."""
+    bos_id: int | None
+    eos_id: int | None
+    special_ids: frozenset[int]
+    """Ids that yield no text."""
+    token_names: Mapping[str, str]
+    """`bos_token`, `eos_token`, …: what chat templates call these tokens."""
+    control: ControlTokens
+    spelling: Spelling
+    _start: tuple[int, ...]
+    """What transformers puts before plain text, usually the bos id or nothing."""
+    _backend: tokenizers.Tokenizer = field(repr=False)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Self:
+        """Raises InvalidModel when the folder has no tokenizer.json, or one that cannot be read exactly."""
+        settings = tokenizer_settings(folder)
+        backend = open_backend(folder, settings)
+        names = token_names(backend, folder, settings)
+        bos_id, eos_id = (backend.token_to_id(names.get(name, "")) for name in ("bos_token", "eos_token"))
+        special = {token.content: id for id, token in backend.get_added_tokens_decoder().items() if token.special}
+        return cls(
+            vocab_size=backend.get_vocab_size(),
+            bos_id=bos_id,
+            eos_id=eos_id,
+            special_ids=frozenset(special.values()),
+            token_names=names,
+            control=ControlTokens.named(special),
+            spelling=spelling_of(backend.decoder),
+            _start=start_of_text(backend),
+            _backend=backend,
+        )
+
+    @property
+    def adds_bos(self) -> bool:
+        """True when plain text is given a bos token, as transformers would."""
+        return self.bos_id in self._start
+
+    def encode(self, text: str) -> list[int]:
+        """Plain text, control tokens in it included, with exactly one bos when the model wants one.
+
+        Raises InvalidRequest for text that is not Unicode (a lone surrogate).
+        """
+        return self._started(self._ids(text))
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """A rendered chat template: its control tokens become their ids, but those that `control.mark` has
+        marked stay text. Exactly one bos when the model wants one, whether or not the template wrote it.
+        """
+        ids: list[int] = []
+        for piece, is_literal in self.control.split(text):
+            ids += self._continued(piece, is_literal) if ids or is_literal else self._ids(piece)
+        return self._started(ids)
+
+    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
+        """The text of a whole sequence; bytes that are no UTF-8 become U+FFFD."""
+        spell = self.token_bytes if skip_special else self._bytes
+        return self.spelling.trim(b"".join(map(spell, ids))).decode(errors="replace")
+
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes this token adds to the text: none for special tokens and ids without a token."""
+        return b"" if id in self.special_ids else self._bytes(id)
+
+    def token_text(self, id: int) -> str:
+        """The token for people to read: U+FFFD for a part of a character, its name for a special token."""
+        return self._bytes(id).decode(errors="replace")
+
+    def _bytes(self, id: int) -> bytes:
+        return self.spelling.bytes_of(self._backend.id_to_token(id) or "")
+
+    def _started(self, ids: list[int]) -> list[int]:
+        start = list(self._start)
+        while start and ids[: len(start)] == start:
+            ids = ids[len(start) :]
+        return start + ids
+
+    def _ids(self, text: str) -> list[int]:
+        _check_unicode(text)
+        return self._backend.encode(text, add_special_tokens=False).ids
+
+    def _continued(self, piece: str, is_literal: bool) -> list[int]:
+        """The ids of a piece from the middle of a text. After a newline, because some tokenizers put a space
+        before whatever comes first; the newline's own ids are taken off again.
+        """
+        encode = self._literal_ids if is_literal else self._ids
+        newline, ids = encode("\n"), encode("\n" + piece)
+        return ids[len(newline) :] if ids[: len(newline)] == newline else encode(piece)
+
+    def _literal_ids(self, text: str) -> list[int]:
+        """Text through the whole pipeline but the one step that finds control tokens. (A vocabulary that has one
+        of them among its words as well, as unigram ones may, still gives its id.)
+        """
+        normalizer, splitter = self._backend.normalizer, self._backend.pre_tokenizer
+        plain = normalizer.normalize_str(text) if normalizer else text
+        words = [word for word, _ in splitter.pre_tokenize_str(plain)] if splitter else [plain]
+        return [token.id for word in words for token in self._backend.model.tokenize(word)]
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            f"the text is not valid Unicode: character {error.start} is the lone surrogate "
+            f"U+{ord(text[error.start]):04X}; send whole characters"
+        ) from error

@@ -1,0 +1,27 @@
+"""One zoo of tokenizers for all tests of this room, read by us and by transformers."""
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from millm.text.tokenizer import Tokenizer
+from tests.text.tokenizers_zoo import KINDS, write_zoo
+
+
+@pytest.fixture(scope="session")
+def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one model folder (tokenizer only) per kind."""
+    folder = tmp_path_factory.mktemp("zoo")
+    write_zoo(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ours(zoo: Path) -> dict[str, Tokenizer]:
+    return {kind: Tokenizer.from_folder(zoo / kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="session")
+def theirs(zoo: Path) -> dict[str, PreTrainedTokenizerBase]:
+    return {kind: AutoTokenizer.from_pretrained(zoo / kind) for kind in KINDS}
