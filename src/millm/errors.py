@@ -37,6 +37,7 @@ class MillmError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
+    when: ClassVar[str] = "something failed that nobody foresaw; the log has the trace"
     retry_after_seconds: ClassVar[int | None] = None
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
@@ -49,94 +50,116 @@ class InvalidRequest(MillmError):
     status = 400
     type = "invalid_request_error"
     code = "invalid_value"
+    when = "a field has the wrong type or is out of range; `param` names it"
 
 
 class UnsupportedParameter(InvalidRequest):
     code = "unsupported_parameter"
+    when = "a field is known and not supported"
 
 
 class ContextLengthExceeded(InvalidRequest):
     code = "context_length_exceeded"
+    when = "the prompt leaves no room in the model's context"
 
 
 class InvalidSteering(InvalidRequest):
     code = "invalid_steering"
+    when = "a feature, strength, unit, mode or SAE cannot be applied"
 
 
 class InvalidProfile(InvalidRequest):
     code = "invalid_profile"
+    when = "a profile file is not one, or does not fit what is attached"
 
 
 class InvalidModel(InvalidRequest):
     code = "invalid_model"
+    when = "a folder is not a model that can be loaded"
 
 
 class InvalidSae(InvalidRequest):
     code = "invalid_sae"
+    when = "an SAE cannot be read exactly"
 
 
 class SaeMismatch(InvalidRequest):
     code = "sae_mismatch"
+    when = "an SAE does not belong on this model, layer or hook point"
 
 
 class NotFound(MillmError):
     status = 404
     type = "invalid_request_error"
     code = "not_found"
+    when = "there is no such address"
 
 
 class ModelNotFound(NotFound):
     code = "model_not_found"
+    when = "no model of that name is served"
 
 
 class ProfileNotFound(NotFound):
     code = "profile_not_found"
+    when = "there is no profile of that name"
 
 
 class Unavailable(MillmError):
     status = 503
     code = "unavailable"
+    when = "try again later"
     retry_after_seconds = 2
 
 
 class ModelNotLoaded(Unavailable):
     code = "model_not_loaded"
+    when = "the model is being loaded or restored"
 
 
 class QueueFull(Unavailable):
     code = "queue_full"
+    when = "too many requests are waiting"
 
 
 class EngineCrashed(Unavailable):
     code = "engine_crashed"
+    when = "the engine process stopped while the request ran; it is being restarted"
 
 
 class InsufficientMemory(Unavailable):
     code = "insufficient_memory"
+    when = "the device has no room for this now"
 
 
 class EngineFailed(MillmError):
     code = "engine_failed"
+    when = "a step of the engine failed; the log has the trace"
 
 
 class CannotStart(MillmError):
     code = "cannot_start"
+    when = "the command cannot do what it was asked"
 
 
 class PortTaken(CannotStart):
     code = "port_taken"
+    when = "another program listens on the port"
 
 
 class HomeLocked(CannotStart):
     code = "home_locked"
+    when = "another server uses the same MILLM_HOME"
 
 
 class DownloadFailed(CannotStart):
     code = "download_failed"
+    when = "something could not be fetched"
 
 
 class HashMismatch(CannotStart):
     code = "hash_mismatch"
+    when = "what was fetched is not what was asked for"
 
 
 def _tree(root: type[MillmError]) -> list[type[MillmError]]:

@@ -265,8 +265,9 @@ def test_only_allowed_tokens_are_drawn(logits: list[float], top_p: float, top_k:
             break
         kept.append(i)
         mass += weights[i]
-    top = max(weights[i] for i in kept)
-    assert drawn <= {i for i in kept if weights[i] >= (min_p - 1e-6) * top}
+    top, last = max(weights[i] for i in kept), min(weights[i] for i in kept)
+    tied = [i for i in allowed if weights[i] >= last * (1 - 1e-5)]
+    assert drawn <= {i for i in tied if weights[i] >= (min_p - 1e-6) * top}
 
 
 def test_refused_in_the_engine_too(engine: Engine) -> None:
@@ -286,3 +287,13 @@ def test_logits_that_are_not_numbers_end_the_request_alone(engine: Engine) -> No
     with pytest.raises(EngineFailed, match="not finite"):
         engine.generate(request("nan", infinite))
     assert engine.tokens(request("base")) == before
+
+
+def test_top_p_over_a_flat_vocabulary() -> None:
+    """More tokens than usually suffice: half the weight of 5,000 nearly equal tokens is nearly half of them."""
+    sequence = Sequence(Generate(id="x", prompt=(1,), max_tokens=1, sampling=Sampling(top_p=0.5)))
+    sequence.sampler = sampler.start(Sampling(seed=0), torch.device("cpu"))
+    logits = torch.linspace(0.1, 0, 5000)
+    drawn = {sampler.choose(sequence, logits).token for _ in range(3000)}
+    half = int((torch.softmax(logits, -1).cumsum(-1) < 0.5).sum())
+    assert 1500 < max(drawn) <= half + 1

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 import httpx
+import openai
 import pytest
 
-import openai
 from tests.fixtures.process import Server
 
 GREETING = [{"role": "user", "content": "Tell me about the sea."}]

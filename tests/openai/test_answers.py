@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 from transformers import AutoTokenizer
 
-import openai
 from tests.fixtures.tiny import CONTEXT
 
 ENDPOINTS = ["/chat/completions", "/completions"]

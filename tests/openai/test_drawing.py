@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import pytest
-
 import openai
+import pytest
 
 
 def texts(answer: Any) -> list[str]:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+import openai
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-import openai
 from millm.engine.client import EngineClient
 from millm.engine.messages import ModelFacts
 from millm.openai import router

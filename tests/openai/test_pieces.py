@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from millm.engine.messages import Finished, Generate, Reading, Receipt, Token
 from millm.openai.pieces import Piece, join, write
+from millm.text.detokenizer import Detokenizer
 from millm.text.tokenizer import Tokenizer
 
 RECEIPT = Receipt(fingerprint="f", tokens_steered=3, delta_norm_ratio=0.5)
@@ -43,7 +44,8 @@ def tokenizer(tiny_model: Path) -> Tokenizer:
 def written(tokenizer: Tokenizer, engine: ScriptedEngine, stop: tuple[str, ...] = ()) -> list[Piece]:
     async def collect() -> list[Piece]:
         sequence = Generate(id="s", prompt=(5, 6), max_tokens=99)
-        return [piece async for piece in write(engine, sequence, 2, tokenizer, stop)]  # type: ignore[arg-type]
+        text = Detokenizer(tokenizer, stop)
+        return [piece async for piece in write(engine, sequence, 2, text, tokenizer)]  # type: ignore[arg-type]
 
     return asyncio.run(collect())
 

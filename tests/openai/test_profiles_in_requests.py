@@ -3,9 +3,8 @@
 import asyncio
 from typing import Any
 
-import pytest
-
 import openai
+import pytest
 
 PUSH = {"features": [{"index": 3, "strength": 6.0}]}
 """What the profile `push` says."""

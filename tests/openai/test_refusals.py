@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
-import openai
 from tests.fixtures.process import Server, running
 from tests.fixtures.tiny import CONTEXT, FEATURES
 

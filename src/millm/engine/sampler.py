@@ -16,6 +16,12 @@ from millm.engine.sequence import Sequence
 from millm.errors import EngineFailed
 
 
+_USUALLY_ENOUGH = 1024
+"""Sorting a whole vocabulary takes a tenth of a small model's token; its likeliest thousand rarely do not suffice."""
+
+_NOT_FINITE = "the model's logits are not finite numbers; a steering this strong can do that"
+
+
 @dataclass(frozen=True)
 class Choice:
     token: int
@@ -46,7 +52,7 @@ def choose(sequence: Sequence, logits: Tensor) -> Choice:
     logits = logits.float()
     token = _draw(_adjusted(logits, sampling, state.counts), sampling, state.generator)
     if not bool(torch.isfinite(logits[token])):
-        raise EngineFailed("the model's logits are not finite numbers; a steering this strong can do that")
+        raise EngineFailed(_NOT_FINITE)
     state.counts[token] += 1
     return _reported(token, logits, sampling.logprobs)
 
@@ -67,36 +73,35 @@ def _adjusted(logits: Tensor, sampling: Sampling, counts: Counter[int]) -> Tenso
 def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
     if sampling.temperature == 0:
         return int(logits.argmax())
-    logits = logits / sampling.temperature
-    if 0 < sampling.top_k < logits.shape[-1]:
-        logits = _keep_top_k(logits, sampling.top_k)
+    weights = torch.softmax(logits / sampling.temperature, dim=-1)  # [V]
+    if 0 < sampling.top_k < weights.shape[-1]:
+        weights = _keep_top_k(weights, sampling.top_k)
     if sampling.top_p < 1:
-        logits = _keep_top_p(logits, sampling.top_p)
+        weights = _keep_top_p(weights, sampling.top_p)
     if sampling.min_p > 0:
-        logits = _keep_min_p(logits, sampling.min_p)
-    probabilities = torch.softmax(logits, dim=-1)
-    if not bool(torch.isfinite(probabilities).all()):
-        raise EngineFailed("the model's logits are not finite numbers; a steering this strong can do that")
-    return int(torch.multinomial(probabilities, 1, generator=generator))
+        weights = _keep_at_least(weights, sampling.min_p * weights.max())
+    if not bool(torch.isfinite(weights).all()):
+        raise EngineFailed(_NOT_FINITE)
+    return int(torch.multinomial(weights, 1, generator=generator))
 
 
-def _keep_top_k(logits: Tensor, k: int) -> Tensor:
-    return logits.masked_fill(logits < logits.topk(k).values[-1], -torch.inf)
+def _keep_top_k(weights: Tensor, k: int) -> Tensor:
+    return _keep_at_least(weights, weights.topk(k).values[-1])
 
 
-def _keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """The likeliest tokens whose probability reaches p together; at least one."""
-    ordered, index = logits.sort(descending=True)
-    before = torch.softmax(ordered, dim=-1).cumsum(dim=-1) - torch.softmax(ordered, dim=-1)
-    dropped = before >= p
-    dropped[0] = False
-    return logits.masked_fill(torch.zeros_like(dropped).scatter(0, index, dropped), -torch.inf)
+def _keep_top_p(weights: Tensor, p: float) -> Tensor:
+    """The likeliest tokens whose share of the weight reaches p together; at least one, and ties with the last."""
+    needed = p * weights.sum()
+    ordered = weights.topk(min(_USUALLY_ENOUGH, len(weights))).values
+    if ordered.sum() < needed:
+        ordered = weights.sort(descending=True).values
+    before = ordered.cumsum(dim=-1) - ordered
+    kept = int((before < needed).sum())
+    return _keep_at_least(weights, ordered[max(kept, 1) - 1])
 
 
-def _keep_min_p(logits: Tensor, p: float) -> Tensor:
-    """Tokens at least p times as likely as the likeliest."""
-    probabilities = torch.softmax(logits, dim=-1)
-    return logits.masked_fill(probabilities < p * probabilities.max(), -torch.inf)
+def _keep_at_least(weights: Tensor, least: Tensor) -> Tensor:
+    return weights.masked_fill(weights < least, 0.0)
 
 
 def _reported(token: int, logits: Tensor, alternatives: int | None) -> Choice:

@@ -23,7 +23,7 @@ async def completions(body: CompletionRequest, request: Request, x_millm_profile
     state: State = request.app.state.millm
     selection = choose(state, body, x_millm_profile)
     prompts = await asyncio.to_thread(_ids, selection.model, body.prompt)
-    job = plan(state, selection, body, prompts, prefix="cmpl", stop=body.stop)
+    job = plan(state, selection, body, prompts, prefix="cmpl", stop=body.stop, continues=True)
     form = CompletionForm(selection.model.tokenizer, logprobs=body.logprobs is not None)
     return await tell(request, state.engine, job, form, streaming=body.stream)
 

@@ -34,6 +34,8 @@ class Job:
     sequences: tuple[Generate, ...]
     """In the order of `choices`: all of the first prompt, all of the second, …"""
     stop: tuple[str, ...]
+    continues: bool
+    """The answer's text goes on behind the prompt's, instead of being one of its own."""
     prompt_tokens: int
     include_usage: bool
     watching: bool
@@ -58,6 +60,7 @@ def plan(
     *,
     prefix: str,
     stop: Sequence[str],
+    continues: bool = False,
 ) -> Job:
     """Raises InvalidRequest, ContextLengthExceeded or InvalidSteering."""
     _check_amount(len(prompts) * body.n, state.settings.max_queue)
@@ -71,6 +74,7 @@ def plan(
         selection=selection,
         sequences=_sequences(state, selection, body, prompts, job_id),
         stop=tuple(stop),
+        continues=continues,
         prompt_tokens=sum(len(prompt) for prompt in prompts),
         include_usage=body.stream_options.include_usage,
         watching=body.activations is not None,

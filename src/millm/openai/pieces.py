@@ -49,10 +49,10 @@ def join(pieces: list[Piece]) -> Piece:
 
 
 async def write(
-    engine: EngineClient, sequence: Generate, choice: int, tokenizer: Tokenizer, stop: tuple[str, ...]
+    engine: EngineClient, sequence: Generate, choice: int, text: Detokenizer, tokenizer: Tokenizer
 ) -> AsyncGenerator[Piece]:
     """The pieces of one choice; only the last has an `end`. Closing it cancels the sequence at the next step."""
-    writer = _Writer(sequence.prompt, choice, tokenizer, stop)
+    writer = _Writer(sequence.prompt, choice, text, tokenizer)
     async with aclosing(engine.generate(sequence)) as events:
         async for event in events:
             if isinstance(event, Finished):
@@ -66,10 +66,10 @@ async def write(
 class _Writer:
     """What is known of one choice while it is written."""
 
-    def __init__(self, prompt: Iterable[int], choice: int, tokenizer: Tokenizer, stop: tuple[str, ...]) -> None:
+    def __init__(self, prompt: Iterable[int], choice: int, text: Detokenizer, tokenizer: Tokenizer) -> None:
         self._choice = choice
+        self._text = text
         self._tokenizer = tokenizer
-        self._text = Detokenizer(tokenizer, stop)
         self._ids = list(prompt)
         self._sent = 0
         self._tokens = 0

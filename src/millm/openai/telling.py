@@ -17,6 +17,7 @@ from millm.openai.pieces import Piece, join, write
 from millm.openai.schemas.answers import Answer, Choice, Extension, ObjectName, Usage
 from millm.openai.streaming import stream
 from millm.openai.together import together
+from millm.text.detokenizer import Detokenizer
 
 Pieces = AsyncGenerator[Piece | None]
 
@@ -32,9 +33,9 @@ async def tell(request: Request, engine: EngineClient, job: Job, form: Form, *, 
 
 def _pieces(engine: EngineClient, job: Job) -> Pieces:
     tokenizer = job.selection.model.tokenizer
-    return together(
-        [write(engine, sequence, index, tokenizer, job.stop) for index, sequence in enumerate(job.sequences)]
-    )
+    texts = [Detokenizer(tokenizer, job.stop, continues=job.continues) for _ in job.sequences]
+    choices = enumerate(zip(job.sequences, texts, strict=True))
+    return together([write(engine, sequence, index, text, tokenizer) for index, (sequence, text) in choices])
 
 
 async def _chunks(job: Job, form: Form, pieces: Pieces) -> AsyncGenerator[Answer | None]:

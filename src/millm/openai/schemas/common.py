@@ -10,6 +10,8 @@ from millm.profiles.contract import ActivationsRequest, SteeringRequest
 
 INT64 = 2**63
 
+StopString = Annotated[str, StringConstraints(max_length=1000)]
+
 
 def as_list(stop: Any) -> Any:
     """`stop` is a string or a list of them; empty ones stop nothing."""
@@ -50,7 +52,7 @@ class GenerationFields(Fields):
     ] = Field(default_factory=dict)
     seed: Annotated[int | None, Within(-INT64, INT64 - 1)] = None
     n: Annotated[int, Within(1, 128)] = 1
-    stop: Annotated[list[str], BeforeValidator(as_list), Field(max_length=16)] = Field(default_factory=list)
+    stop: Annotated[list[StopString], BeforeValidator(as_list), Field(max_length=16)] = Field(default_factory=list)
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
 
