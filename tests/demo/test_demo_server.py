@@ -1,0 +1,84 @@
+"""`millm demo` for real: profiles do what they are called, and one request does not touch the next."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from openai import OpenAI
+from transformers import LlamaForCausalLM
+
+from millm.text.prompt import ChatTemplate, Message
+from millm.text.tokenizer import Tokenizer
+from tests.fixtures.process import Server, running
+
+pytestmark = pytest.mark.demo
+
+MODEL = "smollm2-135m-instruct"
+QUESTION = "Tell me about the sea."
+TOKENS = 24
+
+
+@pytest.fixture(scope="module")
+def client(demo_server: Server) -> OpenAI:
+    return OpenAI(base_url=demo_server.base_url, api_key="none", max_retries=0)
+
+
+def ask(client: OpenAI, model: str = MODEL, **more: object) -> str:
+    answer = client.chat.completions.create(
+        model=model, messages=[{"role": "user", "content": QUESTION}], max_tokens=TOKENS, temperature=0, **more
+    )
+    return answer.choices[0].message.content or ""
+
+
+def share_of_capitals(text: str) -> float:
+    letters = [letter for letter in text if letter.isalpha()]
+    return sum(letter.isupper() for letter in letters) / len(letters)
+
+
+def test_an_unsteered_answer_is_generate(client: OpenAI, demo_folder: Path) -> None:
+    tokenizer = Tokenizer.from_folder(demo_folder)
+    ids = ChatTemplate.from_folder(demo_folder, tokenizer).ids([Message("user", QUESTION)])
+    model = LlamaForCausalLM.from_pretrained(demo_folder, dtype=torch.float32)
+    generated = model.generate(torch.tensor([ids]), max_new_tokens=TOKENS, do_sample=False, pad_token_id=0)
+    assert ask(client) == tokenizer.decode(generated[0, len(ids) :].tolist())
+
+
+def test_a_profile_changes_what_is_said_and_nothing_else(client: OpenAI) -> None:
+    """Base, steered, base again: the third is the first."""
+    before = ask(client)
+    yelling = ask(client, f"{MODEL}:yelling")
+    assert ask(client) == before
+    assert share_of_capitals(yelling) > 0.8
+    assert share_of_capitals(before) < 0.2
+
+
+def test_one_request_is_steered_by_its_body(client: OpenAI) -> None:
+    knob = {"steering": {"features": [{"index": 135, "strength": 60}]}}
+    assert ask(client, extra_body=knob) == ask(client, f"{MODEL}:yelling")
+    assert ask(client, f"{MODEL}:yelling", extra_body={"steering": None}) == ask(client)
+
+
+def test_at_once_as_alone(client: OpenAI) -> None:
+    models = [MODEL, f"{MODEL}:yelling", f"{MODEL}:food", MODEL]
+    alone = [ask(client, model) for model in models]
+    with ThreadPoolExecutor(len(models)) as pool:
+        assert list(pool.map(lambda model: ask(client, model), models)) == alone
+
+
+def test_the_menu_lists_the_model_and_its_profiles(client: OpenAI) -> None:
+    listed = [model.id for model in client.models.list()]
+    assert listed[0] == MODEL
+    assert {f"{MODEL}:{name}" for name in ("yelling", "food", "law", "excited")} <= set(listed)
+
+
+def test_a_second_start_needs_no_network(
+    demo_server: Server, demo_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same weights in another home, and an index that answers nothing."""
+    for name in ("PIP_INDEX_URL", "HF_ENDPOINT", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    (tmp_path / "demo").symlink_to(demo_home / "demo")
+    with running("demo", model=MODEL, home=tmp_path) as second:
+        client = OpenAI(base_url=second.base_url, api_key="none", max_retries=0)
+        assert client.models.retrieve(MODEL).id == MODEL

@@ -1,0 +1,163 @@
+"""Write the pages that are tables of the code: settings, errors, the API's fields and the commands' help.
+
+python tools/make_docs.py        # tests/test_docs.py fails when a page is stale
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from millm.cli import COMMANDS
+from millm.errors import MillmError
+from millm.openai.schemas.chat import ChatRequest
+from millm.openai.schemas.completions import CompletionRequest
+from millm.profiles.contract import ActivationsRequest, Profile, ProfileFeature, SteeringRequest
+from millm.settings import Settings
+
+DOCS = Path(__file__).parents[1] / "docs"
+NOTE = "<!-- Written by tools/make_docs.py from the code; do not edit. -->\n"
+
+
+def main() -> None:
+    for name, text in pages().items():
+        (DOCS / name).write_text(text, encoding="utf-8")
+
+
+def pages() -> dict[str, str]:
+    """File name → text."""
+    return {"settings.md": settings_page(), "errors.md": errors_page(), "api.md": api_page(), "cli.md": cli_page()}
+
+
+def settings_page() -> str:
+    rows = [
+        (f"`{field.validation_alias or 'MILLM_' + name.upper()}`", _default(field.default), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+    return _page(
+        "Settings",
+        "Environment variables, also read from a file `.env` in the working folder. A command-line option of the same"
+        " name wins.",
+        _table(("variable", "default", "meaning"), rows),
+    )
+
+
+def errors_page() -> str:
+    rows = [(f"`{error.code}`", str(error.status), error.type, error.when) for error in _leaves(MillmError)]
+    return _page(
+        "Errors",
+        'Every failed request is answered with `{"error": {"message", "type", "param", "code"}}`; all four keys are'
+        " always there. The message names the thing and the allowed range. Codes do not change. With a 503 comes a"
+        " `Retry-After`. Errors of status 500 whose type is `server_error` and whose code starts with `cannot_`,"
+        " `port_`, `home_`, `download_` or `hash_` are the terminal's: one line, exit code 1.",
+        _table(("code", "status", "type", "when"), rows),
+    )
+
+
+def api_page() -> str:
+    sections: list[tuple[str, type[BaseModel]]] = [
+        ("POST /v1/chat/completions", ChatRequest),
+        ("POST /v1/completions", CompletionRequest),
+        ("`steering`", SteeringRequest),
+        ("An entry of `steering.features`", ProfileFeature),
+        ("`activations`", ActivationsRequest),
+        ("A profile, as a JSON file", Profile),
+    ]
+    body = "\n".join(
+        f"## {title}\n\n{_table(('field', 'type', 'default', 'meaning'), _fields(m))}" for title, m in sections
+    )
+    return _page(
+        "API",
+        "OpenAI's names and shapes, and miLLM's extensions. Fields that are not listed are ignored if OpenAI or other"
+        " servers know them, and refused by name if ignoring them would change the answer (see [errors](errors.md))."
+        " The live document is at `/docs` of a running server. `GET /v1/models` lists the model and, as"
+        " `model:profile`, every profile that fits what is attached.",
+        body,
+    )
+
+
+def cli_page() -> str:
+    shown = [("millm --help", ["--help"]), *((f"millm {name} --help", [name, "--help"]) for name in COMMANDS)]
+    blocks = [f"## `{title}`\n\n```text\n{help_text(arguments)}\n```\n" for title, arguments in shown]
+    return _page("Commands", "What each command says of itself.", "\n".join(blocks))
+
+
+def help_text(arguments: list[str]) -> str:
+    """A command's help on a terminal 100 columns wide, without colours."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MILLM_", "FORCE_", "CLICOLOR"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "millm", *arguments],
+        env={**kept, "COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return "\n".join(line.rstrip() for line in done.stdout.strip("\n").splitlines())
+
+
+def _page(title: str, lead: str, body: str) -> str:
+    return f"{NOTE}# {title}\n\n{lead}\n\n{body.rstrip()}\n"
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def _default(value: object) -> str:
+    return "" if value is None or str(value) == "PydanticUndefined" else f"`{value}`"
+
+
+def _leaves(error: type[MillmError]) -> Iterator[type[MillmError]]:
+    yield error
+    for child in error.__subclasses__():
+        yield from _leaves(child)
+
+
+def _fields(model: type[BaseModel]) -> list[tuple[str, ...]]:
+    schema = model.model_json_schema()
+    required, shared = set(schema.get("required", ())), schema.get("$defs", {})
+    return [
+        (
+            f"`{name}`",
+            _type(field, shared),
+            "required" if name in required else _json_default(field),
+            field.get("description", ""),
+        )
+        for name, field in schema["properties"].items()
+    ]
+
+
+def _type(field: dict[str, Any], shared: dict[str, Any]) -> str:
+    if reference := field.get("$ref"):
+        name = reference.rpartition("/")[2]
+        return _type(shared[name], shared) if "enum" in shared[name] else "object"
+    if choices := field.get("anyOf"):
+        return " or ".join(_type(choice, shared) for choice in choices if choice.get("type") != "null")
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    if "const" in field:
+        return f"`{field['const']}`"
+    if field.get("type") == "array":
+        return f"list of {_type(field.get('items', {}), shared)}"
+    return str(field.get("type", "any")) + _range(field)
+
+
+def _range(field: dict[str, Any]) -> str:
+    low = field.get("minimum", field.get("exclusiveMinimum"))
+    high = field.get("maximum", field.get("exclusiveMaximum"))
+    if low is None and high is None:
+        return ""
+    above = ">" if "exclusiveMinimum" in field else "≥"
+    return f" {low} to {high}" if low is not None and high is not None else f" {above} {low}"
+
+
+def _json_default(field: dict[str, Any]) -> str:
+    default = field.get("default")
+    return "" if default in (None, {}, [], "") else f"`{default}`"
+
+
+if __name__ == "__main__":
+    main()
