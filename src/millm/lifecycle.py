@@ -1,0 +1,82 @@
+"""Loading a model and attaching an SAE, as changes of the state: checked first, then changed at once."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from millm.engine.client import OnProgress
+from millm.engine.messages import AttachSae, LoadModel
+from millm.errors import InvalidProfile
+from millm.hub.home import Home
+from millm.hub.labels import read_labels
+from millm.hub.locate import Located
+from millm.profiles.selection import resolve
+from millm.sae.calibration_text import calibration_text
+from millm.state import AttachedSae, LoadedModel, State
+from millm.text.prompt import ChatTemplate
+from millm.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class SaeSource:
+    """An SAE to attach: where its files are, and where it belongs if they do not say."""
+
+    located: Located
+    hook_point: str | None = None
+
+
+async def load_model(state: State, located: Located, on_progress: OnProgress) -> LoadedModel:
+    """Raises InvalidModel and whatever the engine refuses; the state is unchanged then."""
+    tokenizer, template = await asyncio.to_thread(_read_text_side, located.folder)
+    command = LoadModel(
+        id=state.engine.new_id("load"),
+        path=str(located.folder),
+        device=state.settings.device,
+        dtype=state.settings.dtype,
+        cpu_threads=state.settings.cpu_threads,
+        special_ids=tuple(sorted(tokenizer.special_ids)),
+    )
+    facts = await state.engine.load(command, on_progress)
+    state.model = LoadedModel(located.name, facts, tokenizer, template)
+    state.saes = {}
+    return state.model
+
+
+async def attach_sae(state: State, home: Home, source: SaeSource, on_progress: OnProgress) -> AttachedSae:
+    """Raises InvalidSae or SaeMismatch; the state is unchanged then."""
+    assert state.model is not None
+    labels = read_labels(source.located.folder)
+    command = AttachSae(
+        id=state.engine.new_id("attach"),
+        sae=source.located.name,
+        path=str(source.located.folder),
+        canonical_root=str(home.saes),
+        hook_point=source.hook_point,
+        calibration_ids=_calibration_ids(state.model.tokenizer),
+        model_name=state.model.name,
+    )
+    facts = await state.engine.attach(command, on_progress)
+    attached = AttachedSae(
+        facts=facts,
+        labels={label.index: label.label for label in labels},
+        max_acts={label.index: label.max_act for label in labels if label.max_act},
+    )
+    state.saes = {**state.saes, facts.sae: attached}
+    return attached
+
+
+def _read_text_side(folder: Path) -> tuple[Tokenizer, ChatTemplate]:
+    tokenizer = Tokenizer.from_folder(folder)
+    return tokenizer, ChatTemplate.from_folder(folder, tokenizer)
+
+
+def activate_profile(state: State, name: str) -> None:
+    """Steer every request that does not say otherwise. Raises ProfileNotFound or InvalidProfile."""
+    profile = state.profiles.find(name)
+    if resolve(state.saes, profile) is None:
+        raise InvalidProfile(f"profile {name!r} steers nothing")
+    state.active_profile = name
+
+
+def _calibration_ids(tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(tokenizer.encode(text)) for text in calibration_text())

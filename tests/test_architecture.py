@@ -1,0 +1,111 @@
+"""Imports run downhill, at the top of the file; the API process never reaches torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import millm
+
+PACKAGE = Path(millm.__file__).parent
+
+# From the top of the hill to the bottom. A module may import its own room and rooms below it.
+LEVELS = [
+    ("__main__",),
+    ("cli",),
+    ("app",),
+    ("startpage", "openai"),
+    ("lifecycle",),
+    ("profiles.selection",),
+    ("state",),
+    ("text", "hub", "profiles", "demo", "engine.client"),
+    ("engine.process",),
+    ("engine",),
+    ("sae",),
+    ("engine.messages", "logs"),
+    ("sae.steering", "sae.calibration_text", "settings"),
+    ("errors", ""),
+]
+NEIGHBOURS = {("demo", "hub")}
+"""Rooms on one level that may know each other, one way."""
+
+TORCH_ROOMS = ("engine", "sae")
+"""The engine process's rooms."""
+WITHOUT_TORCH = ("engine.client", "engine.messages", "engine.process", "sae.steering", "sae.calibration_text")
+"""What the API process uses of them."""
+
+LATE_IMPORTS = {"engine.process", "cli"}
+"""The documented places where a module is imported inside a function."""
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+MODULES = {module_name(path): ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports(tree: ast.AST) -> list[str]:
+    """Dotted names of everything imported, `from a import b` as `a.b`."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
+
+
+def own_imports(tree: ast.AST) -> set[str]:
+    """Modules of this package that are imported, relative to it."""
+    own = {name.removeprefix("millm").removeprefix(".") for name in imports(tree) if name.split(".")[0] == "millm"}
+    return {name if name in MODULES else name.rpartition(".")[0] for name in own}
+
+
+def level(module: str) -> int:
+    """Line in LEVELS of the longest prefix of `module`."""
+    matches = [
+        (len(room), index)
+        for index, rooms in enumerate(LEVELS)
+        for room in rooms
+        if module == room or module.startswith(f"{room}.") or room == ""
+    ]
+    return max(matches)[1]
+
+
+def room(module: str) -> str:
+    return module.split(".")[0]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_downhill(module: str) -> None:
+    for imported in own_imports(MODULES[module]):
+        same_room = room(imported) == room(module) and level(imported) >= level(module)
+        downhill = level(imported) > level(module)
+        assert same_room or downhill or (room(module), room(imported)) in NEIGHBOURS, f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_engine_process_imports_torch(module: str) -> None:
+    reaches_torch = {name.split(".")[0] for name in imports(MODULES[module])} & {"torch", "transformers"}
+    if room(module) not in TORCH_ROOMS or module in WITHOUT_TORCH:
+        top_level = {name.split(".")[0] for node in MODULES[module].body for name in imports(node)}
+        assert not reaches_torch & top_level, f"{module} imports {reaches_torch}"
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - LATE_IMPORTS))
+def test_imports_are_at_the_top_of_the_file(module: str) -> None:
+    for function in ast.walk(MODULES[module]):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert not imports(function), f"{module}.{function.name} imports inside"
+
+
+def test_the_api_process_starts_without_torch() -> None:
+    code = (
+        "import sys, millm.app, millm.cli.demo, millm.cli.serve; print(*({'torch', 'transformers'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

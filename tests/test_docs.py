@@ -1,0 +1,115 @@
+"""The documentation is true: generated pages are fresh, links lead somewhere, every command and example runs."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from millm.profiles.contract import Profile
+from tests.fixtures.process import Server
+from tools.make_docs import DOCS, pages
+
+ROOT = DOCS.parent
+WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+EXAMPLE_URL = "http://127.0.0.1:8000"
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def commands(path: Path) -> list[str]:
+    """Each command of the page's console blocks, continuation lines included."""
+    lines = "".join(blocks(path, "console"))
+    return [part.strip() for part in re.split(r"\n(?=[a-z#])", "\n" + lines) if part.strip()]
+
+
+EVERY_COMMAND = sorted({command for path in WRITTEN for command in commands(path)})
+
+
+@pytest.mark.parametrize("name", ["settings.md", "errors.md", "api.md", "cli.md"])
+def test_generated_pages_are_fresh(name: str) -> None:
+    assert (DOCS / name).read_text("utf-8") == pages()[name], "run `python tools/make_docs.py`"
+
+
+@pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", path.read_text("utf-8")):
+        if not target.startswith("https://"):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_make_does_what_the_readme_says_it_does() -> None:
+    """The three lines shown for people without make are those that `make demo` runs in a fresh clone."""
+    planned = subprocess.run(
+        ["make", "--dry-run", "--always-make", "demo", "VENV=.absent"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "python3 -m venv .absent" in planned
+    assert re.search(r"pip install .*--constraint constraints.txt --editable \.$", planned, re.MULTILINE)
+    assert planned.rstrip().endswith("millm demo")
+
+
+@pytest.mark.parametrize("command", [command for command in EVERY_COMMAND if command.startswith("make")])
+def test_every_make_target_exists(command: str) -> None:
+    target = command.split()[1]
+    subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, check=True)
+
+
+@pytest.mark.demo
+@pytest.mark.parametrize("command", [command for command in EVERY_COMMAND if command.startswith("curl")])
+def test_every_curl_answers(command: str, demo_server: Server) -> None:
+    done = subprocess.run(
+        ["bash", "-c", command.replace(EXAMPLE_URL, demo_server.url)], capture_output=True, text=True, check=True
+    )
+    answer = json.loads(done.stdout)
+    assert answer["choices"][0]["message"]["content"]
+    assert answer["millm"]["steering"]
+
+
+@pytest.mark.demo
+def test_the_python_example_runs(demo_server: Server) -> None:
+    (code,) = blocks(ROOT / "README.md", "python")
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace(EXAMPLE_URL, demo_server.url)], capture_output=True, text=True, check=True
+    )
+    plain, yelling, *excited = done.stdout.strip().splitlines()
+    assert plain != plain.upper()
+    assert sum(letter.isupper() for letter in yelling) > 0.6 * sum(letter.isalpha() for letter in yelling)
+    assert excited
+
+
+def test_the_other_commands_are_known() -> None:
+    """What is neither make nor curl is the README's install, or one of ours whose options exist."""
+    others = [command for command in EVERY_COMMAND if not command.startswith(("make", "curl"))]
+    install = {
+        "python3 -m venv .venv && . .venv/bin/activate",
+        "pip install -c constraints.txt -e .",
+        "millm demo",
+    }
+    ours = {"millm serve google/gemma-2-2b --sae google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71"}
+    assert set(others) == install | ours
+
+
+def test_the_profile_example_is_one() -> None:
+    (example,) = blocks(DOCS / "steering.md", "json")
+    assert Profile.model_validate(json.loads(example)).name == "less-law"
+
+
+@pytest.mark.demo
+def test_the_start_page_shows_what_is_there(demo_server: Server) -> None:
+    page = httpx.get(demo_server.url).text
+    for shown in (
+        "smollm2-135m-instruct",
+        "smollm2-135m-l20-4k",
+        "smollm2-135m-instruct:yelling",
+        f"{demo_server.url}/v1",
+    ):
+        assert shown in page
