@@ -15,7 +15,6 @@ from millm.engine.messages import Sampling
 from millm.engine.sequence import Sequence
 from millm.errors import EngineFailed
 
-
 _USUALLY_ENOUGH = 1024
 """Sorting a whole vocabulary takes a tenth of a small model's token; its likeliest thousand rarely do not suffice."""
 

@@ -1,0 +1,200 @@
+"""The tap's tables: every row of a batch gets its own steering and readings, row 0 nothing at all."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from millm.engine.messages import Watch
+from millm.errors import InsufficientMemory, InvalidSteering
+from millm.sae.autoencoder import SparseAutoencoder
+from millm.sae.formats import canonicalise
+from millm.sae.steering import FeatureSetting, Mode, coefficients
+from millm.sae.tables import BANK_SIZE, RowTable
+from millm.sae.tap import MAX_ROWS, MAX_WATCHED_FEATURES, Tap, TapRow
+from tests.fixtures.tiny import FEATURES, WIDTH, write_sae
+
+TOKENS = 7
+
+
+def open_sae(folder: Path, **config: object) -> SparseAutoencoder:
+    return SparseAutoencoder.open(canonicalise(write_sae(folder / "source", **config), folder / "canonical"))
+
+
+@pytest.fixture
+def sae(tmp_path: Path) -> SparseAutoencoder:
+    return open_sae(tmp_path)
+
+
+@pytest.fixture
+def tap(sae: SparseAutoencoder) -> Tap:
+    return Tap(sae, torch.device("cpu"))
+
+
+def row(*features: tuple[int, float, Mode], watch: Watch | None = None) -> TapRow:
+    settings = (FeatureSetting(index=index, strength=strength, mode=mode) for index, strength, mode in features)
+    return TapRow(tuple(coefficients(setting) for setting in settings), watch)
+
+
+def hidden(batch: int) -> Tensor:
+    return torch.randn(batch, TOKENS, WIDTH, generator=torch.Generator().manual_seed(3)) * 4  # [B, T, d]
+
+
+def everywhere(batch: int) -> list[list[bool]]:
+    return [[True] * TOKENS] * batch
+
+
+ROWS = [
+    row((3, 5.0, "add"), (9, -2.0, "add")),
+    row((11, 6.0, "clamp"), (3, 1.0, "add")),
+    row((40, 0.0, "scale"), (41, 3.0, "scale"), (42, 2.0, "min_clamp")),
+    row((7, 0.0, "ablate")),
+]
+
+
+def test_a_batch_is_its_rows_alone(tap: Tap) -> None:
+    """Rows of different kinds and widths together, an unsteered one among them."""
+    indices = [0, *(tap.acquire(one) for one in ROWS)]
+    x = hidden(len(indices))
+    tap.prepare(indices, everywhere(len(indices)))
+    together = tap(x)
+    assert together is not None
+    assert torch.equal(together[0], x[0])
+    for place, index in enumerate(indices[1:], 1):
+        tap.prepare([index], everywhere(1))
+        alone = tap(x[place : place + 1])
+        assert alone is not None
+        torch.testing.assert_close(together[place], alone[0], rtol=0, atol=1e-5)
+        assert not torch.equal(alone[0], x[place])
+
+
+def test_row_zero_leaves_the_very_tensor(tap: Tap) -> None:
+    tap.acquire(ROWS[0])
+    tap.prepare([0, 0], everywhere(2))
+    assert tap(hidden(2)) is None
+    assert tap.output.ratio is None
+
+
+def test_only_kept_tokens_are_touched(tap: Tap) -> None:
+    keep = [[token % 2 == 1 for token in range(TOKENS)]]
+    for one in ROWS[:2]:
+        tap.prepare([tap.acquire(one)], keep)
+        x = hidden(1)
+        steered = tap(x)
+        assert steered is not None
+        touched = (steered != x).any(dim=-1)[0].tolist()
+        assert not any(touched[0::2])
+        assert any(touched[1::2])
+
+
+def test_half_precision_is_added_in_float32(tap: Tap) -> None:
+    index = tap.acquire(ROWS[0])
+    tap.prepare([index], everywhere(1))
+    x = hidden(1).bfloat16()
+    steered, precise = tap(x), tap(x.float())
+    assert steered is not None
+    assert precise is not None
+    assert steered.dtype == torch.bfloat16
+    assert torch.equal(steered, precise.bfloat16())
+
+
+def test_each_row_is_read_before_or_after_its_own_steering(tap: Tap, sae: SparseAutoencoder) -> None:
+    before = Watch(sae="tiny", features=(3, 50), when="before")
+    after = Watch(sae="tiny", features=(3,), top_k=2, when="after")
+    strong = (3, 60.0, "add")
+    indices = [tap.acquire(row(strong, watch=before)), tap.acquire(row(strong, watch=after)), tap.acquire(row())]
+    x = hidden(3)
+    tap.prepare(indices, everywhere(3))
+    steered = tap(x)
+    assert steered is not None
+    assert tap.output.watched is not None
+    assert tap.output.top_indices is not None
+    torch.testing.assert_close(tap.output.watched[0], sae.activations(x[0])[:, [3, 50]])
+    torch.testing.assert_close(tap.output.watched[1, :, :1], sae.activations(steered[1])[:, [3]])
+    assert (tap.output.top_indices[1, :, 0] == 3).all()
+    assert torch.equal(steered[2], x[2])
+
+
+def test_watching_alone_leaves_the_very_tensor(tap: Tap) -> None:
+    tap.prepare([tap.acquire(row(watch=Watch(sae="tiny", features=(1,))))], everywhere(1))
+    assert tap(hidden(1)) is None
+    assert tap.output.watched is not None
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+def test_a_topk_sae_is_read_whole(tmp_path: Path, rescale: bool) -> None:
+    """Its features depend on one another; clamping one of them is the definition written out."""
+    topk = open_topk(tmp_path, rescale)
+    tap = Tap(topk, torch.device("cpu"))
+    index = tap.acquire(row((5, 7.0, "clamp"), watch=Watch(sae="tiny", features=(5, 6))))
+    x = hidden(1)
+    tap.prepare([index], everywhere(1))
+    steered = tap(x)
+    assert steered is not None
+    assert tap.output.watched is not None
+    activations = topk.activations(x)
+    unit = topk.features([5]).dec[0]
+    torch.testing.assert_close(steered, x + (7.0 - activations[..., 5:6]) * unit)
+    torch.testing.assert_close(tap.output.watched, activations[..., [5, 6]])
+
+
+def open_topk(folder: Path, rescale: bool) -> SparseAutoencoder:
+
+    source = write_sae(folder / "source", architecture="topk", k=8, rescale_acts_by_decoder_norm=rescale)
+    weights = load_file(source / "sae_weights.safetensors")
+    del weights["threshold"]
+    weights["W_dec"] = weights["W_dec"] * 2.5
+    save_file(weights, source / "sae_weights.safetensors")
+    return SparseAutoencoder.open(canonicalise(source, folder / "canonical"))
+
+
+def test_equal_steerings_share_a_row_and_the_last_user_frees_it(tap: Tap) -> None:
+    first, second = tap.acquire(ROWS[1]), tap.acquire(ROWS[1])
+    assert first == second
+    others = [tap.acquire(row((feature, 1.0, "clamp"))) for feature in range(MAX_ROWS - 1)]
+    with pytest.raises(InsufficientMemory):
+        tap.acquire(row((90, 1.0, "add")))
+    tap.release(first)
+    with pytest.raises(InsufficientMemory):
+        tap.acquire(row((90, 1.0, "add")))
+    tap.release(second)
+    assert tap.acquire(row((90, 1.0, "add"))) == first
+    for index in others:
+        tap.release(index)
+
+
+def test_a_freed_row_leaves_nothing_behind(tap: Tap) -> None:
+    """Whatever a row held before, its next user gets exactly its own steering."""
+    wide = row(*((feature, 9.0, "clamp") for feature in range(20)), (50, 30.0, "add"))
+    index = tap.acquire(wide)
+    tap.release(index)
+    narrow = tap.acquire(ROWS[3])
+    assert narrow == index
+    x = hidden(1)
+    tap.prepare([narrow], everywhere(1))
+    reused = tap(x)
+    fresh = Tap(tap.sae, torch.device("cpu"))
+    fresh.prepare([fresh.acquire(ROWS[3])], everywhere(1))
+    expected = fresh(x)
+    assert reused is not None
+    assert expected is not None
+    assert torch.equal(reused, expected)
+
+
+def test_what_does_not_fit_takes_nothing(tap: Tap) -> None:
+    wide = Watch(sae="tiny", features=tuple(range(FEATURES)) + tuple(range(MAX_WATCHED_FEATURES + 1 - FEATURES)))
+    with pytest.raises(InvalidSteering, match="can be watched"):
+        tap.acquire(row(watch=wide))
+    with pytest.raises(InvalidSteering, match="at most 64"):
+        tap.acquire(row(*((feature, 1.0, "clamp") for feature in range(65))))
+    for _ in range(MAX_ROWS):
+        tap.acquire(row((1, float(_), "add")))
+
+
+def test_numbers_are_given_out_once() -> None:
+    table: RowTable[str] = RowTable(3)
+    assert {table.acquire(key)[0] for key in "abc"} == {1, 2, 3}
+    assert table.free == 0
+    assert BANK_SIZE >= MAX_WATCHED_FEATURES
