@@ -2,7 +2,7 @@
 
 Server A has no SAE. Server B has the demo's. Each block runs A, B, B, A with the same greedy request; its ratio is
 B's time per token over A's. Reported: the median of the blocks' ratios with a bootstrap 95 % interval, and the time to
-the first token. Result: benchmarks/results/overhead.json and a table on stdout.
+the first token. Result: benchmarks/results/overhead.json, and benchmarks/README.md made from it.
 
     python benchmarks/overhead.py [--blocks 20] [--tokens 32]
 """
@@ -32,6 +32,7 @@ from millm.demo.weights import prepare
 from millm.settings import Settings
 
 RESULT = Path(__file__).parent / "results" / "overhead.json"
+PAGE = Path(__file__).parent / "README.md"
 PROMPT = "Tell me about the sea."
 
 
@@ -67,7 +68,8 @@ def main() -> None:
             result = measure(a, b, options.blocks, options.tokens)
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
-    print(table(result))
+    PAGE.write_text(page(result), encoding="utf-8")
+    print(page(result))
 
 
 def measure(a: httpx.Client, b: httpx.Client, blocks: int, tokens: int) -> dict[str, object]:
@@ -158,6 +160,19 @@ def machine() -> dict[str, object]:
 def _cpuinfo() -> list[str]:
     path = Path("/proc/cpuinfo")
     return path.read_text().splitlines() if path.exists() else []
+
+
+def page(result: dict[str, Any]) -> str:
+    machine_facts = ", ".join(f"{name} {value}" for name, value in result["machine"].items())
+    return f"""# What steering and watching cost
+
+Time per token of a streamed chat answer on the demo model, over that of a server without any SAE: {result["what"]}.
+Made by `python benchmarks/overhead.py` (`make bench`); the figures are in `results/overhead.json`.
+
+{table(result)}
+
+Machine: {machine_facts}.
+"""
 
 
 def table(result: dict[str, Any]) -> str:

@@ -26,5 +26,5 @@ async def _healthz() -> dict[str, str]:
 
 def _readyz(state: State) -> JSONResponse:
     """A model answers."""
-    ready = state.model is not None and state.engine.status == "ready"
-    return JSONResponse({"status": "ready" if ready else state.engine.status}, 200 if ready else 503)
+    status = state.engine.status if state.model else "loading"
+    return JSONResponse({"status": status}, 200 if status == "ready" else 503)

@@ -1,5 +1,6 @@
 """What the operator may set: one frozen object, every field a `MILLM_*` environment variable."""
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ class Settings(BaseSettings):
     home: Path = Field(Path("~/.cache/millm"), description="Where models, SAEs and state are kept.")
     host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback is open to the network.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Weights' type; `auto` is float32 on a CPU and the checkpoint's own on a GPU."
     )
@@ -38,7 +39,7 @@ class Settings(BaseSettings):
 
     @property
     def home_folder(self) -> Path:
-        return self.home.expanduser().resolve()
+        return Path(os.path.expanduser(self.home)).resolve()  # leaves `~stranger` as it is, where Path's own raises
 
     @classmethod
     def load(cls, **overrides: Any) -> "Settings":

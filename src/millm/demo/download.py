@@ -58,7 +58,7 @@ def _follow(
         size = _largest_file(folder)
         if size != done:
             done, moved = size, time.monotonic()
-            on_progress("download", min(size, total), total)
+        on_progress("download", min(size, total), total)
         if time.monotonic() - moved > stall_seconds:
             return True
         time.sleep(_POLL_SECONDS)

@@ -1,0 +1,150 @@
+"""`millm chat`: talk to a running server in the terminal, and turn its knobs while you do."""
+
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from millm.cli.chat_commands import obey, with_profile
+from millm.cli.conversation import Conversation
+from millm.cli.remote import Receipt, Remote
+from millm.errors import MillmError, ModelNotFound, ModelNotLoaded
+from millm.settings import Settings
+
+with suppress(ImportError):  # not every Python is built with it
+    import readline  # noqa: F401  arrow keys and history at the prompt
+
+_CONTROLS = {code: "�" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+def run(
+    url: Annotated[
+        str | None, typer.Option(help="Where the server is [default: http://127.0.0.1 and MILLM_PORT or 8000]")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Which of its models [default: the one it has]")] = None,
+    profile: Annotated[str | None, typer.Option(help="Steer with this profile from the start.")] = None,
+    system: Annotated[str | None, typer.Option(help="Instructions that come before the conversation.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 for always the likeliest token, up to 2.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed, the same answer.")] = None,
+) -> None:
+    """Chat in the terminal with a running server; steer with /steer 11 80.
+
+    Example:
+
+        millm chat --profile yelling --temperature 0.7
+
+    Answers go to stdout, all else to stderr, and prompts may come through a pipe: echo "Hi" | millm chat
+    """
+    remote = Remote(url or f"http://127.0.0.1:{Settings.load().port}")
+    asked = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+    sampling: dict[str, object] = {name: value for name, value in asked.items() if value is not None}
+    conversation = Conversation(_model(remote, model), sampling, system)
+    if profile:
+        conversation = with_profile(conversation, profile, remote)
+    Chat(remote, Console(emoji=False), Console(emoji=False, stderr=True)).talk(conversation)
+
+
+def _model(remote: Remote, asked: str | None) -> str:
+    known = [entry.id for entry in remote.entries()]
+    if not known:
+        raise ModelNotLoaded(f"the server at {remote.url} is still loading its model; try again in a moment")
+    if asked is not None and asked not in known:
+        raise ModelNotFound(f"there is no model {asked!r}; there are: {', '.join(known)}")
+    return asked or known[0]
+
+
+class Chat:
+    """Answers go to `out`, all that is about them to `notes`."""
+
+    def __init__(self, remote: Remote, out: Console, notes: Console) -> None:
+        self._remote = remote
+        self._out = out
+        self._notes = notes
+
+    def talk(self, conversation: Conversation) -> None:
+        """Until the prompts end, `/quit`, or Ctrl+C at the prompt."""
+        if sys.stdin.isatty():
+            self._note(f"{conversation.model} · steering: {conversation.described} · /help lists the commands")
+        try:
+            for line in prompts():
+                if line == "/quit":
+                    return
+                conversation = self._turn(conversation, line)
+        except KeyboardInterrupt:
+            self._note("")
+
+    def _turn(self, conversation: Conversation, line: str) -> Conversation:
+        """What was refused is said, and changes nothing."""
+        try:
+            if not line.startswith("/"):
+                return self._answer(conversation, line)
+            conversation, told = obey(line, conversation, self._remote)
+            self._note(told)
+        except MillmError as error:
+            self._notes.print(f"error: {visible(error.message)}", style="red", markup=False, soft_wrap=True)
+        return conversation
+
+    def _answer(self, conversation: Conversation, prompt: str) -> Conversation:
+        written: list[str] = []
+        receipt, reason = None, None
+        try:
+            with closing(self._remote.stream(conversation.body(prompt))) as chunks:
+                for chunk in chunks:
+                    for choice in chunk.choices:
+                        self._write(choice.delta.content or "", written)
+                        reason = choice.finish_reason or reason
+                    receipt = chunk.millm or receipt
+        except KeyboardInterrupt:
+            reason = "stopped"
+        finally:
+            if written or reason:
+                self._out.out("", highlight=False)
+        self._note(footnote(receipt, conversation, reason))
+        return conversation.after(prompt, "".join(written)) if written else conversation
+
+    def _write(self, text: str, written: list[str]) -> None:
+        if text:
+            written.append(text)
+            self._out.out(visible(text), end="", highlight=False)
+
+    def _note(self, text: str) -> None:
+        self._notes.print(visible(text), style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+def prompts() -> Iterator[str]:
+    """Lines that hold something, from the terminal or a pipe, until it ends."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    question = "> " if sys.stdin.isatty() else ""
+    while True:
+        try:
+            line = input(question)
+        except EOFError:
+            return
+        if line.strip():
+            yield line.rstrip()
+
+
+def footnote(receipt: Receipt | None, conversation: Conversation, reason: str | None) -> str:
+    """What steered an answer, and why it ended where that was not the model's own choice."""
+    parts = [] if receipt is None else _steered(receipt, conversation)
+    ends = {"length": "cut off at the token limit", "stopped": "stopped"}
+    return " · ".join([*parts, *([ends[reason]] if reason in ends else [])])
+
+
+def _steered(receipt: Receipt, conversation: Conversation) -> list[str]:
+    if receipt.steering is None:
+        return ["base model"]
+    by = f"profile {receipt.profile}" if receipt.profile else conversation.described
+    share = f"delta {receipt.delta_norm_ratio:.1%} of the residual"
+    return [by, f"{receipt.tokens_steered} tokens steered", share]
+
+
+def visible(text: str) -> str:
+    """Without control characters: what a model writes must not move the cursor or ring the bell."""
+    return text.translate(_CONTROLS)

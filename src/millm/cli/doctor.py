@@ -1,0 +1,63 @@
+"""`millm doctor`: check this machine, a line each, and say how to mend what is missing."""
+
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from millm.cli import checks
+from millm.cli.checks import Finding
+from millm.cli.options import HomeFolder, Host, Port
+from millm.errors import CannotStart
+from millm.settings import Settings
+
+_MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failure": "[red]✗[/]"}
+
+
+def run(
+    as_json: Annotated[bool, typer.Option("--json", help="A list of {check, status, detail, fix}.")] = False,
+    host: Host = None,
+    port: Port = None,
+    home: HomeFolder = None,
+) -> None:
+    """Check this machine and say how to mend what is missing; exit code 1 if something has to be.
+
+    Example:
+
+        millm doctor --port 8010
+    """
+    findings = examine(host=host, port=port, home=home)
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(findings)).decode())
+    else:
+        _show(findings)
+    if any(finding.status == "failure" for finding in findings):
+        raise typer.Exit(1)
+
+
+def examine(**options: object) -> list[Finding]:
+    """`options` as `Settings.load` takes them."""
+    findings = [checks.python(), checks.packages(), checks.torch(), checks.machine()]
+    try:
+        settings = Settings.load(**options)
+    except CannotStart as error:
+        return [*findings, Finding("settings", "failure", error.message, "correct that variable or option")]
+    home = settings.home_folder
+    return [
+        *findings,
+        checks.disk(home),
+        checks.home(home),
+        checks.port(settings.host, settings.port),
+        checks.demo(home, settings.demo_wheel),
+        checks.token(settings),
+    ]
+
+
+def _show(findings: list[Finding]) -> None:
+    console = Console(highlight=False)
+    for finding in findings:
+        fix = f" → {finding.fix}" if finding.fix else ""
+        line = f" {_MARKS[finding.status]} {finding.check:<9} {escape(finding.detail + fix)}"
+        console.print(line, soft_wrap=True)

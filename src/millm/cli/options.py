@@ -1,0 +1,12 @@
+"""The options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on (MILLM_HOST; default 127.0.0.1).")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one (MILLM_PORT; default 8000).")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N (MILLM_DEVICE; default auto).")]
+Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16 (MILLM_DTYPE; default auto).")]
+HomeFolder = Annotated[Path | None, typer.Option("--home", help="Where everything is kept (MILLM_HOME).")]

@@ -1,0 +1,138 @@
+"""A running server, over HTTP: what can be asked for, and an answer as it comes. Knows no terminal."""
+
+from collections.abc import Generator, Iterable, Iterator
+
+import httpx
+import msgspec
+
+from millm.errors import CannotStart, MillmError, Unavailable, from_code
+
+_TIMEOUT = httpx.Timeout(None, connect=5.0)
+"""Seconds. An answer may take its time: who has waited enough presses Ctrl+C."""
+
+
+class Menu(msgspec.Struct, frozen=True):
+    """miLLM's own part of an entry."""
+
+    profile: str | None = None
+    description: str = ""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """What can be asked for as `model`."""
+
+    id: str
+    millm: Menu = Menu()
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """The steering that an answer got; `steering` is its fingerprint, None for the base model."""
+
+    profile: str | None = None
+    steering: str | None = None
+    tokens_steered: int = 0
+    delta_norm_ratio: float = 0.0
+
+
+class Delta(msgspec.Struct, frozen=True):
+    content: str | None = None
+
+
+class Choice(msgspec.Struct, frozen=True):
+    delta: Delta = Delta()
+    finish_reason: str | None = None
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    message: str
+    code: str | None = None
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """One event of a streamed answer."""
+
+    choices: tuple[Choice, ...] = ()
+    millm: Receipt | None = None
+    error: Refusal | None = None
+
+
+class _Menus(msgspec.Struct, frozen=True):
+    data: tuple[Entry, ...]
+
+
+class _Refused(msgspec.Struct, frozen=True):
+    error: Refusal
+
+
+class Remote:
+    def __init__(self, url: str) -> None:
+        """`url`: where the server is, with or without `http://` and `/v1`. Raises CannotStart when it is no address."""
+        self.url = (url if "://" in url else f"http://{url}").rstrip("/").removesuffix("/v1")
+        try:
+            is_here = httpx.URL(self.url).host in ("127.0.0.1", "localhost", "::1")
+            self._http = httpx.Client(base_url=self.url, timeout=_TIMEOUT, trust_env=not is_here)  # there: by no proxy
+        except httpx.InvalidURL as error:
+            raise CannotStart(f"--url {url!r} is not an address such as http://127.0.0.1:8000") from error
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Raises CannotStart when no server answers there."""
+        try:
+            answer = self._http.get("/v1/models")
+        except httpx.TransportError as error:
+            raise CannotStart(
+                f"no miLLM server answers at {self.url}; start one with `millm demo` or `millm serve MODEL`,"
+                " or say where it is with --url"
+            ) from error
+        if answer.is_error:
+            raise self._refusal(answer)
+        try:
+            return msgspec.json.decode(answer.content, type=_Menus).data
+        except msgspec.DecodeError as error:
+            raise self._stranger(answer) from error
+
+    def stream(self, body: dict[str, object]) -> Generator[Chunk]:
+        """A chat completion as it comes; closing the iterator cancels it. Raises MillmError."""
+        try:
+            with self._http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise self._refusal(answer)
+                for event in events(answer.iter_bytes()):
+                    yield _chunk(event)
+        except httpx.TransportError as error:
+            raise Unavailable(f"the connection to {self.url} broke off ({type(error).__name__})") from error
+
+    def _refusal(self, answer: httpx.Response) -> MillmError:
+        try:
+            told = msgspec.json.decode(answer.content, type=_Refused).error
+        except msgspec.DecodeError:
+            return self._stranger(answer)
+        return from_code(told.code or "", told.message)
+
+    def _stranger(self, answer: httpx.Response) -> MillmError:
+        return CannotStart(f"what answers at {self.url} is not a miLLM server (status {answer.status_code})")
+
+
+def events(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The data of server-sent events of one line each, up to `[DONE]`; comments are skipped.
+
+    Splits at line feeds only: a text may hold U+2028, at which `iter_lines` would cut it in two.
+    """
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line.strip() == b"data: [DONE]":
+                return
+            if line.startswith(b"data:"):
+                yield line[5:].strip()
+
+
+def _chunk(event: bytes) -> Chunk:
+    try:
+        chunk = msgspec.json.decode(event, type=Chunk)
+    except msgspec.DecodeError as error:
+        raise Unavailable(f"the server sent something that is no part of an answer ({error})") from error
+    if chunk.error:
+        raise from_code(chunk.error.code or "", chunk.error.message)
+    return chunk

@@ -1,0 +1,158 @@
+"""One server's life: take the home and the port, then load, serve, and stop cleanly.
+
+The port answers at once (health checks, 503 for the rest) while the model is still being fetched and loaded.
+"""
+
+import asyncio
+import contextlib
+import errno
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from rich.console import Console
+from rich.markup import escape
+
+from millm import logs
+from millm.app import create_app
+from millm.cli.progress import Reporter, reporting
+from millm.engine.client import EngineClient
+from millm.errors import CannotStart, PortTaken
+from millm.hub.home import Home
+from millm.hub.locate import Located
+from millm.lifecycle import SaeSource, activate_profile, attach_sae, load_model
+from millm.profiles.store import ProfileStore
+from millm.settings import Settings
+from millm.state import State
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What to bring up."""
+
+    model: Located
+    saes: Sequence[SaeSource] = ()
+    profile_files: Sequence[Path] = ()
+    active_profile: str | None = None
+
+
+Prepare = Callable[[Home, Reporter], Boot]
+"""Finds or fetches everything, in a thread of its own."""
+
+
+def run_server(settings: Settings, prepare: Prepare, console: Console) -> None:
+    """Returns when the server was asked to stop. Raises CannotStart and its kin before anything heavy happens."""
+    logs.configure(settings.log_level, settings.log_format)
+    home = Home(settings.home_folder)
+    home.create()
+    with home.locked(), contextlib.closing(_bind(settings)) as listening:
+        asyncio.run(_serve(settings, home, prepare, listening, console))
+
+
+def _bind(settings: Settings) -> socket.socket:
+    """Raises PortTaken or CannotStart; an empty host, which would be every address there is, is refused."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host or ".", settings.port))
+        listening.listen(2048)
+    except (OSError, UnicodeError) as error:
+        listening.close()
+        raise _refusal(settings, error) from error
+    return listening
+
+
+def _refusal(settings: Settings, error: OSError | UnicodeError) -> CannotStart:
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return PortTaken(
+            f"port {settings.port} is taken by another program; stop it, or choose one with --port (0: any free port)"
+        )
+    reason = error.strerror if isinstance(error, OSError) else "not a host's name"
+    return CannotStart(f"cannot listen on {settings.host!r}, port {settings.port} ({reason}); give another with --host")
+
+
+async def _serve(settings: Settings, home: Home, prepare: Prepare, listening: socket.socket, console: Console) -> None:
+    engine = EngineClient(max_queue=settings.max_queue, log_level=settings.log_level, log_format=settings.log_format)
+    state = State(settings, engine, ProfileStore())
+    server = _Server(
+        uvicorn.Config(
+            create_app(state), log_config=None, access_log=False, lifespan="off", http="h11",
+            timeout_graceful_shutdown=3,
+        )
+    )  # fmt: skip
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    booting = asyncio.create_task(_boot(state, home, prepare, console))
+    try:
+        await asyncio.wait({serving, booting}, return_when=asyncio.FIRST_COMPLETED)
+        if booting.done():
+            booting.result()
+            _announce(state, listening, console)
+            await serving
+    finally:
+        booting.cancel()
+        server.should_exit = True
+        await asyncio.gather(serving, booting, return_exceptions=True)
+        await engine.close()
+
+
+class _Server(uvicorn.Server):
+    """Ctrl+C and SIGTERM end it as a success: uvicorn would raise them again, before the engine is ended."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+async def _boot(state: State, home: Home, prepare: Prepare, console: Console) -> None:
+    """What can be refused early is refused before torch, in the engine's process, is imported."""
+    with reporting(console) as report:
+        boot = await asyncio.to_thread(prepare, home, report)
+        _add_profiles(state, home, boot)
+        await state.engine.start()
+        await load_model(state, boot.model, report.event)
+        for source in boot.saes:
+            await attach_sae(state, home, source, report.event)
+    if boot.active_profile:
+        activate_profile(state, boot.active_profile)
+
+
+def _add_profiles(state: State, home: Home, boot: Boot) -> None:
+    """Those of `boot` and of the home folder; a file may well be both. Raises InvalidProfile or ProfileNotFound."""
+    for path in boot.profile_files:
+        if path.resolve().parent != home.profiles:
+            state.profiles.add_file(path)
+    state.profiles.add_folder(home.profiles)
+    if boot.active_profile:
+        state.profiles.find(boot.active_profile)
+
+
+def _announce(state: State, listening: socket.socket, console: Console) -> None:
+    assert state.model is not None
+    host, port = listening.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    facts = state.model.facts
+    console.print(
+        f" [green]✓[/] {escape(state.model.name)} ({facts.parameters / 1e6:,.0f} M, {facts.dtype}, {facts.device})"
+    )
+    for attached in state.saes.values():
+        sae = attached.facts
+        explained = "" if sae.variance_explained is None else f", explains {sae.variance_explained:.0%}"
+        console.print(f" [green]✓[/] SAE {escape(sae.sae)} on {sae.hook_point} ({sae.features:,} features{explained})")
+        for warning in sae.warnings:
+            console.print(f" [yellow]![/] {escape(warning)}")
+    if state.profiles:
+        console.print(f" [green]✓[/] profiles: {', '.join(state.profiles)}")
+    console.print(f" [bold]ready[/]  {url}   OpenAI base URL {url}/v1   (Ctrl+C stops)", soft_wrap=True)
+    if not _is_loopback(host):
+        console.print(f" [yellow]![/] listening on {host}: everybody who reaches this machine can use the server")
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "::1" or host.startswith("127.")

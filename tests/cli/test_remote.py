@@ -1,0 +1,107 @@
+"""Server-sent events, however the network cuts them, and servers that break off or send nonsense."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from millm.cli.remote import Remote, events
+from millm.errors import CannotStart, EngineCrashed, MillmError, Unavailable
+
+
+def stream_of(texts: list[str]) -> bytes:
+    """As a server sends it: comments between, the line ends of either kind."""
+    told = [f"data: {json.dumps({'text': text}, ensure_ascii=False)}\n\n: working\r\n\r\n" for text in texts]
+    return "".join([*told, "data: [DONE]\n\n", 'data: {"text": "too late"}\n\n']).encode()
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))), st.data())
+def test_any_cut_gives_the_same_events(texts: list[str], data: st.DataObject) -> None:
+    """U+2028 and its like included, at which a reader of lines would split."""
+    whole = stream_of(texts)
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(whole)), max_size=20)))
+    chunks = [whole[start:end] for start, end in pairwise([0, *cuts, len(whole)])]
+    assert [json.loads(event)["text"] for event in events(chunks)] == texts
+
+
+WRITTEN = b'data: {"choices": [{"delta": {"content": "The "}}]}\n\n'
+
+
+@contextmanager
+def answering(body: bytes, *, promised: int = 0) -> Iterator[Remote]:
+    """A server that answers every request with `body`, and promises that many bytes more."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body) + promised))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Keeps quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        try:
+            yield Remote(f"127.0.0.1:{server.server_port}")
+        finally:
+            server.shutdown()
+
+
+def heard(remote: Remote) -> tuple[str, MillmError | None]:
+    """What came before it ended, and why it ended."""
+    text = ""
+    try:
+        for chunk in remote.stream({}):
+            text += chunk.choices[0].delta.content or ""
+    except MillmError as error:
+        return text, error
+    return text, None
+
+
+def test_a_whole_answer() -> None:
+    with answering(WRITTEN + WRITTEN + b"data: [DONE]\n\n") as remote:
+        assert heard(remote) == ("The The ", None)
+
+
+def test_an_error_after_the_first_words() -> None:
+    told = (
+        b'data: {"error": {"message": "the engine stopped", "type": "x", "param": null, "code": "engine_crashed"}}\n\n'
+    )
+    with answering(WRITTEN + told) as remote:
+        text, error = heard(remote)
+    assert (text, type(error), str(error)) == ("The ", EngineCrashed, "the engine stopped")
+
+
+def test_a_connection_that_breaks_off() -> None:
+    with answering(WRITTEN, promised=1) as remote:
+        text, error = heard(remote)
+    assert (text, type(error)) == ("The ", Unavailable)
+    assert f"the connection to {remote.url} broke off" in str(error)
+
+
+@pytest.mark.parametrize("nonsense", [b"data: {\n\n", b'data: {"choices": 3}\n\n'])
+def test_nonsense(nonsense: bytes) -> None:
+    with answering(WRITTEN + nonsense) as remote:
+        text, error = heard(remote)
+    assert (text, type(error)) == ("The ", Unavailable)
+    assert "no part of an answer" in str(error)
+
+
+@pytest.mark.parametrize("url", ["http://host:port", "http://\x00"])
+def test_what_is_no_address(url: str) -> None:
+    with pytest.raises(CannotStart, match="is not an address such as"):
+        Remote(url)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "127.0.0.1:8000", "http://127.0.0.1:8000/v1/"])
+def test_addresses(url: str) -> None:
+    assert Remote(url).url == "http://127.0.0.1:8000"

@@ -1,0 +1,59 @@
+"""The page at `/`, as a browser gets it."""
+
+import asyncio
+import html
+import json
+from pathlib import Path
+
+import httpx
+
+from millm.app import create_app
+from millm.engine.client import EngineClient
+from millm.engine.messages import ModelFacts
+from millm.profiles.store import ProfileStore
+from millm.settings import Settings
+from millm.state import LoadedModel, State
+from millm.text.prompt import ChatTemplate
+from millm.text.tokenizer import Tokenizer
+from tests.fixtures.process import Server
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+FACTS = ModelFacts(
+    architecture="LlamaForCausalLM", layers=4, width=48, vocab_size=400, context_length=256, stop_ids=(2,),
+    device="cpu", dtype="float32", parameters=1234567, runner="plain",
+)  # fmt: skip
+
+
+def page_of(state: State) -> str:
+    async def get() -> httpx.Response:
+        transport = httpx.ASGITransport(app=create_app(state))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
+            return await client.get("/")
+
+    return asyncio.run(get()).raise_for_status().text
+
+
+def test_shows_what_is_loaded_and_how_to_use_it(server: Server) -> None:
+    answer = httpx.get(f"{server.url}/", trust_env=False)
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    wanted = ["tiny-llama", "tiny", "blocks.1.hook_resid_post", "96 features", "tiny-llama:push", "The hold profile."]
+    assert [text for text in [*wanted, server.base_url] if text not in answer.text] == []
+
+
+def test_while_nothing_is_loaded() -> None:
+    page = page_of(State(Settings(), EngineClient(max_queue=1), ProfileStore()))
+    assert "still loading" in page
+
+
+def test_names_are_text_not_html(tiny_model: Path, tmp_path: Path) -> None:
+    profiles = ProfileStore()
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({"name": "p", "description": f"{HOSTILE}{{{{ 7 * 7 }}}}"}))
+    profiles.add_file(path)
+    tokenizer = Tokenizer.from_folder(tiny_model)
+    model = LoadedModel(f"a/{HOSTILE}", FACTS, tokenizer, ChatTemplate.from_folder(tiny_model, tokenizer))
+    page = page_of(State(Settings(), EngineClient(max_queue=1), profiles, model=model))
+    assert HOSTILE not in page
+    assert html.escape(f"a/{HOSTILE}:p") in page
+    assert html.escape(f"{HOSTILE}{{{{ 7 * 7 }}}}") in page

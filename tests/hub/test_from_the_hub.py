@@ -1,0 +1,49 @@
+"""`millm serve` with a model and an SAE by their Hugging Face ids, and what it says when that cannot be."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.cli.terminal import assert_refused, millm, started
+from tests.cli.test_stopping import ready_url
+from tests.fixtures.fakehub import FakeHub, serving
+
+MODEL = "tiny/llama"
+SAE = "google/gemma-scope-2b-pt-res/layer_1/width_16k/average_l0_71"
+
+
+@pytest.fixture
+def hub(tiny_model: Path, tiny_sae: Path, tmp_path: Path) -> Iterator[FakeHub]:
+    """The tiny model, and the tiny SAE in Gemma Scope's layout."""
+    root = tmp_path / "hub"
+    shutil.copytree(tiny_model, root / MODEL)
+    (root / SAE).mkdir(parents=True)
+    np.savez(root / SAE / "params.npz", **load_file(tiny_sae / "sae_weights.safetensors"))
+    with serving(root) as running:
+        yield running
+
+
+def test_serves_what_it_fetched(hub: FakeHub, tmp_path: Path) -> None:
+    variables = hub.environment(tmp_path / "cache")
+    with started("serve", MODEL, "--sae", SAE, "--port", "0", home=tmp_path / "home", **variables) as process:
+        url = ready_url(process)
+        body = {
+            "model": MODEL,
+            "prompt": "The sea",
+            "max_tokens": 3,
+            "steering": {"features": [{"index": 3, "strength": 6}]},
+        }
+        answer = httpx.post(f"{url}/v1/completions", json=body, timeout=60, trust_env=False).raise_for_status().json()
+    assert answer["millm"]["tokens_steered"] > 0
+    assert f"{SAE}/params.npz" in hub.downloaded
+
+
+def test_says_in_one_line_why_it_cannot(hub: FakeHub, tmp_path: Path) -> None:
+    hub.gated = {MODEL}
+    ran = millm("serve", MODEL, "--port", "0", home=tmp_path / "home", **hub.environment(tmp_path / "cache"))
+    assert_refused(ran, MODEL, "licence", "HF_TOKEN")

@@ -1,0 +1,220 @@
+"""Names → folders, with a real `huggingface_hub` and a hub on loopback that speaks its protocol."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from millm.errors import CannotStart, DownloadFailed, InvalidModel, InvalidSae, MillmError
+from millm.hub.locate import Located, locate_model, locate_sae
+from tests.fixtures.fakehub import TOKEN, FakeHub, serving
+
+MODEL = "tiny/llama"
+SCOPE = "google/gemma-scope-2b-pt-res"
+INSIDE = "layer_1/width_16k/average_l0_71"
+
+ALLOWED = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+NOT_ALLOWED = [
+    "pytorch_model.bin", "modeling_tiny.py", "onnx/model.onnx", "onnx/config.json", "original/model.safetensors",
+    "consolidated.safetensors", ".gitattributes", "README.md",
+]  # fmt: skip
+
+
+@pytest.fixture
+def hub(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A hub with the tiny model, much that is none of our business, and an SAE deep in a repository."""
+    root = tmp_path / "hub"
+    shutil.copytree(tiny_model, root / MODEL)
+    for name in NOT_ALLOWED:
+        write(root / MODEL / name)
+    write(root / SCOPE / INSIDE / "params.npz", 5000)
+    for name in ("params.pt", "more/params.npz", "../average_l0_9/params.npz"):
+        write(root / SCOPE / INSIDE / name)
+    with serving(root) as running:
+        for name, value in running.environment(tmp_path / "cache").items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield running
+
+
+def write(path: Path, size: int = 10) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x" * size)
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Tells nobody."""
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+# ---------------------------------------------------------------------------------------------------- local folders
+
+
+def test_a_folder_is_taken_as_it_is(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny_model.parent)
+    wanted = Located("tiny-llama", tiny_model.resolve())
+    assert locate_model(str(tiny_model), None, silent) == wanted
+    assert locate_model("tiny-llama", None, silent) == wanted
+    monkeypatch.setenv("HOME", str(tiny_model.parent))
+    assert locate_model("~/tiny-llama", None, silent) == wanted
+    monkeypatch.chdir(tiny_model)
+    assert locate_model(".", None, silent) == wanted
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["./nowhere", "/nowhere/at/all", "nowhere", "~/.nowhere/model", "~stranger/model", "a/b/c", "-/-", "a b/c", ""],
+)
+def test_neither_a_folder_nor_an_id(name: str) -> None:
+    with pytest.raises(CannotStart, match="neither a folder here nor a Hugging Face id"):
+        locate_model(name, None, silent)
+
+
+def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
+    write(tmp_path / "model.gguf")
+    with pytest.raises(CannotStart, match="is a file"):
+        locate_model(str(tmp_path / "model.gguf"), None, silent)
+
+
+@pytest.mark.parametrize("name", ["a/b/../../../etc", "a/../b"])
+def test_a_path_that_leads_out_of_a_repository(name: str) -> None:
+    with pytest.raises(CannotStart):
+        locate_sae(name, None, silent)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_a_folder_that_is_no_model(missing: str, tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    (folder / missing).unlink()
+    with pytest.raises(InvalidModel, match=f"model has no .*{missing.removeprefix('model')}"):
+        locate_model(str(folder), None, silent)
+
+
+@pytest.mark.parametrize("left", [0, 4, 100, -1])
+def test_weights_that_are_cut_short(left: int, tiny_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:left])
+    with pytest.raises(InvalidModel, match=r"model\.safetensors is cut short or damaged .*; download it again"):
+        locate_model(str(folder), None, silent)
+
+
+def test_an_sae_folder(tiny_sae: Path, tmp_path: Path) -> None:
+    assert locate_sae(str(tiny_sae), None, silent) == Located("tiny", tiny_sae.resolve())
+    write(tmp_path / "sae" / "weights.pt")
+    with pytest.raises(InvalidSae, match=r"no SAE found in sae: .*\.pt is not read"):
+        locate_sae(str(tmp_path / "sae"), None, silent)
+
+
+# ---------------------------------------------------------------------------------------------------------- the hub
+
+
+def test_a_model_by_its_id(hub: FakeHub, tiny_model: Path) -> None:
+    """Only what is allowed is fetched, byte for byte, and the progress reaches its total."""
+    reports: list[tuple[str, int, int]] = []
+    located = locate_model(MODEL, None, lambda *report: reports.append(report))
+    assert located.name == MODEL
+    assert sorted(hub.downloaded) == [f"{MODEL}/{name}" for name in ALLOWED]
+    assert names(located.folder) == ALLOWED
+    assert [name for name in ALLOWED if (located.folder / name).read_bytes() != (tiny_model / name).read_bytes()] == []
+    size = sum((tiny_model / name).stat().st_size for name in ALLOWED)
+    assert reports[-1] == (f"downloading {MODEL}", size, size)
+    assert [done for _, done, _ in reports] == sorted(done for _, done, _ in reports)
+
+
+def test_the_second_time_nothing_is_fetched_and_the_hub_may_be_gone(hub: FakeHub) -> None:
+    first = locate_model(MODEL, None, silent)
+    hub.downloaded.clear()
+    assert locate_model(MODEL, None, silent) == first
+    hub.fails = True
+    assert locate_model(MODEL, None, silent) == first
+    assert hub.downloaded == []
+
+
+def test_an_sae_inside_a_repository(hub: FakeHub) -> None:
+    located = locate_sae(f"{SCOPE}/{INSIDE}/", None, silent)
+    assert located.name == f"{SCOPE}/{INSIDE}"
+    assert hub.downloaded == [f"{SCOPE}/{INSIDE}/params.npz"]
+    assert names(located.folder) == ["params.npz"]
+    assert located.folder.as_posix().endswith(INSIDE)
+
+
+def test_an_sae_that_is_a_repository(hub: FakeHub) -> None:
+    for name in ("cfg.json", "sae_weights.safetensors", "labels.jsonl", "other/sae_weights.safetensors", "log.txt"):
+        write(hub.root / "some" / "sae" / name)
+    assert names(locate_sae("some/sae", None, silent).folder) == ["cfg.json", "labels.jsonl", "sae_weights.safetensors"]
+
+
+def test_with_the_right_token(hub: FakeHub) -> None:
+    hub.gated, hub.private = {MODEL}, {MODEL}
+    assert names(locate_model(MODEL, TOKEN, silent).folder) == ALLOWED
+
+
+def test_a_caller_who_gives_up_ends_the_download(hub: FakeHub) -> None:
+    hub.stalled_after = 100
+
+    def give_up(stage: str, done: int, total: int) -> None:
+        if f"{MODEL}/model.safetensors" in hub.downloaded:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        locate_model(MODEL, None, give_up)
+
+
+def test_a_download_that_was_ended_can_be_started_again(hub: FakeHub) -> None:
+    test_a_caller_who_gives_up_ends_the_download(hub)
+    hub.stalled_after = None
+    assert names(locate_model(MODEL, None, silent).folder) == ALLOWED
+
+
+def problem(asked: str, token: str | None = None) -> str:
+    with pytest.raises(DownloadFailed) as refused:
+        locate_model(asked, token, silent)
+    assert "\n" not in refused.value.message
+    return refused.value.message
+
+
+def test_unknown(hub: FakeHub) -> None:
+    assert problem("tiny/nothing").startswith("tiny/nothing: neither a folder here nor a repository")
+    assert problem("tiny/nothing", TOKEN).startswith("tiny/nothing: neither a folder here nor a repository")
+
+
+def test_private(hub: FakeHub) -> None:
+    hub.private = {MODEL}
+    assert "HF_TOKEN" in problem(MODEL)
+
+
+def test_gated(hub: FakeHub) -> None:
+    hub.gated = {MODEL}
+    assert problem(MODEL).startswith(f"{MODEL}: gated; accept its licence")
+
+
+def test_unauthorised(hub: FakeHub) -> None:
+    assert problem(MODEL, "hf_wrong") == (
+        f"{MODEL}: Hugging Face does not accept this HF_TOKEN; make a new one, or unset it for a public repository"
+    )
+
+
+def test_failing(hub: FakeHub) -> None:
+    hub.fails = True
+    assert f"could not be downloaded from {hub.url} (status 503)" in problem(MODEL)
+
+
+def test_down(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert "could not be downloaded from http://127.0.0.1:9 (ConnectError)" in problem(MODEL)
+
+
+def test_offline(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "HF_HUB_OFFLINE forbids" in problem(MODEL)
+    assert hub.downloaded == []
+
+
+def test_no_such_folder_inside(hub: FakeHub) -> None:
+    with pytest.raises(MillmError, match=f"{SCOPE} has no SAE in 'layer_9'"):
+        locate_sae(f"{SCOPE}/layer_9", None, silent)
