@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 
 help:            ## list the tasks
-	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | awk -F: '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/installed      ## install, then serve the demo model at http://127.0.0.1:8000
 	$(BIN)/millm demo
@@ -32,7 +32,7 @@ types: $(VENV)/dev-installed ## strict type checking alone
 bench: $(VENV)/dev-installed ## measure the overhead of steering and watching on the demo model
 	$(BIN)/python benchmarks/overhead.py
 
-efficacy: $(VENV)/dev-installed ## measure every shipped profile and write src/millm/demo/MODEL_CARD.md (about an hour)
+efficacy: $(VENV)/dev-installed ## measure every shipped profile and write src/millm/demo/MODEL_CARD.md (half an hour)
 	$(BIN)/python tools/measure_profiles.py
 
 $(VENV)/bin/python:

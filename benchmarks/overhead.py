@@ -98,7 +98,7 @@ def measure(a: httpx.Client, b: httpx.Client, blocks: int, tokens: int) -> dict[
         print(f"{name:14} {modes[name]}", flush=True)
     ordered = sorted(first_tokens)
     return {
-        "what": f"time per token over the base model's, ABBA, {blocks} blocks x 4 answers x {tokens} tokens, greedy",
+        "what": f"ABBA, {blocks} blocks of 4 answers of {tokens} tokens, greedy",
         "modes": modes,
         "first_token_ms": {
             "p50": round(1000 * statistics.median(ordered)),

@@ -33,7 +33,14 @@ NEIGHBOURS = {("demo", "hub")}
 
 TORCH_ROOMS = ("engine", "sae")
 """The engine process's rooms."""
-WITHOUT_TORCH = ("engine.client", "engine.messages", "engine.process", "sae.steering", "sae.calibration_text")
+WITHOUT_TORCH = (
+    "engine.client",
+    "engine.messages",
+    "engine.process",
+    "sae.steering",
+    "sae.calibration_text",
+    "sae.model_names",
+)
 """What the API process uses of them."""
 
 LATE_IMPORTS = {"engine.process", "cli"}

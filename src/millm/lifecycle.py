@@ -10,7 +10,7 @@ from millm.errors import InvalidProfile
 from millm.hub.home import Home
 from millm.hub.labels import read_labels
 from millm.hub.locate import Located
-from millm.profiles.selection import resolve
+from millm.profiles.selection import select
 from millm.sae.calibration_text import calibration_text
 from millm.state import AttachedSae, LoadedModel, State
 from millm.text.prompt import ChatTemplate
@@ -71,9 +71,10 @@ def _read_text_side(folder: Path) -> tuple[Tokenizer, ChatTemplate]:
 
 
 def activate_profile(state: State, name: str) -> None:
-    """Steer every request that does not say otherwise. Raises ProfileNotFound or InvalidProfile."""
-    profile = state.profiles.find(name)
-    if resolve(state.saes, profile) is None:
+    """Steer every request that does not say otherwise. Raises ProfileNotFound, InvalidSteering or InvalidProfile."""
+    assert state.model is not None
+    chosen = select(state, model=state.model.name, profile=name, steering=None, steering_given=False)
+    if chosen.steering is None:
         raise InvalidProfile(f"profile {name!r} steers nothing")
     state.active_profile = name
 

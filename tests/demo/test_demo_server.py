@@ -76,7 +76,7 @@ def test_a_second_start_needs_no_network(
     demo_server: Server, demo_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Same weights in another home, and an index that answers nothing."""
-    for name in ("PIP_INDEX_URL", "HF_ENDPOINT", "HTTPS_PROXY", "HTTP_PROXY"):
+    for name in ("PIP_INDEX_URL", "HF_ENDPOINT"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     (tmp_path / "demo").symlink_to(demo_home / "demo")
     with running("demo", model=MODEL, home=tmp_path) as second:

@@ -161,6 +161,18 @@ def test_saes_trained_without_special_tokens_are_read_without_them(state: State)
     assert skip(features=[{"index": 1, "mode": "ablate"}], skip="bos") == "bos"
 
 
+def test_a_profile_belongs_to_its_model(state: State, tmp_path: Path) -> None:
+    """Another tuning of the same model is let pass: features usually carry over."""
+    for name, model in (("other", "google/gemma-2-2b"), ("tuned", "org/tiny-instruct")):
+        document = {"name": name, "model": model, "features": [{"index": 1, "strength": 1}]}
+        (tmp_path / f"{name}.json").write_text(json.dumps(document))
+        state.profiles.add_file(tmp_path / f"{name}.json")
+    with pytest.raises(InvalidSteering, match="made for google/gemma-2-2b, not for org/tiny"):
+        select(state, model="org/tiny:other", profile=None, steering=None, steering_given=False)
+    assert select(state, model="org/tiny:tuned", profile=None, steering=None, steering_given=False).steering
+    assert "org/tiny:other" not in [card.id for card in model_cards(state)]
+
+
 def test_watches(state: State) -> None:
     asked = ActivationsRequest(features=(1, 2), top_k=5, tokens="all")
     assert watches(state, asked) == (Watch(sae="tiny", features=(1, 2), top_k=5, tokens="all"),)

@@ -58,15 +58,13 @@ class Taps:
         self._attached.clear()
 
     def start(self, sequence: Sequence) -> None:
-        """Take a table row in every tap the request steers or watches. Raises before any is taken for good."""
-        rows: dict[str, int] = {}
-        sequence.taps = SequenceTaps(rows)
-        try:
-            for sae, row in tap_rows(sequence.request).items():
-                rows[sae] = self._tap(sae, row).acquire(row)
-        except Exception:
-            self._release(rows)
-            raise
+        """Take a table row in every tap the request steers or watches; `finish` gives back those that were taken.
+
+        Raises InvalidSteering or InsufficientMemory.
+        """
+        sequence.taps = SequenceTaps({})
+        for sae, row in tap_rows(sequence.request).items():
+            sequence.taps.rows[sae] = self._tap(sae, row).acquire(row)
 
     def finish(self, sequence: Sequence) -> Receipt | None:
         """Give the rows back; → what was really done to the sequence."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from millm.engine.messages import Watch
 from millm.errors import InvalidSteering, ModelNotFound, ModelNotLoaded
 from millm.profiles.contract import ActivationsRequest, Profile, ProfileFeature, SteeringRequest
+from millm.sae.model_names import is_same_model
 from millm.sae.steering import (
     MAX_ENCODED_FEATURES,
     Coefficients,
@@ -55,7 +56,9 @@ def select(
     name = next((given for given in (profile, alias, state.active_profile) if given is not None), None)
     if name is None:
         return Selection(loaded, None, None)
-    return Selection(loaded, name, resolve(state.saes, state.profiles.find(name)))
+    found = state.profiles.find(name)
+    _check_model(found, loaded)
+    return Selection(loaded, name, resolve(state.saes, found))
 
 
 def model_cards(state: State) -> list[ModelCard]:
@@ -65,7 +68,7 @@ def model_cards(state: State) -> list[ModelCard]:
         return []
     cards = [ModelCard(model.name, model.name, model.created, None, "")]
     for profile in state.profiles.values():
-        if _fits(state.saes, profile):
+        if _fits(state.saes, profile, model):
             card_id = f"{model.name}:{profile.name}"
             cards.append(
                 ModelCard(
@@ -177,8 +180,19 @@ def _skip(saes: dict[str, AttachedSae], by_sae: dict[str, list[Coefficients]], a
     return "special" if any(saes[sae].facts.exclude_special_tokens for sae in reading) else "bos"
 
 
-def _fits(saes: dict[str, AttachedSae], profile: Profile) -> bool:
+def _check_model(profile: Profile, loaded: LoadedModel) -> None:
+    """A feature's index means something for one model only."""
+    if profile.model and not is_same_model(profile.model, loaded.name):
+        raise InvalidSteering(
+            f"profile {profile.name!r} was made for {profile.model}, not for {loaded.name};"
+            " where both are one model, take `model` out of the profile",
+            param="profile",
+        )
+
+
+def _fits(saes: dict[str, AttachedSae], profile: Profile, loaded: LoadedModel) -> bool:
     try:
+        _check_model(profile, loaded)
         resolve(saes, profile)
     except InvalidSteering:
         return False

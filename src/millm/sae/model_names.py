@@ -39,7 +39,7 @@ def model_mismatch(sae_model: str | None, loaded_model: str) -> str | None:
     trained, loaded = _words(sae_model), _words(loaded_model)
     if trained == loaded:
         return None
-    if _untuned(trained) == _untuned(loaded):
+    if is_same_model(sae_model, loaded_model):
         return (
             f"this SAE was trained on {_last(sae_model)} and the loaded {_last(loaded_model)} is tuned "
             "differently: features usually carry over, strengths may need adjusting"
@@ -48,6 +48,11 @@ def model_mismatch(sae_model: str | None, loaded_model: str) -> str | None:
         f"this SAE was trained on {_last(sae_model)}, not on the loaded {_last(loaded_model)}: "
         "its features need not mean anything here"
     )
+
+
+def is_same_model(one: str, other: str) -> bool:
+    """Whether two names mean one model, its base and its tuned versions counted as one."""
+    return _untuned(_words(one)) == _untuned(_words(other))
 
 
 def _last(name: str) -> str:
