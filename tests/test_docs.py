@@ -46,7 +46,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_make_does_what_the_readme_says_it_does() -> None:
     """The three lines shown for people without make are those that `make demo` runs in a fresh clone."""
     planned = subprocess.run(
-        ["make", "--dry-run", "--always-make", "demo", "VENV=.absent"],
+        ["make", "--no-print-directory", "--dry-run", "--always-make", "demo", "VENV=.absent"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -191,20 +191,20 @@ def test_a_configuration_survives_the_wire() -> None:
 # ------------------------------------------------------------------------------------------------------ memory
 
 MEASURE = """
-import resource, sys, torch
+import psutil, sys, torch
 from pathlib import Path
 from millm.sae.autoencoder import SparseAutoencoder
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def resident():
+    return psutil.Process().memory_info().rss
 
 sae = SparseAutoencoder.open(Path(sys.argv[1]))
 torch.zeros(1, 64) @ torch.zeros(64, 64)  # the library's own start
-before = peak()
+before = resident()
 sae.features([0, 1, 2, 3, 16383])
-few = peak()
+few = resident()
 sae.encode(torch.zeros(1, sae.config.d_in))
-print(few - before, peak() - few)
+print(few - before, resident() - few)
 """
 
 
