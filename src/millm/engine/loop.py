@@ -90,6 +90,7 @@ class Engine:
             torch.set_num_threads(command.cpu_threads)
         model = models.load(command, self._progress(command.id))
         runner = PlainRunner(model)
+        facts = models.facts(model, runner.name)
         for sequence in self._scheduler.take_all():
             self._close(sequence)
             self._post([_failed(sequence.id, ModelNotLoaded("the model was replaced while this request ran"))])
@@ -97,7 +98,7 @@ class Engine:
         self._model, self._runner = model, runner
         self._taps = Taps(frozenset(command.special_ids))
         self._scheduler = Scheduler(runner.capacity)
-        return ModelLoaded(id=command.id, facts=models.facts(model, runner.name))
+        return ModelLoaded(id=command.id, facts=facts)
 
     def _attach(self, command: AttachSae) -> Event:
         if self._model is None:
@@ -142,8 +143,10 @@ class Engine:
         self._taps.prepare(plan.rows)
         logits = self._runner.run(plan)  # [rows, V]
         readings = self._taps.collect(plan.rows)
-        rows = zip(plan.rows, logits, readings, strict=True)
-        return [event for row, row_logits, read in rows for event in self._extend(row.sequence, row_logits, read)]
+        events: list[Event] = []
+        for row, row_logits, read in zip(plan.rows, logits, readings, strict=True):
+            events += self._guarded([row.sequence], partial(self._extend, row.sequence, row_logits, read))
+        return events
 
     def _extend(self, sequence: Sequence, logits: Tensor, readings: tuple[Reading, ...]) -> list[Event]:
         choice = sampler.choose(sequence, logits)
