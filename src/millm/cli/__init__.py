@@ -4,6 +4,8 @@ That one import by name is the second place (after `engine/process.py`) where a 
 the alternative, importing the web server for every `--help`, costs most of a second.
 """
 
+import signal
+from collections.abc import Callable
 from importlib import import_module
 
 import typer
@@ -37,9 +39,21 @@ def build(arguments: list[str]) -> typer.Typer:
     app.callback(invoke_without_command=True)(_version)
     wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, summary in COMMANDS.items():
-        command = import_module(f"millm.cli.{name}").run if name == wanted else _unused
+        command = _import(name) if name == wanted else _unused
         app.command(name, help=None if name == wanted else summary, short_help=summary)(command)
     return app
+
+
+def _import(name: str) -> Callable[..., None]:
+    """The command's function. Ctrl+C meanwhile ends the process at once: an interrupt raised inside pydantic's compiled
+    core would come out of the import as an error of another kind, with a trace.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    command: Callable[..., None] = import_module(f"millm.cli.{name}").run
+    signal.signal(signal.SIGINT, handler)
+    return command
 
 
 def _version(version: bool = typer.Option(False, "--version", help="Show the version and exit.")) -> None:

@@ -144,11 +144,14 @@ def _announce(state: State, listening: socket.socket, console: Console) -> None:
     for attached in state.saes.values():
         sae = attached.facts
         explained = "" if sae.variance_explained is None else f", explains {sae.variance_explained:.0%}"
-        console.print(f" [green]✓[/] SAE {escape(sae.sae)} on {sae.hook_point} ({sae.features:,} features{explained})")
+        console.print(
+            f" [green]✓[/] SAE {escape(sae.sae)} on {sae.hook_point} ({sae.features:,} features{explained})",
+            soft_wrap=True,
+        )
         for warning in sae.warnings:
-            console.print(f" [yellow]![/] {escape(warning)}")
+            console.print(f" [yellow]![/] {escape(warning)}", soft_wrap=True)
     if state.profiles:
-        console.print(f" [green]✓[/] profiles: {', '.join(state.profiles)}")
+        console.print(f" [green]✓[/] profiles: {', '.join(state.profiles)}", soft_wrap=True)
     console.print(f" [bold]ready[/]  {url}   OpenAI base URL {url}/v1   (Ctrl+C stops)", soft_wrap=True)
     if not _is_loopback(host):
         console.print(f" [yellow]![/] listening on {host}: everybody who reaches this machine can use the server")
