@@ -51,7 +51,8 @@ def errors_page() -> str:
     return _page(
         "Errors",
         'Every failed request is answered with `{"error": {"message", "type", "param", "code"}}`; all four keys are'
-        " always there. The message names the thing and the allowed range. Codes do not change. With a 503 comes a"
+        " always there. The message names the thing and the allowed range. Codes do not change. HTTP itself adds"
+        " `method_not_supported` (405) and `request_too_large` (413, a body over 16 MiB). With a 503 comes a"
         " `Retry-After`. Errors of status 500 whose type is `server_error` and whose code starts with `cannot_`,"
         " `port_`, `home_`, `download_` or `hash_` are the terminal's: one line, exit code 1.",
         _table(("code", "status", "type", "when"), rows),

@@ -58,7 +58,6 @@ async def attach_sae(state: State, home: Home, source: SaeSource, on_progress: O
     facts = await state.engine.attach(command, on_progress)
     attached = AttachedSae(
         facts=facts,
-        labels={label.index: label.label for label in labels},
         max_acts={label.index: label.max_act for label in labels if label.max_act},
     )
     state.saes = {**state.saes, facts.sae: attached}

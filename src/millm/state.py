@@ -28,8 +28,8 @@ class AttachedSae:
     """An SAE that is attached, with what is known about its features."""
 
     facts: SaeFacts
-    labels: dict[int, str]
     max_acts: dict[int, float]
+    """Feature → the largest activation its label records: the unit `max_act`."""
 
 
 @dataclass

@@ -30,7 +30,7 @@ def sae(name: str, **changes: object) -> AttachedSae:
         "steerable": True, "exclude_special_tokens": False, "residual_norm": 10.0, "variance_explained": None,
         "l0": 3.0, "warnings": (), "sha256": "0",
     }  # fmt: skip
-    return AttachedSae(SaeFacts(**{**facts, **changes}), labels={}, max_acts={5: 8.0})  # type: ignore[arg-type]
+    return AttachedSae(SaeFacts(**{**facts, **changes}), max_acts={5: 8.0})  # type: ignore[arg-type]
 
 
 @pytest.fixture

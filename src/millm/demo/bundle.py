@@ -8,7 +8,6 @@ SAE_NAME = "smollm2-135m-l20-4k"
 _HERE = Path(__file__).parent
 SAE_FOLDER = _HERE / "sae"
 PROFILES_FOLDER = _HERE / "profiles"
-PROMPTS_FILE = _HERE / "prompts.json"
 
 
 def profile_files() -> list[Path]:
