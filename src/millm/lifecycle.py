@@ -34,6 +34,11 @@ async def load_model(state: State, located: Located, on_progress: OnProgress) ->
         device=state.settings.device,
         dtype=state.settings.dtype,
         cpu_threads=state.settings.cpu_threads,
+        quantization=state.settings.quantization,
+        cpu_int8=state.settings.cpu_int8 == "auto",
+        runner=state.settings.runner,
+        graphs=state.settings.graphs == "auto",
+        slots=state.settings.slots,
         special_ids=tuple(sorted(tokenizer.special_ids)),
     )
     facts = await state.engine.load(command, on_progress)

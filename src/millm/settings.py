@@ -23,7 +23,22 @@ class Settings(BaseSettings):
         "auto", description="Weights' type; `auto` is float32 on a CPU and the checkpoint's own on a GPU."
     )
     cpu_threads: int | None = Field(None, ge=1, description="Threads for the CPU; default: one per core.")
+    cpu_int8: Literal["auto", "off"] = Field(
+        "auto",
+        description="`auto` computes linear layers in 8 bits on a CPU, where it is faster; text may differ a little.",
+    )
+    quantization: Literal["none", "8bit", "4bit"] = Field(
+        "none", description="`8bit` or `4bit` loads the weights through bitsandbytes, in less memory."
+    )
+    runner: Literal["auto", "slots", "plain"] = Field(
+        "auto", description="`slots` runs many requests at once, `plain` one at a time; `auto` tests the model."
+    )
+    graphs: Literal["auto", "off"] = Field("off", description="`auto` replays decoding as CUDA graphs on a GPU.")
+    slots: int = Field(32, ge=1, le=256, description="Requests that run at once; the rest wait.")
     max_queue: int = Field(512, ge=1, description="Requests that may wait; one more is answered 503 `queue_full`.")
+    request_timeout: float | None = Field(
+        None, gt=0, description="Seconds a request may take, waiting included; then it ends with `timeout`."
+    )
     default_max_tokens: int = Field(1024, ge=1, description="Longest answer when the client sets no limit.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log.")
     log_format: Literal["auto", "console", "json"] = Field(

@@ -23,6 +23,7 @@ from millm.engine.messages import (
     AttachSae,
     Cancel,
     Command,
+    Degraded,
     Event,
     Failed,
     Finished,
@@ -54,6 +55,8 @@ class EngineClient:
 
     def __init__(self, *, max_queue: int, log_level: str = "info", log_format: str = "auto") -> None:
         self.status: Status = "stopped"
+        self.degraded: str | None = None
+        """What the engine gave up to go on answering, until a model is loaded."""
         self._max_queue = max_queue
         self._log = (log_level, log_format)
         self._ids = itertools.count(1)
@@ -95,6 +98,7 @@ class EngineClient:
         event = await self._ask(command, on_progress)
         assert isinstance(event, ModelLoaded)
         self._restorable = [command]
+        self.degraded = None
         return event.facts
 
     async def attach(self, command: AttachSae, on_progress: OnProgress | None = None) -> SaeFacts:
@@ -147,7 +151,9 @@ class EngineClient:
 
     def _deliver(self, events: list[Event]) -> None:
         for event in events:
-            if inbox := self._inboxes.get(event.id):
+            if isinstance(event, Degraded):
+                self.degraded = event.reason
+            elif inbox := self._inboxes.get(event.id):
                 inbox.put_nowait(event)
 
     def _open(self, request_id: str) -> asyncio.Queue[Event]:

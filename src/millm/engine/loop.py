@@ -30,6 +30,7 @@ from millm.engine.messages import (
     Reason,
     Receipt,
     SaeAttached,
+    SetActiveSteering,
     Token,
 )
 from millm.engine.runners.plain import PlainRunner
@@ -75,6 +76,8 @@ class Engine:
                 self._scheduler.cancel(command.id)
             case LoadModel():
                 self._answer(command.id, partial(self._load, command))
+            case SetActiveSteering():
+                pass
             case AttachSae():
                 self._answer(command.id, partial(self._attach, command))
 

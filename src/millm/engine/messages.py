@@ -10,6 +10,8 @@ import msgspec
 
 from millm.sae.steering import Steering
 
+Quantization = Literal["none", "8bit", "4bit"]
+
 # --------------------------------------------------------------------------------------- commands: API → engine
 
 
@@ -21,8 +23,21 @@ class LoadModel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     cpu_threads: int | None = None
+    quantization: Quantization = "none"
+    """Weights as they are, or bitsandbytes' 8-bit or 4-bit form of them."""
+    cpu_int8: bool = False
+    """On a CPU, unquantised linear layers compute in 8 bits where that is faster."""
+    runner: Literal["auto", "slots", "plain"] = "auto"
+    graphs: bool = False
+    """Replay decode steps as CUDA graphs, where the device and the self-test allow it."""
+    slots: int = 32
+    """Sequences that may run at once."""
+    kv_cache_bytes: int | None = None
+    """Memory for keys and values; None: a share of what is free."""
     special_ids: tuple[int, ...] = ()
     """Token ids that `skip: special` leaves alone."""
+    faults: tuple[str, ...] = ()
+    """Failures to inject, for tests (`engine/faults.py`)."""
 
 
 class AttachSae(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -69,6 +84,8 @@ class Watch(msgspec.Struct, frozen=True, kw_only=True):
     tokens: Literal["generated", "prompt", "all"] = "generated"
     when: Literal["before", "after"] = "before"
     """Before or after this hook's steering."""
+    sample_every: int | None = None
+    """Report `top_k` at every n-th position; None: as often as the SAE's `sample_every` says."""
 
 
 class Generate(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -81,6 +98,16 @@ class Generate(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     stop_ids: tuple[int, ...] = ()
     steering: Steering | None = None
     watch: tuple[Watch, ...] = ()
+    follows_active: bool = False
+    """True: a later `SetActiveSteering` applies to this sequence too, from its next token."""
+    deadline_seconds: float | None = None
+    """Give up this long after the engine got the request."""
+
+
+class SetActiveSteering(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """What the sequences that follow the active steering get from their next token; others keep their own."""
+
+    steering: Steering | None
 
 
 class Cancel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -89,7 +116,7 @@ class Cancel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     id: str
 
 
-Command = LoadModel | AttachSae | Generate | Cancel
+Command = LoadModel | AttachSae | Generate | SetActiveSteering | Cancel
 
 # --------------------------------------------------------------------------------------- events: engine → API
 
@@ -107,6 +134,13 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     parameters: int
     runner: str
+    """The self-test's verdict: `slots + graphs`, `slots` or `plain`."""
+    runner_reason: str = ""
+    """Why not more than that."""
+    slots: int = 1
+    """Sequences that run at once."""
+    weights: str = ""
+    """How the weights are computed with, e.g. `float32`, `int8 on CPU`, `bitsandbytes 4-bit`."""
 
 
 class SaeFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,6 +161,8 @@ class SaeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Mean number of active features per token on the same text."""
     warnings: tuple[str, ...]
     sha256: str
+    sample_every: int = 1
+    """`top_k` reads the whole dictionary; at every n-th position it stays within its share of the time."""
 
 
 class Progress(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -181,6 +217,9 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     delta_norm_ratio: float
     """Mean over those positions of ‖delta‖ / ‖residual‖ (the largest of the hooks, when there are several)."""
 
+    degraded: str | None = None
+    """Why the steering ended before the sequence did."""
+
 
 Reason = Literal["stop", "length", "cancelled"]
 
@@ -193,6 +232,8 @@ class Finished(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     receipt: Receipt | None = None
     readings: tuple[Reading, ...] = ()
     """Of the last step, when the token it chose was a stop token (which is not sent)."""
+    cached_tokens: int = 0
+    """Prompt tokens whose keys and values were there already."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -204,7 +245,13 @@ class Failed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     param: str | None = None
 
 
-Event = Progress | ModelLoaded | SaeAttached | Token | Finished | Failed
+class Degraded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """The engine gave something up to go on answering; nothing comes back by itself."""
+
+    reason: str
+
+
+Event = Progress | ModelLoaded | SaeAttached | Token | Finished | Failed | Degraded
 
 encode = msgspec.msgpack.Encoder().encode
 decode_commands = msgspec.msgpack.Decoder(list[Command]).decode
