@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     request_timeout: float | None = Field(
         None, gt=0, description="Seconds a request may take, waiting included; then it ends with `timeout`."
     )
+    step_timeout: float = Field(
+        600.0, gt=0, description="Seconds one step of the engine may take; an engine that hangs is started again."
+    )
     default_max_tokens: int = Field(1024, ge=1, description="Longest answer when the client sets no limit.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log.")
     log_format: Literal["auto", "console", "json"] = Field(

@@ -1,83 +1,104 @@
-"""The plain runner answers as `generate` does, whatever the architecture and its cache."""
+"""Both runners answer as `generate` does, whatever the architecture and its cache."""
 
 import pytest
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    BloomConfig,
-    FalconConfig,
-    Gemma2Config,
-    Gemma3TextConfig,
-    GPT2Config,
-    GPTJConfig,
-    GPTNeoXConfig,
-    MambaConfig,
-    MistralConfig,
-    OPTConfig,
-    Phi3Config,
-    PreTrainedConfig,
-    Qwen2Config,
-    Qwen3Config,
-    Qwen3MoeConfig,
-)
 
-from millm.engine.messages import Generate
+from millm.engine.messages import Generate, LoadModel
 from millm.engine.runners.plain import PlainRunner
-from millm.engine.scheduler import Row, StepPlan
+from millm.engine.runners.runner import Runner
+from millm.engine.scheduler import Row, Scheduler
+from millm.engine.selftest import choose_runner
 from millm.engine.sequence import Sequence
+from tests.engine import zoo
 
-SIZE = {"vocab_size": 128, "hidden_size": 32, "num_hidden_layers": 3, "max_position_embeddings": 128}
-HEADS = {"intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
-IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-
-ZOO: dict[str, PreTrainedConfig] = {
-    "bloom": BloomConfig(vocab_size=128, hidden_size=32, n_layer=3, n_head=4, **IDS),
-    "falcon": FalconConfig(vocab_size=128, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, **IDS),
-    "gemma2": Gemma2Config(**SIZE, **HEADS, **IDS, head_dim=8, sliding_window=8, attn_logit_softcapping=2.0),
-    "gemma3": Gemma3TextConfig(**SIZE, **HEADS, **IDS, head_dim=8, sliding_window=8),
-    "gpt2": GPT2Config(vocab_size=128, n_embd=32, n_layer=3, n_head=4, n_positions=128, **IDS),
-    "gptj": GPTJConfig(vocab_size=128, n_embd=32, n_layer=3, n_head=4, n_positions=128, rotary_dim=8, **IDS),
-    "gpt_neox": GPTNeoXConfig(**SIZE, **IDS, intermediate_size=64, num_attention_heads=4),
-    "mamba": MambaConfig(vocab_size=128, hidden_size=32, num_hidden_layers=3, state_size=8, **IDS),
-    "mistral": MistralConfig(**SIZE, **HEADS, **IDS, sliding_window=8),
-    "opt": OPTConfig(
-        vocab_size=128, hidden_size=32, num_hidden_layers=3, ffn_dim=64, num_attention_heads=4,
-        max_position_embeddings=128, word_embed_proj_dim=32, **IDS,
-    ),
-    "phi3": Phi3Config(**SIZE, **HEADS, **IDS),
-    "qwen2": Qwen2Config(**SIZE, **HEADS, **IDS),
-    "qwen3": Qwen3Config(**SIZE, **HEADS, **IDS, head_dim=8),
-    "qwen3_moe": Qwen3MoeConfig(
-        **SIZE, **HEADS, **IDS, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32
-    ),
-}  # fmt: skip
-
-PROMPT = tuple(range(10, 30))
+PROMPTS = (tuple(range(10, 30)), (5, 9, 101), tuple(range(90, 40, -1)), (77,))
 NEW = 12
 
 
-@pytest.mark.parametrize("name", ZOO)
-def test_greedy_is_generate(name: str) -> None:
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(ZOO[name]).eval()
-    with torch.no_grad():
-        for weights in model.parameters():
-            if weights.ndim > 1:
-                weights.normal_(0, 0.2)
-    expected = model.generate(
-        torch.tensor([PROMPT]), attention_mask=torch.ones(1, len(PROMPT), dtype=torch.long), max_new_tokens=NEW,
-        do_sample=False, eos_token_id=None, pad_token_id=0,
-    )  # fmt: skip
-    assert run(PlainRunner(model)) == expected[0, len(PROMPT) :].tolist()
+@pytest.mark.parametrize("name", zoo.ZOO)
+def test_plain_is_generate(name: str) -> None:
+    model = zoo.build(name)
+    expected = [zoo.greedy(model, prompt, NEW) for prompt in PROMPTS]
+    assert run(PlainRunner(model)) == expected
 
 
-def run(runner: PlainRunner) -> list[int]:
-    sequence = Sequence(Generate(id="x", prompt=PROMPT, max_tokens=NEW))
-    while not sequence.is_at_limit:
-        logits = runner.run(StepPlan((Row(sequence, sequence.fed, sequence.unfed),)))
-        assert logits.shape == (1, 128)
-        sequence.generated.append(int(logits[0].argmax()))
-    assert sequence.cache is not None
-    runner.release(sequence)
-    assert sequence.cache is None
-    return sequence.generated
+def test_plain_is_generate_bit_for_bit() -> None:
+    """Not only the tokens: the logits they were chosen from."""
+    model = zoo.build("llama")
+    ids = torch.tensor([PROMPTS[0]])
+    theirs = model.generate(
+        ids, max_new_tokens=NEW, do_sample=False, eos_token_id=None, output_logits=True, return_dict_in_generate=True
+    )
+    runner = PlainRunner(model)
+    sequence = Sequence.of(Generate(id="x", prompt=PROMPTS[0], max_tokens=NEW))
+    for logits in theirs.logits:
+        ours = runner.run((Row(sequence, sequence.fed, sequence.unfed),))
+        assert torch.equal(ours, logits)
+        sequence.generated.append(int(ours.argmax()))
+
+
+@pytest.mark.parametrize("name", zoo.BATCHED)
+def test_slots_are_generate(name: str) -> None:
+    """Prompts in chunks, rows joining and leaving, each at its own position."""
+    model = zoo.build(name)
+    expected = [zoo.greedy(model, prompt, NEW) for prompt in PROMPTS]
+    verdict = choose_runner(model, LoadModel(id="x", path="", slots=3), nothing_steered)
+    assert (verdict.name, verdict.runner.capacity) == ("slots", 3), verdict.reason
+    verdict.runner.chunk = 7
+    assert run(verdict.runner) == expected
+
+
+@pytest.mark.parametrize("name", zoo.ONE_AT_A_TIME)
+def test_the_rest_runs_plain_and_says_why(name: str) -> None:
+    verdict = choose_runner(zoo.build(name), LoadModel(id="x", path=""), nothing_steered)
+    assert verdict.name == "plain"
+    assert len(verdict.reason) > 10
+
+
+def test_a_model_that_computes_otherwise_in_slots_is_found_out() -> None:
+    """A model that looks only one token back is told one thing by its configuration and does another."""
+    model = zoo.build("llama")
+    model.config.sliding_window = 2  # the masks believe it; Llama itself does not look at it
+    verdict = choose_runner(model, LoadModel(id="x", path=""), nothing_steered)
+    assert verdict.name == "plain"
+    assert "logits differ" in verdict.reason
+
+
+def nothing_steered(_sequence: Sequence, _start: int, tokens: "tuple[int, ...]") -> list[bool]:
+    return [False] * len(tokens)
+
+
+def run(runner: Runner) -> list[list[int]]:
+    """All prompts, as the loop runs them."""
+    scheduler = Scheduler(runner.capacity, runner.chunk, runner.alone)
+    for index, prompt in enumerate(PROMPTS):
+        scheduler.add(Generate(id=str(index), prompt=prompt, max_tokens=NEW))
+    answers: dict[str, list[int]] = {}
+
+    def place(sequence: Sequence) -> bool:
+        if sequence.cache is None:
+            runner.place(sequence, reuse=True)
+        return True
+
+    while not scheduler.is_idle:
+        for _ in scheduler.admit(runner.fits):
+            pass
+        for rows in scheduler.plan(place):
+            ordered = runner.in_order(rows)
+            for row, logits in zip(ordered, runner.run(ordered), strict=True):
+                assert logits.shape == (128,)
+                if row.chooses:
+                    choose(runner, scheduler, row.sequence, logits, answers)
+    return [answers[str(n)] for n in range(len(PROMPTS))]
+
+
+def choose(
+    runner: Runner, scheduler: Scheduler, sequence: Sequence, logits: torch.Tensor, answers: dict[str, list[int]]
+) -> None:
+    sequence.generated.append(int(logits.argmax()))
+    runner.settle(sequence)
+    if sequence.is_at_limit:
+        runner.release(sequence)
+        assert sequence.cache is None
+        scheduler.remove(sequence)
+        answers[sequence.id] = sequence.generated

@@ -76,7 +76,12 @@ def _refusal(settings: Settings, error: OSError | UnicodeError) -> CannotStart:
 
 
 async def _serve(settings: Settings, home: Home, prepare: Prepare, listening: socket.socket, console: Console) -> None:
-    engine = EngineClient(max_queue=settings.max_queue, log_level=settings.log_level, log_format=settings.log_format)
+    engine = EngineClient(
+        max_queue=settings.max_queue,
+        step_seconds=settings.step_timeout,
+        log_level=settings.log_level,
+        log_format=settings.log_format,
+    )
     state = State(settings, engine, ProfileStore())
     server = _Server(
         uvicorn.Config(

@@ -53,12 +53,14 @@ RESTART_WINDOW_SECONDS = 60.0
 class EngineClient:
     """Lives on one event loop; only `_listen` runs on a thread of its own."""
 
-    def __init__(self, *, max_queue: int, log_level: str = "info", log_format: str = "auto") -> None:
+    def __init__(
+        self, *, max_queue: int, step_seconds: float = 600.0, log_level: str = "info", log_format: str = "auto"
+    ) -> None:
         self.status: Status = "stopped"
         self.degraded: str | None = None
         """What the engine gave up to go on answering, until a model is loaded."""
         self._max_queue = max_queue
-        self._log = (log_level, log_format)
+        self._arguments = (log_level, log_format, step_seconds)
         self._ids = itertools.count(1)
         self._inboxes: dict[str, asyncio.Queue[Event]] = {}
         self._restorable: list[LoadModel | AttachSae] = []
@@ -133,7 +135,7 @@ class EngineClient:
     def _spawn(self) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        child = context.Process(target=process.main, args=(theirs, *self._log), name="millm-engine", daemon=True)
+        child = context.Process(target=process.main, args=(theirs, *self._arguments), name="millm-engine", daemon=True)
         child.start()
         theirs.close()  # so that only the child holds that end, and its death closes the pipe
         self._process, self._connection = child, ours

@@ -3,7 +3,9 @@
 Knows nothing about text or HTTP. Everything it is told and everything it says is a message.
 """
 
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Callable, Iterable
 from functools import partial
 from queue import SimpleQueue
 
@@ -12,15 +14,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from millm.engine import memory, sampler
 from millm.engine import model as models
-from millm.engine import sampler
 from millm.engine.attach import attach
+from millm.engine.faults import Faults
 from millm.engine.messages import (
     AttachSae,
     Cancel,
     Command,
     Event,
     Failed,
+    Fault,
     Finished,
     Generate,
     LoadModel,
@@ -33,11 +37,14 @@ from millm.engine.messages import (
     SetActiveSteering,
     Token,
 )
-from millm.engine.runners.plain import PlainRunner
-from millm.engine.scheduler import Scheduler, StepPlan
+from millm.engine.relief import Relief
+from millm.engine.runners.runner import Runner
+from millm.engine.scheduler import Pass, Scheduler
+from millm.engine.selftest import choose_runner
 from millm.engine.sequence import Sequence
 from millm.engine.taps import Taps
-from millm.errors import EngineFailed, InsufficientMemory, MillmError, ModelNotLoaded
+from millm.engine.watchdog import EXIT_CODE, Watchdog
+from millm.errors import EngineFailed, InsufficientMemory, MillmError, ModelNotLoaded, Timeout
 
 log = structlog.get_logger()
 
@@ -46,27 +53,36 @@ Post = Callable[[list[Event]], None]
 
 
 class Engine:
-    def __init__(self, inbox: Inbox, post: Post) -> None:
+    def __init__(self, inbox: Inbox, post: Post, watchdog: Watchdog) -> None:
         self._inbox = inbox
         self._post = post
-        self._runner: PlainRunner | None = None
+        self._watchdog = watchdog
+        self._faults = Faults()
+        self._runner: Runner | None = None
         self._model: PreTrainedModel | None = None
         self._taps = Taps()
-        self._scheduler = Scheduler(PlainRunner.capacity)
+        self._scheduler = Scheduler(capacity=1)
 
     def run(self) -> None:
         """Never returns; the process ends when the API process does."""
         while True:
-            self._receive()
+            self.turn()
+
+    def turn(self) -> None:
+        """Everything that was said, then one step; waits only when there is nothing to do."""
+        self._receive()
+        with self._watchdog.step():
             self._step()
 
     # ----------------------------------------------------------------------------------------------- commands
 
     def _receive(self) -> None:
         """Everything that waits in the inbox; blocks only when there is nothing to generate."""
-        while self._scheduler.is_idle or not self._inbox.empty():
+        waits = self._scheduler.is_idle
+        while waits or not self._inbox.empty():
             for command in self._inbox.get():
                 self._obey(command)
+            waits = False
 
     def _obey(self, command: Command) -> None:
         match command:
@@ -74,12 +90,14 @@ class Engine:
                 self._scheduler.add(command)
             case Cancel():
                 self._scheduler.cancel(command.id)
+            case SetActiveSteering():
+                self._follow(command)
             case LoadModel():
                 self._answer(command.id, partial(self._load, command))
-            case SetActiveSteering():
-                pass
             case AttachSae():
                 self._answer(command.id, partial(self._attach, command))
+            case Fault():
+                self._faults.arm(command)
 
     def _answer(self, command_id: str, work: Callable[[], Event]) -> None:
         """The edge where a command's failure becomes its answer; what was there before goes on serving."""
@@ -91,81 +109,165 @@ class Engine:
     def _load(self, command: LoadModel) -> Event:
         if command.cpu_threads:
             torch.set_num_threads(command.cpu_threads)
+        self._faults.pass_by("load")
         model = models.load(command, self._progress(command.id))
-        runner = PlainRunner(model)
-        facts = models.facts(model, runner.name)
+        taps = Taps(frozenset(command.special_ids))
+        verdict = choose_runner(model, command, taps.steered)
+        facts = models.facts(model, verdict)
         for sequence in self._scheduler.take_all():
             self._close(sequence)
             self._post([_failed(sequence.id, ModelNotLoaded("the model was replaced while this request ran"))])
         self._taps.remove_all()
-        self._model, self._runner = model, runner
-        self._taps = Taps(frozenset(command.special_ids))
-        self._scheduler = Scheduler(runner.capacity)
+        self._model, self._runner, self._taps = model, verdict.runner, taps
+        self._scheduler = Scheduler(verdict.runner.capacity, verdict.runner.chunk, verdict.runner.alone)
+        self._faults.watch(model)
         return ModelLoaded(id=command.id, facts=facts)
 
     def _attach(self, command: AttachSae) -> Event:
-        if self._model is None:
+        if self._model is None or self._runner is None:
             raise ModelNotLoaded("no model is loaded; load one before attaching an SAE")
+        self._faults.pass_by("attach")
         facts = attach(self._model, self._taps, command, self._progress(command.id))
+        self._runner.forget()
         return SaeAttached(id=command.id, facts=facts)
 
     def _progress(self, command_id: str) -> models.OnProgress:
         return lambda stage, done, total: self._post([Progress(id=command_id, stage=stage, done=done, total=total)])
 
+    def _follow(self, command: SetActiveSteering) -> None:
+        """What follows the active steering has the new one from its next token on."""
+        for sequence in self._scheduler.everybody:
+            if sequence.request.follows_active and sequence.steering != command.steering:
+                self._post(self._guarded([sequence], partial(self._change, sequence, command)))
+
+    def _change(self, sequence: Sequence, command: SetActiveSteering) -> list[Event]:
+        assert self._runner is not None
+        self._taps.change(sequence, command.steering)
+        self._runner.change(sequence)
+        return []
+
     # --------------------------------------------------------------------------------------------------- a step
 
     def _step(self) -> None:
         events: list[Event] = [self._finish(sequence, "cancelled") for sequence in self._scheduler.take_cancelled()]
-        for sequence in self._scheduler.admit():
+        events += self._time_out(self._scheduler.take_late(time.monotonic()))
+        for sequence in self._scheduler.admit(self._fits):
             events += self._guarded([sequence], partial(self._start, sequence))
-        plan = self._scheduler.plan()
-        if plan.rows:
-            events += self._guarded([row.sequence for row in plan.rows], partial(self._advance, plan))
+        for rows in self._scheduler.plan(partial(self._place, events)):
+            events += self._advance(rows)
         if events:
             self._post(events)
 
-    def _guarded(self, sequences: list[Sequence], work: Callable[[], list[Event]]) -> list[Event]:
-        """The edge where a step's failure becomes the end of the sequences that were in it, and of no others."""
-        try:
-            return work()
-        except Exception as error:  # noqa: BLE001  the loop outlives any step
-            for sequence in sequences:
-                self._scheduler.remove(sequence)
-                self._close(sequence)
-            return [_failed(sequence.id, error) for sequence in sequences]
+    def _time_out(self, sequences: Iterable[Sequence]) -> list[Event]:
+        events: list[Event] = []
+        for sequence in sequences:
+            self._close(sequence)
+            seconds = sequence.request.deadline_seconds
+            events.append(_failed(sequence.id, Timeout(f"this request took longer than {seconds:g} s; ask for less")))
+        return events
+
+    def _fits(self, sequence: Sequence) -> bool:
+        return self._runner is None or (self._taps.fits(sequence) and self._runner.fits(sequence))
 
     def _start(self, sequence: Sequence) -> list[Event]:
         if self._model is None:
             raise ModelNotLoaded("no model is loaded")
-        self._taps.start(sequence)
-        sequence.sampler = sampler.start(sequence.request.sampling, self._model.device)
+        if sequence.taps is None:
+            self._taps.start(sequence)
+        if sequence.sampler is None:
+            sequence.sampler = sampler.start(sequence.request.sampling, self._model.device)
         return []
 
-    def _advance(self, plan: StepPlan) -> list[Event]:
+    def _place(self, events: list[Event], sequence: Sequence) -> bool:
+        """A row of the cache for a sequence whose prompt begins; False if it ended instead."""
+        failed = self._guarded([sequence], partial(self._settle_in, sequence)) if sequence.cache is None else []
+        events += failed
+        return not failed
+
+    def _settle_in(self, sequence: Sequence) -> list[Event]:
         assert self._runner is not None
-        self._taps.prepare(plan.rows)
-        logits = self._runner.run(plan)  # [rows, V]
-        readings = self._taps.collect(plan.rows)
+        wants_prompt = any(watch.tokens != "generated" for watch in sequence.watch)
+        trail = self._runner.place(sequence, reuse=not wants_prompt)
+        self._taps.resume(sequence, trail, sequence.fed)
+        self._runner.keep(sequence, sequence.taps)
+        sequence.cached = max(sequence.cached, sequence.fed) if not sequence.generated else sequence.cached
+        return []
+
+    def _guarded(self, sequences: list[Sequence], work: Callable[[], list[Event]]) -> list[Event]:
+        """The edge where a failure becomes the end of the sequences it happened to, and of no others."""
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001  the loop outlives any step
+            return self._fail(sequences, error)
+
+    def _fail(self, sequences: list[Sequence], error: Exception) -> list[Event]:
+        for sequence in sequences:
+            self._scheduler.remove(sequence)
+            self._close(sequence)
+        return [_failed(sequence.id, error) for sequence in sequences]
+
+    def _advance(self, rows: Pass) -> list[Event]:
+        assert self._runner is not None
+        rows = self._runner.in_order(rows)
+        try:
+            logits, readings = self._forward(rows)
+        except Exception as error:  # noqa: BLE001  the loop outlives any pass
+            return self._contain(rows, error)
+        best = sampler.likeliest(logits)
         events: list[Event] = []
-        for row, row_logits, read in zip(plan.rows, logits, readings, strict=True):
-            events += self._guarded([row.sequence], partial(self._extend, row.sequence, row_logits, read))
+        for index, row in enumerate(rows):
+            row.sequence.readings += readings[index]
+            if row.chooses:
+                extend = partial(self._extend, row.sequence, logits[index], best[index])
+                events += self._guarded([row.sequence], extend)
         return events
 
-    def _extend(self, sequence: Sequence, logits: Tensor, readings: tuple[Reading, ...]) -> list[Event]:
-        choice = sampler.choose(sequence, logits)
+    def _forward(self, rows: Pass) -> tuple[Tensor, list[tuple[Reading, ...]]]:
+        assert self._runner is not None
+        self._faults.point = "prefill" if rows[0].sequence.prefilling else "decode"
+        self._taps.prepare(rows)
+        logits = self._runner.run(rows)  # [rows, V]
+        return logits, self._taps.collect(rows)
+
+    def _contain(self, rows: Pass, error: Exception) -> list[Event]:
+        """Out of memory: give something up, and the same rows are planned again. Anything else ends these rows."""
+        assert self._runner is not None
+        assert self._model is not None
+        sequences = [row.sequence for row in rows]
+        for sequence in sequences:
+            self._runner.recover(sequence)
+        if isinstance(error, torch.AcceleratorError):
+            log.error("engine.device_lost", exc_info=error)
+            self._post(self._fail(sequences, error))
+            os._exit(EXIT_CODE)
+        if memory.is_out_of_memory(error):
+            relieved = Relief(self._taps, self._runner, self._scheduler, self._model.device).find()
+            if relieved is not None:
+                return relieved
+        return self._fail(sequences, error)
+
+    def _extend(self, sequence: Sequence, logits: Tensor, best: sampler.Likeliest) -> list[Event]:
+        choice = sampler.choose(sequence, logits, best)
+        assert self._runner is not None
         if choice.token in sequence.request.stop_ids:
-            return [self._end(sequence, "stop", readings)]
+            self._runner.settle(sequence)
+            return [self._end(sequence, "stop")]
         sequence.generated.append(choice.token)
+        self._runner.settle(sequence)
+        readings = _take_readings(sequence)
         token = Token(id=sequence.id, token=choice.token, logprob=choice.logprob, top=choice.top, readings=readings)
         return [token, self._end(sequence, "length")] if sequence.is_at_limit else [token]
 
-    def _end(self, sequence: Sequence, reason: Reason, readings: tuple[Reading, ...] = ()) -> Finished:
+    def _end(self, sequence: Sequence, reason: Reason) -> Finished:
         self._scheduler.remove(sequence)
-        return self._finish(sequence, reason, readings)
+        return self._finish(sequence, reason)
 
-    def _finish(self, sequence: Sequence, reason: Reason, readings: tuple[Reading, ...] = ()) -> Finished:
+    def _finish(self, sequence: Sequence, reason: Reason) -> Finished:
         receipt = self._close(sequence)
-        return Finished(id=sequence.id, reason=reason, receipt=receipt, readings=readings)
+        readings = _take_readings(sequence) if reason == "stop" else ()
+        return Finished(
+            id=sequence.id, reason=reason, receipt=receipt, readings=readings, cached_tokens=sequence.cached
+        )
 
     def _close(self, sequence: Sequence) -> Receipt | None:
         """Give back what the sequence holds; → its receipt."""
@@ -174,9 +276,14 @@ class Engine:
         return self._taps.finish(sequence)
 
 
+def _take_readings(sequence: Sequence) -> tuple[Reading, ...]:
+    readings, sequence.readings = tuple(sequence.readings), []
+    return readings
+
+
 def _failed(command_id: str, error: Exception) -> Failed:
     """What the API process is told; the trace stays in the log."""
-    if isinstance(error, torch.OutOfMemoryError):
+    if memory.is_out_of_memory(error):
         error = InsufficientMemory("the device ran out of memory for this request; make it shorter or try again")
     elif not isinstance(error, MillmError):
         log.error("engine.failed", command=command_id, exc_info=error)

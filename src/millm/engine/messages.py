@@ -36,8 +36,6 @@ class LoadModel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Memory for keys and values; None: a share of what is free."""
     special_ids: tuple[int, ...] = ()
     """Token ids that `skip: special` leaves alone."""
-    faults: tuple[str, ...] = ()
-    """Failures to inject, for tests (`engine/faults.py`)."""
 
 
 class AttachSae(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -110,13 +108,27 @@ class SetActiveSteering(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     steering: Steering | None
 
 
+FaultPoint = Literal["load", "attach", "prefill", "decode"]
+
+
+class Fault(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Fail on purpose, in tests (`engine/faults.py`)."""
+
+    id: str
+    point: FaultPoint
+    kind: Literal["oom", "error", "hang"]
+    after: int = 0
+    """Times that the point is passed unharmed first."""
+    times: int = 1
+
+
 class Cancel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Stop a sequence at the next step; it still gets its `Finished`."""
 
     id: str
 
 
-Command = LoadModel | AttachSae | Generate | SetActiveSteering | Cancel
+Command = LoadModel | AttachSae | Generate | SetActiveSteering | Cancel | Fault
 
 # --------------------------------------------------------------------------------------- events: engine → API
 

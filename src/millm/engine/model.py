@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from millm.engine.messages import LoadModel, ModelFacts
+from millm.engine.selftest import Verdict
 from millm.errors import InsufficientMemory, InvalidModel, InvalidRequest
 
 OnProgress = Callable[[str, int, int], None]
@@ -41,7 +42,7 @@ def load(command: LoadModel, on_progress: OnProgress) -> PreTrainedModel:
     return model
 
 
-def facts(model: PreTrainedModel, runner: str) -> ModelFacts:
+def facts(model: PreTrainedModel, verdict: Verdict) -> ModelFacts:
     config = model.config.get_text_config(decoder=True)
     return ModelFacts(
         architecture=type(model).__name__,
@@ -53,7 +54,9 @@ def facts(model: PreTrainedModel, runner: str) -> ModelFacts:
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
         parameters=model.num_parameters(),
-        runner=runner,
+        runner=verdict.name,
+        runner_reason=verdict.reason,
+        slots=verdict.runner.capacity,
     )
 
 

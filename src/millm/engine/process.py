@@ -8,9 +8,10 @@ from queue import SimpleQueue
 
 from millm import logs
 from millm.engine.messages import Command, Event, decode_commands, encode
+from millm.engine.watchdog import Watchdog
 
 
-def main(connection: Connection, log_level: str, log_format: str) -> None:
+def main(connection: Connection, log_level: str, log_format: str, step_seconds: float) -> None:
     """Entry point of the child. Ctrl+C is the API process's to handle: it closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["HF_HUB_OFFLINE"] = "1"  # files are the API process's business: nothing is fetched from here
@@ -20,7 +21,7 @@ def main(connection: Connection, log_level: str, log_format: str) -> None:
     # The one import inside a function: the API process imports this module to spawn it and must stay free of torch.
     from millm.engine.loop import Engine  # noqa: PLC0415
 
-    Engine(inbox, lambda events: _post(connection, events)).run()
+    Engine(inbox, lambda events: _post(connection, events), Watchdog(step_seconds)).run()
 
 
 def _read(connection: Connection, inbox: SimpleQueue[list[Command]]) -> None:

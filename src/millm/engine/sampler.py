@@ -13,7 +13,7 @@ from torch import Tensor
 
 from millm.engine.messages import Sampling
 from millm.engine.sequence import Sequence
-from millm.errors import EngineFailed
+from millm.errors import NonFiniteOutput
 
 _USUALLY_ENOUGH = 1024
 """Sorting a whole vocabulary takes a tenth of a small model's token; its likeliest thousand rarely do not suffice."""
@@ -44,16 +44,37 @@ def start(sampling: Sampling, device: torch.device) -> SamplerState:
     return SamplerState(generator)
 
 
-def choose(sequence: Sequence, logits: Tensor) -> Choice:
-    """`logits [V]` of the sequence's last token. Raises EngineFailed if they are not finite."""
+@dataclass(frozen=True)
+class Likeliest:
+    """The token of the largest logit, and whether that is a finite number."""
+
+    token: int
+    is_finite: bool
+
+
+def likeliest(logits: Tensor) -> list[Likeliest]:
+    """`logits [R, V]` → one per row, all in one pass over them."""
+    largest, tokens = logits.max(dim=-1)
+    return [Likeliest(*found) for found in zip(tokens.tolist(), torch.isfinite(largest).tolist(), strict=True)]
+
+
+def choose(sequence: Sequence, logits: Tensor, best: Likeliest) -> Choice:
+    """`logits [V]` of the sequence's last token, and the `likeliest` of them. Raises NonFiniteOutput."""
     state: SamplerState = sequence.sampler
     sampling = sequence.request.sampling
+    if not best.is_finite:
+        raise NonFiniteOutput(_NOT_FINITE)
+    if _takes_likeliest(sampling):
+        return Choice(best.token)
     logits = logits.float()
     token = _draw(_adjusted(logits, sampling, state.counts), sampling, state.generator)
-    if not bool(torch.isfinite(logits[token])):
-        raise EngineFailed(_NOT_FINITE)
     state.counts[token] += 1
     return _reported(token, logits, sampling.logprobs)
+
+
+def _takes_likeliest(sampling: Sampling) -> bool:
+    is_adjusted = sampling.logit_bias or sampling.presence_penalty or sampling.frequency_penalty
+    return sampling.temperature == 0 and not is_adjusted and sampling.logprobs is None
 
 
 def _adjusted(logits: Tensor, sampling: Sampling, counts: Counter[int]) -> Tensor:
@@ -80,7 +101,7 @@ def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int
     if sampling.min_p > 0:
         weights = _keep_at_least(weights, sampling.min_p * weights.max())
     if not bool(torch.isfinite(weights).all()):
-        raise EngineFailed(_NOT_FINITE)
+        raise NonFiniteOutput(_NOT_FINITE)
     return int(torch.multinomial(weights, 1, generator=generator))
 
 

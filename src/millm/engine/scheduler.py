@@ -4,10 +4,14 @@ Knows nothing about torch: it plans rows, the runner turns them into tensors.
 """
 
 from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from millm.engine.messages import Generate
 from millm.engine.sequence import Sequence
+
+PATIENCE = 32
+"""Sequences that may start before one that came earlier and does not fit yet; then everybody waits for it."""
 
 
 @dataclass(frozen=True)
@@ -19,15 +23,24 @@ class Row:
     """Position of the first token."""
     tokens: tuple[int, ...]
 
+    @property
+    def chooses(self) -> bool:
+        """No chunk of the sequence is left behind this one."""
+        return self.start + len(self.tokens) == self.sequence.length
 
-@dataclass(frozen=True)
-class StepPlan:
-    rows: tuple[Row, ...]
+
+Pass = tuple[Row, ...]
+"""Rows of one length that go through the model together."""
 
 
 class Scheduler:
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
+    def __init__(
+        self, capacity: int, chunk: int | None = None, alone: Callable[[Sequence], bool] | None = None
+    ) -> None:
+        """`chunk`: tokens of prompts per step, None: a prompt is fed whole; `alone`: decodes in a pass of its own."""
+        self._capacity = self._room = capacity
+        self._chunk = chunk
+        self._alone = alone or (lambda _: False)
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
 
@@ -35,41 +48,104 @@ class Scheduler:
     def is_idle(self) -> bool:
         return not self._waiting and not self._running
 
+    @property
+    def everybody(self) -> list[Sequence]:
+        return [*self._running, *self._waiting]
+
     def add(self, request: Generate) -> None:
-        self._waiting.append(Sequence(request))
+        self._waiting.append(Sequence.of(request))
 
     def cancel(self, sequence_id: str) -> None:
-        for sequence in (*self._waiting, *self._running):
+        for sequence in self.everybody:
             if sequence.id == sequence_id:
                 sequence.cancelled = True
 
     def take_cancelled(self) -> list[Sequence]:
         """Cancelled sequences, no longer planned."""
-        cancelled = [sequence for sequence in (*self._waiting, *self._running) if sequence.cancelled]
-        for sequence in cancelled:
-            self.remove(sequence)
-        return cancelled
+        return self._take(lambda sequence: sequence.cancelled)
+
+    def take_late(self, now: float) -> list[Sequence]:
+        """Sequences whose deadline is over, no longer planned."""
+        return self._take(lambda sequence: sequence.due is not None and sequence.due < now)
 
     def take_all(self) -> list[Sequence]:
         """Everything that waits or runs, no longer planned."""
-        everything = [*self._running, *self._waiting]
-        self._running.clear()
-        self._waiting.clear()
-        return everything
+        return self._take(lambda _: True)
 
-    def admit(self) -> list[Sequence]:
-        """Sequences that start with the next plan."""
-        started = []
-        while self._waiting and len(self._running) < self.capacity:
-            started.append(self._waiting.popleft())
-            self._running.append(started[-1])
-        return started
+    def admit(self, fits: Callable[[Sequence], bool]) -> Iterator[Sequence]:
+        """Sequences that start with the next plan, to be started one by one: `fits` sees what the last one took.
 
-    def plan(self) -> StepPlan:
-        return StepPlan(tuple(Row(sequence, sequence.fed, sequence.unfed) for sequence in self._running))
+        One that does not fit lets later ones pass, up to its patience; with nothing else running it starts anyway.
+        """
+        stayed: list[Sequence] = []
+        if not self._running:
+            self._room = self._capacity
+        while self._waiting and len(self._running) < self._room:
+            sequence = self._waiting.popleft()
+            if fits(sequence) or not self._running:
+                self._running.append(sequence)
+                for earlier in stayed:
+                    earlier.passed_over += 1
+                yield sequence
+                continue
+            stayed.append(sequence)
+            if sequence.passed_over >= PATIENCE:
+                break
+        self._waiting.extendleft(reversed(stayed))
+
+    def plan(self, place: Callable[[Sequence], bool]) -> list[Pass]:
+        """Decoding sequences first, then a chunk's worth of prompts.
+
+        `place` is asked once for each prompt that begins; False: the sequence has ended instead.
+        """
+        decoding = [sequence for sequence in self._running if not sequence.prefilling]
+        together = tuple(_row(sequence) for sequence in decoding if not self._alone(sequence))
+        passes = [together] if together else []
+        passes += [(_row(sequence),) for sequence in decoding if self._alone(sequence)]
+        return passes + self._chunks(place)
+
+    def _chunks(self, place: Callable[[Sequence], bool]) -> list[Pass]:
+        passes: list[Pass] = []
+        left = self._chunk
+        for sequence in [sequence for sequence in self._running if sequence.prefilling]:
+            if sequence.fed == 0 and not place(sequence):
+                continue
+            row = _row(sequence, left if not self._alone(sequence) else None)
+            passes.append((row,))
+            if left is not None:
+                left -= len(row.tokens)
+                if left <= 0:
+                    break
+        return passes
+
+    def shrink(self) -> bool:
+        """Room for one less, until nothing runs; False if only one runs."""
+        if len(self._running) < 2:
+            return False
+        self._room = len(self._running) - 1
+        return True
+
+    def postpone(self, sequence: Sequence) -> None:
+        """Back to the front of those who wait, with what it has generated."""
+        self._running.remove(sequence)
+        self._waiting.appendleft(sequence)
+
+    @property
+    def youngest(self) -> Sequence | None:
+        return self._running[-1] if self._running else None
 
     def remove(self, sequence: Sequence) -> None:
         if sequence in self._running:
             self._running.remove(sequence)
         else:
             self._waiting.remove(sequence)
+
+    def _take(self, wanted: Callable[[Sequence], bool]) -> list[Sequence]:
+        taken = [sequence for sequence in self.everybody if wanted(sequence)]
+        for sequence in taken:
+            self.remove(sequence)
+        return taken
+
+
+def _row(sequence: Sequence, most: int | None = None) -> Row:
+    return Row(sequence, sequence.fed, sequence.unfed[:most])

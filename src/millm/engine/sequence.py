@@ -1,9 +1,11 @@
 """One sequence while it runs: the request that never changes, and how far it has come."""
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from millm.engine.messages import Generate
+from millm.engine.messages import Generate, Reading, Watch
+from millm.sae.steering import Steering
 
 
 @dataclass(eq=False)
@@ -11,26 +13,57 @@ class Sequence:
     """Owned by the engine's loop. `cache` belongs to the runner, `sampler` to the sampler, `taps` to the taps."""
 
     request: Generate
+    steering: Steering | None = None
+    """The request's, or what is active by now if it follows that."""
+    watch: tuple[Watch, ...] = ()
     generated: list[int] = field(default_factory=list)
     fed: int = 0
     """Tokens that went through the model; their keys and values are in the cache."""
+    cached: int = 0
+    """Tokens of the prompt whose keys and values were there already."""
+    prefilling: bool = True
+    """Not yet through with what it came with: its tokens go through the model by themselves, in chunks."""
     cancelled: bool = False
+    passed_over: int = 0
+    """How often a later one started before it."""
+    due: float | None = None
+    """When its deadline is, on the monotonic clock."""
+    readings: list[Reading] = field(default_factory=list)
+    """Of chunks that chose no token; they go out with the next that does."""
     cache: Any = None
     sampler: Any = None
     taps: Any = None
+
+    @classmethod
+    def of(cls, request: Generate) -> "Sequence":
+        seconds = request.deadline_seconds
+        due = None if seconds is None else time.monotonic() + seconds
+        return cls(request, steering=request.steering, watch=request.watch, due=due)
 
     @property
     def id(self) -> str:
         return self.request.id
 
     @property
+    def length(self) -> int:
+        return len(self.request.prompt) + len(self.generated)
+
+    @property
     def unfed(self) -> tuple[int, ...]:
-        """The prompt at first, then the token chosen last."""
+        """The prompt at first, then the token chosen last; both, when it has to begin again."""
         prompt = self.request.prompt
-        if self.fed < len(prompt):
-            return prompt[self.fed :]
-        return tuple(self.generated[self.fed - len(prompt) :])
+        return (*prompt[self.fed :], *self.generated[max(self.fed - len(prompt), 0) :])
+
+    @property
+    def most_tokens(self) -> int:
+        """It never has more than these in the cache."""
+        return len(self.request.prompt) + self.request.max_tokens
 
     @property
     def is_at_limit(self) -> bool:
         return len(self.generated) >= self.request.max_tokens
+
+    def begin_again(self) -> None:
+        """Its keys and values are lost: everything it has is fed once more."""
+        self.fed = 0
+        self.prefilling = True

@@ -1,16 +1,18 @@
 """Every attached SAE's tap, worked together: rows for a step, readings and receipts out of it."""
 
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Sequence_
 from dataclasses import dataclass, field
 
 import torch
+from msgspec.structs import replace
 from torch.utils.hooks import RemovableHandle
 
-from millm.engine.messages import Generate, Reading, Receipt, SaeFacts
+from millm.engine.messages import Reading, Receipt, SaeFacts, Watch
 from millm.engine.scheduler import Row
 from millm.engine.sequence import Sequence
-from millm.errors import InvalidSteering, SaeMismatch
+from millm.errors import InvalidSteering, MillmError, SaeDetached, SaeMismatch
 from millm.sae.hooks import HookPoint
 from millm.sae.steering import Steering
 from millm.sae.tap import Tap, TapRow
@@ -26,20 +28,26 @@ class Attachment:
 
 @dataclass
 class SequenceTaps:
-    """What the taps remember of one sequence."""
+    """What the taps remember of one sequence. By position, so that a pass that is run again counts once."""
 
     rows: dict[str, int]
     """Table row per SAE."""
-    ratios: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Σ ‖delta‖/‖x‖ per SAE."""
-    steered: int = 0
-    """Positions at which a delta was added."""
+    steered: list[bool] = field(default_factory=list)
+    """Was a delta added there?"""
+    ratios: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """‖delta‖ / ‖x‖ per SAE; 0 where nothing was added."""
+    read: int = 0
+    """Readings of earlier positions have been reported."""
+    degraded: str | None = None
+    """Why it does not get what it asked for any more."""
 
 
 class Taps:
     def __init__(self, special_ids: frozenset[int] = frozenset()) -> None:
         self._attached: dict[str, Attachment] = {}
         self._special_ids = special_ids
+        self.detached: str | None = None
+        """Why every SAE was turned off, if they were; until one is attached."""
 
     def check_free(self, sae: str, point: HookPoint) -> None:
         for name, attached in self._attached.items():
@@ -51,20 +59,51 @@ class Taps:
     def attach(self, tap: Tap, point: HookPoint, facts: SaeFacts) -> None:
         self.check_free(facts.sae, point)
         self._attached[facts.sae] = Attachment(tap, point, point.register(tap), facts)
+        self.detached = None
 
     def remove_all(self) -> None:
         for attached in self._attached.values():
             attached.handle.remove()
         self._attached.clear()
 
+    def fits(self, sequence: Sequence) -> bool:
+        """Are there table rows for what it steers and watches? True also for what can never be."""
+        wanted = tap_rows(sequence)
+        return all(self._attached[sae].tap.has_room(row) for sae, row in wanted.items() if sae in self._attached)
+
     def start(self, sequence: Sequence) -> None:
         """Take a table row in every tap the request steers or watches; `finish` gives back those that were taken.
 
-        Raises InvalidSteering or InsufficientMemory.
+        Raises InvalidSteering, SaeDetached or InsufficientMemory.
         """
         sequence.taps = SequenceTaps({})
-        for sae, row in tap_rows(sequence.request).items():
-            sequence.taps.rows[sae] = self._tap(sae, row).acquire(row)
+        if self.detached and sequence.request.follows_active and sequence.steering:
+            sequence.steering = None
+            sequence.taps.degraded = self.detached
+        self._acquire(sequence, sequence.taps.rows)
+
+    def change(self, sequence: Sequence, steering: Steering | None) -> None:
+        """From its next token on the sequence has this steering. Raises as `start` does; nothing has changed then."""
+        state: SequenceTaps | None = sequence.taps
+        before, sequence.steering = sequence.steering, steering
+        if state is None:
+            return
+        rows: dict[str, int] = {}
+        try:
+            self._acquire(sequence, rows)
+        except MillmError:
+            sequence.steering = before
+            self._release(rows)
+            raise
+        self._release(state.rows)
+        state.rows = rows
+
+    def resume(self, sequence: Sequence, trail: object, cached: int) -> None:
+        """The sequence goes on from what another one computed: what was done there was done for it too."""
+        if isinstance(trail, SequenceTaps):
+            sequence.taps.steered = trail.steered[:cached]
+            for sae, ratios in trail.ratios.items():
+                sequence.taps.ratios[sae] = ratios[:cached]
 
     def finish(self, sequence: Sequence) -> Receipt | None:
         """Give the rows back; → what was really done to the sequence."""
@@ -73,15 +112,31 @@ class Taps:
             return None
         self._release(state.rows)
         sequence.taps = None
-        steering = sequence.request.steering
-        if steering is None:
+        if sequence.steering is None and not any(state.steered) and state.degraded is None:
             return None
-        mean = max((total / max(state.steered, 1) for total in state.ratios.values()), default=0.0)
-        return Receipt(fingerprint=steering.fingerprint, tokens_steered=state.steered, delta_norm_ratio=mean)
+        steered = sum(state.steered)
+        mean = max((sum(ratios) / max(steered, 1) for ratios in state.ratios.values()), default=0.0)
+        return Receipt(
+            fingerprint=sequence.steering.fingerprint if sequence.steering else "",
+            tokens_steered=steered,
+            delta_norm_ratio=mean,
+            degraded=state.degraded,
+        )
+
+    def steered(self, sequence: Sequence, start: int, tokens: Sequence_[int]) -> list[bool]:
+        """Per token from position `start` on: does the sequence's steering apply there?"""
+        steering = sequence.steering
+        if steering is None:
+            return [False] * len(tokens)
+        prompt_length = len(sequence.request.prompt)
+        return [
+            self._applies(steering, position, token, prompt_length)
+            for position, token in enumerate(tokens, start=start)
+        ]
 
     def prepare(self, rows: Sequence_[Row]) -> None:
         """Set every tap for one forward pass over `rows` (all of one length)."""
-        keep = [self._keep(row) for row in rows]
+        keep = [self.steered(row.sequence, row.start, row.tokens) for row in rows]
         for sae, attached in self._attached.items():
             attached.tap.prepare([row.sequence.taps.rows.get(sae, 0) for row in rows], keep)
 
@@ -92,23 +147,68 @@ class Taps:
     def collect(self, rows: Sequence_[Row]) -> list[tuple[Reading, ...]]:
         """After the pass: add to the receipts; → readings per row."""
         for row in rows:
-            row.sequence.taps.steered += sum(self._keep(row))
+            row.sequence.taps.steered[row.start :] = self.steered(row.sequence, row.start, row.tokens)
         readings: list[list[Reading]] = [[] for _ in rows]
         for sae, attached in self._attached.items():
             self._collect_ratio(sae, attached.tap, rows)
             for index, row in enumerate(rows):
                 readings[index] += _readings(sae, attached.tap, index, row)
+        for row in rows:
+            row.sequence.taps.read = max(row.sequence.taps.read, row.start + len(row.tokens))
         return [tuple(found) for found in readings]
 
     def _collect_ratio(self, sae: str, tap: Tap, rows: Sequence_[Row]) -> None:
-        if tap.output.ratio is None:
-            return
-        for row, ratio in zip(rows, tap.output.ratio.sum(dim=-1).tolist(), strict=True):
-            if row.sequence.request.steering:
-                row.sequence.taps.ratios[sae] += ratio
+        ratios = None if tap.output.ratio is None else tap.output.ratio.tolist()
+        for index, row in enumerate(rows):
+            if row.sequence.steering:
+                found = ratios[index] if ratios else [0.0] * len(row.tokens)
+                known = row.sequence.taps.ratios[sae]
+                known += [0.0] * (row.start - len(known))
+                known[row.start :] = found
+
+    # ------------------------------------------------------------------------------------------------ giving up
+
+    def give_up_full_width(self, sequences: Iterable[Sequence], reason: str) -> bool:
+        """No more `top_k` for these; False if none of them had it."""
+        return self._watch_less(sequences, reason, lambda watch: replace(watch, top_k=0) if watch.features else None)
+
+    def give_up_watching(self, sequences: Iterable[Sequence], reason: str) -> bool:
+        return self._watch_less(sequences, reason, lambda _watch: None)
+
+    def _watch_less(self, sequences: Iterable[Sequence], reason: str, less: Callable[[Watch], Watch | None]) -> bool:
+        changed = False
+        for sequence in sequences:
+            watch = tuple(kept for asked in sequence.watch if (kept := less(asked)))
+            if sequence.taps and watch != sequence.watch:
+                self._release(sequence.taps.rows)
+                sequence.watch = watch
+                sequence.taps.degraded = reason
+                self._acquire(sequence, sequence.taps.rows)
+                changed = True
+        return changed
+
+    def detach_all(self, sequences: Iterable[Sequence], reason: str) -> bool:
+        """Every SAE off; whoever was steered or watched goes on without, and its receipt says so."""
+        if not self._attached:
+            return False
+        for sequence in sequences:
+            state: SequenceTaps | None = sequence.taps
+            if state and state.rows:
+                state.rows.clear()
+                state.degraded = reason
+                sequence.steering, sequence.watch = None, ()
+        self.remove_all()
+        self.detached = reason
+        return True
+
+    def _acquire(self, sequence: Sequence, rows: dict[str, int]) -> None:
+        for sae, row in tap_rows(sequence).items():
+            rows[sae] = self._tap(sae, row).acquire(row)
 
     def _tap(self, sae: str, row: TapRow) -> Tap:
         attached = self._attached.get(sae)
+        if attached is None and self.detached:
+            raise SaeDetached(self.detached)
         if attached is None:
             raise InvalidSteering(f"no SAE named {sae!r} is attached")
         if row.features and not attached.facts.steerable:
@@ -124,17 +224,6 @@ class Taps:
             self._attached[sae].tap.release(index)
         rows.clear()
 
-    def _keep(self, row: Row) -> list[bool]:
-        """Per token of the row: does the steering apply there?"""
-        steering = row.sequence.request.steering
-        if steering is None:
-            return [False] * len(row.tokens)
-        prompt_length = len(row.sequence.request.prompt)
-        return [
-            self._applies(steering, position, token, prompt_length)
-            for position, token in enumerate(row.tokens, start=row.start)
-        ]
-
     def _applies(self, steering: Steering, position: int, token: int, prompt_length: int) -> bool:
         if steering.skip != "none" and position == 0:
             return False
@@ -147,23 +236,24 @@ class Taps:
         return True
 
 
-def tap_rows(request: Generate) -> dict[str, TapRow]:
-    """What the request wants of each SAE."""
-    features = {tap.sae: tap.features for tap in request.steering.taps} if request.steering else {}
-    watches = {watch.sae: watch for watch in request.watch}
+def tap_rows(sequence: Sequence) -> dict[str, TapRow]:
+    """What the sequence wants of each SAE."""
+    features = {tap.sae: tap.features for tap in sequence.steering.taps} if sequence.steering else {}
+    watches = {watch.sae: watch for watch in sequence.watch}
     return {sae: TapRow(features.get(sae, ()), watches.get(sae)) for sae in {**features, **watches}}
 
 
 def _readings(sae: str, tap: Tap, index: int, row: Row) -> list[Reading]:
     """Readings of row `index` of the last pass, at the tokens its watch asks for."""
-    watch = next((watch for watch in row.sequence.request.watch if watch.sae == sae), None)
+    watch = next((watch for watch in row.sequence.watch if watch.sae == sae), None)
     if watch is None:
         return []
     prompt_length = len(row.sequence.request.prompt)
     wanted = [
         offset
         for offset, position in enumerate(range(row.start, row.start + len(row.tokens)))
-        if watch.tokens == "all" or (watch.tokens == "prompt") == (position < prompt_length)
+        if position >= row.sequence.taps.read
+        and (watch.tokens == "all" or (watch.tokens == "prompt") == (position < prompt_length))
     ]
     values = _rows_of(tap.output.watched, index, wanted, len(watch.features))
     top_values = _rows_of(tap.output.top_values, index, wanted, watch.top_k)

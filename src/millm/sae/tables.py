@@ -26,6 +26,9 @@ class RowTable(Generic[Key]):
         self._keys: dict[int, Key] = {}
         self._users: dict[int, int] = {}
 
+    def has_room(self, key: Key) -> bool:
+        return bool(self._free) or key in self._index
+
     def acquire(self, key: Key) -> tuple[int, bool]:
         """(number, is_new)."""
         index = self._index.get(key)

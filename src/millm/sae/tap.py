@@ -89,6 +89,10 @@ class Tap:
 
     # ------------------------------------------------------------------------------------------ between steps
 
+    def has_room(self, row: TapRow) -> bool:
+        """Would `acquire` find a table row and bank slots now?"""
+        return self._rows.has_room(row) and len(row.encoded) + len(row.watched) <= self._bank.free
+
     def acquire(self, row: TapRow) -> int:
         """The index of the table row for `row`, written if it is new. Pair with `release`."""
         self._check(row)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from millm.engine.scheduler import StepPlan
+from millm.engine.longrope import Boundary
+from millm.engine.scheduler import Pass
 from millm.engine.sequence import Sequence
 from millm.errors import InvalidModel
 
@@ -17,8 +18,8 @@ CACHE_NAMES = ("past_key_values", "cache_params", "state")
 class PlainRunner:
     """The same forward passes as `model.generate`, so an unsteered greedy answer is bit-identical to it."""
 
-    name = "plain"
     capacity = 1
+    chunk: int | None = None
 
     def __init__(self, model: PreTrainedModel) -> None:
         accepted = inspect.signature(model.forward).parameters
@@ -27,13 +28,29 @@ class PlainRunner:
             raise InvalidModel(f"{type(model).__name__} keeps no cache that miLLM knows ({', '.join(CACHE_NAMES)})")
         self._model = model
         self._cache_name = cache_name
+        self._boundary = Boundary.of(model.config.get_text_config(decoder=True))
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 
+    def alone(self, sequence: Sequence) -> bool:
+        return True
+
+    def fits(self, sequence: Sequence) -> bool:
+        return True
+
+    def place(self, sequence: Sequence, *, reuse: bool) -> object:
+        """Nothing is remembered from one sequence to the next."""
+        return None
+
+    def in_order(self, rows: Pass) -> Pass:
+        return rows
+
     @torch.inference_mode()
-    def run(self, plan: StepPlan) -> Tensor:
-        """Feed the plan's one row; → logits of its last token `[1, V]`."""
-        (row,) = plan.rows
+    def run(self, rows: Pass) -> Tensor:
+        """Feed the one row; → logits of its last token `[1, V]`."""
+        (row,) = rows
         sequence = row.sequence
+        if row.start == 0:
+            sequence.cache = None
         output = self._model(
             input_ids=torch.tensor([row.tokens], device=self._model.device),  # [1, T]
             use_cache=True,
@@ -43,8 +60,28 @@ class PlainRunner:
         )
         sequence.cache = output[self._cache_name]
         sequence.fed += len(row.tokens)
+        sequence.prefilling = False
         logits: Tensor = output.logits[:, -1]
         return logits
 
+    def settle(self, sequence: Sequence) -> None:
+        if self._boundary.is_crossed(sequence.length):
+            self.release(sequence)
+            sequence.begin_again()
+
+    def recover(self, sequence: Sequence) -> None:
+        """A pass that failed half-way may have left some layers' caches a token longer than others."""
+        self.release(sequence)
+        sequence.begin_again()
+
     def release(self, sequence: Sequence) -> None:
         sequence.cache = None
+
+    def keep(self, sequence: Sequence, trail: object) -> None:
+        pass
+
+    def change(self, sequence: Sequence) -> None:
+        pass
+
+    def forget(self) -> None:
+        pass

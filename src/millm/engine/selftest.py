@@ -1,0 +1,141 @@
+"""Which runner a model gets: the batched one if it computes what the model computes alone, else the plain one.
+
+Architectures differ in masks, positions and caches, and change with each release of transformers. So nothing is
+assumed of a model: at every load a few short sequences go through it both ways, and the numbers decide.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import structlog
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from millm.engine import attention, memory
+from millm.engine.messages import Generate, LoadModel
+from millm.engine.runners.plain import PlainRunner
+from millm.engine.runners.runner import Runner
+from millm.engine.runners.slots import SlotsRunner, Steered
+from millm.engine.scheduler import Row
+from millm.engine.sequence import Sequence
+from millm.errors import InvalidModel
+
+log = structlog.get_logger()
+
+PROMPTS = (5, 21, 13)
+"""Tokens of the test sequences: mixed, so that every row has its own positions."""
+CHUNK = 8
+DECODED = 2
+TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}
+"""Largest difference of a logit, relative to the largest logit: far above rounding, far below a wrong mask."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    runner: Runner
+    name: str
+    reason: str
+    """Why not more than that; empty for the best there is."""
+
+
+class _Different(Exception):
+    """The two ways disagree."""
+
+
+def choose_runner(model: PreTrainedModel, command: LoadModel, steered: Steered) -> Verdict:
+    """Raises InvalidModel if the model can be run in no way, or not in the one that was asked for."""
+    plain = PlainRunner(model)
+    if command.runner == "plain":
+        return _told(Verdict(plain, "plain", "`runner` is set to plain"))
+    if why := _unsuitable(model):
+        return _told(_without_slots(command, plain, why))
+    try:
+        with torch.inference_mode():
+            expected = [_alone(model, ids) for ids in _prompts(model)]
+            note = _use_own_attention(model, expected)
+            _check(_slots(model, len(PROMPTS), steered, command), expected, model)
+    except (_Different, InvalidModel, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+        return _told(_without_slots(command, plain, _one_line(error)))
+    return _told(Verdict(_slots(model, command.slots, steered, command), "slots", note))
+
+
+def _told(verdict: Verdict) -> Verdict:
+    log.info("engine.runner", runner=verdict.name, reason=verdict.reason)
+    return verdict
+
+
+def _without_slots(command: LoadModel, plain: PlainRunner, why: str) -> Verdict:
+    if command.runner == "slots":
+        raise InvalidModel(f"this model cannot run in slots: {why}; set `runner` to auto")
+    return Verdict(plain, "plain", why)
+
+
+def _unsuitable(model: PreTrainedModel) -> str | None:
+    """What a few short sequences would not show."""
+    rope = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
+    if rope.get("rope_type") == "dynamic":
+        return "its rotary embedding depends on the longest sequence it has seen"
+    if len({parameter.device for parameter in model.parameters()}) > 1:
+        return "it is spread over several devices"
+    return None
+
+
+def _slots(model: PreTrainedModel, capacity: int, steered: Steered, command: LoadModel) -> SlotsRunner:
+    return SlotsRunner(model, capacity, steered, memory.kv_bytes(model.device, command.kv_cache_bytes))
+
+
+def _use_own_attention(model: PreTrainedModel, expected: list[Tensor]) -> str:
+    """Keep miLLM's attention if the model computes the same with it; → why not, or nothing."""
+    native = model.config._attn_implementation
+    try:
+        model.set_attn_implementation(attention.NAME)
+        _compare([_alone(model, ids) for ids in _prompts(model)], expected, model, "with miLLM's attention")
+    except (_Different, TypeError, ValueError, AttributeError, RuntimeError, KeyError) as error:
+        model.set_attn_implementation(native)
+        return f"its own {native} attention is kept: {_one_line(error)}"
+    return ""
+
+
+def _alone(model: PreTrainedModel, ids: tuple[int, ...]) -> Tensor:
+    """Logits of the last tokens of one sequence in one pass without any cache  # [DECODED + 1, V]"""
+    logits: Tensor = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits
+    return logits[0, -1 - DECODED :].float()
+
+
+def _check(runner: SlotsRunner, expected: list[Tensor], model: PreTrainedModel) -> None:
+    """The same tokens through the cache: prompts in chunks, then together one token at a time."""
+    sequences = [Sequence.of(Generate(id=str(n), prompt=ids, max_tokens=1)) for n, ids in enumerate(_prompts(model))]
+    found: list[list[Tensor]] = [[] for _ in sequences]
+    for index, sequence in enumerate(sequences):
+        runner.place(sequence, reuse=False)
+        end = len(sequence.request.prompt) - DECODED
+        for start in range(0, end, CHUNK):
+            tokens = sequence.request.prompt[start : min(start + CHUNK, end)]
+            logits = runner.run((Row(sequence, start, tokens),))
+        found[index].append(logits[0].float())
+        runner.start_decoding(sequence)
+    for _ in range(DECODED):
+        rows = tuple(Row(sequence, sequence.fed, sequence.unfed[:1]) for sequence in sequences)
+        for index, row_logits in enumerate(runner.run(rows)):
+            found[index].append(row_logits.float())
+    _compare([torch.stack(logits) for logits in found], expected, model, "in slots")
+
+
+def _compare(found: list[Tensor], expected: list[Tensor], model: PreTrainedModel, how: str) -> None:
+    allowed = TOLERANCE.get(model.dtype, TOLERANCE[torch.bfloat16])
+    for one, other in zip(found, expected, strict=True):
+        difference = ((one - other).abs().max() / other.abs().max().clamp_min(1e-6)).item()
+        if not difference <= allowed:
+            raise _Different(f"{how} its logits differ by {difference:.1%}")
+
+
+def _prompts(model: PreTrainedModel) -> Iterator[tuple[int, ...]]:
+    """Spread over the vocabulary, the same at every load."""
+    size = model.config.get_text_config(decoder=True).vocab_size
+    for number, length in enumerate(PROMPTS):
+        yield tuple((7919 * (number + 1) + 104729 * place) % size for place in range(length))
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -1,0 +1,289 @@
+"""Whatever runs beside it, before it or is cancelled around it, a request gets what it gets alone."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from millm.engine.loop import Engine
+from millm.engine.messages import (
+    AttachSae,
+    Cancel,
+    Command,
+    Event,
+    Failed,
+    Finished,
+    Generate,
+    LoadModel,
+    Reading,
+    Sampling,
+    SetActiveSteering,
+    Token,
+    Watch,
+)
+from millm.engine.runners import slots as slots_runner
+from millm.engine.watchdog import Watchdog
+from millm.sae.steering import FeatureSetting, Positions, Skip, Steering, TapSteering, coefficients
+from tests.engine.conftest import CALIBRATION
+
+SYSTEM = tuple(range(40, 60))
+PROMPTS = (
+    (1, 80, 81, 82, 2, 90, 91, 33, 120, 45),
+    (*SYSTEM, 7, 8, 9),
+    (*SYSTEM, 7, 8, 100, 101, 102),
+    (*SYSTEM, *range(200, 230)),
+    (5,),
+    tuple(range(300, 260, -1)),
+)
+NEW = 14
+
+
+@dataclass
+class Answer:
+    tokens: list[int] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
+    end: Finished | Failed | None = None
+
+
+@dataclass
+class Machine:
+    """The engine's loop in this thread, one turn at a time."""
+
+    inbox: SimpleQueue[list[Command]] = field(default_factory=SimpleQueue)
+    events: list[Event] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.engine = Engine(self.inbox, self.events.extend, Watchdog(600))
+
+    def say(self, *commands: Command) -> None:
+        self.inbox.put(list(commands))
+
+    def do(self, *commands: Command) -> None:
+        self.say(*commands, Generate(id="nothing", prompt=(1,), max_tokens=1))
+        self.run_until({"nothing"})
+
+    def run_until(self, ids: set[str]) -> dict[str, Answer]:
+        while not ids <= {event.id for event in self.events if isinstance(event, Finished | Failed)}:
+            self.engine.turn()
+        return self.answers()
+
+    def answers(self) -> dict[str, Answer]:
+        answers: dict[str, Answer] = {}
+        for event in self.events:
+            if isinstance(event, Token | Finished | Failed):
+                answer = answers.setdefault(event.id, Answer())
+                assert answer.end is None, "something came after the end"
+                if isinstance(event, Token):
+                    answer.tokens.append(event.token)
+                else:
+                    answer.end = event
+                if not isinstance(event, Failed):
+                    answer.readings += event.readings
+        return answers
+
+
+def load(machine: Machine, model: Path, sae: Path, home: Path, **how: object) -> Machine:
+    machine.do(
+        LoadModel(id="load", path=str(model), special_ids=(0, 1, 2), **how),  # type: ignore[arg-type]
+        AttachSae(
+            id="attach", sae="tiny", path=str(sae), canonical_root=str(home), calibration_ids=CALIBRATION,
+            model_name="tiny-llama",
+        ),
+    )  # fmt: skip
+    assert not [event for event in machine.events if isinstance(event, Failed)]
+    return machine
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_model: Path, tiny_sae: Path, canonical_root: Path) -> Machine:
+    return load(Machine(), tiny_model, tiny_sae, canonical_root, runner="plain")
+
+
+@pytest.fixture(scope="module")
+def batched(tiny_model: Path, tiny_sae: Path, canonical_root: Path) -> Iterator[Machine]:
+    """Few rows and short chunks, so that everything that can happen to a row happens."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(slots_runner.CHUNK, "cpu", 5)
+        yield load(Machine(), tiny_model, tiny_sae, canonical_root, runner="slots", slots=3)
+
+
+def steer(*settings_: tuple[int, float, str], positions: Positions = "all", skip: Skip = "bos") -> Steering:
+    rows = tuple(
+        coefficients(FeatureSetting(index=index, strength=strength, mode=mode))  # type: ignore[arg-type]
+        for index, strength, mode in settings_
+    )
+    return Steering(taps=(TapSteering("tiny", rows),), positions=positions, skip=skip)
+
+
+STEERINGS: tuple[Steering | None, ...] = (
+    None,
+    steer((3, 8.0, "add"), (9, -4.0, "add")),
+    steer((3, 8.0, "add"), (9, -4.0, "add"), positions="generated"),
+    steer((3, 8.0, "add"), (9, -4.0, "add"), positions="prompt"),
+    steer((5, 6.0, "add"), skip="special"),
+    steer((5, 3.0, "clamp"), (8, 2.0, "add")),
+    steer((11, 4.0, "min_clamp")),
+    steer((2, 0.0, "scale"), (4, 0.0, "ablate")),
+)
+WATCHES: tuple[tuple[Watch, ...], ...] = (
+    (),
+    (),
+    (Watch(sae="tiny", features=(3, 11, 40), tokens="generated"),),
+    (Watch(sae="tiny", features=(7,), top_k=2, sample_every=1, tokens="all", when="after"),),
+)
+
+
+def request(name: str, prompt: int, steering: int, watch: int, new: int = NEW) -> Generate:
+    return Generate(
+        id=name, prompt=PROMPTS[prompt], max_tokens=new, sampling=Sampling(temperature=0),
+        steering=STEERINGS[steering], watch=WATCHES[watch],
+    )  # fmt: skip
+
+
+class Expected:
+    """What each request gets alone, one at a time through the plain runner; asked once each."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._known: dict[tuple[int, int, int, int], Answer] = {}
+
+    def of(self, prompt: int, steering: int, watch: int, new: int = NEW) -> Answer:
+        key = (prompt, steering, watch, new)
+        if key not in self._known:
+            self._machine.events.clear()
+            self._machine.say(request("alone", *key))
+            self._known[key] = self._machine.run_until({"alone"})["alone"]
+        return self._known[key]
+
+
+@pytest.fixture(scope="module")
+def expected(alone: Machine) -> Expected:
+    return Expected(alone)
+
+
+def assert_same(found: Answer, expected: Answer) -> None:
+    assert found.tokens == expected.tokens
+    assert isinstance(found.end, Finished)
+    assert isinstance(expected.end, Finished)
+    assert found.end.reason == expected.end.reason
+    assert_same_receipt(found.end, expected.end)
+    assert_same_readings(found.readings, expected.readings)
+
+
+def assert_same_receipt(found: Finished, expected: Finished) -> None:
+    assert (found.receipt is None) == (expected.receipt is None)
+    if found.receipt and expected.receipt:
+        assert found.receipt.fingerprint == expected.receipt.fingerprint
+        assert found.receipt.tokens_steered == expected.receipt.tokens_steered
+        assert found.receipt.delta_norm_ratio == pytest.approx(expected.receipt.delta_norm_ratio, rel=1e-4)
+
+
+def assert_same_readings(found: Sequence[Reading], expected: Sequence[Reading]) -> None:
+    assert [(reading.sae, reading.position) for reading in found] == [(r.sae, r.position) for r in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.values == pytest.approx(other.values, abs=2e-4)
+        assert dict(one.top) == pytest.approx(dict(other.top), abs=2e-4)
+
+
+def test_sixteen_profiles_at_once_are_each_alone(
+    tiny_model: Path, tiny_sae: Path, canonical_root: Path, expected: Expected
+) -> None:
+    """16 distinct steerings in one batch; then all again, from what the first time left in the cache."""
+    wide = load(Machine(), tiny_model, tiny_sae, canonical_root, runner="slots", slots=16)
+    profiles = [steer((index, strength, "add")) for index in (3, 5, 8, 12) for strength in (6.0, -6.0)]
+    profiles += [steer((index, 4.0, mode)) for index in (3, 5) for mode in ("clamp", "min_clamp", "scale", "ablate")]
+    requests = [
+        Generate(
+            id=str(n), prompt=(*SYSTEM, 7, n), max_tokens=NEW, sampling=Sampling(temperature=0), steering=profile
+        )
+        for n, profile in enumerate(profiles)
+    ]  # fmt: skip
+    assert len({profile.fingerprint for profile in profiles}) == 16
+    for cached in (False, True):
+        wide.events.clear()
+        wide.say(*requests)
+        answers = wide.run_until({asked.id for asked in requests})
+        for asked in requests:
+            expected._machine.events.clear()
+            expected._machine.say(asked)
+            assert_same(answers[asked.id], expected._machine.run_until({asked.id})[asked.id])
+            end = answers[asked.id].end
+            assert isinstance(end, Finished)
+            assert end.cached_tokens == (len(asked.prompt) - 1 if cached else 0)
+
+
+arrivals = st.lists(
+    st.tuples(
+        st.integers(0, 25),  # turn of arrival
+        st.integers(0, len(PROMPTS) - 1),
+        st.integers(0, len(STEERINGS) - 1),
+        st.integers(0, len(WATCHES) - 1),
+        st.integers(1, NEW),  # tokens to generate
+        st.none() | st.integers(0, 40),  # turn of cancellation
+    ),
+    min_size=1,
+    max_size=7,
+)
+
+
+@given(arrivals=arrivals)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_company_leaves_an_answer_as_it_is(
+    batched: Machine, expected: Expected, arrivals: list[tuple[int, int, int, int, int, int | None]]
+) -> None:
+    """Three rows, chunks of five tokens, random arrivals, lengths, steerings, watch lists and cancellations."""
+    machine = batched
+    machine.events.clear()
+    names = {str(number) for number in range(len(arrivals))}
+    for turn in range(41):
+        for number, (at, prompt, steering, watch, new, cancel) in enumerate(arrivals):
+            if at == turn:
+                machine.say(request(str(number), prompt, steering, watch, new))
+            if cancel == turn and cancel >= at:
+                machine.say(Cancel(id=str(number)))
+        machine.say()
+        machine.engine.turn()
+    answers = machine.run_until(names)
+    for number, (_, prompt, steering, watch, new, _) in enumerate(arrivals):
+        found, whole = answers[str(number)], expected.of(prompt, steering, watch, new)
+        assert isinstance(found.end, Finished)
+        if found.end.reason == "cancelled":
+            assert found.tokens == whole.tokens[: len(found.tokens)]
+        else:
+            assert_same(found, whole)
+    assert machine.engine._scheduler.is_idle
+    assert not machine.engine._runner._slots.busy  # type: ignore[union-attr]
+
+
+def test_a_slider_moves_those_who_follow_it_and_nobody_else(batched: Machine, expected: Expected) -> None:
+    machine = batched
+    machine.events.clear()
+    base, push = STEERINGS[0], STEERINGS[1]
+    follower = Generate(
+        id="follower", prompt=PROMPTS[0], max_tokens=NEW, sampling=Sampling(temperature=0), follows_active=True
+    )
+    machine.say(follower, request("bystander", 0, 5, 0))
+    for _ in range(6):
+        machine.engine.turn()
+    so_far = len(machine.answers()["follower"].tokens)
+    assert 0 < so_far < NEW
+    machine.say(SetActiveSteering(steering=push))
+    answers = machine.run_until({"follower", "bystander"})
+    assert_same(answers["bystander"], expected.of(0, 5, 0))
+    unsteered, moved = expected.of(0, 0, 0), answers["follower"]
+    assert moved.tokens[:so_far] == unsteered.tokens[:so_far]
+    assert moved.tokens != unsteered.tokens
+    assert base is None
+    assert isinstance(moved.end, Finished)
+    assert moved.end.receipt is not None
+    assert moved.end.receipt.fingerprint == push.fingerprint  # type: ignore[union-attr]
+    assert moved.end.receipt.tokens_steered == NEW - so_far
+    machine.events.clear()
+    machine.say(request("again", 0, 1, 0), request("base", 0, 0, 0))
+    answers = machine.run_until({"again", "base"})
+    assert_same(answers["again"], expected.of(0, 1, 0))
+    assert_same(answers["base"], unsteered)
