@@ -37,7 +37,8 @@ from millm.sae import hooks
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.formats import canonicalise
 from millm.sae.steering import coefficients
-from millm.sae.tap import Tap, TapRow
+from millm.sae.tap import Tap
+from millm.sae.tap_step import Span, TapRow
 from millm.settings import Settings
 from millm.text.prompt import ChatTemplate, Message
 from millm.text.tokenizer import Tokenizer
@@ -213,9 +214,9 @@ class Writer:
         ids = torch.tensor([prompt] * len(sequences))  # [B, T]
         cache = None
         for _ in range(NEW_TOKENS):
-            start = 0 if cache is None else 1
-            keep = [[position > 0 for position in range(ids.shape[1])] if start == 0 else [True]] * len(sequences)
-            self.tap.prepare(table_rows, keep)
+            start = 0 if cache is None else cache.get_seq_length()
+            keep = [[position > 0 for position in range(start, start + ids.shape[1])]] * len(sequences)
+            self.tap.prepare(table_rows, keep, [Span(start, ids.shape[1], len(prompt))] * len(sequences))
             output = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
             cache = output.past_key_values
             ids = torch.tensor([[self._choose(s, row)] for s, row in zip(sequences, output.logits[:, -1], strict=True)])
@@ -224,7 +225,7 @@ class Writer:
     @torch.inference_mode()
     def log_likelihood(self, answers: Sequence[Written]) -> list[float]:
         """Mean log-probability per token of each answer under the base model; one shared prompt."""
-        self.tap.prepare([0], [[False]])
+        self.tap.prepare((), (), ())
         prompt = len(answers[0].prompt)
         longest = max(len(answer.generated) for answer in answers)
         padded = [(*a.prompt, *a.generated, *([0] * (longest - len(a.generated)))) for a in answers]

@@ -144,8 +144,10 @@ def test_a_second_sae_on_another_layer_adds_up(
         assert await collect(client.generate(request("push", both))) != alone
         await client.close()
         fresh = await start(tiny_model, tiny_sae, canonical_root)
-        assert await fresh.attach(attach_command(second, tmp_path, sae="second")) == facts
-        assert await fresh.attach(attach_command(third, tmp_path, sae="third")) == third_facts
+        for path, expected in ((second, facts), (third, third_facts)):
+            again = await fresh.attach(attach_command(path, tmp_path, sae=expected.sae))
+            assert min(again.sample_every, expected.sample_every) >= 1  # the one thing that is a matter of time
+            assert replace(again, sample_every=1) == replace(expected, sample_every=1)
         await fresh.close()
 
     engine.loop.run(scenario())

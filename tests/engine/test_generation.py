@@ -189,7 +189,7 @@ def test_no_receipt_without_steering(engine: Engine) -> None:
 def test_watching_changes_nothing_and_reads_the_encoder(
     engine: Engine, reference: LlamaForCausalLM, decoder: Tensor
 ) -> None:
-    watch = Watch(sae="tiny", features=(3, 11, 40), top_k=4, tokens="all")
+    watch = Watch(sae="tiny", features=(3, 11, 40), top_k=4, tokens="all", sample_every=1)
     events, *_ = engine.generate(request("watch", watch=(watch,)))
     tokens = [event.token for event in events if isinstance(event, Token)]
     assert tokens == engine.tokens(request("base"))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from millm.engine.messages import Finished, Generate, Reading, Receipt, Token
 from millm.openai.pieces import Piece, join, write
@@ -110,7 +111,7 @@ def test_activations_carry_the_text_of_their_token(tokenizer) -> None:
     readings = [Reading("s", 0, (1.0,)), Reading("s", 1, (2.0,), ((7, 3.0),))]
     first, *_ = written(tokenizer, ScriptedEngine(tokens, readings=readings))
     assert [(a.choice, a.sae, a.position, a.values, a.top) for a in first.activations] == [
-        (2, "s", 0, (1.0,), ()),
+        (2, "s", 0, (1.0,), UNSET),
         (2, "s", 1, (2.0,), ((7, 3.0),)),
     ]
     assert [a.token for a in first.activations] == [tokenizer.token_text(5), tokenizer.token_text(6)]

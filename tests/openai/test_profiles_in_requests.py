@@ -99,7 +99,7 @@ async def _stream(crowd: openai.AsyncOpenAI, chat: dict[str, Any], wish: dict[st
 
 @pytest.mark.parametrize("tokens", ["generated", "prompt", "all"])
 def test_activations_are_reported_at_the_tokens_asked_for(client, chat, tokens) -> None:
-    answer = ask(client, chat, activations={"features": [3, 5], "top_k": 4, "tokens": tokens})
+    answer = ask(client, chat, activations={"features": [3, 5], "top_k": 4, "tokens": tokens, "sample_every": 1})
     prompt, fed = answer.usage.prompt_tokens, answer.usage.prompt_tokens + answer.usage.completion_tokens - 1
     positions = {"generated": range(prompt, fed), "prompt": range(prompt), "all": range(fed)}[tokens]
     readings = receipt(answer)["activations"]

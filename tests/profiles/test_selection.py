@@ -174,11 +174,23 @@ def test_a_profile_belongs_to_its_model(state: State, tmp_path: Path) -> None:
 
 
 def test_watches(state: State) -> None:
-    asked = ActivationsRequest(features=(1, 2), top_k=5, tokens="all")
-    assert watches(state, asked) == (Watch(sae="tiny", features=(1, 2), top_k=5, tokens="all"),)
-    for bad, message in (({}, "name `features`"), ({"features": (96,)}, r"0\.\.95"), ({"top_k": 97}, "at most 96")):
+    asked = ActivationsRequest(features=(1, 2), tokens="all")
+    assert watches(state, asked) == (Watch(sae="tiny", features=(1, 2), tokens="all"),)
+    for bad, message in (
+        ({}, "name `features`"),
+        ({"features": (96,)}, r"0\.\.95"),
+        ({"top_k": 97}, "at most 96"),
+        ({"features": (1,), "sample_every": 2}, "ask for a `top_k`"),
+    ):
         with pytest.raises(InvalidSteering, match=message):
             watches(state, ActivationsRequest.model_validate(bad))
+
+
+def test_a_top_is_read_as_often_as_the_request_says_or_else_as_costs_little(state: State) -> None:
+    state.saes = {"wide": sae("wide", sample_every=7)}
+    (measured,) = watches(state, ActivationsRequest(top_k=5))
+    (chosen,) = watches(state, ActivationsRequest(top_k=5, sample_every=1))
+    assert (measured.sample_every, chosen.sample_every) == (7, 1)
 
 
 def test_the_menu_lists_what_can_be_applied(state: State) -> None:

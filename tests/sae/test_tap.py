@@ -13,10 +13,12 @@ from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.formats import canonicalise
 from millm.sae.steering import FeatureSetting, Mode, coefficients
 from millm.sae.tables import BANK_SIZE, RowTable
-from millm.sae.tap import MAX_ROWS, MAX_WATCHED_FEATURES, Tap, TapRow
+from millm.sae.tap import MAX_ROWS, MAX_WATCHED_FEATURES, Tap
+from millm.sae.tap_step import Span, TapRow
 from tests.fixtures.tiny import FEATURES, WIDTH, write_sae
 
 TOKENS = 7
+PROMPT = Span(0, TOKENS, TOKENS)
 
 
 def open_sae(folder: Path, **config: object) -> SparseAutoencoder:
@@ -42,8 +44,9 @@ def hidden(batch: int) -> Tensor:
     return torch.randn(batch, TOKENS, WIDTH, generator=torch.Generator().manual_seed(3)) * 4  # [B, T, d]
 
 
-def everywhere(batch: int) -> list[list[bool]]:
-    return [[True] * TOKENS] * batch
+def everywhere(batch: int) -> tuple[list[list[bool]], list[Span]]:
+    """Every token is kept, and is of the prompt."""
+    return [[True] * TOKENS] * batch, [PROMPT] * batch
 
 
 ROWS = [
@@ -58,12 +61,12 @@ def test_a_batch_is_its_rows_alone(tap: Tap) -> None:
     """Rows of different kinds and widths together, an unsteered one among them."""
     indices = [0, *(tap.acquire(one) for one in ROWS)]
     x = hidden(len(indices))
-    tap.prepare(indices, everywhere(len(indices)))
+    tap.prepare(indices, *everywhere(len(indices)))
     together = tap(x)
     assert together is not None
     assert torch.equal(together[0], x[0])
     for place, index in enumerate(indices[1:], 1):
-        tap.prepare([index], everywhere(1))
+        tap.prepare([index], *everywhere(1))
         alone = tap(x[place : place + 1])
         assert alone is not None
         torch.testing.assert_close(together[place], alone[0], rtol=0, atol=1e-5)
@@ -72,7 +75,7 @@ def test_a_batch_is_its_rows_alone(tap: Tap) -> None:
 
 def test_row_zero_leaves_the_very_tensor(tap: Tap) -> None:
     tap.acquire(ROWS[0])
-    tap.prepare([0, 0], everywhere(2))
+    tap.prepare([0, 0], *everywhere(2))
     assert tap(hidden(2)) is None
     assert tap.output.ratio is None
 
@@ -80,7 +83,7 @@ def test_row_zero_leaves_the_very_tensor(tap: Tap) -> None:
 def test_only_kept_tokens_are_touched(tap: Tap) -> None:
     keep = [[token % 2 == 1 for token in range(TOKENS)]]
     for one in ROWS[:2]:
-        tap.prepare([tap.acquire(one)], keep)
+        tap.prepare([tap.acquire(one)], keep, [PROMPT])
         x = hidden(1)
         steered = tap(x)
         assert steered is not None
@@ -91,7 +94,7 @@ def test_only_kept_tokens_are_touched(tap: Tap) -> None:
 
 def test_half_precision_is_added_in_float32(tap: Tap) -> None:
     index = tap.acquire(ROWS[0])
-    tap.prepare([index], everywhere(1))
+    tap.prepare([index], *everywhere(1))
     x = hidden(1).bfloat16()
     steered, precise = tap(x), tap(x.float())
     assert steered is not None
@@ -101,12 +104,12 @@ def test_half_precision_is_added_in_float32(tap: Tap) -> None:
 
 
 def test_each_row_is_read_before_or_after_its_own_steering(tap: Tap, sae: SparseAutoencoder) -> None:
-    before = Watch(sae="tiny", features=(3, 50), when="before")
-    after = Watch(sae="tiny", features=(3,), top_k=2, when="after")
+    before = Watch(sae="tiny", tokens="all", features=(3, 50), when="before")
+    after = Watch(sae="tiny", tokens="all", features=(3,), top_k=2, when="after")
     strong = (3, 60.0, "add")
     indices = [tap.acquire(row(strong, watch=before)), tap.acquire(row(strong, watch=after)), tap.acquire(row())]
     x = hidden(3)
-    tap.prepare(indices, everywhere(3))
+    tap.prepare(indices, *everywhere(3))
     steered = tap(x)
     assert steered is not None
     assert tap.output.watched is not None
@@ -118,7 +121,7 @@ def test_each_row_is_read_before_or_after_its_own_steering(tap: Tap, sae: Sparse
 
 
 def test_watching_alone_leaves_the_very_tensor(tap: Tap) -> None:
-    tap.prepare([tap.acquire(row(watch=Watch(sae="tiny", features=(1,))))], everywhere(1))
+    tap.prepare([tap.acquire(row(watch=Watch(sae="tiny", tokens="all", features=(1,))))], *everywhere(1))
     assert tap(hidden(1)) is None
     assert tap.output.watched is not None
 
@@ -128,9 +131,9 @@ def test_a_topk_sae_is_read_whole(tmp_path: Path, rescale: bool) -> None:
     """Its features depend on one another; clamping one of them is the definition written out."""
     topk = open_topk(tmp_path, rescale)
     tap = Tap(topk, torch.device("cpu"))
-    index = tap.acquire(row((5, 7.0, "clamp"), watch=Watch(sae="tiny", features=(5, 6))))
+    index = tap.acquire(row((5, 7.0, "clamp"), watch=Watch(sae="tiny", tokens="all", features=(5, 6))))
     x = hidden(1)
-    tap.prepare([index], everywhere(1))
+    tap.prepare([index], *everywhere(1))
     steered = tap(x)
     assert steered is not None
     assert tap.output.watched is not None
@@ -173,10 +176,10 @@ def test_a_freed_row_leaves_nothing_behind(tap: Tap) -> None:
     narrow = tap.acquire(ROWS[3])
     assert narrow == index
     x = hidden(1)
-    tap.prepare([narrow], everywhere(1))
+    tap.prepare([narrow], *everywhere(1))
     reused = tap(x)
     fresh = Tap(tap.sae, torch.device("cpu"))
-    fresh.prepare([fresh.acquire(ROWS[3])], everywhere(1))
+    fresh.prepare([fresh.acquire(ROWS[3])], *everywhere(1))
     expected = fresh(x)
     assert reused is not None
     assert expected is not None

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import torch
 from msgspec.structs import replace
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from millm.engine.messages import AttachSae, SaeFacts
 from millm.engine.model import OnProgress
 from millm.engine.taps import Taps
 from millm.errors import EngineFailed, InvalidSae, SaeMismatch
-from millm.sae import hooks
+from millm.sae import governor, hooks
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.calibrate import Calibration, calibrate
 from millm.sae.formats import canonicalise
@@ -32,11 +32,13 @@ def attach(model: PreTrainedModel, taps: Taps, command: AttachSae, on_progress: 
     on_progress(_STAGE, 1, 3)
     _check_width(model, sae, point)
     taps.rest()
-    calibration = _calibrate(model, sae, point, command.calibration_ids)
+    x, target = _captured(model, sae, point, command.calibration_ids)
+    calibration = calibrate(sae, x, target)
+    sample_every = governor.measure(model, sae, command.calibration_ids[0], x)
     on_progress(_STAGE, 2, 3)
-    facts = _facts(sae, point, calibration, command)
+    facts = _facts(sae, point, calibration, sample_every, command)
     # Opened again: calibrating read all of it, the tap needs a few rows.
-    taps.attach(Tap(_open(folder, model), model.device), point, facts)
+    taps.attach(Tap(_open(folder, model), model.device, sample_every), point, facts)
     on_progress(_STAGE, 3, 3)
     return facts
 
@@ -69,17 +71,20 @@ def _check_width(model: PreTrainedModel, sae: SparseAutoencoder, point: HookPoin
         raise SaeMismatch(f"this SAE expects width {sae.config.d_in}, but {point.name} of this model has {width}")
 
 
-def _calibrate(
+def _captured(
     model: PreTrainedModel, sae: SparseAutoencoder, point: HookPoint, texts: tuple[tuple[int, ...], ...]
-) -> Calibration:
-    """Over the calibration texts without their position 0, the attention sink."""
+) -> tuple[Tensor, Tensor]:
+    """What the SAE reads [N, d_in] and should give back [N, d_out] over the calibration texts.
+
+    Their position 0, the attention sink, is left out.
+    """
     x, target = [], []  # each [T - 1, width]
     out = _output_point(model, sae, point)
     for ids in texts:
         captured = hooks.capture(model, [point, out], list(ids))
         x.append(captured[point.name][1:])
         target.append(captured[out.name][1:])
-    return calibrate(sae, torch.cat(x), torch.cat(target))
+    return torch.cat(x), torch.cat(target)
 
 
 def _output_point(model: PreTrainedModel, sae: SparseAutoencoder, point: HookPoint) -> HookPoint:
@@ -87,7 +92,9 @@ def _output_point(model: PreTrainedModel, sae: SparseAutoencoder, point: HookPoi
     return hooks.resolve(model, sae.config.hook_name_out) if sae.config.hook_name_out else point
 
 
-def _facts(sae: SparseAutoencoder, point: HookPoint, calibration: Calibration, command: AttachSae) -> SaeFacts:
+def _facts(
+    sae: SparseAutoencoder, point: HookPoint, calibration: Calibration, sample_every: int, command: AttachSae
+) -> SaeFacts:
     mismatch = model_mismatch(sae.config.model_name, command.model_name)
     return SaeFacts(
         sae=command.sae,
@@ -102,4 +109,5 @@ def _facts(sae: SparseAutoencoder, point: HookPoint, calibration: Calibration, c
         l0=calibration.l0,
         warnings=(*((mismatch,) if mismatch else ()), *calibration.warnings),
         sha256=sae.sha256,
+        sample_every=sample_every,
     )

@@ -15,7 +15,8 @@ from millm.engine.sequence import Sequence
 from millm.errors import InvalidSteering, MillmError, SaeDetached, SaeMismatch
 from millm.sae.hooks import HookPoint
 from millm.sae.steering import Steering
-from millm.sae.tap import Tap, TapRow
+from millm.sae.tap import Tap
+from millm.sae.tap_step import Span, TapRow, asked, due
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,9 @@ class Taps:
     def prepare(self, rows: Sequence_[Row]) -> None:
         """Set every tap for one forward pass over `rows` (all of one length)."""
         keep = [self.steered(row.sequence, row.start, row.tokens) for row in rows]
+        spans = [_span(row) for row in rows]
         for sae, attached in self._attached.items():
-            attached.tap.prepare([row.sequence.taps.rows.get(sae, 0) for row in rows], keep)
+            attached.tap.prepare([row.sequence.taps.rows.get(sae, 0) for row in rows], keep, spans)
 
     def rest(self) -> None:
         """Let the next pass go through untouched: nothing of the last step is left in a tap."""
@@ -243,24 +245,28 @@ def tap_rows(sequence: Sequence) -> dict[str, TapRow]:
     return {sae: TapRow(features.get(sae, ()), watches.get(sae)) for sae in {**features, **watches}}
 
 
+def _span(row: Row) -> Span:
+    return Span(row.start, len(row.tokens), len(row.sequence.request.prompt))
+
+
 def _readings(sae: str, tap: Tap, index: int, row: Row) -> list[Reading]:
     """Readings of row `index` of the last pass, at the tokens its watch asks for."""
     watch = next((watch for watch in row.sequence.watch if watch.sae == sae), None)
     if watch is None:
         return []
-    prompt_length = len(row.sequence.request.prompt)
-    wanted = [
-        offset
-        for offset, position in enumerate(range(row.start, row.start + len(row.tokens)))
-        if position >= row.sequence.taps.read
-        and (watch.tokens == "all" or (watch.tokens == "prompt") == (position < prompt_length))
-    ]
+    span, read = _span(row), row.sequence.taps.read
+    wanted = [offset for offset in asked(watch, span) if row.start + offset >= read]
+    sampled = [offset for offset in due(watch, span, tap.sample_every) if row.start + offset >= read]
     values = _rows_of(tap.output.watched, index, wanted, len(watch.features))
-    top_values = _rows_of(tap.output.top_values, index, wanted, watch.top_k)
-    top_indices = _rows_of(tap.output.top_indices, index, wanted, watch.top_k)
+    top_values = _rows_of(tap.output.top_values, index, sampled, watch.top_k)
+    top_indices = _rows_of(tap.output.top_indices, index, sampled, watch.top_k)
+    top = {
+        offset: tuple((int(j), a) for j, a in zip(i, t, strict=True))
+        for offset, i, t in zip(sampled, top_indices, top_values, strict=True)
+    }
     return [
-        Reading(sae, row.start + offset, tuple(v), tuple((int(j), a) for j, a in zip(i, t, strict=True)))
-        for offset, v, i, t in zip(wanted, values, top_indices, top_values, strict=True)
+        Reading(sae, row.start + offset, tuple(v), top.get(offset, ()))
+        for offset, v in zip(wanted, values, strict=True)
     ]
 
 

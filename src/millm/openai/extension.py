@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from millm.engine.messages import Receipt
 from millm.openai.pieces import Piece
@@ -10,7 +10,9 @@ from millm.openai.schemas.answers import Extension
 from millm.profiles.selection import Selection
 
 
-def receipt_of(selection: Selection, choices: Sequence[Piece], *, watching: bool) -> Extension:
+def receipt_of(
+    selection: Selection, choices: Sequence[Piece], *, watching: bool, sample_every: int | UnsetType
+) -> Extension:
     """Of choices that have ended: positions are added up, ratios averaged over them."""
     receipts = [piece.end.receipt for piece in choices if piece.end and piece.end.receipt]
     activations = tuple(activation for piece in choices for activation in piece.activations)
@@ -20,6 +22,7 @@ def receipt_of(selection: Selection, choices: Sequence[Piece], *, watching: bool
         tokens_steered=sum(receipt.tokens_steered for receipt in receipts),
         delta_norm_ratio=_mean_ratio(receipts),
         activations=activations if watching else UNSET,
+        sample_every=sample_every,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Header
+from msgspec import UNSET, UnsetType
 
 import millm
 from millm.engine.messages import Generate, ModelFacts
@@ -39,6 +40,11 @@ class Job:
     prompt_tokens: int
     include_usage: bool
     watching: bool
+
+    @property
+    def sample_every(self) -> int | UnsetType:
+        """How often `top_k` is read, where it is asked for."""
+        return next((watch.sample_every for watch in self.sequences[0].watch if watch.sample_every), UNSET)
 
 
 def choose(state: State, body: GenerationFields, header_profile: str | None) -> Selection:

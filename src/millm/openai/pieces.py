@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from msgspec import UNSET
+
 from millm.engine.client import EngineClient
 from millm.engine.messages import Finished, Generate, Reading, Receipt, Token
 from millm.openai.schemas.answers import Activation, FinishReason
@@ -111,5 +113,5 @@ class _Writer:
             position=reading.position,
             token=self._tokenizer.token_text(self._ids[reading.position]),
             values=reading.values,
-            top=reading.top,
+            top=reading.top or UNSET,
         )

@@ -61,10 +61,12 @@ def _of_piece(job: Job, form: Form, piece: Piece) -> list[Answer]:
     """One chunk for what was written, one for its end."""
     chunks = []
     if piece.text or piece.tokens or piece.activations:
-        watched = Extension(activations=piece.activations) if piece.activations else UNSET
+        watched = (
+            Extension(activations=piece.activations, sample_every=job.sample_every) if piece.activations else UNSET
+        )
         chunks.append(_chunk(job, form, form.part(piece), watched))
     if piece.end:
-        receipt = receipt_of(job.selection, [piece], watching=False)
+        receipt = receipt_of(job.selection, [piece], watching=False, sample_every=job.sample_every)
         chunks.append(_chunk(job, form, form.closing(piece.choice, piece.end.reason), receipt))
     return chunks
 
@@ -82,7 +84,7 @@ async def _whole(job: Job, form: Form, pieces: Pieces) -> Answer:
         form.whole_object,
         [form.whole(piece, end.reason) for piece, end in ended],
         usage=_usage(job, sum(end.tokens for _, end in ended)),
-        extension=receipt_of(job.selection, joined, watching=job.watching),
+        extension=receipt_of(job.selection, joined, watching=job.watching, sample_every=job.sample_every),
     )
 
 

@@ -64,7 +64,14 @@ class ActivationsRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     features: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(max_length=128)] = ()
-    top_k: Annotated[int, Field(ge=0, le=100, strict=True)] = 0
+    top_k: Annotated[
+        int, Field(ge=0, le=100, strict=True, description="Also the most active features of the whole dictionary.")
+    ] = 0
+    sample_every: Annotated[
+        int | None,
+        Field(ge=1, le=1000, strict=True, description="Read `top_k` at positions that are a multiple of this."),
+    ] = None
+    """None: as often as costs little, measured at attach."""
     tokens: Literal["generated", "prompt", "all"] = "generated"
     when: Literal["before", "after"] = "before"
     sae: str | None = None

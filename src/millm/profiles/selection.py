@@ -7,7 +7,7 @@ cannot be applied exactly is refused by name.
 from collections import defaultdict
 from dataclasses import dataclass
 
-from millm.engine.messages import Watch
+from millm.engine.messages import SaeFacts, Watch
 from millm.errors import InvalidSteering, ModelNotFound, ModelNotLoaded
 from millm.profiles.contract import ActivationsRequest, Profile, ProfileFeature, SteeringRequest
 from millm.sae.model_names import is_same_model
@@ -92,7 +92,28 @@ def watches(state: State, request: ActivationsRequest) -> tuple[Watch, ...]:
         _check_index(index, sae, facts.features, "activations.features")
     if request.top_k > facts.features:
         raise InvalidSteering(f"top_k must be at most {facts.features}", param="activations.top_k")
-    return (Watch(sae=sae, features=request.features, top_k=request.top_k, tokens=request.tokens, when=request.when),)
+    return (
+        Watch(
+            sae=sae,
+            features=request.features,
+            top_k=request.top_k,
+            tokens=request.tokens,
+            when=request.when,
+            sample_every=_sample_every(request, facts),
+        ),
+    )
+
+
+def _sample_every(request: ActivationsRequest, facts: SaeFacts) -> int | None:
+    if request.top_k:
+        return request.sample_every or facts.sample_every
+    if request.sample_every:
+        raise InvalidSteering(
+            "sample_every says how often `top_k` is read; ask for a `top_k`, or leave it out: `features` are"
+            " read at every token",
+            param="activations.sample_every",
+        )
+    return None
 
 
 def resolve(saes: dict[str, AttachedSae], request: SteeringRequest) -> Steering | None:

@@ -10,73 +10,32 @@ Per row r and feature j (formula: `sae/steering.py`; the same core design as Eas
     3. delta = gain·Σ c_j·d_j, where `add` features were summed into one vector when the row was written
 """
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from millm.engine.messages import Watch
 from millm.errors import InsufficientMemory, InvalidSteering
 from millm.sae.activations import FeatureRows
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.steering import MAX_ENCODED_FEATURES, Coefficients, reads_activation
 from millm.sae.tables import FeatureBank, RowTable
+from millm.sae.tap_step import RowPlan, Span, TapOutput, TapRow, TapStep, plan_row
+from millm.sae.whole import WholeReading, read_whole
 
 MAX_ROWS = 64
 """Distinct (steering, watch list) pairs live at once."""
 MAX_WATCHED_FEATURES = 128
 
 
-@dataclass(frozen=True)
-class TapRow:
-    """What one tap does for one sequence: the key of a table row."""
-
-    features: tuple[Coefficients, ...] = ()
-    watch: Watch | None = None
-
-    @property
-    def encoded(self) -> tuple[Coefficients, ...]:
-        return tuple(feature for feature in self.features if reads_activation(feature))
-
-    @property
-    def watched(self) -> tuple[int, ...]:
-        return self.watch.features if self.watch else ()
-
-
-@dataclass(frozen=True)
-class TapStep:
-    """Which rows this forward pass uses; written before the pass, read by the hook."""
-
-    rows: Tensor  # [B] int64
-    keep: Tensor  # [B, T] float32, 1 where a delta applies
-    encoded: int
-    """Columns of the coefficient table in use."""
-    watched: int
-    """Columns of the watch table in use."""
-    top_k: int
-    steers: bool
-    """False when every row only watches: the hidden states are then left untouched."""
-    after: Tensor  # [B, 1, 1] bool: read this row's activations after steering
-
-
-@dataclass(frozen=True)
-class TapOutput:
-    """What a pass left behind, still on the device."""
-
-    ratio: Tensor | None = None  # [B, T] ‖delta‖ / ‖x‖, 0 where nothing was added
-    watched: Tensor | None = None  # [B, T, M]
-    top_values: Tensor | None = None  # [B, T, k]
-    top_indices: Tensor | None = None  # [B, T, k]
-
-
 class Tap:
     """Tables of one attached SAE. Not thread-safe: the engine's loop owns it."""
 
-    def __init__(self, sae: SparseAutoencoder, device: torch.device) -> None:
+    def __init__(self, sae: SparseAutoencoder, device: torch.device, sample_every: int = 1) -> None:
         self.sae = sae
         self.device = device
+        self.sample_every = sample_every
+        """For a `top_k` that does not say how often it is read."""
         self.output = TapOutput()
         self._step: TapStep | None = None
         self._rows: RowTable[TapRow] = RowTable(MAX_ROWS)
@@ -107,27 +66,39 @@ class Tap:
             self._bank.release(feature.index for feature in row.encoded)
             self._bank.release(row.watched)
 
-    def prepare(self, rows: Sequence[int], keep: Sequence[Sequence[bool]]) -> None:
+    def prepare(self, rows: Sequence[int], keep: Sequence[Sequence[bool]], spans: Sequence[Span]) -> None:
         """Choose the rows of the next pass. `keep[b][t]` is False where token t of row b is left alone."""
         self.output = TapOutput()
-        live = [self._rows.key(row) for row in rows if row != 0]
+        plans = [
+            self._plan(row, kept, span) if row else None for row, kept, span in zip(rows, keep, spans, strict=True)
+        ]
+        live = [plan for plan in plans if plan and not plan.is_idle]
         if not live:
             self._step = None
             return
-        watches = [row.watch for row in live if row.watch]
         self._step = TapStep(
             rows=torch.tensor(rows, device=self.device),
             keep=torch.tensor(keep, dtype=torch.float32, device=self.device),
-            encoded=max(len(row.encoded) for row in live),
-            watched=max((len(watch.features) for watch in watches), default=0),
-            top_k=max((watch.top_k for watch in watches), default=0),
-            steers=any(row.features for row in live),
-            after=torch.tensor([self._reads_after(row) for row in rows], device=self.device)[:, None, None],
+            encoded=max(len(plan.row.encoded) for plan in live),
+            watched=max((len(plan.row.watched) for plan in live if plan.asked), default=0),
+            top_k=max((plan.row.watch.top_k for plan in live if plan.row.watch and plan.due), default=0),
+            steers=any(plan.row.features for plan in live),
+            reads_after=self._reads_after(plans),
+            whole_before=self._places([plan.whole_before if plan else set() for plan in plans], len(keep[0])),
+            whole_after=self._places([plan.whole_after if plan else set() for plan in plans], len(keep[0])),
         )
 
-    def _reads_after(self, row: int) -> bool:
-        watch = self._rows.key(row).watch if row else None
-        return watch is not None and watch.when == "after"
+    def _plan(self, row: int, keep: Sequence[bool], span: Span) -> RowPlan:
+        sparse = self.sae.config.sparse_readable
+        return plan_row(self._rows.key(row), keep, span, sample_every=self.sample_every, sparse=sparse)
+
+    def _reads_after(self, plans: Sequence[RowPlan | None]) -> Tensor | None:
+        after = [plan is not None and plan.row.reads_after for plan in plans]
+        return torch.tensor(after, device=self.device)[:, None, None] if any(after) else None
+
+    def _places(self, offsets: Sequence[set[int]], tokens: int) -> Tensor | None:
+        found = [row * tokens + offset for row, some in enumerate(offsets) for offset in sorted(some)]
+        return torch.tensor(found, device=self.device) if found else None
 
     # -------------------------------------------------------------------------------------------- in the pass
 
@@ -137,46 +108,62 @@ class Tap:
         if step is None:
             return None
         x = hidden.float()
+        before = self._whole(x, step, step.whole_before)
         if not step.steers:
-            self.output = self._read(x, step)
+            self.output = self._output(x, step, before)
             return None
-        delta = self._delta_of(x, step) * step.keep[..., None]  # [B, T, d]
+        delta = self._delta_of(x, step, before) * step.keep[..., None]  # [B, T, d]
         steered = x + delta
         ratio = delta.norm(dim=-1) / x.norm(dim=-1).clamp_min(1e-12)  # [B, T]
-        self.output = dataclasses.replace(self._read(torch.where(step.after, steered, x), step), ratio=ratio)
+        if step.reads_after is None:
+            self.output = self._output(x, step, before, ratio)
+        else:
+            after = self._whole(steered, step, step.whole_after)
+            whole = after.where(step.reads_after, before) if after and before else after or before
+            self.output = self._output(torch.where(step.reads_after, steered, x), step, whole, ratio)
         return steered.to(hidden.dtype)
 
-    def _delta_of(self, x: Tensor, step: TapStep) -> Tensor:
+    def _delta_of(self, x: Tensor, step: TapStep, whole: WholeReading | None) -> Tensor:
         delta = self._delta[step.rows][:, None]  # [B, 1, d]
         if not step.encoded:
             return delta
         features = self._steered[step.rows, : step.encoded]  # [B, K]
         alpha, beta, lo, hi = self._coefficients[:, step.rows, None, : step.encoded]  # each [B, 1, K]
-        activations, gain = self._activations(x, features)
+        z, gain = self.sae.normalise(x)
+        if self.sae.config.sparse_readable:
+            activations = self._bank.rows[features].activations(z)  # [B, T, K]
+        elif whole:
+            activations = whole.named[..., : step.encoded]
+        else:
+            return delta  # not one token is steered
         c = (alpha + beta * activations).clamp(lo, hi)  # [B, T, K]
         steered: Tensor = delta + gain * (c @ self._bank.decoder(features))
         return steered
 
-    def _activations(self, x: Tensor, features: Tensor) -> tuple[Tensor, Tensor | float]:
-        """Activations [B, T, K] of the bank slots `features [B, K]`, and the gain back to residual units."""
-        z, gain = self.sae.normalise(x)
+    def _whole(self, x: Tensor, step: TapStep, at: Tensor | None) -> WholeReading | None:
+        if at is None:
+            return None
         if self.sae.config.sparse_readable:
-            return self._bank.rows[features].activations(z), gain
-        every = self.sae.activations(x)  # [B, T, F]
-        index = self._bank.feature_ids[features][:, None].expand(-1, x.shape[1], -1)
-        return every.gather(-1, index), gain
+            named = step.rows.new_zeros(len(step.rows), 0)
+        else:
+            steered, watched = self._steered[step.rows, : step.encoded], self._watched[step.rows, : step.watched]
+            named = self._bank.feature_ids[torch.cat([steered, watched], dim=-1)]  # [B, K + M]
+        return read_whole(self.sae, x, at, named, step.top_k)
 
-    def _read(self, x: Tensor, step: TapStep) -> TapOutput:
-        watched = top = None
-        if step.watched:
-            watched, _ = self._activations(x, self._watched[step.rows, : step.watched])
-        if step.top_k:
-            top = self.sae.activations(x).topk(step.top_k, dim=-1)
+    def _output(self, x: Tensor, step: TapStep, whole: WholeReading | None, ratio: Tensor | None = None) -> TapOutput:
         return TapOutput(
-            watched=watched,
-            top_values=top.values if top else None,
-            top_indices=top.indices if top else None,
+            ratio=ratio,
+            watched=self._watched_of(x, step, whole) if step.watched else None,
+            top_values=whole.top_values if whole else None,
+            top_indices=whole.top_indices if whole else None,
         )
+
+    def _watched_of(self, x: Tensor, step: TapStep, whole: WholeReading | None) -> Tensor | None:
+        """Activations [B, T, M] of the watched features."""
+        if not self.sae.config.sparse_readable:
+            return whole.named[..., step.encoded :] if whole else None
+        z, _ = self.sae.normalise(x)
+        return self._bank.rows[self._watched[step.rows, : step.watched]].activations(z)
 
     # ------------------------------------------------------------------------------------------ writing a row
 

@@ -20,7 +20,8 @@ class Activation(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     token: str
     values: tuple[float, ...]
-    top: tuple[tuple[int, float], ...]
+    top: tuple[tuple[int, float], ...] | UnsetType
+    """Left out at tokens where the whole dictionary was not read."""
 
 
 class Extension(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +32,8 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
     tokens_steered: int | UnsetType = UNSET
     delta_norm_ratio: float | UnsetType = UNSET
     activations: tuple[Activation, ...] | UnsetType = UNSET
+    sample_every: int | UnsetType = UNSET
+    """Where `top_k` was asked for: positions that are a multiple of this have a `top`."""
 
 
 # ------------------------------------------------------------------------------------------------------------ usage

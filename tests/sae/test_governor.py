@@ -1,0 +1,63 @@
+"""How often the whole dictionary is read: within its share of the model's time, and measured on both."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import LlamaForCausalLM
+
+from millm.sae import governor
+from millm.sae.autoencoder import SparseAutoencoder
+from millm.sae.formats import canonicalise
+from tests.fixtures.tiny import WIDTH
+
+seconds = st.floats(1e-7, 100)
+
+
+@given(read=seconds, step=seconds)
+def test_the_least_n_that_stays_within_its_share(read: float, step: float) -> None:
+    every = governor.sample_every(read, step)
+    assert read / every <= governor.SHARE * step * (1 + 1e-9)
+    assert every == 1 or read / (every - 1) > governor.SHARE * step * (1 - 1e-9)
+
+
+@pytest.mark.parametrize(("read", "step", "every"), [(0.0, 1.0, 1), (0.05, 1.0, 1), (0.051, 1.0, 2), (1.0, 1.0, 20)])
+def test_examples(read: float, step: float, every: int) -> None:
+    assert governor.sample_every(read, step) == every
+
+
+@pytest.fixture(scope="module")
+def sae(tiny_sae: Path, tmp_path_factory: pytest.TempPathFactory) -> SparseAutoencoder:
+    return SparseAutoencoder.open(canonicalise(tiny_sae, tmp_path_factory.mktemp("canonical")))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> LlamaForCausalLM:
+    return LlamaForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+
+
+def test_it_is_measured_on_however_few_tokens_and_leaves_no_trace(
+    model: LlamaForCausalLM, sae: SparseAutoencoder
+) -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    assert governor.measure(model, sae, (1, 80, 81), torch.ones(2, WIDTH)) >= 1
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(weights.grad is None for weights in model.parameters())
+
+
+class SlowSae(SparseAutoencoder):
+    """As many times over as a dictionary that much wider would take."""
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(400):
+            super().encode(x)
+        return super().encode(x)
+
+
+def test_a_wider_dictionary_is_read_less_often(model: LlamaForCausalLM, sae: SparseAutoencoder) -> None:
+    slow = SlowSae(sae.config, sae.sha256, sae._stored)
+    x = torch.ones(4, WIDTH)
+    assert governor.measure(model, slow, (1, 80, 81), x) > 4 * governor.measure(model, sae, (1, 80, 81), x)

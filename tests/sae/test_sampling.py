@@ -1,0 +1,240 @@
+"""`top_k` is read at every n-th position and nowhere else; what is asked for by name is read at every token."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from millm.engine.messages import Watch
+from millm.sae.autoencoder import SparseAutoencoder
+from millm.sae.formats import canonicalise
+from millm.sae.steering import FeatureSetting, Mode, coefficients
+from millm.sae.tap import Tap
+from millm.sae.tap_step import Span, TapOutput, TapRow, asked, due
+from millm.sae.whole import TOKENS_AT_ONCE, read_whole
+from tests.fixtures.tiny import WIDTH, write_sae
+from tests.sae.test_tap import open_topk, row
+
+LENGTH = 11
+PROMPT = 7
+CPU = torch.device("cpu")
+
+
+class CountingSae(SparseAutoencoder):
+    """The real thing, which also notes how many tokens were encoded whole."""
+
+    encoded = 0
+
+    def encode(self, x: Tensor) -> Tensor:
+        self.encoded += x.shape[:-1].numel()
+        return super().encode(x)
+
+
+def counting(sae: SparseAutoencoder) -> CountingSae:
+    return CountingSae(sae.config, sae.sha256, sae._stored)
+
+
+@pytest.fixture
+def jumprelu(tmp_path: Path) -> SparseAutoencoder:
+    return SparseAutoencoder.open(canonicalise(write_sae(tmp_path / "source"), tmp_path / "canonical"))
+
+
+@pytest.fixture(params=["jumprelu", "topk"])
+def sae(request: pytest.FixtureRequest, tmp_path: Path, jumprelu: SparseAutoencoder) -> CountingSae:
+    """One whose features can be read alone, and one that ranks them."""
+    return counting(jumprelu if request.param == "jumprelu" else open_topk(tmp_path / "topk", rescale=False))
+
+
+def hidden(batch: int, tokens: int = LENGTH) -> Tensor:
+    return torch.randn(batch, tokens, WIDTH, generator=torch.Generator().manual_seed(5)) * 4  # [B, T, d]
+
+
+def through(tap: Tap, x: Tensor, rows: Sequence[TapRow | None], start: int = 0) -> TapOutput:
+    """The output of one pass over x, whose first token is at `start`; every token is kept."""
+    batch, tokens, _ = x.shape
+    indices = [tap.acquire(row) if row else 0 for row in rows]
+    tap.prepare(indices, [[True] * tokens] * batch, [Span(start, tokens, PROMPT)] * batch)
+    tap(x)
+    for index in filter(None, indices):
+        tap.release(index)
+    return tap.output
+
+
+Tops = dict[int, tuple[Tensor, Tensor]]
+
+
+def top(tap: Tap, x: Tensor, rows: Sequence[TapRow | None], index: int, start: int = 0) -> Tops:
+    """{position: (indices, values)} of row `index` of a pass, at its due tokens."""
+    watch, output = rows[index].watch, through(tap, x, rows, start)
+    assert watch is not None
+    return {
+        start + offset: (
+            output.top_indices[index, offset, : watch.top_k],
+            output.top_values[index, offset, : watch.top_k],
+        )
+        for offset in due(watch, Span(start, x.shape[1], PROMPT), tap.sample_every)
+    }
+
+
+def same(found: Tops, expected: Tops) -> None:
+    """The same features at the same positions, as active as far as the order of a sum lets them be."""
+    assert list(found) == list(expected)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def watching(**fields: object) -> Watch:
+    return Watch(**{"sae": "tiny", "tokens": "all", "top_k": 3, **fields})  # type: ignore[arg-type]
+
+
+def clamp(feature: int, watch: Watch | None = None) -> TapRow:
+    return row((feature, 7.0, "clamp"), watch=watch)
+
+
+spans = st.builds(Span, st.integers(0, 40), st.integers(1, 40), st.integers(1, 60))
+
+
+@given(span=spans, every=st.integers(1, 9), cuts=st.lists(st.integers(1, 39)))
+@pytest.mark.parametrize("tokens", ["generated", "prompt", "all"])
+def test_what_is_due_hangs_on_its_position_alone(tokens: str, span: Span, every: int, cuts: list[int]) -> None:
+    """However the same tokens are cut into passes, and whether n is the watch's own or the SAE's."""
+    watch = watching(tokens=tokens, sample_every=every)
+    edges = sorted({0, span.tokens, *(cut for cut in cuts if cut < span.tokens)})
+    pieces = [Span(span.start + a, b - a, span.prompt) for a, b in pairwise(edges)]
+    positions = [piece.start + offset for piece in pieces for offset in due(watch, piece, sample_every=2)]
+    everything = range(span.start, span.start + span.tokens)
+    wanted = {"all": lambda p: True, "prompt": lambda p: p < span.prompt, "generated": lambda p: p >= span.prompt}
+    expected = [p for p in everything if wanted[tokens](p) and p % every == 0]
+    assert positions == expected
+    assert [span.start + offset for offset in due(watching(tokens=tokens), span, every)] == expected
+    assert [span.start + offset for offset in asked(watch, span)] == [p for p in everything if wanted[tokens](p)]
+    assert due(watching(top_k=0, features=(1,)), span, every) == due(None, span, every) == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("steering", [(), ((3, 9.0, "add"),), ((3, 9.0, "clamp"), (5, 2.0, "add"))])
+def test_a_sampled_reading_is_the_one_of_every_token(
+    sae: CountingSae, when: str, steering: Sequence[tuple[int, float, Mode]]
+) -> None:
+    x, seen = hidden(1), dict[int, Tops]()
+    for every in (1, 4):
+        tap = Tap(sae, CPU, sample_every=every)
+        seen[every] = top(tap, x, [row(*steering, watch=watching(when=when))], 0)
+    assert list(seen[4]) == [0, 4, 8]
+    same(seen[4], {position: seen[1][position] for position in seen[4]})
+    same(top(Tap(sae, CPU, 4), x, [row(*steering, watch=watching(when=when, sample_every=1))], 0), seen[1])
+
+
+def test_every_top_is_that_of_the_definition(sae: CountingSae) -> None:
+    """Also where tokens are more than are encoded at once."""
+    x = hidden(2, tokens=TOKENS_AT_ONCE + 5)
+    at = torch.arange(0, x.shape[:2].numel(), 2)
+    found = read_whole(sae, x, at, torch.tensor([[1, 2], [3, 2]]), 4)
+    every = sae.activations(x).flatten(0, 1)
+    assert torch.equal(found.top_values.flatten(0, 1)[at], every[at].topk(4).values)
+    assert torch.equal(every[at].gather(-1, found.top_indices.flatten(0, 1)[at]), every[at].topk(4).values)
+    torch.testing.assert_close(found.named[0, 0::2], sae.activations(x)[0, 0::2][:, [1, 2]])
+    assert not found.named.flatten(0, 1)[1::2].any()
+    assert not found.top_values.flatten(0, 1)[1::2].any()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_in_pieces_of_three_as_in_one(sae: CountingSae, when: str) -> None:
+    tap, x = Tap(sae, CPU, sample_every=4), hidden(1)
+    rows = [clamp(3, watching(when=when))]
+    at_once = top(tap, x, rows, 0)
+    in_pieces: Tops = {}
+    for start in range(0, LENGTH, 3):
+        in_pieces |= top(tap, x[:, start : start + 3], rows, 0, start)
+    same(in_pieces, at_once)
+
+
+BATCH = [
+    clamp(3, watching(top_k=5, sample_every=2)),
+    None,
+    clamp(9, watching(top_k=2, sample_every=3, when="after", features=(9, 4))),
+    row((8, 6.0, "add"), watch=watching(top_k=1, sample_every=1, when="after")),
+    TapRow(watch=watching(top_k=4, tokens="generated", features=(1,))),
+    row((8, 6.0, "add"), watch=watching(top_k=0, features=(8, 2, 30))),
+    clamp(30),
+]
+
+
+def test_a_batch_reads_as_its_rows_alone(sae: CountingSae) -> None:
+    """Rows of different steerings, moments, k and n, an unwatched and an unsteered one among them."""
+    tap, x = Tap(sae, CPU, sample_every=4), hidden(len(BATCH))
+    together = through(tap, x, BATCH)
+    for index, one in enumerate(BATCH):
+        if one is None or one.watch is None:
+            continue
+        alone, mine = through(tap, x[index : index + 1], [one]), x[index : index + 1]
+        same(top(tap, x, BATCH, index), top(tap, mine, [one], 0))
+        tokens, names = asked(one.watch, Span(0, LENGTH, PROMPT)), len(one.watched)
+        if names:
+            torch.testing.assert_close(
+                together.watched[index, tokens, :names], alone.watched[0, tokens, :names], rtol=0, atol=1e-5
+            )
+        if one.features:
+            torch.testing.assert_close(together.ratio[index], alone.ratio[0])
+
+
+def test_only_due_tokens_are_encoded(jumprelu: SparseAutoencoder) -> None:
+    sae = counting(jumprelu)
+    tap = Tap(sae, CPU, sample_every=4)
+    rows = [TapRow(watch=watching(features=(1, 2))), None, clamp(3, watching(tokens="generated", when="after"))]
+    through(tap, hidden(3), rows)
+    assert sae.encoded == 3 + 1  # positions 0, 4, 8 of the first row; 8 of the third
+    for position, encoded in ((8, 2), (9, 0), (10, 0), (11, 0), (12, 2)):
+        sae.encoded = 0
+        output = through(tap, hidden(3, tokens=1), rows, start=position)
+        assert sae.encoded == encoded
+        assert (output.top_values is None) == (encoded == 0)
+        assert output.watched is not None
+
+
+def test_a_step_without_anything_to_read_is_not_touched(sae: CountingSae) -> None:
+    tap = Tap(sae, CPU, sample_every=4)
+    generated = TapRow(watch=watching(tokens="generated", features=(1,)))
+    assert through(tap, hidden(2, tokens=1), [TapRow(watch=watching()), generated], start=1) == TapOutput()
+    assert sae.encoded == 0
+
+
+def test_an_sae_that_ranks_its_features_reads_names_everywhere_and_encodes_once(tmp_path: Path) -> None:
+    """Its named features and clamps need the whole dictionary; a `top` at the same token comes with it."""
+    sae = counting(open_topk(tmp_path, rescale=False))
+    tap, x = Tap(sae, CPU, sample_every=4), hidden(1)
+    exact = sae.activations(x)
+    both = clamp(5, watching(features=(5, 6)))
+    sae.encoded = 0
+    output = through(tap, x, [both])
+    assert sae.encoded == LENGTH
+    torch.testing.assert_close(output.watched, exact[..., [5, 6]])
+    for offset in (0, 4, 8):
+        torch.testing.assert_close(output.top_values[0, offset], exact[0, offset].topk(3).values)
+    sae.encoded = 0
+    through(tap, x, [clamp(5, watching(when="after"))])
+    assert sae.encoded == LENGTH + 3
+    sae.encoded = 0
+    through(tap, x, [row((5, 3.0, "add"), watch=watching())])
+    assert sae.encoded == 3
+
+
+def test_an_sae_that_ranks_its_features_is_not_encoded_where_nothing_is_steered(tmp_path: Path) -> None:
+    sae = counting(open_topk(tmp_path, rescale=False))
+    tap, x = Tap(sae, CPU), hidden(1)
+    index = tap.acquire(TapRow((coefficients(FeatureSetting(index=5, strength=7.0, mode="clamp")),)))
+    tap.prepare([index], [[False] * LENGTH], [Span(0, LENGTH, PROMPT)])
+    steered = tap(x)
+    assert steered is not None
+    assert torch.equal(steered, x)
+    assert sae.encoded == 0
+    keep = [offset == 6 for offset in range(LENGTH)]
+    tap.prepare([index], [keep], [Span(0, LENGTH, PROMPT)])
+    steered = tap(x)
+    assert steered is not None
+    assert (steered != x).any(dim=-1)[0].tolist() == keep
+    assert sae.encoded == 1
