@@ -16,7 +16,9 @@
     │   ├── ModelNotLoaded
     │   ├── QueueFull
     │   ├── EngineCrashed
-    │   └── InsufficientMemory
+    │   ├── InsufficientMemory
+    │   └── SaeDetached                steering was asked for, and its SAE was turned off to save memory
+    ├── Timeout                   504  the request took longer than the server allows
     ├── EngineFailed              500  a step of the engine raised; the log has the trace
     └── CannotStart               (terminal) the command cannot do what it was asked
         ├── PortTaken
@@ -38,7 +40,8 @@ class MillmError(Exception):
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
     when: ClassVar[str] = "something failed that nobody foresaw; the log has the trace"
-    retry_after_seconds: ClassVar[int | None] = None
+    retry_after_seconds: int | None = None
+    """When a repetition can help; None where it cannot."""
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -109,7 +112,7 @@ class Unavailable(MillmError):
     status = 503
     code = "unavailable"
     when = "try again later"
-    retry_after_seconds = 2
+    retry_after_seconds: int | None = 2
 
 
 class ModelNotLoaded(Unavailable):
@@ -121,6 +124,11 @@ class QueueFull(Unavailable):
     code = "queue_full"
     when = "too many requests are waiting"
 
+    def __init__(self, message: str, *, param: str | None = None, retry_after_seconds: int | None = None) -> None:
+        super().__init__(message, param=param)
+        if retry_after_seconds is not None:
+            self.retry_after_seconds = retry_after_seconds
+
 
 class EngineCrashed(Unavailable):
     code = "engine_crashed"
@@ -130,6 +138,18 @@ class EngineCrashed(Unavailable):
 class InsufficientMemory(Unavailable):
     code = "insufficient_memory"
     when = "the device has no room for this now"
+
+
+class SaeDetached(Unavailable):
+    code = "sae_detached"
+    when = "steering or activations are asked for, and the SAE was turned off when the device ran out of memory"
+    retry_after_seconds = None
+
+
+class Timeout(MillmError):
+    status = 504
+    code = "timeout"
+    when = "the request, waiting included, took longer than `MILLM_REQUEST_TIMEOUT`"
 
 
 class EngineFailed(MillmError):
