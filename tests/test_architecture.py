@@ -16,11 +16,12 @@ LEVELS = [
     ("__main__",),
     ("cli",),
     ("app",),
-    ("startpage", "openai"),
+    ("startpage", "openai", "admin"),
+    ("openai.envelope", "openai.json_route", "openai.validation"),
     ("lifecycle",),
     ("profiles.selection",),
     ("state",),
-    ("text", "hub", "profiles", "demo", "engine.client"),
+    ("text", "hub", "profiles", "demo", "engine.client", "engine.child", "engine.pace"),
     ("engine.process",),
     ("engine",),
     ("sae",),
@@ -34,8 +35,10 @@ NEIGHBOURS = {("demo", "hub")}
 TORCH_ROOMS = ("engine", "sae")
 """The engine process's rooms."""
 WITHOUT_TORCH = (
+    "engine.child",
     "engine.client",
     "engine.messages",
+    "engine.pace",
     "engine.process",
     "sae.steering",
     "sae.calibration_text",

@@ -10,8 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from pydantic import BaseModel
 
+from millm.admin.status import ServerStatus
+from millm.admin.steering import ActiveSteering
 from millm.cli import COMMANDS
 from millm.errors import MillmError
 from millm.openai.schemas.chat import ChatRequest
@@ -53,8 +56,10 @@ def errors_page() -> str:
         'Every failed request is answered with `{"error": {"message", "type", "param", "code"}}`; all four keys are'
         " always there. The message names the thing and the allowed range. Codes do not change. HTTP itself adds"
         " `method_not_supported` (405) and `request_too_large` (413, a body over 16 MiB). With a 503 comes a"
-        " `Retry-After`. Errors of status 500 whose type is `server_error` and whose code starts with `cannot_`,"
-        " `port_`, `home_`, `download_` or `hash_` are the terminal's: one line, exit code 1.",
+        " `Retry-After`, or with `x-should-retry: false` where a repetition would only fail again. Under `/api`, what"
+        " is 400 here is 422, save a body that is no JSON. Errors of status 500 whose type is `server_error` and whose"
+        " code starts with `cannot_`, `port_`, `home_`, `download_` or `hash_` are the terminal's: one line and exit"
+        " code 1.",
         _table(("code", "status", "type", "when"), rows),
     )
 
@@ -63,6 +68,7 @@ def api_page() -> str:
     sections: list[tuple[str, type[BaseModel]]] = [
         ("POST /v1/chat/completions", ChatRequest),
         ("POST /v1/completions", CompletionRequest),
+        ("PUT /api/steering", ActiveSteering),
         ("`steering`", SteeringRequest),
         ("An entry of `steering.features`", ProfileFeature),
         ("`activations`", ActivationsRequest),
@@ -76,7 +82,10 @@ def api_page() -> str:
         "OpenAI's names and shapes, and miLLM's extensions. Fields that are not listed are ignored if OpenAI or other"
         " servers know them, and refused by name if ignoring them would change the answer (see [errors](errors.md))."
         " The live document is at `/docs` of a running server. `GET /v1/models` lists the model and, as"
-        " `model:profile`, every profile that fits what is attached.",
+        " `model:profile`, every profile that fits what is attached.\n\n"
+        "`GET /api/steering` shows what steers requests that do not say otherwise; `PUT` changes it while the server"
+        " answers (`null` or `{}`: the base model; a `profile` or a steering, not both). `GET /api/status` tells"
+        f" {', '.join(f'`{field.name}`' for field in msgspec.structs.fields(ServerStatus))}.",
         body,
     )
 

@@ -196,7 +196,7 @@ class Writer:
         self.tokenizer = Tokenizer.from_folder(folder)
         self.template = ChatTemplate.from_folder(folder, self.tokenizer)
         self.model: PreTrainedModel = models.load(LoadModel(id="measure", path=str(folder)), lambda *_: None)
-        self.stop_ids = set(models.facts(self.model, "batch").stop_ids)
+        self.stop_ids = set(models.stop_ids(self.model))
         sae = SparseAutoencoder.open(canonicalise(bundle.SAE_FOLDER, scratch))
         assert sae.config.hook_name
         self.tap = Tap(sae, self.model.device)
@@ -241,7 +241,8 @@ class Writer:
 
     def _choose(self, sequence: EngineSequence, logits: Tensor) -> int:
         """The next id; a sequence that has ended goes on in vain, its tokens are not kept."""
-        token = sampler.choose(sequence, logits).token
+        (best,) = sampler.likeliest(logits[None])
+        token = sampler.choose(sequence, logits, best).token
         sequence.cancelled |= token in self.stop_ids
         if not sequence.cancelled:
             sequence.generated.append(token)

@@ -1,4 +1,4 @@
-"""Loading a model and attaching an SAE, as changes of the state: checked first, then changed at once."""
+"""Loading a model, attaching an SAE and steering, as changes of the state: checked first, then changed at once."""
 
 import asyncio
 from dataclasses import dataclass
@@ -6,13 +6,12 @@ from pathlib import Path
 
 from millm.engine.client import OnProgress
 from millm.engine.messages import AttachSae, LoadModel
-from millm.errors import InvalidProfile
 from millm.hub.home import Home
 from millm.hub.labels import read_labels
 from millm.hub.locate import Located
-from millm.profiles.selection import select
+from millm.profiles.selection import active
 from millm.sae.calibration_text import calibration_text
-from millm.state import AttachedSae, LoadedModel, State
+from millm.state import Active, AttachedSae, LoadedModel, State
 from millm.text.prompt import ChatTemplate
 from millm.text.tokenizer import Tokenizer
 
@@ -44,6 +43,7 @@ async def load_model(state: State, located: Located, on_progress: OnProgress) ->
     facts = await state.engine.load(command, on_progress)
     state.model = LoadedModel(located.name, facts, tokenizer, template)
     state.saes = {}
+    state.active = None
     return state.model
 
 
@@ -75,12 +75,14 @@ def _read_text_side(folder: Path) -> tuple[Tokenizer, ChatTemplate]:
 
 
 def activate_profile(state: State, name: str) -> None:
-    """Steer every request that does not say otherwise. Raises ProfileNotFound, InvalidSteering or InvalidProfile."""
-    assert state.model is not None
-    chosen = select(state, model=state.model.name, profile=name, steering=None, steering_given=False)
-    if chosen.steering is None:
-        raise InvalidProfile(f"profile {name!r} steers nothing")
-    state.active_profile = name
+    """Steer every request that does not say otherwise. Raises what `selection.active` raises."""
+    activate(state, active(state, profile=name))
+
+
+def activate(state: State, wanted: Active | None) -> None:
+    """From now on, and from the next token of the answers that are being made; None is the base model."""
+    state.active = wanted
+    state.engine.set_active(wanted.steering if wanted else None)
 
 
 def _calibration_ids(tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:

@@ -26,6 +26,6 @@ async def start_page(request: Request) -> HTMLResponse:
         model=state.model,
         saes=list(state.saes.values()),
         cards=[card for card in model_cards(state) if card.profile],
-        active=state.active_profile,
+        active=state.active,
     )
     return HTMLResponse(page, headers=_HEADERS)

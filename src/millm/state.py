@@ -1,11 +1,14 @@
-"""The few objects that outlive a request: settings, the engine, the loaded model, the attached SAEs, the profiles."""
+"""The few objects that outlive a request: settings, the engine, the loaded model, the attached SAEs,
+what steers, the profiles."""
 
 import time
 from dataclasses import dataclass, field
 
 from millm.engine.client import EngineClient
 from millm.engine.messages import ModelFacts, SaeFacts
+from millm.profiles.contract import SteeringRequest
 from millm.profiles.store import ProfileStore
+from millm.sae.steering import Steering
 from millm.settings import Settings
 from millm.text.prompt import ChatTemplate
 from millm.text.tokenizer import Tokenizer
@@ -32,13 +35,36 @@ class AttachedSae:
     """Feature → the largest activation its label records: the unit `max_act`."""
 
 
+@dataclass(frozen=True)
+class Active:
+    """What steers every request that does not say otherwise."""
+
+    profile: str | None
+    """Its name, if it has one."""
+    asked: SteeringRequest
+    steering: Steering
+    """`asked`, resolved when it was made active."""
+
+
 @dataclass
 class State:
-    """Built once by `app.create_app`; the only mutable thing in the API process."""
+    """Built once, before the application; the only mutable thing in the API process."""
 
     settings: Settings
     engine: EngineClient
     profiles: ProfileStore
     model: LoadedModel | None = None
     saes: dict[str, AttachedSae] = field(default_factory=dict)
-    active_profile: str | None = None
+    active: Active | None = None
+
+    def __post_init__(self) -> None:
+        self.engine.on_degraded = self.saes_lost
+
+    @property
+    def status(self) -> str:
+        """`ready` when a model answers."""
+        return self.engine.status if self.model else "loading"
+
+    def saes_lost(self) -> None:
+        """The engine has turned them off: nothing is attached any more."""
+        self.saes = {}

@@ -75,15 +75,83 @@ def test_first_come_first_served(engine: Engine) -> None:
 
 
 def test_a_full_queue_refuses_at_the_door(engine: Engine) -> None:
+    room = engine.client.capacity
+
     async def too_many() -> list[object]:
-        jobs = [collect(engine.client.generate(request(f"q{index}", max_tokens=2))) for index in range(70)]
+        jobs = [collect(engine.client.generate(request(f"q{index}", max_tokens=2))) for index in range(room + 6)]
         return await asyncio.gather(*jobs, return_exceptions=True)
 
     answers = engine.loop.run(too_many())
     refused = [answer for answer in answers if isinstance(answer, QueueFull)]
     assert len(refused) == 6
-    assert sum(isinstance(answer, list) for answer in answers) == 64
-    assert refused[0].retry_after_seconds is not None
+    assert sum(isinstance(answer, list) for answer in answers) == room
+    assert all(1 <= refusal.retry_after_seconds <= 60 for refusal in refused)
+
+
+def test_a_job_is_started_whole_or_not_at_all(engine: Engine) -> None:
+    """Two answers run; of a job that needs one place more than there is, nothing is begun."""
+    room = engine.client.capacity
+
+    async def scenario() -> tuple[int, list[Token | Finished]]:
+        long = [request(f"long{index}", max_tokens=200) for index in range(2)]
+        running = engine.client.generate(*long)
+        await anext(running)
+        with pytest.raises(QueueFull):
+            await collect(engine.client.generate(*(request(f"job{index}") for index in range(room - 1))))
+        in_flight = engine.client.in_flight
+        fits = await asyncio.gather(
+            running.aclose(), collect(engine.client.generate(*(request(f"job{index}") for index in range(room - 2))))
+        )
+        return in_flight, fits[1]
+
+    in_flight, events = engine.loop.run(scenario())
+    assert in_flight == 2
+    assert sum(isinstance(event, Finished) for event in events) == room - 2
+
+
+def test_a_jobs_sequences_answer_as_they_do_alone(engine: Engine) -> None:
+    requests = [request("a", max_tokens=9), request("b", PUSH, max_tokens=5), request("c", max_tokens=7)]
+    alone = [engine.tokens(one) for one in requests]
+    together = engine.loop.run(collect(engine.client.generate(*requests)))
+    for one, tokens in zip(requests, alone, strict=True):
+        assert [event.token for event in together if isinstance(event, Token) and event.id == one.id] == tokens
+
+
+def test_who_follows_gets_what_is_active_when_it_starts(engine: Engine) -> None:
+    """Also where that changed after the request was read; others keep their own."""
+    base, pushed = engine.tokens(request("base")), engine.tokens(request("pushed", PUSH))
+    assert base != pushed
+
+    async def scenario() -> None:
+        engine.client.set_active(PUSH)
+
+    engine.loop.run(scenario())
+    assert engine.tokens(replace(request("follower"), follows_active=True)) == pushed
+    assert engine.tokens(request("own")) == base
+    engine.client.set_active(None)
+    assert engine.tokens(replace(request("follower", PUSH), follows_active=True)) == base
+
+
+def test_leaving_a_job_cancels_all_its_sequences(engine: Engine) -> None:
+    """Those that run and those that wait: the engine has confirmed it when nothing is in flight."""
+
+    async def leave() -> int:
+        jobs = [
+            engine.client.generate(*(request(f"{job}-{index}", max_tokens=200) for index in range(3)))
+            for job in range(engine.client.capacity // 6)
+        ]
+        coming = [asyncio.ensure_future(anext(job)) for job in jobs]
+        await coming[0]
+        in_flight = engine.client.in_flight
+        for one in coming:
+            one.cancel()
+        await asyncio.gather(*coming, *(job.aclose() for job in jobs), return_exceptions=True)
+        async with asyncio.timeout(2):
+            while engine.client.in_flight:
+                await asyncio.sleep(0.01)
+        return in_flight
+
+    assert engine.loop.run(leave()) == 3 * (engine.client.capacity // 6)
 
 
 def test_loading_reports_progress(engine: Engine, loop_free_client: EngineClient, tiny_model: Path) -> None:

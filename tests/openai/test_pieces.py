@@ -1,4 +1,4 @@
-"""One choice as it is written: text, its tokens, stops, activations and the receipt, with a scripted engine."""
+"""Choices as they are written: text, its tokens, stops, activations and the receipt, with a scripted engine."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -24,17 +24,17 @@ class ScriptedEngine:
         self.tokens, self.reason, self.readings = tokens, reason, tuple(readings)
         self.cancelled: list[str] = []
 
-    async def generate(self, request: Generate) -> AsyncIterator[Token | Finished]:
-        reason = self.reason
+    async def generate(self, *requests: Generate) -> AsyncIterator[Token | Finished]:
         for token in self.tokens:
-            if self.cancelled:
-                reason = "cancelled"
-                break
-            yield Token(id=request.id, token=token, logprob=-1.0, readings=self.readings)
-        yield Finished(id=request.id, reason=reason, receipt=RECEIPT)
+            for request in requests:
+                if request.id not in self.cancelled:
+                    yield Token(id=request.id, token=token, logprob=-1.0, readings=self.readings)
+        for request in requests:
+            reason = "cancelled" if request.id in self.cancelled else self.reason
+            yield Finished(id=request.id, reason=reason, receipt=RECEIPT, cached_tokens=4)
 
-    def cancel(self, request_id: str) -> None:
-        self.cancelled.append(request_id)
+    def cancel(self, *ids: str) -> None:
+        self.cancelled += ids
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,26 @@ def written(tokenizer: Tokenizer, engine: ScriptedEngine, stop: tuple[str, ...] 
     async def collect() -> list[Piece]:
         sequence = Generate(id="s", prompt=(5, 6), max_tokens=99)
         text = Detokenizer(tokenizer, stop)
-        return [piece async for piece in write(engine, sequence, 2, text, tokenizer)]  # type: ignore[arg-type]
+        return [piece async for piece in write(engine, [sequence], [text], tokenizer)]  # type: ignore[arg-type]
 
     return asyncio.run(collect())
+
+
+def test_choices_that_come_mixed_are_told_apart(tokenizer) -> None:
+    """Each with its own text and its own stop strings; what the engine had cached is passed on."""
+    tokens = split(tokenizer, "one two", " three")
+    engine = ScriptedEngine(tokens)
+
+    async def collect() -> list[Piece]:
+        sequences = [Generate(id=name, prompt=(5,), max_tokens=99) for name in ("a", "b")]
+        texts = [Detokenizer(tokenizer, ()), Detokenizer(tokenizer, ("two",))]
+        return [piece async for piece in write(engine, sequences, texts, tokenizer)]  # type: ignore[arg-type]
+
+    pieces = asyncio.run(collect())
+    whole, cut = (join([piece for piece in pieces if piece.choice == choice]) for choice in range(2))
+    assert (whole.text, cut.text) == ("one two three", "one ")
+    assert engine.cancelled == ["b"]
+    assert whole.end.cached_tokens == cut.end.cached_tokens == 4
 
 
 def split(tokenizer: Tokenizer, *words: str) -> list[int]:
@@ -111,7 +128,7 @@ def test_activations_carry_the_text_of_their_token(tokenizer) -> None:
     readings = [Reading("s", 0, (1.0,)), Reading("s", 1, (2.0,), ((7, 3.0),))]
     first, *_ = written(tokenizer, ScriptedEngine(tokens, readings=readings))
     assert [(a.choice, a.sae, a.position, a.values, a.top) for a in first.activations] == [
-        (2, "s", 0, (1.0,), UNSET),
-        (2, "s", 1, (2.0,), ((7, 3.0),)),
+        (0, "s", 0, (1.0,), UNSET),
+        (0, "s", 1, (2.0,), ((7, 3.0),)),
     ]
     assert [a.token for a in first.activations] == [tokenizer.token_text(5), tokenizer.token_text(6)]

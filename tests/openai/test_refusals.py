@@ -142,7 +142,8 @@ def test_the_engine_is_free_at_once_when_a_client_goes(server, http, chat, strea
 def test_the_menu_and_a_refusal_are_served_while_an_answer_is_made(server, http, chat) -> None:
     body = hours_of_work(chat) | {"stream": True}
     with httpx.stream("POST", f"{server.base_url}/chat/completions", json=body) as answer:
-        next(answer.iter_lines())
+        lines = answer.iter_lines()  # dropped, it would close the connection
+        next(lines)
         begun = time.monotonic()
         assert http.get("/models").status_code == 200
         assert http.post("/chat/completions", json={**chat, "model": "nope"}).status_code == 404

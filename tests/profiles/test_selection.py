@@ -9,7 +9,7 @@ from millm.engine.client import EngineClient
 from millm.engine.messages import ModelFacts, SaeFacts, Watch
 from millm.errors import InvalidProfile, InvalidSteering, MillmError, ModelNotFound, ModelNotLoaded, ProfileNotFound
 from millm.profiles.contract import ActivationsRequest, SteeringRequest
-from millm.profiles.selection import model_cards, select, watches
+from millm.profiles.selection import active, model_cards, select, watches
 from millm.profiles.store import ProfileStore
 from millm.sae.steering import Coefficients, Steering
 from millm.settings import Settings
@@ -59,7 +59,7 @@ def coefficients(state: State, **feature: object) -> Coefficients:
 
 def test_precedence(state: State) -> None:
     """steering > profile > model:profile > active, and an explicit nothing is the base model."""
-    state.active_profile = "hold"
+    state.active = active(state, profile="hold")
     one = steering(features=[{"index": 1, "strength": 2}])
 
     def selected(model: str, profile: str | None = None, given: object = "absent") -> tuple[str | None, int | None]:
@@ -73,8 +73,36 @@ def test_precedence(state: State) -> None:
     assert selected("org/tiny:push", "hold", one) == (None, 1)
     assert selected("org/tiny:push", "hold", None) == (None, None)
     assert selected("org/tiny:push", given=steering()) == (None, None)
-    state.active_profile = None
+    state.active = None
     assert selected("org/tiny") == (None, None)
+
+
+def test_only_who_asks_for_nothing_follows_what_is_active(state: State) -> None:
+    def follows(model: str = "org/tiny", profile: str | None = None, *, given: bool = False) -> bool:
+        return select(state, model=model, profile=profile, steering=None, steering_given=given).follows_active
+
+    for current in (None, active(state, profile="hold")):
+        state.active = current
+        assert follows()
+        assert not follows(given=True)
+        assert not follows("org/tiny:push")
+        assert not follows(profile="hold")
+
+
+def test_what_can_be_active(state: State) -> None:
+    one = steering(features=[{"index": 1, "strength": 2}])
+    made = active(state, steering=one)
+    assert made is not None
+    assert (made.profile, made.asked, made.steering) == (None, one, resolved(state, one))
+    assert active(state) is None
+    assert active(state, steering=steering()) is None
+    with pytest.raises(ProfileNotFound):
+        active(state, profile="nope")
+    with pytest.raises(InvalidSteering):
+        active(state, steering=steering(features=[{"index": 96, "strength": 2}]))
+    state.model = None
+    with pytest.raises(ModelNotLoaded):
+        active(state)
 
 
 @pytest.mark.parametrize(

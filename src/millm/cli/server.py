@@ -55,7 +55,7 @@ def run_server(settings: Settings, prepare: Prepare, console: Console) -> None:
 def _bind(settings: Settings) -> socket.socket:
     """Raises PortTaken or CannotStart; an empty host, which would be every address there is, is refused."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.socket(family)
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only then
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((settings.host or ".", settings.port))

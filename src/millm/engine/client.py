@@ -1,4 +1,4 @@
-"""The API process's end of the pipe: commands out, an async iterator of events per request back.
+"""The API process's side of the engine: commands out, an async iterator of events per job back.
 
 Owns the engine process: starts it, notices its death within the time of a closed pipe, fails what was in flight,
 starts another and restores what had been acknowledged.
@@ -7,18 +7,15 @@ starts another and restores what had been acknowledged.
 import asyncio
 import contextlib
 import itertools
-import multiprocessing
-import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from multiprocessing.connection import Connection
 from typing import Literal
 
 import structlog
 from msgspec.structs import replace
 
-from millm.engine import process
+from millm.engine.child import Child
 from millm.engine.messages import (
     AttachSae,
     Cancel,
@@ -34,16 +31,20 @@ from millm.engine.messages import (
     Progress,
     SaeAttached,
     SaeFacts,
+    SetActiveSteering,
     Token,
-    decode_events,
-    encode,
 )
+from millm.engine.pace import Pace
 from millm.errors import EngineCrashed, MillmError, ModelNotLoaded, QueueFull, from_code
+from millm.sae.steering import Steering
 
 log = structlog.get_logger()
 
 OnProgress = Callable[[Progress], None]
 Status = Literal["stopped", "ready", "restarting", "down"]
+Answer = Progress | ModelLoaded | SaeAttached | Token | Finished | Failed
+"""An event that names the command it answers."""
+Inbox = asyncio.Queue[Answer]
 
 RESTARTS = 3
 RESTART_WINDOW_SECONDS = 60.0
@@ -51,29 +52,33 @@ RESTART_WINDOW_SECONDS = 60.0
 
 
 class EngineClient:
-    """Lives on one event loop; only `_listen` runs on a thread of its own."""
+    """Lives on one event loop."""
 
     def __init__(
         self, *, max_queue: int, step_seconds: float = 600.0, log_level: str = "info", log_format: str = "auto"
     ) -> None:
         self.status: Status = "stopped"
         self.degraded: str | None = None
-        """What the engine gave up to go on answering, until a model is loaded."""
+        """Why the engine turned the SAEs off to go on answering, until a model is loaded or an SAE attached."""
+        self.on_degraded: Callable[[], None] = lambda: None
         self._max_queue = max_queue
+        self._slots = 1
         self._arguments = (log_level, log_format, step_seconds)
         self._ids = itertools.count(1)
-        self._inboxes: dict[str, asyncio.Queue[Event]] = {}
+        self._sequences: dict[str, Inbox] = {}
+        """Of each sequence the engine has: where its events go. One inbox for all the sequences of a job."""
+        self._commands: dict[str, Inbox] = {}
+        self._pace = Pace()
+        self._active: Steering | None = None
         self._restorable: list[LoadModel | AttachSae] = []
         self._deaths: deque[float] = deque(maxlen=RESTARTS)
-        self._process: multiprocessing.process.BaseProcess | None = None
-        self._connection: Connection | None = None
+        self._child: Child | None = None
         self._restoring: asyncio.Task[None] | None = None
 
     # ---------------------------------------------------------------------------------------------- life cycle
 
     async def start(self) -> None:
         """Spawn the engine process; it imports torch while we go on."""
-        self._loop = asyncio.get_running_loop()
         self._spawn()
         self.status = "ready"
 
@@ -82,17 +87,27 @@ class EngineClient:
         self.status = "stopped"
         if self._restoring:
             self._restoring.cancel()
-        if self._process:
-            await asyncio.to_thread(_end, self._process)
+        if self._child:
+            await self._child.end()
         self._fail_all()
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process else None
+        return self._child.pid if self._child else None
 
     @property
     def in_flight(self) -> int:
-        return len(self._inboxes)
+        """Sequences the engine has: those that run and those that wait."""
+        return len(self._sequences)
+
+    @property
+    def running(self) -> int:
+        return min(self.in_flight, self._slots)
+
+    @property
+    def capacity(self) -> int:
+        """Sequences that can be in flight: as many as run at once, and the queue."""
+        return self._slots + self._max_queue
 
     # ------------------------------------------------------------------------------------------------ commands
 
@@ -100,6 +115,8 @@ class EngineClient:
         event = await self._ask(command, on_progress)
         assert isinstance(event, ModelLoaded)
         self._restorable = [command]
+        self._slots = event.facts.slots
+        self._active = None
         self.degraded = None
         return event.facts
 
@@ -107,76 +124,100 @@ class EngineClient:
         event = await self._ask(command, on_progress)
         assert isinstance(event, SaeAttached)
         self._restorable.append(command)
+        self.degraded = None
         return event.facts
+
+    def set_active(self, steering: Steering | None) -> None:
+        """What sequences that follow get, those in flight from their next token."""
+        self._active = steering
+        self._tell(SetActiveSteering(steering=steering))
 
     def new_id(self, prefix: str) -> str:
         return f"{prefix}-{next(self._ids)}"
 
-    async def generate(self, request: Generate) -> AsyncGenerator[Token | Finished]:
-        """Tokens, then one `Finished`. Raises MillmError; closing the iterator cancels at the next step."""
-        self._check_ready()
-        if len(self._inboxes) >= self._max_queue:
-            raise QueueFull(f"{self._max_queue} requests are waiting already; try again in a moment")
-        inbox = self._open(request.id)
-        event: Event | None = None
+    def check_room(self, sequences: int = 1) -> None:
+        """Raises ModelNotLoaded, or QueueFull when that many more would have to wait with too many others."""
+        if self.status == "restarting":
+            raise ModelNotLoaded("the engine stopped and is being restarted; try again in a few seconds")
+        if self.status != "ready" or not self._restorable:
+            raise ModelNotLoaded("no model is loaded")
+        if self.in_flight + sequences > self.capacity:
+            waiting = self.in_flight - self.running
+            again = self._pace.retry_after_seconds(waiting)
+            raise QueueFull(
+                f"{waiting} of at most {self._max_queue} requests are waiting already; try again in {again} s",
+                retry_after_seconds=again,
+            )
+
+    async def generate(self, *requests: Generate) -> AsyncGenerator[Token | Finished]:
+        """Start all of one job's sequences, or none: → the tokens of all, and one `Finished` for each.
+
+        Raises MillmError, when one of them fails; closing the iterator cancels the others at the next step.
+        """
+        self.check_room(len(requests))
+        inbox: Inbox = asyncio.Queue()
+        open_ids = {request.id for request in requests}
+        self._sequences.update(dict.fromkeys(open_ids, inbox))
         try:
-            self._send(request)
-            while not isinstance(event, Finished):
+            self._send(*(self._following(request) for request in requests))
+            while open_ids:
                 event = _or_raise(await inbox.get())
                 assert isinstance(event, Token | Finished)
+                if isinstance(event, Finished):
+                    open_ids.remove(event.id)
                 yield event
         finally:
-            del self._inboxes[request.id]
-            if not isinstance(event, Finished):  # the caller left before the end
-                self.cancel(request.id)
+            self.cancel(*open_ids & self._sequences.keys())  # the caller left before the end
+
+    def cancel(self, *ids: str) -> None:
+        """End sequences at the next step; whoever iterates over them still gets their `Finished`."""
+        self._tell(*(Cancel(id=id) for id in ids))
 
     # ------------------------------------------------------------------------------------------------ plumbing
 
     def _spawn(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        child = context.Process(target=process.main, args=(theirs, *self._arguments), name="millm-engine", daemon=True)
-        child.start()
-        theirs.close()  # so that only the child holds that end, and its death closes the pipe
-        self._process, self._connection = child, ours
-        threading.Thread(target=self._listen, args=(ours,), name="millm-engine-events", daemon=True).start()
-
-    def _listen(self, connection: Connection) -> None:
-        try:
-            while True:
-                events = decode_events(connection.recv_bytes())
-                self._loop.call_soon_threadsafe(self._deliver, events)
-        except (EOFError, OSError):
-            connection.close()
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._mourn, connection)
+        self._child = Child(*self._arguments, on_events=self._deliver, on_death=self._mourn)
 
     def _deliver(self, events: list[Event]) -> None:
         for event in events:
             if isinstance(event, Degraded):
-                self.degraded = event.reason
-            elif inbox := self._inboxes.get(event.id):
+                self._degrade(event.reason)
+            elif inbox := self._inbox_of(event):
                 inbox.put_nowait(event)
 
-    def _open(self, request_id: str) -> asyncio.Queue[Event]:
-        inbox: asyncio.Queue[Event] = asyncio.Queue()
-        self._inboxes[request_id] = inbox
-        return inbox
+    def _inbox_of(self, event: Answer) -> Inbox | None:
+        """A sequence is in flight until its last event has come, whether or not somebody still waits for it."""
+        if event.id in self._commands:
+            return self._commands[event.id]
+        if isinstance(event, Token):
+            return self._sequences.get(event.id)
+        self._pace.ended()
+        return self._sequences.pop(event.id, None)
 
-    def _send(self, command: Command) -> None:
-        assert self._connection is not None
-        try:
-            self._connection.send_bytes(encode([command]))
-        except OSError as error:
-            raise EngineCrashed("the engine has just stopped; it is being restarted, try again") from error
+    def _degrade(self, reason: str) -> None:
+        """Nothing comes back by itself, also not with a restart of the engine."""
+        log.warning("engine.degraded", reason=reason)
+        self.degraded = reason
+        self._restorable = [command for command in self._restorable if isinstance(command, LoadModel)]
+        self.on_degraded()
 
-    def cancel(self, request_id: str) -> None:
-        """End a sequence at the next step; whoever iterates over it still gets its `Finished`."""
-        with contextlib.suppress(EngineCrashed):  # then there is nothing left to cancel
-            self._send(Cancel(id=request_id))
+    def _following(self, request: Generate) -> Generate:
+        """What is active may have changed since the request was read; from here on, the engine sees to it."""
+        return replace(request, steering=self._active) if request.follows_active else request
 
-    async def _ask(self, command: LoadModel | AttachSae, on_progress: OnProgress | None) -> Event:
-        inbox = self._open(command.id)
+    def _send(self, *commands: Command) -> None:
+        assert self._child is not None
+        self._child.send(commands)
+
+    def _tell(self, *commands: SetActiveSteering | Cancel) -> None:
+        """What only concerns sequences in flight: an engine that has died has none."""
+        if commands and self._child:
+            with contextlib.suppress(EngineCrashed):
+                self._child.send(commands)
+
+    async def _ask(self, command: LoadModel | AttachSae, on_progress: OnProgress | None) -> Answer:
+        inbox: Inbox = asyncio.Queue()
+        self._commands[command.id] = inbox
         try:
             self._send(command)
             while isinstance(event := _or_raise(await inbox.get()), Progress):
@@ -184,19 +225,13 @@ class EngineClient:
                     on_progress(event)
             return event
         finally:
-            del self._inboxes[command.id]
-
-    def _check_ready(self) -> None:
-        if self.status == "restarting":
-            raise ModelNotLoaded("the engine stopped and is being restarted; try again in a few seconds")
-        if self.status != "ready" or not self._restorable:
-            raise ModelNotLoaded("no model is loaded")
+            del self._commands[command.id]
 
     # ---------------------------------------------------------------------------------------- death and restart
 
-    def _mourn(self, connection: Connection) -> None:
+    def _mourn(self, child: Child) -> None:
         """The pipe closed: fail what was in flight, then start again unless it dies all the time."""
-        if self.status == "stopped" or connection is not self._connection:
+        if self.status == "stopped" or child is not self._child:
             return
         log.error("engine.died", pid=self.pid, in_flight=self.in_flight)
         self._fail_all()
@@ -207,7 +242,7 @@ class EngineClient:
             return
         self._deaths.append(now)
         self.status = "restarting"
-        self._restoring = self._loop.create_task(self._restore())
+        self._restoring = asyncio.create_task(self._restore())
 
     async def _restore(self) -> None:
         """A new process with the same model and the same SAEs; ids are new, what they mean is not."""
@@ -226,20 +261,12 @@ class EngineClient:
 
     def _fail_all(self) -> None:
         failed = EngineCrashed("the engine stopped while this request ran; it is being restarted, try again")
-        for request_id, inbox in self._inboxes.items():
-            inbox.put_nowait(Failed(id=request_id, code=failed.code, message=failed.message))
+        for id, inbox in (*self._sequences.items(), *self._commands.items()):
+            inbox.put_nowait(Failed(id=id, code=failed.code, message=failed.message))
+        self._sequences.clear()
 
 
-def _or_raise(event: Event) -> Event:
+def _or_raise(event: Answer) -> Answer:
     if isinstance(event, Failed):
         raise from_code(event.code, event.message, event.param)
     return event
-
-
-def _end(child: multiprocessing.process.BaseProcess) -> None:
-    """The engine keeps nothing that would have to be saved."""
-    child.terminate()
-    child.join(3)
-    if child.is_alive():
-        child.kill()
-        child.join()

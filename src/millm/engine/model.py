@@ -50,7 +50,7 @@ def facts(model: PreTrainedModel, verdict: Verdict) -> ModelFacts:
         width=config.hidden_size,
         vocab_size=config.vocab_size,
         context_length=getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT_LENGTH,
-        stop_ids=_stop_ids(model),
+        stop_ids=stop_ids(model),
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
         parameters=model.num_parameters(),
@@ -82,7 +82,7 @@ def _dtype(asked: str, device: torch.device) -> torch.dtype | str:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[asked]
 
 
-def _stop_ids(model: PreTrainedModel) -> tuple[int, ...]:
+def stop_ids(model: PreTrainedModel) -> tuple[int, ...]:
     found: set[int] = set()
     for config in (model.generation_config, model.config.get_text_config(decoder=True)):
         ids = getattr(config, "eos_token_id", None)

@@ -15,15 +15,23 @@ def receipt_of(
 ) -> Extension:
     """Of choices that have ended: positions are added up, ratios averaged over them."""
     receipts = [piece.end.receipt for piece in choices if piece.end and piece.end.receipt]
+    steering = receipts[0].fingerprint if receipts else None
+    degraded = selection.degraded or next((receipt.degraded for receipt in receipts if receipt.degraded), None)
     activations = tuple(activation for piece in choices for activation in piece.activations)
     return Extension(
-        profile=selection.profile,
-        steering=receipts[0].fingerprint if receipts else None,
+        profile=selection.profile if steering == _expected(selection) else None,
+        steering=steering,
         tokens_steered=sum(receipt.tokens_steered for receipt in receipts),
         delta_norm_ratio=_mean_ratio(receipts),
+        degraded=degraded or UNSET,
         activations=activations if watching else UNSET,
         sample_every=sample_every,
     )
+
+
+def _expected(selection: Selection) -> str | None:
+    """Fingerprint of what was selected; another one was applied where the active steering changed meanwhile."""
+    return selection.steering.fingerprint if selection.steering else None
 
 
 def _mean_ratio(receipts: Sequence[Receipt]) -> float:

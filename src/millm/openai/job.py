@@ -48,14 +48,19 @@ class Job:
 
 
 def choose(state: State, body: GenerationFields, header_profile: str | None) -> Selection:
-    """What answers: a profile named in the body wins over the header's. Raises what `select` raises."""
-    return select(
+    """What answers: a profile named in the body wins over the header's.
+
+    Raises what `select` raises, and QueueFull before a prompt is tokenised that nobody would get to.
+    """
+    selection = select(
         state,
         model=body.model,
         profile=body.profile or header_profile or None,
         steering=body.steering,
         steering_given=body.steering_given,
     )
+    state.engine.check_room()
+    return selection
 
 
 def plan(
@@ -68,8 +73,8 @@ def plan(
     stop: Sequence[str],
     continues: bool = False,
 ) -> Job:
-    """Raises InvalidRequest, ContextLengthExceeded or InvalidSteering."""
-    _check_amount(len(prompts) * body.n, state.settings.max_queue)
+    """Raises InvalidRequest, ContextLengthExceeded, InvalidSteering or SaeDetached."""
+    _check_amount(len(prompts) * body.n, state.engine.capacity)
     _check_bias(body, selection.model.facts)
     job_id = f"{prefix}-{uuid.uuid4().hex}"
     return Job(
@@ -106,6 +111,8 @@ def _sequences(
             stop_ids=facts.stop_ids,
             steering=selection.steering,
             watch=watch,
+            follows_active=selection.follows_active,
+            deadline_seconds=state.settings.request_timeout,
         )
         for place, prompt in enumerate(prompts)
         for k in range(body.n)

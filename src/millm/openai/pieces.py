@@ -1,9 +1,9 @@
-"""One choice as it is written: the engine's tokens become pieces of text with all that belongs to them.
+"""Choices as they are written: the engine's tokens become pieces of text with all that belongs to them.
 
 The one path: a stream sends the pieces, a whole answer is the pieces joined.
 """
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -24,6 +24,8 @@ class End:
     tokens: int
     """Tokens the engine sent for it."""
     receipt: Receipt | None
+    cached_tokens: int
+    """Tokens of its prompt that the engine did not have to compute."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,23 @@ def join(pieces: list[Piece]) -> Piece:
 
 
 async def write(
-    engine: EngineClient, sequence: Generate, choice: int, text: Detokenizer, tokenizer: Tokenizer
+    engine: EngineClient, sequences: Sequence[Generate], texts: Sequence[Detokenizer], tokenizer: Tokenizer
 ) -> AsyncGenerator[Piece]:
-    """The pieces of one choice; only the last has an `end`. Closing it cancels the sequence at the next step."""
-    writer = _Writer(sequence.prompt, choice, text, tokenizer)
-    async with aclosing(engine.generate(sequence)) as events:
+    """The pieces of all choices as they come; only a choice's last has an `end`.
+
+    Raises MillmError when one of them fails. Closing it cancels the sequences at the next step.
+    """
+    choices = enumerate(zip(sequences, texts, strict=True))
+    writers = {sequence.id: _Writer(sequence.prompt, choice, text, tokenizer) for choice, (sequence, text) in choices}
+    async with aclosing(engine.generate(*sequences)) as events:
         async for event in events:
+            writer = writers[event.id]
             if isinstance(event, Finished):
                 yield writer.finished(event)
             elif not writer.has_stopped():
                 yield writer.token(event)
                 if writer.has_stopped():
-                    engine.cancel(sequence.id)  # its receipt still comes, with `Finished`
+                    engine.cancel(event.id)  # its receipt still comes, with `Finished`
 
 
 class _Writer:
@@ -91,7 +98,7 @@ class _Writer:
     def finished(self, event: Finished) -> Piece:
         text = self._text.finish()
         reason: FinishReason = "length" if event.reason == "length" and not self.has_stopped() else "stop"
-        return self._piece(text, event.readings, End(reason, self._tokens, event.receipt))
+        return self._piece(text, event.readings, End(reason, self._tokens, event.receipt, event.cached_tokens))
 
     def _piece(self, text: str, readings: Iterable[Reading], end: End | None = None) -> Piece:
         offset = self._sent

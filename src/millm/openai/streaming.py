@@ -26,31 +26,34 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EventStream(StreamingResponse):
-    """A stream that is closed for certain when its client goes, also between two events."""
+    """A stream that is closed for certain when its client goes, also before the first event and between two."""
 
     media_type = "text/event-stream"
 
+    def __init__(self, first: Answer | None, chunks: AsyncGenerator[Answer | None]) -> None:
+        super().__init__(_events(first, chunks), headers=HEADERS)
+        self._chunks = chunks
+
     async def stream_response(self, send: Send) -> None:
-        async with aclosing(cast(AsyncGenerator[bytes], self.body_iterator)):
+        async with aclosing(self._chunks), aclosing(cast(AsyncGenerator[bytes], self.body_iterator)):
             await super().stream_response(send)
 
 
 async def stream(request: Request, chunks: AsyncGenerator[Answer | None]) -> Response:
     """Starts with the first chunk: what fails before it is an ordinary error answer. None is a sign of life."""
     first = await unless_gone(request, anext(chunks))
-    return EventStream(_events(first, chunks), headers=HEADERS)
+    return EventStream(first, chunks)
 
 
 async def _events(first: Answer | None, chunks: AsyncGenerator[Answer | None]) -> AsyncGenerator[bytes]:
-    async with aclosing(chunks):
-        try:
-            yield _event(first)
-            async for chunk in chunks:
-                yield _event(chunk)
-        except Exception as failure:  # noqa: BLE001  the status is out: only an event can tell it now
-            _log(failure)
-            yield b"data: " + _encode(envelope(failure)) + b"\n\n"
-        yield DONE
+    try:
+        yield _event(first)
+        async for chunk in chunks:
+            yield _event(chunk)
+    except Exception as failure:  # noqa: BLE001  the status is out: only an event can tell it now
+        _log(failure)
+        yield b"data: " + _encode(envelope(failure)) + b"\n\n"
+    yield DONE
 
 
 def _event(chunk: Answer | None) -> bytes:

@@ -13,10 +13,10 @@ from millm.openai.disconnect import unless_gone
 from millm.openai.extension import receipt_of
 from millm.openai.forms import Form
 from millm.openai.job import Job
-from millm.openai.pieces import Piece, join, write
-from millm.openai.schemas.answers import Answer, Choice, Extension, ObjectName, Usage
+from millm.openai.patience import with_signs_of_life
+from millm.openai.pieces import End, Piece, join, write
+from millm.openai.schemas.answers import Answer, Choice, Extension, ObjectName, PromptDetails, Usage
 from millm.openai.streaming import stream
-from millm.openai.together import together
 from millm.text.detokenizer import Detokenizer
 
 Pieces = AsyncGenerator[Piece | None]
@@ -34,13 +34,12 @@ async def tell(request: Request, engine: EngineClient, job: Job, form: Form, *, 
 def _pieces(engine: EngineClient, job: Job) -> Pieces:
     tokenizer = job.selection.model.tokenizer
     texts = [Detokenizer(tokenizer, job.stop, continues=job.continues) for _ in job.sequences]
-    choices = enumerate(zip(job.sequences, texts, strict=True))
-    return together([write(engine, sequence, index, text, tokenizer) for index, (sequence, text) in choices])
+    return with_signs_of_life(write(engine, job.sequences, texts, tokenizer))
 
 
 async def _chunks(job: Job, form: Form, pieces: Pieces) -> AsyncGenerator[Answer | None]:
     begun: set[int] = set()
-    tokens = 0
+    ends: list[End] = []
     async with aclosing(pieces):
         async for piece in pieces:
             if piece is None:
@@ -52,9 +51,10 @@ async def _chunks(job: Job, form: Form, pieces: Pieces) -> AsyncGenerator[Answer
                 yield _chunk(job, form, opening)
             for chunk in _of_piece(job, form, piece):
                 yield chunk
-            tokens += piece.end.tokens if piece.end else 0
+            if piece.end:
+                ends.append(piece.end)
     if job.include_usage:
-        yield _answer(job, form.chunk_object, (), usage=_usage(job, tokens))
+        yield _answer(job, form.chunk_object, (), usage=_usage(job, ends))
 
 
 def _of_piece(job: Job, form: Form, piece: Piece) -> list[Answer]:
@@ -83,7 +83,7 @@ async def _whole(job: Job, form: Form, pieces: Pieces) -> Answer:
         job,
         form.whole_object,
         [form.whole(piece, end.reason) for piece, end in ended],
-        usage=_usage(job, sum(end.tokens for _, end in ended)),
+        usage=_usage(job, [end for _, end in ended]),
         extension=receipt_of(job.selection, joined, watching=job.watching, sample_every=job.sample_every),
     )
 
@@ -113,6 +113,13 @@ def _answer(
     )
 
 
-def _usage(job: Job, completion: int) -> Usage:
-    total = job.prompt_tokens + completion
-    return Usage(prompt_tokens=job.prompt_tokens, completion_tokens=completion, total_tokens=total)
+def _usage(job: Job, ends: Sequence[End]) -> Usage:
+    """A prompt counts once, however many choices it has; so does what was cached of it."""
+    completion = sum(end.tokens for end in ends)
+    cached = min(sum(end.cached_tokens for end in ends), job.prompt_tokens)
+    return Usage(
+        prompt_tokens=job.prompt_tokens,
+        completion_tokens=completion,
+        total_tokens=job.prompt_tokens + completion,
+        prompt_tokens_details=PromptDetails(cached_tokens=cached),
+    )

@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from millm.engine.messages import SaeFacts, Watch
-from millm.errors import InvalidSteering, ModelNotFound, ModelNotLoaded
+from millm.errors import InvalidProfile, InvalidSteering, ModelNotFound, ModelNotLoaded, SaeDetached
 from millm.profiles.contract import ActivationsRequest, Profile, ProfileFeature, SteeringRequest
 from millm.sae.model_names import is_same_model
 from millm.sae.steering import (
@@ -20,7 +20,7 @@ from millm.sae.steering import (
     coefficients,
     reads_activation,
 )
-from millm.state import AttachedSae, LoadedModel, State
+from millm.state import Active, AttachedSae, LoadedModel, State
 
 MAX_ADDED_FEATURES = 4096
 
@@ -30,8 +30,12 @@ class Selection:
     """What answers a request."""
 
     model: LoadedModel
-    profile: str | None
-    steering: Steering | None
+    profile: str | None = None
+    steering: Steering | None = None
+    follows_active: bool = False
+    """Nothing was asked for: the steering is what is active, now and while the answer is made."""
+    degraded: str | None = None
+    """Why what is active is not applied."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +52,29 @@ class ModelCard:
 def select(
     state: State, *, model: str, profile: str | None, steering: SteeringRequest | None, steering_given: bool
 ) -> Selection:
-    """Raises ModelNotFound, ModelNotLoaded, ProfileNotFound or InvalidSteering."""
+    """Raises ModelNotFound, ModelNotLoaded, ProfileNotFound, InvalidSteering or SaeDetached."""
     loaded, alias = _model(state, model)
     if steering_given:
-        resolved = resolve(state.saes, steering) if steering else None
-        return Selection(loaded, None, resolved)
-    name = next((given for given in (profile, alias, state.active_profile) if given is not None), None)
+        return Selection(loaded, None, _resolved(state, steering) if steering else None)
+    name = profile if profile is not None else alias
     if name is None:
-        return Selection(loaded, None, None)
-    found = state.profiles.find(name)
-    _check_model(found, loaded)
-    return Selection(loaded, name, resolve(state.saes, found))
+        return _following(state, loaded)
+    return Selection(loaded, name, _of_profile(state, loaded, name)[1])
+
+
+def active(state: State, *, steering: SteeringRequest | None = None, profile: str | None = None) -> Active | None:
+    """What would be active on the server; None is the base model.
+
+    Raises ModelNotLoaded, ProfileNotFound, InvalidProfile, InvalidSteering or SaeDetached.
+    """
+    loaded = _loaded(state)
+    if profile is not None:
+        found, resolved = _of_profile(state, loaded, profile)
+        if resolved is None:
+            raise InvalidProfile(f"profile {profile!r} steers nothing", param="profile")
+        return Active(profile, found, resolved)
+    resolved = _resolved(state, steering) if steering else None
+    return Active(None, steering, resolved) if steering and resolved else None
 
 
 def model_cards(state: State) -> list[ModelCard]:
@@ -83,7 +99,8 @@ def model_cards(state: State) -> list[ModelCard]:
 
 
 def watches(state: State, request: ActivationsRequest) -> tuple[Watch, ...]:
-    """What to report, for the engine. Raises InvalidSteering."""
+    """What to report, for the engine. Raises InvalidSteering or SaeDetached."""
+    _check_attached(state)
     sae = _sae(state.saes, request.sae, "activations")
     if not request.features and not request.top_k:
         raise InvalidSteering("activations: name `features`, or a `top_k` of at least 1", param="activations")
@@ -132,15 +149,48 @@ def resolve(saes: dict[str, AttachedSae], request: SteeringRequest) -> Steering 
 
 def _model(state: State, asked: str) -> tuple[LoadedModel, str | None]:
     """`model` or `model:profile`. A profile's name holds no colon, so the last one separates."""
-    model = state.model
-    if model is None:
-        raise ModelNotLoaded("no model is loaded yet; try again in a moment")
+    model = _loaded(state)
     if asked == model.name:
         return model, None
     name, separator, profile = asked.rpartition(":")
     if separator and name == model.name:
         return model, profile
     raise ModelNotFound(f"The model `{asked[:128]}` does not exist", param="model")
+
+
+def _loaded(state: State) -> LoadedModel:
+    if state.model is None:
+        raise ModelNotLoaded("no model is loaded yet; try again in a moment")
+    return state.model
+
+
+def _following(state: State, loaded: LoadedModel) -> Selection:
+    """What is active; the base model where that cannot be had any more, which the answer then says."""
+    if state.active is None:
+        return Selection(loaded, follows_active=True)
+    if any(tap.sae not in state.saes for tap in state.active.steering.taps):
+        return Selection(loaded, degraded=state.engine.degraded or "the SAE of the active steering is not attached")
+    return Selection(loaded, state.active.profile, state.active.steering, follows_active=True)
+
+
+def _of_profile(state: State, loaded: LoadedModel, name: str) -> tuple[Profile, Steering | None]:
+    found = state.profiles.find(name)
+    _check_model(found, loaded)
+    return found, _resolved(state, found)
+
+
+def _resolved(state: State, asked: SteeringRequest) -> Steering | None:
+    if asked.features:
+        _check_attached(state)
+    return resolve(state.saes, asked)
+
+
+def _check_attached(state: State) -> None:
+    if state.engine.degraded and not state.saes:
+        raise SaeDetached(
+            f"no SAE can be used: {state.engine.degraded}; restart the server to attach it again,"
+            " or ask without steering and activations"
+        )
 
 
 def _sae(saes: dict[str, AttachedSae], asked: str | None, what: str) -> str:

@@ -31,6 +31,8 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
     steering: str | UnsetType | None = UNSET
     tokens_steered: int | UnsetType = UNSET
     delta_norm_ratio: float | UnsetType = UNSET
+    degraded: str | UnsetType = UNSET
+    """Why the active steering was not applied, or not to the end."""
     activations: tuple[Activation, ...] | UnsetType = UNSET
     sample_every: int | UnsetType = UNSET
     """Where `top_k` was asked for: positions that are a multiple of this have a `top`."""

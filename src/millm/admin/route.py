@@ -1,0 +1,36 @@
+"""How a route under `/api` refuses: 400 for a body that is no JSON, 422 for what cannot be done."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+
+from millm.errors import InvalidRequest
+from millm.openai.envelope import envelope, error_response
+from millm.openai.json_route import JsonRoute
+from millm.openai.validation import dotted, sentence
+
+UNPROCESSABLE = 422
+
+
+class AdminRoute(JsonRoute):
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_admin(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except RequestValidationError as wrong:
+                first = wrong.errors()[0]
+                if first["type"] == "json_invalid":
+                    raise
+                return _unprocessable(InvalidRequest(sentence(first), param=dotted(first)))
+            except InvalidRequest as refused:
+                return _unprocessable(refused)
+
+        return handle_admin
+
+
+def _unprocessable(refused: InvalidRequest) -> Response:
+    return error_response(UNPROCESSABLE, envelope(refused))

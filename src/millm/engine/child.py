@@ -1,0 +1,67 @@
+"""The engine process as the API process holds it: started, sent commands, listened to, ended.
+
+Knows nothing of what commands and events mean.
+"""
+
+import asyncio
+import multiprocessing
+import threading
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+
+from millm.engine import process
+from millm.engine.messages import Command, Event, decode_events, encode
+from millm.errors import EngineCrashed
+
+OnEvents = Callable[[list[Event]], None]
+OnDeath = Callable[["Child"], None]
+
+
+class Child:
+    """One process and its pipe; `on_events` and `on_death` are called on the event loop that started it."""
+
+    def __init__(
+        self, log_level: str, log_format: str, step_seconds: float, *, on_events: OnEvents, on_death: OnDeath
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_events, self._on_death = on_events, on_death
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(
+            target=process.main, args=(theirs, log_level, log_format, step_seconds), name="millm-engine", daemon=True
+        )
+        self._process.start()
+        theirs.close()  # so that only the child holds that end, and its death closes the pipe
+        threading.Thread(target=self._listen, args=(self._connection,), name="millm-engine-events", daemon=True).start()
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    def send(self, commands: Sequence[Command]) -> None:
+        """All in one message: nothing comes between them. Raises EngineCrashed."""
+        try:
+            self._connection.send_bytes(encode(commands))
+        except OSError as error:
+            raise EngineCrashed("the engine has just stopped; it is being restarted, try again") from error
+
+    async def end(self) -> None:
+        """The engine keeps nothing that would have to be saved."""
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        self._process.terminate()
+        self._process.join(3)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def _listen(self, connection: Connection) -> None:
+        """On a thread of its own, until the pipe closes."""
+        try:
+            while True:
+                self._loop.call_soon_threadsafe(self._on_events, decode_events(connection.recv_bytes()))
+        except (EOFError, OSError):
+            connection.close()
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._on_death, self)

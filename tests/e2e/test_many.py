@@ -1,0 +1,155 @@
+"""Hundreds of clients at once: none is dropped, none blocks the door, and those who leave leave nothing behind."""
+
+import asyncio
+import json
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.crowd import Answer, ask, leave, send
+from tests.fixtures.process import Server
+
+CROWD = 500
+CHAT = "/v1/chat/completions"
+
+
+def chat(server: Server, **changes: Any) -> dict[str, Any]:
+    return {
+        "model": server.model,
+        "messages": [{"role": "user", "content": "Tell me about the sea."}],
+        "max_tokens": 4,
+        "stream": True,
+        **changes,
+    }
+
+
+def hours_of_work(server: Server, **changes: Any) -> dict[str, Any]:
+    """An answer that does not end before it is given up."""
+    return chat(server, max_tokens=200, logit_bias={"2": -100}, **changes)
+
+
+def status(server: Server) -> dict[str, Any]:
+    return httpx.get(f"{server.url}/api/status", timeout=10).json()
+
+
+def percentile(milliseconds: list[float], share: float) -> float:
+    return sorted(milliseconds)[min(int(len(milliseconds) * share), len(milliseconds) - 1)]
+
+
+def told(what: str, milliseconds: list[float]) -> str:
+    median, most = statistics.median(milliseconds), max(milliseconds)
+    return f"{what}: median {median:.1f}, p99 {percentile(milliseconds, 0.99):.1f}, max {most:.1f} ms"
+
+
+@contextmanager
+def probing(server: Server) -> Iterator[list[float]]:
+    """Milliseconds that `/healthz` took meanwhile; filled when the block is left."""
+    probe = subprocess.Popen(
+        [sys.executable, "-m", "tests.e2e.probe", server.url],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    took: list[float] = []
+    try:
+        yield took
+    finally:
+        took += json.loads(probe.communicate("stop\n", timeout=30)[0])
+
+
+def is_whole_stream(answer: Answer) -> bool:
+    *chunks, done = answer.frames
+    reasons = [choice["finish_reason"] for chunk in chunks for choice in json.loads(chunk)["choices"]]
+    return done == "[DONE]" and [reason for reason in reasons if reason] == reasons[-1:]
+
+
+def test_five_hundred_streams_at_once_all_end_well_and_the_door_stays_open(server: Server) -> None:
+    async def crowd() -> list[Answer]:
+        return await asyncio.gather(*(ask(server.url, chat(server, seed=seed)) for seed in range(CROWD)))
+
+    begun = time.monotonic()
+    with probing(server) as healthz:
+        answers = asyncio.run(crowd())
+    took = time.monotonic() - begun
+    sys.stdout.write(f"\n{CROWD} streams of 4 tokens in {took:.1f} s; {told('healthz', healthz)}\n")
+    assert [answer.status for answer in answers] == [200] * CROWD
+    assert all(is_whole_stream(answer) for answer in answers)
+    assert percentile(healthz, 0.99) < 100
+    assert status(server)["in_flight"] == 0
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_two_hundred_clients_that_leave_leave_nothing_behind(server: Server, seed: int) -> None:
+    """At random moments: before the answer, in the middle of it, waiting or running, streamed or whole."""
+    chance = random.Random(seed)
+
+    async def visit(stream: bool, n: int, arrives: float, patience: float) -> None:
+        await asyncio.sleep(arrives)
+        reader, writer = await send(server.url, hours_of_work(server, stream=stream, n=n), CHAT)
+        try:
+            async with asyncio.timeout(patience):
+                await reader.read()
+        except TimeoutError:
+            pass
+        finally:
+            await leave(writer)
+
+    async def storm() -> None:
+        visits = [
+            visit(chance.random() < 0.5, chance.choice((1, 1, 3)), chance.uniform(0, 1), chance.expovariate(2))
+            for _ in range(200)
+        ]
+        await asyncio.gather(*visits)
+
+    asyncio.run(storm())
+    left = time.monotonic()
+    while (now := status(server))["in_flight"]:
+        assert time.monotonic() - left < 2, now
+    gone = time.monotonic() - left
+    answer = asyncio.run(ask(server.url, chat(server)))
+    took = time.monotonic() - left - gone
+    sys.stdout.write(
+        f"\nfree {1000 * gone:.0f} ms after the last of 200 left; the next answer took {1000 * took:.0f} ms\n"
+    )
+    assert is_whole_stream(answer)
+    assert took < 1
+
+
+def test_who_comes_when_the_queue_is_full_is_told_so_at_once(server: Server) -> None:
+    now = status(server)
+    room = now["model"]["facts"]["slots"] + 512
+
+    async def wait_in_line() -> None:
+        """Again and again, until cancelled."""
+        while True:
+            await ask(server.url, hours_of_work(server))
+
+    async def flood() -> tuple[list[Answer], list[float]]:
+        line = [asyncio.create_task(wait_in_line()) for _ in range(room)]
+        while (await asyncio.to_thread(status, server))["in_flight"] < room:
+            await asyncio.sleep(0.05)
+        refusals, took = [], []
+        for turn in range(60):
+            begun = time.perf_counter()
+            refusals.append(await ask(server.url, chat(server, stream=turn % 2 == 0)))
+            took.append(1000 * (time.perf_counter() - begun))
+        for waiting in line:
+            waiting.cancel()
+        await asyncio.gather(*line, return_exceptions=True)
+        return refusals, took
+
+    refusals, took = asyncio.run(flood())
+    sys.stdout.write(f"\n{told('refused', took)}\n")
+    full = [answer for answer in refusals if answer.status == 503]
+    assert len(full) >= 50  # a place may fall free meanwhile
+    for answer in full:
+        assert answer.json["error"]["code"] == "queue_full"
+        assert 1 <= int(answer.headers["retry-after"]) <= 60
+        assert "x-should-retry" not in answer.headers
+    assert statistics.median(took) < 50

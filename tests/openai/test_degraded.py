@@ -1,0 +1,103 @@
+"""After the device ran out of memory and the engine turned the SAE off: the base model answers, and says so."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from millm.engine.messages import Degraded, Receipt
+from millm.openai.extension import receipt_of
+from millm.openai.pieces import End, Piece
+from millm.profiles.selection import Selection
+from tests.fixtures.inside import Inside, serving
+
+REASON = "the SAE was turned off: the device ran out of memory"
+PUSH = {"features": [{"index": 3, "strength": 6.0}]}
+
+
+@pytest.fixture(scope="module")
+def inside(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_sae: Path) -> Iterator[Inside]:
+    with serving(tiny_model, tiny_sae, tmp_path_factory.mktemp("degraded")) as inside:
+        yield inside
+
+
+@pytest.fixture(scope="module")
+def http(inside: Inside) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=inside.base_url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def base(inside: Inside, http: httpx.Client) -> str:
+    """What the base model says; then `push` is made active, and the engine gives up."""
+    answer = post(http, steering=None).json()
+    assert httpx.put(f"{inside.url}/api/steering", json={"profile": "push"}).status_code == 200
+    assert post(http).json()["millm"]["profile"] == "push"
+    inside.call(inside.state.engine._deliver, [Degraded(reason=REASON)])
+    return answer["choices"][0]["message"]["content"]
+
+
+def post(http: httpx.Client, **wishes: Any) -> httpx.Response:
+    greeting = [{"role": "user", "content": "Tell me about the sea."}]
+    chat = {"model": "tiny-llama", "messages": greeting, "temperature": 0, "max_tokens": 12}
+    return http.post("/chat/completions", json={**chat, **wishes})
+
+
+def check(inside: Inside, http: httpx.Client, base: str) -> None:
+    """What merely follows is answered by the base model; what asks for the SAE is refused."""
+    told = httpx.get(f"{inside.url}/api/status").json()
+    assert (told["degraded"], told["saes"]) == (REASON, [])
+    ready = httpx.get(f"{inside.url}/readyz")
+    assert (ready.status_code, ready.json()["degraded"]) == (200, REASON)
+    following = post(http).json()
+    assert following["choices"][0]["message"]["content"] == base
+    assert following["millm"] == {
+        "profile": None, "steering": None, "tokens_steered": 0, "delta_norm_ratio": 0.0, "degraded": REASON,
+    }  # fmt: skip
+    for nothing in (None, {}):
+        assert "degraded" not in post(http, steering=nothing).json()["millm"]
+    wishes: list[dict[str, Any]] = [
+        {"profile": "push"},
+        {"model": "tiny-llama:push"},
+        {"steering": PUSH},
+        {"activations": {"top_k": 3}},
+    ]
+    for wish in wishes:
+        refused = post(http, **wish)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "sae_detached")
+        assert REASON in refused.json()["error"]["message"]
+        assert refused.headers["x-should-retry"] == "false"
+    assert [card["id"] for card in http.get("/models").json()["data"]] == ["tiny-llama"]
+    activated = httpx.put(f"{inside.url}/api/steering", json={"profile": "hold"})
+    assert (activated.status_code, activated.json()["error"]["code"]) == (503, "sae_detached")
+
+
+def test_nothing_pretends_to_be_steered(inside: Inside, http: httpx.Client, base: str) -> None:
+    check(inside, http, base)
+
+
+def test_nothing_comes_back_with_a_new_engine(inside: Inside, http: httpx.Client, base: str) -> None:
+    inside.kill_engine()
+    while httpx.get(f"{inside.url}/readyz").status_code != 200:
+        time.sleep(0.05)
+    check(inside, http, base)
+
+
+def test_a_stream_says_it_too(http: httpx.Client, base: str) -> None:
+    assert f'"degraded":"{REASON}"' in post(http, stream=True).text
+
+
+def test_steering_that_ended_in_the_middle_is_told(inside: Inside) -> None:
+    """The engine's own receipt says so; one of several choices is enough."""
+    assert inside.state.model
+    ended = [
+        Piece(
+            choice,
+            end=End("stop", 5, Receipt(fingerprint="f", tokens_steered=3, delta_norm_ratio=0.5, degraded=degraded), 0),
+        )
+        for choice, degraded in ((0, None), (1, REASON))
+    ]
+    assert receipt_of(Selection(inside.state.model), ended, watching=False).degraded == REASON

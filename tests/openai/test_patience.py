@@ -1,0 +1,89 @@
+"""A stream with signs of life: order, failures, closing, silence."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from millm.errors import EngineFailed
+from millm.openai import patience
+from millm.openai.patience import with_signs_of_life
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    async def within_five_seconds() -> Any:
+        async with asyncio.timeout(5):
+            return await work
+
+    return asyncio.run(within_five_seconds())
+
+
+async def stream(pauses: list[int]) -> AsyncIterator[int]:
+    for place, pause in enumerate(pauses):
+        for _ in range(pause):
+            await asyncio.sleep(0)
+        yield place
+
+
+@given(st.lists(st.integers(0, 5), max_size=12))
+def test_every_item_comes_once_in_order(pauses) -> None:
+    async def collect() -> list[int | None]:
+        return [item async for item in with_signs_of_life(stream(pauses))]
+
+    assert run(collect()) == list(range(len(pauses)))
+
+
+async def failing() -> AsyncIterator[int]:
+    yield 9
+    raise EngineFailed("the engine could not finish this")
+
+
+def test_what_came_before_a_failure_comes_and_then_the_failure() -> None:
+    async def collect() -> list[int | None]:
+        stream = with_signs_of_life(failing())
+        came = [await anext(stream)]
+        with pytest.raises(EngineFailed):
+            await anext(stream)
+        return came
+
+    assert run(collect()) == [9]
+
+
+def test_leaving_in_a_silence_closes_the_stream() -> None:
+    closed = []
+
+    async def silent() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.sleep(60)
+        finally:
+            closed.append(True)
+
+    async def leave() -> None:
+        stream = with_signs_of_life(silent())
+        assert await anext(stream) == 1
+        waiting = asyncio.create_task(anext(stream))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+    run(leave())
+    assert closed == [True]
+
+
+def test_silence_is_broken_by_signs_of_life(monkeypatch) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.03)
+
+    async def late() -> AsyncIterator[int]:
+        await asyncio.sleep(0.1)
+        yield 1
+
+    async def collect() -> list[int | None]:
+        return [item async for item in with_signs_of_life(late())]
+
+    came = run(collect())
+    assert came[-1] == 1
+    assert came.count(None) >= 2
