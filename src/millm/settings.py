@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     cpu_threads: int | None = Field(None, ge=1, description="Threads for the CPU; default: one per core.")
     cpu_int8: Literal["auto", "off"] = Field(
         "auto",
-        description="`auto` computes linear layers in 8 bits on a CPU, where it is faster; text may differ a little.",
+        description="On a CPU with dtype `auto`, `auto` computes linear layers in 8 bits: faster, a little different.",
     )
     quantization: Literal["none", "8bit", "4bit"] = Field(
         "none", description="`8bit` or `4bit` loads the weights through bitsandbytes, in less memory."

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from openai import OpenAI
-from transformers import LlamaForCausalLM
 
+from millm.engine.messages import LoadModel
+from millm.engine.model import load
 from millm.text.prompt import ChatTemplate, Message
 from millm.text.tokenizer import Tokenizer
 from tests.fixtures.process import Server, running
@@ -37,9 +38,10 @@ def share_of_capitals(text: str) -> float:
 
 
 def test_an_unsteered_answer_is_generate(client: OpenAI, demo_folder: Path) -> None:
+    """In 8 bits, as the demo computes on a CPU."""
     tokenizer = Tokenizer.from_folder(demo_folder)
     ids = ChatTemplate.from_folder(demo_folder, tokenizer).ids([Message("user", QUESTION)])
-    model = LlamaForCausalLM.from_pretrained(demo_folder, dtype=torch.float32)
+    model = load(LoadModel(id="load", path=str(demo_folder), device="cpu", cpu_int8=True), lambda *_: None)
     generated = model.generate(torch.tensor([ids]), max_new_tokens=TOKENS, do_sample=False, pad_token_id=0)
     assert ask(client) == tokenizer.decode(generated[0, len(ids) :].tolist())
 

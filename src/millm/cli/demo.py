@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from millm.cli.options import Device, HomeFolder, Host, Port
+from millm.cli.options import CpuInt8, Device, HomeFolder, Host, Port
 from millm.cli.progress import Reporter, reporting
 from millm.cli.server import Boot, run_server
 from millm.demo import bundle
@@ -35,6 +35,7 @@ def run(
     host: Host = None,
     port: Port = None,
     device: Device = None,
+    cpu_int8: CpuInt8 = None,
     home: HomeFolder = None,
 ) -> None:
     """A steered chat on a small real model: no GPU, no account. Fetches 93 MB once.
@@ -45,7 +46,7 @@ def run(
 
     SmolLM2-135M is a toy: 135 million parameters, from 4-bit weights. README.md says how to do it properly.
     """
-    settings = Settings.load(host=host, port=port, device=device, home=home)
+    settings = Settings.load(host=host, port=port, device=device, cpu_int8=cpu_int8, home=home)
     origin, wheel = _source(source, settings)
     console = Console(stderr=True)
 

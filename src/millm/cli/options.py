@@ -9,4 +9,12 @@ Host = Annotated[str | None, typer.Option(help="Address to listen on (MILLM_HOST
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one (MILLM_PORT; default 8000).")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N (MILLM_DEVICE; default auto).")]
 Dtype = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16 (MILLM_DTYPE; default auto).")]
+Quantization = Annotated[
+    str | None,
+    typer.Option(help="none, 8bit or 4bit: weights through bitsandbytes (MILLM_QUANTIZATION; default none)."),
+]
+CpuInt8 = Annotated[
+    str | None,
+    typer.Option("--cpu-int8", help="auto or off: linear layers in 8 bits on a CPU (MILLM_CPU_INT8; default auto)."),
+]
 HomeFolder = Annotated[Path | None, typer.Option("--home", help="Where everything is kept (MILLM_HOME).")]

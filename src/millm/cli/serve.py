@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from millm.cli.options import Device, Dtype, HomeFolder, Host, Port
+from millm.cli.options import CpuInt8, Device, Dtype, HomeFolder, Host, Port, Quantization
 from millm.cli.progress import Reporter
 from millm.cli.server import Boot, run_server
 from millm.hub.home import Home
@@ -30,6 +30,8 @@ def run(
     port: Port = None,
     device: Device = None,
     dtype: Dtype = None,
+    quantization: Quantization = None,
+    cpu_int8: CpuInt8 = None,
     home: HomeFolder = None,
 ) -> None:
     """Serve a Hugging Face model, with SAEs attached and profiles to choose from.
@@ -40,7 +42,15 @@ def run(
 
     Profiles are the .json files in MILLM_HOME/profiles; clients choose one as the model `NAME:PROFILE`.
     """
-    settings = Settings.load(host=host, port=port, device=device, dtype=dtype, home=home)
+    settings = Settings.load(
+        host=host,
+        port=port,
+        device=device,
+        dtype=dtype,
+        quantization=quantization,
+        cpu_int8=cpu_int8,
+        home=home,
+    )
 
     def prepare(_home: Home, report: Reporter) -> Boot:
         token = settings.hf_token.get_secret_value() if settings.hf_token else None

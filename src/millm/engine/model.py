@@ -1,16 +1,24 @@
 """A folder of Hugging Face weights → a model on the device, complete and finite, or a named refusal."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import structlog
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from safetensors import safe_open
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from millm.engine.cpu_int8 import Int8Linear, int8_linears, replaced_parameters
 from millm.engine.messages import LoadModel, ModelFacts
+from millm.engine.quantization import fit_to_cpu, label, quantization
 from millm.engine.selftest import Verdict
 from millm.errors import InsufficientMemory, InvalidModel, InvalidRequest
+
+log = structlog.get_logger()
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -19,26 +27,21 @@ DEFAULT_CONTEXT_LENGTH = 2048
 
 
 def load(command: LoadModel, on_progress: OnProgress) -> PreTrainedModel:
-    """Raises InvalidModel, InvalidRequest (device) or InsufficientMemory; nothing is kept on failure."""
+    """Raises InvalidModel, InvalidRequest (device, quantization) or InsufficientMemory; nothing is kept on failure."""
     device = pick_device(command.device)
     try:
         with _reported(on_progress):
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                command.path,
-                dtype=_dtype(command.dtype, device),
-                device_map={"": device} if device.type != "cpu" else None,
-                local_files_only=True,
-                output_loading_info=True,
-            )
+            model = _read(command, device)
     except torch.OutOfMemoryError as error:
         raise InsufficientMemory(f"this model does not fit in the memory of {device}") from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise InvalidModel(f"this folder is not a model that can be loaded: {_reason(error, command.path)}") from error
-    model: PreTrainedModel = loaded[0]
-    _refuse_incomplete(loaded[1])
     on_progress("checking weights", 0, 1)
-    _refuse_non_finite(model)
+    _refuse_non_finite(model.named_parameters())
     on_progress("checking weights", 1, 1)
+    if command.cpu_int8 and device.type == "cpu" and (command.quantization, command.dtype) == ("none", "auto"):
+        report = int8_linears(model, on_progress)
+        log.info("model.int8", layers=report.converted, **({"reason": report.reason} if report.reason else {}))
     return model
 
 
@@ -53,10 +56,11 @@ def facts(model: PreTrainedModel, verdict: Verdict) -> ModelFacts:
         stop_ids=stop_ids(model),
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
-        parameters=model.num_parameters(),
+        parameters=model.num_parameters() + replaced_parameters(model),
         runner=verdict.name,
         runner_reason=verdict.reason,
         slots=verdict.runner.capacity,
+        weights=_weights(model),
     )
 
 
@@ -75,11 +79,44 @@ def pick_device(asked: str) -> torch.device:
     return device
 
 
+def _read(command: LoadModel, device: torch.device) -> PreTrainedModel:
+    config = AutoConfig.from_pretrained(command.path, local_files_only=True)
+    dtype = _dtype(command.dtype, device)
+    wanted = quantization(command.quantization, config, _concrete(dtype, config))
+    if wanted:
+        _refuse_non_finite(_tensors(Path(command.path), device))
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        command.path,
+        dtype=dtype,
+        device_map={"": device} if wanted or device.type != "cpu" else None,
+        local_files_only=True,
+        output_loading_info=True,
+        **({"quantization_config": wanted} if wanted else {}),
+    )
+    _refuse_incomplete(loaded[1])
+    model: PreTrainedModel = loaded[0]
+    fit_to_cpu(model)
+    return model
+
+
 def _dtype(asked: str, device: torch.device) -> torch.dtype | str:
     """float32 on a CPU: bfloat16 without hardware support is three times slower there (engine study)."""
     if asked == "auto":
         return torch.float32 if device.type == "cpu" else "auto"
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[asked]
+
+
+def _concrete(dtype: torch.dtype | str, config: PreTrainedConfig) -> torch.dtype:
+    """`auto` is what the checkpoint says of itself."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    return config.dtype if isinstance(config.dtype, torch.dtype) else torch.bfloat16
+
+
+def _weights(model: PreTrainedModel) -> str:
+    if any(isinstance(module, Int8Linear) for module in model.modules()):
+        return "int8 on CPU (rows scaled apart)"
+    return label(model) or str(model.dtype).removeprefix("torch.")
 
 
 def stop_ids(model: PreTrainedModel) -> tuple[int, ...]:
@@ -98,10 +135,18 @@ def _refuse_incomplete(report: dict[str, Any]) -> None:
             raise InvalidModel(f"this checkpoint {what} {keys[0]}{more}; download it again")
 
 
-def _refuse_non_finite(model: PreTrainedModel) -> None:
-    for name, weights in model.named_parameters():
+def _refuse_non_finite(named: Iterable[tuple[str, Tensor]]) -> None:
+    for name, weights in named:
         if weights.is_floating_point() and not bool(torch.isfinite(weights).all()):
             raise InvalidModel(f"this checkpoint's {name} holds NaN or infinite weights; download it again")
+
+
+def _tensors(folder: Path, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+    """The checkpoint's tensors one by one: what is quantized while it is loaded cannot be checked afterwards."""
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            for name in file.keys():  # noqa: SIM118  the file is no mapping
+                yield name, file.get_tensor(name)
 
 
 def _reason(error: Exception, path: str) -> str:
