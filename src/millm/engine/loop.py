@@ -113,6 +113,7 @@ class Engine:
         model = models.load(command, self._progress(command.id))
         taps = Taps(frozenset(command.special_ids))
         verdict = choose_runner(model, command, taps.steered)
+        models.pack(model, command, self._progress(command.id))  # after the test, which compares to the last digits
         facts = models.facts(model, verdict)
         for sequence in self._scheduler.take_all():
             self._close(sequence)

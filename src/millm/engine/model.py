@@ -39,10 +39,14 @@ def load(command: LoadModel, on_progress: OnProgress) -> PreTrainedModel:
     on_progress("checking weights", 0, 1)
     _refuse_non_finite(model.named_parameters())
     on_progress("checking weights", 1, 1)
-    if command.cpu_int8 and device.type == "cpu" and (command.quantization, command.dtype) == ("none", "auto"):
+    return model
+
+
+def pack(model: PreTrainedModel, command: LoadModel, on_progress: OnProgress) -> None:
+    """Int8 linear layers, where they are asked for and nothing else was."""
+    if command.cpu_int8 and model.device.type == "cpu" and (command.quantization, command.dtype) == ("none", "auto"):
         report = int8_linears(model, on_progress)
         log.info("model.int8", layers=report.converted, **({"reason": report.reason} if report.reason else {}))
-    return model
 
 
 def facts(model: PreTrainedModel, verdict: Verdict) -> ModelFacts:
