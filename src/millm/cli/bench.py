@@ -66,14 +66,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def run(
     url: Annotated[
-        str | None, typer.Option(help="Where the server is [default: http://127.0.0.1 and MILLM_PORT or 8000]")
+        str | None, typer.Option(help="Where the server is (default http://127.0.0.1 and MILLM_PORT or 8000).")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Which of its models [default: the first it lists]")] = None,
+    model: Annotated[str | None, typer.Option(help="Which of its models (default: the first it lists).")] = None,
     profile: Annotated[str | None, typer.Option(help="Steer with this profile (miLLM's own servers).")] = None,
     tokens: Annotated[int, typer.Option(min=2, help="Longest answer, in tokens.")] = 64,
     concurrency: Annotated[str, typer.Option(help="How many readers at once, one level after another.")] = "1,8,32",
     requests: Annotated[
-        int | None, typer.Option(min=1, help="Requests per level [default: two per reader, at least 6]")
+        int | None, typer.Option(min=1, help="Requests per level (default: two per reader, two per length at least).")
     ] = None,
     prompts: Annotated[str, typer.Option(help="Lengths of the prompts, asked in turn, in tokens.")] = "32,128,512",
     as_json: Annotated[bool, typer.Option("--json", help="The figures as JSON, on stdout.")] = False,
@@ -84,8 +84,8 @@ def run(
 
         millm bench --concurrency 1,8 --tokens 32
 
-    Chat prompts that are the same on every machine; greedy answers, streamed. It works with any server that has
-    OpenAI's API. Ctrl+C ends it and shows what was measured.
+    Chat prompts that are the same on every machine; greedy answers, streamed. Any server that has OpenAI's API will
+    do. Ctrl+C ends it and shows what was measured.
     """
     levels = _numbers("concurrency", concurrency, _MOST_READERS, "1,8,32")
     sizes = _numbers("prompts", prompts, _LONGEST_PROMPT, "32,128,512")
@@ -121,8 +121,8 @@ def _measure(remote: Remote, plan: Plan, console: Console) -> Report:
                 break
             first += len(bodies)
     return Report(
-        url=remote.url, model=plan.model, profile=plan.profile, tokens=plan.tokens, prompts=plan.sizes, millm=__version__,
-        levels=tuple(levels),
+        url=remote.url, model=plan.model, profile=plan.profile, tokens=plan.tokens, prompts=plan.sizes,
+        millm=__version__, levels=tuple(levels),
     )  # fmt: skip
 
 

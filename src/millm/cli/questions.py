@@ -33,7 +33,8 @@ def question(number: int, size: int) -> str:
     rng = random.Random(number)  # noqa: S311  variety, not secrets
     count = max(1, round((size - _TOKENS_AROUND) / _TOKENS_PER_SENTENCE))
     sentences = " ".join(rng.choice(_SENTENCES) for _ in range(count))
-    return f"{number} notes about a small town. {sentences} Continue these notes at length, in whole sentences and plain words."
+    task = "Continue these notes at length, in whole sentences and plain words."
+    return f"{number} notes about a small town. {sentences} {task}"
 
 
 def questions(first: int, count: int, sizes: Sequence[int] = SIZES) -> list[str]:

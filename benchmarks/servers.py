@@ -1,0 +1,101 @@
+"""Starts a server for a benchmark, waits until it answers, knows what memory it took, and stops it."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from millm.cli.remote import Remote
+from millm.errors import CannotStart
+
+PATIENCE = 300.0
+"""Seconds for a server to answer."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers."""
+
+    remote: Remote
+    pid: int
+    ready_seconds: float
+    """From its start to the first answer of the path that says it is ready."""
+
+    def peak_mb(self) -> dict[str, int]:
+        """The most memory that its own process and its largest child ever held, in MB (VmHWM)."""
+        children = [_peak_mb(child) for child in _children(self.pid)]
+        return {"server": _peak_mb(self.pid), "engine": max(children, default=0)}
+
+
+@contextlib.contextmanager
+def millm(model: Path, home: Path, *arguments: str, **settings: str) -> Iterator[Running]:
+    """`millm serve MODEL ARGUMENTS`, with MILLM_ `settings` by their own names in place of the caller's."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MILLM_")}
+    given = {f"MILLM_{name.upper()}": value for name, value in settings.items()}
+    command = [sys.executable, "-m", "millm", "serve", str(model), "--home", str(home), *arguments]
+    with serving(command, home.with_suffix(".log"), ready="/readyz", environment={**kept, **given}) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def serving(
+    command: Sequence[str], log: Path, *, ready: str = "/v1/models", environment: Mapping[str, str] = os.environ
+) -> Iterator[Running]:
+    """`command --port N`, from its first answer to GET `ready` until it has ended.
+
+    Raises CannotStart with its last words when it does not come to that.
+    """
+    port = _free_port()
+    started = time.perf_counter()
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*command, "--port", str(port)], stdout=out, stderr=out, env=environment, start_new_session=True
+        )
+    try:
+        _wait(process, f"http://127.0.0.1:{port}{ready}", log)
+        yield Running(Remote(f"http://127.0.0.1:{port}"), process.pid, round(time.perf_counter() - started, 2))
+    finally:
+        _stop(process)
+
+
+def _wait(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(url, trust_env=False).is_success:
+                return
+        time.sleep(0.05)
+    words = log.read_text(errors="replace").strip().splitlines()[-3:]
+    raise CannotStart(f"the server did not answer: {' / '.join(words)}")
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+
+
+def _peak_mb(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM"))
