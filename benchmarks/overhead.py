@@ -25,6 +25,7 @@ from benchmarks.servers import Running
 from millm.cli.figures import ratio, spread
 from millm.cli.load import Answer, Body, ask
 from millm.demo import bundle
+from millm.errors import Unavailable
 
 PROMPT = "Tell me {} things about the sea."
 """Never with the same number on one server: it would answer the prompt out of what it remembers."""
@@ -70,18 +71,21 @@ def measure(record: Record, a: Running, b: Running, given: argparse.Namespace) -
         share = (deadline - time.monotonic()) / (len(MODES) - index)
         base = asker(a, {"steering": None}, given.tokens, numbers_a)
         tapped = asker(b, extra, given.tokens, numbers_b)
-        record.section(f"modes.{name}", partial(mode, base, tapped, given.blocks, share, first_tokens))
+        record.section(f"modes/{name}", partial(mode, base, tapped, given.blocks, share, first_tokens))
         record.put("first_token_ms", msgspec.to_builtins(spread(first_tokens, scale=1000)))
 
 
 def asker(server: Running, extra: Body, tokens: int, numbers: Iterator[int]) -> Callable[[], Answer]:
-    """Asks the server the prompt of the next number."""
+    """Asks the server the prompt of the next number. Raises Unavailable when the answer is too short to be timed."""
     model = server.remote.choose(None)
 
     def run() -> Answer:
         messages = [{"role": "user", "content": PROMPT.format(next(numbers))}]
         body: Body = {"model": model, "messages": messages, "temperature": 0, "max_tokens": tokens, **extra}
-        return ask(server.remote, body)
+        answer = ask(server.remote, body)
+        if not answer.gaps:
+            raise Unavailable(f"the answer holds {answer.tokens} tokens in one piece: there is nothing between them")
+        return answer
 
     return run
 

@@ -20,8 +20,8 @@ Block = dict[str, tuple[T, T]]
 def blocks(runs: Mapping[str, Callable[[], T]], most: int, seconds: float) -> list[Block[T]]:
     """Up to `most` blocks, as many as begin within `seconds` and FEWEST at least (where `most` allows).
 
-    A block in which a run fails is lost, and a new one takes its place. Raises Unavailable when as many were lost as
-    were asked for.
+    A block in which a run fails is lost, and a new one takes its place until `most` were lost. Raises Unavailable when
+    all were.
     """
     done: list[Block[T]] = []
     lost: list[str] = []
@@ -32,7 +32,9 @@ def blocks(runs: Mapping[str, Callable[[], T]], most: int, seconds: float) -> li
             lost.append(str(failure))
             print(f"  a block was lost: {failure}", flush=True)
         if len(lost) >= most:
-            raise Unavailable(f"{len(lost)} blocks failed, the last with: {lost[-1]}")
+            break
+    if not done:
+        raise Unavailable(f"{len(lost)} blocks failed, the last with: {lost[-1]}")
     return done
 
 

@@ -14,9 +14,11 @@ import argparse
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -24,21 +26,42 @@ from benchmarks import options, readers, servers
 from benchmarks.generate import Generate, Written
 from benchmarks.record import Record
 from millm.cli.load import Body
-from millm.cli.questions import questions
+from millm.cli.questions import SIZES, questions
 from millm.demo import bundle
 from millm.errors import CannotStart
 from millm.settings import Settings
 
 REQUESTS = {1: 6, 8: 8}
 """Readers at once → requests."""
-IN_SEQUENCE = 8
+IN_SEQUENCE = questions(len(SIZES) + REQUESTS[1], 8)
+"""The prompts that 8 readers ask at once, for what has no server."""
 FEATURE, STRENGTH, HOOK = 1643, 40, "blocks.20.hook_resid_post"
 BASE: Body = {"steering": None}
 STEERED: Body = {"steering": {"features": [{"index": FEATURE, "strength": STRENGTH}]}}
 PATIENCE = 600
 """Seconds for a peer that is a script."""
 
-Measure = Callable[[], object]
+_VERSIONS = (
+    "import sys, importlib.metadata as m; print(*(f'{name} {m.version(name)}' for name in sys.argv[1:]), sep=', ')"
+)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Something that is measured."""
+
+    what: str
+    measure: Callable[[], object]
+    packages: tuple[str, ...]
+    """Whose versions matter."""
+    python: Path | None = Path(sys.executable)
+    """Where they are; None: nowhere."""
+
+    def versions(self) -> str:
+        if self.python is None:
+            return ""
+        asked = [str(self.python), "-c", _VERSIONS, *self.packages]
+        return _output(subprocess.run(asked, capture_output=True, text=True, env=_elsewhere()))
 
 
 def main() -> None:
@@ -46,34 +69,44 @@ def main() -> None:
     record = Record(given.results / "peers.json", f"answers of up to {given.tokens} tokens, greedy")
     folder = options.demo_model(given.home)
     with tempfile.TemporaryDirectory() as scratch:
-        for name, (what, measure) in peers(given, folder, Path(scratch)).items():
-            record.put(f"peers.{name}.what", what)
-            record.section(f"peers.{name}.levels", measure)
+        for name, peer in peers(given, folder, Path(scratch)).items():
+            record.put(f"peers/{name}/what", peer.what)
+            record.section(f"peers/{name}/versions", peer.versions)
+            record.section(f"peers/{name}/levels", peer.measure)
 
 
-def peers(given: argparse.Namespace, folder: Path, scratch: Path) -> dict[str, tuple[str, Measure]]:
-    """Name → what it is, and what measures it."""
+def peers(given: argparse.Namespace, folder: Path, scratch: Path) -> dict[str, Peer]:
+    """In the order in which they are measured."""
     serve = partial(transformers_serve, given, folder, scratch)
     own = partial(millm, given, folder, scratch)
+    batching = partial(serve, "--continuous-batching", "--cb-num-blocks", "64", "--cb-max-batch-tokens", "1024")
+    hf, ours = ("transformers", "torch"), ("millm", "torch")
     return {
-        "generate": ("transformers `generate`, fp32", partial(generate, folder, given.tokens)),
-        "serve": ("`transformers serve`, fp32", serve),
-        "serve-cb": (
-            "`transformers serve --continuous-batching`, fp32",
-            partial(serve, "--continuous-batching", "--cb-num-blocks", "64", "--cb-max-batch-tokens", "1024"),
+        "generate": Peer("transformers `generate`, fp32", partial(generate, folder, given.tokens), hf),
+        "serve": Peer("`transformers serve`, fp32", serve, hf, given.serve_python),
+        "serve-cb": Peer("`transformers serve --continuous-batching`, fp32", batching, hf, given.serve_python),
+        "llama.cpp": Peer(
+            "llama-cpp-python's server, Q4_1 (4-bit)",
+            partial(llama, given, scratch),
+            ("llama-cpp-python",),
+            given.llama_python,
         ),
-        "llama.cpp": ("llama-cpp-python's server, Q4_1 (4-bit)", partial(llama, given, scratch)),
-        "saelens": ("SAELens + TransformerLens `generate`, fp32, one feature", partial(saelens, given, folder)),
-        "millm-fp32": ("miLLM, fp32", partial(own, BASE, cpu_int8="off")),
-        "millm": ("miLLM as it comes", partial(own, BASE)),
-        "millm-steered": ("miLLM as it comes, one feature", partial(own, STEERED)),
+        "saelens": Peer(
+            "SAELens + TransformerLens `generate`, fp32, one feature",
+            partial(saelens, given, folder),
+            ("sae-lens", "transformer-lens"),
+            given.saelens_python,
+        ),
+        "millm-fp32": Peer("miLLM, fp32", partial(own, BASE, cpu_int8="off"), ours),
+        "millm": Peer("miLLM as it comes", partial(own, BASE), ours),
+        "millm-steered": Peer("miLLM as it comes, one feature", partial(own, STEERED), ours),
     }
 
 
 def generate(folder: Path, tokens: int) -> object:
     model = Generate(folder)
     model.write(questions(0, 1), 4)  # warm
-    return _in_sequence(model.write(questions(1, IN_SEQUENCE), tokens))
+    return _in_sequence(model.write(IN_SEQUENCE, tokens))
 
 
 def transformers_serve(given: argparse.Namespace, folder: Path, scratch: Path, *extra: str) -> object:
@@ -101,15 +134,13 @@ def saelens(given: argparse.Namespace, folder: Path) -> object:
     python = _given(given.saelens_python, "--saelens-python", "sae-lens")
     job = {
         "model": str(folder), "sae": str(bundle.SAE_FOLDER), "hook": HOOK, "feature": FEATURE, "strength": STRENGTH,
-        "prompts": questions(1, IN_SEQUENCE), "tokens": given.tokens, "threads": os.cpu_count(),
+        "prompts": IN_SEQUENCE, "tokens": given.tokens, "threads": os.cpu_count(),
     }  # fmt: skip
     script = Path(__file__).with_name("peer_saelens.py")
     done = subprocess.run(
         [python, script], input=json.dumps(job), capture_output=True, text=True, timeout=PATIENCE, env=_elsewhere()
     )
-    if done.returncode:
-        raise CannotStart(f"it ended with: {done.stderr.strip().splitlines()[-1]}")
-    return _in_sequence(Written(**json.loads(done.stdout.splitlines()[-1])))
+    return _in_sequence(Written(**json.loads(_output(done).splitlines()[-1])))
 
 
 def millm(given: argparse.Namespace, folder: Path, scratch: Path, extra: Body, **settings: str) -> object:
@@ -121,6 +152,13 @@ def millm(given: argparse.Namespace, folder: Path, scratch: Path, extra: Body, *
 def _in_sequence(written: Written) -> Sequence[object]:
     speed = round(written.per_second, 2)
     return [{"concurrency": 1, "output_tokens": written.tokens, "tokens_per_second": speed, "errors": 0}]
+
+
+def _output(done: "subprocess.CompletedProcess[str]") -> str:
+    """Raises CannotStart with the last words of what failed."""
+    if done.returncode:
+        raise CannotStart(f"it ended with: {''.join(done.stderr.strip().splitlines()[-1:])}")
+    return done.stdout.strip()
 
 
 def _given(path: Path | None, option: str, needed: str) -> Path:

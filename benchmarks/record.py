@@ -26,17 +26,18 @@ class Record:
         self._sections: dict[str, Any] = {"what": what, "machine": machine.describe()}
 
     def section(self, name: str, measure: Callable[[], object]) -> None:
-        """What `measure` finds, or why it found nothing, under `name`: dots go deeper."""
+        """What `measure` finds, or why it found nothing, under `name`: slashes go deeper."""
         print(f"{name} …", flush=True)
         try:
             found = msgspec.to_builtins(measure())
         except FAILURES as failure:
-            found = {"not_run": str(failure)}
+            print(f"{name} failed: {failure}", flush=True)
+            found = {"not_run": _reason(failure)}
         self.put(name, found)
         print(f"{name}: {json.dumps(found)}", flush=True)
 
     def put(self, name: str, found: object) -> None:
-        *outer, last = name.split(".")
+        *outer, last = name.split("/")
         place = self._sections
         for key in outer:
             place = place.setdefault(key, {})
@@ -48,3 +49,8 @@ class Record:
         unfinished = self._path.with_suffix(".part")
         unfinished.write_text(json.dumps(self._sections, indent=1) + "\n", encoding="utf-8")
         os.replace(unfinished, self._path)
+
+
+def _reason(failure: Exception) -> str:
+    """Without the machine's paths, which the messages of others hold: the file is committed."""
+    return str(failure) if isinstance(failure, MillmError) else type(failure).__name__

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,8 @@ import httpx
 from millm.cli.remote import Remote
 from millm.errors import CannotStart
 
-PATIENCE = 300.0
-"""Seconds for a server to answer."""
+PATIENCE = 120.0
+"""Seconds for a server to answer, and to say its next word."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Running:
     remote: Remote
     pid: int
     ready_seconds: float
-    """From its start to the first answer of the path that says it is ready."""
+    """From its start."""
 
     def peak_mb(self) -> dict[str, int]:
         """The most memory that its own process and its largest child ever held, in MB (VmHWM)."""
@@ -41,40 +41,57 @@ def millm(model: Path, home: Path, *arguments: str, **settings: str) -> Iterator
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MILLM_")}
     given = {f"MILLM_{name.upper()}": value for name, value in settings.items()}
     command = [sys.executable, "-m", "millm", "serve", str(model), "--home", str(home), *arguments]
-    with serving(command, home.with_suffix(".log"), ready="/readyz", environment={**kept, **given}) as running:
+    with serving(
+        command, home.with_suffix(".log"), is_ready=_says_ready, environment={**kept, **given, "COLUMNS": "200"}
+    ) as running:
         yield running
+
+
+def _says_ready(_: str, log: str) -> bool:
+    """Once every SAE is attached; the server answers before that."""
+    return "ready  http://" in log
+
+
+def lists_models(url: str, _: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"{url}/v1/models", trust_env=False).is_success
+    return False
+
+
+IsReady = Callable[[str, str], bool]
+"""Of a server's URL and what it has written so far."""
 
 
 @contextlib.contextmanager
 def serving(
-    command: Sequence[str], log: Path, *, ready: str = "/v1/models", environment: Mapping[str, str] = os.environ
+    command: Sequence[str], log: Path, *, is_ready: IsReady = lists_models, environment: Mapping[str, str] = os.environ
 ) -> Iterator[Running]:
-    """`command --port N`, from its first answer to GET `ready` until it has ended.
+    """`command --port N`, from when it is ready until it has ended.
 
     Raises CannotStart with its last words when it does not come to that.
     """
     port = _free_port()
+    url = f"http://127.0.0.1:{port}"
     started = time.perf_counter()
     with log.open("wb") as out:
         process = subprocess.Popen(
             [*command, "--port", str(port)], stdout=out, stderr=out, env=environment, start_new_session=True
         )
     try:
-        _wait(process, f"http://127.0.0.1:{port}{ready}", log)
-        yield Running(Remote(f"http://127.0.0.1:{port}"), process.pid, round(time.perf_counter() - started, 2))
+        _wait(process, lambda: is_ready(url, log.read_text(errors="replace")), log)
+        yield Running(Remote(url, patience=PATIENCE), process.pid, round(time.perf_counter() - started, 2))
     finally:
         _stop(process)
 
 
-def _wait(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+def _wait(process: "subprocess.Popen[bytes]", is_ready: Callable[[], bool], log: Path) -> None:
     deadline = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(url, trust_env=False).is_success:
-                return
+        if is_ready():
+            return
         time.sleep(0.05)
-    words = log.read_text(errors="replace").strip().splitlines()[-3:]
-    raise CannotStart(f"the server did not answer: {' / '.join(words)}")
+    words = log.read_text(errors="replace").strip().splitlines()[-1:]
+    raise CannotStart(f"the server did not start: {''.join(words)}")
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

@@ -43,7 +43,7 @@ def main() -> None:
     sae = ("--sae", str(bundle.SAE_FOLDER))
     with tempfile.TemporaryDirectory() as scratch:
         for int8 in ("off", "auto"):
-            record.section(f"starts.{int8}", partial(starts, folder, Path(scratch, f"alone-{int8}"), int8))
+            record.section(f"starts/{int8}", partial(starts, folder, Path(scratch, f"alone-{int8}"), int8))
         with (
             servers.millm(folder, Path(scratch, "off"), *sae, cpu_int8="off") as off,
             servers.millm(folder, Path(scratch, "auto"), *sae, cpu_int8="auto") as auto,
@@ -63,14 +63,14 @@ def measure(record: Record, running: Mapping[str, Running], generate: Generate, 
     for int8, server in running.items():
         model = server.remote.choose(None)
         record.section(
-            f"levels.{int8}",
+            f"levels/{int8}",
             partial(readers.levels, server, model, given.tokens, REQUESTS, {"steering": None}),
         )
     deadline = time.monotonic() + 60 * given.minutes
     for left, (name, sizes) in zip((2, 1), PROMPTS.items(), strict=True):
         share = (deadline - time.monotonic()) / left
         record.section(
-            f"against_generate.{name}", partial(against, running, generate, sizes, given.tokens, given.blocks, share)
+            f"against_generate/{name}", partial(against, running, generate, sizes, given.tokens, given.blocks, share)
         )
     record.put("peak_mb", {int8: server.peak_mb() for int8, server in running.items()})
 

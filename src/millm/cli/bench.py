@@ -84,8 +84,8 @@ def run(
 
         millm bench --concurrency 1,8 --tokens 32
 
-    Chat prompts that are the same on every machine; greedy answers, streamed. Any server that has OpenAI's API will
-    do. Ctrl+C ends it and shows what was measured.
+    Chat prompts, the same on every machine; greedy answers, streamed. Any server with OpenAI's API
+    will do. Ctrl+C ends it and shows what was measured.
     """
     levels = _numbers("concurrency", concurrency, _MOST_READERS, "1,8,32")
     sizes = _numbers("prompts", prompts, _LONGEST_PROMPT, "32,128,512")

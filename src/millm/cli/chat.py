@@ -22,9 +22,9 @@ _CONTROLS = {code: "�" for code in (*range(32), *range(127, 160)) if chr(code)
 
 def run(
     url: Annotated[
-        str | None, typer.Option(help="Where the server is [default: http://127.0.0.1 and MILLM_PORT or 8000]")
+        str | None, typer.Option(help="Where the server is (default http://127.0.0.1 and MILLM_PORT or 8000).")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Which of its models [default: the one it has]")] = None,
+    model: Annotated[str | None, typer.Option(help="Which of its models (default: the one it has).")] = None,
     profile: Annotated[str | None, typer.Option(help="Steer with this profile from the start.")] = None,
     system: Annotated[str | None, typer.Option(help="Instructions that come before the conversation.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,

@@ -8,8 +8,8 @@ import msgspec
 from millm.errors import CannotStart, MillmError, ModelNotFound, ModelNotLoaded, Unavailable, from_code
 from millm.settings import Settings
 
-_TIMEOUT = httpx.Timeout(None, connect=5.0)
-"""Seconds. An answer may take its time: who has waited enough presses Ctrl+C."""
+_TO_CONNECT = 5.0
+"""Seconds."""
 _AS_MANY_AS_ASKED = httpx.Limits()
 """Connections: `millm bench` reads many answers at once."""
 
@@ -86,14 +86,17 @@ def local_url() -> str:
 
 
 class Remote:
-    def __init__(self, url: str) -> None:
-        """`url`: where the server is, with or without `http://` and `/v1`. Raises CannotStart when it is no address."""
+    def __init__(self, url: str, *, patience: float | None = None) -> None:
+        """`url`: where the server is, with or without `http://` and `/v1`. Raises CannotStart when it is no address.
+
+        `patience`: seconds to wait for its next word; None waits until somebody presses Ctrl+C.
+        """
         self.url = (url if "://" in url else f"http://{url}").rstrip("/").removesuffix("/v1")
         try:
             is_here = httpx.URL(self.url).host in ("127.0.0.1", "localhost", "::1")
             self._http = httpx.Client(
                 base_url=self.url,
-                timeout=_TIMEOUT,
+                timeout=httpx.Timeout(patience, connect=_TO_CONNECT),
                 limits=_AS_MANY_AS_ASKED,
                 trust_env=not is_here,  # there: by no proxy
             )
