@@ -30,7 +30,7 @@ class Running:
     """From its start."""
 
     def peak_mb(self) -> dict[str, int]:
-        """The most memory that its own process and its largest child ever held, in MB (VmHWM)."""
+        """The most memory that its own process and its largest child ever held, in MB (VmHWM, Linux only)."""
         children = [_peak_mb(child) for child in _children(self.pid)]
         return {"server": _peak_mb(self.pid), "engine": max(children, default=0)}
 

@@ -173,7 +173,8 @@ def _throughput_rows(results: Results) -> list[tuple[str, str, str]]:
 
 
 def _peak(found: Any, int8: str) -> str:
-    return f"{found['peak_mb'][int8]['engine']:,} MB" if "peak_mb" in found else "-"
+    peaks = dict(_measured(found.get("peak_mb", {})))
+    return f"{peaks[int8]['engine']:,} MB" if int8 in peaks else "-"
 
 
 def _measured(sections: Any) -> list[tuple[str, Any]]:

@@ -72,7 +72,8 @@ def measure(record: Record, running: Mapping[str, Running], generate: Generate, 
         record.section(
             f"against_generate/{name}", partial(against, running, generate, sizes, given.tokens, given.blocks, share)
         )
-    record.put("peak_mb", {int8: server.peak_mb() for int8, server in running.items()})
+    for int8, server in running.items():
+        record.section(f"peak_mb/{int8}", server.peak_mb)
 
 
 def against(
