@@ -29,8 +29,14 @@ fix: $(VENV)/dev-installed   ## format and mend what lint can mend
 types: $(VENV)/dev-installed ## strict type checking alone
 	$(BIN)/mypy
 
-bench: $(VENV)/dev-installed ## measure the overhead of steering and watching on the demo model
-	$(BIN)/python benchmarks/overhead.py
+docs: $(VENV)/dev-installed  ## write the pages that are made from the code and from the figures
+	$(BIN)/python -m tools.make_docs
+
+bench: $(VENV)/dev-installed ## measure overhead, throughput and others (PEERS=...: see benchmarks/peers.py); half an hour
+	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.peers $(PEERS)
+	$(BIN)/python -m tools.make_docs
 
 efficacy: $(VENV)/dev-installed ## measure every shipped profile and write src/millm/demo/MODEL_CARD.md (half an hour)
 	$(BIN)/python tools/measure_profiles.py
@@ -47,4 +53,4 @@ $(VENV)/dev-installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $(VENV)/installed $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup run check test fix types bench efficacy
+.PHONY: help demo setup run check test fix types docs bench efficacy

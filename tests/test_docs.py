@@ -11,10 +11,10 @@ import pytest
 
 from millm.profiles.contract import Profile
 from tests.fixtures.process import Server
-from tools.make_docs import DOCS, pages
+from tools.make_docs import DOCS, figures, pages
 
 ROOT = DOCS.parent
-WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md", *sorted(DOCS.rglob("*.md"))]
 EXAMPLE_URL = "http://127.0.0.1:8000"
 
 
@@ -33,7 +33,14 @@ EVERY_COMMAND = sorted({command for path in WRITTEN for command in commands(path
 
 @pytest.mark.parametrize("name", ["settings.md", "errors.md", "api.md", "cli.md"])
 def test_generated_pages_are_fresh(name: str) -> None:
-    assert (DOCS / name).read_text("utf-8") == pages()[name], "run `python tools/make_docs.py`"
+    assert (DOCS / name).read_text("utf-8") == pages()[name], "run `make docs`"
+
+
+def test_the_figures_shown_are_those_measured() -> None:
+    shown = figures()
+    assert set(shown) == {ROOT / "README.md", ROOT / "benchmarks" / "README.md"}
+    for path, text in shown.items():
+        assert path.read_text("utf-8") == text, f"{path.name}: run `make docs`"
 
 
 @pytest.mark.parametrize("path", WRITTEN, ids=lambda path: path.name)

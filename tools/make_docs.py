@@ -1,6 +1,6 @@
-"""Write the pages that are tables of the code: settings, errors, the API's fields and the commands' help.
+"""Write the pages that are tables: of the code (settings, errors, the API, commands) and of the benchmarks' results.
 
-python tools/make_docs.py        # tests/test_docs.py fails when a page is stale
+python -m tools.make_docs        # tests/test_docs.py fails when a page is stale
 """
 
 import os
@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from pydantic import BaseModel
 
+from benchmarks import tables
 from millm.admin.status import ServerStatus
 from millm.admin.steering import ActiveSteering
 from millm.cli import COMMANDS
@@ -22,18 +23,28 @@ from millm.openai.schemas.completions import CompletionRequest
 from millm.profiles.contract import ActivationsRequest, Profile, ProfileFeature, SteeringRequest
 from millm.settings import Settings
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 NOTE = "<!-- Written by tools/make_docs.py from the code; do not edit. -->\n"
 
 
 def main() -> None:
-    for name, text in pages().items():
-        (DOCS / name).write_text(text, encoding="utf-8")
+    for path, text in {**{DOCS / name: text for name, text in pages().items()}, **figures()}.items():
+        path.write_text(text, encoding="utf-8")
 
 
 def pages() -> dict[str, str]:
     """File name → text."""
     return {"settings.md": settings_page(), "errors.md": errors_page(), "api.md": api_page(), "cli.md": cli_page()}
+
+
+def figures() -> dict[Path, str]:
+    """The pages that show what was measured → text."""
+    readme, results = ROOT / "README.md", tables.read()
+    return {
+        readme: tables.with_summary(readme.read_text("utf-8"), results),
+        ROOT / "benchmarks" / "README.md": tables.page(results),
+    }
 
 
 def settings_page() -> str:

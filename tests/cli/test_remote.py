@@ -96,6 +96,21 @@ def test_nonsense(nonsense: bytes) -> None:
     assert "no part of an answer" in str(error)
 
 
+def test_a_server_that_says_nothing_more() -> None:
+    released = threading.Event()
+
+    class Silent(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            released.wait(30)
+
+    with HTTPServer(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        with pytest.raises(CannotStart, match="no miLLM server answers"):
+            Remote(f"127.0.0.1:{server.server_port}", patience=0.2).entries()
+        released.set()
+        server.shutdown()
+
+
 @pytest.mark.parametrize("url", ["http://host:port", "http://\x00"])
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(CannotStart, match="is not an address such as"):

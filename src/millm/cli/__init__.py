@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": "A steered chat on a small real model: fetches 93 MB once, then serves it.",
     "serve": "Serve a Hugging Face model, with SAEs attached and profiles to choose from.",
     "chat": "Chat in the terminal with a running server; steer with /steer 11 80.",
+    "bench": "Measure a running server: tokens per second, and how long a reader waits for them.",
     "doctor": "Check this machine and say how to mend what is missing.",
 }
 

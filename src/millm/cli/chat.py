@@ -11,9 +11,8 @@ from rich.console import Console
 
 from millm.cli.chat_commands import obey, with_profile
 from millm.cli.conversation import Conversation
-from millm.cli.remote import Receipt, Remote
-from millm.errors import MillmError, ModelNotFound, ModelNotLoaded
-from millm.settings import Settings
+from millm.cli.remote import Receipt, Remote, local_url
+from millm.errors import MillmError
 
 with suppress(ImportError):  # not every Python is built with it
     import readline  # noqa: F401  arrow keys and history at the prompt
@@ -23,9 +22,9 @@ _CONTROLS = {code: "�" for code in (*range(32), *range(127, 160)) if chr(code)
 
 def run(
     url: Annotated[
-        str | None, typer.Option(help="Where the server is [default: http://127.0.0.1 and MILLM_PORT or 8000]")
+        str | None, typer.Option(help="Where the server is (default http://127.0.0.1 and MILLM_PORT or 8000).")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Which of its models [default: the one it has]")] = None,
+    model: Annotated[str | None, typer.Option(help="Which of its models (default: the one it has).")] = None,
     profile: Annotated[str | None, typer.Option(help="Steer with this profile from the start.")] = None,
     system: Annotated[str | None, typer.Option(help="Instructions that come before the conversation.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest answer, in tokens.")] = None,
@@ -40,22 +39,13 @@ def run(
 
     Answers go to stdout, all else to stderr, and prompts may come through a pipe: echo "Hi" | millm chat
     """
-    remote = Remote(url or f"http://127.0.0.1:{Settings.load().port}")
+    remote = Remote(url or local_url())
     asked = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
     sampling: dict[str, object] = {name: value for name, value in asked.items() if value is not None}
-    conversation = Conversation(_model(remote, model), sampling, system)
+    conversation = Conversation(remote.choose(model), sampling, system)
     if profile:
         conversation = with_profile(conversation, profile, remote)
     Chat(remote, Console(emoji=False), Console(emoji=False, stderr=True)).talk(conversation)
-
-
-def _model(remote: Remote, asked: str | None) -> str:
-    known = [entry.id for entry in remote.entries()]
-    if not known:
-        raise ModelNotLoaded(f"the server at {remote.url} is still loading its model; try again in a moment")
-    if asked is not None and asked not in known:
-        raise ModelNotFound(f"there is no model {asked!r}; there are: {', '.join(known)}")
-    return asked or known[0]
 
 
 class Chat:

@@ -5,10 +5,13 @@ from collections.abc import Generator, Iterable, Iterator
 import httpx
 import msgspec
 
-from millm.errors import CannotStart, MillmError, Unavailable, from_code
+from millm.errors import CannotStart, MillmError, ModelNotFound, ModelNotLoaded, Unavailable, from_code
+from millm.settings import Settings
 
-_TIMEOUT = httpx.Timeout(None, connect=5.0)
-"""Seconds. An answer may take its time: who has waited enough presses Ctrl+C."""
+_TO_CONNECT = 5.0
+"""Seconds."""
+_AS_MANY_AS_ASKED = httpx.Limits()
+"""Connections: `millm bench` reads many answers at once."""
 
 
 class Menu(msgspec.Struct, frozen=True):
@@ -36,6 +39,12 @@ class Receipt(msgspec.Struct, frozen=True):
 
 class Delta(msgspec.Struct, frozen=True):
     content: str | None = None
+    reasoning_content: str | None = None
+    """Where another server tells thinking apart."""
+
+    @property
+    def text(self) -> str:
+        return self.content or self.reasoning_content or ""
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -43,15 +52,22 @@ class Choice(msgspec.Struct, frozen=True):
     finish_reason: str | None = None
 
 
+class Usage(msgspec.Struct, frozen=True):
+    prompt_tokens: int
+    completion_tokens: int
+
+
 class Refusal(msgspec.Struct, frozen=True):
     message: str
-    code: str | None = None
+    code: str | int | None = None
+    """A number on some other servers."""
 
 
 class Chunk(msgspec.Struct, frozen=True):
     """One event of a streamed answer."""
 
     choices: tuple[Choice, ...] = ()
+    usage: Usage | None = None
     millm: Receipt | None = None
     error: Refusal | None = None
 
@@ -64,13 +80,26 @@ class _Refused(msgspec.Struct, frozen=True):
     error: Refusal
 
 
+def local_url() -> str:
+    """Where `millm serve` listens unless it is told otherwise."""
+    return f"http://127.0.0.1:{Settings.load().port}"
+
+
 class Remote:
-    def __init__(self, url: str) -> None:
-        """`url`: where the server is, with or without `http://` and `/v1`. Raises CannotStart when it is no address."""
+    def __init__(self, url: str, *, patience: float | None = None) -> None:
+        """`url`: where the server is, with or without `http://` and `/v1`. Raises CannotStart when it is no address.
+
+        `patience`: seconds to wait for its next word; None waits until somebody presses Ctrl+C.
+        """
         self.url = (url if "://" in url else f"http://{url}").rstrip("/").removesuffix("/v1")
         try:
             is_here = httpx.URL(self.url).host in ("127.0.0.1", "localhost", "::1")
-            self._http = httpx.Client(base_url=self.url, timeout=_TIMEOUT, trust_env=not is_here)  # there: by no proxy
+            self._http = httpx.Client(
+                base_url=self.url,
+                timeout=httpx.Timeout(patience, connect=_TO_CONNECT),
+                limits=_AS_MANY_AS_ASKED,
+                trust_env=not is_here,  # there: by no proxy
+            )
         except httpx.InvalidURL as error:
             raise CannotStart(f"--url {url!r} is not an address such as http://127.0.0.1:8000") from error
 
@@ -79,16 +108,22 @@ class Remote:
         try:
             answer = self._http.get("/v1/models")
         except httpx.TransportError as error:
-            raise CannotStart(
-                f"no miLLM server answers at {self.url}; start one with `millm demo` or `millm serve MODEL`,"
-                " or say where it is with --url"
-            ) from error
+            raise self._absent() from error
         if answer.is_error:
             raise self._refusal(answer)
         try:
             return msgspec.json.decode(answer.content, type=_Menus).data
         except msgspec.DecodeError as error:
             raise self._stranger(answer) from error
+
+    def choose(self, asked: str | None) -> str:
+        """The model asked for, or the one it has. Raises ModelNotLoaded or ModelNotFound, or as `entries` does."""
+        known = [entry.id for entry in self.entries()]
+        if not known:
+            raise ModelNotLoaded(f"the server at {self.url} is still loading its model; try again in a moment")
+        if asked is not None and asked not in known:
+            raise ModelNotFound(f"there is no model {asked!r}; there are: {', '.join(known)}")
+        return asked or known[0]
 
     def stream(self, body: dict[str, object]) -> Generator[Chunk]:
         """A chat completion as it comes; closing the iterator cancels it. Raises MillmError."""
@@ -99,18 +134,29 @@ class Remote:
                     raise self._refusal(answer)
                 for event in events(answer.iter_bytes()):
                     yield _chunk(event)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise self._absent() from error
         except httpx.TransportError as error:
             raise Unavailable(f"the connection to {self.url} broke off ({type(error).__name__})") from error
+
+    def _absent(self) -> CannotStart:
+        return CannotStart(
+            f"no miLLM server answers at {self.url}; start one with `millm demo` or `millm serve MODEL`,"
+            " or say where it is with --url"
+        )
 
     def _refusal(self, answer: httpx.Response) -> MillmError:
         try:
             told = msgspec.json.decode(answer.content, type=_Refused).error
         except msgspec.DecodeError:
             return self._stranger(answer)
-        return from_code(told.code or "", told.message)
+        return from_code(str(told.code), told.message)
 
     def _stranger(self, answer: httpx.Response) -> MillmError:
-        return CannotStart(f"what answers at {self.url} is not a miLLM server (status {answer.status_code})")
+        return CannotStart(
+            f"what answers at {self.url} is not a miLLM server, nor another with OpenAI's API"
+            f" (status {answer.status_code})"
+        )
 
 
 def events(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -134,5 +180,5 @@ def _chunk(event: bytes) -> Chunk:
     except msgspec.DecodeError as error:
         raise Unavailable(f"the server sent something that is no part of an answer ({error})") from error
     if chunk.error:
-        raise from_code(chunk.error.code or "", chunk.error.message)
+        raise from_code(str(chunk.error.code), chunk.error.message)
     return chunk

