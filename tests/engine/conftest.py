@@ -7,10 +7,13 @@ from typing import Any, TypeVar
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, PreTrainedModel
 
 from millm.engine.client import EngineClient
-from millm.engine.messages import AttachSae, Finished, Generate, LoadModel, Token
+from millm.engine.messages import AttachSae, Finished, Generate, LoadModel, ModelFacts, Token
+from millm.engine.model import facts
+from millm.engine.runners.plain import PlainRunner
+from millm.engine.selftest import Verdict
 
 T = TypeVar("T")
 
@@ -47,6 +50,11 @@ class Engine:
 
     def tokens(self, request: Generate) -> list[int]:
         return [event.token for event in self.generate(request)[0] if isinstance(event, Token)]
+
+
+def described(model: PreTrainedModel) -> ModelFacts:
+    """What a model says of itself when the plain runner has it."""
+    return facts(model, Verdict(PlainRunner(model), "plain", ""))
 
 
 async def collect(events: AsyncIterator[Token | Finished]) -> list[Token | Finished]:

@@ -24,7 +24,8 @@ from transformers import (
 
 from millm.engine.cpu_int8 import Int8Linear, Int8Report, int8_linears
 from millm.engine.messages import LoadModel
-from millm.engine.model import facts, load
+from millm.engine.model import load, pack
+from tests.engine.conftest import described
 from tests.fixtures.tiny import write_model
 
 IN, OUT = 320, 192
@@ -151,7 +152,7 @@ def test_a_models_large_layers_are_replaced_and_their_weights_freed() -> None:
     model = random_model(LLAMA)
     ids = torch.arange(40)[None] + 3
     before = model(ids).logits.detach()
-    parameters = facts(model, "plain").parameters
+    parameters = described(model).parameters
     first = weakref.ref(model.model.layers[0].mlp.up_proj.weight)
     seen: list[tuple[str, int, int]] = []
 
@@ -166,8 +167,8 @@ def test_a_models_large_layers_are_replaced_and_their_weights_freed() -> None:
     after = model(ids).logits.detach()
     assert float((after - before).norm() / before.norm()) < 0.02
     assert not torch.equal(after, before)
-    assert facts(model, "plain").weights == "int8 on CPU (rows scaled apart)"
-    assert facts(model, "plain").parameters == parameters
+    assert described(model).weights == "int8 on CPU (rows scaled apart)"
+    assert described(model).parameters == parameters
 
 
 @pytest.mark.parametrize(
@@ -210,7 +211,9 @@ def test_a_loaded_model_is_converted_only_when_asked(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model")
     random_model(LLAMA).save_pretrained(folder)
     told = {}
-    for cpu_int8, dtype in ((True, "auto"), (False, "auto"), (True, "bfloat16")):
+    for cpu_int8, dtype in ((True, "auto"), (False, "auto"), (True, "bfloat16"), (True, "float32")):
         command = LoadModel(id="load", path=str(folder), device="cpu", dtype=dtype, cpu_int8=cpu_int8)
-        told[cpu_int8, dtype] = facts(load(command, quiet), "plain").weights
-    assert list(told.values()) == ["int8 on CPU (rows scaled apart)", "float32", "bfloat16"]
+        model = load(command, quiet)
+        pack(model, command, quiet)
+        told[cpu_int8, dtype] = described(model).weights
+    assert list(told.values()) == ["int8 on CPU (rows scaled apart)", "float32", "bfloat16", "float32"]

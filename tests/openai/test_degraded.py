@@ -100,4 +100,4 @@ def test_steering_that_ended_in_the_middle_is_told(inside: Inside) -> None:
         )
         for choice, degraded in ((0, None), (1, REASON))
     ]
-    assert receipt_of(Selection(inside.state.model), ended, watching=False).degraded == REASON
+    assert receipt_of(Selection(inside.state.model), ended, watching=False, sample_every=None).degraded == REASON
