@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+OLDEST := $(addprefix tests/engine/test_,architectures.py batching.py capturability.py)
 
 help:            ## list the tasks
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +23,9 @@ check: $(VENV)/dev-installed ## format, lint and types, as CI runs them
 test: $(VENV)/dev-installed  ## all tests
 	$(BIN)/python -m pytest
 
+oldest: $(VENV)/dev-installed .cache/oldest/installed ## the engine's tests on the oldest transformers that is supported
+	PYTHONPATH=.cache/oldest $(BIN)/python -m pytest $(OLDEST)
+
 fix: $(VENV)/dev-installed   ## format and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -41,6 +45,11 @@ bench: $(VENV)/dev-installed ## measure overhead, throughput and others (PEERS=.
 efficacy: $(VENV)/dev-installed ## measure every shipped profile and write src/millm/demo/MODEL_CARD.md (half an hour)
 	$(BIN)/python tools/measure_profiles.py
 
+# transformers 5.17 wants huggingface_hub 1.x, so the two come together, beside what is installed.
+.cache/oldest/installed: Makefile | $(VENV)/dev-installed
+	$(BIN)/pip install --quiet --no-deps --upgrade --target .cache/oldest transformers==5.17.0 huggingface_hub==1.33.0
+	@touch $@
+
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -53,4 +62,4 @@ $(VENV)/dev-installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $(VENV)/installed $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup run check test fix types docs bench efficacy
+.PHONY: help demo setup run check test oldest fix types docs bench efficacy
