@@ -26,6 +26,7 @@ from millm.engine.messages import (
     Degraded,
     Event,
     Failed,
+    Fault,
     Finished,
     Generate,
     LoadModel,
@@ -109,6 +110,10 @@ class EngineClient:
         self._restorable.append(command)
         return event.facts
 
+    async def inject(self, fault: Fault) -> None:
+        """A failure on order. Raises InvalidRequest unless the engine was started for tests."""
+        await self._ask(fault, None)
+
     def new_id(self, prefix: str) -> str:
         return f"{prefix}-{next(self._ids)}"
 
@@ -175,7 +180,7 @@ class EngineClient:
         with contextlib.suppress(EngineCrashed):  # then there is nothing left to cancel
             self._send(Cancel(id=request_id))
 
-    async def _ask(self, command: LoadModel | AttachSae, on_progress: OnProgress | None) -> Event:
+    async def _ask(self, command: LoadModel | AttachSae | Fault, on_progress: OnProgress | None) -> Event:
         inbox = self._open(command.id)
         try:
             self._send(command)
