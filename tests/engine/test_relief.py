@@ -218,6 +218,33 @@ def test_no_memory_for_a_longer_row_is_one_request_s_failure(bare: Faulty, tiny_
         assert {one.id: machine.ask(one)[one.id].tokens for one in (*short, BASES[2])} == expected
 
 
+@pytest.mark.parametrize("failing", range(8))
+def test_no_memory_for_one_more_row_is_one_request_s_failure(bare: Faulty, tiny_model: Path, failing: int) -> None:
+    """A long sequence left few rows; two short ones have them, and a third would need the cache in another shape."""
+    short = [replace(one, max_tokens=6, prompt=one.prompt[:9]) for one in BASES]
+    expected = {one.id: bare.ask(one)[one.id].tokens for one in short}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slots_runner, "SHORTEST", 16)
+        machine = Faulty()
+        machine.do(LoadModel(id="load", path=str(tiny_model), runner="slots", slots=3, kv_cache_bytes=64 * 768 * 2))
+        machine.ask(request("long", 5, 0, 0))
+        runner = machine.engine._runner
+        assert (runner.cache.rows, runner.cache.length) == (2, 64)  # type: ignore[union-attr]
+        machine.events.clear()
+        machine.say(*short[:2])
+        machine.engine.turn()
+        with pytest.MonkeyPatch.context() as shortage:
+            shortage.setattr(caching, "_zeros", Shortage(failing))
+            machine.say(replace(short[2], id="one more"))
+            answers = machine.run_until({"one more"})
+            assert isinstance(answers["one more"].end, Failed)
+            assert answers["one more"].end.code == "insufficient_memory"
+        machine.say(short[2])
+        answers = machine.run_until(expected.keys())
+        assert {name: answers[name].tokens for name in expected} == expected
+        assert (runner.cache.rows, runner.cache.length) == (3, 16)  # type: ignore[union-attr]
+
+
 class Shortage:
     """Zeros for the cache, so many times; then there are none left."""
 
@@ -294,5 +321,7 @@ def test_what_overflowed_is_never_gone_on_from(half: Faulty) -> None:
         end = half.ask(replace(strong, id=name, prompt=(*PROMPTS[2], *range(60, 70))))[name].end
         assert isinstance(end, Failed)
         assert end.code == "non_finite_output"
-        assert not any(slot.safe for slot in half.engine._runner._slots if slot.steering == TOO_STRONG.taps)  # type: ignore[union-attr]
+        slots = half.engine._runner._slots  # type: ignore[union-attr]
+        (left,) = [slot for slot in slots if slot.steering == (TOO_STRONG.taps, False)]
+        assert (left.busy, left.safe, left.codes) == (False, 0, [])
     assert_finite(half)
