@@ -1,59 +1,289 @@
-"""Who runs next, under random arrivals, cancellations and lengths."""
+"""Who runs next, under random arrivals, lengths, cancellations, deadlines, failures and shortages of memory."""
 
+from dataclasses import dataclass, field
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from millm.engine import scheduler as scheduling
 from millm.engine.messages import Generate
-from millm.engine.scheduler import Scheduler
+from millm.engine.scheduler import Pass, Row, Scheduler
+from millm.engine.sequence import Sequence
 
-arrivals = st.lists(
-    st.tuples(
-        st.integers(0, 20),  # step of arrival
-        st.integers(1, 6),  # prompt length
-        st.integers(1, 8),  # tokens to generate
-        st.none() | st.integers(0, 30),  # step of cancellation
-    ),
-    max_size=12,
+FIRST_GENERATED = 1000
+
+
+@dataclass(frozen=True)
+class Job:
+    arrives: int
+    """In this step."""
+    prompt: int
+    """Tokens."""
+    new: int
+    weight: int = 1
+    """Of the memory that there is."""
+    cancelled: int | None = None
+    """In this step."""
+    late: int | None = None
+    """From this step on."""
+    fails: str = ""
+    """Where: `start` or `place`."""
+
+
+@dataclass
+class World:
+    """The loop, the runner and the memory around a scheduler."""
+
+    jobs: list[Job]
+    scheduler: Scheduler
+    capacity: int
+    memory: int = 10**6
+    chunk: int | None = None
+    boundary: int | None = None
+    hungry: frozenset[int] = frozenset()
+    """Steps in which nothing fits."""
+    short: frozenset[int] = frozenset()
+    """Steps in which the first pass runs out of memory."""
+    step: int = 0
+    started: list[str] = field(default_factory=list)
+    running: dict[str, Sequence] = field(default_factory=dict)
+    most: int = 10**6
+    fed: dict[str, list[int]] = field(default_factory=dict)
+    ended: dict[str, str] = field(default_factory=dict)
+
+    def turn(self) -> None:
+        self._hear()
+        self._take("cancelled", self.scheduler.take_cancelled())
+        self._take("late", self.scheduler.take_late(self.step))
+        if not self.running:
+            self.most = self.capacity
+        for sequence in self.scheduler.admit(self._fits):
+            self._start(sequence)
+        assert len(self.running) <= min(self.capacity, self.most)
+        passes = self.scheduler.plan(self._place)
+        self._check_order(passes)
+        for number, rows in enumerate(passes):
+            if not self.scheduler.runs(rows):
+                assert any(row.sequence.id not in self.running for row in rows)
+            elif number == 0 and self.step in self.short:
+                self._run_out(rows)
+            else:
+                self._run(rows)
+        self.step += 1
+
+    def _hear(self) -> None:
+        for number, job in enumerate(self.jobs):
+            if job.arrives == self.step:
+                self.scheduler.add(Generate(id=str(number), prompt=tuple(range(job.prompt)), max_tokens=job.new))
+                self.scheduler.everybody[-1].due = job.late
+            if job.cancelled == self.step:
+                self.scheduler.cancel(str(number))
+
+    def _take(self, why: str, sequences: list[Sequence]) -> None:
+        for sequence in sequences:
+            self._end(sequence, why)
+
+    def _end(self, sequence: Sequence, why: str) -> None:
+        assert sequence.id not in self.ended
+        self.ended[sequence.id] = why
+        self.running.pop(sequence.id, None)
+
+    def job(self, sequence: Sequence) -> Job:
+        return self.jobs[int(sequence.id)]
+
+    def _fits(self, sequence: Sequence) -> bool:
+        used = sum(self.job(other).weight for other in self.running.values())
+        return self.step not in self.hungry and used + self.job(sequence).weight <= self.memory
+
+    def _start(self, sequence: Sequence) -> None:
+        assert sequence.id not in self.running
+        if self.job(sequence).fails == "start":
+            self.scheduler.remove(sequence)
+            self._end(sequence, "failed")
+            return
+        self.running[sequence.id] = sequence
+        if sequence.id not in self.started:
+            self.started.append(sequence.id)
+        assert len(self.running) <= self.capacity
+
+    def _place(self, sequence: Sequence) -> bool:
+        assert sequence.prefilling
+        assert sequence.fed == 0
+        self.fed[sequence.id] = []
+        if self.job(sequence).fails == "place":
+            self.scheduler.remove(sequence)
+            self._end(sequence, "failed")
+            return False
+        return True
+
+    def is_alone(self, sequence: Sequence) -> bool:
+        return self.boundary is not None and sequence.length > self.boundary
+
+    def _check_order(self, passes: list[Pass]) -> None:
+        """Decoding rows first, together where they may be; then one chunk's worth of prompts."""
+        rows = [row for rows in passes for row in rows]
+        assert len({row.sequence.id for row in rows}) == len(rows)
+        assert {row.sequence.id for row in rows} <= self.running.keys()
+        decoding = [row for row in rows if not row.sequence.prefilling]
+        assert rows[: len(decoding)] == decoding
+        assert {row.sequence.id for row in decoding} == {s.id for s in self.running.values() if not s.prefilling}
+        assert all(len(row.tokens) == 1 for row in decoding)
+        together = [row for row in decoding if not self.is_alone(row.sequence)]
+        assert not together or passes[0] == tuple(together)
+        assert all(len(rows) == 1 for rows in passes[1 if together else 0 :])
+        prompts = rows[len(decoding) :]
+        assert prompts or all(not sequence.prefilling for sequence in self.running.values())
+        self._check_chunk(prompts)
+
+    def _check_chunk(self, prompts: list[Row]) -> None:
+        whole = [row for row in prompts if self.is_alone(row.sequence)]
+        assert all(row.chooses for row in whole)
+        if self.chunk is None:
+            assert all(row.chooses for row in prompts)
+        else:
+            assert sum(len(row.tokens) for row in prompts if row not in whole) <= self.chunk
+            assert not whole[1:] or sum(len(row.tokens) for row in whole[:-1]) < self.chunk
+
+    def _run(self, rows: Pass) -> None:
+        for row in rows:
+            self._feed(row)
+            if row.chooses:
+                self._choose(row.sequence)
+
+    def _feed(self, row: Row) -> None:
+        sequence = row.sequence
+        assert not sequence.cancelled
+        assert sequence.due is None or sequence.due >= self.step
+        assert row.tokens
+        assert row.start == sequence.fed == len(self.fed[sequence.id])
+        self.fed[sequence.id] += row.tokens
+        sequence.fed += len(row.tokens)
+
+    def _choose(self, sequence: Sequence) -> None:
+        sequence.prefilling = False
+        sequence.generated.append(FIRST_GENERATED + len(sequence.generated))
+        if sequence.is_at_limit:
+            self.scheduler.remove(sequence)
+            self._end(sequence, "finished")
+        elif self.boundary is not None and sequence.length == self.boundary + 1:
+            sequence.begin_again()
+
+    def _run_out(self, rows: Pass) -> None:
+        """As `Relief` does it: the youngest waits; who is alone fails."""
+        youngest = self.scheduler.youngest
+        assert youngest is not None
+        if self.scheduler.shrink():
+            youngest.begin_again()
+            self.scheduler.postpone(youngest)
+            del self.running[youngest.id]
+            self.most = len(self.running)
+        else:
+            (row,) = rows
+            self.scheduler.remove(row.sequence)
+            self._end(row.sequence, "failed")
+
+
+steps = st.integers(0, 20)
+jobs = st.builds(
+    Job,
+    arrives=steps,
+    prompt=st.integers(1, 12),
+    new=st.integers(1, 8),
+    weight=st.integers(1, 8),
+    cancelled=st.none() | st.integers(0, 30),
+    late=st.none() | st.none() | st.integers(1, 40),
+    fails=st.sampled_from(("", "", "", "", "start", "place")),
 )
 
 
-@given(arrivals=arrivals, capacity=st.integers(1, 4))
+@given(
+    jobs=st.lists(jobs, max_size=12),
+    capacity=st.integers(1, 4),
+    memory=st.integers(4, 16),
+    chunk=st.none() | st.integers(1, 6),
+    boundary=st.none() | st.integers(2, 14),
+    hungry=st.frozensets(steps, max_size=6),
+    short=st.frozensets(steps, max_size=6),
+    patience=st.integers(0, 3),
+)
 @settings(max_examples=200, deadline=None)
-def test_every_sequence_runs_in_order_and_ends(arrivals: list[tuple[int, int, int, int | None]], capacity: int) -> None:
-    """Each token is fed once and in order, never more than `capacity` at once, first come first started."""
-    scheduler = Scheduler(capacity)
-    started: list[str] = []
-    fed: dict[str, list[int]] = {}
-    ended: set[str] = set()
-    for step in range(200):
-        for number, (at, prompt, length, _) in enumerate(arrivals):
-            if at == step:
-                scheduler.add(Generate(id=str(number), prompt=tuple(range(prompt)), max_tokens=length))
-        for number, (_, _, _, cancel_at) in enumerate(arrivals):
-            if cancel_at == step:
-                scheduler.cancel(str(number))
-        ended |= {sequence.id for sequence in scheduler.take_cancelled()}
-        started += [sequence.id for sequence in scheduler.admit()]
-        plan = scheduler.plan()
-        assert len(plan.rows) <= capacity
-        for row in plan.rows:
-            assert not row.sequence.cancelled
-            assert row.start == row.sequence.fed
-            fed.setdefault(row.sequence.id, []).extend(row.tokens)
-            row.sequence.fed += len(row.tokens)
-            row.sequence.generated.append(100 + len(row.sequence.generated))
-            if row.sequence.is_at_limit:
-                scheduler.remove(row.sequence)
-                ended.add(row.sequence.id)
-    order = sorted(range(len(arrivals)), key=lambda number: (arrivals[number][0], number))
-    cancelled_in_time = {str(n) for n, (at, _, _, cancel) in enumerate(arrivals) if cancel is not None and cancel >= at}
-    never_started = set(map(str, order)) - set(started)
-    assert started == [str(number) for number in order if str(number) not in never_started]
-    assert never_started <= cancelled_in_time
-    assert scheduler.is_idle
-    assert ended == set(map(str, range(len(arrivals))))
-    for number, tokens in fed.items():
-        _, prompt, length, _ = arrivals[int(number)]
-        whole = [*range(prompt), *range(100, 100 + length - 1)]
-        assert tokens == whole[: len(tokens)]
-        assert number in cancelled_in_time or tokens == whole
+def test_nothing_is_lost_and_nobody_waits_for_ever(
+    jobs: list[Job], capacity: int, memory: int, chunk: int | None, boundary: int | None,
+    hungry: frozenset[int], short: frozenset[int], patience: int,
+) -> None:  # fmt: skip
+    """Every token once and in order, rows within bounds, each sequence ends once, few pass one that does not fit."""
+    scheduler = Scheduler(capacity, chunk, lambda sequence: world.is_alone(sequence))
+    world = World(jobs, scheduler, capacity, memory, chunk, boundary, hungry, short)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scheduling, "PATIENCE", patience)
+        while world.step < 21 or not scheduler.is_idle:
+            assert world.step < 500, "somebody waits for ever"
+            world.turn()
+            assert all(sequence.passed_over <= patience for sequence in scheduler.everybody)
+    assert world.ended.keys() == {str(number) for number in range(len(jobs))}
+    check_ends(world)
+    check_patience(world, patience)
+
+
+def check_ends(world: World) -> None:
+    """For a reason that it had, and having been fed no more and no less than that took."""
+    for number, job in enumerate(world.jobs):
+        why, fed = world.ended[str(number)], world.fed.get(str(number), [])
+        whole = [*range(job.prompt), *range(FIRST_GENERATED, FIRST_GENERATED + job.new - 1)]
+        assert fed == (whole if why == "finished" else whole[: len(fed)])
+        assert why != "cancelled" or job.cancelled is not None
+        assert why != "late" or job.late is not None
+        assert why != "failed" or job.fails or world.short
+
+
+def check_patience(world: World, patience: int) -> None:
+    arrived = sorted(range(len(world.jobs)), key=lambda number: (world.jobs[number].arrives, number))
+    place = {str(number): index for index, number in enumerate(arrived)}
+    for index, started in enumerate(world.started):
+        assert sum(place[earlier] > place[started] for earlier in world.started[:index]) <= patience
+
+
+@given(jobs=st.lists(jobs, max_size=12), capacity=st.integers(1, 4), chunk=st.none() | st.integers(1, 6))
+@settings(max_examples=200, deadline=None)
+def test_where_everything_fits_the_first_come_is_the_first_served(
+    jobs: list[Job], capacity: int, chunk: int | None
+) -> None:
+    world = World(jobs, Scheduler(capacity, chunk), capacity, chunk=chunk)
+    while world.step < 21 or not world.scheduler.is_idle:
+        world.turn()
+    check_ends(world)
+    check_patience(world, 0)
+
+
+def test_one_that_does_not_fit_is_passed_so_often_and_then_waited_for() -> None:
+    """Also when so many fit at once that one step would do for all of them."""
+    capacity = 2 * scheduling.PATIENCE
+    first, large = Job(0, 1, 40, weight=1), Job(0, 1, 1, weight=10_000)
+    small = [Job(0, 1, 2) for _ in range(capacity)]
+    world = World([first, large, *small], Scheduler(capacity), capacity, memory=10_000)
+    for _ in range(30):
+        world.turn()
+    assert len(world.running) == 1, "everybody waits for the large one"
+    assert world.started == ["0", *(str(n) for n in range(2, 2 + scheduling.PATIENCE))]
+    while "1" not in world.started:
+        world.turn()
+    assert world.started[-1] == "1"
+    while not world.scheduler.is_idle:
+        world.turn()
+    assert set(world.ended.values()) == {"finished"}
+
+
+def test_one_that_was_made_to_wait_is_the_next_to_start() -> None:
+    """And until nothing runs there is room for one less than there was."""
+    world = World([Job(0, 2, 6) for _ in range(4)], Scheduler(3), 3, short=frozenset({2}))
+    world.turn()
+    world.turn()
+    assert list(world.running) == ["0", "1", "2"]
+    world.turn()
+    assert list(world.running) == ["0", "1"]
+    while len(world.running) == 2:
+        world.turn()
+    assert world.ended == {"0": "finished", "1": "finished"}
+    world.turn()
+    assert list(world.running) == ["2", "3"]

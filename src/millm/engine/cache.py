@@ -43,10 +43,17 @@ class SlotCache:
 
     @torch.inference_mode()
     def resize(self, rows: int, length: int, kept: Callable[[int], int]) -> None:
-        """Other bounds; the first `kept(row)` columns stay. One layer at a time, so that little is held twice."""
-        for layer in self._layers:
-            layer.resize(rows, length, kept)
-        self.rows, self.length = rows, length
+        """Other bounds; the first `kept(row)` columns stay. One layer at a time, so that little is held twice.
+
+        Raises torch.OutOfMemoryError; the bounds are then what every layer has.
+        """
+        try:
+            for layer in self._layers:
+                layer.resize(rows, length, kept)
+        finally:
+            tensors = self._tensors()
+            self.rows = min((tensor.shape[0] for tensor in tensors), default=rows)
+            self.length = min((tensor.shape[2] for tensor in tensors), default=length)
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, columns: int) -> None:

@@ -23,6 +23,8 @@ from millm.engine.messages import (
     Degraded,
     Event,
     Failed,
+    Fault,
+    FaultArmed,
     Finished,
     Generate,
     LoadModel,
@@ -42,7 +44,7 @@ log = structlog.get_logger()
 
 OnProgress = Callable[[Progress], None]
 Status = Literal["stopped", "ready", "restarting", "down"]
-Answer = Progress | ModelLoaded | SaeAttached | Token | Finished | Failed
+Answer = Progress | ModelLoaded | SaeAttached | FaultArmed | Token | Finished | Failed
 """An event that names the command it answers."""
 Inbox = asyncio.Queue[Answer]
 
@@ -132,6 +134,10 @@ class EngineClient:
         self._active = steering
         self._tell(SetActiveSteering(steering=steering))
 
+    async def inject(self, fault: Fault) -> None:
+        """A failure on order. Raises InvalidRequest unless the engine was started for tests."""
+        await self._ask(fault, None)
+
     def new_id(self, prefix: str) -> str:
         return f"{prefix}-{next(self._ids)}"
 
@@ -215,7 +221,7 @@ class EngineClient:
             with contextlib.suppress(EngineCrashed):
                 self._child.send(commands)
 
-    async def _ask(self, command: LoadModel | AttachSae, on_progress: OnProgress | None) -> Answer:
+    async def _ask(self, command: LoadModel | AttachSae | Fault, on_progress: OnProgress | None) -> Answer:
         inbox: Inbox = asyncio.Queue()
         self._commands[command.id] = inbox
         try:

@@ -25,6 +25,7 @@ from millm.engine.messages import (
     Event,
     Failed,
     Fault,
+    FaultArmed,
     Finished,
     Generate,
     LoadModel,
@@ -97,7 +98,7 @@ class Engine:
             case AttachSae():
                 self._answer(command.id, partial(self._attach, command))
             case Fault():
-                self._faults.arm(command)
+                self._answer(command.id, partial(self._arm, command))
 
     def _answer(self, command_id: str, work: Callable[[], Event]) -> None:
         """The edge where a command's failure becomes its answer; what was there before goes on serving."""
@@ -132,6 +133,10 @@ class Engine:
         self._runner.forget()
         return SaeAttached(id=command.id, facts=facts)
 
+    def _arm(self, fault: Fault) -> Event:
+        self._faults.arm(fault)
+        return FaultArmed(id=fault.id)
+
     def _progress(self, command_id: str) -> models.OnProgress:
         return lambda stage, done, total: self._post([Progress(id=command_id, stage=stage, done=done, total=total)])
 
@@ -155,7 +160,8 @@ class Engine:
         for sequence in self._scheduler.admit(self._fits):
             events += self._guarded([sequence], partial(self._start, sequence))
         for rows in self._scheduler.plan(partial(self._place, events)):
-            events += self._advance(rows)
+            if self._scheduler.runs(rows):
+                events += self._advance(rows)
         if events:
             self._post(events)
 

@@ -248,6 +248,12 @@ class Finished(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Prompt tokens whose keys and values were there already."""
 
 
+class FaultArmed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """The failure that a test asked for will happen."""
+
+    id: str
+
+
 class Failed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """The last event of a command or sequence that failed; `code` is one of `errors.BY_CODE`."""
 
@@ -263,7 +269,7 @@ class Degraded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     reason: str
 
 
-Event = Progress | ModelLoaded | SaeAttached | Token | Finished | Failed | Degraded
+Event = Progress | ModelLoaded | SaeAttached | FaultArmed | Token | Finished | Failed | Degraded
 
 encode = msgspec.msgpack.Encoder().encode
 decode_commands = msgspec.msgpack.Decoder(list[Command]).decode

@@ -80,7 +80,7 @@ class Scheduler:
         stayed: list[Sequence] = []
         if not self._running:
             self._room = self._capacity
-        while self._waiting and len(self._running) < self._room:
+        while self._waiting and len(self._running) < self._room and not any(map(_out_of_patience, stayed)):
             sequence = self._waiting.popleft()
             if fits(sequence) or not self._running:
                 self._running.append(sequence)
@@ -89,8 +89,6 @@ class Scheduler:
                 yield sequence
                 continue
             stayed.append(sequence)
-            if sequence.passed_over >= PATIENCE:
-                break
         self._waiting.extendleft(reversed(stayed))
 
     def plan(self, place: Callable[[Sequence], bool]) -> list[Pass]:
@@ -117,6 +115,10 @@ class Scheduler:
                 if left <= 0:
                     break
         return passes
+
+    def runs(self, rows: Pass) -> bool:
+        """False once an earlier pass of the same plan made its sequence wait."""
+        return all(row.sequence in self._running for row in rows)
 
     def shrink(self) -> bool:
         """Room for one less, until nothing runs; False if only one runs."""
@@ -145,6 +147,10 @@ class Scheduler:
         for sequence in taken:
             self.remove(sequence)
         return taken
+
+
+def _out_of_patience(sequence: Sequence) -> bool:
+    return sequence.passed_over >= PATIENCE
 
 
 def _row(sequence: Sequence, most: int | None = None) -> Row:

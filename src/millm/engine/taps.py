@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Sequence_
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import torch
 from msgspec.structs import replace
@@ -42,6 +43,12 @@ class SequenceTaps:
     degraded: str | None = None
     """Why it does not get what it asked for any more."""
 
+    def mark(self, start: int, steered: list[bool]) -> None:
+        """A token that was steered once stays so, also where the sequence began again and is not steered any more."""
+        places = slice(start, start + len(steered))
+        before = self.steered[places]
+        self.steered[places] = [any(both) for both in zip_longest(steered, before, fillvalue=False)]
+
 
 class Taps:
     def __init__(self, special_ids: frozenset[int] = frozenset()) -> None:
@@ -78,10 +85,14 @@ class Taps:
         Raises InvalidSteering, SaeDetached or InsufficientMemory.
         """
         sequence.taps = SequenceTaps({})
+        self._do_without(sequence)
+        self._acquire(sequence, sequence.taps.rows)
+
+    def _do_without(self, sequence: Sequence) -> None:
+        """Whoever only follows what is active goes on without, while every SAE is off."""
         if self.detached and sequence.request.follows_active and sequence.steering:
             sequence.steering = None
             sequence.taps.degraded = self.detached
-        self._acquire(sequence, sequence.taps.rows)
 
     def change(self, sequence: Sequence, steering: Steering | None) -> None:
         """From its next token on the sequence has this steering. Raises as `start` does; nothing has changed then."""
@@ -89,6 +100,7 @@ class Taps:
         before, sequence.steering = sequence.steering, steering
         if state is None:
             return
+        self._do_without(sequence)
         rows: dict[str, int] = {}
         try:
             self._acquire(sequence, rows)
@@ -102,7 +114,7 @@ class Taps:
     def resume(self, sequence: Sequence, trail: object, cached: int) -> None:
         """The sequence goes on from what another one computed: what was done there was done for it too."""
         if isinstance(trail, SequenceTaps):
-            sequence.taps.steered = trail.steered[:cached]
+            sequence.taps.mark(0, trail.steered[:cached])
             for sae, ratios in trail.ratios.items():
                 sequence.taps.ratios[sae] = ratios[:cached]
 
@@ -149,7 +161,7 @@ class Taps:
     def collect(self, rows: Sequence_[Row]) -> list[tuple[Reading, ...]]:
         """After the pass: add to the receipts; → readings per row."""
         for row in rows:
-            row.sequence.taps.steered[row.start :] = self.steered(row.sequence, row.start, row.tokens)
+            row.sequence.taps.mark(row.start, self.steered(row.sequence, row.start, row.tokens))
         readings: list[list[Reading]] = [[] for _ in rows]
         for sae, attached in self._attached.items():
             self._collect_ratio(sae, attached.tap, rows)
@@ -166,7 +178,7 @@ class Taps:
                 found = ratios[index] if ratios else [0.0] * len(row.tokens)
                 known = row.sequence.taps.ratios[sae]
                 known += [0.0] * (row.start - len(known))
-                known[row.start :] = found
+                known[row.start : row.start + len(found)] = found
 
     # ------------------------------------------------------------------------------------------------ giving up
 

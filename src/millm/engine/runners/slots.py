@@ -196,7 +196,11 @@ class SlotsRunner:
         if per_token := self.cache.bytes_per_token:
             rows = max(min(rows, self._kv_bytes // (length * per_token)), len(self._needs) + 1)
         self._slots.resize(rows, length)
-        self.cache.resize(rows, length, lambda row: self._slots[row].written)
+        try:
+            self.cache.resize(rows, length, lambda row: self._slots[row].written)
+        except (RuntimeError, MemoryError):
+            self._slots.resize(self.cache.rows, self.cache.length)
+            raise
 
 
 def _columns(needed: int, longest: Any) -> int:

@@ -1,0 +1,214 @@
+"""The book of rows against a plain model of them: what it says a row holds is what the row holds."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from millm.engine.slots import WORTH_REUSING, Slot, Slots, code
+
+PROMPTS = [
+    tuple(range(common)) + (100 + tail,) * more for common in (0, 7, 9, 16) for tail in (0, 1) for more in (1, 9)
+]
+STEERINGS = ("", "push")
+Cell = tuple[object, tuple[int, ...], bool]
+"""What keys and values depend on, by column: the steering, every token up to here, and whether they are finite."""
+
+
+@dataclass(eq=False)
+class Tenant:
+    """Whoever has a row: a sequence as its runner sees it."""
+
+    slot: Slot
+    steering: object
+    prompt: tuple[int, ...]
+    fed: list[Cell] = field(default_factory=list)
+    codes: list[int] = field(default_factory=list)
+    decodes: bool = False
+    is_sound: bool = True
+    """False: what it feeds from now on is not finite."""
+
+
+class Rows(RuleBasedStateMachine):
+    """`cells` is the memory: what a row holds is moved by copy, swap and resize alone."""
+
+    @initialize(rows=st.integers(1, 5))
+    def begin(self, rows: int) -> None:
+        self.cells: list[list[Cell]] = [[] for _ in range(rows)]
+        self.slots = Slots(rows, self.swap)
+        self.tenants: list[Tenant] = []
+        self.used: dict[Slot, int] = {}
+        self.clock = 0
+        self.epoch = 0
+
+    def swap(self, one: Slot, other: Slot) -> None:
+        self.cells[one.row], self.cells[other.row] = self.cells[other.row], self.cells[one.row]
+
+    def touch(self, slot: Slot) -> None:
+        self.clock += 1
+        self.used[slot] = self.clock
+
+    @precondition(lambda self: len(self.tenants) < len(self.slots))
+    @rule(prompt=st.sampled_from(PROMPTS), steering=st.sampled_from(STEERINGS))
+    def place(self, prompt: tuple[int, ...], steering: str) -> None:
+        codes = [code(token, bool(steering)) for token in prompt[:-1]]
+        idle = [slot for slot in self.slots if not slot.busy]
+        longest = self.longest(steering, codes)
+        warm = {slot: slot.safe > 0 for slot in idle}
+        found = self.slots.place(steering, codes)
+        assert found.slot in idle
+        assert found.slot.busy
+        assert found.cached == longest
+        if found.source:
+            assert found.source is not found.slot
+            self.cells[found.slot.row][: found.cached] = self.cells[found.source.row][: found.cached]
+        if found.source or not found.cached:
+            self.check_choice(found.slot, [slot for slot in idle if slot is not found.source], warm)
+        tenant = Tenant(found.slot, (steering, self.epoch), prompt, codes=codes[: found.cached])
+        tenant.fed = [(tenant.steering, tuple(codes[: end + 1]), True) for end in range(found.cached)]
+        self.tenants.append(tenant)
+        self.touch(found.slot)
+
+    def longest(self, steering: str, codes: list[int]) -> int:
+        """The longest prefix, worth it, that some row really holds, computed under the same steering."""
+        best = 0
+        for slot in self.slots:
+            held = self.cells[slot.row][: slot.safe]
+            common = 0
+            while common < min(len(held), len(codes)):
+                if held[common] != ((steering, self.epoch), tuple(codes[: common + 1]), True):
+                    break
+                common += 1
+            best = max(best, common)
+        return best if best >= WORTH_REUSING else 0
+
+    def check_choice(self, chosen: Slot, idle: list[Slot], warm: dict[Slot, bool]) -> None:
+        """An empty row before a warm one; of those, the one that was used longest ago."""
+        empty = [slot for slot in idle if not warm[slot]]
+        assert self.used.get(chosen, 0) == min(self.used.get(slot, 0) for slot in empty or idle)
+        assert not empty or chosen in empty
+
+    @precondition(lambda self: self.tenants)
+    @rule(who=st.integers(0), count=st.integers(1, 12))
+    def feed_prompt(self, who: int, count: int) -> None:
+        tenant = self.tenants[who % len(self.tenants)]
+        for token in tenant.prompt[len(tenant.codes) :][:count]:
+            self.feed(tenant, token)
+        if len(tenant.codes) == len(tenant.prompt):
+            self.settle(tenant)
+            if not tenant.decodes:
+                self.slots.decode(tenant.slot)
+                tenant.decodes = True
+
+    @rule(count=st.integers(1, 3))
+    def step(self, count: int) -> None:
+        """Everybody who decodes, one token each, `count` times."""
+        for tenant in [tenant for tenant in self.tenants if tenant.decodes] * count:
+            self.feed(tenant, 200)
+            self.settle(tenant)
+
+    def feed(self, tenant: Tenant, token: int) -> None:
+        tenant.codes.append(code(token, bool(tenant.steering)))
+        tenant.codes[-1] = code(token, self.is_steered(tenant))
+        tenant.fed.append((tenant.steering, tuple(tenant.codes), tenant.is_sound))
+        tenant.slot.codes.append(tenant.codes[-1])
+        tenant.slot.written = len(tenant.codes)
+        self.cells[tenant.slot.row][len(tenant.codes) - 1 :] = [tenant.fed[-1]]
+
+    @staticmethod
+    def is_steered(tenant: Tenant) -> bool:
+        return isinstance(tenant.steering, tuple) and tenant.steering[0] == "push"
+
+    def settle(self, tenant: Tenant) -> None:
+        if tenant.is_sound:
+            tenant.slot.safe = len(tenant.slot.codes)
+
+    @precondition(lambda self: self.tenants)
+    @rule(who=st.integers(0))
+    def release(self, who: int) -> None:
+        tenant = self.tenants.pop(who % len(self.tenants))
+        slot = tenant.slot
+        del self.cells[slot.row][slot.safe :]
+        self.slots.release(slot)
+        self.touch(slot)
+
+    @precondition(lambda self: self.tenants)
+    @rule(who=st.integers(0))
+    def overflow(self, who: int) -> None:
+        self.tenants[who % len(self.tenants)].is_sound = False
+
+    @precondition(lambda self: self.tenants)
+    @rule(who=st.integers(0))
+    def change_steering(self, who: int) -> None:
+        tenant = self.tenants[who % len(self.tenants)]
+        tenant.steering = tenant.slot.steering = object()
+
+    @rule()
+    def forget(self) -> None:
+        self.slots.forget()
+        self.epoch += 1
+        for tenant in self.tenants:
+            tenant.steering = tenant.slot.steering
+
+    @rule(rows=st.integers(1, 6), length=st.integers(1, 40))
+    def resize(self, rows: int, length: int) -> None:
+        rows = max(rows, len(self.tenants))
+        length = max([length, *(len(tenant.codes) for tenant in self.tenants)])
+        self.slots.resize(rows, length)
+        kept = [self.cells[slot.row][: slot.written] for slot in list(self.slots)[: len(self.cells)]]
+        self.cells = kept + [[] for _ in range(rows - len(kept))]
+        assert len(self.slots) == len(self.cells) == rows
+
+    @invariant()
+    def rows_are_numbered(self) -> None:
+        assert [slot.row for slot in self.slots] == list(range(len(self.cells)))
+        assert {tenant.slot for tenant in self.tenants} == set(self.slots.busy)
+        assert len({tenant.slot for tenant in self.tenants}) == len(self.tenants)
+
+    @invariant()
+    def decoding_rows_are_the_first(self) -> None:
+        decoding = sorted(tenant.slot.row for tenant in self.tenants if tenant.decodes)
+        assert decoding == list(range(len(decoding)))
+
+    @invariant()
+    def what_a_tenant_fed_is_in_its_row(self) -> None:
+        for tenant in self.tenants:
+            assert self.cells[tenant.slot.row][: len(tenant.fed)] == tenant.fed
+            assert tenant.slot.codes == tenant.codes
+
+    @invariant()
+    def what_nobody_has_is_finite(self) -> None:
+        for slot in self.slots:
+            finite = self.cells[slot.row][: slot.safe] if slot.busy else self.cells[slot.row]
+            assert all(is_finite for _, _, is_finite in finite)
+
+
+TestRows = pytest.mark.filterwarnings("default")(Rows.TestCase)
+TestRows.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+
+
+def test_a_long_memory_is_not_given_up_for_a_short_prefix_while_a_row_is_free() -> None:
+    """The donor keeps what it has beyond the prefix: the prompt gets a copy."""
+    slots = Slots(2, lambda *_: None)
+    first = slots.place("", ()).slot
+    first.codes, first.safe, first.written = list(range(100)), 100, 100
+    first.trail = "what was done"
+    slots.release(first)
+    found = slots.place("", [*range(20), 500])
+    assert (found.slot.row, found.source, found.cached, found.trail) == (1, first, 20, "what was done")
+    slots.release(found.slot)
+    again = slots.place("", list(range(100)))
+    assert (again.slot, again.source, again.cached) == (first, None, 100)
+
+
+@pytest.mark.parametrize("steered", [False, True])
+def test_a_token_that_was_steered_is_another_token(steered: bool) -> None:
+    slots = Slots(2, lambda *_: None)
+    slot = slots.place("push", ()).slot
+    slot.codes = [code(token, False) for token in range(10)] + [code(token, steered) for token in range(10, 20)]
+    slot.safe = slot.written = 20
+    slots.release(slot)
+    found = slots.place("push", [code(token, False) for token in range(20)])
+    assert found.cached == (10 if steered else 20)
