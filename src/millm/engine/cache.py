@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+SPARE = 1
+"""Columns behind the last: nobody reads them, and rows that stand for nobody write there (`graphs.py`)."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -22,7 +25,8 @@ class Window:
     """Keys that are looked at: up to the longest row's last."""
     positions: Tensor  # [rows, T] int64
     start: int | None
-    """Column of the first new key, the same for every row; None: each row at its own position."""
+    """Column of the first new key, the same for every row; None: each row at its own."""
+    places: Tensor | None = None  # [rows, 1] int64: those columns, where they are not the positions
 
 
 class SlotCache:
@@ -32,6 +36,8 @@ class SlotCache:
         self.rows = rows
         self.length = length
         self.window: Window | None = None
+        self.generation = 0
+        """Goes up when keys and values move to other tensors."""
         self._layers = [_SlotLayer(self) for _ in range(layers)]
         self.view = Cache(layers=list(self._layers))
         """What the model is handed as `past_key_values`."""
@@ -47,6 +53,7 @@ class SlotCache:
         for layer in self._layers:
             layer.resize(rows, length, kept)
         self.rows, self.length = rows, length
+        self.generation += 1
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, columns: int) -> None:
@@ -122,7 +129,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
 def _zeros(like: Tensor, rows: int, length: int) -> Tensor:
     """Zeros, so that a column nobody wrote is a number; on a CPU the pages come as they are written."""
-    return torch.zeros(rows, like.shape[1], length, like.shape[3], dtype=like.dtype, device=like.device)
+    return torch.zeros(rows, like.shape[1], length + SPARE, like.shape[3], dtype=like.dtype, device=like.device)
 
 
 def _resized(old: Tensor, rows: int, length: int, kept: Callable[[int], int]) -> Tensor:
@@ -134,9 +141,10 @@ def _resized(old: Tensor, rows: int, length: int, kept: Callable[[int], int]) ->
 
 
 def _write_each(tensor: Tensor, new: Tensor, window: Window) -> None:
-    """One key or value per row, each at its own position: tensor `[N, H, S, D]`, new `[rows, H, 1, D]`."""
+    """One key or value per row, each at its own column: tensor `[N, H, S, D]`, new `[rows, H, 1, D]`."""
     heads, length, depth = tensor.shape[1:]
     row = torch.arange(window.first, window.first + window.rows, device=tensor.device)
     head = torch.arange(heads, device=tensor.device)
-    place = (row[:, None] * heads + head) * length + window.positions  # [rows, H]
+    column = window.positions if window.places is None else window.places  # [rows, 1]
+    place = (row[:, None] * heads + head) * length + column  # [rows, H]
     tensor.view(-1, depth).index_copy_(0, place.view(-1), new.reshape(-1, depth))

@@ -112,7 +112,7 @@ class Engine:
         self._faults.pass_by("load")
         model = models.load(command, self._progress(command.id))
         taps = Taps(frozenset(command.special_ids))
-        verdict = choose_runner(model, command, taps.steered)
+        verdict = choose_runner(model, command, taps.steered, taps.attached)
         facts = models.facts(model, verdict)
         for sequence in self._scheduler.take_all():
             self._close(sequence)
