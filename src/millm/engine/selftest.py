@@ -99,8 +99,11 @@ def _slots(model: PreTrainedModel, capacity: int, steered: Steered, command: Loa
 
 @torch.inference_mode()
 def _not_replayable(model: PreTrainedModel, steered: Steered, command: LoadModel, expected: list[Tensor]) -> str | None:
-    """The first decoding pass is recorded, and it and the next are replayed; → what was wrong with that."""
-    runner = _slots(model, len(PROMPTS), steered, command)
+    """The first decoding pass is recorded, and it and the next are replayed; → what was wrong with that.
+
+    One row more than there are prompts: a recording has a row that stands for nobody.
+    """
+    runner = _slots(model, len(PROMPTS) + 1, steered, command)
     runner.replay(RECORDERS[model.device.type], tuple)
     assert runner.graphs is not None
     try:
