@@ -150,9 +150,7 @@ class SlotsRunner:
 
     def _replayed(self, rows: Pass) -> Tensor | None:
         """None: no recording is good for this pass."""
-        if self.graphs is None or rows[0].sequence.cache.row > 0:
-            return None
-        if any(len(row.tokens) > 1 or self.alone(row.sequence) for row in rows):
+        if self.graphs is None or rows[0].sequence.cache.row > 0 or len(rows[0].tokens) > 1:
             return None
         return self.graphs.run([row.tokens[0] for row in rows], [row.start for row in rows])
 
