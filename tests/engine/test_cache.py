@@ -62,7 +62,7 @@ def assert_same(cache: SlotCache, naive: Naive) -> None:
     assert (cache.rows, cache.length) == (naive.rows, naive.length)
     for index, layer in enumerate(cache._layers):
         assert layer.keys.shape[0] == layer.values.shape[0] == naive.rows
-        assert layer.keys.shape[2] == layer.values.shape[2] == naive.length
+        assert layer.keys.shape[2] == layer.values.shape[2] == naive.length + caching.SPARE
         expected = torch.zeros(2, *layer.keys.shape)
         for (place, row, column), cell in naive.cells.items():
             if place == index:
@@ -133,16 +133,17 @@ def update(cache: SlotCache, naive: Naive, window: Window, heads: int, count: in
 @given(positions=st.lists(st.integers(0, 8), min_size=1, max_size=5), first=st.integers(0, 2))
 @settings(max_examples=100, deadline=None)
 def test_rows_written_at_once_are_rows_written_one_by_one(positions: list[int], first: int) -> None:
-    """`_write_each` against a slice per row, for keys and values of different depths."""
+    """One token each, against a slice per row, for keys and values of different depths."""
     count = len(positions)
-    for depth in (1, 4):
-        at_once, one_by_one = torch.zeros(2, 8, 2, 9, depth)
-        new = torch.randn(count, 2, 1, depth)
-        window = Window(first, count, 9, torch.tensor(positions)[:, None], None)
-        caching._write_each(at_once, new, window)
-        for row, position in enumerate(positions):
-            one_by_one[first + row, :, position : position + 1] = new[row]
-        assert torch.equal(at_once, one_by_one)
+    cache, one_by_one = SlotCache(1, 8, 9), SlotCache(1, 8, 9)
+    keys, values = torch.randn(count, 2, 1, 4), torch.randn(count, 2, 1, 1)
+    cache.window = Window(first, count, 9, torch.tensor(positions)[:, None], None)
+    cache.view.update(keys, values, 0)
+    for row, position in enumerate(positions):
+        one_by_one.window = Window(first + row, 1, position + 1, torch.tensor([[position]]), position)
+        one_by_one.view.update(keys[row : row + 1], values[row : row + 1], 0)
+    for found, expected in zip(cache._tensors(), one_by_one._tensors(), strict=True):
+        assert torch.equal(found, expected)
 
 
 def test_a_resize_that_runs_out_of_memory_leaves_bounds_that_hold(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -217,7 +217,9 @@ def runner_of(faulty: Faulty) -> str:
 def check_off(faulty: Faulty, oracle: Oracle) -> None:
     """Nothing comes back by itself: asked for, it is refused; whoever follows what is active is served and told."""
     watching = base("watching", watch=(Watch(sae="tiny", features=(3,)),))
-    answers = faulty.ask(base(), steered(), watching, steered("follows", follows_active=True))
+    faulty.client.set_active(steered().steering)
+    answers = faulty.ask(base(), steered(), watching, base("follows", follows_active=True))
+    faulty.client.set_active(None)
     assert tokens_of(answers[0]) == oracle.until(0)
     assert isinstance(answers[1], SaeDetached)
     assert isinstance(answers[2], SaeDetached)

@@ -1,5 +1,7 @@
 """Tiny random models of many architectures, with the windows, caps and experts that make them differ."""
 
+from copy import deepcopy
+
 import torch
 from transformers import (
     AutoModelForCausalLM,
@@ -80,7 +82,7 @@ ZOO = BATCHED | ONE_AT_A_TIME
 def build(name: str) -> PreTrainedModel:
     """Random weights, large enough that every part of the model shows in its answers."""
     torch.manual_seed(0)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(ZOO[name]).eval()
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(deepcopy(ZOO[name])).eval()
     with torch.no_grad():
         for weights in model.parameters():
             if weights.ndim > 1:

@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+SPARE = 1
+"""Columns behind the last: nobody reads them, and rows that stand for nobody write there (`graphs.py`)."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -22,7 +25,8 @@ class Window:
     """Keys that are looked at: up to the longest row's last."""
     positions: Tensor  # [rows, T] int64
     start: int | None
-    """Column of the first new key, the same for every row; None: each row at its own position."""
+    """Column of the first new key, the same for every row; None: each row at its own."""
+    places: Tensor | None = None  # [rows, 1] int64: those columns, where they are not the positions
 
 
 class SlotCache:
@@ -31,10 +35,30 @@ class SlotCache:
     def __init__(self, layers: int, rows: int, length: int) -> None:
         self.rows = rows
         self.length = length
-        self.window: Window | None = None
+        self._window: Window | None = None
+        self._places: dict[tuple[int, ...], Tensor] = {}
+        self.generation = 0
+        """Goes up when keys and values move to other tensors."""
         self._layers = [_SlotLayer(self) for _ in range(layers)]
         self.view = Cache(layers=list(self._layers))
         """What the model is handed as `past_key_values`."""
+
+    @property
+    def window(self) -> Window | None:
+        """What the pass that runs now reads and writes; set before each."""
+        return self._window
+
+    @window.setter
+    def window(self, window: Window) -> None:
+        self._window = window
+        self._places.clear()
+
+    def places(self, heads: int, length: int) -> Tensor:
+        """Where the pass writes one key per row, each at its own column, in `[N·H·S, D]`: `[rows·H]`."""
+        found = self._places.get((heads, length))
+        if found is None:
+            found = self._places[heads, length] = _places(self._window, heads, length)
+        return found
 
     @property
     def bytes_per_token(self) -> int:
@@ -53,7 +77,8 @@ class SlotCache:
         finally:
             tensors = self._tensors()
             self.rows = min((tensor.shape[0] for tensor in tensors), default=rows)
-            self.length = min((tensor.shape[2] for tensor in tensors), default=length)
+            self.length = min((tensor.shape[2] - SPARE for tensor in tensors), default=length)
+            self.generation += 1
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, columns: int) -> None:
@@ -105,7 +130,8 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         rows = slice(window.first, window.first + window.rows)
         for tensor, new in ((self.keys, key_states), (self.values, value_states)):
             if window.start is None:
-                _write_each(tensor, new, window)
+                heads, length, depth = tensor.shape[1:]
+                tensor.view(-1, depth).index_copy_(0, self._cache.places(heads, length), new.reshape(-1, depth))
             else:
                 tensor[rows, :, window.start : window.start + new.shape[2]] = new
         return self.keys[rows, :, : window.columns], self.values[rows, :, : window.columns]
@@ -129,7 +155,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
 def _zeros(like: Tensor, rows: int, length: int) -> Tensor:
     """Zeros, so that a column nobody wrote is a number; on a CPU the pages come as they are written."""
-    return torch.zeros(rows, like.shape[1], length, like.shape[3], dtype=like.dtype, device=like.device)
+    return torch.zeros(rows, like.shape[1], length + SPARE, like.shape[3], dtype=like.dtype, device=like.device)
 
 
 def _resized(old: Tensor, rows: int, length: int, kept: Callable[[int], int]) -> Tensor:
@@ -140,10 +166,10 @@ def _resized(old: Tensor, rows: int, length: int, kept: Callable[[int], int]) ->
     return new
 
 
-def _write_each(tensor: Tensor, new: Tensor, window: Window) -> None:
-    """One key or value per row, each at its own position: tensor `[N, H, S, D]`, new `[rows, H, 1, D]`."""
-    heads, length, depth = tensor.shape[1:]
-    row = torch.arange(window.first, window.first + window.rows, device=tensor.device)
-    head = torch.arange(heads, device=tensor.device)
-    place = (row[:, None] * heads + head) * length + window.positions  # [rows, H]
-    tensor.view(-1, depth).index_copy_(0, place.view(-1), new.reshape(-1, depth))
+def _places(window: Window | None, heads: int, length: int) -> Tensor:
+    assert window is not None
+    device = window.positions.device
+    row = torch.arange(window.first, window.first + window.rows, device=device)
+    head = torch.arange(heads, device=device)
+    column = window.positions if window.places is None else window.places  # [rows, 1]
+    return ((row[:, None] * heads + head) * length + column).view(-1)

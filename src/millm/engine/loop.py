@@ -113,7 +113,7 @@ class Engine:
         self._faults.pass_by("load")
         model = models.load(command, self._progress(command.id))
         taps = Taps(frozenset(command.special_ids))
-        verdict = choose_runner(model, command, taps.steered)
+        verdict = choose_runner(model, command, taps.steered, taps.attached)
         models.pack(model, command, self._progress(command.id))  # after the test, which compares to the last digits
         facts = models.facts(model, verdict)
         for sequence in self._scheduler.take_all():

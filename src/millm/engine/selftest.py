@@ -4,7 +4,7 @@ Architectures differ in masks, positions and caches, and change with each releas
 assumed of a model: at every load a few short sequences go through it both ways, and the numbers decide.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import structlog
@@ -15,12 +15,14 @@ from transformers import PreTrainedModel
 from millm.engine import attention, memory
 from millm.engine.messages import Generate, LoadModel
 from millm.engine.quantization import label
+from millm.engine.recorder import RECORDERS
 from millm.engine.runners.plain import PlainRunner
 from millm.engine.runners.runner import Runner
 from millm.engine.runners.slots import SlotsRunner, Steered
 from millm.engine.scheduler import Row
 from millm.engine.sequence import Sequence
 from millm.errors import InvalidModel
+from millm.sae.tap import Tap
 
 log = structlog.get_logger()
 
@@ -47,8 +49,12 @@ class _Different(Exception):
     """The two ways disagree."""
 
 
-def choose_runner(model: PreTrainedModel, command: LoadModel, steered: Steered) -> Verdict:
-    """Raises InvalidModel if the model can be run in no way, or not in the one that was asked for."""
+def choose_runner(
+    model: PreTrainedModel, command: LoadModel, steered: Steered, taps: Callable[[], Iterable[Tap]] = tuple
+) -> Verdict:
+    """`taps`: those that are attached by the time a pass runs.
+
+    Raises InvalidModel if the model can be run in no way, or not in the one that was asked for."""
     plain = PlainRunner(model)
     if command.runner == "plain":
         return _told(Verdict(plain, "plain", "`runner` is set to plain"))
@@ -61,7 +67,13 @@ def choose_runner(model: PreTrainedModel, command: LoadModel, steered: Steered) 
             _compare(_in_slots(_slots(model, len(PROMPTS), steered, command), model), expected, model, "in slots")
     except (_Different, InvalidModel, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
         return _told(_without_slots(command, plain, _one_line(error)))
-    return _told(Verdict(_slots(model, command.slots, steered, command), "slots", note))
+    runner = _slots(model, command.slots, steered, command)
+    if not command.graphs or model.device.type not in RECORDERS:
+        return _told(Verdict(runner, "slots", note))
+    if why := _not_replayable(model, steered, command, expected):
+        return _told(Verdict(runner, "slots", "; ".join(filter(None, (note, f"not replayed as graphs: {why}")))))
+    runner.replay(RECORDERS[model.device.type], taps)
+    return _told(Verdict(runner, "slots + graphs", note))
 
 
 def _told(verdict: Verdict) -> Verdict:
@@ -87,6 +99,22 @@ def _unsuitable(model: PreTrainedModel) -> str | None:
 
 def _slots(model: PreTrainedModel, capacity: int, steered: Steered, command: LoadModel) -> SlotsRunner:
     return SlotsRunner(model, capacity, steered, memory.kv_bytes(model.device, command.kv_cache_bytes))
+
+
+@torch.inference_mode()
+def _not_replayable(model: PreTrainedModel, steered: Steered, command: LoadModel, expected: list[Tensor]) -> str | None:
+    """The first decoding pass is recorded, and it and the next are replayed; → what was wrong with that.
+
+    One row more than there are prompts: a recording has a row that stands for nobody.
+    """
+    runner = _slots(model, len(PROMPTS) + 1, steered, command)
+    runner.replay(RECORDERS[model.device.type], tuple)
+    assert runner.graphs is not None
+    try:
+        _compare(_in_slots(runner, model), expected, model, "replayed")
+    except (_Different, RuntimeError) as error:
+        return _one_line(error)
+    return runner.graphs.failure
 
 
 def _use_own_attention(model: PreTrainedModel, expected: list[Tensor]) -> str:
@@ -122,7 +150,7 @@ def _in_slots(runner: SlotsRunner, model: PreTrainedModel) -> list[Tensor]:
     for _ in range(DECODED):
         rows = tuple(Row(sequence, sequence.fed, sequence.unfed[:1]) for sequence in sequences)
         for index, row_logits in enumerate(runner.run(rows)):
-            found[index].append(row_logits.float())
+            found[index].append(row_logits.to(torch.float32, copy=True))
     return [torch.stack(logits) for logits in found]
 
 

@@ -74,6 +74,9 @@ class Taps:
             attached.handle.remove()
         self._attached.clear()
 
+    def attached(self) -> list[Tap]:
+        return [attached.tap for attached in self._attached.values()]
+
     def fits(self, sequence: Sequence) -> bool:
         """Are there table rows for what it steers and watches? True also for what can never be."""
         wanted = tap_rows(sequence)

@@ -10,7 +10,8 @@ Per row r and feature j (formula: `sae/steering.py`; the same core design as Eas
     3. delta = gain·Σ c_j·d_j, where `add` features were summed into one vector when the row was written
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -20,12 +21,11 @@ from millm.sae.activations import FeatureRows
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.steering import MAX_ENCODED_FEATURES, Coefficients, reads_activation
 from millm.sae.tables import FeatureBank, RowTable
-from millm.sae.tap_step import RowPlan, Span, TapOutput, TapRow, TapStep, plan_row
+from millm.sae.tap_step import MAX_WATCHED_FEATURES, RowPlan, Span, TapOutput, TapRow, TapStep, plan_row
 from millm.sae.whole import WholeReading, read_whole
 
 MAX_ROWS = 64
 """Distinct (steering, watch list) pairs live at once."""
-MAX_WATCHED_FEATURES = 128
 
 
 class Tap:
@@ -37,7 +37,8 @@ class Tap:
         self.sample_every = sample_every
         """For a `top_k` that does not say how often it is read."""
         self.output = TapOutput()
-        self._step: TapStep | None = None
+        self.step: TapStep | None = None
+        """Of the next pass; None leaves it untouched."""
         self._rows: RowTable[TapRow] = RowTable(MAX_ROWS)
         self._bank = FeatureBank(sae, device)
         size = MAX_ROWS + 1
@@ -74,9 +75,9 @@ class Tap:
         ]
         live = [plan for plan in plans if plan and not plan.is_idle]
         if not live:
-            self._step = None
+            self.step = None
             return
-        self._step = TapStep(
+        self.step = TapStep(
             rows=torch.tensor(rows, device=self.device),
             keep=torch.tensor(keep, dtype=torch.float32, device=self.device),
             encoded=max(len(plan.row.encoded) for plan in live),
@@ -87,6 +88,15 @@ class Tap:
             whole_before=self._places([plan.whole_before if plan else set() for plan in plans], len(keep[0])),
             whole_after=self._places([plan.whole_after if plan else set() for plan in plans], len(keep[0])),
         )
+
+    @contextmanager
+    def using(self, step: TapStep) -> Iterator[None]:
+        """Another step for a while."""
+        before, self.step = self.step, step
+        try:
+            yield
+        finally:
+            self.step = before
 
     def _plan(self, row: int, keep: Sequence[bool], span: Span) -> RowPlan:
         sparse = self.sae.config.sparse_readable
@@ -104,7 +114,7 @@ class Tap:
 
     def __call__(self, hidden: Tensor) -> Tensor | None:
         """The hook: `hidden [B, T, d]` in, the same with deltas added out; None leaves it untouched."""
-        step = self._step
+        step = self.step
         if step is None:
             return None
         x = hidden.float()

@@ -5,7 +5,7 @@ go through one at a time, in chunks; decoding rows go through together, one toke
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Sequence_
 from typing import Any
 
@@ -15,12 +15,15 @@ from transformers import PreTrainedModel
 
 from millm.engine import slots as rows_of
 from millm.engine.cache import SlotCache, Window
+from millm.engine.graphs import Graphs, recordable_experts
 from millm.engine.longrope import Boundary
 from millm.engine.masks import kinds_of
+from millm.engine.recorder import Recorder
 from millm.engine.scheduler import Pass, Row
 from millm.engine.sequence import Sequence
 from millm.engine.slots import Slot, Slots
 from millm.errors import InvalidModel
+from millm.sae.tap import Tap
 
 Steered = Callable[[Sequence, int, Sequence_[int]], list[bool]]
 """Per token of a sequence from a position on: is a delta added there?"""
@@ -50,8 +53,13 @@ class SlotsRunner:
         self._needs: dict[Slot, int] = {}
         self._slots = Slots(capacity, self._swap)
         self.cache = SlotCache(config.num_hidden_layers, capacity, SHORTEST)
+        self.graphs: Graphs | None = None
         self.capacity = capacity
         self.chunk: int | None = CHUNK.get(model.device.type, CHUNK["cuda"])
+
+    def replay(self, new_recorder: Callable[[], Recorder], taps: Callable[[], Iterable[Tap]]) -> None:
+        """From here on decoding passes are recorded and replayed, where they can be."""
+        self.graphs = Graphs(self._recordable, self.cache, taps, new_recorder, self._model.device)
 
     # ------------------------------------------------------------------------------------- rows given and taken
 
@@ -82,7 +90,9 @@ class SlotsRunner:
         return found.trail
 
     def recover(self, sequence: Sequence) -> None:
-        """Nothing to do: the same keys and values are written to the same places again."""
+        """The same keys and values are written to the same places again; recordings may be what took the memory."""
+        if self.graphs:
+            self.graphs.drop()
 
     def settle(self, sequence: Sequence) -> None:
         """The sequence's logits were finite, so whatever it attended to was: it may be gone on from."""
@@ -106,6 +116,8 @@ class SlotsRunner:
     def forget(self) -> None:
         """What the model computes changes from here on: no warm row is gone on from."""
         self._slots.forget()
+        if self.graphs:
+            self.graphs.drop()
 
     def keep(self, sequence: Sequence, trail: object) -> None:
         """What `place` hands to whoever goes on from this sequence's prefix."""
@@ -128,15 +140,28 @@ class SlotsRunner:
         for row in rows:
             slot: Slot = row.sequence.cache
             slot.written = max(slot.written, row.start + len(row.tokens))
-        logits = self._forward([row.tokens for row in rows], self._window(rows))
+        logits = self._replayed(rows)
+        if logits is None:
+            tokens = torch.tensor([row.tokens for row in rows], device=self._model.device)  # [B, T]
+            logits = self._forward(tokens, self._window(rows))
         for row in rows:
             self._fed(row)
         return logits
 
-    def _forward(self, tokens: Sequence_[Sequence_[int]], window: Window) -> Tensor:
+    def _replayed(self, rows: Pass) -> Tensor | None:
+        """None: no recording is good for this pass."""
+        if self.graphs is None or rows[0].sequence.cache.row > 0 or len(rows[0].tokens) > 1:
+            return None
+        return self.graphs.run([row.tokens[0] for row in rows], [row.start for row in rows])
+
+    def _recordable(self, tokens: Tensor, window: Window) -> Tensor:
+        with recordable_experts(self._model):
+            return self._forward(tokens, window)
+
+    def _forward(self, tokens: Tensor, window: Window) -> Tensor:
         self.cache.window = window
         output = self._model(
-            input_ids=torch.tensor(tokens, device=self._model.device),  # [B, T]
+            input_ids=tokens,
             position_ids=window.positions,
             attention_mask=self._kinds.additive(window.positions, window.columns, self._model.dtype),
             past_key_values=self.cache.view,

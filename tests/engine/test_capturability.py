@@ -1,0 +1,107 @@
+"""No decoding pass asks the device for a number: such a pass could not be captured as a CUDA graph.
+
+Run on fake tensors, which have shapes and no numbers: whatever needs one raises. What this cannot show is whether
+CUDA's own libraries allow every kernel to be captured; only a GPU can.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from transformers import PreTrainedModel
+
+from millm.engine import attention
+from millm.engine.graphs import DecodeStep, Shape
+from millm.engine.runners.slots import SlotsRunner
+from millm.sae import hooks
+from millm.sae.autoencoder import SparseAutoencoder
+from millm.sae.fixed_step import Extent
+from millm.sae.formats import canonicalise
+from millm.sae.tap import Tap
+from tests.engine import zoo
+from tests.engine.test_architectures import nothing_steered
+from tests.engine.test_graphs import recordable
+from tests.fixtures.tiny import write_sae
+
+ROWS = 2
+WATCHES, STEERS, BOTH = Extent(0, 32, False), Extent(8, 0, True), Extent(64, 128, True)
+"""What a tap does: reads, adds and clamps, all of it."""
+
+
+@pytest.fixture(scope="module")
+def tap(tmp_path_factory: pytest.TempPathFactory) -> Tap:
+    folder = tmp_path_factory.mktemp("sae")
+    source = write_sae(folder / "source", width=zoo.SIZE["hidden_size"], normalize_activations="layer_norm")
+    return Tap(SparseAutoencoder.open(canonicalise(source, folder / "canonical")), torch.device("cpu"))
+
+
+def logits(model: PreTrainedModel, *taps: tuple[Tap, Extent], runner: SlotsRunner | None = None) -> Tensor:
+    """Of one step that has no numbers. Raises DataDependentOutputException."""
+    runner = runner or SlotsRunner(model, ROWS, nothing_steered, kv_bytes=1 << 30)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
+        step = DecodeStep(Shape(ROWS, 256, taps), runner._recordable, runner.cache, torch.device("cpu"))
+        step()
+        assert set(step.outputs) == {tap for tap, _ in taps}
+        for tap, extent in taps:
+            check(step.outputs[tap].ratio, (ROWS, 1) if extent.steers else None)
+            check(step.outputs[tap].watched, (ROWS, 1, extent.watched) if extent.watched else None)
+    return step.logits
+
+
+def check(tensor: Tensor | None, shape: tuple[int, ...] | None) -> None:
+    assert (None if tensor is None else tuple(tensor.shape)) == shape
+
+
+def build(name: str, attention_name: str = attention.NAME) -> PreTrainedModel:
+    model = zoo.build(name)
+    model.set_attn_implementation(attention_name)
+    return model
+
+
+@pytest.mark.parametrize("name", [name for name in zoo.BATCHED if recordable(name)])
+def test_every_architecture(name: str, tap: Tap) -> None:
+    model = build(name)
+    assert tuple(logits(model).shape) == (ROWS, 128)
+    handle = hooks.resolve(model, "blocks.1.hook_resid_post").register(tap)
+    for extent in (WATCHES, STEERS, BOTH):
+        assert tuple(logits(model, (tap, extent)).shape) == (ROWS, 128)
+    handle.remove()
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3", "gemma2"])
+def test_its_own_attention(name: str) -> None:
+    """Kept where miLLM's computes otherwise."""
+    assert tuple(logits(build(name, "eager")).shape) == (ROWS, 128)
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3_moe", "gpt_oss"])
+def test_experts_one_by_one_would_not_do(name: str) -> None:
+    """Which is why a recorded pass has them all at once (`recordable_experts`)."""
+    model = build(name)
+    runner = SlotsRunner(model, ROWS, nothing_steered, kv_bytes=1 << 30)
+    model.set_experts_implementation("eager")
+    runner._recordable = runner._forward  # type: ignore[method-assign]
+    with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
+        logits(model, runner=runner)
+
+
+def reads_a_number(x: Tensor) -> Tensor | None:
+    return x * 2 if x.sum().item() > 0 else None
+
+
+def asks_whether(x: Tensor) -> Tensor | None:
+    return x * 2 if (x > 0).any() else None
+
+
+def picks_as_many_as_there_are(x: Tensor) -> Tensor | None:
+    return x + x[x > 0].mean()
+
+
+@pytest.mark.parametrize("hook", [reads_a_number, asks_whether, picks_as_many_as_there_are])
+def test_a_pass_that_needs_a_number_is_found_out(hook: Callable[[Tensor], Tensor | None]) -> None:
+    model = build("llama")
+    hooks.resolve(model, "blocks.1.hook_resid_post").register(hook)
+    with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
+        logits(model)
