@@ -8,7 +8,7 @@ import torch
 from openai import OpenAI
 
 from millm.engine.messages import LoadModel
-from millm.engine.model import load
+from millm.engine.model import load, pack
 from millm.text.prompt import ChatTemplate, Message
 from millm.text.tokenizer import Tokenizer
 from tests.fixtures.process import Server, running
@@ -41,7 +41,9 @@ def test_an_unsteered_answer_is_generate(client: OpenAI, demo_folder: Path) -> N
     """In 8 bits, as the demo computes on a CPU."""
     tokenizer = Tokenizer.from_folder(demo_folder)
     ids = ChatTemplate.from_folder(demo_folder, tokenizer).ids([Message("user", QUESTION)])
-    model = load(LoadModel(id="load", path=str(demo_folder), device="cpu", cpu_int8=True), lambda *_: None)
+    command = LoadModel(id="load", path=str(demo_folder), device="cpu", cpu_int8=True)
+    model = load(command, lambda *_: None)
+    pack(model, command, lambda *_: None)
     generated = model.generate(torch.tensor([ids]), max_new_tokens=TOKENS, do_sample=False, pad_token_id=0)
     assert ask(client) == tokenizer.decode(generated[0, len(ids) :].tolist())
 

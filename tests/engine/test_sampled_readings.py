@@ -58,7 +58,7 @@ def read(
 ) -> list[list[Reading]]:
     """The readings of PROMPT, whose last 3 tokens count as generated; a piece of each length is a pass."""
     asked = [replace(one, prompt=PROMPT[:-3]) for one in requests]
-    sequences = [Sequence(one) for one in asked]
+    sequences = [Sequence.of(one) for one in asked]
     for sequence in sequences:
         taps.start(sequence)
     readings: list[list[Reading]] = [[] for _ in requests]

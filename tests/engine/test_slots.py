@@ -75,6 +75,8 @@ class Rows(RuleBasedStateMachine):
         """The longest prefix, worth it, that some row really holds, computed under the same steering."""
         best = 0
         for slot in self.slots:
+            if slot.steering != steering:
+                continue  # what was computed before its steering changed would do; nobody asks that closely
             held = self.cells[slot.row][: slot.safe]
             common = 0
             while common < min(len(held), len(codes)):

@@ -11,10 +11,15 @@ from millm.engine.messages import Command, Event, decode_commands, encode
 from millm.engine.watchdog import Watchdog
 
 
+NICE = 5
+"""The doors come first: where the engine takes every core, a health check still answers at once."""
+
+
 def main(connection: Connection, log_level: str, log_format: str, step_seconds: float) -> None:
     """Entry point of the child. Ctrl+C is the API process's to handle: it closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["HF_HUB_OFFLINE"] = "1"  # files are the API process's business: nothing is fetched from here
+    os.nice(NICE)
     logs.configure(log_level, log_format)
     inbox: SimpleQueue[list[Command]] = SimpleQueue()
     threading.Thread(target=_read, args=(connection, inbox), daemon=True).start()

@@ -3,6 +3,7 @@
 Plain ASGI: starlette's BaseHTTPMiddleware would hide from a handler that its client has gone.
 """
 
+import asyncio
 import uuid
 
 import structlog
@@ -25,10 +26,18 @@ class RequestEdge:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._door = asyncio.Lock()
+
+    async def _take_turn(self) -> None:
+        """A crowd comes in one by one, a turn of the event loop each: `/healthz` is answered in between."""
+        async with self._door:
+            await asyncio.sleep(0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        if scope["path"].startswith("/v1/"):
+            await self._take_turn()
         answer = _Answer(send, _request_id(Headers(scope=scope)))
         with structlog.contextvars.bound_contextvars(request_id=answer.request_id):
             try:
