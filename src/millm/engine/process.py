@@ -10,7 +10,6 @@ from millm import logs
 from millm.engine.messages import Command, Event, decode_commands, encode
 from millm.engine.watchdog import Watchdog
 
-
 NICE = 5
 """The doors come first: where the engine takes every core, a health check still answers at once."""
 
