@@ -40,7 +40,7 @@ from millm.engine.messages import (
 )
 from millm.engine.relief import Relief
 from millm.engine.runners.runner import Runner
-from millm.engine.scheduler import Pass, Scheduler
+from millm.engine.scheduler import Pass, Row, Scheduler
 from millm.engine.selftest import choose_runner
 from millm.engine.sequence import Sequence
 from millm.engine.taps import Taps
@@ -217,10 +217,9 @@ class Engine:
         assert self._runner is not None
         rows = self._runner.in_order(rows)
         try:
-            logits, readings = self._forward(rows)
+            logits, readings, best = self._forward(rows)
         except Exception as error:  # noqa: BLE001  the loop outlives any pass
             return self._contain(rows, error)
-        best = sampler.likeliest(logits)
         events: list[Event] = []
         for index, row in enumerate(rows):
             row.sequence.readings += readings[index]
@@ -229,25 +228,26 @@ class Engine:
                 events += self._guarded([row.sequence], extend)
         return events
 
-    def _forward(self, rows: Pass) -> tuple[Tensor, list[tuple[Reading, ...]]]:
+    def _forward(self, rows: Pass) -> tuple[Tensor, list[tuple[Reading, ...]], list[sampler.Likeliest]]:
         assert self._runner is not None
         self._faults.point = "prefill" if rows[0].sequence.prefilling else "decode"
         self._taps.prepare(rows)
         logits = self._runner.run(rows)  # [rows, V]
-        return logits, self._taps.collect(rows)
+        return logits, self._taps.collect(rows), sampler.likeliest(logits)
 
     def _contain(self, rows: Pass, error: Exception) -> list[Event]:
         """Out of memory: give something up, and the same rows are planned again. Anything else ends these rows."""
         assert self._runner is not None
         assert self._model is not None
         sequences = [row.sequence for row in rows]
+        again = not any(map(_was_fed, rows))
         for sequence in sequences:
             self._runner.recover(sequence)
         if isinstance(error, torch.AcceleratorError):
             log.error("engine.device_lost", exc_info=error)
             self._post(self._fail(sequences, error))
             os._exit(EXIT_CODE)
-        if memory.is_out_of_memory(error):
+        if again and memory.is_out_of_memory(error):
             relieved = Relief(self._taps, self._runner, self._scheduler, self._model.device).find()
             if relieved is not None:
                 return relieved
@@ -281,6 +281,11 @@ class Engine:
         if self._runner is not None:
             self._runner.release(sequence)
         return self._taps.finish(sequence)
+
+
+def _was_fed(row: Row) -> bool:
+    """What failed came after the pass: its keys and values are there, and it cannot be run again."""
+    return row.sequence.fed > row.start
 
 
 def _take_readings(sequence: Sequence) -> tuple[Reading, ...]:
