@@ -23,7 +23,7 @@ def test_the_least_n_that_stays_within_its_share(read: float, step: float) -> No
     assert every == 1 or read / (every - 1) > governor.SHARE * step * (1 - 1e-9)
 
 
-@pytest.mark.parametrize(("read", "step", "every"), [(0.0, 1.0, 1), (0.05, 1.0, 1), (0.051, 1.0, 2), (1.0, 1.0, 20)])
+@pytest.mark.parametrize(("read", "step", "every"), [(0.0, 1.0, 1), (0.025, 1.0, 1), (0.026, 1.0, 2), (0.5, 1.0, 20)])
 def test_examples(read: float, step: float, every: int) -> None:
     assert governor.sample_every(read, step) == every
 
