@@ -144,7 +144,7 @@ def _announce(state: State, listening: socket.socket, console: Console) -> None:
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     facts = state.model.facts
     console.print(
-        f" [green]✓[/] {escape(state.model.name)} ({facts.parameters / 1e6:,.0f} M, {facts.dtype}, {facts.device})"
+        f" [green]✓[/] {escape(state.model.name)} ({facts.parameters / 1e6:,.0f} M, {facts.weights}, {facts.device})"
     )
     for attached in state.saes.values():
         sae = attached.facts
