@@ -40,7 +40,7 @@ from millm.engine.messages import (
 )
 from millm.engine.relief import Relief
 from millm.engine.runners.runner import Runner
-from millm.engine.scheduler import Pass, Row, Scheduler
+from millm.engine.scheduler import Pass, Scheduler
 from millm.engine.selftest import choose_runner
 from millm.engine.sequence import Sequence
 from millm.engine.taps import Taps
@@ -240,7 +240,7 @@ class Engine:
         assert self._runner is not None
         assert self._model is not None
         sequences = [row.sequence for row in rows]
-        again = not any(map(_was_fed, rows))
+        again = not any(row.was_fed for row in rows)
         for sequence in sequences:
             self._runner.recover(sequence)
         if isinstance(error, torch.AcceleratorError):
@@ -281,11 +281,6 @@ class Engine:
         if self._runner is not None:
             self._runner.release(sequence)
         return self._taps.finish(sequence)
-
-
-def _was_fed(row: Row) -> bool:
-    """What failed came after the pass: its keys and values are there, and it cannot be run again."""
-    return row.sequence.fed > row.start
 
 
 def _take_readings(sequence: Sequence) -> tuple[Reading, ...]:

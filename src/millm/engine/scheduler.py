@@ -28,6 +28,11 @@ class Row:
         """No chunk of the sequence is left behind this one."""
         return self.start + len(self.tokens) == self.sequence.length
 
+    @property
+    def was_fed(self) -> bool:
+        """Its keys and values are there: it cannot be run again."""
+        return self.sequence.fed > self.start
+
 
 Pass = tuple[Row, ...]
 """Rows of one length that go through the model together."""
