@@ -21,6 +21,7 @@ from millm.engine.messages import (
     Cancel,
     Command,
     Degraded,
+    Embedded,
     Event,
     Failed,
     Fault,
@@ -33,6 +34,7 @@ from millm.engine.messages import (
     Progress,
     SaeAttached,
     SaeFacts,
+    Scores,
     SetActiveSteering,
     Token,
 )
@@ -44,7 +46,7 @@ log = structlog.get_logger()
 
 OnProgress = Callable[[Progress], None]
 Status = Literal["stopped", "ready", "restarting", "down"]
-Answer = Progress | ModelLoaded | SaeAttached | FaultArmed | Token | Finished | Failed
+Answer = Progress | ModelLoaded | SaeAttached | FaultArmed | Scores | Token | Finished | Embedded | Failed
 """An event that names the command it answers."""
 Inbox = asyncio.Queue[Answer]
 
@@ -195,7 +197,7 @@ class EngineClient:
         """A sequence is in flight until its last event has come, whether or not somebody still waits for it."""
         if event.id in self._commands:
             return self._commands[event.id]
-        if isinstance(event, Token):
+        if isinstance(event, Token | Scores):
             return self._sequences.get(event.id)
         self._pace.ended()
         return self._sequences.pop(event.id, None)

@@ -11,6 +11,8 @@ import msgspec
 from millm.sae.steering import Steering
 
 Quantization = Literal["none", "8bit", "4bit"]
+Pooling = Literal["mean", "cls", "lasttoken", "max"]
+"""sentence-transformers' names of how the last hidden states of a text become one vector."""
 
 # --------------------------------------------------------------------------------------- commands: API → engine
 
@@ -67,6 +69,10 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
+    repetition_penalty: float = 1.0
+    """Over prompt and answer: positive logits are divided by it, negative ones multiplied (CTRL; transformers)."""
+    min_tokens: int = 0
+    """No stop token is chosen before so many."""
     seed: int | None = None
     logprobs: int | None = None
     """None: no logprobs; n: the chosen token's and those of the n likeliest."""
@@ -100,6 +106,20 @@ class Generate(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """True: a later `SetActiveSteering` applies to this sequence too, from its next token."""
     deadline_seconds: float | None = None
     """Give up this long after the engine got the request."""
+    grammar: str | None = None
+    """What the answer has to obey, as llguidance writes a grammar (`text/grammar.py`)."""
+    prompt_logprobs: int | None = None
+    """Also report how likely the prompt's tokens were, each with so many of the likeliest."""
+
+
+class Embed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """One text to turn into a vector. Never steered: an SAE only watches."""
+
+    id: str
+    tokens: tuple[int, ...]
+    pooling: Pooling = "mean"
+    watch: tuple[Watch, ...] = ()
+    deadline_seconds: float | None = None
 
 
 class SetActiveSteering(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -128,7 +148,7 @@ class Cancel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     id: str
 
 
-Command = LoadModel | AttachSae | Generate | SetActiveSteering | Cancel | Fault
+Command = LoadModel | AttachSae | Generate | Embed | SetActiveSteering | Cancel | Fault
 
 # --------------------------------------------------------------------------------------- events: engine → API
 
@@ -151,6 +171,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Why not more than that."""
     slots: int = 1
     """Sequences that run at once."""
+    generates: bool = True
+    """False: an encoder, which can only embed."""
     weights: str = ""
     """How the weights are computed with, e.g. `float32`, `int8 on CPU`, `bitsandbytes 4-bit`."""
 
@@ -220,6 +242,30 @@ class Token(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Of the tokens that went through the model in this step: the prompt first, then each token fed back."""
 
 
+class Scores(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """How likely the next tokens of the prompt were, given those before them; the first token has no score."""
+
+    id: str
+    scores: tuple["Score", ...]
+    """Of the tokens from position 1 on, in order, as many as this step has computed."""
+
+
+class Score(msgspec.Struct, frozen=True, array_like=True):
+    """How likely one token of the prompt was."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class Embedded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """A text's vector, of unit length."""
+
+    id: str
+    vector: bytes
+    """Little-endian float32."""
+    readings: tuple[Reading, ...] = ()
+
+
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """Proof of the steering that a sequence really got."""
 
@@ -269,7 +315,7 @@ class Degraded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     reason: str
 
 
-Event = Progress | ModelLoaded | SaeAttached | FaultArmed | Token | Finished | Failed | Degraded
+Event = Progress | ModelLoaded | SaeAttached | FaultArmed | Scores | Token | Finished | Embedded | Failed | Degraded
 
 encode = msgspec.msgpack.Encoder().encode
 decode_commands = msgspec.msgpack.Decoder(list[Command]).decode

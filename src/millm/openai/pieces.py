@@ -29,6 +29,17 @@ class End:
 
 
 @dataclass(frozen=True)
+class CallPart:
+    """Some of a tool call: the first part of a call has its id and name, later ones add to its arguments."""
+
+    index: int
+    """Which of the choice's calls."""
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+@dataclass(frozen=True)
 class Piece:
     """Some of one choice: text that is final, the tokens it came from, what was watched meanwhile."""
 
@@ -38,6 +49,7 @@ class Piece:
     """Characters of the choice before this text."""
     tokens: tuple[Token, ...] = ()
     activations: tuple[Activation, ...] = ()
+    calls: tuple[CallPart, ...] = ()
     end: End | None = None
 
 
@@ -48,6 +60,7 @@ def join(pieces: list[Piece]) -> Piece:
         text="".join(piece.text for piece in pieces),
         tokens=tuple(token for piece in pieces for token in piece.tokens),
         activations=tuple(activation for piece in pieces for activation in piece.activations),
+        calls=tuple(call for piece in pieces for call in piece.calls),
         end=pieces[-1].end,
     )
 
@@ -104,7 +117,7 @@ class _Writer:
         offset = self._sent
         self._sent += len(text)
         activations = tuple(self._activation(reading) for reading in readings)
-        return Piece(self._choice, text, offset, self._released(text, end), activations, end)
+        return Piece(self._choice, text, offset, self._released(text, end), activations, end=end)
 
     def _released(self, text: str, end: End | None) -> tuple[Token, ...]:
         """The held tokens, once their text is out. Those that only made up the stop string never are."""

@@ -45,6 +45,10 @@ class SteeringRequest(BaseModel):
     positions: Positions = "all"
     skip: Skip | None = None
     """None: `bos`, or `special` where an SAE was trained without special tokens and its activations are read."""
+    skip_constrained: Annotated[
+        bool,
+        Field(strict=True, description="No steering while a JSON schema or a forced tool call decides the tokens."),
+    ] = False
     reference_norm: Annotated[FiniteFloat | None, Field(strict=True, gt=0)] = None
     """The residual norm that `unit: norm` was written against; default: the one measured at attach."""
 

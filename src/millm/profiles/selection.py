@@ -144,7 +144,12 @@ def resolve(saes: dict[str, AttachedSae], request: SteeringRequest) -> Steering 
     if not by_sae:
         return None
     taps = tuple(TapSteering(sae, tuple(features)) for sae, features in sorted(by_sae.items()))
-    return Steering(taps=taps, positions=request.positions, skip=_skip(saes, by_sae, request.skip))
+    return Steering(
+        taps=taps,
+        positions=request.positions,
+        skip=_skip(saes, by_sae, request.skip),
+        skip_constrained=request.skip_constrained,
+    )
 
 
 def _model(state: State, asked: str) -> tuple[LoadedModel, str | None]:

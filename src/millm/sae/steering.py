@@ -69,6 +69,8 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True):
     taps: tuple[TapSteering, ...]
     positions: Positions = "all"
     skip: Skip = "bos"
+    skip_constrained: bool = False
+    """Left alone: tokens whose successor a grammar decides."""
 
     @property
     def fingerprint(self) -> str:
@@ -77,6 +79,7 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True):
             [sorted((tap.sae, sorted(msgspec.to_builtins(f) for f in tap.features)) for tap in self.taps)],
             self.positions,
             self.skip,
+            self.skip_constrained,
         ]
         return hashlib.sha256(repr(canonical).encode()).hexdigest()[:16]
 
