@@ -12,6 +12,8 @@ UNUSED = ("pooler.",)
 
 def try_out(model: PreTrainedModel) -> None:
     """Raises InvalidModel if a few tokens do not become as many hidden states of the width it says."""
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise InvalidModel(f"{type(model).__name__} cannot embed: its decoder needs more than the text")
     width = model.config.get_text_config(decoder=True).hidden_size
     tokens = tuple(range(2, 7))
     try:

@@ -61,7 +61,7 @@ def facts(model: PreTrainedModel, verdict: Verdict) -> ModelFacts:
         width=config.hidden_size,
         vocab_size=config.vocab_size,
         context_length=encoder.positions(model) or config_length or DEFAULT_CONTEXT_LENGTH,
-        stop_ids=stop_ids(model),
+        stop_ids=stop_ids(model) if verdict.runner else (),
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
         parameters=model.num_parameters() + replaced_parameters(model),
