@@ -5,7 +5,7 @@ A peer that does not read is cut off after a few seconds. Pings are uvicorn's, a
 
 import asyncio
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, WebSocket
@@ -29,9 +29,10 @@ TRY_AGAIN_LATER, POLICY_VIOLATION = 1013, 1008
 """Close codes of RFC 6455 and its registry."""
 
 
-class Filter(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="watch", forbid_unknown_fields=True):
+class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a client may send: of which features it wants `activations`. The latest holds."""
 
+    type: Literal["watch"]
     sae: str | None = None
     """None: of any SAE."""
     features: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(max_length=1024)] = ()
@@ -46,7 +47,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="w
         return _only(event, frozenset(self.features)) if self.features else event
 
 
-EVERYTHING = Filter()
+EVERYTHING = Filter(type="watch")
 
 
 class _Client:
