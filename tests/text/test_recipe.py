@@ -56,6 +56,21 @@ def test_a_dense_layer_is_refused_by_name(folder: Path) -> None:
         Recipe.from_folder(folder)
 
 
+def test_as_newer_versions_write_it(folder: Path) -> None:
+    """Version 6: other module paths, one name for the pooling, the limit beside the tokenizer."""
+    kinds = ["base.modules.transformer.Transformer", "sentence_transformer.modules.pooling.Pooling"]
+    paths = ["", "1_Pooling"]
+    modules = [{"path": path, "type": f"sentence_transformers.{k}"} for k, path in zip(kinds, paths, strict=True)]
+    write_json(folder / "modules.json", modules)
+    write_json(folder / "1_Pooling" / "config.json", {"pooling_mode": "cls", "include_prompt": True})
+    write_json(folder / "sentence_bert_config.json", {"transformer_task": "feature-extraction"})
+    write_json(folder / "tokenizer_config.json", {"model_max_length": 33})
+    assert Recipe.from_folder(folder) == Recipe(pooling="cls", longest=33)
+    write_json(folder / "sentence_bert_config.json", {"transformer_task": "fill-mask"})
+    with pytest.raises(InvalidModel, match="fill-mask"):
+        Recipe.from_folder(folder)
+
+
 def test_modules_that_are_none(folder: Path) -> None:
     for written in ({"idx": 0}, [1], [{"path": ""}], "x"):
         write_json(folder / "modules.json", written)

@@ -13,8 +13,10 @@ from typing import Self, cast, get_args
 from millm.engine.messages import Pooling
 from millm.errors import InvalidModel
 from millm.text.folder import read_json
+from millm.text.special_tokens import tokenizer_settings
 
 MODULES = ("Transformer", "Pooling", "Normalize")
+PLAIN_TASK = "feature-extraction"
 _OLD_NAMES: dict[str, Pooling] = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
@@ -42,7 +44,7 @@ class Recipe:
             return cls()
         pooling_folder = _pooling_folder(folder)
         settings = _transformer_settings(folder)
-        longest = settings.get("max_seq_length")
+        longest = settings.get("max_seq_length", tokenizer_settings(folder).get("model_max_length"))
         return cls(
             pooling="mean" if pooling_folder is None else _pooling(folder, pooling_folder),
             longest=longest if isinstance(longest, int) else None,
@@ -101,9 +103,13 @@ def _pooling(folder: Path, inside: str) -> Pooling:
 
 
 def _transformer_settings(folder: Path) -> dict[str, object]:
-    """Of the Transformer module; the file is called after the model's family."""
+    """Of the Transformer module; the file is called after the model's family. Newer versions say what it gives out."""
     names = sorted(path.name for path in folder.glob("sentence_*_config.json"))
-    return read_json(folder, names[0]) if names else {}
+    settings = read_json(folder, names[0]) if names else {}
+    task = settings.get("transformer_task", PLAIN_TASK)
+    if task != PLAIN_TASK:
+        raise InvalidModel(f"this model's vectors come from the task {task!r}; only {PLAIN_TASK!r} can be had")
+    return settings
 
 
 def _prompt(folder: Path) -> str:
