@@ -25,7 +25,7 @@ class LoadedModel:
     facts: ModelFacts
     tokenizer: Tokenizer
     template: ChatTemplate
-    recipe: Recipe
+    recipe: Recipe = field(default_factory=Recipe)
     """How it wants texts to become vectors."""
     created: int = field(default_factory=lambda: int(time.time()))
 
