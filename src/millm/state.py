@@ -1,5 +1,5 @@
 """The few objects that outlive a request: settings, the engine, the loaded model, the attached SAEs,
-what steers, the profiles."""
+what steers, the profiles, the tickets that are out."""
 
 import time
 from dataclasses import dataclass, field
@@ -12,6 +12,7 @@ from millm.sae.steering import Steering
 from millm.settings import Settings
 from millm.text.prompt import ChatTemplate
 from millm.text.tokenizer import Tokenizer
+from millm.tickets import Tickets
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class State:
     model: LoadedModel | None = None
     saes: dict[str, AttachedSae] = field(default_factory=dict)
     active: Active | None = None
+    tickets: Tickets = field(default_factory=Tickets)
 
     def __post_init__(self) -> None:
         self.engine.on_degraded = self.saes_lost
