@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from jinja2 import Environment
 from starlette.responses import HTMLResponse
 
+from millm.principal import keys_of
 from millm.profiles.selection import model_cards
 from millm.state import State
 
@@ -36,5 +37,6 @@ async def start_page(request: Request) -> HTMLResponse:
         saes=list(state.saes.values()),
         cards=[card for card in model_cards(state) if card.profile],
         active=state.active,
+        has_key=bool(keys_of(state.settings.api_key)),
     )
     return HTMLResponse(page, headers=_HEADERS)

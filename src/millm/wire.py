@@ -32,6 +32,8 @@ LARGEST_HEAD = 32 * 2**10
 LARGEST_MESSAGE = 64 * 2**10
 """Bytes of what comes through a websocket at once."""
 
+_PIECE = 4096
+"""Bytes: a head is let pass if it is larger by less than this."""
 _TOO_LARGE = 431
 
 
@@ -83,6 +85,13 @@ class GuardedH11(H11Protocol):
         self._stop(self._leaving)
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        """In pieces: h11 looks at the size of a head only while it is not whole."""
+        for start in range(0, len(data), _PIECE):
+            if self.transport.is_closing() or self.transport.get_protocol() is not self:
+                return
+            super().data_received(data[start : start + _PIECE])
+
     def handle_events(self) -> None:
         super().handle_events()
         self._expect_request()
@@ -111,20 +120,18 @@ class GuardedH11(H11Protocol):
         message = (
             f"The headers are too large; the limit is {LARGEST_HEAD:,} bytes."
             if status == _TOO_LARGE
-            else ("This is no HTTP request that can be answered.")
+            else "This is no HTTP request that can be answered."
         )
+        body = msgspec.json.encode(envelope(InvalidRequest(message)))
         headers = {
             **SECURITY,
             "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
             "Connection": "close",
             "x-request-id": f"req_{uuid.uuid4().hex}",
         }
-        parts = (
-            h11.Response(status_code=status, headers=list(headers.items()), reason=STATUS_PHRASES[status]),
-            h11.Data(data=msgspec.json.encode(envelope(InvalidRequest(message)))),
-            h11.EndOfMessage(),
-        )
-        return b"".join(self.conn.send(part) or b"" for part in parts)
+        start = h11.Response(status_code=status, headers=list(headers.items()), reason=STATUS_PHRASES[status])
+        return b"".join(self.conn.send(part) or b"" for part in (start, h11.Data(data=body), h11.EndOfMessage()))
 
     def _is_one_too_many(self) -> bool:
         if len(self.connections) > MOST_CONNECTIONS:

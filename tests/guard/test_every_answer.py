@@ -1,4 +1,4 @@
-"""What holds for every answer of a real server, good or bad: headers, an id, the envelope, and nothing of ours in it."""
+"""Every answer of a real server, good or bad: its headers, its id, the envelope, and nothing of ours inside."""
 
 import re
 from pathlib import Path
@@ -44,7 +44,6 @@ ASKED = {
     "a steering that does not fit": body(b'{"features": [{"index": 99999999999}]}', line="PUT /api/steering"),
     "too large": request("POST /v1/completions", "Content-Length: 999999999"),
     "a ticket": request("POST /api/ws-ticket", "Content-Length: 0"),
-    "a websocket that is not there": handshake("/api/nowhere"),
     "a websocket of a foreign page": handshake("/api/nowhere", "Origin: null"),
 }
 

@@ -153,11 +153,11 @@ def _announce(state: State, listening: socket.socket, console: Console) -> None:
     if state.profiles:
         console.print(f" [green]✓[/] profiles: {', '.join(state.profiles)}", soft_wrap=True)
     console.print(f" [bold]ready[/]  {url}   OpenAI base URL {url}/v1   (Ctrl+C stops)", soft_wrap=True)
-    for warning in _warnings(state.settings, host):
+    for warning in warnings_of(state.settings, host):
         console.print(warning, soft_wrap=True)
 
 
-def _warnings(settings: Settings, host: str) -> list[str]:
+def warnings_of(settings: Settings, host: str) -> list[str]:
     """Who could come in that the operator may not have thought of."""
     told = []
     if not _is_loopback(host) and settings.api_key:

@@ -37,7 +37,7 @@ class JsonRequest(Request):
 def _check_shape(decoded: Any) -> None:
     """Raises json.JSONDecodeError. Level by level, without recursion."""
     level, seen = [decoded], 0
-    for _ in range(DEEPEST + 1):
+    for _ in range(DEEPEST):
         if any(type(container) is dict and len(container) > MOST_KEYS for container in level):
             raise _refused(f"an object has more than {MOST_KEYS:,} keys")
         level = [child for container in level for child in _children(container) if type(child) in (dict, list)]
