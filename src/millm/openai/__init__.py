@@ -2,9 +2,10 @@
 
 from fastapi import APIRouter
 
+from millm.access import requires
 from millm.openai import chat, completions, embeddings, models
 
-router = APIRouter(prefix="/v1", tags=["openai"])
+router = APIRouter(prefix="/v1", tags=["openai"], dependencies=[requires("infer")])
 router.include_router(chat.router)
 router.include_router(completions.router)
 router.include_router(embeddings.router)

@@ -13,6 +13,7 @@ from starlette.types import Send
 from millm.errors import MillmError
 from millm.openai.disconnect import unless_gone
 from millm.openai.envelope import envelope
+from millm.openai.patience import with_signs_of_life
 from millm.openai.schemas.answers import Answer
 
 log = structlog.get_logger()
@@ -24,13 +25,16 @@ STILL_THERE = b": working\n\n"
 
 _encode = msgspec.json.Encoder().encode
 
+Batches = AsyncGenerator[list[Answer]]
+"""Chunks that are ready at once; none is a sign of life."""
+
 
 class EventStream(StreamingResponse):
     """A stream that is closed for certain when its client goes, also before the first event and between two."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, first: Answer | None, chunks: AsyncGenerator[Answer | None]) -> None:
+    def __init__(self, first: list[Answer], chunks: Batches) -> None:
         super().__init__(_events(first, chunks), headers=HEADERS)
         self._chunks = chunks
 
@@ -39,25 +43,27 @@ class EventStream(StreamingResponse):
             await super().stream_response(send)
 
 
-async def stream(request: Request, chunks: AsyncGenerator[Answer | None]) -> Response:
-    """Starts with the first chunk: what fails before it is an ordinary error answer. None is a sign of life."""
-    first = await unless_gone(request, anext(chunks))
-    return EventStream(first, chunks)
+async def stream(request: Request, chunks: AsyncGenerator[Answer]) -> Response:
+    """Starts with the first chunk, or a sign of life: what fails before it is an ordinary error answer."""
+    batches = with_signs_of_life(chunks)
+    first = await unless_gone(request, anext(batches))
+    return EventStream(first, batches)
 
 
-async def _events(first: Answer | None, chunks: AsyncGenerator[Answer | None]) -> AsyncGenerator[bytes]:
+async def _events(first: list[Answer], batches: Batches) -> AsyncGenerator[bytes]:
+    """What is ready at once is one write."""
     try:
         yield _event(first)
-        async for chunk in chunks:
-            yield _event(chunk)
+        async for batch in batches:
+            yield _event(batch)
     except Exception as failure:  # noqa: BLE001  the status is out: only an event can tell it now
         _log(failure)
         yield b"data: " + _encode(envelope(failure)) + b"\n\n"
     yield DONE
 
 
-def _event(chunk: Answer | None) -> bytes:
-    return STILL_THERE if chunk is None else b"data: " + _encode(chunk) + b"\n\n"
+def _event(batch: list[Answer]) -> bytes:
+    return b"".join(b"data: " + _encode(chunk) + b"\n\n" for chunk in batch) or STILL_THERE
 
 
 def _log(failure: Exception) -> None:
