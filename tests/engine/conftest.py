@@ -12,12 +12,12 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 from millm.engine.client import EngineClient
 from millm.engine.messages import AttachSae, Finished, Generate, LoadModel, ModelFacts, Token
 from millm.engine.model import facts
+from millm.engine.runners import slots as slots_runner
 from millm.engine.runners.plain import PlainRunner
 from millm.engine.selftest import Verdict
+from tests.engine.machine import CALIBRATION, Machine, load
 
 T = TypeVar("T")
-
-CALIBRATION = (tuple(range(20, 60)), tuple(range(90, 150)))
 
 
 class Loop:
@@ -98,3 +98,17 @@ def reference(tiny_model: Path) -> LlamaForCausalLM:
     """The same weights, without any of our code."""
     torch.manual_seed(0)
     return LlamaForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="session")
+def alone(tiny_model: Path, tiny_sae: Path, canonical_root: Path) -> Machine:
+    """One sequence at a time."""
+    return load(Machine(), tiny_model, tiny_sae, canonical_root, runner="plain")
+
+
+@pytest.fixture(scope="session")
+def batched(tiny_model: Path, tiny_sae: Path, canonical_root: Path) -> Machine:
+    """Few rows and short chunks, so that everything that can happen to a row happens."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(slots_runner.CHUNK, "cpu", 5)
+        return load(Machine(), tiny_model, tiny_sae, canonical_root, runner="slots", slots=3)

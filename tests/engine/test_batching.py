@@ -1,34 +1,23 @@
 """Whatever runs beside it, before it or is cancelled around it, a request gets what it gets alone."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from queue import SimpleQueue
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from millm.engine.loop import Engine
 from millm.engine.messages import (
-    AttachSae,
     Cancel,
-    Command,
-    Event,
-    Failed,
     Finished,
     Generate,
-    LoadModel,
     Reading,
     Sampling,
     SetActiveSteering,
-    Token,
     Watch,
 )
-from millm.engine.runners import slots as slots_runner
-from millm.engine.watchdog import Watchdog
 from millm.sae.steering import FeatureSetting, Positions, Skip, Steering, TapSteering, coefficients
-from tests.engine.conftest import CALIBRATION
+from tests.engine.machine import Answer, Machine, load
 
 SYSTEM = tuple(range(40, 60))
 PROMPTS = (
@@ -40,75 +29,6 @@ PROMPTS = (
     tuple(range(300, 260, -1)),
 )
 NEW = 14
-
-
-@dataclass
-class Answer:
-    tokens: list[int] = field(default_factory=list)
-    readings: list[Reading] = field(default_factory=list)
-    end: Finished | Failed | None = None
-
-
-@dataclass
-class Machine:
-    """The engine's loop in this thread, one turn at a time."""
-
-    inbox: SimpleQueue[list[Command]] = field(default_factory=SimpleQueue)
-    events: list[Event] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.engine = Engine(self.inbox, self.events.extend, Watchdog(600))
-
-    def say(self, *commands: Command) -> None:
-        self.inbox.put(list(commands))
-
-    def do(self, *commands: Command) -> None:
-        self.say(*commands, Generate(id="nothing", prompt=(1,), max_tokens=1))
-        self.run_until({"nothing"})
-
-    def run_until(self, ids: set[str]) -> dict[str, Answer]:
-        while not ids <= {event.id for event in self.events if isinstance(event, Finished | Failed)}:
-            self.engine.turn()
-        return self.answers()
-
-    def answers(self) -> dict[str, Answer]:
-        answers: dict[str, Answer] = {}
-        for event in self.events:
-            if isinstance(event, Token | Finished | Failed):
-                answer = answers.setdefault(event.id, Answer())
-                assert answer.end is None, "something came after the end"
-                if isinstance(event, Token):
-                    answer.tokens.append(event.token)
-                else:
-                    answer.end = event
-                if not isinstance(event, Failed):
-                    answer.readings += event.readings
-        return answers
-
-
-def load(machine: Machine, model: Path, sae: Path, home: Path, **how: object) -> Machine:
-    machine.do(
-        LoadModel(id="load", path=str(model), special_ids=(0, 1, 2), **how),  # type: ignore[arg-type]
-        AttachSae(
-            id="attach", sae="tiny", path=str(sae), canonical_root=str(home), calibration_ids=CALIBRATION,
-            model_name="tiny-llama",
-        ),
-    )  # fmt: skip
-    assert not [event for event in machine.events if isinstance(event, Failed)]
-    return machine
-
-
-@pytest.fixture(scope="module")
-def alone(tiny_model: Path, tiny_sae: Path, canonical_root: Path) -> Machine:
-    return load(Machine(), tiny_model, tiny_sae, canonical_root, runner="plain")
-
-
-@pytest.fixture(scope="module")
-def batched(tiny_model: Path, tiny_sae: Path, canonical_root: Path) -> Iterator[Machine]:
-    """Few rows and short chunks, so that everything that can happen to a row happens."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(slots_runner.CHUNK, "cpu", 5)
-        yield load(Machine(), tiny_model, tiny_sae, canonical_root, runner="slots", slots=3)
 
 
 def steer(*settings_: tuple[int, float, str], positions: Positions = "all", skip: Skip = "bos") -> Steering:

@@ -13,7 +13,8 @@ from millm.engine.client import EngineClient
 from millm.engine.messages import AttachSae, Finished, LoadModel, Progress, Token
 from millm.errors import EngineCrashed, InvalidModel, InvalidSae, ModelNotLoaded, QueueFull, SaeMismatch
 from millm.sae.steering import Steering, TapSteering
-from tests.engine.conftest import CALIBRATION, Engine, collect, start
+from tests.engine.conftest import Engine, collect, start
+from tests.engine.machine import CALIBRATION
 from tests.engine.test_generation import PUSH, request
 from tests.fixtures.tiny import WIDTH, write_sae
 

@@ -27,7 +27,8 @@ from millm.errors import (
     SaeMismatch,
     Timeout,
 )
-from tests.engine.conftest import CALIBRATION, Engine, Loop, collect, start
+from tests.engine.conftest import Engine, Loop, collect, start
+from tests.engine.machine import CALIBRATION
 from tests.engine.test_client import until_ready
 from tests.engine.test_generation import PROMPT, PUSH, hooked, request
 from tests.fixtures.tiny import write_sae

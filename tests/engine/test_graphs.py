@@ -15,8 +15,9 @@ from millm.engine.runners.slots import SlotsRunner
 from millm.engine.selftest import choose_runner
 from millm.sae.steering import Steering
 from tests.engine import test_architectures, test_batching, zoo
+from tests.engine.machine import Machine, load
 from tests.engine.tape import BrokenTape, DeafTape, Tape
-from tests.engine.test_batching import NEW, STEERINGS, Expected, Machine, arrivals, assert_same, load, steer
+from tests.engine.test_batching import NEW, STEERINGS, Expected, arrivals, assert_same, steer
 
 PROMPT = tuple(range(120, 150))
 ROOM = 6

@@ -10,7 +10,7 @@ from millm.engine.messages import Finished, Generate, LoadModel, Sampling
 from millm.engine.runners import slots as slots_runner
 from millm.engine.runners.plain import PlainRunner
 from tests.engine import zoo
-from tests.engine.test_batching import Answer, Machine
+from tests.engine.machine import Answer, Machine
 
 BOUNDARY = 32
 SYSTEM = tuple(range(40, 60))

@@ -20,7 +20,8 @@ from millm.sae.calibration_text import calibration_text
 from millm.sae.steering import FeatureSetting, Steering, TapSteering, coefficients
 from millm.text.prompt import ChatTemplate, Message
 from millm.text.tokenizer import Tokenizer
-from tests.engine.conftest import CALIBRATION, Engine, Loop, described
+from tests.engine.conftest import Engine, Loop, described
+from tests.engine.machine import CALIBRATION
 from tests.engine.test_generation import PUSH, request
 from tests.fixtures.tiny import FEATURES, write_model, write_sae
 

@@ -24,8 +24,8 @@ from millm.engine.messages import (
 )
 from millm.engine.relief import NO_SAE, NO_TOP_K, NO_WATCHING
 from millm.engine.runners import slots as slots_runner
-from tests.engine.conftest import CALIBRATION
-from tests.engine.test_batching import NEW, PROMPTS, STEERINGS, Answer, Machine, load, request, steer
+from tests.engine.machine import CALIBRATION, Answer, Machine, load
+from tests.engine.test_batching import NEW, PROMPTS, STEERINGS, request, steer
 
 WATCH = (Watch(sae="tiny", features=(3, 11), top_k=2, sample_every=1, tokens="all"),)
 BASES = [request(f"base-{number}", number, 0, 0) for number in range(3)]

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 
 import structlog
@@ -14,10 +15,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from millm.engine import memory, sampler
+from millm.engine import memory, sampler, scoring
 from millm.engine import model as models
 from millm.engine.attach import attach
 from millm.engine.faults import Faults
+from millm.engine.grammar import Vocabulary
 from millm.engine.messages import (
     AttachSae,
     Cancel,
@@ -40,7 +42,7 @@ from millm.engine.messages import (
 )
 from millm.engine.relief import Relief
 from millm.engine.runners.runner import Runner
-from millm.engine.scheduler import Pass, Scheduler
+from millm.engine.scheduler import Pass, Row, Scheduler
 from millm.engine.selftest import choose_runner
 from millm.engine.sequence import Sequence
 from millm.engine.taps import Taps
@@ -62,6 +64,7 @@ class Engine:
         self._runner: Runner | None = None
         self._model: PreTrainedModel | None = None
         self._taps = Taps()
+        self._vocabulary = Vocabulary(Path(), 0, (), ())
         self._scheduler = Scheduler(capacity=1)
 
     def run(self) -> None:
@@ -121,6 +124,7 @@ class Engine:
             self._post([_failed(sequence.id, ModelNotLoaded("the model was replaced while this request ran"))])
         self._taps.remove_all()
         self._model, self._runner, self._taps = model, verdict.runner, taps
+        self._vocabulary = Vocabulary(Path(command.path), facts.vocab_size, facts.stop_ids, command.special_ids)
         self._scheduler = Scheduler(verdict.runner.capacity, verdict.runner.chunk, verdict.runner.alone)
         self._faults.watch(model)
         return ModelLoaded(id=command.id, facts=facts)
@@ -182,7 +186,8 @@ class Engine:
         if sequence.taps is None:
             self._taps.start(sequence)
         if sequence.sampler is None:
-            sequence.sampler = sampler.start(sequence.request.sampling, self._model.device)
+            constraint = self._vocabulary.constraint(sequence.request.grammar)
+            sequence.sampler = sampler.start(sequence.request.sampling, self._model.device, constraint)
         return []
 
     def _place(self, events: list[Event], sequence: Sequence) -> bool:
@@ -193,7 +198,7 @@ class Engine:
 
     def _settle_in(self, sequence: Sequence) -> list[Event]:
         assert self._runner is not None
-        wants_prompt = any(watch.tokens != "generated" for watch in sequence.watch)
+        wants_prompt = any(watch.tokens != "generated" for watch in sequence.watch) or sequence.is_unscored
         trail = self._runner.place(sequence, reuse=not wants_prompt)
         self._taps.resume(sequence, trail, sequence.fed)
         self._runner.keep(sequence, sequence.taps)
@@ -223,17 +228,15 @@ class Engine:
         events: list[Event] = []
         for index, row in enumerate(rows):
             row.sequence.readings += readings[index]
-            if row.chooses:
-                extend = partial(self._extend, row.sequence, logits[index], best[index])
-                events += self._guarded([row.sequence], extend)
+            events += self._guarded([row.sequence], partial(self._conclude, row, logits[index], best[index]))
         return events
 
     def _forward(self, rows: Pass) -> tuple[Tensor, list[tuple[Reading, ...]], list[sampler.Likeliest]]:
         assert self._runner is not None
         self._faults.point = "prefill" if rows[0].sequence.prefilling else "decode"
         self._taps.prepare(rows)
-        logits = self._runner.run(rows)  # [rows, V]
-        return logits, self._taps.collect(rows), sampler.likeliest(logits)
+        logits = self._runner.run(rows)  # [rows, 1 or T, V]
+        return logits, self._taps.collect(rows), sampler.likeliest(logits[:, -1])
 
     def _contain(self, rows: Pass, error: Exception) -> list[Event]:
         """Out of memory: give something up, and the same rows are planned again. Anything else ends these rows."""
@@ -253,6 +256,16 @@ class Engine:
                 return relieved
         return self._fail(sequences, error)
 
+    def _conclude(self, row: Row, logits: Tensor, best: sampler.Likeliest) -> list[Event]:
+        """What follows from `logits [1 or T, V]`: scores of a prompt, the next token."""
+        scores = scoring.score(row, logits) if row.is_scored else None
+        events: list[Event] = [scores] if scores else []
+        if not row.chooses:
+            return events
+        if row.sequence.is_at_limit:
+            return [*events, self._end(row.sequence, "length")]
+        return [*events, *self._extend(row.sequence, logits[-1], best)]
+
     def _extend(self, sequence: Sequence, logits: Tensor, best: sampler.Likeliest) -> list[Event]:
         choice = sampler.choose(sequence, logits, best)
         assert self._runner is not None
@@ -263,6 +276,8 @@ class Engine:
         self._runner.settle(sequence)
         readings = _take_readings(sequence)
         token = Token(id=sequence.id, token=choice.token, logprob=choice.logprob, top=choice.top, readings=readings)
+        if sequence.sampler.is_complete:
+            return [token, self._end(sequence, "stop")]
         return [token, self._end(sequence, "length")] if sequence.is_at_limit else [token]
 
     def _end(self, sequence: Sequence, reason: Reason) -> Finished:
@@ -271,7 +286,7 @@ class Engine:
 
     def _finish(self, sequence: Sequence, reason: Reason) -> Finished:
         receipt = self._close(sequence)
-        readings = _take_readings(sequence) if reason == "stop" else ()
+        readings = _take_readings(sequence) if reason != "cancelled" else ()
         return Finished(
             id=sequence.id, reason=reason, receipt=receipt, readings=readings, cached_tokens=sequence.cached
         )

@@ -1,16 +1,18 @@
 """Logits → the next token, and what is reported of the choice.
 
-Order: bias → OpenAI's penalties → (greedy: argmax) → temperature → top-k → top-p → min-p → draw.
-Logprobs are the model's own: natural log, before any of these.
+Order: bias → OpenAI's penalties → repetition penalty → grammar → (greedy: argmax) → temperature → top-k → top-p →
+min-p → draw. Logprobs are the model's own: natural log, before any of these.
 """
 
 import os
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from millm.engine.grammar import Constraint
 from millm.engine.messages import Sampling
 from millm.engine.sequence import Sequence
 from millm.errors import NonFiniteOutput
@@ -33,15 +35,21 @@ class SamplerState:
     """What sampling remembers of one sequence."""
 
     generator: torch.Generator
+    constraint: Constraint | None = None
     counts: Counter[int] = field(default_factory=Counter)
     """How often each token was generated."""
 
+    @property
+    def is_complete(self) -> bool:
+        """The grammar lets nothing follow."""
+        return self.constraint is not None and self.constraint.is_complete
 
-def start(sampling: Sampling, device: torch.device) -> SamplerState:
+
+def start(sampling: Sampling, device: torch.device, constraint: Constraint | None = None) -> SamplerState:
     generator = torch.Generator(device=device)
     seed = sampling.seed if sampling.seed is not None else int.from_bytes(os.urandom(8))
     generator.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
-    return SamplerState(generator)
+    return SamplerState(generator, constraint)
 
 
 @dataclass(frozen=True)
@@ -59,35 +67,68 @@ def likeliest(logits: Tensor) -> list[Likeliest]:
 
 
 def choose(sequence: Sequence, logits: Tensor, best: Likeliest) -> Choice:
-    """`logits [V]` of the sequence's last token, and the `likeliest` of them. Raises NonFiniteOutput."""
+    """`logits [V]` of the sequence's last token, and the `likeliest` of them.
+
+    Raises NonFiniteOutput, or EngineFailed where the grammar lets nothing follow.
+    """
     state: SamplerState = sequence.sampler
     sampling = sequence.request.sampling
     if not best.is_finite:
         raise NonFiniteOutput(_NOT_FINITE)
-    if _takes_likeliest(sampling):
+    if _takes_likeliest(sequence):
         return Choice(best.token)
     logits = logits.float()
-    token = _draw(_adjusted(logits, sampling, state.counts), sampling, state.generator)
+    token = _draw(_adjusted(sequence, logits), sampling, state.generator)
     state.counts[token] += 1
+    if state.constraint:
+        state.constraint.take(token)
     return _reported(token, logits, sampling.logprobs)
 
 
-def _takes_likeliest(sampling: Sampling) -> bool:
-    is_adjusted = sampling.logit_bias or sampling.presence_penalty or sampling.frequency_penalty
+def _takes_likeliest(sequence: Sequence) -> bool:
+    sampling = sequence.request.sampling
+    is_penalised = sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty != 1
+    is_adjusted = sampling.logit_bias or is_penalised or sampling.min_tokens or sequence.request.grammar
     return sampling.temperature == 0 and not is_adjusted and sampling.logprobs is None
 
 
-def _adjusted(logits: Tensor, sampling: Sampling, counts: Counter[int]) -> Tensor:
-    """Bias and penalties: logit − count·frequency − (count > 0)·presence (OpenAI's API reference)."""
-    penalised = counts if sampling.presence_penalty or sampling.frequency_penalty else Counter[int]()
-    if not sampling.logit_bias and not penalised:
-        return logits
-    logits = logits.clone()
-    for token, bias in sampling.logit_bias:
-        logits[token] += bias
-    for token, count in penalised.items():
-        logits[token] -= count * sampling.frequency_penalty + sampling.presence_penalty
+def _adjusted(sequence: Sequence, logits: Tensor) -> Tensor:
+    """`logits [V]` with everything in it but the drawing; a new tensor where anything changes."""
+    sampling, state = sequence.request.sampling, sequence.sampler
+    logits = _penalised(_biased(logits, sampling), sampling, state.counts)
+    if sampling.repetition_penalty != 1:
+        logits = _repetition_penalised(logits, {*sequence.request.prompt, *state.counts}, sampling.repetition_penalty)
+    if state.constraint:
+        return logits.masked_fill(state.constraint.refused(logits.device), -torch.inf)
+    if len(sequence.generated) < sampling.min_tokens and sequence.request.stop_ids:
+        return logits.index_fill(0, _indices(sequence.request.stop_ids, logits), -torch.inf)
     return logits
+
+
+def _biased(logits: Tensor, sampling: Sampling) -> Tensor:
+    if not sampling.logit_bias:
+        return logits
+    tokens, biases = zip(*sampling.logit_bias, strict=True)
+    return logits.index_add(0, _indices(tokens, logits), logits.new_tensor(biases))
+
+
+def _penalised(logits: Tensor, sampling: Sampling, counts: Counter[int]) -> Tensor:
+    """logit − count·frequency − (count > 0)·presence (OpenAI's API reference)."""
+    if not counts or not (sampling.presence_penalty or sampling.frequency_penalty):
+        return logits
+    penalties = [-count * sampling.frequency_penalty - sampling.presence_penalty for count in counts.values()]
+    return logits.index_add(0, _indices(counts, logits), logits.new_tensor(penalties))
+
+
+def _repetition_penalised(logits: Tensor, seen: Iterable[int], penalty: float) -> Tensor:
+    """Divides positive logits, multiplies negative ones (Keskar et al. 2019, as transformers computes it)."""
+    indices = _indices(seen, logits)
+    found = logits[indices]
+    return logits.index_copy(0, indices, torch.where(found < 0, found * penalty, found / penalty))
+
+
+def _indices(tokens: Iterable[int], logits: Tensor) -> Tensor:
+    return torch.tensor([*tokens], dtype=torch.long, device=logits.device)
 
 
 def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:

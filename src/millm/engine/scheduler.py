@@ -29,6 +29,12 @@ class Row:
         return self.start + len(self.tokens) == self.sequence.length
 
     @property
+    def is_scored(self) -> bool:
+        """How likely its tokens' successors were is asked for: the logits of all of them are wanted."""
+        request = self.sequence.request
+        return request.prompt_logprobs is not None and self.start < len(request.prompt)
+
+    @property
     def was_fed(self) -> bool:
         """Its keys and values are there: it cannot be run again."""
         return self.sequence.fed > self.start

@@ -144,12 +144,12 @@ def _in_slots(runner: SlotsRunner, model: PreTrainedModel) -> list[Tensor]:
         end = len(sequence.request.prompt) - DECODED
         for start in range(0, end, CHUNK):
             tokens = sequence.request.prompt[start : min(start + CHUNK, end)]
-            logits = runner.run((Row(sequence, start, tokens),))
+            logits = runner.run((Row(sequence, start, tokens),))[:, -1]
         found[index].append(logits[0].float())
         runner.start_decoding(sequence)
     for _ in range(DECODED):
         rows = tuple(Row(sequence, sequence.fed, sequence.unfed[:1]) for sequence in sequences)
-        for index, row_logits in enumerate(runner.run(rows)):
+        for index, row_logits in enumerate(runner.run(rows)[:, -1]):
             found[index].append(row_logits.to(torch.float32, copy=True))
     return [torch.stack(logits) for logits in found]
 
@@ -174,7 +174,7 @@ def _one_by_one(model: PreTrainedModel) -> list[Tensor]:
     found = []
     for ids in _prompts(model):
         runner, sequence = PlainRunner(model), Sequence.of(Generate(id="", prompt=ids, max_tokens=1))
-        logits = [runner.run((Row(sequence, place, (token,)),)) for place, token in enumerate(ids)]
+        logits = [runner.run((Row(sequence, place, (token,)),))[:, -1] for place, token in enumerate(ids)]
         found.append(torch.cat(logits[-1 - DECODED :]).float())
     return found
 

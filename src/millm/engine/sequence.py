@@ -28,6 +28,8 @@ class Sequence:
     """How often a later one started before it."""
     due: float | None = None
     """When its deadline is, on the monotonic clock."""
+    scored: int = 0
+    """Tokens of the prompt whose likelihood was reported, where that is asked for."""
     readings: list[Reading] = field(default_factory=list)
     """Of chunks that chose no token; they go out with the next that does."""
     cache: Any = None
@@ -62,6 +64,11 @@ class Sequence:
     @property
     def is_at_limit(self) -> bool:
         return len(self.generated) >= self.request.max_tokens
+
+    @property
+    def is_unscored(self) -> bool:
+        """Its prompt has to go through the model for how likely it is."""
+        return self.request.prompt_logprobs is not None and self.scored < len(self.request.prompt) - 1
 
     def begin_again(self) -> None:
         """Its keys and values are lost: everything it has is fed once more."""

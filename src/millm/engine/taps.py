@@ -1,5 +1,6 @@
 """Every attached SAE's tap, worked together: rows for a step, readings and receipts out of it."""
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Sequence_
@@ -145,8 +146,9 @@ class Taps:
         if steering is None:
             return [False] * len(tokens)
         prompt_length = len(sequence.request.prompt)
+        decided_from = prompt_length - 1 if steering.skip_constrained and sequence.request.grammar else sys.maxsize
         return [
-            self._applies(steering, position, token, prompt_length)
+            position < decided_from and self._applies(steering, position, token, prompt_length)
             for position, token in enumerate(tokens, start=start)
         ]
 

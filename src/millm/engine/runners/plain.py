@@ -46,8 +46,9 @@ class PlainRunner:
 
     @torch.inference_mode()
     def run(self, rows: Pass) -> Tensor:
-        """Feed the one row; → logits of its last token `[1, V]`."""
+        """Feed the one row; → logits of its last token `[1, 1, V]`, or of all if it is scored."""
         (row,) = rows
+        last = len(row.tokens) if row.is_scored else 1
         sequence = row.sequence
         if row.start == 0:
             sequence.cache = None
@@ -56,12 +57,12 @@ class PlainRunner:
             use_cache=True,
             return_dict=True,
             **{self._cache_name: sequence.cache},
-            **self._last_only,
+            **({} if row.is_scored else self._last_only),
         )
         sequence.cache = output[self._cache_name]
         sequence.fed += len(row.tokens)
         sequence.prefilling = False
-        logits: Tensor = output.logits[:, -1]
+        logits: Tensor = output.logits[:, -last:]
         return logits
 
     def settle(self, sequence: Sequence) -> None:

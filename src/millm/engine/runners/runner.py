@@ -30,7 +30,10 @@ class Runner(Protocol):
         """The rows of a pass in the order in which `run` takes them."""
 
     def run(self, rows: Pass) -> Tensor:
-        """Feed the rows of one pass; → logits of their last tokens `[rows, V]`. What it raises changed nothing."""
+        """Feed the rows of one pass; → logits of their last tokens `[rows, 1, V]`, or of all where one is scored.
+
+        What it raises changed nothing.
+        """
 
     def recover(self, sequence: Sequence) -> None:
         """A pass with this sequence failed: make it fit to be run again."""

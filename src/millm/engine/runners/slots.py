@@ -136,29 +136,31 @@ class SlotsRunner:
 
     @torch.inference_mode()
     def run(self, rows: Pass) -> Tensor:
-        """Feed the rows of one pass, in order; → logits of their last tokens `[rows, V]`."""
+        """Feed the rows of one pass, in order; → logits of their last tokens `[rows, 1, V]`, or of all if scored."""
         for row in rows:
             slot: Slot = row.sequence.cache
             slot.written = max(slot.written, row.start + len(row.tokens))
         logits = self._replayed(rows)
         if logits is None:
             tokens = torch.tensor([row.tokens for row in rows], device=self._model.device)  # [B, T]
-            logits = self._forward(tokens, self._window(rows))
+            logits = self._forward(tokens, self._window(rows), every=rows[0].is_scored)
         for row in rows:
             self._fed(row)
         return logits
 
     def _replayed(self, rows: Pass) -> Tensor | None:
         """None: no recording is good for this pass."""
-        if self.graphs is None or rows[0].sequence.cache.row > 0 or len(rows[0].tokens) > 1:
+        if self.graphs is None or rows[0].sequence.cache.row > 0 or len(rows[0].tokens) > 1 or rows[0].is_scored:
             return None
-        return self.graphs.run([row.tokens[0] for row in rows], [row.start for row in rows])
+        logits = self.graphs.run([row.tokens[0] for row in rows], [row.start for row in rows])
+        return None if logits is None else logits[:, None]
 
     def _recordable(self, tokens: Tensor, window: Window) -> Tensor:
         with recordable_experts(self._model):
-            return self._forward(tokens, window)
+            return self._forward(tokens, window)[:, -1]
 
-    def _forward(self, tokens: Tensor, window: Window) -> Tensor:
+    def _forward(self, tokens: Tensor, window: Window, *, every: bool = False) -> Tensor:
+        """→ logits `[B, 1, V]` of the last tokens, or of `every` one `[B, T, V]`."""
         self.cache.window = window
         output = self._model(
             input_ids=tokens,
@@ -167,9 +169,9 @@ class SlotsRunner:
             past_key_values=self.cache.view,
             use_cache=True,
             return_dict=True,
-            **self._last_only,
+            **({} if every else self._last_only),
         )
-        logits: Tensor = output.logits[:, -1]
+        logits: Tensor = output.logits if every else output.logits[:, -1:]
         return logits
 
     def _window(self, rows: Sequence_[Row]) -> Window:

@@ -1,0 +1,90 @@
+"""The engine's loop in the test's own thread, one turn at a time."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+
+from millm.engine.loop import Engine
+from millm.engine.messages import (
+    AttachSae,
+    Command,
+    Event,
+    Failed,
+    Finished,
+    Generate,
+    LoadModel,
+    Reading,
+    Score,
+    Scores,
+    Token,
+)
+from millm.engine.watchdog import Watchdog
+
+CALIBRATION = (tuple(range(20, 60)), tuple(range(90, 150)))
+
+
+@dataclass
+class Answer:
+    tokens: list[int] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
+    end: Finished | Failed | None = None
+
+    def take(self, event: Scores | Token | Finished | Failed) -> None:
+        assert self.end is None, "something came after the end"
+        match event:
+            case Scores():
+                self.scores += event.scores
+            case Token():
+                self.tokens.append(event.token)
+            case _:
+                self.end = event
+        if isinstance(event, Token | Finished):
+            self.readings += event.readings
+
+
+@dataclass
+class Machine:
+    """The engine's loop in this thread, one turn at a time."""
+
+    inbox: SimpleQueue[list[Command]] = field(default_factory=SimpleQueue)
+    events: list[Event] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.engine = Engine(self.inbox, self.events.extend, Watchdog(600))
+
+    def say(self, *commands: Command) -> None:
+        self.inbox.put(list(commands))
+
+    def do(self, *commands: Command) -> None:
+        self.say(*commands, Generate(id="nothing", prompt=(1,), max_tokens=1))
+        self.run_until({"nothing"})
+
+    def run_until(self, ids: set[str]) -> dict[str, Answer]:
+        while not ids <= {event.id for event in self.events if isinstance(event, Finished | Failed)}:
+            self.engine.turn()
+        return self.answers()
+
+    def answer(self, request: Generate) -> Answer:
+        """Of one request, alone or beside those that run already."""
+        self.say(request)
+        return self.run_until({request.id})[request.id]
+
+    def answers(self) -> dict[str, Answer]:
+        answers: dict[str, Answer] = {}
+        for event in self.events:
+            if isinstance(event, Scores | Token | Finished | Failed):
+                answers.setdefault(event.id, Answer()).take(event)
+        return answers
+
+
+def load(machine: Machine, model: Path, sae: Path, home: Path, **how: object) -> Machine:
+    machine.do(
+        LoadModel(id="load", path=str(model), special_ids=(0, 1, 2), **how),  # type: ignore[arg-type]
+        AttachSae(
+            id="attach", sae="tiny", path=str(sae), canonical_root=str(home), calibration_ids=CALIBRATION,
+            model_name="tiny-llama",
+        ),
+    )  # fmt: skip
+    assert not [event for event in machine.events if isinstance(event, Failed)]
+    return machine

@@ -1,0 +1,130 @@
+"""An answer under a grammar obeys it, whatever the model would rather say, alone and beside others."""
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from llguidance import LLMatcher
+from tokenizers import Tokenizer
+
+from millm.engine.messages import Failed, Finished, Generate, Sampling
+from millm.sae.steering import FeatureSetting, Steering, TapSteering, coefficients
+from tests.engine.machine import Answer, Machine
+
+PROMPT = (1, 80, 81, 82, 2, 90)
+STOP = (2,)
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "kind": {"enum": ["sea", "sky", "<|im_end|>"]},
+        "number": {"type": "integer", "minimum": 0, "maximum": 99},
+        "sure": {"type": "boolean"},
+    },
+    "required": ["kind", "number", "sure"],
+    "additionalProperties": False,
+}
+
+
+def grammar(schema: object) -> str:
+    found: str = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides={"whitespace_flexible": False})
+    return found
+
+
+OBJECT = grammar(SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_model) -> Tokenizer:
+    return Tokenizer.from_file(str(tiny_model / "tokenizer.json"))
+
+
+def constrained(name: str, seed: int = 0, wanted: str = OBJECT, **more: object) -> Generate:
+    fields = {"prompt": PROMPT, "max_tokens": 120, "sampling": Sampling(seed=seed), **more}
+    return Generate(id=name, stop_ids=STOP, grammar=wanted, **fields)  # type: ignore[arg-type]
+
+
+def value(tokenizer: Tokenizer, answer: Answer) -> dict[str, object]:
+    assert isinstance(answer.end, Finished)
+    assert answer.end.reason == "stop"
+    assert not set(answer.tokens) & {0, 1, 2}, "a special token is no text"
+    found: dict[str, object] = json.loads(tokenizer.decode(answer.tokens))
+    return found
+
+
+def check(found: dict[str, object]) -> None:
+    assert list(found) == ["kind", "number", "sure"]
+    assert found["kind"] in ("sea", "sky", "<|im_end|>")
+    assert found["number"] in range(100)
+    assert found["sure"] in (True, False)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**31), temperature=st.sampled_from([0.0, 0.7, 2.0]), steered=st.booleans())
+def test_every_answer_obeys(
+    batched: Machine, tokenizer: Tokenizer, seed: int, temperature: float, steered: bool
+) -> None:
+    """Also of a model of random weights that is pushed hard."""
+    sampling = Sampling(seed=seed, temperature=temperature, repetition_penalty=1.3)
+    push = steer(strength=40.0) if steered else None
+    check(value(tokenizer, batched.answer(constrained(f"obeys-{next_id()}", sampling=sampling, steering=push))))
+
+
+def test_beside_others_it_is_what_it_is_alone(alone: Machine, batched: Machine, tokenizer: Tokenizer) -> None:
+    requests = [constrained(f"together-{seed}", seed) for seed in range(5)]
+    free = Generate(id="together-free", prompt=PROMPT, max_tokens=30, sampling=Sampling(seed=9))
+    batched.say(*requests, free)
+    together = batched.run_until({"together-free", *(request.id for request in requests)})
+    for request in (*requests, free):
+        assert together[request.id].tokens == alone.answer(request).tokens
+    texts = {json.dumps(value(tokenizer, together[request.id])) for request in requests}
+    assert len(texts) > 1
+
+
+def test_the_mask_is_the_grammars_own(alone: Machine, tokenizer: Tokenizer) -> None:
+    """A grammar with one text in it has one answer, of any model."""
+    answer = alone.answer(constrained("only", wanted=grammar({"const": {"a": [1, None, "é"]}})))
+    assert json.loads(tokenizer.decode(answer.tokens)) == {"a": [1, None, "é"]}
+
+
+def test_a_limit_cuts_it_short(alone: Machine) -> None:
+    answer = alone.answer(constrained("cut", max_tokens=3))
+    assert isinstance(answer.end, Finished)
+    assert (answer.end.reason, len(answer.tokens)) == ("length", 3)
+
+
+def test_a_grammar_that_is_none_is_refused_and_hurts_nobody(batched: Machine) -> None:
+    batched.say(constrained("bad", wanted='{"grammars":[]}'), constrained("good"))
+    answers = batched.run_until({"bad", "good"})
+    assert isinstance(answers["bad"].end, Failed)
+    assert answers["bad"].end.code == "invalid_value"
+    assert isinstance(answers["good"].end, Finished)
+
+
+def test_steering_can_leave_the_grammars_part_alone(batched: Machine, tokenizer: Tokenizer) -> None:
+    """Its tokens are then those of the same prompt, steered, and nothing after it."""
+    everywhere = batched.answer(constrained("everywhere", steering=steer(strength=5.0)))
+    left_alone = batched.answer(constrained("left-alone", steering=steer(strength=5.0, skip_constrained=True)))
+    assert isinstance(everywhere.end, Finished)
+    assert isinstance(left_alone.end, Finished)
+    assert everywhere.end.receipt
+    assert left_alone.end.receipt
+    assert left_alone.end.receipt.tokens_steered == len(PROMPT) - 2  # neither the first, nor the one before the answer
+    assert everywhere.end.receipt.tokens_steered == len(PROMPT) - 1 + len(everywhere.tokens) - 1
+    free = Generate(id="free", prompt=PROMPT, max_tokens=5, steering=steer(strength=5.0, skip_constrained=True))
+    ended = batched.answer(free).end
+    assert isinstance(ended, Finished)
+    assert ended.receipt
+    assert ended.receipt.tokens_steered == len(PROMPT) - 1 + 4  # no grammar, nothing to leave alone
+
+
+def steer(strength: float, *, skip_constrained: bool = False) -> Steering:
+    taps = (TapSteering("tiny", (coefficients(FeatureSetting(index=3, strength=strength)),)),)
+    return Steering(taps=taps, skip_constrained=skip_constrained)
+
+
+_ids = iter(range(10**9))
+
+
+def next_id() -> int:
+    return next(_ids)
