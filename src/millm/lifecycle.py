@@ -13,6 +13,7 @@ from millm.profiles.selection import active
 from millm.sae.calibration_text import calibration_text
 from millm.state import Active, AttachedSae, LoadedModel, State
 from millm.text.prompt import ChatTemplate
+from millm.text.response_template import ResponseTemplate
 from millm.text.tokenizer import Tokenizer
 
 
@@ -26,7 +27,7 @@ class SaeSource:
 
 async def load_model(state: State, located: Located, on_progress: OnProgress) -> LoadedModel:
     """Raises InvalidModel and whatever the engine refuses; the state is unchanged then."""
-    tokenizer, template = await asyncio.to_thread(_read_text_side, located.folder)
+    tokenizer, template, responses = await asyncio.to_thread(_read_text_side, located.folder)
     command = LoadModel(
         id=state.engine.new_id("load"),
         path=str(located.folder),
@@ -41,7 +42,7 @@ async def load_model(state: State, located: Located, on_progress: OnProgress) ->
         special_ids=tuple(sorted(tokenizer.special_ids)),
     )
     facts = await state.engine.load(command, on_progress)
-    state.model = LoadedModel(located.name, facts, tokenizer, template)
+    state.model = LoadedModel(located.name, facts, tokenizer, template, responses)
     state.saes = {}
     state.active = None
     return state.model
@@ -69,9 +70,9 @@ async def attach_sae(state: State, home: Home, source: SaeSource, on_progress: O
     return attached
 
 
-def _read_text_side(folder: Path) -> tuple[Tokenizer, ChatTemplate]:
+def _read_text_side(folder: Path) -> tuple[Tokenizer, ChatTemplate, ResponseTemplate | None]:
     tokenizer = Tokenizer.from_folder(folder)
-    return tokenizer, ChatTemplate.from_folder(folder, tokenizer)
+    return tokenizer, ChatTemplate.from_folder(folder, tokenizer), ResponseTemplate.from_folder(folder)
 
 
 def activate_profile(state: State, name: str) -> None:

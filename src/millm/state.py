@@ -11,6 +11,7 @@ from millm.profiles.store import ProfileStore
 from millm.sae.steering import Steering
 from millm.settings import Settings
 from millm.text.prompt import ChatTemplate
+from millm.text.response_template import ResponseTemplate
 from millm.text.tokenizer import Tokenizer
 
 
@@ -23,6 +24,8 @@ class LoadedModel:
     facts: ModelFacts
     tokenizer: Tokenizer
     template: ChatTemplate
+    responses: ResponseTemplate | None = None
+    """How it writes its reasoning and its calls, if it says so."""
     created: int = field(default_factory=lambda: int(time.time()))
 
 

@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 import millm
 from millm.engine.messages import Generate, ModelFacts
 from millm.errors import ContextLengthExceeded, InvalidRequest
+from millm.openai.reading import VERBATIM, AnswerReading
 from millm.openai.schemas.chat import ChatRequest
 from millm.openai.schemas.common import GenerationFields
 from millm.openai.schemas.completions import CompletionRequest
@@ -40,6 +41,8 @@ class Job:
     prompt_tokens: int
     include_usage: bool
     watching: bool
+    reading: AnswerReading = VERBATIM
+    tools_omitted: bool = False
 
     @property
     def sample_every(self) -> int | UnsetType:
@@ -72,6 +75,9 @@ def plan(
     prefix: str,
     stop: Sequence[str],
     continues: bool = False,
+    grammar: str | None = None,
+    reading: AnswerReading = VERBATIM,
+    tools_omitted: bool = False,
 ) -> Job:
     """Raises InvalidRequest, ContextLengthExceeded, InvalidSteering or SaeDetached."""
     _check_amount(len(prompts) * body.n, state.engine.capacity)
@@ -83,12 +89,14 @@ def plan(
         asked_model=body.model,
         fingerprint=_fingerprint(selection.model),
         selection=selection,
-        sequences=_sequences(state, selection, body, prompts, job_id),
+        sequences=_sequences(state, selection, body, prompts, job_id, grammar),
         stop=tuple(stop),
         continues=continues,
         prompt_tokens=sum(len(prompt) for prompt in prompts),
         include_usage=body.stream_options.include_usage,
         watching=body.activations is not None,
+        reading=reading,
+        tools_omitted=tools_omitted,
     )
 
 
@@ -98,6 +106,7 @@ def _sequences(
     body: ChatRequest | CompletionRequest,
     prompts: Sequence[Sequence[int]],
     job_id: str,
+    grammar: str | None,
 ) -> tuple[Generate, ...]:
     facts = selection.model.facts
     limit = body.limit or state.settings.default_max_tokens
@@ -113,6 +122,7 @@ def _sequences(
             watch=watch,
             follows_active=selection.follows_active,
             deadline_seconds=state.settings.request_timeout,
+            grammar=grammar,
         )
         for place, prompt in enumerate(prompts)
         for k in range(body.n)

@@ -3,6 +3,7 @@
 The one path: a stream sends the pieces, a whole answer is the pieces joined.
 """
 
+import uuid
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ from msgspec import UNSET
 
 from millm.engine.client import EngineClient
 from millm.engine.messages import Finished, Generate, Reading, Receipt, Token
+from millm.openai.reading import VERBATIM, AnswerReading
 from millm.openai.schemas.answers import Activation, FinishReason
 from millm.text.detokenizer import Detokenizer
 from millm.text.tokenizer import Tokenizer
+from millm.text.told import CallDelta, Told
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Piece:
 
     choice: int
     text: str = ""
+    reasoning: str = ""
     offset: int = 0
     """Characters of the choice before this text."""
     tokens: tuple[Token, ...] = ()
@@ -52,12 +56,18 @@ class Piece:
     calls: tuple[CallPart, ...] = ()
     end: End | None = None
 
+    @property
+    def says_something(self) -> bool:
+        """Apart from its end."""
+        return bool(self.text or self.reasoning or self.calls or self.tokens or self.activations)
+
 
 def join(pieces: list[Piece]) -> Piece:
     """All pieces of one choice, in order, as one."""
     return Piece(
         choice=pieces[0].choice,
         text="".join(piece.text for piece in pieces),
+        reasoning="".join(piece.reasoning for piece in pieces),
         tokens=tuple(token for piece in pieces for token in piece.tokens),
         activations=tuple(activation for piece in pieces for activation in piece.activations),
         calls=tuple(call for piece in pieces for call in piece.calls),
@@ -66,14 +76,20 @@ def join(pieces: list[Piece]) -> Piece:
 
 
 async def write(
-    engine: EngineClient, sequences: Sequence[Generate], texts: Sequence[Detokenizer], tokenizer: Tokenizer
+    engine: EngineClient,
+    sequences: Sequence[Generate],
+    texts: Sequence[Detokenizer],
+    tokenizer: Tokenizer,
+    reading: AnswerReading = VERBATIM,
 ) -> AsyncGenerator[Piece]:
     """The pieces of all choices as they come; only a choice's last has an `end`.
 
     Raises MillmError when one of them fails. Closing it cancels the sequences at the next step.
     """
     choices = enumerate(zip(sequences, texts, strict=True))
-    writers = {sequence.id: _Writer(sequence.prompt, choice, text, tokenizer) for choice, (sequence, text) in choices}
+    writers = {
+        sequence.id: _Writer(sequence.prompt, choice, text, tokenizer, reading) for choice, (sequence, text) in choices
+    }
     async with aclosing(engine.generate(*sequences)) as events:
         async for event in events:
             writer = writers[event.id]
@@ -88,40 +104,57 @@ async def write(
 class _Writer:
     """What is known of one choice while it is written."""
 
-    def __init__(self, prompt: Iterable[int], choice: int, text: Detokenizer, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, prompt: Iterable[int], choice: int, text: Detokenizer, tokenizer: Tokenizer, reading: AnswerReading
+    ) -> None:
         self._choice = choice
         self._text = text
+        self._reader = reading.reader()
+        self._after_calls = reading.after_calls
+        self._has_called = False
         self._tokenizer = tokenizer
         self._ids = list(prompt)
         self._sent = 0
         self._tokens = 0
         self._held: list[Token] = []
-        """Tokens without final text yet: half a character, or what may become a stop string."""
+        """Tokens without final text yet: half a character, or what may become a stop string or a call."""
 
     def has_stopped(self) -> bool:
-        """A stop string has come; what follows is not part of the answer."""
-        return self._text.stopped
+        """A stop string or the only call has come; what follows is not part of the answer."""
+        return self._text.stopped or self._reader.done
 
     def token(self, token: Token) -> Piece:
         self._tokens += 1
         self._ids.append(token.token)
         self._held.append(token)
-        return self._piece(self._text.push(token.token), token.readings)
+        return self._piece(self._reader.feed(self._text.push(token.token)), token.readings)
 
     def finished(self, event: Finished) -> Piece:
-        text = self._text.finish()
-        reason: FinishReason = "length" if event.reason == "length" and not self.has_stopped() else "stop"
-        return self._piece(text, event.readings, End(reason, self._tokens, event.receipt, event.cached_tokens))
+        told = self._reader.feed(self._text.finish()).followed_by(self._reader.finish())
+        has_called = self._has_called or bool(told.calls)
+        reason: FinishReason = self._after_calls if has_called else "stop"
+        if event.reason == "length" and not self.has_stopped():
+            reason = "length"
+        return self._piece(told, event.readings, End(reason, self._tokens, event.receipt, event.cached_tokens))
 
-    def _piece(self, text: str, readings: Iterable[Reading], end: End | None = None) -> Piece:
+    def _piece(self, told: Told, readings: Iterable[Reading], end: End | None = None) -> Piece:
         offset = self._sent
-        self._sent += len(text)
-        activations = tuple(self._activation(reading) for reading in readings)
-        return Piece(self._choice, text, offset, self._released(text, end), activations, end=end)
+        self._sent += len(told.text)
+        self._has_called = self._has_called or bool(told.calls)
+        return Piece(
+            choice=self._choice,
+            text=told.text,
+            reasoning=told.reasoning,
+            offset=offset,
+            tokens=self._released(told, end),
+            activations=tuple(self._activation(reading) for reading in readings),
+            calls=tuple(_part(delta) for delta in told.calls),
+            end=end,
+        )
 
-    def _released(self, text: str, end: End | None) -> tuple[Token, ...]:
-        """The held tokens, once their text is out. Those that only made up the stop string never are."""
-        if not text and (end is None or self.has_stopped()):
+    def _released(self, told: Told, end: End | None) -> tuple[Token, ...]:
+        """The held tokens, once something of them is out. Those that only made up the stop string never are."""
+        if not told and (end is None or self.has_stopped()):
             return ()
         released, self._held = tuple(self._held), []
         return released
@@ -135,3 +168,8 @@ class _Writer:
             values=reading.values,
             top=reading.top or UNSET,
         )
+
+
+def _part(delta: CallDelta) -> CallPart:
+    id = None if delta.name is None else f"call_{uuid.uuid4().hex[:24]}"
+    return CallPart(delta.index, id, delta.name, delta.arguments)

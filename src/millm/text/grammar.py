@@ -74,7 +74,7 @@ def check_schema(schema: object, name: str, param: str) -> dict[str, Any]:
 
 def _of_schema(schema: dict[str, Any]) -> str:
     encoded = msgspec.json.encode(schema).decode()
-    return str(LLMatcher.grammar_from_json_schema(encoded, overrides=COMPACT))
+    return str(LLMatcher.grammar_from_json_schema(encoded, overrides={"whitespace_flexible": False}))
 
 
 def _rule(place: int, function: Function) -> str:

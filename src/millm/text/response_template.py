@@ -37,8 +37,8 @@ class Parser(Protocol):
 class ResponseTemplate:
     """One model's response template."""
 
-    source: str
-    """All of it as text: what it mentions has to be seen."""
+    mentions: str
+    """All of it as text, without what escapes characters: the special tokens in it have to be seen."""
     _parser: Callable[..., Parser]
     _spec: dict[str, Any]
 
@@ -54,7 +54,7 @@ class ResponseTemplate:
         except _PARSER_FAILURES as error:
             log.warning("model.response_template_ignored", reason=str(error)[:200])
             return None
-        return cls(msgspec.json.encode(spec).decode(), parser, spec)
+        return cls(msgspec.json.encode(spec).decode().replace("\\", ""), parser, spec)
 
     def reader(self, prompt: str, functions: Sequence[Function], *, several: bool) -> "TemplateReader":
         """`prompt`: what the answer goes on from; its end may be the beginning of the message."""

@@ -22,6 +22,13 @@ class Told:
     reasoning: str = ""
     calls: tuple[CallDelta, ...] = ()
 
+    def __bool__(self) -> bool:
+        return bool(self.text or self.reasoning or self.calls)
+
+    def followed_by(self, other: "Told") -> "Told":
+        calls = joined((*self.calls, *other.calls))
+        return Told(self.text + other.text, self.reasoning + other.reasoning, calls)
+
 
 class Reader(Protocol):
     """Takes an answer's text in pieces of any size; joined, what it tells does not depend on the sizes."""
