@@ -25,7 +25,7 @@ async def chat_completions(body: ChatRequest, request: Request, x_millm_profile:
     """Answer a conversation, whole or as a stream."""
     state: State = request.app.state.millm
     check_chat(body)
-    turns(body.messages, native=False)
+    turns(body.messages, native=False)  # refuses what is no text before anything is decided
     tooling = tooling_of(body, parses=state.settings.tools == "auto")
     grammar = await asyncio.to_thread(grammar_of, body.response_format, tooling)
     selection = choose(state, body, x_millm_profile)
