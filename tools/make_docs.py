@@ -3,6 +3,7 @@
 python -m tools.make_docs        # tests/test_docs.py fails when a page is stale
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from millm.openai.json_route import DEEPEST
 from millm.openai.schemas.chat import ChatRequest
 from millm.openai.schemas.completions import CompletionRequest
 from millm.openai.schemas.embeddings import EmbeddingRequest
+from millm.openai.unsupported import CHAT_IGNORED, CHAT_REFUSED
 from millm.profiles.contract import ActivationsRequest, Profile, ProfileFeature, SteeringRequest
 from millm.settings import Settings
 from millm.tickets import LIFE_SECONDS
@@ -100,7 +102,8 @@ def api_page() -> str:
         ("A profile, as a JSON file", Profile),
     ]
     body = "\n".join(
-        f"## {title}\n\n{_table(('field', 'type', 'default', 'meaning'), _fields(m))}" for title, m in sections
+        f"## {title}\n\n{_table(('field', 'type', 'default', 'meaning'), _fields(m))}{_passed_over(m)}"
+        for title, m in sections
     )
     body += f"\n## The websocket /api/events\n\n{EVENTS_LEAD}\n\n{_table(('type', 'fields', 'when'), _events())}"
     return _page(
@@ -118,6 +121,19 @@ def api_page() -> str:
         f" JSON, at most {DEEPEST} levels deep. [SECURITY.md](../SECURITY.md) says who is let in at all.",
         body,
     )
+
+
+def _passed_over(model: type[BaseModel]) -> str:
+    """What a chat may hold besides."""
+    if model is not ChatRequest:
+        return ""
+    refused = [(f"`{name}`", "refused", _but(neutral)) for name, neutral in CHAT_REFUSED.items()]
+    ignored = [(f"`{name}`", "ignored", "") for name in CHAT_IGNORED]
+    return "\nKnown, and not done:\n\n" + _table(("field", "", "but for"), sorted(refused + ignored))
+
+
+def _but(neutral: tuple[Any, ...]) -> str:
+    return ", ".join(f"`{json.dumps(value)}`" for value in neutral)
 
 
 def _events() -> list[tuple[str, ...]]:

@@ -204,7 +204,7 @@ class Writer:
 
     def prompt(self, question: str, system: str | None = None) -> tuple[int, ...]:
         messages = [*([Message("system", system)] if system is not None else []), Message("user", question)]
-        return tuple(self.template.ids(messages))
+        return tuple(self.template.prompt(messages).ids)
 
     @torch.inference_mode()
     def write(self, prompt: tuple[int, ...], rows: Sequence[int]) -> list[Written]:

@@ -16,6 +16,7 @@ from millm.state import Active, AttachedSae, LoadedModel, State
 from millm.text.head import generates
 from millm.text.prompt import ChatTemplate
 from millm.text.recipe import Recipe
+from millm.text.response_template import ResponseTemplate
 from millm.text.tokenizer import Tokenizer
 
 
@@ -30,7 +31,7 @@ class SaeSource:
 async def load_model(state: State, located: Located, on_progress: OnProgress) -> LoadedModel:
     """Raises InvalidModel and whatever the engine refuses; the state is unchanged then."""
     writes = generates(located.folder)
-    tokenizer, template, recipe = await asyncio.to_thread(_read_text_side, located.folder, writes)
+    tokenizer, template, responses, recipe = await asyncio.to_thread(_read_text_side, located.folder, writes)
     command = LoadModel(
         id=state.engine.new_id("load"),
         path=str(located.folder),
@@ -46,7 +47,7 @@ async def load_model(state: State, located: Located, on_progress: OnProgress) ->
         generates=writes,
     )
     facts = await state.engine.load(command, on_progress)
-    state.model = LoadedModel(located.name, facts, tokenizer, template, recipe)
+    state.model = LoadedModel(located.name, facts, tokenizer, template, responses, recipe)
     state.saes = {}
     state.active = None
     state.tell_status()
@@ -76,9 +77,10 @@ async def attach_sae(state: State, home: Home, source: SaeSource, on_progress: O
     return attached
 
 
-def _read_text_side(folder: Path, writes: bool) -> tuple[Tokenizer, ChatTemplate, Recipe]:
+def _read_text_side(folder: Path, writes: bool) -> tuple[Tokenizer, ChatTemplate, ResponseTemplate | None, Recipe]:
     tokenizer = Tokenizer.from_folder(folder, writes=writes)
-    return tokenizer, ChatTemplate.from_folder(folder, tokenizer), Recipe.from_folder(folder)
+    template = ChatTemplate.from_folder(folder, tokenizer)
+    return tokenizer, template, ResponseTemplate.from_folder(folder), Recipe.from_folder(folder)
 
 
 def activate_profile(state: State, name: str) -> None:

@@ -71,6 +71,10 @@ class Settings(BaseSettings):
         30.0, gt=0, description="Seconds a client may take nothing of its answer; then the connection is cut."
     )
     default_max_tokens: int = Field(1024, ge=1, description="Longest answer when the client sets no limit.")
+    tools: Literal["auto", "off"] = Field(
+        "auto",
+        description="`off` accepts tools and never shows them to the model, which is then not asked to call any.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log.")
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="`console` for people, `json` for machines; `auto` looks at the terminal."

@@ -13,6 +13,7 @@ from millm.sae.steering import Steering
 from millm.settings import Settings
 from millm.text.prompt import ChatTemplate
 from millm.text.recipe import Recipe
+from millm.text.response_template import ResponseTemplate
 from millm.text.tokenizer import Tokenizer
 from millm.tickets import Tickets
 
@@ -26,6 +27,8 @@ class LoadedModel:
     facts: ModelFacts
     tokenizer: Tokenizer
     template: ChatTemplate
+    responses: ResponseTemplate | None = None
+    """How it writes its reasoning and its calls, if it says so."""
     recipe: Recipe = field(default_factory=Recipe)
     """How it wants texts to become vectors."""
     created: int = field(default_factory=lambda: int(time.time()))

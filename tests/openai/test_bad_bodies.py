@@ -98,12 +98,9 @@ REFUSED_CHATS = {
     "image": ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages"),
     "audio": ({"audio": {"voice": SECRET}}, "audio"),
     "modalities": ({"modalities": ["text", "audio"]}, "modalities"),
-    "functions": ({"functions": [{"name": "f"}]}, "functions"),
-    "function_call": ({"function_call": {"name": "f"}}, "function_call"),
-    "tool required": ({"tools": [{}], "tool_choice": "required"}, "tool_choice"),
-    "tool named": ({"tools": [{}], "tool_choice": {"type": "function"}}, "tool_choice"),
-    "json_object": ({"response_format": {"type": "json_object"}}, "response_format"),
-    "json_schema": ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
+    "chat_template": ({"chat_template": SECRET}, "chat_template"),
+    "echo": ({"echo": True}, "echo"),
+    "skip_special_tokens": ({"skip_special_tokens": False}, "skip_special_tokens"),
 }
 
 REFUSED_COMPLETIONS = {

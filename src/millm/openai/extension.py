@@ -11,7 +11,12 @@ from millm.profiles.selection import Selection
 
 
 def receipt_of(
-    selection: Selection, choices: Sequence[Piece], *, watching: bool, sample_every: int | UnsetType
+    selection: Selection,
+    choices: Sequence[Piece],
+    *,
+    watching: bool,
+    sample_every: int | UnsetType,
+    tools_omitted: bool = False,
 ) -> Extension:
     """Of choices that have ended: positions are added up, ratios averaged over them."""
     receipts = [piece.end.receipt for piece in choices if piece.end and piece.end.receipt]
@@ -26,6 +31,7 @@ def receipt_of(
         degraded=degraded or UNSET,
         activations=activations if watching else UNSET,
         sample_every=sample_every,
+        tools_omitted=tools_omitted or UNSET,
     )
 
 

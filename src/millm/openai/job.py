@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 import millm
 from millm.engine.messages import Generate, ModelFacts
 from millm.errors import ContextLengthExceeded, InvalidRequest, ModelCannotGenerate
+from millm.openai.reading import VERBATIM, AnswerReading
 from millm.openai.schemas.chat import ChatRequest
 from millm.openai.schemas.common import GenerationFields
 from millm.openai.schemas.completions import CompletionRequest
@@ -46,6 +47,8 @@ class Job:
     prompt_tokens: int
     include_usage: bool
     watching: bool
+    reading: AnswerReading = VERBATIM
+    tools_omitted: bool = False
 
     @property
     def sample_every(self) -> int | UnsetType:
@@ -83,6 +86,9 @@ def plan(
     prefix: str,
     stop: Sequence[str],
     continues: bool = False,
+    grammar: str | None = None,
+    reading: AnswerReading = VERBATIM,
+    tools_omitted: bool = False,
     echoes: Sequence[str] = (),
 ) -> Job:
     """Raises InvalidRequest, ContextLengthExceeded, InvalidSteering or SaeDetached."""
@@ -97,7 +103,7 @@ def plan(
         asked_model=body.model,
         fingerprint=_fingerprint(selection.model),
         selection=selection,
-        sequences=_sequences(state, selection, body, prompts, job_id),
+        sequences=_sequences(state, selection, body, prompts, job_id, grammar),
         stop=tuple(stop),
         continues=continues,
         echoes=tuple(echo for echo in echoes for _ in range(body.tries)),
@@ -106,6 +112,8 @@ def plan(
         prompt_tokens=sum(len(prompt) for prompt in prompts),
         include_usage=body.stream_options.include_usage,
         watching=body.activations is not None,
+        reading=reading,
+        tools_omitted=tools_omitted,
     )
 
 
@@ -115,6 +123,7 @@ def _sequences(
     body: ChatRequest | CompletionRequest,
     prompts: Sequence[Sequence[int]],
     job_id: str,
+    grammar: str | None,
 ) -> tuple[Generate, ...]:
     facts = selection.model.facts
     limit = state.settings.default_max_tokens if body.limit is None else body.limit
@@ -130,6 +139,7 @@ def _sequences(
             watch=watch,
             follows_active=selection.follows_active,
             deadline_seconds=state.settings.request_timeout,
+            grammar=grammar,
             prompt_logprobs=body.prompt_alternatives,
         )
         for place, prompt in enumerate(prompts)

@@ -3,6 +3,7 @@
 The one path: a stream sends the pieces, a whole answer is the pieces joined.
 """
 
+import uuid
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ from msgspec import UNSET
 
 from millm.engine.client import EngineClient
 from millm.engine.messages import Finished, Generate, Reading, Receipt, Score, Scores, Token
+from millm.openai.reading import VERBATIM, AnswerReading
 from millm.openai.schemas.answers import Activation, FinishReason
 from millm.text.detokenizer import Detokenizer
 from millm.text.offsets import Offsets
 from millm.text.tokenizer import Tokenizer
+from millm.text.told import CallDelta, Told
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,13 @@ class Piece:
     """Where each token's text begins in the choice, in characters."""
     activations: tuple[Activation, ...] = ()
     calls: tuple[CallPart, ...] = ()
+    reasoning: str = ""
     end: End | None = None
+
+    @property
+    def says_something(self) -> bool:
+        """Apart from its end."""
+        return bool(self.text or self.reasoning or self.calls or self.tokens or self.activations)
 
 
 def join(pieces: list[Piece]) -> Piece:
@@ -59,6 +68,7 @@ def join(pieces: list[Piece]) -> Piece:
     return Piece(
         choice=pieces[0].choice,
         text="".join(piece.text for piece in pieces),
+        reasoning="".join(piece.reasoning for piece in pieces),
         tokens=tuple(token for piece in pieces for token in piece.tokens),
         offsets=tuple(offset for piece in pieces for offset in piece.offsets),
         activations=tuple(activation for piece in pieces for activation in piece.activations),
@@ -72,6 +82,7 @@ async def write(
     sequences: Sequence[Generate],
     texts: Sequence[Detokenizer],
     tokenizer: Tokenizer,
+    reading: AnswerReading = VERBATIM,
     echoes: Sequence[str] = (),
 ) -> AsyncGenerator[Piece]:
     """The pieces of all choices as they come; only a choice's last has an `end`.
@@ -80,7 +91,9 @@ async def write(
     Raises MillmError when one of them fails. Closing it cancels the sequences at the next step.
     """
     choices = enumerate(zip(sequences, texts, strict=True))
-    writers = {sequence.id: _Writer(sequence.prompt, choice, text, tokenizer) for choice, (sequence, text) in choices}
+    writers = {
+        sequence.id: _Writer(sequence.prompt, choice, text, tokenizer, reading) for choice, (sequence, text) in choices
+    }
     for writer, echo in zip(writers.values(), echoes, strict=bool(echoes)):
         writer.echo = echo
     async with aclosing(engine.generate(*sequences)) as events:
@@ -102,9 +115,14 @@ async def write(
 class _Writer:
     """What is known of one choice while it is written."""
 
-    def __init__(self, prompt: Iterable[int], choice: int, text: Detokenizer, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, prompt: Iterable[int], choice: int, text: Detokenizer, tokenizer: Tokenizer, reading: AnswerReading
+    ) -> None:
         self._choice = choice
         self._text = text
+        self._reader = reading.reader()
+        self._after_calls = reading.after_calls
+        self._has_called = False
         self._tokenizer = tokenizer
         self._ids = list(prompt)
         self._offsets = Offsets()
@@ -114,11 +132,11 @@ class _Writer:
         self.scores: list[Score] = []
         """Of the prompt's tokens, all but the first."""
         self._held: list[Token] = []
-        """Tokens without final text yet: half a character, or what may become a stop string."""
+        """Tokens without final text yet: half a character, or what may become a stop string or a call."""
 
     def has_stopped(self) -> bool:
-        """A stop string has come; what follows is not part of the answer."""
-        return self._text.stopped
+        """A stop string or the only call has come; what follows is not part of the answer."""
+        return self._text.stopped or self._reader.done
 
     def opening(self) -> Piece:
         """The prompt itself, where its answer is to begin with it."""
@@ -135,22 +153,33 @@ class _Writer:
         self._tokens += 1
         self._ids.append(token.token)
         self._held.append(token)
-        return self._piece(self._text.push(token.token), token.readings)
+        return self._piece(self._reader.feed(self._text.push(token.token)), token.readings)
 
     def finished(self, event: Finished) -> Piece:
-        text = self._text.finish()
-        reason: FinishReason = "length" if event.reason == "length" and not self.has_stopped() else "stop"
-        return self._piece(text, event.readings, End(reason, self._tokens, event.receipt, event.cached_tokens))
+        told = self._reader.feed(self._text.finish()).followed_by(self._reader.finish())
+        has_called = self._has_called or bool(told.calls)
+        reason: FinishReason = self._after_calls if has_called else "stop"
+        if event.reason == "length" and not self.has_stopped():
+            reason = "length"
+        return self._piece(told, event.readings, End(reason, self._tokens, event.receipt, event.cached_tokens))
 
-    def _piece(self, text: str, readings: Iterable[Reading], end: End | None = None) -> Piece:
-        activations = tuple(self._activation(reading) for reading in readings)
-        tokens = self._released(text, end)
-        offsets = tuple(self._offsets.place(self._tokenizer.token_bytes(token.token)) for token in tokens)
-        return Piece(self._choice, text, tokens, offsets, activations, end=end)
+    def _piece(self, told: Told, readings: Iterable[Reading], end: End | None = None) -> Piece:
+        self._has_called = self._has_called or bool(told.calls)
+        tokens = self._released(told, end)
+        return Piece(
+            choice=self._choice,
+            text=told.text,
+            reasoning=told.reasoning,
+            tokens=tokens,
+            offsets=tuple(self._offsets.place(self._tokenizer.token_bytes(token.token)) for token in tokens),
+            activations=tuple(self._activation(reading) for reading in readings),
+            calls=tuple(_part(delta) for delta in told.calls),
+            end=end,
+        )
 
-    def _released(self, text: str, end: End | None) -> tuple[Token, ...]:
-        """The held tokens, once their text is out. Those that only made up the stop string never are."""
-        if not text and (end is None or self.has_stopped()):
+    def _released(self, told: Told, end: End | None) -> tuple[Token, ...]:
+        """The held tokens, once something of them is out. Those that only made up the stop string never are."""
+        if not told and (end is None or self.has_stopped()):
             return ()
         released, self._held = tuple(self._held), []
         return released
@@ -164,3 +193,8 @@ class _Writer:
             values=reading.values,
             top=reading.top or UNSET,
         )
+
+
+def _part(delta: CallDelta) -> CallPart:
+    id = None if delta.name is None else f"call_{uuid.uuid4().hex[:24]}"
+    return CallPart(delta.index, id, delta.name, delta.arguments)

@@ -34,8 +34,8 @@ async def tell(request: Request, engine: EngineClient, job: Job, form: Form, *, 
 
 def _pieces(engine: EngineClient, job: Job, request: Request) -> Pieces:
     tokenizer = job.selection.model.tokenizer
-    texts = [Detokenizer(tokenizer, job.stop, continues=job.continues) for _ in job.sequences]
-    pieces = write(engine, job.sequences, texts, tokenizer, job.echoes)
+    texts = [Detokenizer(tokenizer, job.stop, continues=job.continues, shown=job.reading.shown) for _ in job.sequences]
+    pieces = write(engine, job.sequences, texts, tokenizer, job.reading, job.echoes)
     return published(pieces, job, request.url.path, request.app.state.millm.events)
 
 
@@ -59,13 +59,14 @@ async def _chunks(job: Job, form: Form, pieces: Pieces) -> AsyncGenerator[Answer
 def _of_piece(job: Job, form: Form, piece: Piece) -> list[Answer]:
     """One chunk for what was written, one for its end."""
     chunks = []
-    if piece.text or piece.tokens or piece.activations:
+    if piece.says_something:
         watched = (
             Extension(activations=piece.activations, sample_every=job.sample_every) if piece.activations else UNSET
         )
-        chunks.append(_chunk(job, form, form.part(piece), watched))
+        first, *others = form.parts(piece)
+        chunks += [_chunk(job, form, first, watched), *(_chunk(job, form, part) for part in others)]
     if piece.end:
-        receipt = receipt_of(job.selection, [piece], watching=False, sample_every=job.sample_every)
+        receipt = _receipt(job, [piece], watching=False)
         chunks.append(_chunk(job, form, form.closing(piece.choice, piece.end.reason), receipt))
     return chunks
 
@@ -83,7 +84,17 @@ async def _whole(job: Job, form: Form, pieces: Pieces) -> Answer:
         form.whole_object,
         [form.whole(piece, end.reason) for piece, end in ended],
         usage=_usage(job, [piece.end for piece in joined if piece.end]),
-        extension=receipt_of(job.selection, told, watching=job.watching, sample_every=job.sample_every),
+        extension=_receipt(job, told, watching=job.watching),
+    )
+
+
+def _receipt(job: Job, choices: Sequence[Piece], *, watching: bool) -> Extension:
+    return receipt_of(
+        job.selection,
+        choices,
+        watching=watching,
+        sample_every=job.sample_every,
+        tools_omitted=job.tools_omitted,
     )
 
 

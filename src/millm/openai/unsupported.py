@@ -13,10 +13,18 @@ log = structlog.get_logger()
 
 CHAT_REFUSED: dict[str, tuple[Any, ...]] = {
     "audio": (),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
+    "chat_template": (),
+    "echo": (False,),
+    "skip_special_tokens": (True,),
 }
 """Field → the values that ask for nothing."""
+
+CHAT_IGNORED = (
+    "documents", "include_reasoning", "metadata", "moderation", "prediction", "prompt_cache_key",
+    "prompt_cache_options", "prompt_cache_retention", "safety_identifier", "service_tier", "store", "user",
+    "verbosity", "web_search_options",
+)  # fmt: skip
+"""What OpenAI or others know and what changes nothing here; whatever nobody knows is let pass as well."""
 
 COMPLETION_REFUSED: dict[str, tuple[Any, ...]] = {"suffix": ("",)}
 
@@ -24,16 +32,12 @@ COMPLETION_REFUSED: dict[str, tuple[Any, ...]] = {"suffix": ("",)}
 def check_chat(body: ChatRequest) -> None:
     """Raises UnsupportedParameter or InvalidRequest, naming the field."""
     _refuse(body, CHAT_REFUSED)
-    _check_tool_choice(body)
     if set(body.modalities) - {"text"}:
         raise UnsupportedParameter('`modalities`: only ["text"] can be answered.', param="modalities")
-    if body.response_format.type != "text":
-        raise UnsupportedParameter(
-            f"`response_format` of type '{body.response_format.type}' is not supported; ask for JSON in the prompt.",
-            param="response_format",
-        )
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidRequest("`top_logprobs` needs `logprobs` to be true.", param="top_logprobs")
+    if body.continue_final_message:
+        _check_continuation(body)
 
 
 def check_completion(body: CompletionRequest) -> None:
@@ -56,13 +60,12 @@ def _refuse(body: GenerationFields, refused: dict[str, tuple[Any, ...]]) -> None
         log.debug("request.fields_ignored", fields=[name[:64] for name in ignored[:32]])
 
 
-def _check_tool_choice(body: ChatRequest) -> None:
-    if body.tool_choice in ("auto", "none"):
-        if body.tools:
-            log.debug("request.tools_ignored", tools=len(body.tools))
-        return
-    if body.tool_choice == "required" or isinstance(body.tool_choice, dict):
-        raise UnsupportedParameter(
-            "`tool_choice` can be 'auto' or 'none': this server cannot force a call.", param="tool_choice"
+def _check_continuation(body: ChatRequest) -> None:
+    if body.add_generation_prompt:
+        raise InvalidRequest(
+            "`continue_final_message` and `add_generation_prompt` cannot both be true.", param="continue_final_message"
         )
-    raise InvalidRequest("`tool_choice` should be 'auto' or 'none'.", param="tool_choice")
+    if body.messages[-1].role != "assistant":
+        raise InvalidRequest(
+            "`continue_final_message` needs a last message with the role 'assistant'.", param="continue_final_message"
+        )

@@ -7,7 +7,7 @@ as transformers does (`sanitize_control_tokens`). A mark that lost its partner i
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 _START, _END = "\U000f0000", "\U000f0001"
 
@@ -27,6 +27,14 @@ class ControlTokens:
 
     def mark(self, text: str) -> str:
         return self._name.sub(f"{_START}\\g<0>{_END}", text)
+
+    def mark_all(self, value: object) -> Any:
+        """A value as JSON has them, with every text in it marked."""
+        if isinstance(value, str):
+            return self.mark(value)
+        if isinstance(value, dict):
+            return {self.mark(name): self.mark_all(child) for name, child in value.items()}
+        return [self.mark_all(child) for child in value] if isinstance(value, list) else value
 
     def split(self, marked: str) -> list[tuple[str, bool]]:
         """The pieces of a marked text without its marks, each with True where it was a marked control token."""

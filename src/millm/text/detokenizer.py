@@ -1,7 +1,7 @@
 """Token ids → text that never splits a character nor leaks part of a stop string."""
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from millm.text.stop import StopScanner
 from millm.text.tokenizer import Tokenizer
@@ -11,10 +11,19 @@ class Detokenizer:
     """The text of one sequence, token by token: joined, `tokenizer.decode` of all ids up to the first stop.
 
     `continues`: the text goes on behind another one, so its first space is part of it.
+    `shown`: ids of special tokens that are part of the text here, because somebody reads a meaning from them.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), *, continues: bool = False) -> None:
-        self._bytes_of = tokenizer.token_bytes
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stop: Sequence[str] = (),
+        *,
+        continues: bool = False,
+        shown: Container[int] = (),
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._shown = shown
         self._spaces_to_drop = 0 if continues else tokenizer.spelling.leading_spaces
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
         self._scanner = StopScanner(stop)
@@ -39,6 +48,10 @@ class Detokenizer:
     def text(self) -> str:
         """All that was released."""
         return "".join(self._released)
+
+    def _bytes_of(self, token_id: int) -> bytes:
+        is_shown = token_id in self._shown
+        return self._tokenizer.token_text(token_id).encode() if is_shown else self._tokenizer.token_bytes(token_id)
 
     def _release(self, text: str) -> str:
         self._released.append(text)

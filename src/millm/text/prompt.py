@@ -1,20 +1,20 @@
 """Messages → the prompt a model was trained on, as text or token ids, through the model's own chat template."""
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 import msgspec
 
-from millm.errors import InvalidModel, InvalidRequest
+from millm.errors import ContextLengthExceeded, InvalidModel
 from millm.text.folder import read_json
-from millm.text.roles import Accepted, Message, fit_roles
+from millm.text.rendering import PLAIN, Rendering, accepted_by, rendered
+from millm.text.roles import Accepted, Call, Message, fit_roles
 from millm.text.sandbox import MAX_TEMPLATE_CHARACTERS, TemplateProgram
 from millm.text.tokenizer import Tokenizer
 
-__all__ = ["ChatTemplate", "Message", "fit_roles"]
+__all__ = ["PLAIN", "Call", "ChatTemplate", "Message", "Rendering", "fit_roles"]
 
 FALLBACK_TEMPLATE = """\
 {%- for message in messages -%}
@@ -36,6 +36,20 @@ FALLBACK_STOP_STRINGS = ("\nUser:",)
 """Without these a base model goes on to write the user's next turn as well."""
 
 
+RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt", "tokenize", "chat_template"})
+"""What a template reads that is not the client's to set."""
+
+LONGEST_SWITCH = 256
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation written down."""
+
+    text: str
+    ids: list[int]
+
+
 @dataclass(frozen=True)
 class ChatTemplate:
     """One model's chat template."""
@@ -53,7 +67,7 @@ class ChatTemplate:
         program = TemplateProgram(FALLBACK_TEMPLATE if source is None else source)
         return cls(
             uses_default=source is None,
-            accepted=_accepted_by(program, tokenizer),
+            accepted=accepted_by(program, tokenizer),
             _program=program,
             _tokenizer=tokenizer,
         )
@@ -63,21 +77,41 @@ class ChatTemplate:
         """What ends an answer besides the model's own end-of-turn token."""
         return FALLBACK_STOP_STRINGS if self.uses_default else ()
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
-        """The prompt as text. Raises InvalidRequest when the template refuses the conversation."""
-        turns = fit_roles(messages, self.accepted)
-        return _rendered(self._program, self._tokenizer, turns, add_generation_prompt)
+    def switches(self, asked: Mapping[str, object]) -> dict[str, bool | int | str]:
+        """Those that this template reads and a client may set; the others change nothing."""
+        readable = self._program.variables - RESERVED - self._tokenizer.token_names.keys()
+        return {
+            name: value
+            for name, value in asked.items()
+            if name in readable and isinstance(value, bool | int | str) and len(str(value)) <= LONGEST_SWITCH
+        }
 
-    def ids(self, messages: Sequence[Message]) -> list[int]:
+    def render(self, messages: Sequence[Message], how: Rendering = PLAIN) -> str:
+        """The prompt as text. Raises InvalidRequest when the template refuses the conversation."""
+        return rendered(self._program, self._tokenizer, fit_roles(messages, self.accepted), how)
+
+    def prompt(
+        self, messages: Sequence[Message], how: Rendering = PLAIN, *, context_length: int | None = None
+    ) -> Prompt:
         """The prompt as token ids, with the start of the answer. What people wrote stays text: a control token
-        in a message cannot end its turn.
+        in a message, a tool or a switch cannot end its turn.
+
+        Raises ContextLengthExceeded, before it is tokenised, for a text that cannot be so few tokens.
         """
+        mark = self._tokenizer.control.mark_all
         turns = [self._marked(turn) for turn in fit_roles(messages, self.accepted)]
-        return self._tokenizer.encode_prompt(_rendered(self._program, self._tokenizer, turns))
+        text = rendered(self._program, self._tokenizer, turns, replace(how, switches=mark(dict(how.switches))), mark)
+        if context_length is not None and not self._tokenizer.may_fit(text, context_length):
+            raise ContextLengthExceeded(
+                f"This model's maximum context length is {context_length} tokens, and the request has "
+                f"{len(text)} characters, which are more; shorten it so that there is room for an answer."
+            )
+        return Prompt(text, self._tokenizer.encode_prompt(text))
 
     def _marked(self, turn: Message) -> Message:
-        mark = self._tokenizer.control.mark
-        return replace(turn, content=mark(turn.content), name=turn.name and mark(turn.name))
+        mark = self._tokenizer.control.mark_all
+        calls = tuple(replace(call, name=mark(call.name), arguments=mark(call.arguments)) for call in turn.calls)
+        return replace(turn, content=mark(turn.content), name=turn.name and mark(turn.name), calls=calls)
 
 
 class _NamedTemplate(msgspec.Struct):
@@ -108,42 +142,3 @@ def _configured_source(value: object) -> str | None:
     if "default" not in named:
         raise InvalidModel(f"the model's chat templates are {sorted(named)}; one must be named 'default'")
     return named["default"]
-
-
-def _accepted_by(program: TemplateProgram, tokenizer: Tokenizer) -> Accepted:
-    """Asks the template itself, once: what it raises on, or leaves out of its text, it does not accept."""
-    user, answer, last = Message("user", "probe 1"), Message("assistant", "probe 2"), Message("user", "probe 4")
-    tries = functools.partial(_shows_all, program, tokenizer)
-    return Accepted(
-        opening_system=tries(Message("system", "probe 0"), user),
-        later=frozenset(role for role in ("system", "tool") if tries(user, answer, Message(role, "probe 3"), last)),
-        neighbours=tries(user, last),
-    )
-
-
-def _shows_all(program: TemplateProgram, tokenizer: Tokenizer, *turns: Message) -> bool:
-    try:
-        text = _rendered(program, tokenizer, turns)
-    except InvalidRequest:
-        return False
-    return all(turn.content in text for turn in turns)
-
-
-def _rendered(
-    program: TemplateProgram,
-    tokenizer: Tokenizer,
-    turns: Sequence[Message],
-    add_generation_prompt: bool = True,
-) -> str:
-    return program.run(
-        **tokenizer.token_names,
-        messages=[_as_template_sees(turn) for turn in turns],
-        tools=None,
-        documents=None,
-        add_generation_prompt=add_generation_prompt,
-    )
-
-
-def _as_template_sees(turn: Message) -> dict[str, str]:
-    seen = {"role": turn.role, "content": turn.content}
-    return seen if turn.name is None else seen | {"name": turn.name}

@@ -2,11 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from millm.errors import InvalidRequest
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _CALLED = {"developer": "system", "function": "tool"}
+
+
+@dataclass(frozen=True)
+class Call:
+    """A tool call that an assistant made earlier."""
+
+    name: str
+    arguments: Any
+    """An object, or whatever the model wrote instead."""
+    id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -16,6 +27,14 @@ class Message:
     role: str
     content: str
     name: str | None = None
+    calls: tuple[Call, ...] = ()
+    answers: str | None = None
+    """The id of the call whose result this is."""
+
+    @property
+    def is_of_a_call(self) -> bool:
+        """It makes one, or brings the result of one, so that it must stay by itself."""
+        return bool(self.calls) or self.answers is not None
 
 
 @dataclass(frozen=True)
@@ -28,6 +47,10 @@ class Accepted:
     """Which of `system` and `tool` it takes after the first turn."""
     neighbours: bool
     """Two turns of one role in a row."""
+    tools: bool = False
+    """Functions that may be called."""
+    calls: bool = False
+    """Calls in an assistant's turn, and their results after it."""
 
     def takes(self, role: str, after: Sequence[Message]) -> bool:
         if role == "system" and all(turn.role == "system" for turn in after):
@@ -54,7 +77,7 @@ def fit_roles(messages: Sequence[Message], accepted: Accepted) -> list[Message]:
         role = _role_of(message)
         refused = not accepted.takes(role, fitted)
         turn = replace(message, role="user" if refused else role)
-        alike = bool(fitted) and fitted[-1].role == turn.role
+        alike = bool(fitted) and fitted[-1].role == turn.role and not (fitted[-1].is_of_a_call or turn.is_of_a_call)
         if alike and (last_was_refused or not accepted.keeps_apart(turn.role)):
             fitted[-1] = _joined(fitted[-1], turn)
         else:

@@ -11,6 +11,7 @@ from datetime import datetime
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 import jinja2.nodes
 import jinja2.parser
 import jinja2.utils
@@ -39,14 +40,19 @@ _RENDER_FAILURES = (
 class TemplateProgram:
     """A compiled chat template."""
 
+    variables: frozenset[str]
+    """The names that it reads and does not make itself."""
+
     def __init__(self, source: str) -> None:
         """Raises InvalidModel for a template that is too long or no Jinja."""
         if len(source) > MAX_TEMPLATE_CHARACTERS:
             raise InvalidModel(
                 f"the model's chat template has {len(source)} characters; at most {MAX_TEMPLATE_CHARACTERS} are read"
             )
+        environment = _environment()
         try:
-            self._template = _environment().from_string(source)
+            self._template = environment.from_string(source)
+            self.variables = frozenset(jinja2.meta.find_undeclared_variables(environment.parse(source)))
         except (*_RENDER_FAILURES, SyntaxError) as error:
             raise InvalidModel(f"the model's chat template is not valid: {_one_line(error)}") from error
 

@@ -31,6 +31,8 @@ class Tokenizer:
     eos_id: int | None
     special_ids: frozenset[int]
     """Ids that yield no text."""
+    longest_token: int
+    """Letters of the longest token: no token stands for more characters."""
     token_names: Mapping[str, str]
     """`bos_token`, `eos_token`, …: what chat templates call these tokens."""
     control: ControlTokens
@@ -55,6 +57,7 @@ class Tokenizer:
             bos_id=bos_id,
             eos_id=eos_id,
             special_ids=frozenset(special.values()),
+            longest_token=max(map(len, backend.get_vocab()), default=0),
             token_names=names,
             control=ControlTokens.named(special),
             spelling=spelling_of(backend.decoder) if writes else names_at_least(backend.decoder),
@@ -66,6 +69,19 @@ class Tokenizer:
     def adds_bos(self) -> bool:
         """True when plain text is given a bos token, as transformers would."""
         return self.bos_id in self._start
+
+    def may_fit(self, text: str, most: int) -> bool:
+        """False when so many characters cannot be so few tokens, which is known long before it is tokenised.
+
+        Where an unknown stretch of text may become one token, nothing is known.
+        """
+        is_exact = self.spelling.byte_level or self.spelling.byte_fallback
+        return not is_exact or len(text) <= most * self.longest_token
+
+    def special_in(self, text: str) -> frozenset[int]:
+        """Ids of the special tokens that a text mentions."""
+        named = ((id, self.token_text(id)) for id in self.special_ids)
+        return frozenset(id for id, name in named if name and name in text)
 
     def encode(self, text: str) -> list[int]:
         """Plain text, control tokens in it included, with exactly one bos when the model wants one.

@@ -36,6 +36,8 @@ class Extension(msgspec.Struct, frozen=True, kw_only=True):
     activations: tuple[Activation, ...] | UnsetType = UNSET
     sample_every: int | UnsetType = UNSET
     """Where `top_k` was asked for: positions that are a multiple of this have a `top`."""
+    tools_omitted: bool | UnsetType = UNSET
+    """The model was not told of the request's tools: its template does not take them, or they left no room."""
 
 
 # ------------------------------------------------------------------------------------------------------------ usage
@@ -90,11 +92,34 @@ class CompletionLogprobs(msgspec.Struct, frozen=True, kw_only=True):
 # ------------------------------------------------------------------------------------------------------------- chat
 
 
+class FunctionCall(msgspec.Struct, frozen=True, kw_only=True):
+    name: str | UnsetType = UNSET
+    arguments: str
+    """JSON; in a stream, the next bit of it."""
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
+    """The first of a call has everything but arguments, later ones nothing else."""
+
+    index: int
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+    function: FunctionCall
+
+
 class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
     refusal: None = None
     annotations: tuple[Any, ...] = ()
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: tuple[ToolCall, ...] | UnsetType = UNSET
 
 
 class ChatChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +131,9 @@ class ChatChoice(msgspec.Struct, frozen=True, kw_only=True):
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True):
     role: Literal["assistant"] | UnsetType = UNSET
-    content: str | UnsetType = UNSET
+    content: str | UnsetType | None = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: tuple[ToolCallDelta, ...] | UnsetType = UNSET
 
 
 class ChatDelta(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,115 @@
+"""JSON schemas and forced tool calls → the grammar that an answer is held to; knows nothing about tokens.
+
+Written for llguidance (https://github.com/guidance-ai/llguidance). JSON comes without spaces between its parts: a small
+model that may write spaces writes nothing else. The bounds keep a schema from costing more than an answer.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from llguidance import LLMatcher
+
+from millm.errors import InvalidRequest
+from millm.text.functions import Function
+
+LARGEST_SCHEMA = 64 * 1024
+"""Bytes of JSON."""
+
+DEEPEST_SCHEMA = 32
+"""Objects and lists within each other."""
+
+MOST_CALLS = 16
+"""Calls in one answer: a small model that may go on would."""
+
+OPTIONS = {"whitespace_flexible": False, "coerce_one_of": True}
+"""`oneOf` as `anyOf`: in practice its branches exclude each other (pydantic's discriminated unions)."""
+
+
+def object_grammar() -> str:
+    """Any JSON object."""
+    return _of_schema({"type": "object"})
+
+
+def schema_grammar(schema: object, param: str) -> str:
+    """What `schema` describes. Raises InvalidRequest with the reason where it cannot be followed exactly."""
+    checked = check_schema(schema, f"`{param}`", param)
+    try:
+        grammar = _of_schema(checked)
+        reason = LLMatcher.validate_grammar(grammar)
+    except ValueError as error:
+        reason = str(error)
+    if reason:
+        raise InvalidRequest(f"the JSON schema in `{param}` cannot be followed: {_one_line(reason)}", param=param)
+    return grammar
+
+
+def call_grammar(functions: Sequence[Function], *, several: bool) -> str:
+    """`{"name": …, "arguments": …}` of one of the functions; where there may be several calls, a list of them.
+
+    Each schema keeps its own root, so that a `$ref` in it finds what it means.
+    """
+    if len(msgspec.json.encode([function.schema for function in functions])) > LARGEST_SCHEMA:
+        raise InvalidRequest(
+            f"`tools` of which one must be called may have {LARGEST_SCHEMA // 1024} KiB of schemas together.",
+            param="tools",
+        )
+    for function in functions:
+        schema_grammar(function.schema, "tools")
+    start = f'"[" call ("," call){{0,{MOST_CALLS - 1}}} "]"' if several else "call"
+    rules = [f"start: {start}", "call: " + " | ".join(f"call_{place}" for place, _ in enumerate(functions))]
+    rules += [_rule(place, function) for place, function in enumerate(functions)]
+    return str(LLMatcher.grammar_from_lark("\n".join(rules)))
+
+
+def arguments_grammar(function: Function) -> str:
+    """The arguments of one function, alone."""
+    return schema_grammar(function.schema, "tools")
+
+
+def check_schema(schema: object, name: str, param: str) -> dict[str, Any]:
+    """The schema, if it is an object within bounds. Raises InvalidRequest."""
+    if not isinstance(schema, dict):
+        raise InvalidRequest(f"the JSON schema in {name} must be an object, such as {{}} for any value.", param=param)
+    if _is_deeper(schema, DEEPEST_SCHEMA):
+        raise InvalidRequest(f"the JSON schema in {name} is nested deeper than {DEEPEST_SCHEMA} levels.", param=param)
+    if len(msgspec.json.encode(schema)) > LARGEST_SCHEMA:
+        raise InvalidRequest(f"the JSON schema in {name} is larger than {LARGEST_SCHEMA // 1024} KiB.", param=param)
+    return schema
+
+
+def _of_schema(schema: dict[str, Any]) -> str:
+    return str(LLMatcher.grammar_from_json_schema(_encoded(schema)))
+
+
+def _encoded(schema: dict[str, Any]) -> str:
+    return msgspec.json.encode({**schema, "x-guidance": OPTIONS}).decode()
+
+
+def _rule(place: int, function: Function) -> str:
+    begin = _quoted(f'{{"name":"{function.name}","arguments":')
+    return f'call_{place}: {begin} arguments_{place} "}}"\narguments_{place}: %json {_encoded(function.schema)}'
+
+
+def _quoted(text: str) -> str:
+    return msgspec.json.encode(text).decode()
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Level by level, so that no depth is too deep to be measured."""
+    level = [value]
+    for _ in range(levels):
+        level = [child for parent in level for child in _children(parent)]
+        if not level:
+            return False
+    return True
+
+
+def _children(value: object) -> list[object]:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [child for child in inside if isinstance(child, dict | list)]
+
+
+def _one_line(reason: str) -> str:
+    words = " ".join(reason.split())
+    return words if len(words) <= 200 else words[:199] + "…"

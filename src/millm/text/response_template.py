@@ -1,0 +1,180 @@
+"""Answers read by the response template that a checkpoint ships: its reasoning, its words and its tool calls.
+
+The format and its parser are transformers' own (`utils/chat_parsing`); the parser is imported when a model has such a
+template, which costs 0.7 s and 26 MB and brings no torch (docs/decisions/0010-response-templates-by-the-library.md).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import msgspec
+import structlog
+
+from millm.text.folder import read_json
+from millm.text.functions import Function
+from millm.text.told import CallDelta, Told
+
+log = structlog.get_logger()
+
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+_PARSER_FAILURES = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What the library raises over text that is not as the template wants it, or over the template."""
+
+Event = dict[str, Any]
+
+
+class Parser(Protocol):
+    """Of transformers' ResponseParser, what is used here."""
+
+    def feed(self, text: str) -> list[Event]: ...
+
+    def finalize(self) -> tuple[dict[str, Any], list[Event]]: ...
+
+
+@dataclass(frozen=True)
+class ResponseTemplate:
+    """One model's response template."""
+
+    mentions: str
+    """All of it as text, without what escapes characters: the special tokens in it have to be seen."""
+    _parser: Callable[..., Parser]
+    _spec: dict[str, Any]
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Self | None:
+        """None where the model has none, or one that transformers does not understand, which is logged."""
+        spec = read_json(folder, "tokenizer_config.json").get("response_template")
+        if not isinstance(spec, dict):
+            return None
+        parser = _library()
+        try:
+            parser(spec, prefix="")
+        except _PARSER_FAILURES as error:
+            log.warning("model.response_template_ignored", reason=str(error)[:200])
+            return None
+        return cls(msgspec.json.encode(spec).decode().replace("\\", ""), parser, spec)
+
+    def reader(self, prompt: str, functions: Sequence[Function], *, several: bool) -> "TemplateReader":
+        """`prompt`: what the answer goes on from; its end may be the beginning of the message."""
+        parser = self._parser(self._spec, prefix=prompt, tools=[function.as_tool() for function in functions])
+        return TemplateReader(parser, {function.name for function in functions}, several=several)
+
+
+def _library() -> Callable[..., Parser]:
+    from transformers.utils.chat_parsing import ResponseParser  # noqa: PLC0415  only for models that need it
+
+    return ResponseParser
+
+
+class TemplateReader:
+    """Reads one answer. A call is told when it is complete: only then is it certain to be one.
+
+    What turns out to be no call, or none of a function that is offered, is told as text.
+    """
+
+    def __init__(self, parser: Parser, offered: set[str], *, several: bool) -> None:
+        self.done = False
+        self._parser: Parser | None = parser
+        """None when the template has failed on this answer: the rest is text."""
+        self._offered = offered
+        self._several = several
+        self._calls = 0
+        self._raw = ""
+        """What the parser was fed and nothing was told of."""
+        self._words, self._thoughts = _Trimmed(), _Trimmed()
+        self._deltas: list[CallDelta] = []
+
+    def feed(self, text: str) -> Told:
+        for char in text:
+            self._step(char)
+        return self._take()
+
+    def finish(self) -> Told:
+        if self._parser:
+            try:
+                _, events = self._parser.finalize()
+                self._see(events)
+            except _PARSER_FAILURES:
+                self._give_back()
+        return self._take()
+
+    def _step(self, char: str) -> None:
+        """Fed one by one, the parser fails where the failure is."""
+        if self.done:
+            return
+        self._raw += char
+        try:
+            self._see(self._parser.feed(char) if self._parser else [])
+        except _PARSER_FAILURES:
+            self._parser = None
+        if not self._parser:
+            self._give_back()
+
+    def _see(self, events: list[Event]) -> None:
+        for event in events:
+            if event["type"] == "region_chunk":
+                self._chunk(event["field"], event["text"])
+            elif event["type"] == "region_close":
+                self._close(event["field"], event["value"])
+
+    def _chunk(self, field: str, text: str) -> None:
+        if field == "tool_calls":
+            return
+        (self._thoughts if field in _REASONING else self._words).add(text)
+        self._raw = self._raw[self._raw.find(text) + len(text) :]
+
+    def _close(self, field: str, value: object) -> None:
+        if field != "tool_calls":
+            return
+        calls = [_call(each) for each in (value if isinstance(value, list) else [value])]
+        if not all(call and call[0] in self._offered for call in calls):
+            self._give_back()
+            return
+        self._raw = ""
+        for name, arguments in filter(None, calls):
+            self._deltas += [CallDelta(self._calls, name=name), CallDelta(self._calls, arguments=arguments)]
+            self._calls += 1
+            self.done = not self._several
+            if self.done:
+                return
+
+    def _give_back(self) -> None:
+        self._words.add(self._raw)
+        self._raw = ""
+
+    def _take(self) -> Told:
+        told = Told(self._words.take(), self._thoughts.take(), tuple(self._deltas))
+        self._deltas = []
+        return told
+
+
+class _Trimmed:
+    """Text without the space around it, which belongs to the template."""
+
+    def __init__(self) -> None:
+        self._ready = ""
+        self._space: str | None = None
+        """Space that goes out if text comes behind it; None: nothing has come yet, so it never does."""
+
+    def add(self, text: str) -> None:
+        whole = text.lstrip() if self._space is None else self._space + text
+        words = whole.rstrip()
+        self._ready += words
+        if words or self._space is not None:
+            self._space = whole[len(words) :]
+
+    def take(self) -> str:
+        ready, self._ready = self._ready, ""
+        return ready
+
+
+def _call(value: object) -> tuple[str, str] | None:
+    """(name, arguments as JSON) of what a template made of a region; None where that is no call."""
+    function = value.get("function") if isinstance(value, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    arguments = function.get("arguments", {}) if isinstance(function, dict) else None
+    if not isinstance(name, str) or not isinstance(arguments, dict | str):
+        return None
+    return name, arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
