@@ -1,8 +1,11 @@
-"""Server-sent events as OpenAI's clients parse them: `data: {json}` and a blank line, at last `data: [DONE]`."""
+"""Server-sent events as OpenAI's clients parse them, closed for certain when their client goes.
+
+Unless an endpoint writes them down in its own way, they are `data: {json}` and a blank line, at last `data: [DONE]`.
+"""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import cast
+from typing import Protocol, cast
 
 import msgspec
 import structlog
@@ -13,16 +16,40 @@ from starlette.types import Send
 from millm.errors import MillmError
 from millm.openai.disconnect import unless_gone
 from millm.openai.envelope import envelope
-from millm.openai.schemas.answers import Answer
 
 log = structlog.get_logger()
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-DONE = b"data: [DONE]\n\n"
 STILL_THERE = b": working\n\n"
 """A comment: every client skips it, and no proxy on the way takes the silence for the end."""
 
 _encode = msgspec.json.Encoder().encode
+
+Chunks = AsyncGenerator[msgspec.Struct | None]
+"""What there is to tell, in order; None is a sign of life."""
+
+
+class Notation(Protocol):
+    """How an endpoint writes its events down."""
+
+    end: bytes
+    """Behind the last event, whatever became of the answer."""
+
+    def event(self, event: msgspec.Struct) -> bytes: ...
+
+    def failure(self, failure: Exception) -> bytes: ...
+
+
+class DataLines:
+    """As chats and completions are streamed."""
+
+    end = b"data: [DONE]\n\n"
+
+    def event(self, event: msgspec.Struct) -> bytes:
+        return b"data: " + _encode(event) + b"\n\n"
+
+    def failure(self, failure: Exception) -> bytes:
+        return b"data: " + _encode(envelope(failure)) + b"\n\n"
 
 
 class EventStream(StreamingResponse):
@@ -30,8 +57,8 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, first: Answer | None, chunks: AsyncGenerator[Answer | None]) -> None:
-        super().__init__(_events(first, chunks), headers=HEADERS)
+    def __init__(self, first: msgspec.Struct | None, chunks: Chunks, notation: Notation) -> None:
+        super().__init__(_events(first, chunks, notation), headers=HEADERS)
         self._chunks = chunks
 
     async def stream_response(self, send: Send) -> None:
@@ -39,25 +66,26 @@ class EventStream(StreamingResponse):
             await super().stream_response(send)
 
 
-async def stream(request: Request, chunks: AsyncGenerator[Answer | None]) -> Response:
-    """Starts with the first chunk: what fails before it is an ordinary error answer. None is a sign of life."""
+async def stream(request: Request, chunks: Chunks, notation: Notation | None = None) -> Response:
+    """Starts with the first chunk: what fails before it is an ordinary error answer."""
     first = await unless_gone(request, anext(chunks))
-    return EventStream(first, chunks)
+    return EventStream(first, chunks, notation or DataLines())
 
 
-async def _events(first: Answer | None, chunks: AsyncGenerator[Answer | None]) -> AsyncGenerator[bytes]:
+async def _events(first: msgspec.Struct | None, chunks: Chunks, notation: Notation) -> AsyncGenerator[bytes]:
     try:
-        yield _event(first)
+        yield _frame(first, notation)
         async for chunk in chunks:
-            yield _event(chunk)
+            yield _frame(chunk, notation)
     except Exception as failure:  # noqa: BLE001  the status is out: only an event can tell it now
         _log(failure)
-        yield b"data: " + _encode(envelope(failure)) + b"\n\n"
-    yield DONE
+        yield notation.failure(failure)
+    if notation.end:
+        yield notation.end
 
 
-def _event(chunk: Answer | None) -> bytes:
-    return STILL_THERE if chunk is None else b"data: " + _encode(chunk) + b"\n\n"
+def _frame(chunk: msgspec.Struct | None, notation: Notation) -> bytes:
+    return STILL_THERE if chunk is None else notation.event(chunk)
 
 
 def _log(failure: Exception) -> None:
