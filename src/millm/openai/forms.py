@@ -51,17 +51,17 @@ class ChatForm:
     def __init__(self, tokenizer: Tokenizer, *, logprobs: bool, calls_only: bool = False) -> None:
         self._tokenizer = tokenizer
         self._wants_logprobs = logprobs
-        self._opening_text = None if calls_only else ""
+        self._calls_only = calls_only
 
     def opening(self, choice: int) -> ChatDelta:
-        return ChatDelta(index=choice, delta=Delta(role="assistant", content=self._opening_text))
+        return ChatDelta(index=choice, delta=Delta(role="assistant", content=None if self._calls_only else ""))
 
     def parts(self, piece: Piece) -> list[ChatDelta]:
         """Reasoning, words and each bit of a call apart, as clients expect them; the logprobs of all with the first."""
         deltas = [Delta(reasoning_content=piece.reasoning)] if piece.reasoning else []
         deltas += [Delta(content=piece.text)] if piece.text else []
         deltas += [Delta(tool_calls=(_call_delta(part),)) for part in piece.calls]
-        first, *others = deltas or [Delta(content="")]
+        first, *others = deltas or [Delta() if self._calls_only else Delta(content="")]
         return [
             ChatDelta(index=piece.choice, delta=first, logprobs=self._logprobs(piece)),
             *(ChatDelta(index=piece.choice, delta=delta) for delta in others),

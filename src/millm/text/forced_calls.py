@@ -34,13 +34,18 @@ class ForcedCalls:
     def __init__(self, offered: Container[str]) -> None:
         self._scanner = CallScanner(offered)
         self._held = ""
+        self._is_text = False
+        """It has turned out to be something else."""
 
     def feed(self, text: str) -> Told:
+        if self._is_text:
+            return Told(text)
         deltas: list[CallDelta] = []
         for place, char in enumerate(text):
             try:
                 told = [] if self._scanner.done else self._scanner.feed(char)
             except NotJson:
+                self._is_text = True
                 return Told(self._let_go() + text[place:], calls=joined(deltas))
             self._held = "" if told else self._held + char
             deltas += told

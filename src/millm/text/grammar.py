@@ -90,7 +90,7 @@ def _quoted(text: str) -> str:
 def _is_deeper(value: object, levels: int) -> bool:
     """Level by level, so that no depth is too deep to be measured."""
     level = [value]
-    for _ in range(levels + 1):
+    for _ in range(levels):
         level = [child for parent in level for child in _children(parent)]
         if not level:
             return False

@@ -1,0 +1,104 @@
+"""Calls between markers: the same however the text is cut, told as early as can be, and nothing is ever lost."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from millm.text.call_markers import MarkedCalls
+from millm.text.forced_calls import ForcedArguments, ForcedCalls
+from millm.text.told import Told
+from tests.text.recorded import HERMES, OFFERED, WORDS, cuts, fed, whole_calls
+
+places = st.lists(st.integers(0, 300), max_size=12)
+
+
+@pytest.mark.parametrize("name", HERMES)
+def test_calls_are_told_apart_from_words(name: str) -> None:
+    text, words, calls = HERMES[name]
+    told = fed(MarkedCalls(OFFERED), [text])
+    assert (told.text, whole_calls(told.calls)) == (words, calls)
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_what_is_no_call_comes_back_as_it_is(name: str) -> None:
+    assert fed(MarkedCalls(OFFERED), [WORDS[name]]) == Told(WORDS[name])
+
+
+@pytest.mark.parametrize("several", [True, False])
+@pytest.mark.parametrize("text", [*(text for text, _, _ in HERMES.values()), *WORDS.values()])
+def test_cut_anywhere_it_is_the_same(text: str, several: bool) -> None:
+    whole = fed(MarkedCalls(OFFERED, several=several), [text])
+    for place in range(len(text) + 1):
+        assert fed(MarkedCalls(OFFERED, several=several), cuts(text, [place])) == whole
+    assert fed(MarkedCalls(OFFERED, several=several), text) == whole
+
+
+pieces = [
+    "<tool_call>",
+    "</tool_call>",
+    '{"name": "get_time"',
+    ', "arguments": {}',
+    "}",
+    "[",
+    "]",
+    ",",
+    " ",
+    "\n",
+    "hi",
+]
+
+
+@given(st.lists(st.sampled_from(pieces), max_size=14).map("".join), places)
+def test_any_mixture_cut_anywhere_is_the_same(text: str, where: list[int]) -> None:
+    whole = fed(MarkedCalls(OFFERED), [text])
+    assert fed(MarkedCalls(OFFERED), cuts(text, where)) == whole
+    assert len(whole.text) + sum(len(delta.arguments) for delta in whole.calls) <= len(text) + 2 * len(whole.calls)
+
+
+def test_a_name_is_told_at_once_and_arguments_as_they_come() -> None:
+    reader = MarkedCalls(OFFERED)
+    assert not reader.feed('<tool_call>{"name": "get_weather')
+    (named,) = reader.feed('"').calls
+    assert named.name == "get_weather"
+    assert not reader.feed(', "arguments": ')
+    assert [delta.arguments for delta in reader.feed('{"ci').calls] == ['{"ci']
+    assert [delta.arguments for delta in reader.feed('ty": "Par').calls] == ['ty": "Par']
+
+
+def test_words_wait_only_while_a_marker_may_begin() -> None:
+    reader = MarkedCalls(OFFERED)
+    assert reader.feed("Hello").text == "Hello"
+    assert reader.feed(" <tool").text == ""
+    assert reader.feed("box>").text == " <toolbox>"
+
+
+def test_of_several_calls_only_the_first_where_one_is_wanted() -> None:
+    text, _, calls = HERMES["a list, as SmolLM2 does"]
+    reader = MarkedCalls(OFFERED, several=False)
+    told = fed(reader, [text])
+    assert reader.done
+    assert whole_calls(told.calls) == calls[:1]
+    assert told.text == ""
+
+
+@given(places)
+def test_a_forced_call_is_told_whole_however_it_is_cut(where: list[int]) -> None:
+    text = '[{"name":"get_time","arguments":{"zone":"a}b"}},{"name":"get_weather","arguments":{}}]'
+    told = fed(ForcedCalls(OFFERED), cuts(text, where))
+    assert whole_calls(told.calls) == [("get_time", '{"zone":"a}b"}'), ("get_weather", "{}")]
+    assert told.text == ""
+
+
+def test_a_forced_call_that_is_cut_off_is_told_as_far_as_it_went() -> None:
+    assert whole_calls(fed(ForcedCalls(OFFERED), ['{"name":"get_time","arguments":{"z']).calls) == [("get_time", '{"z')]
+    assert fed(ForcedCalls(OFFERED), ['{"name":"ge']) == Told('{"name":"ge')
+    assert fed(ForcedCalls(OFFERED), ["no ", "call"]) == Told("no call")
+    broken = fed(ForcedCalls(OFFERED), ['{"name":"get_time","arguments":{}', "]", " more"])
+    assert (broken.text, whole_calls(broken.calls)) == ("] more", [("get_time", "{}")])
+
+
+@given(places)
+def test_forced_arguments_are_the_text(where: list[int]) -> None:
+    text = '{"city":"Paris"}'
+    assert whole_calls(fed(ForcedArguments("get_weather"), cuts(text, where)).calls) == [("get_weather", text)]
+    assert fed(ForcedArguments("get_weather"), ["", ""]) == Told()

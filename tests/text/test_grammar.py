@@ -1,0 +1,208 @@
+"""Grammars: what they allow is what the schema describes, and what cannot be followed is refused with the reason."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import llguidance
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from millm.errors import InvalidRequest
+from millm.text.functions import Function
+from millm.text.grammar import (
+    DEEPEST_SCHEMA,
+    LARGEST_SCHEMA,
+    arguments_grammar,
+    call_grammar,
+    object_grammar,
+    schema_grammar,
+)
+
+LEAVES: list[dict[str, Any]] = [
+    {"type": "integer", "minimum": -5, "maximum": 12},
+    {"type": "string", "maxLength": 4},
+    {"type": "boolean"},
+    {"type": "null"},
+    {"enum": ["a", 5, None]},
+    {"const": {"x": [1]}},
+    {"type": "string", "pattern": "^[ab]{1,3}$"},
+]
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _nested(inside: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    names = st.text("abé", min_size=1, max_size=3)
+    return (
+        st.dictionaries(names, inside, max_size=3).map(_object)
+        | inside.map(lambda items: {"type": "array", "items": items, "maxItems": 2})
+        | st.lists(inside, min_size=1, max_size=2).map(lambda choices: {"anyOf": choices})
+    )
+
+
+schemas = st.recursive(st.sampled_from(LEAVES), _nested, max_leaves=5)
+
+
+@pytest.fixture(scope="module")
+def tokens(tiny_model: Path) -> llguidance.LLTokenizer:
+    return llguidance.LLTokenizer((tiny_model / "tokenizer.json").read_text("utf-8"), n_vocab=400, eos_token=2)
+
+
+def obeys(tokens: llguidance.LLTokenizer, grammar: str, text: str) -> bool:
+    """The grammar allows exactly this text."""
+    matcher = llguidance.LLMatcher(tokens, grammar)
+    assert not matcher.is_error(), matcher.get_error()
+    ids = tokens.tokenize_str(text)
+    return matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
+
+
+def wander(tokens: llguidance.LLTokenizer, grammar: str, seed: int) -> str:
+    """A text of random tokens, each of which the grammar allows."""
+    matcher, pick, ids = llguidance.LLMatcher(tokens, grammar), random.Random(seed), []
+    while not matcher.is_stopped():
+        mask = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
+        ids.append(pick.choice(mask.nonzero()[0].tolist()))
+        matcher.consume_token(ids[-1])
+        assert not matcher.is_error(), matcher.get_error()
+    return tokens.decode_bytes([id for id in ids if id != 2]).decode()
+
+
+def conforms(value: object, schema: dict[str, Any]) -> bool:
+    """JSON schema, as far as the schemas here go; strict about booleans, which Python counts among the integers."""
+    if "anyOf" in schema:
+        return any(conforms(value, choice) for choice in schema["anyOf"])
+    if "enum" in schema:
+        return value in schema["enum"] and not isinstance(value, bool)
+    if "const" in schema:
+        return value == schema["const"]
+    match schema["type"]:
+        case "object":
+            properties = schema["properties"]
+            return (
+                isinstance(value, dict)
+                and value.keys() == properties.keys()
+                and all(conforms(value[name], properties[name]) for name in properties)
+            )
+        case "array":
+            return (
+                isinstance(value, list) and len(value) <= 2 and all(conforms(item, schema["items"]) for item in value)
+            )
+        case "integer":
+            return type(value) is int and -5 <= value <= 12
+        case "string":
+            has_pattern = "pattern" in schema
+            return isinstance(value, str) and (
+                set(value) <= {"a", "b"} and 1 <= len(value) <= 3 if has_pattern else len(value) <= 4
+            )
+        case "boolean":
+            return isinstance(value, bool)
+    return value is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(schema=schemas, seed=st.integers(0, 2**20))
+def test_whatever_a_grammar_allows_is_what_the_schema_describes(tokens, schema, seed) -> None:
+    text = wander(tokens, schema_grammar(schema, "response_format"), seed)
+    assert conforms(json.loads(text), schema), (text, schema)
+
+
+def test_any_object_is_an_object_and_nothing_else(tokens) -> None:
+    for text in ("{}", '{"a":[1,{"b":null}]}'):
+        assert obeys(tokens, object_grammar(), text)
+    for text in ("[]", "5", '"a"', "null", '{ "a":1}'):
+        assert not obeys(tokens, object_grammar(), text)
+
+
+def test_a_schema_without_any_wish_allows_every_value(tokens) -> None:
+    for text in ("{}", "[]", "5", "null", '"x"'):
+        assert obeys(tokens, schema_grammar({}, "response_format"), text)
+
+
+NODE = {"$defs": {"node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}}}, "$ref": "#/$defs/node"}
+LINKED = Function("walk", parameters={**NODE, "type": "object"})
+WEATHER = Function(
+    "get_weather",
+    parameters={
+        "properties": {"city": {"$ref": "#/$defs/city"}},
+        "required": ["city"],
+        "additionalProperties": False,
+        "$defs": {"city": {"enum": ["Paris", "Rome"]}},
+    },
+)
+TIME = Function("get_time")
+
+
+def test_a_forced_call_is_of_one_of_the_functions_with_its_own_arguments(tokens) -> None:
+    grammar = call_grammar([WEATHER, TIME, LINKED], several=False)
+    assert obeys(tokens, grammar, '{"name":"get_weather","arguments":{"city":"Rome"}}')
+    assert obeys(tokens, grammar, '{"name":"get_time","arguments":{}}')
+    assert obeys(tokens, grammar, '{"name":"walk","arguments":{"next":{"next":{}}}}')
+    for wrong in (
+        '{"name":"get_time","arguments":{"city":"Rome"}}',
+        '{"name":"get_weather","arguments":{"city":"Oslo"}}',
+        '{"name":"get","arguments":{}}',
+        '[{"name":"get_time","arguments":{}}]',
+    ):
+        assert not obeys(tokens, grammar, wrong)
+
+
+def test_several_forced_calls_are_a_list_of_one_or_more(tokens) -> None:
+    grammar, call = call_grammar([WEATHER, TIME], several=True), '{"name":"get_time","arguments":{}}'
+    assert obeys(tokens, grammar, f"[{call}]")
+    assert obeys(tokens, grammar, f"[{','.join([call] * 16)}]")
+    for wrong in ("[]", call, f"[{','.join([call] * 17)}]"):
+        assert not obeys(tokens, grammar, wrong)
+
+
+def test_the_arguments_of_a_named_function_are_an_object_alone(tokens) -> None:
+    assert obeys(tokens, arguments_grammar(WEATHER), '{"city":"Paris"}')
+    assert not obeys(tokens, arguments_grammar(TIME), '{"a":1}')
+    assert obeys(tokens, arguments_grammar(Function("any", parameters={"type": "object"})), '{"a":1}')
+
+
+def _deep(levels: int) -> dict[str, Any]:
+    return {"type": "object"} if levels == 1 else {"properties": {"a": _deep(levels - 2)}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "complaint"),
+    [
+        (True, "must be an object"),
+        ("x", "must be an object"),
+        ([{}], "must be an object"),
+        (5, "must be an object"),
+        ({"type": "strin"}, "Invalid type: strin"),
+        ({"$ref": "#/nowhere"}, "does not exist"),
+        ({"$ref": "https://example.org/schema"}, "retrieving it failed"),
+        ({"type": "string", "pattern": "(?=a)b"}, "look-around"),
+        ({"enum": []}, "Unsatisfiable"),
+        ({"type": "object", "if": {}}, "if"),
+        ({"enum": ["x" * LARGEST_SCHEMA]}, "larger than 64 KiB"),
+        (_deep(DEEPEST_SCHEMA + 1), "deeper than 32 levels"),
+        (_deep(901), "deeper than 32 levels"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused_in_one_short_line(schema: Any, complaint: str) -> None:
+    with pytest.raises(InvalidRequest, match=complaint) as refusal:
+        schema_grammar(schema, "response_format")
+    assert refusal.value.param == "response_format"
+    assert "\n" not in refusal.value.message
+    assert len(refusal.value.message) < 300
+
+
+def test_the_deepest_schema_allowed_can_be_followed() -> None:
+    assert schema_grammar(_deep(DEEPEST_SCHEMA - 1), "response_format")
+
+
+def test_a_function_whose_schema_cannot_be_followed_is_refused_as_a_tool() -> None:
+    wrong = Function("f", parameters={"properties": {"a": {"type": "strin"}}})
+    for make in (lambda: call_grammar([TIME, wrong], several=True), lambda: arguments_grammar(wrong)):
+        with pytest.raises(InvalidRequest, match="strin") as refusal:
+            make()
+        assert refusal.value.param == "tools"
