@@ -23,7 +23,7 @@ def begun(job: Job, body: ResponsesRequest, tooling: Tooling) -> Response:
         text=_text(body.text),
         tools=_tools(body),
         tool_choice=body.tool_choice,
-        parallel_tool_calls=tooling.several,
+        parallel_tool_calls=tooling.several if body.parallel_tool_calls is None else body.parallel_tool_calls,
         max_tool_calls=body.max_tool_calls,
         reasoning={"effort": body.reasoning.effort, "summary": None},
         truncation=body.truncation,

@@ -32,7 +32,7 @@ def messages(instructions: str | None, items: Sequence[Any]) -> list[ChatMessage
             found.append(message)
     if not found:
         raise InvalidRequest("`input` has no message; send at least one.", param="input")
-    return found if instructions is None else [_said("system", instructions), *found]
+    return [_said("system", instructions), *found] if instructions else found
 
 
 def _message(place: str, item: Any) -> ChatMessage | None:

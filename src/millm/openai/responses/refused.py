@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from millm.errors import InvalidRequest, UnsupportedParameter
+from millm.errors import UnsupportedParameter
 from millm.openai.responses.request import ResponsesRequest
 
 SEND_ALL = "this server keeps no responses; send the whole conversation as `input`."
@@ -17,10 +17,8 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 
 
 def check(body: ResponsesRequest) -> None:
-    """Raises UnsupportedParameter or InvalidRequest, naming the field."""
+    """Raises UnsupportedParameter, naming the field."""
     sent = body.model_extra or {}
     for name, (neutral, way_out) in REFUSED.items():
         if name in sent and sent[name] not in neutral:
             raise UnsupportedParameter(f"`{name}` is not supported: {way_out}", param=name)
-    if body.n != 1:
-        raise InvalidRequest("`n` should be 1: a response has one answer.", param="n")

@@ -71,6 +71,7 @@ class ResponsesRequest(GenerationFields):
             description="A question, or the whole conversation as messages, function calls and their outputs.",
         ),
     ]
+    n: Annotated[Literal[1], Field(description="A response has one answer.")] = 1
     instructions: Annotated[str | None, Field(description="A system message before all others.")] = None
     max_output_tokens: Annotated[int | None, Field(ge=1)] = None
     top_logprobs: Annotated[int | None, Within(0, 20)] = None
