@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from msgspec import UNSET
 
 from millm.engine.client import EngineClient
-from millm.engine.messages import Finished, Generate, Reading, Receipt, Token
+from millm.engine.messages import Finished, Generate, Reading, Receipt, Score, Scores, Token
 from millm.openai.reading import VERBATIM, AnswerReading
 from millm.openai.schemas.answers import Activation, FinishReason
 from millm.text.detokenizer import Detokenizer
+from millm.text.offsets import Offsets
 from millm.text.tokenizer import Tokenizer
 from millm.text.told import CallDelta, Told
 
@@ -48,12 +49,12 @@ class Piece:
 
     choice: int
     text: str = ""
-    reasoning: str = ""
-    offset: int = 0
-    """Characters of the choice before this text."""
     tokens: tuple[Token, ...] = ()
+    offsets: tuple[int, ...] = ()
+    """Where each token's text begins in the choice, in characters."""
     activations: tuple[Activation, ...] = ()
     calls: tuple[CallPart, ...] = ()
+    reasoning: str = ""
     end: End | None = None
 
     @property
@@ -69,6 +70,7 @@ def join(pieces: list[Piece]) -> Piece:
         text="".join(piece.text for piece in pieces),
         reasoning="".join(piece.reasoning for piece in pieces),
         tokens=tuple(token for piece in pieces for token in piece.tokens),
+        offsets=tuple(offset for piece in pieces for offset in piece.offsets),
         activations=tuple(activation for piece in pieces for activation in piece.activations),
         calls=tuple(call for piece in pieces for call in piece.calls),
         end=pieces[-1].end,
@@ -81,18 +83,27 @@ async def write(
     texts: Sequence[Detokenizer],
     tokenizer: Tokenizer,
     reading: AnswerReading = VERBATIM,
+    echoes: Sequence[str] = (),
 ) -> AsyncGenerator[Piece]:
     """The pieces of all choices as they come; only a choice's last has an `end`.
 
+    `echoes`: what each choice begins with, its prompt as somebody wrote it; none where answers begin with themselves.
     Raises MillmError when one of them fails. Closing it cancels the sequences at the next step.
     """
     choices = enumerate(zip(sequences, texts, strict=True))
     writers = {
         sequence.id: _Writer(sequence.prompt, choice, text, tokenizer, reading) for choice, (sequence, text) in choices
     }
+    for writer, echo in zip(writers.values(), echoes, strict=bool(echoes)):
+        writer.echo = echo
     async with aclosing(engine.generate(*sequences)) as events:
         async for event in events:
             writer = writers[event.id]
+            if isinstance(event, Scores):
+                writer.scores += event.scores
+                continue
+            if writer.echo is not None:
+                yield writer.opening()
             if isinstance(event, Finished):
                 yield writer.finished(event)
             elif not writer.has_stopped():
@@ -114,14 +125,29 @@ class _Writer:
         self._has_called = False
         self._tokenizer = tokenizer
         self._ids = list(prompt)
-        self._sent = 0
+        self._offsets = Offsets()
         self._tokens = 0
+        self.echo: str | None = None
+        """What is still to be told before the answer: its prompt."""
+        self.scores: list[Score] = []
+        """Of the prompt's tokens, all but the first."""
         self._held: list[Token] = []
         """Tokens without final text yet: half a character, or what may become a stop string or a call."""
 
     def has_stopped(self) -> bool:
         """A stop string or the only call has come; what follows is not part of the answer."""
         return self._text.stopped or self._reader.done
+
+    def opening(self) -> Piece:
+        """The prompt itself, where its answer is to begin with it."""
+        text, self.echo = self.echo or "", None
+        scores = [Score(None), *self.scores] if self.scores else [Score(None)] * len(self._ids)
+        tokens = tuple(
+            Token(id="", token=id, logprob=score.logprob, top=score.top)
+            for id, score in zip(self._ids, scores, strict=True)
+        )
+        offsets = tuple(self._offsets.place(data) for data in self._tokenizer.spelled(self._ids))
+        return Piece(self._choice, text, tokens, offsets)
 
     def token(self, token: Token) -> Piece:
         self._tokens += 1
@@ -138,15 +164,14 @@ class _Writer:
         return self._piece(told, event.readings, End(reason, self._tokens, event.receipt, event.cached_tokens))
 
     def _piece(self, told: Told, readings: Iterable[Reading], end: End | None = None) -> Piece:
-        offset = self._sent
-        self._sent += len(told.text)
         self._has_called = self._has_called or bool(told.calls)
+        tokens = self._released(told, end)
         return Piece(
             choice=self._choice,
             text=told.text,
             reasoning=told.reasoning,
-            offset=offset,
-            tokens=self._released(told, end),
+            tokens=tokens,
+            offsets=tuple(self._offsets.place(self._tokenizer.token_bytes(token.token)) for token in tokens),
             activations=tuple(self._activation(reading) for reading in readings),
             calls=tuple(_part(delta) for delta in told.calls),
             end=end,
