@@ -93,6 +93,15 @@ def test_the_python_example_runs(demo_server: Server) -> None:
     assert excited
 
 
+@pytest.mark.demo
+def test_the_examples_of_structured_output_run(demo_server: Server) -> None:
+    code = "\n".join(blocks(DOCS / "structured-output.md", "python"))
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace(EXAMPLE_URL, demo_server.url)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == blocks(DOCS / "structured-output.md", "text")[0].splitlines()
+
+
 def test_the_other_commands_are_known() -> None:
     """What is neither make nor curl is the README's install, or one of ours whose options exist."""
     others = [command for command in EVERY_COMMAND if not command.startswith(("make", "curl"))]

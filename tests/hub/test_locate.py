@@ -14,10 +14,18 @@ MODEL = "tiny/llama"
 SCOPE = "google/gemma-scope-2b-pt-res"
 INSIDE = "layer_1/width_16k/average_l0_71"
 
-ALLOWED = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+ALLOWED = [
+    "1_Pooling/config.json",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+]
 NOT_ALLOWED = [
     "pytorch_model.bin", "modeling_tiny.py", "onnx/model.onnx", "onnx/config.json", "original/model.safetensors",
-    "consolidated.safetensors", ".gitattributes", "README.md",
+    "consolidated.safetensors", ".gitattributes", "README.md", "1_Dense/model.safetensors", "10_Pooling/config.json",
+    "2_Normalize/config.json", "1_Pooling/onnx/config.json",
 ]  # fmt: skip
 
 
@@ -26,7 +34,7 @@ def hub(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     """A hub with the tiny model, much that is none of our business, and an SAE deep in a repository."""
     root = tmp_path / "hub"
     shutil.copytree(tiny_model, root / MODEL)
-    for name in NOT_ALLOWED:
+    for name in (*NOT_ALLOWED, "1_Pooling/config.json"):
         write(root / MODEL / name)
     write(root / SCOPE / INSIDE / "params.npz", 5000)
     for name in ("params.pt", "more/params.npz", "../average_l0_9/params.npz"):

@@ -133,7 +133,7 @@ def written(inside: Inside, *pieces: Piece) -> list[dict[str, Any]]:
     body = ResponsesRequest(**ASK, tools=[FLAT])
     chat = as_chat(body)
     tooling = tooling_of(chat, parses=True)
-    job = inside.run(chat_job(inside.state, chat, tooling, None, prefix="resp"))
+    job = inside.run(chat_job(inside.state, chat, tooling, None, prefix="resp_"))
     writer = Writer(job, begun(job, body, tooling), logprobs=False)
     notation = NamedEvents(writer)
     frames = [notation.event(event) for piece in pieces for event in writer.told(piece)]

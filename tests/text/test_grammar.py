@@ -196,6 +196,27 @@ def test_what_cannot_be_followed_is_refused_in_one_short_line(schema: Any, compl
     assert len(refusal.value.message) < 300
 
 
+def test_functions_of_which_one_must_be_called_are_bounded_together() -> None:
+    wide = {"type": "object", "properties": {"a": {"enum": ["x" * 20_000]}}}
+    some = [Function(f"f{place}", parameters=wide) for place in range(4)]
+    assert call_grammar(some[:3], several=False)
+    with pytest.raises(InvalidRequest, match="64 KiB of schemas together") as refusal:
+        call_grammar(some, several=False)
+    assert refusal.value.param == "tools"
+
+
+def test_a_union_told_apart_by_a_member_is_followed(tokens) -> None:
+    def kind(name: str, of: str) -> dict[str, Any]:
+        return _object({"kind": {"const": name}, "x": {"type": of}})
+
+    union = {"oneOf": [kind("a", "integer"), kind("b", "boolean")], "discriminator": {"propertyName": "kind"}}
+    grammar = schema_grammar(union, "response_format")
+    assert obeys(tokens, grammar, '{"kind":"b","x":true}')
+    assert not obeys(tokens, grammar, '{"kind":"a","x":true}')
+    calling = call_grammar([Function("f", parameters=_object({"x": union}))], several=False)
+    assert obeys(tokens, calling, '{"name":"f","arguments":{"x":{"kind":"a","x":5}}}')
+
+
 def test_the_deepest_schema_allowed_can_be_followed() -> None:
     assert schema_grammar(_deep(DEEPEST_SCHEMA - 1), "response_format")
 

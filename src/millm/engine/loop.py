@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from millm.engine import memory, sampler, scoring
+from millm.engine import embedding, memory, sampler, scoring
 from millm.engine import model as models
 from millm.engine.attach import attach
 from millm.engine.faults import Faults
@@ -24,6 +24,7 @@ from millm.engine.messages import (
     AttachSae,
     Cancel,
     Command,
+    Embed,
     Event,
     Failed,
     Fault,
@@ -47,7 +48,7 @@ from millm.engine.selftest import choose_runner
 from millm.engine.sequence import Sequence
 from millm.engine.taps import Taps
 from millm.engine.watchdog import EXIT_CODE, Watchdog
-from millm.errors import EngineFailed, InsufficientMemory, MillmError, ModelNotLoaded, Timeout
+from millm.errors import EngineFailed, InsufficientMemory, MillmError, ModelCannotGenerate, ModelNotLoaded, Timeout
 
 log = structlog.get_logger()
 
@@ -92,6 +93,8 @@ class Engine:
         match command:
             case Generate():
                 self._scheduler.add(command)
+            case Embed():
+                self._scheduler.add_text(command)
             case Cancel():
                 self._scheduler.cancel(command.id)
             case SetActiveSteering():
@@ -125,16 +128,17 @@ class Engine:
         self._taps.remove_all()
         self._model, self._runner, self._taps = model, verdict.runner, taps
         self._vocabulary = Vocabulary(Path(command.path), facts.vocab_size, facts.stop_ids, command.special_ids)
-        self._scheduler = Scheduler(verdict.runner.capacity, verdict.runner.chunk, verdict.runner.alone)
+        self._scheduler = verdict.scheduler()
         self._faults.watch(model)
         return ModelLoaded(id=command.id, facts=facts)
 
     def _attach(self, command: AttachSae) -> Event:
-        if self._model is None or self._runner is None:
+        if self._model is None:
             raise ModelNotLoaded("no model is loaded; load one before attaching an SAE")
         self._faults.pass_by("attach")
         facts = attach(self._model, self._taps, command, self._progress(command.id))
-        self._runner.forget()
+        if self._runner is not None:
+            self._runner.forget()
         return SaeAttached(id=command.id, facts=facts)
 
     def _arm(self, fault: Fault) -> Event:
@@ -166,8 +170,21 @@ class Engine:
         for rows in self._scheduler.plan(partial(self._place, events)):
             if self._scheduler.runs(rows):
                 events += self._advance(rows)
+        events += self._embed()
         if events:
             self._post(events)
+
+    def _embed(self) -> list[Event]:
+        """At most one text in a step, so that the streams go on."""
+        text = self._scheduler.next_text(self._taps.fits)
+        return self._guarded([text], partial(self._embed_text, text)) if text else []
+
+    def _embed_text(self, text: Sequence) -> list[Event]:
+        self._faults.point = "prefill"
+        embedded = embedding.embed(self._model, self._taps, text)
+        self._scheduler.remove(text)
+        self._close(text)
+        return [embedded]
 
     def _time_out(self, sequences: Iterable[Sequence]) -> list[Event]:
         events: list[Event] = []
@@ -183,6 +200,8 @@ class Engine:
     def _start(self, sequence: Sequence) -> list[Event]:
         if self._model is None:
             raise ModelNotLoaded("no model is loaded")
+        if self._runner is None:
+            raise ModelCannotGenerate("this model only embeds: it has no head that writes tokens")
         if sequence.taps is None:
             self._taps.start(sequence)
         if sequence.sampler is None:
@@ -213,10 +232,16 @@ class Engine:
             return self._fail(sequences, error)
 
     def _fail(self, sequences: list[Sequence], error: Exception) -> list[Event]:
+        """A device that is lost ends the process, once those it happened to have been told."""
         for sequence in sequences:
             self._scheduler.remove(sequence)
             self._close(sequence)
-        return [_failed(sequence.id, error) for sequence in sequences]
+        events: list[Event] = [_failed(sequence.id, error) for sequence in sequences]
+        if isinstance(error, torch.AcceleratorError):
+            log.error("engine.device_lost", exc_info=error)
+            self._post(events)
+            os._exit(EXIT_CODE)
+        return events
 
     def _advance(self, rows: Pass) -> list[Event]:
         assert self._runner is not None
@@ -246,10 +271,6 @@ class Engine:
         again = not any(row.was_fed for row in rows)
         for sequence in sequences:
             self._runner.recover(sequence)
-        if isinstance(error, torch.AcceleratorError):
-            log.error("engine.device_lost", exc_info=error)
-            self._post(self._fail(sequences, error))
-            os._exit(EXIT_CODE)
         if again and memory.is_out_of_memory(error):
             relieved = Relief(self._taps, self._runner, self._scheduler, self._model.device).find()
             if relieved is not None:

@@ -21,6 +21,6 @@ async def chat_completions(body: ChatRequest, request: Request, x_millm_profile:
     state: State = request.app.state.millm
     check_chat(body)
     tooling = tooling_of(body, parses=state.settings.tools == "auto")
-    job = await chat_job(state, body, tooling, x_millm_profile, prefix="chatcmpl")
+    job = await chat_job(state, body, tooling, x_millm_profile, prefix="chatcmpl-")
     form = ChatForm(job.selection.model.tokenizer, logprobs=body.logprobs, calls_only=tooling.is_forced)
     return await tell(request, state.engine, job, form, streaming=body.stream)

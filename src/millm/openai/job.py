@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 
 import millm
 from millm.engine.messages import Generate, ModelFacts
-from millm.errors import ContextLengthExceeded, InvalidRequest
+from millm.errors import ContextLengthExceeded, InvalidRequest, ModelCannotGenerate
 from millm.openai.reading import VERBATIM, AnswerReading
 from millm.openai.schemas.chat import ChatRequest
 from millm.openai.schemas.common import GenerationFields
@@ -68,6 +68,11 @@ def choose(state: State, body: GenerationFields, header_profile: str | None) -> 
         steering=body.steering,
         steering_given=body.steering_given,
     )
+    if not selection.model.facts.generates:
+        raise ModelCannotGenerate(
+            f"The model `{selection.model.name}` only embeds: ask it at /v1/embeddings, or serve one that generates.",
+            param="model",
+        )
     state.engine.check_room()
     return selection
 
@@ -91,7 +96,7 @@ def plan(
     _check_ids(body, selection.model.facts)
     if body.limit is not None and body.min_tokens > body.limit:
         raise InvalidRequest(f"`min_tokens` should be at most the answer's limit, {body.limit}.", param="min_tokens")
-    job_id = f"{prefix}-{uuid.uuid4().hex}"
+    job_id = f"{prefix}{uuid.uuid4().hex}"
     return Job(
         id=job_id,
         created=int(time.time()),

@@ -22,7 +22,8 @@ DEEPEST_SCHEMA = 32
 MOST_CALLS = 16
 """Calls in one answer: a small model that may go on would."""
 
-COMPACT = {"whitespace_flexible": False}
+OPTIONS = {"whitespace_flexible": False, "coerce_one_of": True}
+"""`oneOf` as `anyOf`: in practice its branches exclude each other (pydantic's discriminated unions)."""
 
 
 def object_grammar() -> str:
@@ -48,6 +49,11 @@ def call_grammar(functions: Sequence[Function], *, several: bool) -> str:
 
     Each schema keeps its own root, so that a `$ref` in it finds what it means.
     """
+    if len(msgspec.json.encode([function.schema for function in functions])) > LARGEST_SCHEMA:
+        raise InvalidRequest(
+            f"`tools` of which one must be called may have {LARGEST_SCHEMA // 1024} KiB of schemas together.",
+            param="tools",
+        )
     for function in functions:
         schema_grammar(function.schema, "tools")
     start = f'"[" call ("," call){{0,{MOST_CALLS - 1}}} "]"' if several else "call"
@@ -73,14 +79,16 @@ def check_schema(schema: object, name: str, param: str) -> dict[str, Any]:
 
 
 def _of_schema(schema: dict[str, Any]) -> str:
-    encoded = msgspec.json.encode(schema).decode()
-    return str(LLMatcher.grammar_from_json_schema(encoded, overrides={"whitespace_flexible": False}))
+    return str(LLMatcher.grammar_from_json_schema(_encoded(schema)))
+
+
+def _encoded(schema: dict[str, Any]) -> str:
+    return msgspec.json.encode({**schema, "x-guidance": OPTIONS}).decode()
 
 
 def _rule(place: int, function: Function) -> str:
     begin = _quoted(f'{{"name":"{function.name}","arguments":')
-    schema = msgspec.json.encode({**function.schema, "x-guidance": COMPACT}).decode()
-    return f'call_{place}: {begin} arguments_{place} "}}"\narguments_{place}: %json {schema}'
+    return f'call_{place}: {begin} arguments_{place} "}}"\narguments_{place}: %json {_encoded(function.schema)}'
 
 
 def _quoted(text: str) -> str:

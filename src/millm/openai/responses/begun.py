@@ -10,7 +10,7 @@ from millm.openai.tools import Tooling
 
 def begun(job: Job, body: ResponsesRequest, tooling: Tooling) -> Response:
     return Response(
-        id=job.id.replace("-", "_"),
+        id=job.id,
         created_at=job.created,
         model=job.asked_model,
         instructions=body.instructions,

@@ -26,9 +26,9 @@ async def responses(body: ResponsesRequest, request: Request, x_millm_profile: P
     check(body)
     chat = as_chat(body)
     tooling = tooling_of(chat, parses=state.settings.tools == "auto")
-    job = await chat_job(state, chat, tooling, x_millm_profile, prefix="resp", format_name="text.format")
+    job = await chat_job(state, chat, tooling, x_millm_profile, prefix="resp_", format_name="text.format")
     writer = Writer(job, begun(job, body, tooling), logprobs=chat.logprobs)
-    return await tell(request, pieces_of(state.engine, job), writer, streaming=body.stream)
+    return await tell(request, pieces_of(state.engine, job, request), writer, streaming=body.stream)
 
 
 @router.api_route("/responses/{response}", methods=["GET", "DELETE"])
