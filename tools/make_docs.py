@@ -21,6 +21,7 @@ from millm.cli import COMMANDS
 from millm.errors import MillmError
 from millm.events import Event
 from millm.openai.json_route import DEEPEST
+from millm.openai.responses.request import ResponsesRequest
 from millm.openai.schemas.chat import ChatRequest
 from millm.openai.schemas.completions import CompletionRequest
 from millm.openai.schemas.embeddings import EmbeddingRequest
@@ -94,6 +95,7 @@ def api_page() -> str:
     sections: list[tuple[str, type[BaseModel]]] = [
         ("POST /v1/chat/completions", ChatRequest),
         ("POST /v1/completions", CompletionRequest),
+        ("POST /v1/responses", ResponsesRequest),
         ("POST /v1/embeddings", EmbeddingRequest),
         ("PUT /api/steering", ActiveSteering),
         ("`steering`", SteeringRequest),
@@ -112,6 +114,9 @@ def api_page() -> str:
         " servers know them, and refused by name if ignoring them would change the answer (see [errors](errors.md))."
         " A running server has the whole as an OpenAPI document at `/openapi.json`. `GET /v1/models` lists the model"
         " and, as `model:profile`, every profile that fits what is attached.\n\n"
+        "`POST /v1/responses` is a chat, asked for and told in the newer way: the same answers, with the receipt under"
+        " `millm` in the response. Nothing is kept: `store` changes nothing, what refers to an earlier response is"
+        " refused, and the whole conversation is sent each time. Only function tools work.\n\n"
         "`GET /api/steering` shows what steers requests that do not say otherwise; `PUT` changes it while the server"
         " answers (`null` or `{}`: the base model; a `profile` or a steering, not both). `GET /api/status` tells"
         f" {', '.join(f'`{field.name}`' for field in msgspec.structs.fields(ServerStatus))}.\n\n"

@@ -36,7 +36,7 @@ def model(tiny_model: Path) -> LoadedModel:
 def planned(selection: Selection, prompts: list[list[int]], settings: Settings, **fields: Any) -> Job:
     body = CompletionRequest.model_validate({"model": "tiny", **fields})
     state = State(settings, EngineClient(max_queue=8), ProfileStore(), selection.model)
-    return plan(state, selection, body, prompts, prefix="cmpl", stop=())
+    return plan(state, selection, body, prompts, prefix="cmpl-", stop=())
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -5,14 +5,15 @@ from millm.openai.tools import Tooling
 from millm.text.grammar import arguments_grammar, call_grammar, object_grammar, schema_grammar
 
 
-def grammar_of(format: ResponseFormat, tooling: Tooling) -> str | None:
+def grammar_of(format: ResponseFormat, tooling: Tooling, name: str = "response_format") -> str | None:
     """A forced call goes before the format, which is for answers in words. `strict` makes no difference: what is
-    asked is held to. Raises InvalidRequest for a schema that cannot be. Takes milliseconds, up to a tenth of a second.
+    asked is held to. Raises InvalidRequest for a schema that cannot be, under the `name` that the format has in the
+    request. Takes milliseconds, up to a tenth of a second.
     """
     if tooling.choice == "named":
         return arguments_grammar(tooling.functions[0])
     if tooling.choice == "required":
         return call_grammar(tooling.functions, several=tooling.several)
     if format.json_schema:
-        return schema_grammar(format.json_schema.schema_, "response_format")
+        return schema_grammar(format.json_schema.schema_, name)
     return object_grammar() if format.type == "json_object" else None

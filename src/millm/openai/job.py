@@ -96,7 +96,7 @@ def plan(
     _check_ids(body, selection.model.facts)
     if body.limit is not None and body.min_tokens > body.limit:
         raise InvalidRequest(f"`min_tokens` should be at most the answer's limit, {body.limit}.", param="min_tokens")
-    job_id = f"{prefix}-{uuid.uuid4().hex}"
+    job_id = f"{prefix}{uuid.uuid4().hex}"
     return Job(
         id=job_id,
         created=int(time.time()),

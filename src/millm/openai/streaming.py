@@ -1,8 +1,11 @@
-"""Server-sent events as OpenAI's clients parse them: `data: {json}` and a blank line, at last `data: [DONE]`."""
+"""Server-sent events as OpenAI's clients parse them, closed for certain when their client goes.
+
+Unless an endpoint writes them down in its own way, they are `data: {json}` and a blank line, at last `data: [DONE]`.
+"""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import cast
+from typing import Any, Protocol, cast
 
 import msgspec
 import structlog
@@ -14,19 +17,40 @@ from millm.errors import MillmError
 from millm.openai.disconnect import unless_gone
 from millm.openai.envelope import envelope
 from millm.openai.patience import with_signs_of_life
-from millm.openai.schemas.answers import Answer
 
 log = structlog.get_logger()
 
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-DONE = b"data: [DONE]\n\n"
 STILL_THERE = b": working\n\n"
 """A comment: every client skips it, and no proxy on the way takes the silence for the end."""
 
 _encode = msgspec.json.Encoder().encode
 
-Batches = AsyncGenerator[list[Answer]]
+Batches = AsyncGenerator[list[Any]]
 """Chunks that are ready at once; none is a sign of life."""
+
+
+class Notation(Protocol):
+    """How an endpoint writes its events down."""
+
+    end: bytes
+    """Behind the last event, whatever became of the answer."""
+
+    def event(self, event: msgspec.Struct) -> bytes: ...
+
+    def failure(self, failure: Exception) -> bytes: ...
+
+
+class DataLines:
+    """As chats and completions are streamed."""
+
+    end = b"data: [DONE]\n\n"
+
+    def event(self, event: msgspec.Struct) -> bytes:
+        return b"data: " + _encode(event) + b"\n\n"
+
+    def failure(self, failure: Exception) -> bytes:
+        return b"data: " + _encode(envelope(failure)) + b"\n\n"
 
 
 class EventStream(StreamingResponse):
@@ -34,8 +58,8 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, first: list[Answer], chunks: Batches) -> None:
-        super().__init__(_events(first, chunks), headers=HEADERS)
+    def __init__(self, first: list[Any], chunks: Batches, notation: Notation) -> None:
+        super().__init__(_events(first, chunks, notation), headers=HEADERS)
         self._chunks = chunks
 
     async def stream_response(self, send: Send) -> None:
@@ -43,27 +67,30 @@ class EventStream(StreamingResponse):
             await super().stream_response(send)
 
 
-async def stream(request: Request, chunks: AsyncGenerator[Answer]) -> Response:
+async def stream(
+    request: Request, chunks: AsyncGenerator[msgspec.Struct], notation: Notation | None = None
+) -> Response:
     """Starts with the first chunk, or a sign of life: what fails before it is an ordinary error answer."""
-    batches = with_signs_of_life(chunks)
+    batches: Batches = with_signs_of_life(chunks)
     first = await unless_gone(request, anext(batches))
-    return EventStream(first, batches)
+    return EventStream(first, batches, notation or DataLines())
 
 
-async def _events(first: list[Answer], batches: Batches) -> AsyncGenerator[bytes]:
+async def _events(first: list[Any], batches: Batches, notation: Notation) -> AsyncGenerator[bytes]:
     """What is ready at once is one write."""
     try:
-        yield _event(first)
+        yield _frames(first, notation)
         async for batch in batches:
-            yield _event(batch)
+            yield _frames(batch, notation)
     except Exception as failure:  # noqa: BLE001  the status is out: only an event can tell it now
         _log(failure)
-        yield b"data: " + _encode(envelope(failure)) + b"\n\n"
-    yield DONE
+        yield notation.failure(failure)
+    if notation.end:
+        yield notation.end
 
 
-def _event(batch: list[Answer]) -> bytes:
-    return b"".join(b"data: " + _encode(chunk) + b"\n\n" for chunk in batch) or STILL_THERE
+def _frames(batch: list[Any], notation: Notation) -> bytes:
+    return b"".join(map(notation.event, batch)) or STILL_THERE
 
 
 def _log(failure: Exception) -> None:

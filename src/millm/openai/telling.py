@@ -25,14 +25,15 @@ Pieces = AsyncGenerator[Piece]
 
 async def tell(request: Request, engine: EngineClient, job: Job, form: Form, *, streaming: bool) -> Response:
     """Raises MillmError as long as nothing of the answer is out; ClientDisconnect when nobody waits for it."""
-    pieces = _pieces(engine, job, request)
+    pieces = pieces_of(engine, job, request)
     if streaming:
         return await stream(request, _chunks(job, form, pieces))
     answer = await unless_gone(request, _whole(job, form, pieces))
     return Response(msgspec.json.encode(answer), media_type="application/json")
 
 
-def _pieces(engine: EngineClient, job: Job, request: Request) -> Pieces:
+def pieces_of(engine: EngineClient, job: Job, request: Request) -> Pieces:
+    """What is written, as it comes; whoever listens to the events is told of what is watched."""
     tokenizer = job.selection.model.tokenizer
     texts = [Detokenizer(tokenizer, job.stop, continues=job.continues, shown=job.reading.shown) for _ in job.sequences]
     pieces = write(engine, job.sequences, texts, tokenizer, job.reading, job.echoes)

@@ -1,0 +1,74 @@
+"""A request for a response as the chat request that asks for the same: from there on there is one way to an answer."""
+
+from typing import Any
+
+from millm.errors import InvalidRequest
+from millm.openai.responses.conversation import messages
+from millm.openai.responses.request import FunctionTool, ResponsesRequest, TextFormat
+from millm.openai.schemas.chat import ChatRequest, JsonSchema, ResponseFormat
+from millm.openai.schemas.common import GenerationFields
+from millm.openai.schemas.tools import OfferedFunction, Tool
+
+
+def as_chat(body: ResponsesRequest) -> ChatRequest:
+    """Raises InvalidRequest or UnsupportedParameter, naming the field as it is called here."""
+    shared = {name: getattr(body, name) for name in GenerationFields.model_fields.keys() & body.model_fields_set}
+    return ChatRequest(
+        **shared,
+        messages=messages(body.instructions, body.input),
+        max_completion_tokens=body.max_output_tokens,
+        logprobs=body.logprobs,
+        top_logprobs=body.top_logprobs if body.logprobs else None,
+        response_format=_format(body.text.format),
+        tools=[_tool(tool) for tool in body.tools],
+        tool_choice=_choice(body.tool_choice, body.tools),
+        parallel_tool_calls=body.parallel_tool_calls,
+        reasoning_effort=body.reasoning.effort,
+    )
+
+
+def _format(asked: TextFormat) -> ResponseFormat:
+    if asked.type != "json_schema" or asked.name is None:
+        return ResponseFormat(type=asked.type)
+    schema = JsonSchema.model_validate({"name": asked.name, "schema": asked.schema_})
+    return ResponseFormat(type=asked.type, json_schema=schema)
+
+
+def _tool(tool: FunctionTool) -> Tool:
+    function = OfferedFunction(
+        name=tool.name, description=tool.description or "", parameters=tool.parameters or {}, strict=bool(tool.strict)
+    )
+    return Tool(type="function", function=function)
+
+
+def _choice(choice: Any, tools: list[FunctionTool]) -> Any:
+    """Where the one API names a function at once, the other puts it inside `function`."""
+    match choice:
+        case "none" | "auto":
+            return choice
+        case "required" if tools:
+            return choice
+        case {"type": "function", "name": str(name)}:
+            return _named(name)
+        case {"type": "allowed_tools", "mode": "auto" | "required" as mode, "tools": list(allowed)}:
+            return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": list(map(_allowed, allowed))}}
+    raise _wrong_choice()
+
+
+def _allowed(tool: Any) -> dict[str, Any]:
+    match tool:
+        case {"type": "function", "name": str(name)}:
+            return _named(name)
+    raise _wrong_choice()
+
+
+def _named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+def _wrong_choice() -> InvalidRequest:
+    return InvalidRequest(
+        "`tool_choice` should be 'auto' or 'none', or, with `tools`, 'required', a function as "
+        '{"type": "function", "name": …}, or `allowed_tools` with a `mode` and such functions as `tools`.',
+        param="tool_choice",
+    )
