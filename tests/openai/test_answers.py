@@ -171,7 +171,7 @@ def test_the_two_shapes_of_logprobs_tell_the_same(http, chat, text, tiny_model: 
     assert old["logprobs"]["tokens"] == [entry["token"] for entry in entries]
     assert old["logprobs"]["token_logprobs"] == [entry["logprob"] for entry in entries]
     assert old["logprobs"]["top_logprobs"] == [
-        {top["token"]: top["logprob"] for top in entry["top_logprobs"]} for entry in entries
+        {top["token"]: top["logprob"] for top in reversed(entry["top_logprobs"])} for entry in entries
     ]
     offsets = old["logprobs"]["text_offset"]
     assert offsets[0] == 0

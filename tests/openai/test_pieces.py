@@ -82,10 +82,11 @@ def test_joined_it_is_the_decoded_whole_and_all_its_tokens(tokenizer, tokens) ->
     assert [token.token for token in whole.tokens] == tokens
     assert [piece.end is not None for piece in pieces] == [False] * (len(pieces) - 1) + [True]
     assert whole.end.tokens == len(tokens)
-    sent = 0
-    for piece in pieces:
-        assert piece.offset == sent
-        sent += len(piece.text)
+    assert len(whole.offsets) == len(tokens)
+    assert list(whole.offsets) == sorted(whole.offsets)
+    for offset, token in zip(whole.offsets, tokens, strict=True):
+        spelled = tokenizer.decode([token])
+        assert "\ufffd" in spelled or whole.text.startswith(spelled, offset)
 
 
 @given(text=st.text("abEND é", min_size=1, max_size=20), cut=st.integers(0, 19), size=st.integers(1, 5))

@@ -157,8 +157,8 @@ class EngineClient:
                 retry_after_seconds=again,
             )
 
-    async def generate(self, *requests: Generate) -> AsyncGenerator[Token | Finished]:
-        """Start all of one job's sequences, or none: → the tokens of all, and one `Finished` for each.
+    async def generate(self, *requests: Generate) -> AsyncGenerator[Scores | Token | Finished]:
+        """Start all of one job's sequences, or none: → the scores and tokens of all, and one `Finished` for each.
 
         Raises MillmError, when one of them fails; closing the iterator cancels the others at the next step.
         """
@@ -170,7 +170,7 @@ class EngineClient:
             self._send(*(self._following(request) for request in requests))
             while open_ids:
                 event = _or_raise(await inbox.get())
-                assert isinstance(event, Token | Finished)
+                assert isinstance(event, Scores | Token | Finished)
                 if isinstance(event, Finished):
                     open_ids.remove(event.id)
                 yield event

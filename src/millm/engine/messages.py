@@ -253,7 +253,7 @@ class Scores(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 class Score(msgspec.Struct, frozen=True, array_like=True):
     """How likely one token of the prompt was."""
 
-    logprob: float
+    logprob: float | None
     top: tuple[tuple[int, float], ...] = ()
 
 

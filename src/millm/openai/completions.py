@@ -23,13 +23,22 @@ async def completions(body: CompletionRequest, request: Request, x_millm_profile
     state: State = request.app.state.millm
     selection = choose(state, body, x_millm_profile)
     prompts = await asyncio.to_thread(_ids, selection.model, body.prompt)
-    job = plan(state, selection, body, prompts, prefix="cmpl", stop=body.stop, continues=True)
+    echoes = _echoes(selection.model, body.prompt, prompts) if body.echo else ()
+    job = plan(state, selection, body, prompts, prefix="cmpl", stop=body.stop, continues=True, echoes=echoes)
     form = CompletionForm(selection.model.tokenizer, logprobs=body.logprobs is not None)
     return await tell(request, state.engine, job, form, streaming=body.stream)
 
 
 def _ids(model: LoadedModel, prompts: list[Prompt]) -> list[list[int]]:
     return [_text(model, prompt) if isinstance(prompt, str) else _known(model, prompt) for prompt in prompts]
+
+
+def _echoes(model: LoadedModel, prompts: list[Prompt], ids: list[list[int]]) -> list[str]:
+    """Each prompt as it was written, or as its tokens are."""
+    return [
+        prompt if isinstance(prompt, str) else b"".join(model.tokenizer.spelled(prompt_ids)).decode(errors="replace")
+        for prompt, prompt_ids in zip(prompts, ids, strict=True)
+    ]
 
 
 def _text(model: LoadedModel, text: str) -> list[int]:

@@ -37,6 +37,12 @@ class Job:
     stop: tuple[str, ...]
     continues: bool
     """The answer's text goes on behind the prompt's, instead of being one of its own."""
+    echoes: tuple[str, ...]
+    """What each choice begins with, where the prompts are to be repeated."""
+    tries: int
+    """Sequences for each prompt."""
+    told: int
+    """Choices told of each prompt's: the likeliest."""
     prompt_tokens: int
     include_usage: bool
     watching: bool
@@ -72,10 +78,13 @@ def plan(
     prefix: str,
     stop: Sequence[str],
     continues: bool = False,
+    echoes: Sequence[str] = (),
 ) -> Job:
     """Raises InvalidRequest, ContextLengthExceeded, InvalidSteering or SaeDetached."""
-    _check_amount(len(prompts) * body.n, state.engine.capacity)
-    _check_bias(body, selection.model.facts)
+    _check_amount(len(prompts) * body.tries, state.engine.capacity)
+    _check_ids(body, selection.model.facts)
+    if body.limit is not None and body.min_tokens > body.limit:
+        raise InvalidRequest(f"`min_tokens` should be at most the answer's limit, {body.limit}.", param="min_tokens")
     job_id = f"{prefix}-{uuid.uuid4().hex}"
     return Job(
         id=job_id,
@@ -86,6 +95,9 @@ def plan(
         sequences=_sequences(state, selection, body, prompts, job_id),
         stop=tuple(stop),
         continues=continues,
+        echoes=tuple(echo for echo in echoes for _ in range(body.tries)),
+        tries=body.tries,
+        told=body.n,
         prompt_tokens=sum(len(prompt) for prompt in prompts),
         include_usage=body.stream_options.include_usage,
         watching=body.activations is not None,
@@ -100,22 +112,23 @@ def _sequences(
     job_id: str,
 ) -> tuple[Generate, ...]:
     facts = selection.model.facts
-    limit = body.limit or state.settings.default_max_tokens
+    limit = state.settings.default_max_tokens if body.limit is None else body.limit
     watch = watches(state, body.activations) if body.activations else ()
     return tuple(
         Generate(
             id=f"{job_id}-{place}-{k}",
             prompt=tuple(prompt),
-            max_tokens=min(limit, _room(facts, len(prompt))),
+            max_tokens=min(limit, _room(facts, len(prompt), limit)),
             sampling=body.sampling(k, body.alternatives),
-            stop_ids=facts.stop_ids,
+            stop_ids=(*(() if body.ignore_eos else facts.stop_ids), *body.stop_token_ids),
             steering=selection.steering,
             watch=watch,
             follows_active=selection.follows_active,
             deadline_seconds=state.settings.request_timeout,
+            prompt_logprobs=body.prompt_alternatives,
         )
         for place, prompt in enumerate(prompts)
-        for k in range(body.n)
+        for k in range(body.tries)
     )
 
 
@@ -124,14 +137,15 @@ def _check_amount(choices: int, most: int) -> None:
         raise InvalidRequest(f"`n` × prompts asks for {choices} answers; this server takes {most} at once.", param="n")
 
 
-def _check_bias(body: GenerationFields, facts: ModelFacts) -> None:
-    if any(int(token) >= facts.vocab_size for token in body.logit_bias):
-        raise InvalidRequest(f"`logit_bias` takes token ids from 0 to {facts.vocab_size - 1}.", param="logit_bias")
+def _check_ids(body: GenerationFields, facts: ModelFacts) -> None:
+    for name, ids in (("logit_bias", map(int, body.logit_bias)), ("stop_token_ids", body.stop_token_ids)):
+        if any(id >= facts.vocab_size for id in ids):
+            raise InvalidRequest(f"`{name}` takes token ids from 0 to {facts.vocab_size - 1}.", param=name)
 
 
-def _room(facts: ModelFacts, prompt: int) -> int:
+def _room(facts: ModelFacts, prompt: int, wanted: int) -> int:
     """Tokens that an answer to a prompt of this many can have."""
-    if prompt >= facts.context_length:
+    if prompt + min(wanted, 1) > facts.context_length:
         raise ContextLengthExceeded(
             f"This model's maximum context length is {facts.context_length} tokens, and the request has {prompt}; "
             "shorten it so that there is room for an answer."

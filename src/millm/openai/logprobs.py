@@ -1,6 +1,5 @@
 """How likely the tokens were, in the two shapes that OpenAI's two endpoints have for it."""
 
-import codecs
 from collections.abc import Sequence
 
 from millm.engine.messages import Token
@@ -11,9 +10,6 @@ from millm.text.tokenizer import Tokenizer
 IMPOSSIBLE = -9999.0
 """Stands for a probability of zero, whose logarithm is not a JSON number."""
 
-REPLACEMENT = "\ufffd"
-"""Stands for bytes that are no character."""
-
 
 def chat_logprobs(tokenizer: Tokenizer, tokens: Sequence[Token]) -> ChatLogprobs:
     return ChatLogprobs(content=tuple(_chosen(tokenizer, token) for token in tokens))
@@ -22,12 +18,21 @@ def chat_logprobs(tokenizer: Tokenizer, tokens: Sequence[Token]) -> ChatLogprobs
 def completion_logprobs(tokenizer: Tokenizer, piece: Piece) -> CompletionLogprobs:
     return CompletionLogprobs(
         tokens=tuple(tokenizer.token_text(token.token) for token in piece.tokens),
-        token_logprobs=tuple(_finite(token.logprob) for token in piece.tokens),
-        top_logprobs=tuple(
-            {tokenizer.token_text(id): _finite(logprob) for id, logprob in token.top} for token in piece.tokens
-        ),
-        text_offset=_offsets(tokenizer, piece),
+        token_logprobs=tuple(None if token.logprob is None else _finite(token.logprob) for token in piece.tokens),
+        top_logprobs=tuple(_likeliest(tokenizer, token) for token in piece.tokens),
+        text_offset=piece.offsets,
     )
+
+
+def _likeliest(tokenizer: Tokenizer, token: Token) -> dict[str, float] | None:
+    """By their texts, the token itself among them; of two with one text the likelier. None before any text."""
+    if token.logprob is None:
+        return None
+    chosen = [(token.token, token.logprob)] if token.top else []
+    found: dict[str, float] = {}
+    for id, logprob in (*token.top, *chosen):
+        found.setdefault(tokenizer.token_text(id), _finite(logprob))
+    return found
 
 
 def _chosen(tokenizer: Tokenizer, token: Token) -> ChosenLikelihood:
@@ -45,17 +50,3 @@ def _likelihood(tokenizer: Tokenizer, id: int, logprob: float) -> Likelihood:
 
 def _finite(logprob: float | None) -> float:
     return max(logprob, IMPOSSIBLE) if logprob is not None else IMPOSSIBLE
-
-
-def _offsets(tokenizer: Tokenizer, piece: Piece) -> tuple[int, ...]:
-    """Where each token's text begins in the choice, in characters; half a character begins where it will be whole."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    offsets = []
-    decoded = piece.offset
-    for token in piece.tokens:
-        half_before = bool(decoder.getstate()[0])
-        text = decoder.decode(tokenizer.token_bytes(token.token))
-        never_whole = half_before and text.startswith(REPLACEMENT)
-        offsets.append(decoded + never_whole)
-        decoded += len(text)
-    return tuple(offsets)

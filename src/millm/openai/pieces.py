@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from msgspec import UNSET
 
 from millm.engine.client import EngineClient
-from millm.engine.messages import Finished, Generate, Reading, Receipt, Token
+from millm.engine.messages import Finished, Generate, Reading, Receipt, Score, Scores, Token
 from millm.openai.schemas.answers import Activation, FinishReason
 from millm.text.detokenizer import Detokenizer
+from millm.text.offsets import Offsets
 from millm.text.tokenizer import Tokenizer
 
 
@@ -45,9 +46,9 @@ class Piece:
 
     choice: int
     text: str = ""
-    offset: int = 0
-    """Characters of the choice before this text."""
     tokens: tuple[Token, ...] = ()
+    offsets: tuple[int, ...] = ()
+    """Where each token's text begins in the choice, in characters."""
     activations: tuple[Activation, ...] = ()
     calls: tuple[CallPart, ...] = ()
     end: End | None = None
@@ -59,6 +60,7 @@ def join(pieces: list[Piece]) -> Piece:
         choice=pieces[0].choice,
         text="".join(piece.text for piece in pieces),
         tokens=tuple(token for piece in pieces for token in piece.tokens),
+        offsets=tuple(offset for piece in pieces for offset in piece.offsets),
         activations=tuple(activation for piece in pieces for activation in piece.activations),
         calls=tuple(call for piece in pieces for call in piece.calls),
         end=pieces[-1].end,
@@ -66,17 +68,29 @@ def join(pieces: list[Piece]) -> Piece:
 
 
 async def write(
-    engine: EngineClient, sequences: Sequence[Generate], texts: Sequence[Detokenizer], tokenizer: Tokenizer
+    engine: EngineClient,
+    sequences: Sequence[Generate],
+    texts: Sequence[Detokenizer],
+    tokenizer: Tokenizer,
+    echoes: Sequence[str] = (),
 ) -> AsyncGenerator[Piece]:
     """The pieces of all choices as they come; only a choice's last has an `end`.
 
+    `echoes`: what each choice begins with, its prompt as somebody wrote it; none where answers begin with themselves.
     Raises MillmError when one of them fails. Closing it cancels the sequences at the next step.
     """
     choices = enumerate(zip(sequences, texts, strict=True))
     writers = {sequence.id: _Writer(sequence.prompt, choice, text, tokenizer) for choice, (sequence, text) in choices}
+    for writer, echo in zip(writers.values(), echoes, strict=bool(echoes)):
+        writer.echo = echo
     async with aclosing(engine.generate(*sequences)) as events:
         async for event in events:
             writer = writers[event.id]
+            if isinstance(event, Scores):
+                writer.scores += event.scores
+                continue
+            if writer.echo is not None:
+                yield writer.opening()
             if isinstance(event, Finished):
                 yield writer.finished(event)
             elif not writer.has_stopped():
@@ -93,14 +107,29 @@ class _Writer:
         self._text = text
         self._tokenizer = tokenizer
         self._ids = list(prompt)
-        self._sent = 0
+        self._offsets = Offsets()
         self._tokens = 0
+        self.echo: str | None = None
+        """What is still to be told before the answer: its prompt."""
+        self.scores: list[Score] = []
+        """Of the prompt's tokens, all but the first."""
         self._held: list[Token] = []
         """Tokens without final text yet: half a character, or what may become a stop string."""
 
     def has_stopped(self) -> bool:
         """A stop string has come; what follows is not part of the answer."""
         return self._text.stopped
+
+    def opening(self) -> Piece:
+        """The prompt itself, where its answer is to begin with it."""
+        text, self.echo = self.echo or "", None
+        scores = [Score(None), *self.scores] if self.scores else [Score(None)] * len(self._ids)
+        tokens = tuple(
+            Token(id="", token=id, logprob=score.logprob, top=score.top)
+            for id, score in zip(self._ids, scores, strict=True)
+        )
+        offsets = tuple(self._offsets.place(data) for data in self._tokenizer.spelled(self._ids))
+        return Piece(self._choice, text, tokens, offsets)
 
     def token(self, token: Token) -> Piece:
         self._tokens += 1
@@ -114,10 +143,10 @@ class _Writer:
         return self._piece(text, event.readings, End(reason, self._tokens, event.receipt, event.cached_tokens))
 
     def _piece(self, text: str, readings: Iterable[Reading], end: End | None = None) -> Piece:
-        offset = self._sent
-        self._sent += len(text)
         activations = tuple(self._activation(reading) for reading in readings)
-        return Piece(self._choice, text, offset, self._released(text, end), activations, end=end)
+        tokens = self._released(text, end)
+        offsets = tuple(self._offsets.place(self._tokenizer.token_bytes(token.token)) for token in tokens)
+        return Piece(self._choice, text, tokens, offsets, activations, end=end)
 
     def _released(self, text: str, end: End | None) -> tuple[Token, ...]:
         """The held tokens, once their text is out. Those that only made up the stop string never are."""

@@ -9,6 +9,7 @@ from fastapi import Request, Response
 from msgspec import UNSET, UnsetType
 
 from millm.engine.client import EngineClient
+from millm.openai.best_of import best
 from millm.openai.disconnect import unless_gone
 from millm.openai.extension import receipt_of
 from millm.openai.forms import Form
@@ -34,7 +35,7 @@ async def tell(request: Request, engine: EngineClient, job: Job, form: Form, *, 
 def _pieces(engine: EngineClient, job: Job) -> Pieces:
     tokenizer = job.selection.model.tokenizer
     texts = [Detokenizer(tokenizer, job.stop, continues=job.continues) for _ in job.sequences]
-    return with_signs_of_life(write(engine, job.sequences, texts, tokenizer))
+    return with_signs_of_life(write(engine, job.sequences, texts, tokenizer, job.echoes))
 
 
 async def _chunks(job: Job, form: Form, pieces: Pieces) -> AsyncGenerator[Answer | None]:
@@ -78,13 +79,14 @@ async def _whole(job: Job, form: Form, pieces: Pieces) -> Answer:
             if piece:
                 parts[piece.choice].append(piece)
     joined = [join(parts[index]) for index in range(len(job.sequences))]
-    ended = [(piece, piece.end) for piece in joined if piece.end]
+    told = best(joined, job.tries, job.told)
+    ended = [(piece, piece.end) for piece in told if piece.end]
     return _answer(
         job,
         form.whole_object,
         [form.whole(piece, end.reason) for piece, end in ended],
-        usage=_usage(job, [end for _, end in ended]),
-        extension=receipt_of(job.selection, joined, watching=job.watching, sample_every=job.sample_every),
+        usage=_usage(job, [piece.end for piece in joined if piece.end]),
+        extension=receipt_of(job.selection, told, watching=job.watching, sample_every=job.sample_every),
     )
 
 

@@ -18,7 +18,7 @@ CHAT_REFUSED: dict[str, tuple[Any, ...]] = {
 }
 """Field → the values that ask for nothing."""
 
-COMPLETION_REFUSED: dict[str, tuple[Any, ...]] = {"suffix": ("",), "echo": (False,), "best_of": (1,)}
+COMPLETION_REFUSED: dict[str, tuple[Any, ...]] = {"suffix": ("",)}
 
 
 def check_chat(body: ChatRequest) -> None:
@@ -39,8 +39,12 @@ def check_chat(body: ChatRequest) -> None:
 def check_completion(body: CompletionRequest) -> None:
     """Raises UnsupportedParameter or InvalidRequest, naming the field."""
     _refuse(body, COMPLETION_REFUSED)
-    if body.max_tokens == 0:
-        raise UnsupportedParameter("`max_tokens` must be at least 1: 0 needs `echo`.", param="max_tokens")
+    if body.best_of is None:
+        return
+    if body.best_of < body.n:
+        raise InvalidRequest("`best_of` should be at least `n`.", param="best_of")
+    if body.stream:
+        raise InvalidRequest("`best_of` cannot be streamed: the best is known at the end.", param="best_of")
 
 
 def _refuse(body: GenerationFields, refused: dict[str, tuple[Any, ...]]) -> None:

@@ -3,7 +3,7 @@
 On the `tokenizers` library alone: importing transformers would cost the API process seconds.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -84,6 +84,13 @@ class Tokenizer:
     def token_bytes(self, id: int) -> bytes:
         """The bytes this token adds to the text: none for special tokens and ids without a token."""
         return b"" if id in self.special_ids else self._bytes(id)
+
+    def spelled(self, ids: Sequence[int]) -> list[bytes]:
+        """The bytes of a prompt's tokens as somebody wrote them: special tokens by their names, nothing for those
+        that stand before every text.
+        """
+        start = len(self._start) if tuple(ids[: len(self._start)]) == self._start else 0
+        return [b""] * start + [self._bytes(id) for id in ids[start:]]
 
     def token_text(self, id: int) -> str:
         """The token for people to read: U+FFFD for a part of a character, its name for a special token."""

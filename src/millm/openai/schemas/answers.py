@@ -81,8 +81,9 @@ class ChatLogprobs(msgspec.Struct, frozen=True, kw_only=True):
 
 class CompletionLogprobs(msgspec.Struct, frozen=True, kw_only=True):
     tokens: tuple[str, ...]
-    token_logprobs: tuple[float, ...]
-    top_logprobs: tuple[dict[str, float], ...]
+    token_logprobs: tuple[float | None, ...]
+    """None for a prompt's first token, which follows nothing."""
+    top_logprobs: tuple[dict[str, float] | None, ...]
     text_offset: tuple[int, ...]
 
 

@@ -47,18 +47,36 @@ class GenerationFields(Fields):
     min_p: Annotated[float, Within(0, 1)] = 0.0
     presence_penalty: Annotated[float, Within(-2, 2)] = 0.0
     frequency_penalty: Annotated[float, Within(-2, 2)] = 0.0
+    repetition_penalty: Annotated[
+        float, Field(gt=0, le=10, description="Divides the logits of tokens that were seen, in prompt and answer.")
+    ] = 1.0
     logit_bias: dict[
         Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")], Annotated[float, Within(-100, 100)]
     ] = Field(default_factory=dict)
     seed: Annotated[int | None, Within(-INT64, INT64 - 1)] = None
     n: Annotated[int, Within(1, 128)] = 1
     stop: Annotated[list[StopString], BeforeValidator(as_list), Field(max_length=16)] = Field(default_factory=list)
+    stop_token_ids: Annotated[
+        list[Annotated[int, Field(ge=0)]], Field(max_length=128, description="Tokens that end the answer as well.")
+    ] = Field(default_factory=list)
+    ignore_eos: Annotated[bool, Field(description="The model's own end tokens do not end the answer.")] = False
+    min_tokens: Annotated[int, Field(ge=0, le=1_000_000, description="No token ends the answer before so many.")] = 0
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
 
     profile: Annotated[str | None, Field(description="Name of the steering profile to apply.")] = None
     steering: Annotated[SteeringRequest | None, Field(description="A steering; null or {} is the base model.")] = None
     activations: ActivationsRequest | None = None
+
+    @property
+    def tries(self) -> int:
+        """Answers to write for each prompt."""
+        return self.n
+
+    @property
+    def prompt_alternatives(self) -> int | None:
+        """How many likely tokens to report with each token of the prompt; None: nothing of it."""
+        return None
 
     @property
     def steering_given(self) -> bool:
@@ -73,6 +91,8 @@ class GenerationFields(Fields):
             min_p=self.min_p,
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
+            repetition_penalty=self.repetition_penalty,
+            min_tokens=self.min_tokens,
             logit_bias=tuple((int(token), bias) for token, bias in self.logit_bias.items()),
             seed=None if self.seed is None else self.seed + choice,
             logprobs=logprobs,

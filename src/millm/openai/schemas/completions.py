@@ -41,11 +41,27 @@ class CompletionRequest(GenerationFields):
     )
     max_tokens: Annotated[int, Field(ge=0)] = LEGACY_MAX_TOKENS
     logprobs: Annotated[int | None, Within(0, 5)] = None
+    echo: Annotated[
+        bool, Field(description="The answer begins with the prompt, and `logprobs` are told of it too.")
+    ] = False
+    best_of: Annotated[
+        int | None, Within(1, 20), Field(description="So many are written, the `n` likeliest per token are told.")
+    ] = None
 
     @property
     def limit(self) -> int:
         return self.max_tokens
 
     @property
+    def tries(self) -> int:
+        """Answers to write for each prompt."""
+        return self.best_of or self.n
+
+    @property
     def alternatives(self) -> int | None:
-        return self.logprobs
+        """Logprobs are also what the best are known by."""
+        return 0 if self.logprobs is None and self.tries > self.n else self.logprobs
+
+    @property
+    def prompt_alternatives(self) -> int | None:
+        return self.logprobs if self.echo else None
