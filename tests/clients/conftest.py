@@ -99,7 +99,7 @@ def run(client: Client, task: dict[str, Any]) -> dict[str, Any]:
 
 def command(client: Client) -> list[str | Path]:
     if client.environment == "node":
-        return ["node", environments.node() / client.script]
+        return ["node", environments.node(client.path.parent) / client.script]
     return [environments.python(client.environment), client.path]
 
 

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-HERE = Path(__file__).parent
-KEPT = HERE.parents[1] / ".cache" / "clients"
+PINS = Path(__file__).parent / "pins"
+KEPT = Path(__file__).parents[2] / ".cache" / "clients"
 UV = "uv==0.12.0"
 TORCH = "torch==2.13.0"
 """Asked for alone and first: the CPU build where the index has one."""
@@ -20,7 +20,7 @@ TORCH = "torch==2.13.0"
 
 def python(name: str, *, torch: bool = False) -> Path:
     """The interpreter of an environment that holds `pins/NAME.txt`, and nothing else but torch where that is asked."""
-    pins = HERE / "pins" / f"{name}.txt"
+    pins = PINS / f"{name}.txt"
 
     def build(folder: Path) -> None:
         _run(sys.executable, "-m", "venv", "--without-pip", str(folder))
@@ -32,9 +32,8 @@ def python(name: str, *, torch: bool = False) -> Path:
     return _once(name, f"{sys.version}{torch}".encode() + pins.read_bytes(), build) / "bin" / "python"
 
 
-def node() -> Path:
-    """A folder with the scripts of `node/` beside the packages of its lock; no package's own scripts were run."""
-    project = HERE / "node"
+def node(project: Path) -> Path:
+    """A folder with the scripts of `project` beside the packages of its lock; no package's own scripts were run."""
 
     def build(folder: Path) -> None:
         folder.mkdir()
@@ -42,7 +41,7 @@ def node() -> Path:
             shutil.copy(project / name, folder)
         _run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", cwd=folder)
 
-    folder = _once("node", (project / "package-lock.json").read_bytes(), build)
+    folder = _once(project.name, (project / "package-lock.json").read_bytes(), build)
     for script in project.glob("*.mjs"):
         shutil.copy(script, folder)
     return folder
