@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from pydantic import BaseModel
@@ -18,14 +18,24 @@ from millm.admin.status import ServerStatus
 from millm.admin.steering import ActiveSteering
 from millm.cli import COMMANDS
 from millm.errors import MillmError
+from millm.events import Event
 from millm.openai.schemas.chat import ChatRequest
 from millm.openai.schemas.completions import CompletionRequest
+from millm.openai.schemas.embeddings import EmbeddingRequest
 from millm.profiles.contract import ActivationsRequest, Profile, ProfileFeature, SteeringRequest
 from millm.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 NOTE = "<!-- Written by tools/make_docs.py from the code; do not edit. -->\n"
+
+
+EVENTS_LEAD = (
+    "Every frame is one JSON object. The first is a `hello`. A client may send"
+    ' `{"type": "watch", "sae": "<name>", "features": [3, 11]}` to have `activations` of these features only (at most'
+    " 1024; none: of all; without `sae`: of any); anything else closes the connection with 1008. One that does not read"
+    " for 5 s is closed with 1013; the 65th connection is refused with 503."
+)
 
 
 def main() -> None:
@@ -79,6 +89,7 @@ def api_page() -> str:
     sections: list[tuple[str, type[BaseModel]]] = [
         ("POST /v1/chat/completions", ChatRequest),
         ("POST /v1/completions", CompletionRequest),
+        ("POST /v1/embeddings", EmbeddingRequest),
         ("PUT /api/steering", ActiveSteering),
         ("`steering`", SteeringRequest),
         ("An entry of `steering.features`", ProfileFeature),
@@ -88,6 +99,7 @@ def api_page() -> str:
     body = "\n".join(
         f"## {title}\n\n{_table(('field', 'type', 'default', 'meaning'), _fields(m))}" for title, m in sections
     )
+    body += f"\n## The websocket /api/events\n\n{EVENTS_LEAD}\n\n{_table(('type', 'fields', 'when'), _events())}"
     return _page(
         "API",
         "OpenAI's names and shapes, and miLLM's extensions. Fields that are not listed are ignored if OpenAI or other"
@@ -99,6 +111,17 @@ def api_page() -> str:
         f" {', '.join(f'`{field.name}`' for field in msgspec.structs.fields(ServerStatus))}.",
         body,
     )
+
+
+def _events() -> list[tuple[str, ...]]:
+    return [
+        (
+            f"`{event.__struct_config__.tag}`",
+            ", ".join(f"`{field.name}`" for field in msgspec.structs.fields(event)),
+            " ".join((event.__doc__ or "").split()),
+        )
+        for event in get_args(Event)
+    ]
 
 
 def cli_page() -> str:

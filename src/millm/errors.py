@@ -7,6 +7,7 @@
     │   ├── InvalidSteering            a feature, strength, unit, mode or SAE that cannot be applied
     │   ├── InvalidProfile             a profile file that is not one, or does not fit what is attached
     │   ├── InvalidModel               a folder that is not a model we can load
+    │   ├── ModelCannotGenerate        an answer was asked of an encoder, which only embeds
     │   ├── InvalidSae                 an SAE we cannot read exactly
     │   └── SaeMismatch                an SAE that does not belong on this model, layer or hook point
     ├── NotFound                  404
@@ -80,6 +81,11 @@ class InvalidProfile(InvalidRequest):
 class InvalidModel(InvalidRequest):
     code = "invalid_model"
     when = "a folder is not a model that can be loaded"
+
+
+class ModelCannotGenerate(InvalidRequest):
+    code = "model_cannot_generate"
+    when = "an answer is asked of a model that only embeds"
 
 
 class InvalidSae(InvalidRequest):

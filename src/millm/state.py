@@ -1,16 +1,18 @@
 """The few objects that outlive a request: settings, the engine, the loaded model, the attached SAEs,
-what steers, the profiles."""
+what steers, the profiles, who listens."""
 
 import time
 from dataclasses import dataclass, field
 
 from millm.engine.client import EngineClient
 from millm.engine.messages import ModelFacts, SaeFacts
+from millm.events import Events, StatusChanged
 from millm.profiles.contract import SteeringRequest
 from millm.profiles.store import ProfileStore
 from millm.sae.steering import Steering
 from millm.settings import Settings
 from millm.text.prompt import ChatTemplate
+from millm.text.recipe import Recipe
 from millm.text.tokenizer import Tokenizer
 
 
@@ -23,6 +25,8 @@ class LoadedModel:
     facts: ModelFacts
     tokenizer: Tokenizer
     template: ChatTemplate
+    recipe: Recipe = field(default_factory=Recipe)
+    """How it wants texts to become vectors."""
     created: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -56,6 +60,7 @@ class State:
     model: LoadedModel | None = None
     saes: dict[str, AttachedSae] = field(default_factory=dict)
     active: Active | None = None
+    events: Events = field(default_factory=Events)
 
     def __post_init__(self) -> None:
         self.engine.on_degraded = self.saes_lost
@@ -68,3 +73,15 @@ class State:
     def saes_lost(self) -> None:
         """The engine has turned them off: nothing is attached any more."""
         self.saes = {}
+        self.tell_status()
+
+    def tell_status(self) -> None:
+        """To those who listen: what it is from now on."""
+        self.events.publish(
+            StatusChanged(
+                status=self.status,
+                model=self.model.name if self.model else None,
+                saes=tuple(self.saes),
+                degraded=self.engine.degraded,
+            )
+        )

@@ -17,7 +17,8 @@ INSIDE = "layer_1/width_16k/average_l0_71"
 ALLOWED = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 NOT_ALLOWED = [
     "pytorch_model.bin", "modeling_tiny.py", "onnx/model.onnx", "onnx/config.json", "original/model.safetensors",
-    "consolidated.safetensors", ".gitattributes", "README.md",
+    "consolidated.safetensors", ".gitattributes", "README.md", "1_Dense/model.safetensors", "10_Pooling/config.json",
+    "2_Normalize/config.json", "1_Pooling/onnx/config.json",
 ]  # fmt: skip
 
 
@@ -124,6 +125,11 @@ def test_a_model_by_its_id(hub: FakeHub, tiny_model: Path) -> None:
     size = sum((tiny_model / name).stat().st_size for name in ALLOWED)
     assert reports[-1] == (f"downloading {MODEL}", size, size)
     assert [done for _, done, _ in reports] == sorted(done for _, done, _ in reports)
+
+
+def test_how_to_pool_comes_with_the_model(hub: FakeHub, tmp_path: Path) -> None:
+    write(tmp_path / "hub" / MODEL / "1_Pooling" / "config.json")
+    assert names(locate_model(MODEL, TOKEN, silent).folder) == ["1_Pooling/config.json", *ALLOWED]
 
 
 def test_the_second_time_nothing_is_fetched_and_the_hub_may_be_gone(hub: FakeHub) -> None:

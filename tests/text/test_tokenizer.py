@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from millm.errors import InvalidModel, InvalidRequest
 from millm.text.tokenizer import Tokenizer
+from tests.fixtures.encoders import write_encoder
 from tests.text.tokenizers_zoo import BYTE_LEVEL, KINDS, LOSSLESS, TEXT
 
 Ours = dict[str, Tokenizer]
@@ -224,3 +225,19 @@ def test_truncation_and_padding_of_training_days_are_off(folder: Path) -> None:
     before = Tokenizer.from_folder(folder).encode(TEXT[0])
     backend.save(str(folder / "tokenizer.json"))
     assert Tokenizer.from_folder(folder).encode(TEXT[0]) == before
+
+
+# ---------------------------------------------------------------------------------------- models that do not write
+
+
+def test_a_vocabulary_whose_text_cannot_be_told_is_only_for_models_that_do_not_write(tmp_path: Path) -> None:
+    """Whole texts are encoded as transformers does, `[CLS]` and `[SEP]` included and nothing cut off."""
+    folder = write_encoder(tmp_path / "encoder")
+    with pytest.raises(InvalidModel, match="WordPiece"):
+        Tokenizer.from_folder(folder)
+    tokenizer = Tokenizer.from_folder(folder, writes=False)
+    text = "The Sea is WIDE and the ships are small, one two three four five"
+    ids = tokenizer.encode_whole(text)
+    assert ids == PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))(text)["input_ids"]
+    assert len(ids) > 8
+    assert [tokenizer.token_text(id) for id in (ids[0], ids[-1])] == ["[CLS]", "[SEP]"]

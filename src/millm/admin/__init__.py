@@ -2,8 +2,9 @@
 
 from fastapi import APIRouter
 
-from millm.admin import status, steering
+from millm.admin import events, status, steering
 
 router = APIRouter(prefix="/api", tags=["admin"])
 router.include_router(status.router)
 router.include_router(steering.router)
+router.include_router(events.router)

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from millm import logs
+from millm.admin.events import LARGEST_INBOUND
 from millm.app import create_app
 from millm.cli.progress import Reporter, reporting
 from millm.engine.client import EngineClient
@@ -86,6 +87,7 @@ async def _serve(settings: Settings, home: Home, prepare: Prepare, listening: so
     server = _Server(
         uvicorn.Config(
             create_app(state), log_config=None, access_log=False, lifespan="off", http="h11",
+            ws="websockets-sansio", ws_max_size=LARGEST_INBOUND, ws_per_message_deflate=False,
             timeout_graceful_shutdown=3,
         )
     )  # fmt: skip

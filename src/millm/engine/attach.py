@@ -15,6 +15,7 @@ from millm.sae import governor, hooks
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.calibrate import Calibration, calibrate
 from millm.sae.formats import canonicalise
+from millm.sae.hook_table import is_known
 from millm.sae.hooks import HookPoint
 from millm.sae.model_names import model_mismatch
 from millm.sae.tap import Tap
@@ -25,6 +26,7 @@ _STAGE = "attaching the SAE"
 def attach(model: PreTrainedModel, taps: Taps, command: AttachSae, on_progress: OnProgress) -> SaeFacts:
     """Raises InvalidSae or SaeMismatch, and then nothing has changed."""
     on_progress(_STAGE, 0, 3)
+    _refuse_unknown_encoder(model)
     folder = _canonical(command)
     sae = _open(folder, model)
     point = _point(model, sae, command.hook_point)
@@ -41,6 +43,15 @@ def attach(model: PreTrainedModel, taps: Taps, command: AttachSae, on_progress: 
     taps.attach(Tap(_open(folder, model), model.device, sample_every), point, facts)
     on_progress(_STAGE, 3, 3)
     return facts
+
+
+def _refuse_unknown_encoder(model: PreTrainedModel) -> None:
+    """What an encoder's layers give out is normalised or not, family by family: none has been checked."""
+    if not model.can_generate() and not is_known(model.config.get_text_config(decoder=True)):
+        raise SaeMismatch(
+            f"{model.config.model_type} models only embed, and no hook points of them are known;"
+            " attach an SAE to a model that generates"
+        )
 
 
 def _canonical(command: AttachSae) -> Path:

@@ -21,6 +21,7 @@ from millm.engine.messages import (
     Cancel,
     Command,
     Degraded,
+    Embed,
     Embedded,
     Event,
     Failed,
@@ -49,6 +50,9 @@ Status = Literal["stopped", "ready", "restarting", "down"]
 Answer = Progress | ModelLoaded | SaeAttached | FaultArmed | Scores | Token | Finished | Embedded | Failed
 """An event that names the command it answers."""
 Inbox = asyncio.Queue[Answer]
+
+EMBEDDED_AT_ONCE = 8
+"""Texts of one job that the engine has: enough that it never waits for the next, and other jobs have their turn."""
 
 RESTARTS = 3
 RESTART_WINDOW_SECONDS = 60.0
@@ -176,6 +180,29 @@ class EngineClient:
                 yield event
         finally:
             self.cancel(*open_ids & self._sequences.keys())  # the caller left before the end
+
+    async def embed(self, *texts: Embed) -> list[Embedded]:
+        """The vectors of one job's texts, in their order. A few at a time wait in the engine, and those count.
+
+        Raises MillmError, when one of them fails; the others are then cancelled, as when the caller leaves.
+        """
+        self.check_room(min(len(texts), EMBEDDED_AT_ONCE))
+        inbox: Inbox = asyncio.Queue()
+        unsent, open_ids = deque(texts), set[str]()
+        vectors: dict[str, Embedded] = {}
+        try:
+            while unsent or open_ids:
+                following = [unsent.popleft() for _ in range(min(len(unsent), EMBEDDED_AT_ONCE - len(open_ids)))]
+                open_ids.update(text.id for text in following)
+                self._sequences.update({text.id: inbox for text in following})
+                self._send(*following)
+                event = _or_raise(await inbox.get())
+                assert isinstance(event, Embedded)
+                open_ids.remove(event.id)
+                vectors[event.id] = event
+        finally:
+            self.cancel(*open_ids & self._sequences.keys())
+        return [vectors[text.id] for text in texts]
 
     def cancel(self, *ids: str) -> None:
         """End sequences at the next step; whoever iterates over them still gets their `Finished`."""

@@ -38,6 +38,8 @@ class LoadModel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Memory for keys and values; None: a share of what is free."""
     special_ids: tuple[int, ...] = ()
     """Token ids that `skip: special` leaves alone."""
+    generates: bool = True
+    """False: the checkpoint has no head that writes tokens (an encoder); it can only embed."""
 
 
 class AttachSae(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -166,7 +168,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     parameters: int
     runner: str
-    """The self-test's verdict: `slots + graphs`, `slots` or `plain`."""
+    """The self-test's verdict: `slots + graphs`, `slots` or `plain`; `encoder` for what only embeds."""
     runner_reason: str = ""
     """Why not more than that."""
     slots: int = 1

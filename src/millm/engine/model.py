@@ -9,9 +9,10 @@ import structlog
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from millm.engine import encoder
 from millm.engine.cpu_int8 import Int8Linear, int8_linears, replaced_parameters
 from millm.engine.messages import LoadModel, ModelFacts
 from millm.engine.quantization import fit_to_cpu, label, quantization
@@ -43,7 +44,9 @@ def load(command: LoadModel, on_progress: OnProgress) -> PreTrainedModel:
 
 
 def pack(model: PreTrainedModel, command: LoadModel, on_progress: OnProgress) -> None:
-    """Int8 linear layers, where they are asked for and nothing else was."""
+    """Int8 linear layers, where they are asked for and nothing else was; not for vectors that others computed too."""
+    if not command.generates:
+        return
     if command.cpu_int8 and model.device.type == "cpu" and (command.quantization, command.dtype) == ("none", "auto"):
         report = int8_linears(model, on_progress)
         log.info("model.int8", layers=report.converted, **({"reason": report.reason} if report.reason else {}))
@@ -51,19 +54,21 @@ def pack(model: PreTrainedModel, command: LoadModel, on_progress: OnProgress) ->
 
 def facts(model: PreTrainedModel, verdict: Verdict) -> ModelFacts:
     config = model.config.get_text_config(decoder=True)
+    config_length = getattr(config, "max_position_embeddings", None)
     return ModelFacts(
         architecture=type(model).__name__,
         layers=config.num_hidden_layers,
         width=config.hidden_size,
         vocab_size=config.vocab_size,
-        context_length=getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT_LENGTH,
-        stop_ids=stop_ids(model),
+        context_length=encoder.positions(model) or config_length or DEFAULT_CONTEXT_LENGTH,
+        stop_ids=stop_ids(model) if verdict.runner else (),
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
         parameters=model.num_parameters() + replaced_parameters(model),
         runner=verdict.name,
         runner_reason=verdict.reason,
-        slots=verdict.runner.capacity,
+        slots=verdict.runner.capacity if verdict.runner else 1,
+        generates=verdict.runner is not None,
         weights=_weights(model),
     )
 
@@ -89,7 +94,8 @@ def _read(command: LoadModel, device: torch.device) -> PreTrainedModel:
     wanted = quantization(command.quantization, config, _concrete(dtype, config))
     if wanted:
         _refuse_non_finite(_tensors(Path(command.path), device))
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
+    loader: Any = AutoModelForCausalLM if command.generates else AutoModel
+    loaded: Any = loader.from_pretrained(
         command.path,
         dtype=dtype,
         device_map={"": device} if wanted or device.type != "cpu" else None,
@@ -97,7 +103,7 @@ def _read(command: LoadModel, device: torch.device) -> PreTrainedModel:
         output_loading_info=True,
         **({"quantization_config": wanted} if wanted else {}),
     )
-    _refuse_incomplete(loaded[1])
+    _refuse_incomplete(loaded[1], unused=() if command.generates else encoder.UNUSED)
     model: PreTrainedModel = loaded[0]
     fit_to_cpu(model)
     return model
@@ -131,9 +137,10 @@ def stop_ids(model: PreTrainedModel) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _refuse_incomplete(report: dict[str, Any]) -> None:
+def _refuse_incomplete(report: dict[str, Any], unused: tuple[str, ...]) -> None:
+    """`unused`: beginnings of weights' names that nothing here computes with."""
     for kind, what in (("missing_keys", "lacks"), ("mismatched_keys", "has the wrong shape for")):
-        keys = sorted(str(key) for key in report.get(kind, ()))
+        keys = sorted(name for name in map(str, report.get(kind, ())) if not name.startswith(unused))
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise InvalidModel(f"this checkpoint {what} {keys[0]}{more}; download it again")

@@ -1,4 +1,4 @@
-"""Who runs next: first come, first served, as many at once as the runner has room for.
+"""Who runs next: first come, first served, as many at once as the runner has room for; texts to embed one by one.
 
 Knows nothing about torch: it plans rows, the runner turns them into tensors.
 """
@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from millm.engine.messages import Generate
+from millm.engine.messages import Embed, Generate
 from millm.engine.sequence import Sequence
 
 PATIENCE = 32
@@ -54,17 +54,27 @@ class Scheduler:
         self._alone = alone or (lambda _: False)
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
+        self._texts: deque[Sequence] = deque()
+        """To embed, each in a pass of its own."""
 
     @property
     def is_idle(self) -> bool:
-        return not self._waiting and not self._running
+        return not self._waiting and not self._running and not self._texts
 
     @property
     def everybody(self) -> list[Sequence]:
-        return [*self._running, *self._waiting]
+        return [*self._running, *self._waiting, *self._texts]
 
     def add(self, request: Generate) -> None:
         self._waiting.append(Sequence.of(request))
+
+    def add_text(self, text: Embed) -> None:
+        self._texts.append(Sequence.of_text(text))
+
+    def next_text(self, fits: Callable[[Sequence], bool]) -> Sequence | None:
+        """The text to embed in this step. One that does not fit waits for those that run."""
+        first = self._texts[0] if self._texts else None
+        return first if first and (fits(first) or not self._running) else None
 
     def cancel(self, sequence_id: str) -> None:
         for sequence in self.everybody:
@@ -151,7 +161,7 @@ class Scheduler:
         if sequence in self._running:
             self._running.remove(sequence)
         else:
-            self._waiting.remove(sequence)
+            (self._texts if sequence in self._texts else self._waiting).remove(sequence)
 
     def _take(self, wanted: Callable[[Sequence], bool]) -> list[Sequence]:
         taken = [sequence for sequence in self.everybody if wanted(sequence)]

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from millm.engine import attention, memory
+from millm.engine import attention, encoder, memory
 from millm.engine.messages import Generate, LoadModel
 from millm.engine.quantization import label
 from millm.engine.recorder import RECORDERS
 from millm.engine.runners.plain import PlainRunner
 from millm.engine.runners.runner import Runner
 from millm.engine.runners.slots import SlotsRunner, Steered
-from millm.engine.scheduler import Row
+from millm.engine.scheduler import Row, Scheduler
 from millm.engine.sequence import Sequence
 from millm.errors import InvalidModel
 from millm.sae.tap import Tap
@@ -39,10 +39,15 @@ times as much as it differs from itself."""
 
 @dataclass(frozen=True)
 class Verdict:
-    runner: Runner
+    runner: Runner | None
+    """None: nothing to continue with, the model only embeds."""
     name: str
     reason: str
     """Why not more than that; empty for the best there is."""
+
+    def scheduler(self) -> Scheduler:
+        runner = self.runner
+        return Scheduler(runner.capacity, runner.chunk, runner.alone) if runner else Scheduler(capacity=1)
 
 
 class _Different(Exception):
@@ -55,6 +60,9 @@ def choose_runner(
     """`taps`: those that are attached by the time a pass runs.
 
     Raises InvalidModel if the model can be run in no way, or not in the one that was asked for."""
+    if not command.generates:
+        encoder.try_out(model)
+        return _told(Verdict(None, "encoder", "it has no head that writes tokens"))
     plain = PlainRunner(model)
     if command.runner == "plain":
         return _told(Verdict(plain, "plain", "`runner` is set to plain"))

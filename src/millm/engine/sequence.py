@@ -4,7 +4,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from millm.engine.messages import Generate, Reading, Watch
+from msgspec.structs import replace
+
+from millm.engine.messages import Embed, Generate, Pooling, Reading, Watch
 from millm.sae.steering import Steering
 
 
@@ -23,6 +25,8 @@ class Sequence:
     """Tokens of the prompt whose keys and values were there already."""
     prefilling: bool = True
     """Not yet through with what it came with: its tokens go through the model by themselves, in chunks."""
+    pooling: Pooling | None = None
+    """How its hidden states become a vector; None: it is to be continued, not embedded."""
     cancelled: bool = False
     passed_over: int = 0
     """How often a later one started before it."""
@@ -41,6 +45,17 @@ class Sequence:
         seconds = request.deadline_seconds
         due = None if seconds is None else time.monotonic() + seconds
         return cls(request, steering=request.steering, watch=request.watch, due=due)
+
+    @classmethod
+    def of_text(cls, text: Embed) -> "Sequence":
+        """All of it is a prompt: what a watch asks of generated tokens is told of these."""
+        watch = tuple(replace(watch, tokens="prompt", when="before") for watch in text.watch)
+        request = Generate(
+            id=text.id, prompt=text.tokens, max_tokens=0, watch=watch, deadline_seconds=text.deadline_seconds
+        )
+        sequence = cls.of(request)
+        sequence.pooling = text.pooling
+        return sequence
 
     @property
     def id(self) -> str:

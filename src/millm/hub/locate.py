@@ -15,8 +15,9 @@ OnProgress = Callable[[str, int, int], None]
 
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt")
 """No pickles and no Python."""
-NOT_MODEL_FILES = ("*/*", "consolidated*")
-"""Folders hold other exports (onnx/, original/), and `consolidated` is the same weights once more."""
+NOT_MODEL_FILES = ("[!1]*/*", "1[!_]*/*", "1_[!P]*/*", "*/*/*", "consolidated*")
+"""Folders hold other exports (onnx/, original/), save sentence-transformers' `1_Pooling`; `consolidated` is the same
+weights once more."""
 SAE_FILES = ("*.safetensors", "*.npz", "*.json", "labels.jsonl")
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)

@@ -2,9 +2,10 @@
 
 from fastapi import APIRouter
 
-from millm.openai import chat, completions, models
+from millm.openai import chat, completions, embeddings, models
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 router.include_router(chat.router)
 router.include_router(completions.router)
+router.include_router(embeddings.router)
 router.include_router(models.router)

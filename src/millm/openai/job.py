@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 
 import millm
 from millm.engine.messages import Generate, ModelFacts
-from millm.errors import ContextLengthExceeded, InvalidRequest
+from millm.errors import ContextLengthExceeded, InvalidRequest, ModelCannotGenerate
 from millm.openai.schemas.chat import ChatRequest
 from millm.openai.schemas.common import GenerationFields
 from millm.openai.schemas.completions import CompletionRequest
@@ -65,6 +65,11 @@ def choose(state: State, body: GenerationFields, header_profile: str | None) -> 
         steering=body.steering,
         steering_given=body.steering_given,
     )
+    if not selection.model.facts.generates:
+        raise ModelCannotGenerate(
+            f"The model `{selection.model.name}` only embeds: ask it at /v1/embeddings, or serve one that generates.",
+            param="model",
+        )
     state.engine.check_room()
     return selection
 

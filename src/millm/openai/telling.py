@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from millm.engine.client import EngineClient
 from millm.openai.best_of import best
+from millm.openai.broadcast import published
 from millm.openai.disconnect import unless_gone
 from millm.openai.extension import receipt_of
 from millm.openai.forms import Form
@@ -25,17 +26,18 @@ Pieces = AsyncGenerator[Piece | None]
 
 async def tell(request: Request, engine: EngineClient, job: Job, form: Form, *, streaming: bool) -> Response:
     """Raises MillmError as long as nothing of the answer is out; ClientDisconnect when nobody waits for it."""
-    pieces = _pieces(engine, job)
+    pieces = _pieces(engine, job, request)
     if streaming:
         return await stream(request, _chunks(job, form, pieces))
     answer = await unless_gone(request, _whole(job, form, pieces))
     return Response(msgspec.json.encode(answer), media_type="application/json")
 
 
-def _pieces(engine: EngineClient, job: Job) -> Pieces:
+def _pieces(engine: EngineClient, job: Job, request: Request) -> Pieces:
     tokenizer = job.selection.model.tokenizer
     texts = [Detokenizer(tokenizer, job.stop, continues=job.continues) for _ in job.sequences]
-    return with_signs_of_life(write(engine, job.sequences, texts, tokenizer, job.echoes))
+    pieces = write(engine, job.sequences, texts, tokenizer, job.echoes)
+    return with_signs_of_life(published(pieces, job, request.url.path, request.app.state.millm.events))
 
 
 async def _chunks(job: Job, form: Form, pieces: Pieces) -> AsyncGenerator[Answer | None]:

@@ -144,6 +144,11 @@ def places(config: Any) -> dict[str, Place]:
     return table
 
 
+def is_known(config: Any) -> bool:
+    """Has this text model's family been checked?"""
+    return config.model_type in _FAMILIES
+
+
 def locate(kind: str, table: dict[str, Place]) -> tuple[str, Place] | None:
     """A kind's place and the one name that place goes by in this family; None where the family lacks it."""
     if kind in LENS_NAMES:

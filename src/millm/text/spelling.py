@@ -67,6 +67,14 @@ def spelling_of(decoder: tokenizers.decoders.Decoder | None) -> Spelling:
     return spelling
 
 
+def names_at_least(decoder: tokenizers.decoders.Decoder | None) -> Spelling:
+    """For people to read: the vocabulary's own letters where the decoder's bytes cannot be told."""
+    try:
+        return spelling_of(decoder)
+    except InvalidModel:
+        return Spelling()
+
+
 def _steps(decoder: Mapping[str, object]) -> list[Mapping[str, object]]:
     if decoder["type"] != "Sequence":
         return [decoder]

@@ -5,6 +5,7 @@ On the `tokenizers` library alone: importing transformers would cost the API pro
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +15,10 @@ from millm.errors import InvalidRequest
 from millm.text.backend import open_backend, start_of_text, token_names
 from millm.text.control_tokens import ControlTokens
 from millm.text.special_tokens import tokenizer_settings
-from millm.text.spelling import Spelling, spelling_of
+from millm.text.spelling import Spelling, names_at_least, spelling_of
+
+WORD_CHARACTERS = 100
+"""A WordPiece vocabulary takes a word of up to so many letters as one unknown token."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,11 @@ class Tokenizer:
     _backend: tokenizers.Tokenizer = field(repr=False)
 
     @classmethod
-    def from_folder(cls, folder: Path) -> Self:
-        """Raises InvalidModel when the folder has no tokenizer.json, or one that cannot be read exactly."""
+    def from_folder(cls, folder: Path, *, writes: bool = True) -> Self:
+        """Raises InvalidModel when the folder has no tokenizer.json, or one that cannot be read exactly.
+
+        A model that does not write needs no ids as text: then any decoder will do.
+        """
         settings = tokenizer_settings(folder)
         backend = open_backend(folder, settings)
         names = token_names(backend, folder, settings)
@@ -50,7 +57,7 @@ class Tokenizer:
             special_ids=frozenset(special.values()),
             token_names=names,
             control=ControlTokens.named(special),
-            spelling=spelling_of(backend.decoder),
+            spelling=spelling_of(backend.decoder) if writes else names_at_least(backend.decoder),
             _start=start_of_text(backend),
             _backend=backend,
         )
@@ -66,6 +73,18 @@ class Tokenizer:
         Raises InvalidRequest for text that is not Unicode (a lone surrogate).
         """
         return self._started(self._ids(text))
+
+    def encode_whole(self, text: str) -> list[int]:
+        """With all that the model wants before and after a text, `[CLS]` and `[SEP]` say: as transformers' own
+        `tokenizer(text)`. Raises InvalidRequest as `encode` does.
+        """
+        _check_unicode(text)
+        return self._backend.encode(text).ids
+
+    @cached_property
+    def most_characters(self) -> int:
+        """Of a text that one token can stand for; a longer text than so many per token cannot fit."""
+        return max(WORD_CHARACTERS, *map(len, self._backend.get_vocab()))
 
     def encode_prompt(self, text: str) -> list[int]:
         """A rendered chat template: its control tokens become their ids, but those that `control.mark` has

@@ -1,0 +1,64 @@
+"""One text → one vector of unit length: its whole forward pass alone, its last hidden states pooled.
+
+No batch, no chunks, no cache: the vector depends on the text and nothing else (docs/decisions/0010). SAEs watch it and
+never steer it.
+"""
+
+import inspect
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from millm.engine.messages import Embedded, Pooling
+from millm.engine.scheduler import Row
+from millm.engine.sequence import Sequence
+from millm.engine.taps import Taps
+from millm.errors import ModelNotLoaded, NonFiniteOutput
+from millm.sae.hooks import CausalModel
+
+
+def embed(model: PreTrainedModel | None, taps: Taps, text: Sequence) -> Embedded:
+    """Raises ModelNotLoaded, NonFiniteOutput and what `Taps.start` raises.
+
+    The caller gives back what `text` holds of the taps, also then.
+    """
+    if model is None:
+        raise ModelNotLoaded("no model is loaded")
+    assert text.pooling is not None
+    taps.start(text)
+    row = Row(text, 0, text.request.prompt)
+    taps.prepare((row,))
+    vector = normalised(pooled(last_hidden_states(model, row.tokens), text.pooling))
+    (readings,) = taps.collect((row,))
+    return Embedded(id=text.id, vector=vector.cpu().numpy().astype("<f4").tobytes(), readings=readings)
+
+
+@torch.inference_mode()
+def last_hidden_states(model: CausalModel, tokens: tuple[int, ...]) -> Tensor:
+    """What the last layer and the final norm make of one sequence, in float32  # [T, d]"""
+    body = model.get_decoder()  # without the head: no [T, vocabulary] logits for nothing; an encoder is its own
+    no_cache = {"use_cache": False} if "use_cache" in inspect.signature(body.forward).parameters else {}
+    output = body(input_ids=torch.tensor([tokens], device=model.device), **no_cache)
+    hidden: Tensor = output.last_hidden_state[0].float()
+    return hidden
+
+
+def pooled(hidden: Tensor, how: Pooling) -> Tensor:
+    """`hidden [T, d]` → `[d]`, as sentence-transformers' Pooling of that name (github.com/huggingface)."""
+    match how:
+        case "mean":
+            return hidden.mean(dim=0)
+        case "cls":
+            return hidden[0]
+        case "lasttoken":
+            return hidden[-1]
+        case "max":
+            return hidden.amax(dim=0)
+
+
+def normalised(vector: Tensor) -> Tensor:
+    """At length 1. Raises NonFiniteOutput."""
+    if not bool(torch.isfinite(vector).all()):
+        raise NonFiniteOutput("the model's hidden states are not finite numbers; load it with dtype float32")
+    return torch.nn.functional.normalize(vector, dim=-1)

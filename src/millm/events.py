@@ -1,0 +1,122 @@
+"""What happens, told to whoever listens: typed events, and a bounded mailbox for each listener.
+
+Publishing never waits: a listener that is too slow loses the oldest events and is told how many. Lives on one event
+loop. Knows no websocket.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+MAILBOX = 256
+"""Events that wait for one listener."""
+MOST_LISTENERS = 64
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="hello"):
+    """The first event of a connection."""
+
+    version: str
+    status: str
+    """As `GET /api/status` says it."""
+
+
+class Activations(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="activations"):
+    """Activations of one SAE at one token of a request that asked for some."""
+
+    endpoint: str
+    """The path that was asked, e.g. `/v1/chat/completions`."""
+    request_id: str
+    """The answer's `id`; embeddings, which have none, get one of their own."""
+    index: int
+    """Of the choice, or of the input that is embedded."""
+    position: int
+    """Of the token in prompt + completion."""
+    token: str
+    sae: str
+    features: tuple[int, ...]
+    values: tuple[float, ...]
+    """One per feature."""
+    top: tuple[tuple[int, float], ...] | UnsetType = UNSET
+    """(feature, activation), largest first; left out where the whole dictionary was not read."""
+
+
+class SteeringChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="steering"):
+    """Another steering is active, for all who follow it."""
+
+    profile: str | None
+    fingerprint: str | None
+    """None: the base model."""
+
+
+class StatusChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="status"):
+    """A model was loaded, an SAE attached, or something was given up."""
+
+    status: str
+    model: str | None
+    saes: tuple[str, ...]
+    degraded: str | None
+
+
+class Dropped(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="dropped"):
+    """The listener was too slow for so many events, older than the next one."""
+
+    count: int
+
+
+Event = Hello | Activations | SteeringChanged | StatusChanged | Dropped
+
+
+class Listener:
+    """One mailbox."""
+
+    def __init__(self) -> None:
+        self._mail: deque[Event] = deque()
+        self._dropped = 0
+        self._came = asyncio.Event()
+
+    def put(self, event: Event) -> None:
+        if len(self._mail) == MAILBOX:
+            self._mail.popleft()
+            self._dropped += 1
+        self._mail.append(event)
+        self._came.set()
+
+    async def take(self) -> list[Event]:
+        """Everything that came since, as soon as there is something."""
+        await self._came.wait()
+        self._came.clear()
+        events = [Dropped(count=self._dropped), *self._mail] if self._dropped else list(self._mail)
+        self._mail.clear()
+        self._dropped = 0
+        return events
+
+
+class Events:
+    def __init__(self) -> None:
+        self._listeners: set[Listener] = set()
+
+    def __len__(self) -> int:
+        """How many listen."""
+        return len(self._listeners)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self) >= MOST_LISTENERS
+
+    def publish(self, event: Event) -> None:
+        for listener in self._listeners:
+            listener.put(event)
+
+    @contextmanager
+    def listening(self) -> Iterator[Listener]:
+        listener = Listener()
+        self._listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            self._listeners.remove(listener)

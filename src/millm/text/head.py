@@ -1,0 +1,18 @@
+"""Whether a checkpoint can write: has it a head that turns hidden states into tokens? By what it calls itself."""
+
+import re
+from pathlib import Path
+
+from millm.text.folder import read_json
+
+_HEADLESS = re.compile(r"\w+ForMaskedLM|\w+(?<!LMHead)(?<!DoubleHeads)Model")
+
+
+def generates(folder: Path) -> bool:
+    """False for `BertModel`, `BertForMaskedLM` and the like, which only embed. What has no name is tried as a writer.
+
+    Raises InvalidModel for a config.json that is none.
+    """
+    architectures = read_json(folder, "config.json").get("architectures")
+    names = [str(name) for name in architectures] if isinstance(architectures, list) else []
+    return not names or not all(_HEADLESS.fullmatch(name) for name in names)

@@ -1,0 +1,240 @@
+"""`/api/events` with a real websocket client: what comes, what may be said, and clients that misbehave."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+import millm
+from millm.admin import events as websocket
+from millm.admin.events import LARGEST_INBOUND
+from millm.events import MAILBOX, MOST_LISTENERS, SteeringChanged
+from tests.fixtures.inside import Inside, serving
+
+WATCH = {"features": [3, 11], "top_k": 2, "sample_every": 1, "tokens": "all"}
+TEXTS = ["The sea is wide.", "one two"]
+
+
+@pytest.fixture(scope="module")
+def inside(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_sae: Path) -> Iterator[Inside]:
+    with serving(tiny_model, tiny_sae, tmp_path_factory.mktemp("home")) as inside:
+        yield inside
+
+
+@contextmanager
+def listening(inside: Inside, *said: Any) -> Iterator[ClientConnection]:
+    """Connected and greeted; what is `said` has been taken in."""
+    with connect(f"{inside.url.replace('http', 'ws')}/api/events", max_size=None) as client:
+        assert told(client) == {"type": "hello", "version": millm.__version__, "status": "ready"}
+        for message in said:
+            client.send(json.dumps(message))
+            until_read(inside)
+        yield client
+
+
+def until_read(inside: Inside) -> None:
+    """The server answers requests that came after what was said to it."""
+    for _ in range(3):
+        assert httpx.get(f"{inside.url}/healthz").status_code == 200
+
+
+def told(client: ClientConnection, timeout: float = 10.0) -> dict[str, Any]:
+    return json.loads(client.recv(timeout))
+
+
+def silent(client: ClientConnection) -> bool:
+    with pytest.raises(TimeoutError):
+        client.recv(0.2)
+    return True
+
+
+def embed(inside: Inside, **watch: Any) -> list[dict[str, Any]]:
+    body = {"model": "tiny-llama", "input": TEXTS, "activations": {**WATCH, **watch}}
+    return httpx.post(f"{inside.base_url}/embeddings", json=body, timeout=30).json()["millm"]["activations"]
+
+
+# -------------------------------------------------------------------------------------------------------- what comes
+
+
+def test_embeddings_that_are_watched(inside: Inside) -> None:
+    with listening(inside) as client:
+        shown = embed(inside)
+        heard = [told(client) for _ in shown]
+    assert {(event["type"], event["endpoint"]) for event in heard} == {("activations", "/v1/embeddings")}
+    assert len({event["request_id"] for event in heard}) == 1
+    assert {tuple(event["features"]) for event in heard} == {(3, 11)}
+    mine = [{"input": event["index"], **{key: event[key] for key in shown[0] if key != "input"}} for event in heard]
+    assert mine == shown
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/chat/completions", "/completions"])
+def test_answers_that_are_watched(inside: Inside, path: str, stream: bool) -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    body = {"model": "tiny-llama", "n": 2, "max_tokens": 4, "stream": stream, "activations": WATCH}
+    body |= {"messages": messages} if "chat" in path else {"prompt": "hi"}
+    with listening(inside) as client:
+        answer = httpx.post(f"{inside.base_url}{path}", json=body, timeout=30)
+        if stream:
+            parts = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+        else:
+            parts = [answer.json()]
+        shown = [entry for part in parts for entry in part.get("millm", {}).get("activations", ())]
+        heard = [told(client) for _ in shown]
+    assert {(event["endpoint"], event["request_id"]) for event in heard} == {(f"/v1{path}", parts[0]["id"])}
+    key = ("choice", "position")
+    mine = [
+        {"choice": event["index"], **{name: event[name] for name in shown[0] if name != "choice"}} for event in heard
+    ]
+    assert sorted(mine, key=lambda e: [e[k] for k in key]) == sorted(shown, key=lambda e: [e[k] for k in key])
+    assert {event["index"] for event in heard} == {0, 1}
+
+
+def test_nothing_of_requests_that_ask_for_no_activations(inside: Inside) -> None:
+    with listening(inside) as client:
+        httpx.post(f"{inside.base_url}/embeddings", json={"model": "tiny-llama", "input": "a"})
+        assert silent(client)
+
+
+def test_the_active_steering_as_it_changes(inside: Inside) -> None:
+    with listening(inside) as client:
+        put = httpx.put(f"{inside.url}/api/steering", json={"profile": "push"}).json()
+        httpx.put(f"{inside.url}/api/steering", content=b"null")
+        assert told(client) == {"type": "steering", "profile": "push", "fingerprint": put["fingerprint"]}
+        assert told(client) == {"type": "steering", "profile": None, "fingerprint": None}
+
+
+def test_what_was_given_up(inside: Inside) -> None:
+    attached = inside.state.saes
+    with listening(inside) as client:
+        try:
+            inside.call(inside.state.saes_lost)
+            assert told(client) == {
+                "type": "status", "status": "ready", "model": "tiny-llama", "saes": [], "degraded": None,
+            }  # fmt: skip
+        finally:
+            inside.state.saes = attached
+
+
+# ------------------------------------------------------------------------------------------------------ what is said
+
+
+def test_only_some_features(inside: Inside) -> None:
+    with listening(inside, {"type": "watch", "sae": "tiny", "features": [11]}) as client:
+        shown = embed(inside, top_k=0, sample_every=None)
+        heard = [told(client) for _ in shown]
+        assert [(event["features"], event["values"]) for event in heard] == [
+            ([11], entry["values"][1:]) for entry in shown
+        ]
+        client.send(json.dumps({"type": "watch", "features": [95]}))
+        until_read(inside)
+        embed(inside, top_k=0, sample_every=None)
+        assert silent(client)
+        client.send(json.dumps({"type": "watch"}))
+        until_read(inside)
+        embed(inside, top_k=0, sample_every=None)
+        assert told(client)["features"] == [3, 11]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "hello", "[]", "{}", '{"type": "steer"}', '{"type": "watch", "features": "all"}', b"\x00",
+        '{"type": "watch", "features": [-1]}', '{"type": "watch", "sae": 3}', '{"type": "watch", "more": 1}',
+        json.dumps({"type": "watch", "features": list(range(1025))}),
+    ],
+)  # fmt: skip
+def test_anything_else_closes_the_connection(inside: Inside, said: str | bytes) -> None:
+    with listening(inside) as client:
+        client.send(said)
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv(10)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1008
+        assert "watch" in closed.value.rcvd.reason
+    assert len(inside.state.events) == 0
+
+
+def test_a_frame_that_is_too_large(inside: Inside) -> None:
+    with listening(inside) as client:
+        client.send("x" * (LARGEST_INBOUND + 1))
+        with pytest.raises(ConnectionClosed) as closed:
+            client.recv(10)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1009
+
+
+# ---------------------------------------------------------------------------------------------- many, slow and gone
+
+
+def test_no_more_than_so_many(inside: Inside) -> None:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(listening(inside)) for _ in range(MOST_LISTENERS)]
+        with pytest.raises(InvalidStatus) as refused, listening(inside):
+            pass
+        assert refused.value.response.status_code == 503
+        assert json.loads(refused.value.response.body)["error"]["code"] == "unavailable"
+        inside.call(inside.state.events.publish, SteeringChanged(profile="x", fingerprint=None))
+        assert {told(client)["profile"] for client in clients} == {"x"}
+    until_nobody_listens(inside)
+    with listening(inside):
+        pass
+
+
+def until_nobody_listens(inside: Inside, seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while len(inside.state.events):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_one_that_never_reads_is_cut_off_and_nobody_waits_for_it(inside: Inside, monkeypatch) -> None:
+    """More than every buffer on the way holds; what waits beyond them is its mailbox (tests/test_events.py)."""
+    monkeypatch.setattr(websocket, "SEND_SECONDS", 0.5)
+    huge = SteeringChanged(profile="x" * 50_000, fingerprint=None)
+    with bare_socket(inside), listening(inside) as reader:
+        for _ in range(MAILBOX // 4):
+            inside.call(inside.state.events.publish, huge)
+            assert told(reader)["type"] == "steering"
+        until_one_listens(inside)
+        assert httpx.get(f"{inside.url}/healthz").status_code == 200
+    until_nobody_listens(inside)
+
+
+def until_one_listens(inside: Inside) -> None:
+    deadline = time.monotonic() + 5
+    while len(inside.state.events) > 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@contextmanager
+def bare_socket(inside: Inside) -> Iterator[socket.socket]:
+    """A handshake, and then not one byte is read."""
+    host, port = inside.url.removeprefix("http://").split(":")
+    with socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.connect((host, int(port)))
+        peer.sendall(
+            f"GET /api/events HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        deadline = time.monotonic() + 5
+        while not len(inside.state.events):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield peer
+
+
+def test_one_that_goes_without_a_word(inside: Inside) -> None:
+    with bare_socket(inside):
+        pass
+    until_nobody_listens(inside)

@@ -1,0 +1,275 @@
+"""A text's vector is the base model's own, alone: nothing that runs beside it, steers or watches changes one bit."""
+
+import asyncio
+import itertools
+import random
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from transformers import LlamaForCausalLM, RobertaConfig, RobertaModel, T5Config, T5Model
+
+from millm.engine.client import EMBEDDED_AT_ONCE
+from millm.engine.embedding import normalised
+from millm.engine.messages import (
+    AttachSae,
+    Cancel,
+    Embed,
+    Embedded,
+    Failed,
+    Fault,
+    Finished,
+    Generate,
+    LoadModel,
+    ModelLoaded,
+    Pooling,
+    Sampling,
+    SetActiveSteering,
+    Watch,
+)
+from millm.errors import NonFiniteOutput, QueueFull, Timeout
+from millm.sae.steering import Coefficients, Steering, TapSteering
+from tests.engine.conftest import CALIBRATION, Engine, collect
+from tests.engine.test_batching import Machine
+from tests.fixtures.close import assert_close
+from tests.fixtures.encoders import write_encoder
+
+TEXTS = [tuple(random.Random(number).choices(range(3, 300), k=length)) for number, length in enumerate((1, 5, 40, 90))]
+WATCH = (Watch(sae="tiny", features=(3, 11), top_k=2, sample_every=1),)
+PUSH = Steering(taps=(TapSteering("tiny", (Coefficients(index=3, alpha=6.0, beta=0.0, lo=6.0, hi=6.0),)),))
+GREEDY = Sampling(temperature=0.0)
+
+
+def numbers(event: Embedded) -> np.ndarray:
+    return np.frombuffer(event.vector, dtype="<f4")
+
+
+def texts(name: str, **more: object) -> list[Embed]:
+    return [Embed(id=f"{name}-{place}", tokens=tokens, **more) for place, tokens in enumerate(TEXTS)]  # type: ignore[arg-type]
+
+
+def embedded(machine: Machine, *commands: Embed) -> list[bytes]:
+    """The vectors, in order, whatever else the machine does meanwhile."""
+    machine.say(*commands)
+    wanted = {command.id for command in commands}
+    while len(found := {e.id: e.vector for e in machine.events if isinstance(e, Embedded) and e.id in wanted}) < len(
+        wanted
+    ):
+        assert not [event for event in machine.events if isinstance(event, Failed)]
+        machine.engine.turn()
+    return [found[command.id] for command in commands]
+
+
+def load(machine: Machine, folder: Path, **how: object) -> ModelLoaded | Failed:
+    machine.do(LoadModel(id="load", path=str(folder), special_ids=(0, 1, 2), **how))  # type: ignore[arg-type]
+    return next(event for event in machine.events if isinstance(event, ModelLoaded | Failed) and event.id == "load")
+
+
+def attach(machine: Machine, sae: Path, root: Path) -> None:
+    machine.do(
+        AttachSae(id="attach", sae="tiny", path=str(sae), canonical_root=str(root), calibration_ids=CALIBRATION,
+                  model_name="tiny-llama")
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------ against transformers
+
+
+@pytest.mark.parametrize("pooling", get_args(Pooling))
+def test_it_is_what_plain_transformers_gives(engine: Engine, reference: LlamaForCausalLM, pooling: Pooling) -> None:
+    found = engine.loop.run(engine.client.embed(*texts(pooling, pooling=pooling)))
+    for tokens, event in zip(TEXTS, found, strict=True):
+        with torch.inference_mode():
+            hidden = reference.model(torch.tensor([tokens]), use_cache=False).last_hidden_state[0]
+        vector = {"mean": hidden.mean(0), "cls": hidden[0], "lasttoken": hidden[-1], "max": hidden.amax(0)}[pooling]
+        np.testing.assert_allclose(numbers(event), (vector / vector.norm()).numpy(), atol=2e-6)
+        assert np.linalg.norm(numbers(event)) == pytest.approx(1, abs=1e-6)
+
+
+def test_what_is_watched_is_what_a_prompt_shows(engine: Engine) -> None:
+    """The same tokens as a chat's prompt, read by the same tap."""
+    found = engine.loop.run(engine.client.embed(*texts("watched", watch=WATCH)))
+    for tokens, event in zip(TEXTS, found, strict=True):
+        watch = (replace(WATCH[0], tokens="prompt"),)
+        request = Generate(id="prompt", prompt=tokens, max_tokens=1, sampling=GREEDY, watch=watch)
+        prompt = [reading for part in engine.generate(request)[0] for reading in part.readings]
+        assert len(event.readings) == len(tokens)
+        assert_close([tuple_of(reading) for reading in event.readings], [tuple_of(reading) for reading in prompt])
+
+
+def tuple_of(reading: object) -> tuple[object, ...]:
+    return tuple(getattr(reading, name) for name in ("sae", "position", "values", "top"))
+
+
+# ---------------------------------------------------------------------------------------- nothing changes one bit of it
+
+
+def test_bit_identical_with_no_sae_with_one_watched_steered_and_busy(
+    tiny_model: Path, tiny_sae: Path, tmp_path: Path
+) -> None:
+    machine = Machine()
+    load(machine, tiny_model)
+    bare = embedded(machine, *texts("bare"))
+    attach(machine, tiny_sae, tmp_path)
+    assert embedded(machine, *texts("attached")) == bare
+    assert embedded(machine, *texts("watched", watch=WATCH)) == bare
+    busy = [
+        Generate(id=f"busy-{n}", prompt=TEXTS[n], max_tokens=200, sampling=GREEDY, steering=PUSH, follows_active=n > 1)
+        for n in range(4)
+    ]
+    machine.say(SetActiveSteering(steering=PUSH), *busy)
+    machine.engine.turn()
+    assert embedded(machine, *texts("beside", watch=WATCH)) == bare
+    assert not [event for event in machine.events if isinstance(event, Finished) and event.id.startswith("busy")]
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers(0, len(TEXTS) - 1), min_size=1, max_size=24))
+def test_any_order_and_any_number_give_the_same_vectors(engine: Engine, order: list[int]) -> None:
+    alone = {tokens: engine.loop.run(engine.client.embed(Embed(id="alone", tokens=tokens)))[0] for tokens in TEXTS}
+    together = engine.loop.run(
+        engine.client.embed(*(Embed(id=f"together-{n}", tokens=TEXTS[place]) for n, place in enumerate(order)))
+    )
+    assert [event.vector for event in together] == [alone[TEXTS[place]].vector for place in order]
+
+
+# ------------------------------------------------------------------------------------------------- beside other work
+
+
+def test_streams_go_on_between_two_texts(tiny_model: Path) -> None:
+    """At most one text in a step: a token comes between any two vectors while something is being written."""
+    machine = Machine()
+    load(machine, tiny_model)
+    machine.say(
+        Generate(id="stream", prompt=TEXTS[1], max_tokens=40, sampling=GREEDY),
+        *(Embed(id=f"text-{n}", tokens=TEXTS[3]) for n in range(12)),
+    )
+    machine.events.clear()
+    machine.run_until({"stream"})
+    order = [type(event) for event in machine.events]
+    assert order.count(Embedded) == 12
+    assert (Embedded, Embedded) not in itertools.pairwise(order)
+
+
+def test_a_long_job_counts_for_a_few(engine: Engine) -> None:
+    async def some_of_many() -> int:
+        job = asyncio.create_task(engine.client.embed(*(Embed(id=f"m-{n}", tokens=TEXTS[2]) for n in range(200))))
+        await asyncio.sleep(0.02)
+        seen = engine.client.in_flight
+        job.cancel()
+        await asyncio.gather(job, return_exceptions=True)
+        await collect(engine.client.generate(Generate(id="after", prompt=TEXTS[0], max_tokens=2)))
+        return seen
+
+    assert engine.loop.run(some_of_many()) == EMBEDDED_AT_ONCE
+    assert engine.client.in_flight == 0
+
+
+def test_a_full_queue_takes_no_texts(engine: Engine) -> None:
+    async def overfill() -> None:
+        one = Generate(id="", prompt=TEXTS[1], max_tokens=150, sampling=GREEDY)
+        full = [replace(one, id=f"full-{n}") for n in range(engine.client.capacity)]
+        running = engine.client.generate(*full)
+        await anext(running)
+        try:
+            await engine.client.embed(Embed(id="one-more", tokens=TEXTS[0]))
+        finally:
+            await running.aclose()
+            while engine.client.in_flight:
+                await asyncio.sleep(0.01)
+
+    with pytest.raises(QueueFull, match="waiting"):
+        engine.loop.run(overfill())
+
+
+def test_a_deadline_that_is_over(engine: Engine) -> None:
+    with pytest.raises(Timeout):
+        engine.loop.run(engine.client.embed(Embed(id="late", tokens=TEXTS[3], deadline_seconds=0.0)))
+    assert engine.client.in_flight == 0
+
+
+def test_cancelled_before_its_turn(tiny_model: Path) -> None:
+    machine = Machine()
+    load(machine, tiny_model)
+    machine.events.clear()
+    machine.do(Embed(id="gone", tokens=TEXTS[0]), Cancel(id="gone"))
+    (end,) = [event for event in machine.events if getattr(event, "id", "") == "gone"]
+    assert isinstance(end, Finished)
+    assert end.reason == "cancelled"
+
+
+def test_memory_that_runs_out_fails_the_text_alone(
+    tiny_model: Path, tiny_sae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MILLM_TESTING_FAULTS", "1")
+    machine = Machine()
+    load(machine, tiny_model)
+    attach(machine, tiny_sae, tmp_path)
+    machine.events.clear()
+    machine.say(Generate(id="stream", prompt=TEXTS[1], max_tokens=20, sampling=GREEDY, steering=PUSH, watch=WATCH))
+    machine.engine.turn()
+    machine.say(Fault(id="fault", point="prefill", kind="oom"), Embed(id="unlucky", tokens=TEXTS[3], watch=WATCH))
+    machine.run_until({"stream"})
+    (failed,) = [event for event in machine.events if isinstance(event, Failed)]
+    assert (failed.id, failed.code) == ("unlucky", "insufficient_memory")
+    stream = machine.answers()["stream"]
+    assert isinstance(stream.end, Finished)
+    assert stream.end.receipt is not None
+    assert stream.end.receipt.degraded is None
+    machine.events.clear()
+    assert embedded(machine, *texts("again", watch=WATCH))
+
+
+def test_hidden_states_that_overflow_are_told() -> None:
+    with pytest.raises(NonFiniteOutput, match="finite"):
+        normalised(torch.tensor([1.0, float("inf")]))
+
+
+# --------------------------------------------------------------------------------------------------------- encoders
+
+
+def test_an_encoder_embeds_and_refuses_to_write(tmp_path: Path, tiny_sae: Path) -> None:
+    machine = Machine()
+    loaded = load(machine, write_encoder(tmp_path / "bert"), generates=False)
+    assert isinstance(loaded, ModelLoaded)
+    assert (loaded.facts.generates, loaded.facts.runner, loaded.facts.context_length) == (False, "encoder", 64)
+    refused = [event for event in machine.events if isinstance(event, Failed)]
+    assert {(event.id, event.code) for event in refused} == {("nothing", "model_cannot_generate")}
+    machine.events.clear()
+    assert len(set(embedded(machine, *(Embed(id=f"e-{n}", tokens=(2, 9 + n, 3)) for n in range(3))))) == 3
+    attach(machine, tiny_sae, tmp_path)
+    codes = {event.id: event.code for event in machine.events if isinstance(event, Failed)}
+    assert codes["attach"] == "sae_mismatch"
+
+
+def test_positions_that_padding_takes_do_not_count(tmp_path: Path) -> None:
+    """RoBERTa says 66 and has 64: one token more would look up what is not there."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    RobertaModel(RobertaConfig(vocab_size=99, max_position_embeddings=66, **sizes)).save_pretrained(tmp_path)
+    machine = Machine()
+    loaded = load(machine, tmp_path, generates=False)
+    assert isinstance(loaded, ModelLoaded)
+    assert loaded.facts.context_length == 64
+    machine.events.clear()
+    assert embedded(machine, Embed(id="longest", tokens=(5,) * 64))
+
+
+def test_what_needs_more_than_text_is_refused_at_load(tmp_path: Path) -> None:
+    """An encoder-decoder has no hidden states of a text alone."""
+    from_t5(tmp_path)
+    failed = load(Machine(), tmp_path, generates=False)
+    assert isinstance(failed, Failed)
+    assert failed.code == "invalid_model"
+    assert "cannot embed" in failed.message
+
+
+def from_t5(folder: Path) -> None:
+    torch.manual_seed(0)
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2}
+    T5Model(T5Config(vocab_size=99, decoder_start_token_id=0, **sizes)).save_pretrained(folder)

@@ -1,0 +1,236 @@
+"""Embeddings as the official client asks for them, over a generating model; and all that is refused."""
+
+import base64
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import torch
+from tokenizers import Tokenizer
+from transformers import LlamaForCausalLM
+
+from tests.fixtures.close import assert_close
+from tests.fixtures.inside import serving
+from tests.fixtures.process import Server
+from tests.fixtures.tiny import CONTEXT, FEATURES, WIDTH
+
+TEXTS = [
+    "The sea is wide.",
+    "the ships are small",
+    "def add(a, b):\n    return a + b",
+    "é 海 🙂",
+    " ",
+    "one two three " * 20,
+]
+URL = "/embeddings"
+
+
+@pytest.fixture(scope="session")
+def ids(tiny_model) -> list[list[int]]:
+    """What the tokenizer makes of the texts; it adds nothing to them."""
+    backend = Tokenizer.from_file(str(tiny_model / "tokenizer.json"))
+    return [encoding.ids for encoding in backend.encode_batch(TEXTS)]
+
+
+def ask(http: httpx.Client, **body: Any) -> dict[str, Any]:
+    answer = http.post(URL, json={"model": "tiny-llama", **body})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def refusal(http: httpx.Client, **body: Any) -> dict[str, Any]:
+    answer = http.post(URL, json={"model": "tiny-llama", **body})
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    return error
+
+
+def vectors(answer: dict[str, Any]) -> np.ndarray:
+    return np.array([entry["embedding"] for entry in answer["data"]], dtype=np.float32)
+
+
+# ----------------------------------------------------------------------------------------------------------- answers
+
+
+def test_they_are_the_mean_of_what_transformers_computes(
+    client: openai.OpenAI, server: Server, ids: list[list[int]], tiny_model
+) -> None:
+    """The client asks for base64 by itself, and reads it as float32."""
+    reference = LlamaForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+    answer = client.embeddings.create(model=server.model, input=TEXTS)
+    assert [entry.index for entry in answer.data] == list(range(len(TEXTS)))
+    assert answer.model == server.model
+    assert answer.usage.prompt_tokens == answer.usage.total_tokens == sum(map(len, ids))
+    for tokens, entry in zip(ids, answer.data, strict=True):
+        with torch.inference_mode():
+            mean = reference.model(torch.tensor([tokens]), use_cache=False).last_hidden_state[0].mean(0)
+        np.testing.assert_allclose(entry.embedding, (mean / mean.norm()).numpy(), atol=2e-6)
+
+
+def test_every_form_of_input_is_the_same_text(http: httpx.Client, ids: list[list[int]]) -> None:
+    one = vectors(ask(http, input=TEXTS[0]))
+    assert one.shape == (1, WIDTH)
+    for form in ([TEXTS[0]], ids[0], [ids[0]]):
+        assert (vectors(ask(http, input=form)) == one).all()
+
+
+def test_any_order_gives_the_same_vectors(http: httpx.Client) -> None:
+    alone = {text: vectors(ask(http, input=text))[0] for text in TEXTS}
+    chance = random.Random(0)
+    for _ in range(5):
+        order = chance.choices(TEXTS, k=chance.randint(1, 30))
+        found = vectors(ask(http, input=order))
+        assert all((vector == alone[text]).all() for text, vector in zip(order, found, strict=True))
+
+
+def test_numbers_say_exactly_what_base64_says_and_no_more(http: httpx.Client) -> None:
+    numbers = ask(http, input=TEXTS[0], encoding_format="float")
+    encoded = ask(http, input=TEXTS[0], encoding_format="base64")["data"][0]["embedding"]
+    assert (np.frombuffer(base64.b64decode(encoded), dtype="<f4") == vectors(numbers)[0]).all()
+    written = http.post(URL, json={"model": "tiny-llama", "input": TEXTS[0]}).text
+    inside = written[written.index('"embedding":[') + 13 : written.index("]")].split(",")
+    assert len(inside) == WIDTH
+    assert all(len(number.lstrip("-").replace("0.", "", 1).lstrip("0")) <= 9 for number in inside)
+
+
+def test_fewer_dimensions_are_the_first_ones_at_length_one(http: httpx.Client) -> None:
+    whole = vectors(ask(http, input=TEXTS))
+    for width in (1, 7, WIDTH):
+        cut = vectors(ask(http, input=TEXTS, dimensions=width))
+        expected = whole[:, :width] / np.linalg.norm(whole[:, :width], axis=1, keepdims=True)
+        np.testing.assert_allclose(cut, expected, atol=1e-6)
+
+
+def test_what_steers_the_server_changes_nothing(http: httpx.Client, server: Server) -> None:
+    """Not what is active, not a profile in the model's name, the body or the header; and the receipt says so."""
+    bare = ask(http, input=TEXTS)
+    assert bare["millm"] == {"profile": None, "steering": None, "tokens_steered": 0}
+    assert httpx.put(f"{server.url}/api/steering", json={"profile": "push"}).status_code == 200
+    try:
+        active = ask(http, input=TEXTS)
+    finally:
+        httpx.put(f"{server.url}/api/steering", content=b"null")
+    aliased = ask(http, input=TEXTS, model="tiny-llama:push")
+    named = ask(http, input=TEXTS, profile="hold")
+    headed = http.post(
+        URL, json={"model": "tiny-llama", "input": TEXTS}, headers={"X-Millm-Profile": "push"}
+    ).json()  # fmt: skip
+    for other in (active, aliased, named, headed):
+        assert {**other, "model": ""} == {**bare, "model": ""}
+    unknown = http.post(URL, json={"model": "tiny-llama:nobody", "input": "a"})
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "profile_not_found")
+
+
+def test_what_other_clients_send_is_let_pass(http: httpx.Client) -> None:
+    bare = ask(http, input=TEXTS[0])
+    extra = {"user": "somebody", "keep_alive": "5m", "dimensions": None, "encoding_format": None, "steering": None}
+    assert ask(http, input=TEXTS[0], **extra) == bare
+
+
+def test_as_many_as_openai_takes(http: httpx.Client) -> None:
+    """More than may wait: a long job waits by itself."""
+    answer = ask(http, input=[[5]] * 2048)
+    found = vectors(answer)
+    assert found.shape == (2048, WIDTH)
+    assert (found == found[0]).all()
+    assert "2048" in refusal(http, input=[[5]] * 2049)["message"]
+
+
+# -------------------------------------------------------------------------------------------------------- activations
+
+
+def test_watched_features_of_every_token_of_every_input(
+    http: httpx.Client, chat: dict[str, Any], ids: list[list[int]]
+) -> None:
+    """The same numbers as a completion's prompt shows; and the vectors are what they are without."""
+    watch = {"features": [3, 11], "top_k": 2, "sample_every": 1}
+    answer = ask(http, input=TEXTS[:3], activations=watch)
+    assert vectors(answer).tolist() == vectors(ask(http, input=TEXTS[:3])).tolist()
+    found = answer["millm"]["activations"]
+    assert answer["millm"]["sample_every"] == 1
+    assert [(entry["input"], entry["position"]) for entry in found] == [
+        (place, position) for place in range(3) for position in range(len(ids[place]))
+    ]
+    for place in range(3):
+        body = {"model": "tiny-llama", "prompt": ids[place], "max_tokens": 1, "steering": None}
+        body["activations"] = {**watch, "tokens": "prompt"}
+        shown = http.post("/completions", json=body).json()["millm"]["activations"]
+        mine = [{**entry, "choice": 0} for entry in found if entry["input"] == place]
+        assert_close([{k: v for k, v in entry.items() if k != "input"} for entry in mine], shown)
+
+
+# -------------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize("given", ["", [], [""], ["a", ""], [[]], [1, "a"], ["a", [1]], [[1], "a"], {"a": 1}, 7, [1.5],
+                                   [-1], [True], [["a"]], None])  # fmt: skip
+def test_inputs_that_are_none(http: httpx.Client, given: Any) -> None:
+    error = refusal(http, input=given)
+    assert error["param"] == "input"
+    assert "`input`" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "says"),
+    [
+        ({"input": [[5], [400_000]]}, "input.1", "token ids from 0 to"),
+        ({"input": "a", "encoding_format": "hex"}, "encoding_format", "'float' or 'base64'"),
+        ({"input": "a", "dimensions": 0}, "dimensions", "greater than or equal to 1"),
+        ({"input": "a", "dimensions": WIDTH + 1}, "dimensions", f"from 1 to {WIDTH}"),
+        ({"input": "a", "dimensions": "8"}, "dimensions", "integer"),
+        ({"input": "a", "activations": {"features": [FEATURES]}}, "activations.features", "not in 0.."),
+        ({"input": "a", "activations": {}}, "activations", "top_k"),
+        ({"input": "a", "steering": {"features": [{"index": 3, "strength": 1}]}}, "steering", "not applied"),
+        ({}, "input", "required"),
+    ],
+)
+def test_what_cannot_be_had(http: httpx.Client, body: dict[str, Any], param: str, says: str) -> None:
+    error = refusal(http, **body)
+    assert error["param"] == param
+    assert says in error["message"]
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [[[5], [5] * (CONTEXT + 1)], ["a", "one two " * CONTEXT], ["a", "x" * 10_000_000]],
+    ids=["ids", "text", "characters"],
+)
+def test_too_long_is_never_cut(http: httpx.Client, inputs: list[Any]) -> None:
+    error = refusal(http, input=inputs)
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "input.1")
+    assert error["message"].startswith(f"This model's maximum context length is {CONTEXT} tokens")
+
+
+def test_exactly_the_context_fits(http: httpx.Client) -> None:
+    assert ask(http, input=[5] * CONTEXT)["usage"]["total_tokens"] == CONTEXT
+
+
+def test_an_unknown_model(http: httpx.Client) -> None:
+    answer = http.post(URL, json={"model": "text-embedding-3-small", "input": "a"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+
+
+def test_who_leaves_is_forgotten(http: httpx.Client, server: Server) -> None:
+    body = {"model": "tiny-llama", "input": [[5] * CONTEXT] * 2048}
+    with pytest.raises(httpx.ReadTimeout):
+        http.post(URL, json=body, timeout=0.5)
+    deadline = time.monotonic() + 5
+    while (status := httpx.get(f"{server.url}/api/status").json())["in_flight"]:
+        assert time.monotonic() < deadline, status
+
+
+def test_a_job_that_takes_longer_than_allowed(tmp_path: Path, tiny_model: Path, tiny_sae: Path) -> None:
+    """All of it counts, though its texts reach the engine a few at a time."""
+    with serving(tiny_model, tiny_sae, tmp_path, request_timeout=0.5) as inside:
+        body = {"model": "tiny-llama", "input": [[5] * CONTEXT] * 2048}
+        answer = httpx.post(f"{inside.base_url}/embeddings", json=body, timeout=30)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+        assert "0.5 s" in answer.json()["error"]["message"]
+        short = httpx.post(f"{inside.base_url}/embeddings", json={**body, "input": "a"}, timeout=30)
+        assert short.status_code == 200
