@@ -21,7 +21,10 @@ check: $(VENV)/dev-installed ## format, lint and types, as CI runs them
 	$(BIN)/mypy
 
 test: $(VENV)/dev-installed  ## all tests but those that install other people's clients
-	$(BIN)/python -m pytest -m 'not clients and not openwebui'
+	$(BIN)/python -m pytest -m 'not clients and not openwebui and not fuzz'
+
+fuzz: $(VENV)/dev-installed  ## ten thousand made-up requests
+	$(BIN)/python -m pytest -m fuzz
 
 test-clients: $(VENV)/dev-installed ## real clients (openai, LangChain, AI SDK...) in environments of their own; needs npm
 	$(BIN)/python -m pytest -m clients

@@ -8,6 +8,7 @@ from millm.guard.gate import Gate
 from millm.guard.headers import AnswerHeaders
 from millm.guard.rules import Rules
 from millm.openai.failures import install_error_handlers
+from millm.openai.schemas.document import FAILURES
 from millm.state import State
 
 
@@ -19,6 +20,7 @@ def create_app(state: State) -> FastAPI:
         docs_url=None,  # it loads scripts from a CDN
         redoc_url=None,
         redirect_slashes=False,  # a redirect would be built from the Host header
+        responses=FAILURES,
     )
     app.state.millm = state
     rules = Rules.allowing(state.settings.allowed_hosts, state.settings.allowed_origins)

@@ -74,3 +74,11 @@ def test_an_answer_lasts_as_long_as_it_must(engine: Engine) -> None:
     long = Generate(id="long", sampling=Sampling(temperature=0, min_tokens=4), **ends)  # type: ignore[arg-type]
     (few,), (more,) = engine.generate(short), engine.generate(long)
     assert sum(isinstance(event, Token) for event in more) >= 4 > sum(isinstance(event, Token) for event in few)
+
+
+def test_next_to_no_temperature_is_none(engine: Engine) -> None:
+    """Logits divided by it would be infinite."""
+    body = {"prompt": (1, 80, 81), "max_tokens": 8}
+    frozen = Generate(id="frozen", sampling=Sampling(temperature=5e-324, logprobs=0), **body)  # type: ignore[arg-type]
+    greedy = Generate(id="greedy", sampling=Sampling(temperature=0), **body)  # type: ignore[arg-type]
+    assert engine.tokens(frozen) == engine.tokens(greedy)

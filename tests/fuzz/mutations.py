@@ -20,7 +20,7 @@ Body = dict[str, Any]
 def spoiled(body: Body, random: Random) -> bytes:
     """One body as bytes: one to four changes of its values, and sometimes one of its bytes."""
     changed: Any = copy.deepcopy(body)
-    for _ in range(random.randint(1, 4)):
+    for _ in range(min(random.randint(1, 4), random.randint(1, 4))):
         random.choice(CHANGES)(changed, random)
     sent = json.dumps(changed).encode()
     return random.choice(BREAKS)(sent, random) if random.random() < 0.2 else sent

@@ -136,7 +136,7 @@ def test_penalties_and_lengths_reach_the_model(client, text) -> None:
         ({"best_of": 1, "n": 2}, "best_of"),
         ({"best_of": 21}, "best_of"),
         ({"best_of": 2, "stream": True}, "best_of"),
-        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"repetition_penalty": 5e-324}, "repetition_penalty"),
         ({"repetition_penalty": math.inf}, None),
         ({"stop_token_ids": [10**6]}, "stop_token_ids"),
         ({"stop_token_ids": [-1]}, "stop_token_ids.0"),

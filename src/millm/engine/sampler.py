@@ -20,6 +20,9 @@ from millm.errors import NonFiniteOutput
 _USUALLY_ENOUGH = 1024
 """Sorting a whole vocabulary takes a tenth of a small model's token; its likeliest thousand rarely do not suffice."""
 
+_COLDEST = 1e-5
+"""A temperature below this is 0: it would divide logits into infinity, and choose the likeliest anyway (as in vLLM)."""
+
 _NOT_FINITE = "the model's logits are not finite numbers; a steering this strong can do that"
 
 
@@ -89,7 +92,7 @@ def _takes_likeliest(sequence: Sequence) -> bool:
     sampling = sequence.request.sampling
     is_penalised = sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty != 1
     is_adjusted = sampling.logit_bias or is_penalised or sampling.min_tokens or sequence.request.grammar
-    return sampling.temperature == 0 and not is_adjusted and sampling.logprobs is None
+    return sampling.temperature < _COLDEST and not is_adjusted and sampling.logprobs is None
 
 
 def _adjusted(sequence: Sequence, logits: Tensor) -> Tensor:
@@ -132,7 +135,7 @@ def _indices(tokens: Iterable[int], logits: Tensor) -> Tensor:
 
 
 def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    if sampling.temperature == 0:
+    if sampling.temperature < _COLDEST:
         return int(logits.argmax())
     weights = torch.softmax(logits / sampling.temperature, dim=-1)  # [V]
     if 0 < sampling.top_k < weights.shape[-1]:

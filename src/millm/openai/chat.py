@@ -7,6 +7,7 @@ from millm.openai.forms import ChatForm
 from millm.openai.job import ProfileHeader
 from millm.openai.json_route import JsonRoute
 from millm.openai.schemas.chat import ChatRequest
+from millm.openai.schemas.document import STREAM
 from millm.openai.telling import tell
 from millm.openai.tools import tooling_of
 from millm.openai.unsupported import check_chat
@@ -15,7 +16,7 @@ from millm.state import State
 router = APIRouter(route_class=JsonRoute)
 
 
-@router.post("/chat/completions")
+@router.post("/chat/completions", responses=STREAM)
 async def chat_completions(body: ChatRequest, request: Request, x_millm_profile: ProfileHeader = None) -> Response:
     """Answer a conversation, whole or as a stream."""
     state: State = request.app.state.millm

@@ -9,6 +9,7 @@ from millm.openai.forms import CompletionForm
 from millm.openai.job import ProfileHeader, choose, plan
 from millm.openai.json_route import JsonRoute
 from millm.openai.schemas.completions import CompletionRequest, Prompt
+from millm.openai.schemas.document import STREAM
 from millm.openai.telling import tell
 from millm.openai.unsupported import check_completion
 from millm.state import LoadedModel, State
@@ -16,7 +17,7 @@ from millm.state import LoadedModel, State
 router = APIRouter(route_class=JsonRoute)
 
 
-@router.post("/completions")
+@router.post("/completions", responses=STREAM)
 async def completions(body: CompletionRequest, request: Request, x_millm_profile: ProfileHeader = None) -> Response:
     """Continue one prompt or several, whole or as a stream."""
     check_completion(body)
@@ -43,6 +44,7 @@ def _echoes(model: LoadedModel, prompts: list[Prompt], ids: list[list[int]]) -> 
 
 def _text(model: LoadedModel, text: str) -> list[int]:
     """Without text, and where no token marks a beginning, the answer begins after the end of another text."""
+    model.tokenizer.check_length(text, model.facts.context_length)
     ids = model.tokenizer.encode(text)
     if not ids and model.tokenizer.eos_id is not None:
         return [model.tokenizer.eos_id]

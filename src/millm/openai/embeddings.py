@@ -82,7 +82,7 @@ def _ids(model: LoadedModel, inputs: Sequence[Input]) -> list[list[int]]:
 
 def _ids_of(model: LoadedModel, place: int, given: Input, most: int) -> list[int]:
     name = f"input.{place}"
-    if isinstance(given, str) and len(given) > most * model.tokenizer.most_characters:
+    if isinstance(given, str) and not model.tokenizer.may_fit(given, most):
         raise _too_long(name, most, f"more than {most}")
     ids = model.tokenizer.encode_whole(model.recipe.prepared(given)) if isinstance(given, str) else given
     if not ids:

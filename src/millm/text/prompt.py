@@ -7,7 +7,7 @@ from typing import Self
 
 import msgspec
 
-from millm.errors import ContextLengthExceeded, InvalidModel
+from millm.errors import InvalidModel
 from millm.text.folder import read_json
 from millm.text.rendering import PLAIN, Rendering, accepted_by, rendered
 from millm.text.roles import Accepted, Call, Message, fit_roles
@@ -101,11 +101,8 @@ class ChatTemplate:
         mark = self._tokenizer.control.mark_all
         turns = [self._marked(turn) for turn in fit_roles(messages, self.accepted)]
         text = rendered(self._program, self._tokenizer, turns, replace(how, switches=mark(dict(how.switches))), mark)
-        if context_length is not None and not self._tokenizer.may_fit(text, context_length):
-            raise ContextLengthExceeded(
-                f"This model's maximum context length is {context_length} tokens, and the request has "
-                f"{len(text)} characters, which are more; shorten it so that there is room for an answer."
-            )
+        if context_length is not None:
+            self._tokenizer.check_length(text, context_length)
         return Prompt(text, self._tokenizer.encode_prompt(text))
 
     def _marked(self, turn: Message) -> Message:

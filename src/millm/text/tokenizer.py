@@ -5,20 +5,16 @@ On the `tokenizers` library alone: importing transformers would cost the API pro
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 import tokenizers
 
-from millm.errors import InvalidRequest
+from millm.errors import ContextLengthExceeded, InvalidRequest
 from millm.text.backend import open_backend, start_of_text, token_names
 from millm.text.control_tokens import ControlTokens
 from millm.text.special_tokens import tokenizer_settings
 from millm.text.spelling import Spelling, names_at_least, spelling_of
-
-WORD_CHARACTERS = 100
-"""A WordPiece vocabulary takes a word of up to so many letters as one unknown token."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +74,14 @@ class Tokenizer:
         is_exact = self.spelling.byte_level or self.spelling.byte_fallback
         return not is_exact or len(text) <= most * self.longest_token
 
+    def check_length(self, text: str, most: int) -> None:
+        """Raises ContextLengthExceeded where it cannot fit."""
+        if not self.may_fit(text, most):
+            raise ContextLengthExceeded(
+                f"This model's maximum context length is {most} tokens, and the request has {len(text)} characters, "
+                "which are more; shorten it so that there is room for an answer."
+            )
+
     def special_in(self, text: str) -> frozenset[int]:
         """Ids of the special tokens that a text mentions."""
         named = ((id, self.token_text(id)) for id in self.special_ids)
@@ -96,11 +100,6 @@ class Tokenizer:
         """
         _check_unicode(text)
         return self._backend.encode(text).ids
-
-    @cached_property
-    def most_characters(self) -> int:
-        """Of a text that one token can stand for; a longer text than so many per token cannot fit."""
-        return max(WORD_CHARACTERS, *map(len, self._backend.get_vocab()))
 
     def encode_prompt(self, text: str) -> list[int]:
         """A rendered chat template: its control tokens become their ids, but those that `control.mark` has

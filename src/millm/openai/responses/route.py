@@ -12,6 +12,7 @@ from millm.openai.responses.request import ResponsesRequest
 from millm.openai.responses.telling import tell
 from millm.openai.responses.translate import as_chat
 from millm.openai.responses.writer import Writer
+from millm.openai.schemas.document import STREAM
 from millm.openai.telling import pieces_of
 from millm.openai.tools import tooling_of
 from millm.state import State
@@ -19,7 +20,7 @@ from millm.state import State
 router = APIRouter(route_class=JsonRoute)
 
 
-@router.post("/responses")
+@router.post("/responses", responses=STREAM)
 async def responses(body: ResponsesRequest, request: Request, x_millm_profile: ProfileHeader = None) -> Response:
     """Answer a conversation, whole or as a stream of events. Nothing is kept."""
     state: State = request.app.state.millm

@@ -63,7 +63,7 @@ class GenerationFields(Fields):
     presence_penalty: Annotated[float, Within(-2, 2)] = 0.0
     frequency_penalty: Annotated[float, Within(-2, 2)] = 0.0
     repetition_penalty: Annotated[
-        float, Field(gt=0, le=10, description="Divides the logits of tokens that were seen, in prompt and answer.")
+        float, Field(ge=0.01, le=10, description="Divides the logits of tokens that were seen, in prompt and answer.")
     ] = 1.0
     logit_bias: dict[
         Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")], Annotated[float, Within(-100, 100)]

@@ -1,0 +1,64 @@
+"""Requests of every kind at once, with and without profiles, each get what they get alone."""
+
+import asyncio
+from typing import Any
+
+import httpx
+
+from tests.fixtures.close import assert_close
+from tests.fixtures.process import Server
+
+QUESTION = [{"role": "user", "content": "Tell me about the sea."}]
+GREEDY = {"temperature": 0, "max_tokens": 24}
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 9}}, "required": ["n"]}
+WANTED = {"type": "json_schema", "json_schema": {"name": "n", "schema": {**SCHEMA, "additionalProperties": False}}}
+MIXED: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("chat/completions", {"messages": QUESTION, **GREEDY}),
+    ("chat/completions", {"messages": QUESTION, **GREEDY, "profile": "push", "activations": {"features": [3]}}),
+    ("chat/completions", {"messages": QUESTION, **GREEDY, "response_format": WANTED, "profile": "hold"}),
+    ("completions", {"prompt": "The sea is", **GREEDY, "logprobs": 2}),
+    ("completions", {"prompt": ["The sky", "One"], **GREEDY, "profile": "hold", "echo": True, "logprobs": 0}),
+    ("embeddings", {"input": ["The sea is wide.", "One"]}),
+    ("embeddings", {"input": "The sky", "profile": "push", "activations": {"features": [3, 7]}}),
+    ("responses", {"input": "Tell me about the sky.", "temperature": 0, "max_output_tokens": 24, "profile": "push"}),
+)
+VARYING = ("id", "created", "created_at", "completed_at")
+
+
+def without_its_name(told: Any) -> Any:
+    """What differs from one answer to the next of the same request."""
+    if isinstance(told, dict):
+        return {
+            key: without_its_name(value)
+            for key, value in told.items()
+            if key not in VARYING and key not in ("cached_tokens", "prompt_tokens_details", "input_tokens_details")
+        }
+    return [without_its_name(value) for value in told] if isinstance(told, list) else told
+
+
+async def ask(client: httpx.AsyncClient, path: str, body: dict[str, Any], server: Server) -> Any:
+    answer = await client.post(f"{server.base_url}/{path}", json={"model": server.model, **body})
+    assert answer.status_code == 200, answer.text
+    return without_its_name(answer.json())
+
+
+def test_eight_mixed_requests_at_once_are_each_as_they_are_alone(server: Server) -> None:
+    async def both() -> tuple[list[Any], list[Any]]:
+        async with httpx.AsyncClient(timeout=60) as client:
+            alone = [await ask(client, path, body, server) for path, body in MIXED]
+            together: list[Any] = []
+            for _ in range(3):
+                together += await asyncio.gather(*(ask(client, path, body, server) for path, body in MIXED))
+        return alone, together
+
+    alone, together = asyncio.run(both())
+    for found, expected in zip(together, alone * 3, strict=True):
+        assert_close(found, expected)
+    for found, expected in zip(together, alone * 3, strict=True):
+        if found["object"] == "list":
+            assert found == expected, "a vector is the same to the last bit"
+    receipts = [
+        answer["millm"]["steering"] for answer in together[:8] if "millm" in answer and answer["object"] != "list"
+    ]
+    assert receipts.count(None) == 2
+    assert len(set(receipts)) == 3
