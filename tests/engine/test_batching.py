@@ -175,8 +175,8 @@ def test_any_company_leaves_an_answer_as_it_is(
             assert found.tokens == whole.tokens[: len(found.tokens)]
         else:
             assert_same(found, whole)
-    assert machine.engine._scheduler.is_idle
-    assert not machine.engine._runner._slots.busy  # type: ignore[union-attr]
+    assert machine.engine.work.scheduler.is_idle
+    assert not machine.engine.work.runner._slots.busy  # type: ignore[union-attr]
 
 
 def test_a_slider_moves_those_who_follow_it_and_nobody_else(batched: Machine, expected: Expected) -> None:

@@ -51,7 +51,7 @@ def verdict(machine: Machine) -> tuple[str, str]:
 
 
 def graphs(machine: Machine) -> slots_runner.Graphs:
-    runner = machine.engine._runner
+    runner = machine.engine.work.runner
     assert isinstance(runner, SlotsRunner)
     assert runner.graphs is not None
     return runner.graphs

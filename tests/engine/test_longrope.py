@@ -89,12 +89,12 @@ def test_a_prefix_is_gone_on_from_on_its_own_side_only(machine: Machine) -> None
         end = ask(machine, [name])[name].end
         assert isinstance(end, Finished)
         cached[name] = end.cached_tokens
-    if isinstance(machine.engine._runner, PlainRunner):
+    if isinstance(machine.engine.work.runner, PlainRunner):
         assert set(cached.values()) == {0}
         return
     assert cached["short"] == len(ASKED["short"][0]) - 1
     assert cached["just behind"] >= len(SYSTEM)
-    slots = machine.engine._runner._slots  # type: ignore[union-attr]
+    slots = machine.engine.work.runner._slots  # type: ignore[union-attr]
     sides = {slot.steering[1] for slot in slots if slot.safe}
     assert sides == {False, True}
-    assert torch.isfinite(machine.engine._runner.cache._layers[0].keys).all()  # type: ignore[union-attr]
+    assert torch.isfinite(machine.engine.work.runner.cache._layers[0].keys).all()  # type: ignore[union-attr]

@@ -175,8 +175,8 @@ def test_the_youngest_waits_and_begins_again(bare: Faulty, point: FaultPoint, ti
         answers = bare.ask(*requests)
         assert {name: answer.tokens for name, answer in answers.items()} == expected
         assert all(receipt_of(answer) is None for answer in answers.values())
-        assert bare.engine._scheduler.is_idle
-        assert not bare.engine._runner._slots.busy  # type: ignore[union-attr]
+        assert bare.engine.work.scheduler.is_idle
+        assert not bare.engine.work.runner._slots.busy  # type: ignore[union-attr]
 
 
 def test_one_that_is_alone_fails_and_who_waited_for_it_goes_on(bare: Faulty) -> None:
@@ -204,7 +204,7 @@ def test_no_memory_for_a_longer_row_is_one_request_s_failure(bare: Faulty, tiny_
         machine.say(*short)
         machine.engine.turn()
         machine.engine.turn()
-        assert machine.engine._runner.cache.length == 16  # type: ignore[union-attr]
+        assert machine.engine.work.runner.cache.length == 16  # type: ignore[union-attr]
         with pytest.MonkeyPatch.context() as shortage:
             shortage.setattr(caching, "_zeros", Shortage(failing))
             machine.say(long)
@@ -228,7 +228,7 @@ def test_no_memory_for_one_more_row_is_one_request_s_failure(bare: Faulty, tiny_
         machine = Faulty()
         machine.do(LoadModel(id="load", path=str(tiny_model), runner="slots", slots=3, kv_cache_bytes=64 * 768 * 2))
         machine.ask(request("long", 5, 0, 0))
-        runner = machine.engine._runner
+        runner = machine.engine.work.runner
         assert (runner.cache.rows, runner.cache.length) == (2, 64)  # type: ignore[union-attr]
         machine.events.clear()
         machine.say(*short[:2])
@@ -269,7 +269,7 @@ def half(testing: pytest.MonkeyPatch, tiny_model: Path, tiny_sae: Path, canonica
 
 
 def assert_finite(machine: Faulty) -> None:
-    for tensor in machine.engine._runner.cache._tensors():  # type: ignore[union-attr]
+    for tensor in machine.engine.work.runner.cache._tensors():  # type: ignore[union-attr]
         assert bool(torch.isfinite(tensor).all())
 
 
@@ -321,7 +321,7 @@ def test_what_overflowed_is_never_gone_on_from(half: Faulty) -> None:
         end = half.ask(replace(strong, id=name, prompt=(*PROMPTS[2], *range(60, 70))))[name].end
         assert isinstance(end, Failed)
         assert end.code == "non_finite_output"
-        slots = half.engine._runner._slots  # type: ignore[union-attr]
+        slots = half.engine.work.runner._slots  # type: ignore[union-attr]
         (left,) = [slot for slot in slots if slot.steering == (TOO_STRONG.taps, False)]
         assert (left.busy, left.safe, left.codes) == (False, 0, [])
     assert_finite(half)

@@ -14,14 +14,7 @@ MODEL = "tiny/llama"
 SCOPE = "google/gemma-scope-2b-pt-res"
 INSIDE = "layer_1/width_16k/average_l0_71"
 
-ALLOWED = [
-    "1_Pooling/config.json",
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-]
+ALLOWED = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 NOT_ALLOWED = [
     "pytorch_model.bin", "modeling_tiny.py", "onnx/model.onnx", "onnx/config.json", "original/model.safetensors",
     "consolidated.safetensors", ".gitattributes", "README.md", "1_Dense/model.safetensors", "10_Pooling/config.json",
@@ -34,7 +27,7 @@ def hub(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     """A hub with the tiny model, much that is none of our business, and an SAE deep in a repository."""
     root = tmp_path / "hub"
     shutil.copytree(tiny_model, root / MODEL)
-    for name in (*NOT_ALLOWED, "1_Pooling/config.json"):
+    for name in NOT_ALLOWED:
         write(root / MODEL / name)
     write(root / SCOPE / INSIDE / "params.npz", 5000)
     for name in ("params.pt", "more/params.npz", "../average_l0_9/params.npz"):
@@ -132,6 +125,11 @@ def test_a_model_by_its_id(hub: FakeHub, tiny_model: Path) -> None:
     size = sum((tiny_model / name).stat().st_size for name in ALLOWED)
     assert reports[-1] == (f"downloading {MODEL}", size, size)
     assert [done for _, done, _ in reports] == sorted(done for _, done, _ in reports)
+
+
+def test_how_to_pool_comes_with_the_model(hub: FakeHub, tmp_path: Path) -> None:
+    write(tmp_path / "hub" / MODEL / "1_Pooling" / "config.json")
+    assert names(locate_model(MODEL, TOKEN, silent).folder) == ["1_Pooling/config.json", *ALLOWED]
 
 
 def test_the_second_time_nothing_is_fetched_and_the_hub_may_be_gone(hub: FakeHub) -> None:

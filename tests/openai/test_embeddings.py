@@ -3,6 +3,7 @@
 import base64
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
 from tests.fixtures.close import assert_close
+from tests.fixtures.inside import serving
 from tests.fixtures.process import Server
 from tests.fixtures.tiny import CONTEXT, FEATURES, WIDTH
 
@@ -221,3 +223,14 @@ def test_who_leaves_is_forgotten(http: httpx.Client, server: Server) -> None:
     deadline = time.monotonic() + 5
     while (status := httpx.get(f"{server.url}/api/status").json())["in_flight"]:
         assert time.monotonic() < deadline, status
+
+
+def test_a_job_that_takes_longer_than_allowed(tmp_path: Path, tiny_model: Path, tiny_sae: Path) -> None:
+    """All of it counts, though its texts reach the engine a few at a time."""
+    with serving(tiny_model, tiny_sae, tmp_path, request_timeout=0.5) as inside:
+        body = {"model": "tiny-llama", "input": [[5] * CONTEXT] * 2048}
+        answer = httpx.post(f"{inside.base_url}/embeddings", json=body, timeout=30)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+        assert "0.5 s" in answer.json()["error"]["message"]
+        short = httpx.post(f"{inside.base_url}/embeddings", json={**body, "input": "a"}, timeout=30)
+        assert short.status_code == 200

@@ -73,6 +73,9 @@ def test_it_says_that_it_cannot_write(encoder: tuple[Server, Path]) -> None:
     assert httpx.get(f"{server.url}/readyz").status_code == 200
     facts = httpx.get(f"{server.url}/api/status").json()["model"]["facts"]
     assert (facts["generates"], facts["runner"]) == (False, "encoder")
+    page = httpx.get(server.url).text
+    assert "v1/embeddings" in page
+    assert "v1/chat/completions" not in page
 
 
 def test_the_folder_s_own_limit_counts_not_the_model_s(encoder: tuple[Server, Path]) -> None:

@@ -47,6 +47,7 @@ def test_cached_tokens_are_added_up_but_never_more_than_the_prompts(model, promp
     options = {"stream_options": {"include_usage": True}} if stream else {}
     job = planned(Selection(model), prompts, Settings(), n=n, stream=stream, **options)
     app = FastAPI()
+    app.state.millm = State(Settings(), EngineClient(max_queue=8), ProfileStore())  # to which nobody listens
 
     @app.get("/")
     async def answer(request: Request) -> Response:
