@@ -20,6 +20,7 @@ from millm.admin.steering import ActiveSteering
 from millm.cli import COMMANDS
 from millm.errors import MillmError
 from millm.events import Event
+from millm.openai.json_route import DEEPEST
 from millm.openai.responses.request import ResponsesRequest
 from millm.openai.schemas.chat import ChatRequest
 from millm.openai.schemas.completions import CompletionRequest
@@ -27,6 +28,7 @@ from millm.openai.schemas.embeddings import EmbeddingRequest
 from millm.openai.unsupported import CHAT_IGNORED, CHAT_REFUSED
 from millm.profiles.contract import ActivationsRequest, Profile, ProfileFeature, SteeringRequest
 from millm.settings import Settings
+from millm.tickets import LIFE_SECONDS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -79,8 +81,9 @@ def errors_page() -> str:
         "Errors",
         'Every failed request is answered with `{"error": {"message", "type", "param", "code"}}`; all four keys are'
         " always there. The message names the thing and the allowed range. Codes do not change. HTTP itself adds"
-        " `method_not_supported` (405) and `request_too_large` (413, a body over 16 MiB). With a 503 comes a"
-        " `Retry-After`, or with `x-should-retry: false` where a repetition would only fail again. Under `/api`, what"
+        " `method_not_supported` (405) and `request_too_large` (413, a body over `MILLM_MAX_BODY_BYTES`)."
+        " With a 503 comes a `Retry-After`,"
+        " or with `x-should-retry: false` where a repetition would only fail again. Under `/api`, what"
         " is 400 here is 422, save a body that is no JSON. Errors of status 500 whose type is `server_error` and whose"
         " code starts with `cannot_`, `port_`, `home_`, `download_` or `hash_` are the terminal's: one line and exit"
         " code 1.",
@@ -109,14 +112,18 @@ def api_page() -> str:
         "API",
         "OpenAI's names and shapes, and miLLM's extensions. Fields that are not listed are ignored if OpenAI or other"
         " servers know them, and refused by name if ignoring them would change the answer (see [errors](errors.md))."
-        " The live document is at `/docs` of a running server. `GET /v1/models` lists the model and, as"
-        " `model:profile`, every profile that fits what is attached.\n\n"
+        " A running server has the whole as an OpenAPI document at `/openapi.json`. `GET /v1/models` lists the model"
+        " and, as `model:profile`, every profile that fits what is attached.\n\n"
         "`POST /v1/responses` is a chat, asked for and told in the newer way: the same answers, with the receipt under"
         " `millm` in the response. Nothing is kept: `store` changes nothing, what refers to an earlier response is"
         " refused, and the whole conversation is sent each time. Only function tools work.\n\n"
         "`GET /api/steering` shows what steers requests that do not say otherwise; `PUT` changes it while the server"
         " answers (`null` or `{}`: the base model; a `profile` or a steering, not both). `GET /api/status` tells"
-        f" {', '.join(f'`{field.name}`' for field in msgspec.structs.fields(ServerStatus))}.",
+        f" {', '.join(f'`{field.name}`' for field in msgspec.structs.fields(ServerStatus))}.\n\n"
+        "With `MILLM_API_KEY` set, every address but `/`, `/healthz`, `/readyz` and `/openapi.json` wants one of its"
+        " keys as `Authorization: Bearer`. A browser, which cannot send that with a websocket, asks"
+        f" `POST /api/ws-ticket` for a `ticket`, good once and for {LIFE_SECONDS} s as `?ticket=`. Bodies are UTF-8"
+        f" JSON, at most {DEEPEST} levels deep. [SECURITY.md](../SECURITY.md) says who is let in at all.",
         body,
     )
 
@@ -172,7 +179,7 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _default(value: object) -> str:
-    return "" if value is None or str(value) == "PydanticUndefined" else f"`{value}`"
+    return "" if value in (None, ()) or str(value) == "PydanticUndefined" else f"`{value}`"
 
 
 def _leaves(error: type[MillmError]) -> Iterator[type[MillmError]]:

@@ -4,14 +4,27 @@ from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse
 
 from millm import __version__, admin, openai, startpage
+from millm.guard.gate import Gate
+from millm.guard.headers import AnswerHeaders
+from millm.guard.rules import Rules
 from millm.openai.failures import install_error_handlers
 from millm.state import State
 
 
 def create_app(state: State) -> FastAPI:
-    app = FastAPI(title="miLLM", version=__version__, description="Steered inference, OpenAI-compatible.")
+    app = FastAPI(
+        title="miLLM",
+        version=__version__,
+        description="Steered inference, OpenAI-compatible.",
+        docs_url=None,  # it loads scripts from a CDN
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would be built from the Host header
+    )
     app.state.millm = state
-    install_error_handlers(app)
+    rules = Rules.allowing(state.settings.allowed_hosts, state.settings.allowed_origins)
+    app.add_middleware(Gate, rules=rules)
+    install_error_handlers(app, state.settings.max_body_bytes)
+    app.add_middleware(AnswerHeaders, rules=rules)  # the last is the outermost: what the others answer gets them too
     app.include_router(openai.router)
     app.include_router(admin.router)
     app.include_router(startpage.router)

@@ -8,8 +8,15 @@
     │   ├── InvalidProfile             a profile file that is not one, or does not fit what is attached
     │   ├── InvalidModel               a folder that is not a model we can load
     │   ├── ModelCannotGenerate        an answer was asked of an encoder, which only embeds
+    │   ├── AmbiguousLength            a request that says twice how long it is
+    │   ├── EncodedBody           415  a body that is compressed
     │   ├── InvalidSae                 an SAE we cannot read exactly
     │   └── SaeMismatch                an SAE that does not belong on this model, layer or hook point
+    ├── AddressNotAllowed         421  the address that was asked for is not known to be ours
+    ├── InvalidApiKey             401  a key is needed, and what came is none
+    ├── Forbidden                 403
+    │   ├── OriginNotAllowed           a page of another site asks
+    │   └── ScopeMissing               the key does not allow this
     ├── NotFound                  404
     │   ├── ModelNotFound
     │   └── ProfileNotFound
@@ -96,6 +103,48 @@ class InvalidSae(InvalidRequest):
 class SaeMismatch(InvalidRequest):
     code = "sae_mismatch"
     when = "an SAE does not belong on this model, layer or hook point"
+
+
+class AmbiguousLength(InvalidRequest):
+    code = "ambiguous_length"
+    when = "a request has both Content-Length and Transfer-Encoding; the connection is closed"
+
+
+class EncodedBody(InvalidRequest):
+    status = 415
+    code = "unsupported_content_encoding"
+    when = "the body is compressed; send it as it is"
+
+
+class AddressNotAllowed(MillmError):
+    status = 421
+    type = "invalid_request_error"
+    code = "host_not_allowed"
+    when = "the `Host` of the request is no address of this server; `MILLM_ALLOWED_HOSTS` adds names"
+
+
+class InvalidApiKey(MillmError):
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+    when = "`MILLM_API_KEY` or `MILLM_ADMIN_KEY` is set, and the request has none of its keys"
+
+
+class Forbidden(MillmError):
+    status = 403
+    type = "permission_error"
+    code = "forbidden"
+    when = "it is not allowed to whoever asks"
+
+
+class OriginNotAllowed(Forbidden):
+    code = "origin_not_allowed"
+    when = "a web page of another site asks; `MILLM_ALLOWED_ORIGINS` adds sites"
+
+
+class ScopeMissing(Forbidden):
+    code = "insufficient_permissions"
+    when = "the key is known and does not allow this; the admin key does"
 
 
 class NotFound(MillmError):

@@ -2,12 +2,20 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from millm.errors import CannotStart
+
+
+def _split(text: Any) -> Any:
+    return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
+
+
+Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""With commas between."""
 
 
 class Settings(BaseSettings):
@@ -18,6 +26,21 @@ class Settings(BaseSettings):
     home: Path = Field(Path("~/.cache/millm"), description="Where models, SAEs and state are kept.")
     host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback is open to the network.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    allowed_hosts: Listed = Field(
+        (),
+        description="Names the server is asked for besides `localhost`, IP addresses, this machine's name and"
+        " `*.local`: `millm,*.lan`; `*` for any, which lets web pages in that rebind DNS.",
+    )
+    allowed_origins: Listed = Field(
+        (),
+        description="Web pages that may use the server besides its own and those on loopback: `http://chat.lan:3000`.",
+    )
+    api_key: SecretStr | None = Field(
+        None, description="Key, or keys with commas between, that clients must send as `Authorization: Bearer`."
+    )
+    admin_key: SecretStr | None = Field(
+        None, description="Key, or keys, that changing the server needs; default: the API key allows that too."
+    )
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Weights' type; `auto` is float32 on a CPU and the checkpoint's own on a GPU."
@@ -41,6 +64,11 @@ class Settings(BaseSettings):
     )
     step_timeout: float = Field(
         600.0, gt=0, description="Seconds one step of the engine may take; an engine that hangs is started again."
+    )
+    max_body_bytes: int = Field(4 * 2**20, ge=1024, description="Largest body of a request; more is answered 413.")
+    read_timeout: float = Field(15.0, gt=0, description="Seconds in which a request has to arrive, headers and body.")
+    write_timeout: float = Field(
+        30.0, gt=0, description="Seconds a client may take nothing of its answer; then the connection is cut."
     )
     default_max_tokens: int = Field(1024, ge=1, description="Longest answer when the client sets no limit.")
     tools: Literal["auto", "off"] = Field(

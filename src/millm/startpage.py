@@ -1,21 +1,31 @@
 """The page at `/`: what is loaded, which profiles there are, and how to send the first steered request."""
 
+import base64
+import hashlib
 from importlib.resources import files
 
 from fastapi import APIRouter, Request
 from jinja2 import Environment
 from starlette.responses import HTMLResponse
 
+from millm.principal import keys_of
 from millm.profiles.selection import model_cards
 from millm.state import State
 
 router = APIRouter()
 
-_TEMPLATE = Environment(autoescape=True).from_string(files("millm").joinpath("startpage.html").read_text("utf-8"))
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
+_SOURCE = files("millm").joinpath("startpage.html").read_text("utf-8")
+_TEMPLATE = Environment(autoescape=True).from_string(_SOURCE)
+
+
+def _policy() -> str:
+    """Nothing but the page's own style, which is known by its hash."""
+    style = _SOURCE.partition("<style>")[2].partition("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; frame-ancestors 'none'"
+
+
+_HEADERS = {"Content-Security-Policy": _policy()}
 
 
 @router.get("/", response_class=HTMLResponse, include_in_schema=False)
@@ -27,5 +37,6 @@ async def start_page(request: Request) -> HTMLResponse:
         saes=list(state.saes.values()),
         cards=[card for card in model_cards(state) if card.profile],
         active=state.active,
+        has_key=bool(keys_of(state.settings.api_key)),
     )
     return HTMLResponse(page, headers=_HEADERS)

@@ -1,5 +1,5 @@
 """The few objects that outlive a request: settings, the engine, the loaded model, the attached SAEs,
-what steers, the profiles, who listens."""
+what steers, the profiles, the tickets that are out, who listens."""
 
 import time
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ from millm.text.prompt import ChatTemplate
 from millm.text.recipe import Recipe
 from millm.text.response_template import ResponseTemplate
 from millm.text.tokenizer import Tokenizer
+from millm.tickets import Tickets
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class State:
     saes: dict[str, AttachedSae] = field(default_factory=dict)
     active: Active | None = None
     events: Events = field(default_factory=Events)
+    tickets: Tickets = field(default_factory=Tickets)
 
     def __post_init__(self) -> None:
         self.engine.on_degraded = self.saes_lost

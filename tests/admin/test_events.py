@@ -15,8 +15,8 @@ from websockets.sync.client import ClientConnection, connect
 
 import millm
 from millm.admin import events as websocket
-from millm.admin.events import LARGEST_INBOUND
 from millm.events import MAILBOX, MOST_LISTENERS, SteeringChanged
+from millm.wire import LARGEST_MESSAGE
 from tests.fixtures.inside import Inside, serving
 
 WATCH = {"features": [3, 11], "top_k": 2, "sample_every": 1, "tokens": "all"}
@@ -165,7 +165,7 @@ def test_anything_else_closes_the_connection(inside: Inside, said: str | bytes) 
 
 def test_a_frame_that_is_too_large(inside: Inside) -> None:
     with listening(inside) as client:
-        client.send("x" * (LARGEST_INBOUND + 1))
+        client.send("x" * (LARGEST_MESSAGE + 1))
         with pytest.raises(ConnectionClosed) as closed:
             client.recv(10)
         assert closed.value.rcvd is not None

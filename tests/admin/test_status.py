@@ -18,7 +18,9 @@ from tests.fixtures.tiny import FEATURES, LAYERS, WIDTH
 @pytest.fixture
 def loading() -> TestClient:
     """A server whose model is not there yet."""
-    return TestClient(create_app(State(Settings(), EngineClient(max_queue=1), ProfileStore())))
+    return TestClient(
+        create_app(State(Settings(), EngineClient(max_queue=1), ProfileStore())), base_url="http://localhost"
+    )
 
 
 def status(api: httpx.Client) -> dict[str, Any]:

@@ -198,7 +198,7 @@ def test_what_cannot_be_had(http: httpx.Client, body: dict[str, Any], param: str
 
 @pytest.mark.parametrize(
     "inputs",
-    [[[5], [5] * (CONTEXT + 1)], ["a", "one two " * CONTEXT], ["a", "x" * 10_000_000]],
+    [[[5], [5] * (CONTEXT + 1)], ["a", "one two " * CONTEXT], ["a", "x" * 3_000_000]],
     ids=["ids", "text", "characters"],
 )
 def test_too_long_is_never_cut(http: httpx.Client, inputs: list[Any]) -> None:

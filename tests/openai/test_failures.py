@@ -148,7 +148,7 @@ def test_unknown_addresses_and_methods(client) -> None:
 
 @pytest.mark.parametrize(
     ("sent", "kept"),
-    [("abc-123", True), ("x" * 128, True), ("x" * 129, False), ("", False), ("tab\there", False), ("é", False)],
+    [("abc-1_2", True), ("x" * 64, True), ("x" * 65, False), ("", False), ("a b", False), ("a.b", False), ("é", False)],
 )
 def test_a_request_id_is_on_every_answer_the_clients_own_if_it_is_sane(client, sent, kept) -> None:
     headers = {b"x-request-id": sent.encode("latin-1")}

@@ -30,8 +30,8 @@ async def stream(pauses: list[int]) -> AsyncIterator[int]:
 
 @given(st.lists(st.integers(0, 5), max_size=12))
 def test_every_item_comes_once_in_order(pauses) -> None:
-    async def collect() -> list[int | None]:
-        return [item async for item in with_signs_of_life(stream(pauses))]
+    async def collect() -> list[int]:
+        return [item async for items in with_signs_of_life(stream(pauses)) for item in items]
 
     assert run(collect()) == list(range(len(pauses)))
 
@@ -42,14 +42,14 @@ async def failing() -> AsyncIterator[int]:
 
 
 def test_what_came_before_a_failure_comes_and_then_the_failure() -> None:
-    async def collect() -> list[int | None]:
+    async def collect() -> list[list[int]]:
         stream = with_signs_of_life(failing())
         came = [await anext(stream)]
         with pytest.raises(EngineFailed):
             await anext(stream)
         return came
 
-    assert run(collect()) == [9]
+    assert run(collect()) == [[9]]
 
 
 def test_leaving_in_a_silence_closes_the_stream() -> None:
@@ -64,7 +64,7 @@ def test_leaving_in_a_silence_closes_the_stream() -> None:
 
     async def leave() -> None:
         stream = with_signs_of_life(silent())
-        assert await anext(stream) == 1
+        assert await anext(stream) == [1]
         waiting = asyncio.create_task(anext(stream))
         await asyncio.sleep(0.01)
         waiting.cancel()
@@ -81,9 +81,22 @@ def test_silence_is_broken_by_signs_of_life(monkeypatch) -> None:
         await asyncio.sleep(0.1)
         yield 1
 
-    async def collect() -> list[int | None]:
-        return [item async for item in with_signs_of_life(late())]
+    async def collect() -> list[list[int]]:
+        return [items async for items in with_signs_of_life(late())]
 
     came = run(collect())
-    assert came[-1] == 1
-    assert came.count(None) >= 2
+    assert came[-1] == [1]
+    assert came.count([]) >= 2
+
+
+def test_what_is_ready_at_once_comes_at_once() -> None:
+    async def bursts() -> AsyncIterator[int]:
+        for burst in range(3):
+            for place in range(4):
+                yield 4 * burst + place
+            await asyncio.sleep(0.01)
+
+    async def collect() -> list[list[int]]:
+        return [items async for items in with_signs_of_life(bursts())]
+
+    assert run(collect()) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]

@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
 from millm.errors import EngineCrashed, QueueFull
+from millm.openai import patience
 from millm.openai.disconnect import unless_gone
 from millm.openai.failures import install_error_handlers
 from millm.openai.schemas.answers import Answer, ChatDelta, Delta
@@ -29,28 +30,28 @@ def chunk(text: str) -> Answer:
     )
 
 
-async def good() -> AsyncGenerator[Answer | None]:
+async def good() -> AsyncGenerator[Answer]:
     yield chunk("é\n\u2028")
-    yield None
+    await asyncio.sleep(0.15)
     yield chunk("b")
 
 
-async def refused() -> AsyncGenerator[Answer | None]:
+async def refused() -> AsyncGenerator[Answer]:
     raise QueueFull("too many are waiting; try again in a moment")
     yield chunk("never")
 
 
-async def crashing() -> AsyncGenerator[Answer | None]:
+async def crashing() -> AsyncGenerator[Answer]:
     yield chunk("a")
     raise EngineCrashed("the engine stopped; try again")
 
 
-async def buggy() -> AsyncGenerator[Answer | None]:
+async def buggy() -> AsyncGenerator[Answer]:
     yield chunk("a")
     raise ZeroDivisionError("secret")
 
 
-async def endless() -> AsyncGenerator[Answer | None]:
+async def endless() -> AsyncGenerator[Answer]:
     try:
         while True:
             yield chunk("a")
@@ -59,7 +60,7 @@ async def endless() -> AsyncGenerator[Answer | None]:
         closed.append("endless")
 
 
-async def silent() -> AsyncGenerator[Answer | None]:
+async def silent() -> AsyncGenerator[Answer]:
     try:
         await asyncio.sleep(60)
         yield chunk("a")
@@ -94,7 +95,8 @@ async def _count() -> int:
 client = TestClient(app)
 
 
-def test_a_stream_is_framed_as_clients_parse_it() -> None:
+def test_a_stream_is_framed_as_clients_parse_it(monkeypatch) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.1)
     answer = client.get("/good")
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert answer.headers["cache-control"] == "no-cache"

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from starlette.websockets import WebSocketDisconnect
 
 from millm import __version__
+from millm.access import requires
 from millm.errors import Unavailable
 from millm.events import MOST_LISTENERS, Activations, Event, Hello, Listener
 from millm.openai.envelope import answer_failure
@@ -22,8 +23,6 @@ from millm.state import State
 router = APIRouter()
 
 SEND_SECONDS = 5.0
-LARGEST_INBOUND = 2**16
-"""Bytes of one message from the client; `cli/server.py` tells uvicorn."""
 
 TRY_AGAIN_LATER, POLICY_VIOLATION = 1013, 1008
 """Close codes of RFC 6455 and its registry."""
@@ -86,7 +85,7 @@ class _Client:
             return 1000, ""
 
 
-@router.websocket("/events")
+@router.websocket("/events", dependencies=[requires("monitor")])
 async def events(socket: WebSocket) -> None:
     """Everything that happens, until one side goes."""
     state: State = socket.app.state.millm

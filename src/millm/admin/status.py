@@ -4,6 +4,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from millm import __version__
+from millm.access import requires
 from millm.engine.messages import ModelFacts, SaeFacts
 from millm.state import State
 
@@ -40,7 +41,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
 
 
-@router.get("/status")
+@router.get("/status", dependencies=[requires("monitor")])
 async def get_status(request: Request) -> Response:
     """What the server is and does at this moment."""
     return Response(msgspec.json.encode(_status(request.app.state.millm)), media_type="application/json")

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 from starlette.responses import JSONResponse
 
+from millm.access import requires
 from millm.admin.route import AdminRoute
 from millm.errors import InvalidRequest
 from millm.lifecycle import activate
@@ -29,13 +30,13 @@ class ActiveSteering(SteeringRequest):
         return self
 
 
-@router.get("/steering")
+@router.get("/steering", dependencies=[requires("monitor")])
 async def get_steering(request: Request) -> Response:
     """What is active; null is the base model."""
     return _told(request.app.state.millm.active)
 
 
-@router.put("/steering")
+@router.put("/steering", dependencies=[requires("admin")])
 async def put_steering(request: Request, body: ActiveSteering | None = None) -> Response:
     """Make a steering or a profile active; null and {} are the base model.
 

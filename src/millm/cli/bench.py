@@ -16,9 +16,10 @@ from millm import __version__
 from millm.cli.chat import visible
 from millm.cli.figures import Spread
 from millm.cli.load import Answer, Body, Level, Outcome, answers, level
+from millm.cli.options import ApiKey
 from millm.cli.progress import reporting
 from millm.cli.questions import questions
-from millm.cli.remote import Remote, local_url
+from millm.cli.remote import Remote, local_key, local_url
 from millm.errors import CannotStart, MillmError
 
 _MOST_READERS = 256
@@ -68,6 +69,7 @@ def run(
     url: Annotated[
         str | None, typer.Option(help="Where the server is (default http://127.0.0.1 and MILLM_PORT or 8000).")
     ] = None,
+    api_key: ApiKey = None,
     model: Annotated[str | None, typer.Option(help="Which of its models (default: the first it lists).")] = None,
     profile: Annotated[str | None, typer.Option(help="Steer with this profile (miLLM's own servers).")] = None,
     tokens: Annotated[int, typer.Option(min=2, help="Longest answer, in tokens.")] = 64,
@@ -89,7 +91,7 @@ def run(
     """
     levels = _numbers("concurrency", concurrency, _MOST_READERS, "1,8,32")
     sizes = _numbers("prompts", prompts, _LONGEST_PROMPT, "32,128,512")
-    remote = Remote(url or local_url())
+    remote = Remote(url or local_url(), key=api_key or local_key())
     plan = Plan(model or remote.choose(None), profile, tokens, sizes, levels, requests)
     report = _measure(remote, plan, Console(stderr=True))
     if as_json:

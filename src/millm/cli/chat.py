@@ -11,7 +11,8 @@ from rich.console import Console
 
 from millm.cli.chat_commands import obey, with_profile
 from millm.cli.conversation import Conversation
-from millm.cli.remote import Receipt, Remote, local_url
+from millm.cli.options import ApiKey
+from millm.cli.remote import Receipt, Remote, local_key, local_url
 from millm.errors import MillmError
 
 with suppress(ImportError):  # not every Python is built with it
@@ -24,6 +25,7 @@ def run(
     url: Annotated[
         str | None, typer.Option(help="Where the server is (default http://127.0.0.1 and MILLM_PORT or 8000).")
     ] = None,
+    api_key: ApiKey = None,
     model: Annotated[str | None, typer.Option(help="Which of its models (default: the one it has).")] = None,
     profile: Annotated[str | None, typer.Option(help="Steer with this profile from the start.")] = None,
     system: Annotated[str | None, typer.Option(help="Instructions that come before the conversation.")] = None,
@@ -39,7 +41,7 @@ def run(
 
     Answers go to stdout, all else to stderr, and prompts may come through a pipe: echo "Hi" | millm chat
     """
-    remote = Remote(url or local_url())
+    remote = Remote(url or local_url(), key=api_key or local_key())
     asked = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
     sampling: dict[str, object] = {name: value for name, value in asked.items() if value is not None}
     conversation = Conversation(remote.choose(model), sampling, system)

@@ -18,3 +18,4 @@ CpuInt8 = Annotated[
     typer.Option("--cpu-int8", help="auto or off: linear layers in 8 bits on a CPU (MILLM_CPU_INT8; default auto)."),
 ]
 HomeFolder = Annotated[Path | None, typer.Option("--home", help="Where everything is kept (MILLM_HOME).")]
+ApiKey = Annotated[str | None, typer.Option("--api-key", help="The server's key, if it has one (MILLM_API_KEY).")]

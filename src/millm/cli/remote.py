@@ -6,6 +6,7 @@ import httpx
 import msgspec
 
 from millm.errors import CannotStart, MillmError, ModelNotFound, ModelNotLoaded, Unavailable, from_code
+from millm.principal import keys_of
 from millm.settings import Settings
 
 _TO_CONNECT = 5.0
@@ -85,10 +86,16 @@ def local_url() -> str:
     return f"http://127.0.0.1:{Settings.load().port}"
 
 
+def local_key() -> str | None:
+    """What a server with these settings asks for: the first, where there are several."""
+    return next(iter(keys_of(Settings.load().api_key)), None)
+
+
 class Remote:
-    def __init__(self, url: str, *, patience: float | None = None) -> None:
+    def __init__(self, url: str, *, key: str | None = None, patience: float | None = None) -> None:
         """`url`: where the server is, with or without `http://` and `/v1`. Raises CannotStart when it is no address.
 
+        `key`: what it asks for, if it asks for one.
         `patience`: seconds to wait for its next word; None waits until somebody presses Ctrl+C.
         """
         self.url = (url if "://" in url else f"http://{url}").rstrip("/").removesuffix("/v1")
@@ -96,6 +103,7 @@ class Remote:
             is_here = httpx.URL(self.url).host in ("127.0.0.1", "localhost", "::1")
             self._http = httpx.Client(
                 base_url=self.url,
+                headers={"Authorization": f"Bearer {key}"} if key else None,
                 timeout=httpx.Timeout(patience, connect=_TO_CONNECT),
                 limits=_AS_MANY_AS_ASKED,
                 trust_env=not is_here,  # there: by no proxy

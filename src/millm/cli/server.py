@@ -16,8 +16,7 @@ import uvicorn
 from rich.console import Console
 from rich.markup import escape
 
-from millm import logs
-from millm.admin.events import LARGEST_INBOUND
+from millm import logs, wire
 from millm.app import create_app
 from millm.cli.progress import Reporter, reporting
 from millm.engine.client import EngineClient
@@ -84,13 +83,7 @@ async def _serve(settings: Settings, home: Home, prepare: Prepare, listening: so
         log_format=settings.log_format,
     )
     state = State(settings, engine, ProfileStore())
-    server = _Server(
-        uvicorn.Config(
-            create_app(state), log_config=None, access_log=False, lifespan="off", http="h11",
-            ws="websockets-sansio", ws_max_size=LARGEST_INBOUND, ws_per_message_deflate=False,
-            timeout_graceful_shutdown=3,
-        )
-    )  # fmt: skip
+    server = _Server(wire.config(create_app(state), settings, stop_seconds=3))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     booting = asyncio.create_task(_boot(state, home, prepare, console))
     try:
@@ -160,8 +153,25 @@ def _announce(state: State, listening: socket.socket, console: Console) -> None:
     if state.profiles:
         console.print(f" [green]✓[/] profiles: {', '.join(state.profiles)}", soft_wrap=True)
     console.print(f" [bold]ready[/]  {url}   OpenAI base URL {url}/v1   (Ctrl+C stops)", soft_wrap=True)
-    if not _is_loopback(host):
-        console.print(f" [yellow]![/] listening on {host}: everybody who reaches this machine can use the server")
+    for warning in warnings_of(state.settings, host):
+        console.print(warning, soft_wrap=True)
+
+
+def warnings_of(settings: Settings, host: str) -> list[str]:
+    """Who could come in that the operator may not have thought of."""
+    told = []
+    if not _is_loopback(host) and settings.api_key:
+        told.append(
+            f" [yellow]![/] listening on {host}: whoever reaches this machine and has the key can use the server"
+        )
+    elif not _is_loopback(host):
+        told.append(
+            f" [bold red]![/] listening on {host} [bold red]without a key[/]: everybody who reaches this machine can"
+            " use the server and change what it does; set MILLM_API_KEY, or --host 127.0.0.1"
+        )
+    if "*" in settings.allowed_hosts:
+        told.append(" [yellow]![/] MILLM_ALLOWED_HOSTS=*: a web page that rebinds DNS can use the server")
+    return told
 
 
 def _is_loopback(host: str) -> bool:

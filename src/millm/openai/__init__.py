@@ -2,10 +2,11 @@
 
 from fastapi import APIRouter
 
+from millm.access import requires
 from millm.openai import chat, completions, embeddings, models
 from millm.openai.responses import route as responses
 
-router = APIRouter(prefix="/v1", tags=["openai"])
+router = APIRouter(prefix="/v1", tags=["openai"], dependencies=[requires("infer")])
 router.include_router(chat.router)
 router.include_router(completions.router)
 router.include_router(embeddings.router)

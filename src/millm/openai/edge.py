@@ -4,6 +4,7 @@ Plain ASGI: starlette's BaseHTTPMiddleware would hide from a handler that its cl
 """
 
 import asyncio
+import re
 import uuid
 
 import structlog
@@ -15,17 +16,19 @@ from millm.openai.envelope import answer_failure
 
 log = structlog.get_logger()
 
-LARGEST_BODY = 16 * 2**20
-"""Bytes: room for a context of a million tokens, not for a server's memory."""
+LARGEST_BODY = 4 * 2**20
+"""Bytes, unless MILLM_MAX_BODY_BYTES says otherwise: room for a million tokens, not for a server's memory."""
 
-LONGEST_REQUEST_ID = 128
+_SANE_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
+_STARTS = ("http.response.start", "websocket.http.response.start")
 
 
 class RequestEdge:
     """Middleware: an `x-request-id` on every answer, a limit on every body, no failure without an answer."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, largest_body: int = LARGEST_BODY) -> None:
         self.app = app
+        self._largest_body = largest_body
         self._door = asyncio.Lock()
 
     async def _take_turn(self) -> None:
@@ -34,14 +37,16 @@ class RequestEdge:
             await asyncio.sleep(0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
+        answer = _Answer(send, _request_id(Headers(scope=scope)))
+        if scope["type"] == "websocket":
+            return await self.app(scope, receive, answer.send)
         if scope["path"].startswith("/v1/"):
             await self._take_turn()
-        answer = _Answer(send, _request_id(Headers(scope=scope)))
         with structlog.contextvars.bound_contextvars(request_id=answer.request_id):
             try:
-                await self.app(scope, _limited(scope, receive), answer.send)
+                await self.app(_headless(scope), _limited(scope, receive, self._largest_body), answer.send)
             except Exception as failure:  # the edge: what nobody caught is logged and told as a 500
                 log.exception("request.failed")
                 if answer.started:
@@ -58,7 +63,7 @@ class _Answer:
         self._send = send
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] in _STARTS:
             self.started = True
             MutableHeaders(scope=message)["x-request-id"] = self.request_id
         await self._send(message)
@@ -67,24 +72,29 @@ class _Answer:
 def _request_id(headers: Headers) -> str:
     """The client's own id, so that its logs and ours agree; a new one where it sent none or a strange one."""
     given = headers.get("x-request-id", "")
-    is_sane = 0 < len(given) <= LONGEST_REQUEST_ID and given.isascii() and given.isprintable()
-    return given if is_sane else f"req_{uuid.uuid4().hex}"
+    return given if _SANE_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
 
 
-def _limited(scope: Scope, receive: Receive) -> Receive:
+def _headless(scope: Scope) -> Scope:
+    """HEAD is answered as GET: the server, which knows the difference, keeps the body to itself."""
+    return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+
+
+def _limited(scope: Scope, receive: Receive, largest: int) -> Receive:
     """`receive`, which refuses a body by the length it declares, or by what came where it declares none."""
     declared = Headers(scope=scope).get("content-length", "0")
-    is_too_large = declared.isdecimal() and int(declared) > LARGEST_BODY
-    left = LARGEST_BODY
+    is_too_large = declared.isdecimal() and int(declared) > largest
+    left = largest
+    refused = HTTPException(413, f"The body is too large; the limit is {largest:,} bytes (MILLM_MAX_BODY_BYTES).")
 
     async def receive_limited() -> Message:
         nonlocal left
         if is_too_large:
-            raise HTTPException(413)
+            raise refused
         message = await receive()
         left -= len(message.get("body", b""))
         if left < 0:
-            raise HTTPException(413)
+            raise refused
         return message
 
     return receive_limited

@@ -1,5 +1,6 @@
 """The one shape of every error: `{"error": {"message", "type", "param", "code"}}`, all four keys always there."""
 
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ def envelope(failure: Exception) -> dict[str, Any]:
 def answer_failure(failure: Exception) -> Response:
     """The whole answer: status, envelope, when to come again and whether a retry could help at all."""
     told = _told_outside(failure)
-    return error_response(told.status, envelope(told), _retry_headers(told))
+    return error_response(told.status, envelope(told), _headers(told))
 
 
 def error_response(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
@@ -30,8 +31,11 @@ def _told_outside(failure: Exception) -> MillmError:
     return failure if isinstance(failure, MillmError) else MillmError(INTERNAL)
 
 
-def _retry_headers(failure: MillmError) -> dict[str, str]:
+def _headers(failure: MillmError) -> dict[str, str]:
     if failure.retry_after_seconds is not None:
         return {"Retry-After": str(failure.retry_after_seconds)}
-    # The official clients repeat every 5xx by themselves; what raised once would raise again.
-    return {"x-should-retry": "false"} if failure.status >= 500 else {}
+    if failure.status == HTTPStatus.UNAUTHORIZED:
+        return {"WWW-Authenticate": "Bearer"}
+    # The official clients repeat these by themselves; what failed once would fail again.
+    is_repeated = failure.status >= 500 or failure.status in (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+    return {"x-should-retry": "false"} if is_repeated else {}

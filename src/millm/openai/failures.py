@@ -3,10 +3,12 @@
 from http import HTTPStatus
 from typing import cast
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.routing import Match
+from starlette.websockets import WebSocket, WebSocketState
 
 from millm.errors import InvalidRequest, MillmError, NotFound
 from millm.openai.edge import LARGEST_BODY, RequestEdge
@@ -22,35 +24,67 @@ _BY_STATUS = {
         "method_not_supported",
         "This address does not take that method; the header `Allow` names what it takes.",
     ),
-    413: ("request_too_large", f"The body is too large; the limit is {LARGEST_BODY // 2**20} MiB."),
 }
+_SERVER_FAILED = 1011
+"""https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1"""
 
 
-def install_error_handlers(app: FastAPI) -> None:
-    """Make `app` answer every failure in the envelope, and put a request id on every answer."""
+def install_error_handlers(app: FastAPI, largest_body: int = LARGEST_BODY) -> None:
+    """Make `app` answer every failure in the envelope, and put a request id on every answer.
+
+    `largest_body`: bytes; more is refused.
+    """
     app.add_exception_handler(MillmError, _on_millm_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_client_gone)
-    app.add_middleware(RequestEdge)
+    app.add_middleware(RequestEdge, largest_body=largest_body)
 
 
-async def _on_millm_error(_: Request, failure: Exception) -> Response:
-    return answer_failure(failure)
+async def _on_millm_error(connection: HTTPConnection, failure: Exception) -> Response:
+    answer = answer_failure(failure)
+    if isinstance(connection, WebSocket):
+        await _end(connection, answer)
+    return answer
 
 
-async def _on_validation_error(_: Request, failure: Exception) -> Response:
+async def _end(websocket: WebSocket, answer: Response) -> None:
+    """Whoever has not been let in gets the answer itself; within a conversation it can only be ended."""
+    has_begun = websocket.application_state is not WebSocketState.CONNECTING
+    if has_begun or "websocket.http.response" not in websocket.scope.get("extensions", {}):
+        await websocket.close(_SERVER_FAILED)
+    else:
+        await websocket.send_denial_response(answer)
+
+
+async def _on_validation_error(_: HTTPConnection, failure: Exception) -> Response:
     first = cast(RequestValidationError, failure).errors()[0]
     return answer_failure(InvalidRequest(sentence(first), param=dotted(first)))
 
 
-async def _on_http_exception(_: Request, failure: Exception) -> Response:
+async def _on_http_exception(connection: HTTPConnection, failure: Exception) -> Response:
     refused = cast(HTTPException, failure)
-    status = refused.status_code
+    status, headers = refused.status_code, dict(refused.headers or {})
     code, message = _BY_STATUS.get(status, (InvalidRequest.code, f"{HTTPStatus(status).phrase}."))
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        code, message = "request_too_large", refused.detail
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(sorted(_methods(connection)))
     error = {"message": message, "type": InvalidRequest.type, "param": None, "code": code}
-    return error_response(status, {"error": error}, dict(refused.headers or {}))
+    return error_response(status, {"error": error}, headers)
 
 
-async def _on_client_gone(_: Request, __: Exception) -> Response:
+def _methods(connection: HTTPConnection) -> set[str]:
+    """All that the address takes: each of its routes knows only its own."""
+    known = ("GET", "POST", "PUT", "PATCH", "DELETE")
+    taken = {method for method in known if _is_taken(connection, method)}
+    return {*taken, "HEAD"} if "GET" in taken else taken
+
+
+def _is_taken(connection: HTTPConnection, method: str) -> bool:
+    asked = {**connection.scope, "method": method}
+    return any(route.matches(asked)[0] is Match.FULL for route in connection.app.routes)
+
+
+async def _on_client_gone(_: HTTPConnection, __: Exception) -> Response:
     return Response(status_code=CLIENT_CLOSED_REQUEST)

@@ -1,4 +1,7 @@
-"""A stream on which something moves: an item, or after a long silence a sign of life."""
+"""A stream on which something moves: all items that are ready, or after a long silence a sign of life.
+
+What is ready at once goes on at once: a fast engine pays for one write a burst, not for one a token.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -11,15 +14,20 @@ PATIENCE_SECONDS = 10.0
 """Proxies and clients cut connections on which nothing moves for longer than this times a few."""
 
 
-async def with_signs_of_life(stream: AsyncIterator[Item]) -> AsyncGenerator[Item | None]:
-    """Items as they come, and a None after every silence of PATIENCE_SECONDS. Raises what the stream raises."""
+async def with_signs_of_life(stream: AsyncIterator[Item]) -> AsyncGenerator[list[Item]]:
+    """Items as they come, never held back; none after every silence of PATIENCE_SECONDS. Raises what it raises."""
     came: asyncio.Queue[Item | asyncio.Task[None]] = asyncio.Queue()
     reader = asyncio.create_task(_read(stream, came))
     reader.add_done_callback(came.put_nowait)
     try:
-        while not isinstance(item := await _next(came), asyncio.Task):
-            yield item
-        item.result()
+        while True:
+            ready = await _next(came)
+            items = [item for item in ready if not isinstance(item, asyncio.Task)]
+            if items or not ready:
+                yield items
+            if len(items) < len(ready):
+                break
+        reader.result()
     finally:
         reader.cancel()
         await asyncio.gather(reader, return_exceptions=True)
@@ -30,9 +38,12 @@ async def _read(stream: AsyncIterator[Item], into: asyncio.Queue[Item | asyncio.
         into.put_nowait(item)
 
 
-async def _next(came: asyncio.Queue[Item | asyncio.Task[None]]) -> Item | asyncio.Task[None] | None:
-    """None where nothing came in time."""
+async def _next(came: asyncio.Queue[Item | asyncio.Task[None]]) -> list[Item | asyncio.Task[None]]:
+    """The next, and whatever else is there with it; nothing where none came in time."""
+    ready = []
     with suppress(TimeoutError):
         async with asyncio.timeout(PATIENCE_SECONDS):
-            return await came.get()
-    return None
+            ready.append(await came.get())
+    while not came.empty():
+        ready.append(came.get_nowait())
+    return ready

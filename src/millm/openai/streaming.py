@@ -16,6 +16,7 @@ from starlette.types import Send
 from millm.errors import MillmError
 from millm.openai.disconnect import unless_gone
 from millm.openai.envelope import envelope
+from millm.openai.patience import with_signs_of_life
 
 log = structlog.get_logger()
 
@@ -25,8 +26,11 @@ STILL_THERE = b": working\n\n"
 
 _encode = msgspec.json.Encoder().encode
 
-Chunks = AsyncGenerator[msgspec.Struct | None]
-"""What there is to tell, in order; None is a sign of life."""
+Chunks = AsyncGenerator[msgspec.Struct]
+"""What there is to tell, in order."""
+
+Batches = AsyncGenerator[list[msgspec.Struct]]
+"""Chunks that are ready at once; none is a sign of life."""
 
 
 class Notation(Protocol):
@@ -57,26 +61,28 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, first: msgspec.Struct | None, chunks: Chunks, notation: Notation) -> None:
-        super().__init__(_events(first, chunks, notation), headers=HEADERS)
-        self._chunks = chunks
+    def __init__(self, first: list[msgspec.Struct], batches: Batches, notation: Notation) -> None:
+        super().__init__(_events(first, batches, notation), headers=HEADERS)
+        self._batches = batches
 
     async def stream_response(self, send: Send) -> None:
-        async with aclosing(self._chunks), aclosing(cast(AsyncGenerator[bytes], self.body_iterator)):
+        async with aclosing(self._batches), aclosing(cast(AsyncGenerator[bytes], self.body_iterator)):
             await super().stream_response(send)
 
 
 async def stream(request: Request, chunks: Chunks, notation: Notation | None = None) -> Response:
-    """Starts with the first chunk: what fails before it is an ordinary error answer."""
-    first = await unless_gone(request, anext(chunks))
-    return EventStream(first, chunks, notation or DataLines())
+    """Starts with the first chunk, or a sign of life: what fails before it is an ordinary error answer."""
+    batches = with_signs_of_life(chunks)
+    first = await unless_gone(request, anext(batches))
+    return EventStream(first, batches, notation or DataLines())
 
 
-async def _events(first: msgspec.Struct | None, chunks: Chunks, notation: Notation) -> AsyncGenerator[bytes]:
+async def _events(first: list[msgspec.Struct], batches: Batches, notation: Notation) -> AsyncGenerator[bytes]:
+    """What is ready at once is one write."""
     try:
-        yield _frame(first, notation)
-        async for chunk in chunks:
-            yield _frame(chunk, notation)
+        yield _frames(first, notation)
+        async for batch in batches:
+            yield _frames(batch, notation)
     except Exception as failure:  # noqa: BLE001  the status is out: only an event can tell it now
         _log(failure)
         yield notation.failure(failure)
@@ -84,8 +90,8 @@ async def _events(first: msgspec.Struct | None, chunks: Chunks, notation: Notati
         yield notation.end
 
 
-def _frame(chunk: msgspec.Struct | None, notation: Notation) -> bytes:
-    return STILL_THERE if chunk is None else notation.event(chunk)
+def _frames(batch: list[msgspec.Struct], notation: Notation) -> bytes:
+    return b"".join(map(notation.event, batch)) or STILL_THERE
 
 
 def _log(failure: Exception) -> None:

@@ -15,13 +15,12 @@ from millm.openai.disconnect import unless_gone
 from millm.openai.extension import receipt_of
 from millm.openai.forms import Form
 from millm.openai.job import Job
-from millm.openai.patience import with_signs_of_life
 from millm.openai.pieces import End, Piece, join, write
 from millm.openai.schemas.answers import Answer, Choice, Extension, ObjectName, PromptDetails, Usage
 from millm.openai.streaming import stream
 from millm.text.detokenizer import Detokenizer
 
-Pieces = AsyncGenerator[Piece | None]
+Pieces = AsyncGenerator[Piece]
 
 
 async def tell(request: Request, engine: EngineClient, job: Job, form: Form, *, streaming: bool) -> Response:
@@ -34,21 +33,18 @@ async def tell(request: Request, engine: EngineClient, job: Job, form: Form, *, 
 
 
 def pieces_of(engine: EngineClient, job: Job, request: Request) -> Pieces:
-    """What is written, as it comes, and a None after every long silence."""
+    """What is written, as it comes; told to those who listen to the server's events as well."""
     tokenizer = job.selection.model.tokenizer
     texts = [Detokenizer(tokenizer, job.stop, continues=job.continues, shown=job.reading.shown) for _ in job.sequences]
     pieces = write(engine, job.sequences, texts, tokenizer, job.reading, job.echoes)
-    return with_signs_of_life(published(pieces, job, request.url.path, request.app.state.millm.events))
+    return published(pieces, job, request.url.path, request.app.state.millm.events)
 
 
-async def _chunks(job: Job, form: Form, pieces: Pieces) -> AsyncGenerator[Answer | None]:
+async def _chunks(job: Job, form: Form, pieces: Pieces) -> AsyncGenerator[Answer]:
     begun: set[int] = set()
     ends: list[End] = []
     async with aclosing(pieces):
         async for piece in pieces:
-            if piece is None:
-                yield None
-                continue
             opening = form.opening(piece.choice) if piece.choice not in begun else None
             begun.add(piece.choice)
             if opening:
@@ -80,8 +76,7 @@ async def _whole(job: Job, form: Form, pieces: Pieces) -> Answer:
     parts: dict[int, list[Piece]] = defaultdict(list)
     async with aclosing(pieces):
         async for piece in pieces:
-            if piece:
-                parts[piece.choice].append(piece)
+            parts[piece.choice].append(piece)
     joined = [join(parts[index]) for index in range(len(job.sequences))]
     told = best(joined, job.tries, job.told)
     ended = [(piece, piece.end) for piece in told if piece.end]

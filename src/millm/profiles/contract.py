@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
+from pydantic import BaseModel, ConfigDict, FailFast, Field, FiniteFloat, StringConstraints
 
 from millm.sae.steering import FeatureSetting, Mode, Positions, Skip, Unit
 
@@ -41,7 +41,7 @@ class SteeringRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    features: tuple[ProfileFeature, ...] = ()
+    features: Annotated[tuple[ProfileFeature, ...], FailFast()] = ()
     positions: Positions = "all"
     skip: Skip | None = None
     """None: `bos`, or `special` where an SAE was trained without special tokens and its activations are read."""
@@ -67,7 +67,7 @@ class ActivationsRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    features: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], Field(max_length=128)] = ()
+    features: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], FailFast(), Field(max_length=128)] = ()
     top_k: Annotated[
         int, Field(ge=0, le=100, strict=True, description="Also the most active features of the whole dictionary.")
     ] = 0

@@ -21,17 +21,14 @@ async def tell(request: Request, pieces: Pieces, writer: Writer, *, streaming: b
     return await unless_gone(request, _whole(events))
 
 
-async def _events(pieces: Pieces, writer: Writer) -> AsyncGenerator[Event | None]:
+async def _events(pieces: Pieces, writer: Writer) -> AsyncGenerator[Event]:
     async with aclosing(pieces):
         async for piece in pieces:
-            if piece is None:
-                yield None
-                continue
             for event in writer.told(piece):
                 yield event
 
 
-async def _whole(events: AsyncGenerator[Event | None]) -> Response:
+async def _whole(events: AsyncGenerator[Event]) -> Response:
     async with aclosing(events):
         told = [event async for event in events]
     last = told[-1]

@@ -2,9 +2,19 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    StringConstraints,
+    model_validator,
+)
+from pydantic_core import CoreSchema
 
 from millm.engine.messages import Sampling
+from millm.openai.schemas.complaints import first_alone
 from millm.openai.schemas.within import Within
 from millm.profiles.contract import ActivationsRequest, SteeringRequest
 
@@ -23,6 +33,11 @@ class Fields(BaseModel):
     """Part of a request. `model_extra` holds what we do not know, which clients send all the time."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema: CoreSchema = first_alone(handler(source))
+        return schema
 
     @model_validator(mode="before")
     @classmethod

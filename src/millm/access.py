@@ -1,0 +1,43 @@
+"""What a route asks of whoever calls it: `dependencies=[requires("infer")]`, on http and websockets alike."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from millm.errors import InvalidApiKey, ScopeMissing
+from millm.principal import Principal, Scope, identify
+from millm.state import State
+
+PUBLIC = frozenset(("/healthz", "/readyz", "/", "/openapi.json"))
+"""The only addresses that declare no scope."""
+
+
+@dataclass(frozen=True)
+class Required:
+    """The dependency: who asks, if that is allowed to ask."""
+
+    scope: Scope
+
+    def __call__(self, connection: HTTPConnection) -> Principal:
+        """Raises InvalidApiKey, or ScopeMissing where another key would do."""
+        principal = _who(connection)
+        if principal.may(self.scope):
+            return principal
+        if principal.id == "anonymous":
+            raise InvalidApiKey("This needs the admin key; send it as `Authorization: Bearer KEY`.")
+        raise ScopeMissing(f"This key does not allow {self.scope!r}; the admin key does (MILLM_ADMIN_KEY).")
+
+
+def requires(scope: Scope) -> Any:
+    """A dependency of a route or a router."""
+    return Depends(Required(scope))
+
+
+def _who(connection: HTTPConnection) -> Principal:
+    state: State = connection.app.state.millm
+    ticket = connection.query_params.get("ticket") if connection.scope["type"] == "websocket" else None
+    if ticket and (principal := state.tickets.redeem(ticket)):
+        return principal
+    return identify(state.settings, connection.headers.get("authorization"))

@@ -1,0 +1,30 @@
+"""`POST /api/ws-ticket`: lets a browser, which cannot send a key with a websocket, open one."""
+
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Depends, Request, Response
+
+from millm.access import Required
+from millm.principal import Principal
+from millm.state import State
+from millm.tickets import LIFE_SECONDS
+
+router = APIRouter()
+
+
+class Ticket(msgspec.Struct, frozen=True):
+    """The answer."""
+
+    ticket: str
+    """Good once, as `?ticket=`."""
+    expires_in: int
+    """Seconds."""
+
+
+@router.post("/ws-ticket")
+async def issue_ticket(request: Request, who: Annotated[Principal, Depends(Required("monitor"))]) -> Response:
+    """A ticket that stands for the key of this request."""
+    state: State = request.app.state.millm
+    ticket = Ticket(state.tickets.issue(who), LIFE_SECONDS)
+    return Response(msgspec.json.encode(ticket), headers={"Cache-Control": "no-store"}, media_type="application/json")

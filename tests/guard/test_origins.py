@@ -1,0 +1,66 @@
+"""Pages that are let in and pages that are not."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from millm.errors import CannotStart
+from millm.guard.hosts import Address
+from millm.guard.origins import OriginRule, parse_origin
+
+HERE = Address("127.0.0.1", 8000)
+RULE = OriginRule.allowing(("http://chat.lan:3000", "app://obsidian.md"))
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://127.0.0.1:8000", "http://localhost:3000", "https://localhost", "http://[::1]:5173", "http://a.localhost",
+     "http://chat.lan:3000", "HTTP://Chat.LAN:3000", "app://obsidian.md"],
+)  # fmt: skip
+def test_let_in(origin: str) -> None:
+    assert RULE.allows(origin, HERE)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["null", "", "file://", "file:///etc", "http://evil.example", "https://chat.lan:3000", "http://chat.lan",
+     "http://chat.lan:3000/", "http://localhost.evil.example", "http://user@localhost", "http://localhost evil",
+     "localhost", "//localhost", "chrome-extension://abc", "http://6.6.6.6:8000", "app://localhost"],
+)  # fmt: skip
+def test_kept_out(origin: str) -> None:
+    assert not RULE.allows(origin, HERE)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("http://192.168.1.5:8000", Address("192.168.1.5", 8000)),
+        ("https://llm.example.org", Address("llm.example.org")),
+        ("http://box.local", Address("box.local", 80)),
+        ("http://box.local:80", Address("box.local")),
+    ],
+)
+def test_the_servers_own_pages_are_those_of_the_address_that_is_asked(origin: str, host: Address) -> None:
+    assert RULE.allows(origin, host)
+    assert not RULE.allows(origin, Address(host.name, 8123))
+    assert not RULE.allows(origin, HERE)
+
+
+@pytest.mark.parametrize("origin", ["*", "null", "chat.lan", "http://chat.lan/", "file://"])
+def test_what_is_no_origin_is_refused_at_the_start(origin: str) -> None:
+    with pytest.raises(CannotStart, match="MILLM_ALLOWED_ORIGINS"):
+        OriginRule.allowing((origin,))
+
+
+@given(st.text(max_size=40))
+def test_nothing_by_chance(text: str) -> None:
+    """Whatever is let in names loopback, this address or one on the list."""
+    if RULE.allows(text, HERE):
+        origin = parse_origin(text)
+        assert origin
+        assert origin.address.is_loopback or origin.address in (HERE, Address("chat.lan", 3000), Address("obsidian.md"))
+
+
+@given(st.from_regex(r"[a-z]{1,8}://[a-z0-9.:@/\[\]-]{0,30}", fullmatch=True))
+def test_nothing_by_a_strange_spelling(text: str) -> None:
+    test_nothing_by_chance.hypothesis.inner_test(text)
