@@ -20,8 +20,14 @@ check: $(VENV)/dev-installed ## format, lint and types, as CI runs them
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: $(VENV)/dev-installed  ## all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/dev-installed  ## all tests but those that install other people's clients
+	$(BIN)/python -m pytest -m 'not clients and not openwebui'
+
+test-clients: $(VENV)/dev-installed ## real clients (openai, LangChain, AI SDK...) in environments of their own; needs npm
+	$(BIN)/python -m pytest -m clients
+
+test-openwebui: $(VENV)/dev-installed ## Open WebUI itself and its page; needs npm and Chromium
+	$(BIN)/python -m pytest -m openwebui
 
 oldest: $(VENV)/dev-installed .cache/oldest/installed ## the engine's tests on the oldest transformers that is supported
 	PYTHONPATH=.cache/oldest $(BIN)/python -m pytest $(OLDEST)
@@ -62,4 +68,4 @@ $(VENV)/dev-installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $(VENV)/installed $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup run check test oldest fix types docs bench efficacy
+.PHONY: help demo setup run check test test-clients test-openwebui oldest fix types docs bench efficacy

@@ -33,7 +33,7 @@ async def tell(request: Request, engine: EngineClient, job: Job, form: Form, *, 
 
 
 def pieces_of(engine: EngineClient, job: Job, request: Request) -> Pieces:
-    """What is written, as it comes; told to those who listen to the server's events as well."""
+    """What is written, as it comes; whoever listens to the events is told of what is watched."""
     tokenizer = job.selection.model.tokenizer
     texts = [Detokenizer(tokenizer, job.stop, continues=job.continues, shown=job.reading.shown) for _ in job.sequences]
     pieces = write(engine, job.sequences, texts, tokenizer, job.reading, job.echoes)

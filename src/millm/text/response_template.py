@@ -1,7 +1,7 @@
 """Answers read by the response template that a checkpoint ships: its reasoning, its words and its tool calls.
 
 The format and its parser are transformers' own (`utils/chat_parsing`); the parser is imported when a model has such a
-template, which costs 0.7 s and 26 MB and brings no torch (docs/decisions/0010-response-templates-by-the-library.md).
+template, which costs 0.7 s and 26 MB and brings no torch (docs/decisions/0011-response-templates-by-the-library.md).
 """
 
 from collections.abc import Callable, Sequence

@@ -1,0 +1,80 @@
+"""Environments that the clients live in, apart from ours and made once: exact pins in, an interpreter or folder out.
+
+They are kept under `.cache/clients`, named after what was asked for, so that a change of a pin makes a new one.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+PINS = Path(__file__).parent / "pins"
+KEPT = Path(__file__).parents[2] / ".cache" / "clients"
+UV = "uv==0.12.0"
+TORCH = "torch==2.13.0"
+"""Asked for alone and first: the CPU build where the index has one."""
+
+
+def python(name: str, *, torch: bool = False) -> Path:
+    """The interpreter of an environment that holds `pins/NAME.txt`, and nothing else but torch where that is asked."""
+    pins = PINS / f"{name}.txt"
+
+    def build(folder: Path) -> None:
+        _run(sys.executable, "-m", "venv", "--without-pip", str(folder))
+        install = (str(_uv()), "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"))
+        if torch:
+            _run(*install, TORCH)
+        _run(*install, "--no-deps", "--requirements", str(pins))
+
+    return _once(name, f"{sys.version}{torch}".encode() + pins.read_bytes(), build) / "bin" / "python"
+
+
+def node(project: Path) -> Path:
+    """A folder with the scripts of `project` beside the packages of its lock; no package's own scripts were run."""
+
+    def build(folder: Path) -> None:
+        folder.mkdir()
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(project / name, folder)
+        _run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", cwd=folder)
+
+    folder = _once(project.name, (project / "package-lock.json").read_bytes(), build)
+    for script in project.glob("*.mjs"):
+        shutil.copy(script, folder)
+    return folder
+
+
+def _uv() -> Path:
+    """pip would take a minute for what uv does in seconds."""
+
+    def build(folder: Path) -> None:
+        _run(sys.executable, "-m", "venv", str(folder))
+        _run(str(folder / "bin" / "pip"), "install", "--quiet", UV)
+
+    return _once("uv", f"{sys.version}{UV}".encode(), build) / "bin" / "uv"
+
+
+def _once(name: str, recipe: bytes, build: Callable[[Path], None]) -> Path:
+    """The folder that `build` fills, unless a whole one is there already."""
+    folder = KEPT / f"{name}-{hashlib.sha256(recipe).hexdigest()[:12]}"
+    whole = folder / "whole"
+    if not whole.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        KEPT.mkdir(parents=True, exist_ok=True)
+        build(folder)
+        whole.touch()
+    return folder
+
+
+def _run(*command: str, cwd: Path | None = None) -> None:
+    done = subprocess.run(command, cwd=cwd, env=_as_pip_is_set_up(), capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+
+
+def _as_pip_is_set_up() -> dict[str, str]:
+    """uv has names of its own for where packages are looked for."""
+    names = {"PIP_FIND_LINKS": "UV_FIND_LINKS", "PIP_INDEX_URL": "UV_DEFAULT_INDEX", "PIP_EXTRA_INDEX_URL": "UV_INDEX"}
+    return {**os.environ, **{uv: os.environ[pip] for pip, uv in names.items() if pip in os.environ}}

@@ -1,0 +1,94 @@
+"""Which client proves which feature: what `test_features.py` runs, and what docs/compatibility.md shows."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+FEATURES = {
+    "models": "lists the model and its profiles",
+    "chat": "a chat is answered",
+    "streaming": "a chat is streamed",
+    "profile": "`model:profile` is steered",
+    "usage": "tokens are counted",
+    "completions": "a prompt is continued",
+    "tools": "a forced tool is called",
+    "streamed_tools": "a forced tool is called in a stream",
+    "tool_results": "a tool's result is answered",
+    "structured": "an answer obeys a schema",
+    "embeddings": "texts become vectors",
+    "unknown_model": "an unknown model is the client's own error",
+    "too_long": "a prompt that is too long is the client's own error",
+}
+"""Name → what it means; each is a test of that name."""
+
+TALKING = ("chat", "streaming", "profile", "usage")
+CALLING = ("tools", "structured")
+FAILING = ("unknown_model", "too_long")
+
+
+@dataclass(frozen=True)
+class Client:
+    """A client as people install it."""
+
+    name: str
+    package: str
+    environment: str
+    """`node`, or the name of a file of pins."""
+    script: str
+    features: tuple[str, ...]
+    errors: dict[str, str] = field(default_factory=dict, hash=False)
+    """Feature → the class that the client raises."""
+
+    @property
+    def path(self) -> Path:
+        folder = "node" if self.environment == "node" else "python"
+        return Path(__file__).parent / folder / self.script
+
+
+CLIENTS = (
+    Client(
+        "openai-python", "openai", "openai", "ask_openai.py",
+        ("models", *TALKING, "completions", *CALLING, "streamed_tools", "tool_results", "embeddings", *FAILING),
+        {"unknown_model": "NotFoundError", "too_long": "BadRequestError"},
+    ),
+    Client(
+        "openai-python, async", "openai", "openai", "ask_openai_async.py",
+        ("models", *TALKING, *CALLING, "embeddings", "unknown_model"), {"unknown_model": "NotFoundError"},
+    ),
+    Client(
+        "LangChain", "langchain-openai", "python", "ask_langchain.py",
+        (*TALKING, *CALLING, "streamed_tools", "tool_results", "embeddings", *FAILING),
+        {"unknown_model": "OpenAIModelNotFoundError", "too_long": "OpenAIContextOverflowError"},
+    ),
+    Client(
+        "LiteLLM", "litellm", "python", "ask_litellm.py",
+        (*TALKING, "completions", *CALLING, "streamed_tools", "embeddings", *FAILING),
+        {"unknown_model": "NotFoundError", "too_long": "ContextWindowExceededError"},
+    ),
+    Client(
+        "LlamaIndex", "llama-index-llms-openai-like", "python", "ask_llama_index.py",
+        (*TALKING, "completions", *CALLING, "embeddings", "unknown_model"), {"unknown_model": "NotFoundError"},
+    ),
+    Client("llm", "llm", "python", "ask_llm.py", (*TALKING, "structured", "unknown_model"),
+           {"unknown_model": "NotFoundError"}),
+    Client("instructor, tools", "instructor", "python", "ask_instructor.py", ("structured",)),
+    Client("instructor, JSON schema", "instructor", "python", "ask_instructor_json.py", ("structured",)),
+    Client(
+        "openai-node", "openai", "node", "openai.mjs",
+        ("models", *TALKING, "completions", *CALLING, "streamed_tools", "tool_results", "embeddings", *FAILING),
+        {"unknown_model": "NotFoundError", "too_long": "BadRequestError"},
+    ),
+    Client(
+        "AI SDK, openai-compatible", "@ai-sdk/openai-compatible", "node", "ai_compatible.mjs",
+        (*TALKING, "completions", *CALLING, "streamed_tools", "embeddings", *FAILING),
+        {"unknown_model": "APICallError", "too_long": "APICallError"},
+    ),
+    Client(
+        "AI SDK, openai", "@ai-sdk/openai", "node", "ai_openai.mjs",
+        (*TALKING, *CALLING, "embeddings", "unknown_model"), {"unknown_model": "APICallError"},
+    ),
+    Client("LibreChat agents", "@librechat/agents", "node", "librechat.mjs", ("streaming", "profile", "usage")),
+)  # fmt: skip
+
+
+def having(feature: str) -> list[Client]:
+    return [client for client in CLIENTS if feature in client.features]
