@@ -209,3 +209,14 @@ def test_a_stream_that_waits_shows_that_it_lives(inside, http, monkeypatch) -> N
     assert ": working\n\n" in text
     assert [frame for frame in text.split("\n\n") if frame.startswith("event: response.in")]
     assert http.post("/responses", json=ASK).json()["output"]
+
+
+def test_a_stream_that_fails_while_it_waits_has_begun_too(inside, http, monkeypatch) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.0001)
+    fail(inside, "prefill", 0)
+    frames = http.post("/responses", json={**ASK, "stream": True}).text.split("\n\n")
+    assert frames[0] == ": working"
+    told = [frame.split("\n")[0] for frame in frames if frame.startswith("event")]
+    assert told == [
+        "event: response.created", "event: response.in_progress", "event: error", "event: response.failed"
+    ]  # fmt: skip

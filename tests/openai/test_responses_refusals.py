@@ -75,6 +75,7 @@ INVALID = {
     "schema's name": (schema(name=f"{SECRET}!"), "text.format.name", "pattern"),
     "schema a number": (schema(schema=5), "text.format", "must be an object"),
     "schema impossible": (schema(schema={"type": "nothing"}), "text.format", "cannot be followed"),
+    "schema that the library stumbles over": (schema(schema={"required": "🙂" * 50}), "text.format", "not a JSON"),
     "verbosity": ({"text": {"verbosity": SECRET}}, "text.verbosity", "'low'"),
     "tools": ({"tools": SECRET}, "tools", "list"),
     "a tool of OpenAI's": ({"tools": [FLAT, {"type": "web_search"}]}, "tools.1.type", "only function tools"),
@@ -176,8 +177,18 @@ def test_what_clients_send_passes(client, change) -> None:
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_not_loaded")
 
 
-@pytest.mark.parametrize("method", ["GET", "DELETE"])
-def test_nothing_is_kept(client, method) -> None:
-    answer = client.request(method, "/v1/responses/resp_1")
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "resp_1"),
+        ("DELETE", "resp_1"),
+        ("POST", "resp_1/cancel"),
+        ("GET", "resp_1/input_items"),
+        ("POST", "compact"),
+    ],
+)
+def test_nothing_is_kept(client, method, path) -> None:
+    answer = client.request(method, f"/v1/responses/{path}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+    assert f"`{path}`" in answer.json()["error"]["message"]
     assert "keeps none" in answer.json()["error"]["message"]

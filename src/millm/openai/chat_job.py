@@ -22,7 +22,7 @@ async def chat_job(
     format_name: str = "response_format",
 ) -> Job:
     """`format_name`: what `response_format` is called where it was asked for. Raises what the steps of it raise."""
-    turns(body.messages, native=False)
+    turns(body.messages, native=False)  # refuses what is no text before anything is decided
     grammar = await asyncio.to_thread(grammar_of, body.response_format, tooling, format_name)
     selection = choose(state, body, header_profile)
     model = selection.model

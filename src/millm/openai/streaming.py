@@ -5,7 +5,7 @@ Unless an endpoint writes them down in its own way, they are `data: {json}` and 
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import msgspec
 import structlog
@@ -26,7 +26,10 @@ STILL_THERE = b": working\n\n"
 
 _encode = msgspec.json.Encoder().encode
 
-Batches = AsyncGenerator[list[Any]]
+Chunks = AsyncGenerator[msgspec.Struct]
+"""What there is to tell, in order."""
+
+Batches = AsyncGenerator[list[msgspec.Struct]]
 """Chunks that are ready at once; none is a sign of life."""
 
 
@@ -58,25 +61,23 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, first: list[Any], chunks: Batches, notation: Notation) -> None:
-        super().__init__(_events(first, chunks, notation), headers=HEADERS)
-        self._chunks = chunks
+    def __init__(self, first: list[msgspec.Struct], batches: Batches, notation: Notation) -> None:
+        super().__init__(_events(first, batches, notation), headers=HEADERS)
+        self._batches = batches
 
     async def stream_response(self, send: Send) -> None:
-        async with aclosing(self._chunks), aclosing(cast(AsyncGenerator[bytes], self.body_iterator)):
+        async with aclosing(self._batches), aclosing(cast(AsyncGenerator[bytes], self.body_iterator)):
             await super().stream_response(send)
 
 
-async def stream(
-    request: Request, chunks: AsyncGenerator[msgspec.Struct], notation: Notation | None = None
-) -> Response:
+async def stream(request: Request, chunks: Chunks, notation: Notation | None = None) -> Response:
     """Starts with the first chunk, or a sign of life: what fails before it is an ordinary error answer."""
-    batches: Batches = with_signs_of_life(chunks)
+    batches = with_signs_of_life(chunks)
     first = await unless_gone(request, anext(batches))
     return EventStream(first, batches, notation or DataLines())
 
 
-async def _events(first: list[Any], batches: Batches, notation: Notation) -> AsyncGenerator[bytes]:
+async def _events(first: list[msgspec.Struct], batches: Batches, notation: Notation) -> AsyncGenerator[bytes]:
     """What is ready at once is one write."""
     try:
         yield _frames(first, notation)
@@ -89,7 +90,7 @@ async def _events(first: list[Any], batches: Batches, notation: Notation) -> Asy
         yield notation.end
 
 
-def _frames(batch: list[Any], notation: Notation) -> bytes:
+def _frames(batch: list[msgspec.Struct], notation: Notation) -> bytes:
     return b"".join(map(notation.event, batch)) or STILL_THERE
 
 

@@ -39,6 +39,11 @@ def schema_grammar(schema: object, param: str) -> str:
         reason = LLMatcher.validate_grammar(grammar)
     except ValueError as error:
         reason = str(error)
+    except BaseException as panic:
+        # The library panics where its own message would cut a character in two, and Python can import no such class.
+        if type(panic).__name__ != "PanicException":
+            raise
+        reason = "it is not a JSON schema"
     if reason:
         raise InvalidRequest(f"the JSON schema in `{param}` cannot be followed: {_one_line(reason)}", param=param)
     return grammar

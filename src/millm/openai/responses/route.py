@@ -32,7 +32,7 @@ async def responses(body: ResponsesRequest, request: Request, x_millm_profile: P
     return await tell(request, pieces_of(state.engine, job, request), writer, streaming=body.stream)
 
 
-@router.api_route("/responses/{response}", methods=["GET", "DELETE"])
-async def kept(response: str) -> None:
+@router.api_route("/responses/{kept:path}", methods=["GET", "POST", "DELETE"], include_in_schema=False)
+async def find(kept: str) -> None:
     """Always 404: this server keeps no responses."""
-    raise NotFound(f"The response `{response[:128]}` does not exist: this server keeps none.")
+    raise NotFound(f"There is no response `{kept[:128]}`: this server keeps none; send the whole conversation.")

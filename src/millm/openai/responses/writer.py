@@ -29,8 +29,7 @@ class Writer:
     def told(self, piece: Piece) -> Iterator[Event]:
         """What one more piece has to be told by."""
         if not self._pieces:
-            yield Created(response=self._response)
-            yield InProgress(response=self._response)
+            yield from self._opening()
         self._pieces.append(piece)
         yield from self._reasoning(piece.reasoning)
         yield from self._words(piece)
@@ -41,6 +40,7 @@ class Writer:
 
     def failed(self, failure: Exception) -> list[Event]:
         """What a stream ends with that fails: our own error, and the response as far as it came."""
+        opening = [] if self._pieces else self._opening()
         error = envelope(failure)["error"]
         open_item = [self._open.item("incomplete")] if self._open else []
         response = replace(
@@ -50,7 +50,10 @@ class Writer:
             output=(*self._done, *open_item),
         )
         told = Error(code=error["code"], message=error["message"], param=error["param"])
-        return [told, Failed(response=response)]
+        return [*opening, told, Failed(response=response)]
+
+    def _opening(self) -> list[Event]:
+        return [Created(response=self._response), InProgress(response=self._response)]
 
     def _reasoning(self, text: str) -> Iterator[Event]:
         if not text:
