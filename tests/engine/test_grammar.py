@@ -128,3 +128,13 @@ _ids = iter(range(10**9))
 
 def next_id() -> int:
     return next(_ids)
+
+
+def test_a_panic_of_the_library_ends_one_answer_and_not_the_engine(batched: Machine) -> None:
+    """It panics where a message of its own would cut a character in two; its matcher says so as of any bad grammar."""
+    bad = '{"grammars":[{"json_schema":{"required":"' + "🙂" * 50 + '"}}]}'
+    batched.say(constrained("panics", wanted=bad), constrained("goes-on"))
+    answers = batched.run_until({"panics", "goes-on"})
+    assert isinstance(answers["panics"].end, Failed)
+    assert answers["panics"].end.code == "invalid_value"
+    assert isinstance(answers["goes-on"].end, Finished)

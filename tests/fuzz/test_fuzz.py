@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,6 +13,7 @@ import psutil
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
 from tests.fixtures.process import Server, running
@@ -125,7 +127,8 @@ def asked(operation: Any, mode: GenerationMode, server: Server, http: httpx.Clie
         )  # fmt: skip
         seen[check(answer, server.home)] += 1
 
-    ask()
+    with suppress(Unsatisfiable):  # what takes nothing cannot be asked wrongly
+        ask()
     return seen
 
 
