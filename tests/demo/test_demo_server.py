@@ -40,7 +40,7 @@ def share_of_capitals(text: str) -> float:
 def test_an_unsteered_answer_is_generate(client: OpenAI, demo_folder: Path) -> None:
     """In 8 bits, as the demo computes on a CPU."""
     tokenizer = Tokenizer.from_folder(demo_folder)
-    ids = ChatTemplate.from_folder(demo_folder, tokenizer).ids([Message("user", QUESTION)])
+    ids = ChatTemplate.from_folder(demo_folder, tokenizer).prompt([Message("user", QUESTION)]).ids
     command = LoadModel(id="load", path=str(demo_folder), device="cpu", cpu_int8=True)
     model = load(command, lambda *_: None)
     pack(model, command, lambda *_: None)

@@ -214,7 +214,8 @@ def steered_and_watched(engine: Engine, demo_folder: Path, canonical_root: Path)
         calibration_ids=tuple(tuple(tokenizer.encode(text)) for text in calibration_text()[:1]),
     )  # fmt: skip
     engine.loop.run(engine.client.attach(attach))
-    prompt = tuple(ChatTemplate.from_folder(demo_folder, tokenizer).ids([Message("user", "Tell me about the sea.")]))
+    template = ChatTemplate.from_folder(demo_folder, tokenizer)
+    prompt = tuple(template.prompt([Message("user", "Tell me about the sea.")]).ids)
     yelling = profile("yelling")
     watch = (Watch(sae="demo", features=(yelling.taps[0].features[0].index,)),)
     base, steered = (
