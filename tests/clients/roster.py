@@ -15,13 +15,17 @@ FEATURES = {
     "tool_results": "a tool's result is answered",
     "structured": "an answer obeys a schema",
     "embeddings": "texts become vectors",
+    "responses": "`/v1/responses` answers",
+    "streamed_responses": "`/v1/responses` is streamed",
+    "structured_responses": "an answer of `/v1/responses` obeys a schema",
     "unknown_model": "an unknown model is the client's own error",
     "too_long": "a prompt that is too long is the client's own error",
 }
 """Name → what it means; each is a test of that name."""
 
 TALKING = ("chat", "streaming", "profile", "usage")
-CALLING = ("tools", "structured")
+CALLING = ("tools", "streamed_tools", "tool_results", "structured")
+RESPONDING = ("responses", "streamed_responses", "structured_responses")
 FAILING = ("unknown_model", "too_long")
 
 
@@ -47,21 +51,22 @@ class Client:
 CLIENTS = (
     Client(
         "openai-python", "openai", "openai", "ask_openai.py",
-        ("models", *TALKING, "completions", *CALLING, "streamed_tools", "tool_results", "embeddings", *FAILING),
+        ("models", *TALKING, "completions", *CALLING, "embeddings", *RESPONDING, *FAILING),
         {"unknown_model": "NotFoundError", "too_long": "BadRequestError"},
     ),
     Client(
         "openai-python, async", "openai", "openai", "ask_openai_async.py",
-        ("models", *TALKING, *CALLING, "embeddings", "unknown_model"), {"unknown_model": "NotFoundError"},
+        ("models", *TALKING, *CALLING, "embeddings", "responses", "streamed_responses", "unknown_model"),
+        {"unknown_model": "NotFoundError"},
     ),
     Client(
         "LangChain", "langchain-openai", "python", "ask_langchain.py",
-        (*TALKING, *CALLING, "streamed_tools", "tool_results", "embeddings", *FAILING),
+        (*TALKING, *CALLING, "embeddings", *RESPONDING, *FAILING),
         {"unknown_model": "OpenAIModelNotFoundError", "too_long": "OpenAIContextOverflowError"},
     ),
     Client(
         "LiteLLM", "litellm", "python", "ask_litellm.py",
-        (*TALKING, "completions", *CALLING, "streamed_tools", "embeddings", *FAILING),
+        (*TALKING, "completions", *CALLING, "embeddings", "responses", *FAILING),
         {"unknown_model": "NotFoundError", "too_long": "ContextWindowExceededError"},
     ),
     Client(
@@ -74,16 +79,20 @@ CLIENTS = (
     Client("instructor, JSON schema", "instructor", "python", "ask_instructor_json.py", ("structured",)),
     Client(
         "openai-node", "openai", "node", "openai.mjs",
-        ("models", *TALKING, "completions", *CALLING, "streamed_tools", "tool_results", "embeddings", *FAILING),
+        ("models", *TALKING, "completions", *CALLING, "embeddings", *RESPONDING, *FAILING),
         {"unknown_model": "NotFoundError", "too_long": "BadRequestError"},
     ),
     Client(
         "AI SDK, openai-compatible", "@ai-sdk/openai-compatible", "node", "ai_compatible.mjs",
-        (*TALKING, "completions", *CALLING, "streamed_tools", "embeddings", *FAILING),
+        (*TALKING, "completions", *CALLING, "embeddings", *FAILING),
         {"unknown_model": "APICallError", "too_long": "APICallError"},
     ),
     Client(
-        "AI SDK, openai", "@ai-sdk/openai", "node", "ai_openai.mjs",
+        "AI SDK, openai", "@ai-sdk/openai", "node", "ai_openai.mjs", (*TALKING, *CALLING, *FAILING),
+        {"unknown_model": "APICallError", "too_long": "APICallError"},
+    ),
+    Client(
+        "AI SDK, openai `.chat()`", "@ai-sdk/openai", "node", "ai_openai_chat.mjs",
         (*TALKING, *CALLING, "embeddings", "unknown_model"), {"unknown_model": "APICallError"},
     ),
     Client("LibreChat agents", "@librechat/agents", "node", "librechat.mjs", ("streaming", "profile", "usage")),

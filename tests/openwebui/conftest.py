@@ -1,7 +1,6 @@
 """Open WebUI in an environment of its own, offline, in front of a real demo server that it reaches by a recorder."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -84,7 +83,7 @@ def conversation(open_webui: OpenWebUI, tmp_path_factory: pytest.TempPathFactory
 def settings(folder: Path, base_url: str) -> dict[str, str]:
     """Nothing of it asks the internet for anything."""
     return {
-        **os.environ,
+        **environments.outside(),
         "DATA_DIR": str(folder),
         "WEBUI_SECRET_KEY": "only a test",
         "WEBUI_AUTH": "False",
