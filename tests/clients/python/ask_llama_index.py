@@ -104,6 +104,10 @@ def unknown_model(task: Task) -> dict[str, str]:
     return raised_by(lambda: model(task, "nobody/nothing").chat(asked(task)))
 
 
+def too_long(task: Task) -> dict[str, str]:
+    return raised_by(lambda: model(task).chat([ChatMessage(role="user", content=task.long_text)]))
+
+
 if __name__ == "__main__":
     tell(chat, streaming, profile, usage, completions, tools, streamed_tools, tool_results, structured, embeddings,
-         unknown_model)  # fmt: skip
+         unknown_model, too_long)  # fmt: skip

@@ -124,6 +124,11 @@ def unknown_model(task: Task) -> dict[str, str]:
     return raised_by(lambda: asyncio.run(answer(task, "nobody/nothing")))
 
 
+def too_long(task: Task) -> dict[str, str]:
+    turns = [{"role": "user", "content": task.long_text}]
+    return raised_by(lambda: asyncio.run(answer(task, task.model, turns)))
+
+
 if __name__ == "__main__":
     tell(models, chat, streaming, profile, usage, tools, streamed_tools, tool_results, structured, embeddings,
-         responses, streamed_responses, unknown_model)  # fmt: skip
+         responses, streamed_responses, unknown_model, too_long)  # fmt: skip
