@@ -74,7 +74,10 @@ def conversation(open_webui: OpenWebUI, tmp_path_factory: pytest.TempPathFactory
         "messages": ["Tell me about the sea.", "And about ships?"],
         "picture": str(tmp_path_factory.getbasetemp() / "open-webui.png"),
     }
-    done = subprocess.run(["node", script], input=json.dumps(asked), capture_output=True, text=True, timeout=280)
+    done = subprocess.run(
+        ["node", script], input=json.dumps(asked), env=environments.outside(), capture_output=True, text=True,
+        timeout=280,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     seen: Seen = json.loads(done.stdout)
     return seen
