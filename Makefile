@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 OLDEST := $(addprefix tests/engine/test_,architectures.py batching.py capturability.py)
 
 help:            ## list the tasks
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/installed      ## install, then serve the demo model at http://127.0.0.1:8000
 	$(BIN)/millm demo

@@ -31,7 +31,7 @@ def commands(path: Path) -> list[str]:
 EVERY_COMMAND = sorted({command for path in WRITTEN for command in commands(path)})
 
 
-@pytest.mark.parametrize("name", ["settings.md", "errors.md", "api.md", "cli.md"])
+@pytest.mark.parametrize("name", ["settings.md", "errors.md", "api.md", "cli.md", "compatibility.md"])
 def test_generated_pages_are_fresh(name: str) -> None:
     assert (DOCS / name).read_text("utf-8") == pages()[name], "run `make docs`"
 

@@ -1,4 +1,4 @@
-"""Write the pages that are tables: of the code (settings, errors, the API, commands) and of the benchmarks' results.
+"""Write the pages that are tables: of the code (settings, errors, the API, commands, clients) and of the benchmarks.
 
 python -m tools.make_docs        # tests/test_docs.py fails when a page is stale
 """
@@ -29,6 +29,7 @@ from millm.openai.unsupported import CHAT_IGNORED, CHAT_REFUSED
 from millm.profiles.contract import ActivationsRequest, Profile, ProfileFeature, SteeringRequest
 from millm.settings import Settings
 from millm.tickets import LIFE_SECONDS
+from tools import client_tables
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -50,7 +51,9 @@ def main() -> None:
 
 def pages() -> dict[str, str]:
     """File name → text."""
-    return {"settings.md": settings_page(), "errors.md": errors_page(), "api.md": api_page(), "cli.md": cli_page()}
+    clients = client_tables.with_tables((DOCS / "compatibility.md").read_text("utf-8"))
+    made = {"settings.md": settings_page(), "errors.md": errors_page(), "api.md": api_page(), "cli.md": cli_page()}
+    return {**made, "compatibility.md": clients}
 
 
 def figures() -> dict[Path, str]:

@@ -1,7 +1,6 @@
 """Every client once, in its own environment, on a real demo server; and the same questions over plain HTTP."""
 
 import json
-import os
 import subprocess
 from collections.abc import Callable
 from functools import cache, partial
@@ -90,7 +89,7 @@ def seen(task: dict[str, Any]) -> Seen:
 def run(client: Client, task: dict[str, Any]) -> dict[str, Any]:
     done = subprocess.run(
         command(client), input=json.dumps({"task": task, "features": client.features}),
-        env={**os.environ, **QUIET}, capture_output=True, text=True, timeout=SECONDS,
+        env={**environments.outside(), **QUIET}, capture_output=True, text=True, timeout=SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

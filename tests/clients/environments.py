@@ -47,6 +47,12 @@ def node(project: Path) -> Path:
     return folder
 
 
+def outside() -> dict[str, str]:
+    """The variables of a person who has installed a client and has never heard of this repository."""
+    ours = ("MILLM_", "PYTHONPATH", "VIRTUAL_ENV", "PYTEST_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
 def _uv() -> Path:
     """pip would take a minute for what uv does in seconds."""
 
@@ -77,4 +83,4 @@ def _run(*command: str, cwd: Path | None = None) -> None:
 def _as_pip_is_set_up() -> dict[str, str]:
     """uv has names of its own for where packages are looked for."""
     names = {"PIP_FIND_LINKS": "UV_FIND_LINKS", "PIP_INDEX_URL": "UV_DEFAULT_INDEX", "PIP_EXTRA_INDEX_URL": "UV_INDEX"}
-    return {**os.environ, **{uv: os.environ[pip] for pip, uv in names.items() if pip in os.environ}}
+    return {**outside(), **{uv: os.environ[pip] for pip, uv in names.items() if pip in os.environ}}

@@ -116,7 +116,22 @@ def test_embeddings(seen: Seen, client: Client, plain: Plain, task: dict[str, An
     assert len(vectors) == len(expected) == len(task["texts"])
     for vector, other in zip(vectors, expected, strict=True):
         assert vector == pytest.approx(other, abs=1e-6)
-        assert math.sumprod(vector, vector) == pytest.approx(1, abs=1e-4)
+        assert sum(value * value for value in vector) == pytest.approx(1, abs=1e-4)
+
+
+def test_responses(seen: Seen, client: Client, plain_chat: Plain) -> None:
+    assert shown(seen, client, "responses") == text(plain_chat())
+
+
+def test_streamed_responses(seen: Seen, client: Client, plain_chat: Plain) -> None:
+    pieces = shown(seen, client, "streamed_responses")
+    assert "".join(pieces) == text(plain_chat())
+    assert sum(bool(piece) for piece in pieces) > 3
+
+
+def test_structured_responses(seen: Seen, client: Client) -> None:
+    parsed = shown(seen, client, "structured_responses")
+    assert obeys(parsed, SCHEMA), parsed
 
 
 def test_unknown_model(seen: Seen, client: Client) -> None:

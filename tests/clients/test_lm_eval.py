@@ -1,7 +1,6 @@
 """lm-eval gets from `/v1/completions` the scores that it gets from the model itself."""
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,7 +67,7 @@ def evaluate(tasks: Path, out: Path, *model: str) -> tuple[dict[str, Any], dict[
     done = subprocess.run(
         [environments.python("lm-eval", torch=True).with_name("lm-eval"), "run", *model, "--tasks", *TASKS,
          "--include_path", tasks, "--output_path", out, "--log_samples"],
-        env={**os.environ, "HF_HOME": str(tasks), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1",
+        env={**environments.outside(), "HF_HOME": str(tasks), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1",
              "TOKENIZERS_PARALLELISM": "false"},
         cwd=tasks, capture_output=True, text=True,
     )  # fmt: skip

@@ -1,7 +1,6 @@
 """Open WebUI in an environment of its own, offline, in front of a real demo server that it reaches by a recorder."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -75,7 +74,10 @@ def conversation(open_webui: OpenWebUI, tmp_path_factory: pytest.TempPathFactory
         "messages": ["Tell me about the sea.", "And about ships?"],
         "picture": str(tmp_path_factory.getbasetemp() / "open-webui.png"),
     }
-    done = subprocess.run(["node", script], input=json.dumps(asked), capture_output=True, text=True, timeout=280)
+    done = subprocess.run(
+        ["node", script], input=json.dumps(asked), env=environments.outside(), capture_output=True, text=True,
+        timeout=280,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     seen: Seen = json.loads(done.stdout)
     return seen
@@ -84,7 +86,7 @@ def conversation(open_webui: OpenWebUI, tmp_path_factory: pytest.TempPathFactory
 def settings(folder: Path, base_url: str) -> dict[str, str]:
     """Nothing of it asks the internet for anything."""
     return {
-        **os.environ,
+        **environments.outside(),
         "DATA_DIR": str(folder),
         "WEBUI_SECRET_KEY": "only a test",
         "WEBUI_AUTH": "False",

@@ -18,18 +18,25 @@ HOP_BY_HOP = {"connection", "transfer-encoding", "content-length", "host", "keep
 
 @dataclass
 class Exchange:
-    """One request, and the moments (seconds, `time.monotonic`) at which bytes of its answer came."""
+    """One request, its answer, and the moments (seconds, `time.monotonic`) at which bytes of it came."""
 
     path: str
     body: dict[str, Any]
     begun: float
     status: int = 0
+    answer: bytes = b""
     came: list[float] = field(default_factory=list)
     ended: float | None = None
 
     @property
     def first_byte_seconds(self) -> float:
         return self.came[0] - self.begun
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What a streamed answer held."""
+        lines = self.answer.decode().splitlines()
+        return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,7 @@ def _handler(upstream: httpx.Client, exchanges: list[Exchange]) -> type[http.ser
             """HTTP/1.0: the answer ends with the connection."""
             for piece in answer.iter_raw():
                 exchange.came.append(time.monotonic())
+                exchange.answer += piece
                 self.wfile.write(piece)
                 self.wfile.flush()
 

@@ -3,10 +3,12 @@
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from tokenizers import Tokenizer
 
 from tests.fixtures.process import Server
 from tests.openwebui.conftest import LIMIT, OpenWebUI, Seen
@@ -55,12 +57,19 @@ def test_its_page_shows_a_steered_answer_as_it_grows(conversation: Seen) -> None
         assert sum(letter.isupper() for letter in letters) > 0.6 * len(letters), shown[-1]
 
 
-def test_its_default_tools_do_not_break_a_small_model(conversation: Seen, open_webui: OpenWebUI) -> None:
-    chats = open_webui.asked.chats(streamed=True)[-2:]
-    for chat in chats:
+def test_its_default_tools_do_not_break_a_small_model(
+    conversation: Seen, open_webui: OpenWebUI, demo_folder: Path
+) -> None:
+    """The demo's template does not take tools, so the model is not told of them, and the answer says so."""
+    tokenizer = Tokenizer.from_file(str(demo_folder / "tokenizer.json"))
+    for chat in open_webui.asked.chats(streamed=True)[-2:]:
+        tools = chat.body["tools"]
+        tokens = len(tokenizer.encode(json.dumps(tools)).ids)
+        sys.stdout.write(f"\n{len(tools)} tools, {tokens} tokens as JSON\n")
+        assert len(tools) >= 28
+        assert tokens > 5000
         assert chat.status == 200
-        assert len(chat.body["tools"]) >= 28
-        assert len(json.dumps(chat.body["tools"])) > 20_000
+        assert chat.events[-1]["millm"]["tools_omitted"] is True
 
 
 def test_what_runs_behind_the_chat_does_not_starve_the_next_message(conversation: Seen, open_webui: OpenWebUI) -> None:
@@ -73,3 +82,22 @@ def test_what_runs_behind_the_chat_does_not_starve_the_next_message(conversation
     )
     assert beside
     assert second.first_byte_seconds < 15
+
+
+def test_a_file_is_found_by_vectors_of_the_server(open_webui: OpenWebUI, demo_server: Server) -> None:
+    """The score that it gives a text is that of the two vectors which the server gives."""
+    text, query = "Bread is made of flour, water, salt and time.", "What is bread made of?"
+    file = {"file": ("bread.txt", text, "text/plain")}
+    kept = open_webui.http.post("/api/v1/files/", files=file, params={"process_in_background": "false"})
+    asked = {"collection_name": f"file-{kept.raise_for_status().json()['id']}", "query": query, "k": 1}
+    found = open_webui.http.post("/api/v1/retrieval/query/doc", json=asked).raise_for_status().json()
+    assert found["documents"] == [[text]]
+    assert found["distances"][0][0] == pytest.approx((1 + cosine(demo_server, text, query)) / 2, abs=1e-3)
+    asked_for = [exchange for exchange in open_webui.asked.exchanges if exchange.path.endswith("/embeddings")]
+    assert [exchange.body["input"] for exchange in asked_for[-2:]] == [[text], [query]]
+
+
+def cosine(server: Server, *texts: str) -> float:
+    answer = httpx.post(f"{server.base_url}/embeddings", json={"model": server.model, "input": texts}, timeout=60)
+    one, other = (entry["embedding"] for entry in answer.json()["data"])
+    return float(sum(a * b for a, b in zip(one, other, strict=True)))

@@ -14,6 +14,17 @@ const forced = (task) => {
   };
 };
 
+const afterACall = ([question, { tool_calls: [call] }, result]) => {
+  const named = { toolCallId: call.id, toolName: call.function.name };
+  const input = JSON.parse(call.function.arguments);
+  const output = { type: 'text', value: result.content };
+  return [
+    question,
+    { role: 'assistant', content: [{ type: 'tool-call', ...named, input }] },
+    { role: 'tool', content: [{ type: 'tool-result', ...named, output }] },
+  ];
+};
+
 const called = ([call]) => ({ name: call.toolName, arguments: JSON.stringify(call.input) });
 
 export function features({ chatModel, embeddingModel }) {
@@ -43,6 +54,8 @@ export function features({ chatModel, embeddingModel }) {
     tools: async (task) => called((await generateText(asked(task, forced(task)))).toolCalls),
     streamed_tools: async (task) =>
       called(await streamText(asked(task, { ...forced(task), onError: rethrow })).toolCalls),
+    tool_results: async (task) =>
+      (await generateText(asked(task, { prompt: afterACall(task.after_a_call) }))).text,
     structured: async (task) => (await generateObject(asked(task, { schema: Weather, maxOutputTokens: 64 }))).object,
     embeddings: async (task) => (await embedMany({ model: embeddingModel(task), values: task.texts })).embeddings,
     unknown_model: (task) =>

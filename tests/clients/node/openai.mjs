@@ -1,6 +1,6 @@
 // openai-node: what its users call.
 import OpenAI from 'openai';
-import { zodResponseFormat } from 'openai/helpers/zod';
+import { zodResponseFormat, zodTextFormat } from 'openai/helpers/zod';
 import { z } from 'zod';
 import { raisedBy, tell } from './telling.mjs';
 
@@ -24,6 +24,14 @@ const forced = (task) =>
   });
 
 const answer = async (task, changes) => (await client(task).chat.completions.create(asked(task, changes))).choices[0];
+
+const responded = (task, changes = {}) => ({
+  model: task.model,
+  input: task.question,
+  temperature: 0,
+  max_output_tokens: task.max_tokens,
+  ...changes,
+});
 
 const called = (choice) => {
   const [call] = choice.message.tool_calls;
@@ -70,6 +78,18 @@ await tell({
   async embeddings(task) {
     const answered = await client(task).embeddings.create({ model: task.model, input: task.texts });
     return answered.data.map((entry) => entry.embedding);
+  },
+  responses: async (task) => (await client(task).responses.create(responded(task))).output_text,
+  async streamed_responses(task) {
+    const pieces = [];
+    for await (const event of client(task).responses.stream(responded(task))) {
+      if (event.type === 'response.output_text.delta') pieces.push(event.delta);
+    }
+    return pieces;
+  },
+  async structured_responses(task) {
+    const text = { format: zodTextFormat(Weather, 'weather') };
+    return (await client(task).responses.parse(responded(task, { text, max_output_tokens: 64 }))).output_parsed;
   },
   unknown_model: (task) => raisedBy(() => answer(task, { model: 'nobody/nothing' })),
   too_long: (task) => raisedBy(() => answer(task, { messages: [{ role: 'user', content: task.long_text }] })),

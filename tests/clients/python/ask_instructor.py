@@ -4,18 +4,23 @@ from typing import Literal
 
 import instructor
 from openai import OpenAI
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from telling import Task, tell
 
 
 class Weather(BaseModel):
+    model_config = ConfigDict(extra="forbid")  # else the schema has room for properties of the model's own
+
     city: Literal["Oslo", "Rome"]
     degrees: int = Field(ge=0, le=40)
 
 
 def body(task: Task) -> dict[str, object]:
     question = [{"role": "user", "content": task.question}]
-    return {"model": task.model, "messages": question, "response_model": Weather, "max_tokens": 64, "max_retries": 0}
+    return {
+        "model": task.model, "messages": question, "response_model": Weather, "temperature": 0, "max_tokens": 64,
+        "max_retries": 0,
+    }  # fmt: skip
 
 
 def client(task: Task) -> instructor.Instructor:

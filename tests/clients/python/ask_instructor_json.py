@@ -4,11 +4,13 @@ from typing import Literal
 
 import instructor
 from openai import OpenAI
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from telling import Task, tell
 
 
 class Weather(BaseModel):
+    model_config = ConfigDict(extra="forbid")  # else the schema has room for properties of the model's own
+
     city: Literal["Oslo", "Rome"]
     degrees: int = Field(ge=0, le=40)
 
@@ -18,7 +20,7 @@ def structured(task: Task) -> dict[str, object]:
     client = instructor.from_openai(openai, mode=instructor.Mode.JSON_SCHEMA)
     question = [{"role": "user", "content": task.question}]
     return client.create(
-        model=task.model, messages=question, response_model=Weather, max_tokens=64, max_retries=0
+        model=task.model, messages=question, response_model=Weather, temperature=0, max_tokens=64, max_retries=0
     ).model_dump()  # fmt: skip
 
 

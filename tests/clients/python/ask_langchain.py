@@ -69,7 +69,8 @@ def tool_results(task: Task) -> str:
 
 
 def structured(task: Task) -> dict[str, object]:
-    by_tool = chat_model(task, max_tokens=64).with_structured_output(Weather, method="function_calling")
+    """By a tool it wants `strict=True`: else the schema that it sends has room for properties of the model's own."""
+    by_tool = chat_model(task, max_tokens=64).with_structured_output(Weather, method="function_calling", strict=True)
     assert isinstance(by_tool.invoke(task.question), Weather)
     return chat_model(task, max_tokens=64).with_structured_output(Weather).invoke(task.question).model_dump()
 
@@ -82,6 +83,19 @@ def embeddings(task: Task) -> list[list[float]]:
     return embedder.embed_documents(task.texts)
 
 
+def responses(task: Task) -> str:
+    return chat_model(task, use_responses_api=True).invoke(task.question).text
+
+
+def streamed_responses(task: Task) -> list[str]:
+    return [piece.text for piece in chat_model(task, use_responses_api=True).stream(task.question)]
+
+
+def structured_responses(task: Task) -> dict[str, object]:
+    model = chat_model(task, use_responses_api=True, max_tokens=64)
+    return model.with_structured_output(Weather).invoke(task.question).model_dump()
+
+
 def unknown_model(task: Task) -> dict[str, str]:
     return raised_by(lambda: chat_model(task, "nobody/nothing").invoke(task.question))
 
@@ -92,4 +106,4 @@ def too_long(task: Task) -> dict[str, str]:
 
 if __name__ == "__main__":
     tell(chat, streaming, profile, usage, tools, streamed_tools, tool_results, structured, embeddings,
-         unknown_model, too_long)  # fmt: skip
+         responses, streamed_responses, structured_responses, unknown_model, too_long)  # fmt: skip

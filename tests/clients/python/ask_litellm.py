@@ -1,7 +1,8 @@
 """LiteLLM: the provider `openai/` with an `api_base`."""
 
+import json
+
 import litellm
-from pydantic import BaseModel
 from telling import Task, raised_by, tell
 
 
@@ -54,15 +55,27 @@ def streamed_tools(task: Task) -> dict[str, str]:
     return {"name": call.function.name, "arguments": call.function.arguments}
 
 
+def tool_results(task: Task) -> str:
+    return answer(task, messages=task.after_a_call).choices[0].message.content
+
+
 def structured(task: Task) -> dict[str, object]:
     body = {"type": "json_schema", "json_schema": {"name": "weather", "schema": task.schema, "strict": True}}
     text = answer(task, response_format=body, max_tokens=64).choices[0].message.content
-    return BaseModel.model_validate_json(text, extra="allow").model_dump()
+    return json.loads(text)
 
 
 def embeddings(task: Task) -> list[list[float]]:
     answered = litellm.embedding(f"openai/{task.model}", input=task.texts, api_base=task.base_url, api_key="any")
     return [entry["embedding"] for entry in answered.data]
+
+
+def responses(task: Task) -> str:
+    answered = litellm.responses(
+        model=f"openai/{task.model}", input=task.question, api_base=task.base_url, api_key="any", temperature=0,
+        max_output_tokens=task.max_tokens,
+    )  # fmt: skip
+    return answered.output_text
 
 
 def unknown_model(task: Task) -> dict[str, str]:
@@ -74,5 +87,5 @@ def too_long(task: Task) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    tell(chat, streaming, profile, usage, completions, tools, streamed_tools, structured, embeddings,
-         unknown_model, too_long)  # fmt: skip
+    tell(chat, streaming, profile, usage, completions, tools, streamed_tools, tool_results, structured, embeddings,
+         responses, unknown_model, too_long)  # fmt: skip

@@ -3,7 +3,7 @@
 import json
 from typing import Literal
 
-from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from llama_index.embeddings.openai_like import OpenAILikeEmbedding
@@ -52,16 +52,39 @@ def completions(task: Task) -> dict[str, str]:
     return {"prompt": task.question, "text": model(task, is_chat_model=False).complete(task.question).text}
 
 
-def tools(task: Task) -> dict[str, str]:
-    def look_up_weather(city: Literal["Oslo", "Rome"], days: int) -> str:
-        """Tell the weather of a city."""
-        return f"{city}: {days} days of rain"
+def look_up_weather(city: Literal["Oslo", "Rome"], days: int) -> str:
+    """Tell the weather of a city."""
+    return f"{city}: {days} days of rain"
 
-    tool = FunctionTool.from_defaults(look_up_weather)
+
+def tools(task: Task) -> dict[str, str]:
     llm = model(task, max_tokens=64)
-    answered = llm.chat_with_tools([tool], user_msg=task.question, tool_required=True)
+    tool = FunctionTool.from_defaults(look_up_weather)
+    return called(llm, llm.chat_with_tools([tool], user_msg=task.question, tool_required=True))
+
+
+def streamed_tools(task: Task) -> dict[str, str]:
+    llm = model(task, max_tokens=64)
+    tool = FunctionTool.from_defaults(look_up_weather)
+    *_, last = llm.stream_chat_with_tools([tool], user_msg=task.question, tool_required=True)
+    return called(llm, last)
+
+
+def called(llm: OpenAILike, answered: ChatResponse) -> dict[str, str]:
     (call,) = llm.get_tool_calls_from_response(answered)
     return {"name": call.tool_name, "arguments": json.dumps(call.tool_kwargs)}
+
+
+def tool_results(task: Task) -> str | None:
+    question, call, result = task.after_a_call
+    turns = [
+        ChatMessage(role="user", content=question["content"]),
+        ChatMessage(role="assistant", content=None, additional_kwargs={"tool_calls": call["tool_calls"]}),
+        ChatMessage(
+            role="tool", content=result["content"], additional_kwargs={"tool_call_id": result["tool_call_id"]}
+        ),
+    ]  # fmt: skip
+    return model(task).chat(turns).message.content
 
 
 def structured(task: Task) -> dict[str, object]:
@@ -81,5 +104,10 @@ def unknown_model(task: Task) -> dict[str, str]:
     return raised_by(lambda: model(task, "nobody/nothing").chat(asked(task)))
 
 
+def too_long(task: Task) -> dict[str, str]:
+    return raised_by(lambda: model(task).chat([ChatMessage(role="user", content=task.long_text)]))
+
+
 if __name__ == "__main__":
-    tell(chat, streaming, profile, usage, completions, tools, structured, embeddings, unknown_model)
+    tell(chat, streaming, profile, usage, completions, tools, streamed_tools, tool_results, structured, embeddings,
+         unknown_model, too_long)  # fmt: skip

@@ -72,11 +72,20 @@ def structured(task: Task) -> dict[str, object]:
 
 
 def unknown_model(task: Task) -> dict[str, str]:
+    return refused(task, task.question, "nobody")
+
+
+def too_long(task: Task) -> dict[str, str]:
+    return refused(task, task.long_text, "ours")
+
+
+def refused(task: Task, question: str, model: str) -> dict[str, str]:
+    """It says on one line what the server said, with the status before it."""
     with configured(task) as environment:
-        told = run(environment, "prompt", task.question, "-m", "nobody")
+        told = run(environment, "prompt", question, "-m", model)
     assert told.returncode == 1
-    return {"class": "NotFoundError" if "404" in told.stderr else "", "message": told.stderr}
+    return {"class": told.stderr.partition(" - ")[0], "message": told.stderr}
 
 
 if __name__ == "__main__":
-    tell(chat, streaming, profile, usage, structured, unknown_model)
+    tell(chat, streaming, profile, usage, structured, unknown_model, too_long)

@@ -26,6 +26,12 @@ def forced(task: Task) -> dict[str, object]:
     return asked(task, tools=[task.tool], tool_choice={"type": "function", "function": {"name": name}}, max_tokens=64)
 
 
+def responded(task: Task, **changes: object) -> dict[str, object]:
+    return {
+        "model": task.model, "input": task.question, "temperature": 0, "max_output_tokens": task.max_tokens, **changes,
+    }  # fmt: skip
+
+
 def models(task: Task) -> list[str]:
     assert client(task).models.retrieve(task.steered).id == task.steered
     return [model.id for model in client(task).models.list()]
@@ -85,6 +91,25 @@ def embeddings(task: Task) -> list[list[float]]:
     return [entry.embedding for entry in client(task).embeddings.create(model=task.model, input=task.texts).data]
 
 
+def responses(task: Task) -> str:
+    return client(task).responses.create(**responded(task)).output_text
+
+
+def streamed_responses(task: Task) -> list[str]:
+    """`get_final_response` knows no answer that its limit has cut short; the last event has it."""
+    with client(task).responses.stream(**responded(task)) as stream:
+        *events, last = stream
+    pieces = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert last.type == "response.incomplete"
+    assert last.response.output_text == "".join(pieces)
+    return pieces
+
+
+def structured_responses(task: Task) -> dict[str, object]:
+    answer = client(task).responses.parse(**responded(task, max_output_tokens=64), text_format=Weather)
+    return answer.output_parsed.model_dump()
+
+
 def unknown_model(task: Task) -> dict[str, str]:
     return raised_by(lambda: client(task).chat.completions.create(**asked(task, model="nobody/nothing")))
 
@@ -96,4 +121,4 @@ def too_long(task: Task) -> dict[str, str]:
 
 if __name__ == "__main__":
     tell(models, chat, streaming, profile, usage, completions, tools, streamed_tools, tool_results, structured,
-         embeddings, unknown_model, too_long)  # fmt: skip
+         embeddings, responses, streamed_responses, structured_responses, unknown_model, too_long)  # fmt: skip
