@@ -11,6 +11,7 @@ import msgspec
 from llguidance import LLMatcher
 
 from millm.errors import InvalidRequest
+from millm.text.closing import closed
 from millm.text.functions import Function
 
 LARGEST_SCHEMA = 64 * 1024
@@ -88,7 +89,7 @@ def _of_schema(schema: dict[str, Any]) -> str:
 
 
 def _encoded(schema: dict[str, Any]) -> str:
-    return msgspec.json.encode({**schema, "x-guidance": OPTIONS}).decode()
+    return msgspec.json.encode({**closed(schema), "x-guidance": OPTIONS}).decode()
 
 
 def _rule(place: int, function: Function) -> str:
