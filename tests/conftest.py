@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from millm.demo.weights import prepare
 from millm.settings import Settings
 from tests.fixtures.process import Server, running
 from tests.fixtures.tiny import write_model, write_profiles, write_sae
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""A suite that was started in the background ignores Ctrl+C, and so would every command that it starts."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
