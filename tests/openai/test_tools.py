@@ -262,6 +262,7 @@ def test_a_named_function_is_told_as_its_call(saying, stream) -> None:
     if stream:
         parts = list(deltas(saying, said, tools=TOOLS, tool_choice=NAMED))
         assert parts[0][0] == {"role": "assistant", "content": None}
+        assert all(delta for delta, reason in parts if not reason), "every chunk but the last says something"
         told, reason = joined(parts), parts[-1][1]
     else:
         answer = saying.chat(said, tools=TOOLS, tool_choice=NAMED)

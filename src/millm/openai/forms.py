@@ -57,14 +57,19 @@ class ChatForm:
         return ChatDelta(index=choice, delta=Delta(role="assistant", content=None if self._calls_only else ""))
 
     def parts(self, piece: Piece) -> list[ChatDelta]:
-        """Reasoning, words and each bit of a call apart, as clients expect them; the logprobs of all with the first."""
+        """Reasoning, words and each bit of a call apart, as clients expect them; the logprobs of all with the first.
+
+        None for tokens that say nothing, such as the last bracket of a forced call.
+        """
         deltas = [Delta(reasoning_content=piece.reasoning)] if piece.reasoning else []
         deltas += [Delta(content=piece.text)] if piece.text else []
         deltas += [Delta(tool_calls=(_call_delta(part),)) for part in piece.calls]
-        first, *others = deltas or [Delta() if self._calls_only else Delta(content="")]
+        if not deltas and (self._wants_logprobs or piece.activations):
+            deltas = [Delta() if self._calls_only else Delta(content="")]
+        logprobs = self._logprobs(piece)
         return [
-            ChatDelta(index=piece.choice, delta=first, logprobs=self._logprobs(piece)),
-            *(ChatDelta(index=piece.choice, delta=delta) for delta in others),
+            ChatDelta(index=piece.choice, delta=delta, logprobs=None if place else logprobs)
+            for place, delta in enumerate(deltas)
         ]
 
     def closing(self, choice: int, reason: FinishReason) -> ChatDelta:

@@ -59,13 +59,13 @@ async def _chunks(job: Job, form: Form, pieces: Pieces) -> AsyncGenerator[Answer
 
 def _of_piece(job: Job, form: Form, piece: Piece) -> list[Answer]:
     """One chunk for what was written, one for its end."""
-    chunks = []
+    chunks: list[Answer] = []
     if piece.says_something:
         watched = (
             Extension(activations=piece.activations, sample_every=job.sample_every) if piece.activations else UNSET
         )
-        first, *others = form.parts(piece)
-        chunks += [_chunk(job, form, first, watched), *(_chunk(job, form, part) for part in others)]
+        parts = enumerate(form.parts(piece))
+        chunks += [_chunk(job, form, part, UNSET if place else watched) for place, part in parts]
     if piece.end:
         receipt = _receipt(job, [piece], watching=False)
         chunks.append(_chunk(job, form, form.closing(piece.choice, piece.end.reason), receipt))
