@@ -7,7 +7,6 @@ starts another and restores what had been acknowledged.
 import asyncio
 import contextlib
 import itertools
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from typing import Literal
@@ -16,6 +15,7 @@ import structlog
 from msgspec.structs import replace
 
 from millm.engine.child import Child
+from millm.engine.deaths import TOO_OFTEN, Deaths
 from millm.engine.messages import (
     AttachSae,
     Cancel,
@@ -54,10 +54,6 @@ Inbox = asyncio.Queue[Answer]
 EMBEDDED_AT_ONCE = 8
 """Texts of one job that the engine has: enough that it never waits for the next, and other jobs have their turn."""
 
-RESTARTS = 3
-RESTART_WINDOW_SECONDS = 60.0
-"""An engine that dies more often than this is not started again: something is wrong that a restart does not mend."""
-
 
 class EngineClient:
     """Lives on one event loop."""
@@ -79,7 +75,7 @@ class EngineClient:
         self._pace = Pace()
         self._active: Steering | None = None
         self._restorable: list[LoadModel | AttachSae] = []
-        self._deaths: deque[float] = deque(maxlen=RESTARTS)
+        self._deaths = Deaths()
         self._child: Child | None = None
         self._restoring: asyncio.Task[None] | None = None
 
@@ -270,12 +266,10 @@ class EngineClient:
             return
         log.error("engine.died", pid=self.pid, in_flight=self.in_flight)
         self._fail_all()
-        now = time.monotonic()
-        if len(self._deaths) == RESTARTS and now - self._deaths[0] < RESTART_WINDOW_SECONDS:
+        if self._deaths.one_too_many():
             self.status = "down"
-            log.error("engine.down", reason=f"died {RESTARTS + 1} times within {RESTART_WINDOW_SECONDS:.0f} s")
+            log.error("engine.down", reason=TOO_OFTEN)
             return
-        self._deaths.append(now)
         self.status = "restarting"
         self._restoring = asyncio.create_task(self._restore())
 

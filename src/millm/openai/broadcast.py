@@ -7,6 +7,8 @@ from millm.engine.messages import Watch
 from millm.events import Activations, Events
 from millm.openai.job import Job
 from millm.openai.pieces import Piece
+from millm.openai.schemas.answers import Activation
+from millm.openai.schemas.embeddings import InputActivation
 
 
 async def published(pieces: AsyncGenerator[Piece], job: Job, endpoint: str, events: Events) -> AsyncGenerator[Piece]:
@@ -22,19 +24,21 @@ async def published(pieces: AsyncGenerator[Piece], job: Job, endpoint: str, even
 def _events(piece: Piece, job: Job, endpoint: str) -> Iterable[Activations]:
     watch = job.sequences[piece.choice].watch
     for found in piece.activations:
-        yield Activations(
-            endpoint=endpoint,
-            request_id=job.id,
-            index=found.choice,
-            position=found.position,
-            token=found.token,
-            sae=found.sae,
-            features=watched(watch, found.sae),
-            values=found.values,
-            top=found.top,
-        )
+        yield event_of(found, found.choice, watch, endpoint, job.id)
 
 
-def watched(watch: Iterable[Watch], sae: str) -> tuple[int, ...]:
-    """The features whose values come with a reading of this SAE."""
-    return next((one.features for one in watch if one.sae == sae), ())
+def event_of(
+    found: Activation | InputActivation, index: int, watch: Iterable[Watch], endpoint: str, request_id: str
+) -> Activations:
+    """`index`: of the choice or the input that the token belongs to."""
+    return Activations(
+        endpoint=endpoint,
+        request_id=request_id,
+        index=index,
+        position=found.position,
+        token=found.token,
+        sae=found.sae,
+        features=next((one.features for one in watch if one.sae == found.sae), ()),
+        values=found.values,
+        top=found.top,
+    )

@@ -10,8 +10,8 @@ from msgspec import UNSET, UnsetType
 
 from millm.engine.messages import Embed, Embedded, Watch
 from millm.errors import ContextLengthExceeded, InvalidRequest, Timeout, UnsupportedParameter
-from millm.events import MAILBOX, Activations, Events
-from millm.openai.broadcast import watched
+from millm.events import MAILBOX, Events
+from millm.openai.broadcast import event_of
 from millm.openai.disconnect import unless_gone
 from millm.openai.job import ProfileHeader
 from millm.openai.json_route import JsonRoute
@@ -165,16 +165,4 @@ async def _publish(
     for place, one in enumerate(found if len(events) else ()):
         if place % MAILBOX == 0:
             await asyncio.sleep(0)
-        events.publish(
-            Activations(
-                endpoint=endpoint,
-                request_id=job_id,
-                index=one.input,
-                position=one.position,
-                token=one.token,
-                sae=one.sae,
-                features=watched(watch, one.sae),
-                values=one.values,
-                top=one.top,
-            )
-        )
+        events.publish(event_of(one, one.input, watch, endpoint, job_id))
