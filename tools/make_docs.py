@@ -230,8 +230,11 @@ def _range(field: dict[str, Any]) -> str:
 
 
 def _json_default(field: dict[str, Any]) -> str:
+    """As it would be sent: what it leaves open is left out."""
     default = field.get("default")
-    return "" if default in (None, {}, [], "") else f"`{default}`"
+    if isinstance(default, dict):
+        default = {name: value for name, value in default.items() if value is not None}
+    return "" if default in (None, {}, [], "") else f"`{default if isinstance(default, str) else json.dumps(default)}`"
 
 
 if __name__ == "__main__":
