@@ -4,15 +4,9 @@ import json
 
 import httpx
 import pytest
-from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from millm.engine.client import EngineClient
-from millm.openai import router
-from millm.openai.failures import install_error_handlers
-from millm.profiles.store import ProfileStore
-from millm.settings import Settings
-from millm.state import State
+from tests.openai.modelless import without_model
 
 SECRET = "Zanzibar"  # sent as the wrong value wherever that is possible
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -21,12 +15,7 @@ TEXT = {"model": "m", "prompt": "hi"}
 
 @pytest.fixture(scope="module")
 def client() -> TestClient:
-    """Everything but a model: what passes validation is answered 503."""
-    app = FastAPI()
-    app.state.millm = State(Settings(), EngineClient(max_queue=8), ProfileStore())
-    install_error_handlers(app)
-    app.include_router(router)
-    return TestClient(app, raise_server_exceptions=False)
+    return without_model()
 
 
 BAD_CHATS = {

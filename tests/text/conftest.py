@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from llguidance import LLTokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from millm.text.tokenizer import Tokenizer
@@ -25,3 +26,9 @@ def ours(zoo: Path) -> dict[str, Tokenizer]:
 @pytest.fixture(scope="session")
 def theirs(zoo: Path) -> dict[str, PreTrainedTokenizerBase]:
     return {kind: AutoTokenizer.from_pretrained(zoo / kind) for kind in KINDS}
+
+
+@pytest.fixture(scope="session")
+def tokens(tiny_model: Path) -> LLTokenizer:
+    """The tiny model's vocabulary, as grammars see it."""
+    return LLTokenizer((tiny_model / "tokenizer.json").read_text("utf-8"), n_vocab=400, eos_token=2)

@@ -1,19 +1,17 @@
 """A closed schema is a narrower one: what obeys it obeys the schema as it was, and something always does."""
 
 import json
-import random
-from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
 import llguidance
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millm.text.closing import closed
 from millm.text.grammar import schema_grammar
+from tests.text.wandering import wander
 
 NAMES = st.text("abc", min_size=1, max_size=2)
 LEAVES: list[dict[str, Any]] = [
@@ -40,29 +38,12 @@ def _nested(inside: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict
 schemas = st.recursive(st.sampled_from(LEAVES), _nested, max_leaves=6)
 
 
-@pytest.fixture(scope="module")
-def tokens(tiny_model: Path) -> llguidance.LLTokenizer:
-    return llguidance.LLTokenizer((tiny_model / "tokenizer.json").read_text("utf-8"), n_vocab=400, eos_token=2)
-
-
-def written(tokens: llguidance.LLTokenizer, grammar: str, seed: int) -> str:
-    """By a writer that wanders among all that is allowed, and has to come to an end."""
-    matcher, pick, ids = llguidance.LLMatcher(tokens, grammar), random.Random(seed), []
-    while not matcher.is_stopped():
-        mask = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
-        ids.append(pick.choice(mask.nonzero()[0].tolist()))
-        matcher.consume_token(ids[-1])
-        assert not matcher.is_error(), matcher.get_error()
-        assert len(ids) < 2000, "it goes on without end"
-    return tokens.decode_bytes([id for id in ids if id != 2]).decode()
-
-
 @settings(max_examples=150, deadline=None)
 @given(schema=schemas, seed=st.integers(0, 999))
 def test_whatever_is_written_obeys_the_schema_as_it_was(
     tokens: llguidance.LLTokenizer, schema: dict[str, Any], seed: int
 ) -> None:
-    text = written(tokens, schema_grammar(schema, "x"), seed)
+    text = wander(tokens, schema_grammar(schema, "x"), seed)
     assert jsonschema_rs.is_valid(schema, json.loads(text)), (schema, text)
 
 

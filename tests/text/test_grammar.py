@@ -1,12 +1,10 @@
 """Grammars: what they allow is what the schema describes, and what cannot be followed is refused with the reason."""
 
 import json
-import random
-from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import llguidance
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +19,7 @@ from millm.text.grammar import (
     object_grammar,
     schema_grammar,
 )
+from tests.text.wandering import wander
 
 LEAVES: list[dict[str, Any]] = [
     {"type": "integer", "minimum": -5, "maximum": 12},
@@ -49,11 +48,6 @@ def _nested(inside: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict
 schemas = st.recursive(st.sampled_from(LEAVES), _nested, max_leaves=5)
 
 
-@pytest.fixture(scope="module")
-def tokens(tiny_model: Path) -> llguidance.LLTokenizer:
-    return llguidance.LLTokenizer((tiny_model / "tokenizer.json").read_text("utf-8"), n_vocab=400, eos_token=2)
-
-
 def obeys(tokens: llguidance.LLTokenizer, grammar: str, text: str) -> bool:
     """The grammar allows exactly this text."""
     matcher = llguidance.LLMatcher(tokens, grammar)
@@ -62,54 +56,11 @@ def obeys(tokens: llguidance.LLTokenizer, grammar: str, text: str) -> bool:
     return matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
 
 
-def wander(tokens: llguidance.LLTokenizer, grammar: str, seed: int) -> str:
-    """A text of random tokens, each of which the grammar allows."""
-    matcher, pick, ids = llguidance.LLMatcher(tokens, grammar), random.Random(seed), []
-    while not matcher.is_stopped():
-        mask = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8), bitorder="little")
-        ids.append(pick.choice(mask.nonzero()[0].tolist()))
-        matcher.consume_token(ids[-1])
-        assert not matcher.is_error(), matcher.get_error()
-    return tokens.decode_bytes([id for id in ids if id != 2]).decode()
-
-
-def conforms(value: object, schema: dict[str, Any]) -> bool:
-    """JSON schema, as far as the schemas here go; strict about booleans, which Python counts among the integers."""
-    if "anyOf" in schema:
-        return any(conforms(value, choice) for choice in schema["anyOf"])
-    if "enum" in schema:
-        return value in schema["enum"] and not isinstance(value, bool)
-    if "const" in schema:
-        return value == schema["const"]
-    match schema["type"]:
-        case "object":
-            properties = schema["properties"]
-            return (
-                isinstance(value, dict)
-                and value.keys() == properties.keys()
-                and all(conforms(value[name], properties[name]) for name in properties)
-            )
-        case "array":
-            return (
-                isinstance(value, list) and len(value) <= 2 and all(conforms(item, schema["items"]) for item in value)
-            )
-        case "integer":
-            return type(value) is int and -5 <= value <= 12
-        case "string":
-            has_pattern = "pattern" in schema
-            return isinstance(value, str) and (
-                set(value) <= {"a", "b"} and 1 <= len(value) <= 3 if has_pattern else len(value) <= 4
-            )
-        case "boolean":
-            return isinstance(value, bool)
-    return value is None
-
-
 @settings(max_examples=200, deadline=None)
 @given(schema=schemas, seed=st.integers(0, 2**20))
 def test_whatever_a_grammar_allows_is_what_the_schema_describes(tokens, schema, seed) -> None:
     text = wander(tokens, schema_grammar(schema, "response_format"), seed)
-    assert conforms(json.loads(text), schema), (text, schema)
+    assert jsonschema_rs.is_valid(schema, json.loads(text)), (text, schema)
 
 
 def test_any_object_is_an_object_and_nothing_else(tokens) -> None:

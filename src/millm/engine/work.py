@@ -115,9 +115,9 @@ class Work:
 
     def _place(self, events: list[Event], sequence: Sequence) -> bool:
         """A row of the cache for a sequence whose prompt begins; False if it ended instead."""
-        failed = self._guarded([sequence], partial(self._settle_in, sequence)) if sequence.cache is None else []
-        events += failed
-        return not failed
+        ended = self._guarded([sequence], partial(self._settle_in, sequence)) if sequence.cache is None else []
+        events += ended
+        return not ended
 
     def _settle_in(self, sequence: Sequence) -> list[Event]:
         assert self.runner is not None
