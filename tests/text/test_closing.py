@@ -66,6 +66,8 @@ def test_nothing_is_invented() -> None:
         {"type": "object"},
         {**OPEN, "required": ["elsewhere"]},
         {"allOf": [OPEN, {"properties": {"b": {}}}]},
+        {**OPEN, "allOf": [{"properties": {"b": {}}, "required": ["b"]}]},
+        {"allOf": [{"$ref": "#/$defs/one"}, {"$ref": "#/$defs/other"}], "$defs": {"one": OPEN, "other": OPEN}},
         {**OPEN, "anyOf": [{"properties": {"b": {}}}, {"properties": {"c": {}}}]},
         {"properties": {"deep": {**OPEN, "oneOf": [{"required": ["a"]}]}, "other": OPEN}},
         {"const": OPEN},
