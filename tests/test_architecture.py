@@ -21,14 +21,16 @@ LEVELS = [
     ("lifecycle",),
     ("profiles.selection",),
     ("state",),
-    ("tickets",),
+    ("tickets", "status"),
     ("principal",),
     ("text", "hub", "profiles", "demo", "engine.client", "engine.child", "engine.pace"),
     ("engine.process",),
     ("engine",),
     ("sae",),
+    ("events", "hardware"),
     ("engine.messages", "logs"),
-    ("sae.steering", "sae.calibration_text", "settings"),
+    ("sae.steering", "sae.calibration_text", "settings", "storage"),
+    ("hub.jobs", "hub.entries", "hub.estimate"),
     ("errors", ""),
 ]
 NEIGHBOURS = {("demo", "hub")}

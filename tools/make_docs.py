@@ -15,7 +15,6 @@ import msgspec
 from pydantic import BaseModel
 
 from benchmarks import tables
-from millm.admin.status import ServerStatus
 from millm.admin.steering import ActiveSteering
 from millm.cli import COMMANDS
 from millm.errors import MillmError
@@ -28,6 +27,7 @@ from millm.openai.schemas.embeddings import EmbeddingRequest
 from millm.openai.unsupported import CHAT_IGNORED, CHAT_REFUSED
 from millm.profiles.contract import ActivationsRequest, Profile, ProfileFeature, SteeringRequest
 from millm.settings import Settings
+from millm.status import ServerStatus
 from millm.tickets import LIFE_SECONDS
 from tools import client_tables
 

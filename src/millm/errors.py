@@ -7,11 +7,13 @@
     │   ├── InvalidSteering            a feature, strength, unit, mode or SAE that cannot be applied
     │   ├── InvalidProfile             a profile file that is not one, or does not fit what is attached
     │   ├── InvalidModel               a folder that is not a model we can load
+    │   ├── RemoteCodeRefused          a model that needs code of its own, and nobody trusts it
     │   ├── ModelCannotGenerate        an answer was asked of an encoder, which only embeds
     │   ├── AmbiguousLength            a request that says twice how long it is
     │   ├── EncodedBody           415  a body that is compressed
     │   ├── InvalidSae                 an SAE we cannot read exactly
     │   └── SaeMismatch                an SAE that does not belong on this model, layer or hook point
+    │       └── SaeModelMismatch       the right width, and another model
     ├── AddressNotAllowed         421  the address that was asked for is not known to be ours
     ├── InvalidApiKey             401  a key is needed, and what came is none
     ├── Forbidden                 403
@@ -19,7 +21,19 @@
     │   └── ScopeMissing               the key does not allow this
     ├── NotFound                  404
     │   ├── ModelNotFound
+    │   ├── SaeNotFound
+    │   ├── JobNotFound
+    │   ├── RepositoryNotFound         Hugging Face has no such repository, revision or folder
     │   └── ProfileNotFound
+    ├── Conflict                  409  it cannot be done while something else is so
+    │   └── InUse                      what would be deleted is loaded or attached
+    ├── DoesNotFit                507
+    │   ├── ModelTooLarge              more memory than the device has
+    │   └── InsufficientDisk           more bytes than the disk has free
+    ├── DownloadFailed            502  something could not be fetched
+    │   ├── GatedRepository       403  its licence has to be accepted, or access asked for, first
+    │   ├── InvalidToken          403  Hugging Face does not accept the token
+    │   └── HashMismatch               what came is not what was asked for
     ├── Unavailable               503  try again: something is loading, full or restarting
     │   ├── ModelNotLoaded
     │   ├── QueueFull
@@ -31,9 +45,7 @@
     │   └── NonFiniteOutput            the model's numbers overflowed
     └── CannotStart               (terminal) the command cannot do what it was asked
         ├── PortTaken
-        ├── HomeLocked
-        ├── DownloadFailed
-        └── HashMismatch
+        └── HomeLocked
 
 A message is one line, says what and why and the way out, and never holds a path of the server, a token or a trace
 (the terminal, which belongs to the person who owns the paths, may name them).
@@ -95,6 +107,11 @@ class ModelCannotGenerate(InvalidRequest):
     when = "an answer is asked of a model that only embeds"
 
 
+class RemoteCodeRefused(InvalidModel):
+    code = "remote_code_refused"
+    when = "a model can only be run by code of its own; `MILLM_TRUST_REMOTE_CODE` names those that may"
+
+
 class InvalidSae(InvalidRequest):
     code = "invalid_sae"
     when = "an SAE cannot be read exactly"
@@ -103,6 +120,11 @@ class InvalidSae(InvalidRequest):
 class SaeMismatch(InvalidRequest):
     code = "sae_mismatch"
     when = "an SAE does not belong on this model, layer or hook point"
+
+
+class SaeModelMismatch(SaeMismatch):
+    code = "sae_model_mismatch"
+    when = "an SAE was trained on another model than the one loaded; `allow_model_mismatch` attaches it all the same"
 
 
 class AmbiguousLength(InvalidRequest):
@@ -159,9 +181,75 @@ class ModelNotFound(NotFound):
     when = "no model of that name is served"
 
 
+class SaeNotFound(NotFound):
+    code = "sae_not_found"
+    when = "no SAE of that name is in the library, or attached"
+
+
+class JobNotFound(NotFound):
+    code = "job_not_found"
+    when = "there is no job of that id"
+
+
+class RepositoryNotFound(NotFound):
+    code = "repository_not_found"
+    when = "Hugging Face has no such repository, revision or folder, or it is private and the token does not open it"
+
+
 class ProfileNotFound(NotFound):
     code = "profile_not_found"
     when = "there is no profile of that name"
+
+
+class Conflict(MillmError):
+    status = 409
+    type = "invalid_request_error"
+    code = "conflict"
+    when = "it cannot be done as things are"
+
+
+class InUse(Conflict):
+    code = "in_use"
+    when = "what would be deleted is loaded or attached"
+
+
+class DoesNotFit(MillmError):
+    status = 507
+    code = "does_not_fit"
+    when = "there is no room for it"
+
+
+class ModelTooLarge(DoesNotFit):
+    code = "model_too_large"
+    when = "a model needs more memory than there is, by the estimate; `force` loads it all the same"
+
+
+class InsufficientDisk(DoesNotFit):
+    code = "insufficient_disk"
+    when = "a download needs more room than the disk has free"
+
+
+class DownloadFailed(MillmError):
+    status = 502
+    code = "download_failed"
+    when = "something could not be fetched"
+
+
+class GatedRepository(DownloadFailed):
+    status = 403
+    code = "gated_repository"
+    when = "the repository's licence has to be accepted on its page first, or access waits to be granted"
+
+
+class InvalidToken(DownloadFailed):
+    status = 403
+    code = "invalid_hf_token"
+    when = "Hugging Face does not accept `HF_TOKEN`"
+
+
+class HashMismatch(DownloadFailed):
+    code = "hash_mismatch"
+    when = "what was fetched is not what was asked for"
 
 
 class Unavailable(MillmError):
@@ -231,16 +319,6 @@ class PortTaken(CannotStart):
 class HomeLocked(CannotStart):
     code = "home_locked"
     when = "another server uses the same MILLM_HOME"
-
-
-class DownloadFailed(CannotStart):
-    code = "download_failed"
-    when = "something could not be fetched"
-
-
-class HashMismatch(CannotStart):
-    code = "hash_mismatch"
-    when = "what was fetched is not what was asked for"
 
 
 def _tree(root: type[MillmError]) -> list[type[MillmError]]:

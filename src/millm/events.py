@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from millm.hub.jobs import Job, Kind
+
 MAILBOX = 256
 """Events that wait for one listener."""
 MOST_LISTENERS = 64
@@ -54,12 +56,37 @@ class SteeringChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type
 
 
 class StatusChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="status"):
-    """A model was loaded, an SAE attached, or something was given up."""
+    """A model is being loaded, was loaded or unloaded, an SAE attached or detached, or something was given up."""
 
     status: str
     model: str | None
     saes: tuple[str, ...]
     degraded: str | None
+    cause: str | None = None
+    """Why the last change failed, or why nothing is loaded."""
+
+
+class ChangeProgress(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="progress"):
+    """How far loading a model or attaching an SAE has come."""
+
+    what: str
+    """Name of the model or the SAE."""
+    stage: str
+    done: int
+    total: int
+
+
+class JobChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="job"):
+    """A download went on, waits, ended or was asked for: at least twice a second while it runs."""
+
+    job: Job
+
+
+class LibraryChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="library"):
+    """Something was installed, imported or deleted."""
+
+    kind: Kind
+    name: str
 
 
 class Dropped(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="dropped"):
@@ -68,7 +95,7 @@ class Dropped(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="
     count: int
 
 
-Event = Hello | Activations | SteeringChanged | StatusChanged | Dropped
+Event = Hello | Activations | SteeringChanged | StatusChanged | ChangeProgress | JobChanged | LibraryChanged | Dropped
 
 
 class Listener:

@@ -53,6 +53,29 @@ class Settings(BaseSettings):
     quantization: Literal["none", "8bit", "4bit"] = Field(
         "none", description="`8bit` or `4bit` loads the weights through bitsandbytes, in less memory."
     )
+    device_map: Literal["single", "auto"] = Field(
+        "single", description="`auto` spreads a model over several GPUs and memory, one request at a time."
+    )
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
+        "auto", description="How attention is computed; `auto` is the fastest that computes what the model does."
+    )
+    trust_remote_code: Listed = Field(
+        (),
+        description="Repositories whose own Python may run, as `owner/name@commit` with all 40 digits of the commit:"
+        " whoever wrote it can do whatever this server's user can.",
+    )
+    on_demand: Literal["auto", "off"] = Field(
+        "off", description="`auto` loads the model that a request names, if it is in the library, in place of another."
+    )
+    keep_alive: float = Field(
+        -1,
+        description="Seconds without a request after which the model leaves the memory, until the next one wakes it;"
+        " -1: never.",
+    )
+    drain_timeout: float = Field(
+        30.0, ge=0, description="Seconds that running answers have to end before their model is unloaded or replaced."
+    )
+    download_reserve_bytes: int = Field(2 * 2**30, ge=0, description="Room that a download leaves free on the disk.")
     runner: Literal["auto", "slots", "plain"] = Field(
         "auto", description="`slots` runs many requests at once, `plain` one at a time; `auto` tests the model."
     )

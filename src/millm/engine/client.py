@@ -21,17 +21,18 @@ from millm.engine.messages import (
     Cancel,
     Command,
     Degraded,
+    Done,
     Embed,
     Embedded,
     Event,
     Failed,
     Fault,
-    FaultArmed,
     Finished,
     Generate,
     LoadModel,
     ModelFacts,
     ModelLoaded,
+    Platform,
     Progress,
     SaeAttached,
     SaeFacts,
@@ -47,7 +48,7 @@ log = structlog.get_logger()
 
 OnProgress = Callable[[Progress], None]
 Status = Literal["stopped", "ready", "restarting", "down"]
-Answer = Progress | ModelLoaded | SaeAttached | FaultArmed | Scores | Token | Finished | Embedded | Failed
+Answer = Progress | ModelLoaded | SaeAttached | Done | Scores | Token | Finished | Embedded | Failed
 """An event that names the command it answers."""
 Inbox = asyncio.Queue[Answer]
 
@@ -65,6 +66,8 @@ class EngineClient:
         self.degraded: str | None = None
         """Why the engine turned the SAEs off to go on answering, until a model is loaded or an SAE attached."""
         self.on_degraded: Callable[[], None] = lambda: None
+        self.platform: Platform | None = None
+        """What the engine runs on, once it has started."""
         self._max_queue = max_queue
         self._slots = 1
         self._arguments = (log_level, log_format, step_seconds)
@@ -213,6 +216,8 @@ class EngineClient:
         for event in events:
             if isinstance(event, Degraded):
                 self._degrade(event.reason)
+            elif isinstance(event, Platform):
+                self.platform = event
             elif inbox := self._inbox_of(event):
                 inbox.put_nowait(event)
 

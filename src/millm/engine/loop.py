@@ -19,10 +19,10 @@ from millm.engine.messages import (
     AttachSae,
     Cancel,
     Command,
+    Done,
     Embed,
     Event,
     Fault,
-    FaultArmed,
     Generate,
     LoadModel,
     ModelLoaded,
@@ -116,7 +116,7 @@ class Engine:
 
     def _arm(self, fault: Fault) -> Event:
         self._faults.arm(fault)
-        return FaultArmed(id=fault.id)
+        return Done(id=fault.id)
 
     def _progress(self, command_id: str) -> models.OnProgress:
         return lambda stage, done, total: self._post([Progress(id=command_id, stage=stage, done=done, total=total)])

@@ -11,6 +11,8 @@ import msgspec
 from millm.sae.steering import Steering
 
 Quantization = Literal["none", "8bit", "4bit"]
+DeviceMap = Literal["single", "auto"]
+Attention = Literal["auto", "eager", "sdpa", "flash_attention_2"]
 Pooling = Literal["mean", "cls", "lasttoken", "max"]
 """sentence-transformers' names of how the last hidden states of a text become one vector."""
 
@@ -40,6 +42,20 @@ class LoadModel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Token ids that `skip: special` leaves alone."""
     generates: bool = True
     """False: the checkpoint has no head that writes tokens (an encoder); it can only embed."""
+    device_map: DeviceMap = "single"
+    """`auto` lets accelerate spread the layers over several devices, and then one sequence runs at a time."""
+    attention: Attention = "auto"
+    """transformers' implementation; `auto` is the model's own choice, or ours where it computes the same."""
+    trust_remote_code: bool = False
+    """The checkpoint's own Python may run: the operator has named this repository."""
+    unload_first: bool = False
+    """What is loaded goes before the files are read: there is no room for both."""
+
+
+class UnloadModel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Let go of the model, of every SAE and of what is in flight."""
+
+    id: str
 
 
 class AttachSae(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -57,6 +73,17 @@ class AttachSae(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """A short bundled text as token ids: the residual norm and the self-check are measured on it."""
     model_name: str
     """What the loaded model is called, to compare with the model the SAE was trained on."""
+    allow_model_mismatch: bool = False
+    """An SAE of another model of the same width may be attached, with a warning."""
+    replaces: str | None = None
+    """An SAE that is detached in the same turn, once this one has proved to fit."""
+
+
+class DetachSae(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Nothing new uses this SAE; what was begun with it ends with it, and then its hook goes."""
+
+    id: str
+    sae: str
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,9 +177,33 @@ class Cancel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     id: str
 
 
-Command = LoadModel | AttachSae | Generate | Embed | SetActiveSteering | Cancel | Fault
+Command = LoadModel | UnloadModel | AttachSae | DetachSae | Generate | Embed | SetActiveSteering | Cancel | Fault
 
 # --------------------------------------------------------------------------------------- events: engine → API
+
+
+class Platform(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """The first event: what the engine runs on."""
+
+    torch: str
+    built_for: str | None
+    """`CUDA 13.0`, `ROCm 7.0`; None: for the CPU only."""
+    threads: int
+    """Of the CPU, as torch uses them."""
+    devices: tuple[str, ...]
+    """Names of the GPUs that torch can use, in the order of their numbers."""
+
+
+class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes on the device, measured after the load."""
+
+    weights: int
+    kv_cache: int
+    """Reserved for keys and values, allocated when they are first needed."""
+    process: int
+    """All that the engine holds: on a GPU what torch allocated there, else the process's resident memory."""
+    free: int
+    """What the device had left then."""
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,6 +226,7 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Sequences that run at once."""
     generates: bool = True
     """False: an encoder, which can only embed."""
+    memory: MemoryUse | None = None
     weights: str = ""
     """How the weights are computed with, e.g. `float32`, `int8 on CPU`, `bitsandbytes 4-bit`."""
 
@@ -197,6 +249,8 @@ class SaeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Mean number of active features per token on the same text."""
     warnings: tuple[str, ...]
     sha256: str
+    memory: int = 0
+    """Bytes that it holds on the device while it is attached."""
     sample_every: int = 1
     """`top_k` reads the whole dictionary; at every n-th position it stays within its share of the time."""
 
@@ -296,8 +350,8 @@ class Finished(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Prompt tokens whose keys and values were there already."""
 
 
-class FaultArmed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """The failure that a test asked for will happen."""
+class Done(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """A command with nothing to tell has been obeyed."""
 
     id: str
 
@@ -317,7 +371,9 @@ class Degraded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     reason: str
 
 
-Event = Progress | ModelLoaded | SaeAttached | FaultArmed | Scores | Token | Finished | Embedded | Failed | Degraded
+Event = (
+    Platform | Progress | ModelLoaded | SaeAttached | Done | Scores | Token | Finished | Embedded | Failed | Degraded
+)
 
 encode = msgspec.msgpack.Encoder().encode
 decode_commands = msgspec.msgpack.Decoder(list[Command]).decode

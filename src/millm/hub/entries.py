@@ -1,0 +1,74 @@
+"""What is on disk, for whoever asks: public ids and figures, never a path (NFR-4.3)."""
+
+from typing import Literal
+
+import msgspec
+
+Whole = Literal["whole", "incomplete", "damaged"]
+"""`incomplete`: files are missing (a download that was interrupted); `damaged`: one is not what it should be."""
+Origin = Literal["hub", "imported", "builtin"]
+"""Hugging Face's cache, whoever filled it; a folder the user linked into the library; what ships with miLLM."""
+
+
+class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A model of the library."""
+
+    id: str
+    """What clients and commands call it: `owner/name`, `owner/name@revision`, or an imported folder's name."""
+    origin: Origin
+    state: Whole
+    problem: str | None = None
+    """What is wrong with it, if something is."""
+    is_verified: bool = False
+    """Every file's hash was compared with the hub's after the download."""
+    commit: str | None = None
+    size: int
+    """Bytes of its own files."""
+    shared: int = 0
+    """Of these, bytes that other entries use too: deleting it does not free them."""
+    architecture: str | None = None
+    model_type: str | None = None
+    parameters: int | None = None
+    dtype: str | None = None
+    quantization: str | None = None
+    context_length: int | None = None
+    generates: bool = True
+    needs_remote_code: bool = False
+    is_loaded: bool = False
+    last_used: float | None = None
+    """Seconds since 1970."""
+
+
+class SaeEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An SAE of the library."""
+
+    id: str
+    """`owner/name/path/inside`, with `@revision` where it is not `main`, or an imported folder's name."""
+    origin: Origin
+    state: Whole
+    problem: str | None = None
+    is_verified: bool = False
+    commit: str | None = None
+    size: int
+    format: str | None = None
+    """`gemma_scope`, `gemma_scope_2`, `saelens`, `mistudio`, or another that has to be converted first."""
+    architecture: str | None = None
+    width: int | None = None
+    """Features."""
+    d_in: int | None = None
+    hook_point: str | None = None
+    layer: int | None = None
+    model: str | None = None
+    """The model it was trained on, as its files or the registry say."""
+    neuronpedia: str | None = None
+    """A link to its page, only where the registry has its id."""
+    is_attached: bool = False
+
+
+class Freed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a deletion gave back."""
+
+    id: str
+    bytes: int
+    kept: int = 0
+    """Bytes that stay, because other entries share them."""
