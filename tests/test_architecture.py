@@ -47,6 +47,7 @@ WITHOUT_TORCH = (
     "sae.steering",
     "sae.calibration_text",
     "sae.model_names",
+    "sae.foreign.order",
 )
 """What the API process uses of them."""
 
