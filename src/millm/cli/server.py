@@ -45,7 +45,7 @@ Prepare = Callable[[Home, Reporter], Boot]
 
 def run_server(settings: Settings, prepare: Prepare, console: Console) -> None:
     """Returns when the server was asked to stop. Raises CannotStart and its kin before anything heavy happens."""
-    logs.configure(settings.log_level, settings.log_format)
+    logs.configure(settings)
     home = Home(settings.home_folder)
     home.create()
     with home.locked(), contextlib.closing(_bind(settings)) as listening:
@@ -80,7 +80,6 @@ async def _serve(settings: Settings, home: Home, prepare: Prepare, listening: so
         max_queue=settings.max_queue,
         step_seconds=settings.step_timeout,
         log_level=settings.log_level,
-        log_format=settings.log_format,
     )
     state = State(settings, engine, ProfileStore())
     server = _Server(wire.config(create_app(state), settings, stop_seconds=3))
