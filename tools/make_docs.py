@@ -29,7 +29,7 @@ from millm.profiles.contract import ActivationsRequest, Profile, ProfileFeature,
 from millm.settings import Settings
 from millm.status import ServerStatus
 from millm.tickets import LIFE_SECONDS
-from tools import client_tables
+from tools import client_tables, struct_tables
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -42,6 +42,50 @@ EVENTS_LEAD = (
     " 1024; none: of all; without `sae`: of any); anything else closes the connection with 1008. One that does not read"
     " for 5 s is closed with 1013; the 65th connection is refused with 503."
 )
+
+
+LIBRARY_LEAD = (
+    "What is on disk, how it gets there, and what of it is in memory. An `id` is `owner/name` (`@revision` unless it is"
+    " `main`), of an SAE `owner/name/path/inside`; what was imported or ships with miLLM has no slash. Whatever takes"
+    " long goes on when the client leaves: downloads are jobs, and `/api/events` tells how far each has come. Scope"
+    " `monitor` comes with every key; `admin` with the admin key, or with the API key where there is no other."
+)
+
+ROUTES: tuple[tuple[str, str, str], ...] = (
+    ("GET /api/models", "", '`{"models": [ModelEntry]}`'),
+    ("GET /api/models/{id}", "", "ModelEntry"),
+    ("DELETE /api/models/{id}", "", "Freed"),
+    ("POST /api/models", "Wanted", "202, Job"),
+    ("POST /api/models/preview", "Wanted", "Preview"),
+    ("POST /api/models/estimate", "Model and `saes`", "Estimate"),
+    ("POST /api/models/load", "Model and `force`", "ServerStatus"),
+    ("POST /api/models/unload", "", "ServerStatus"),
+    ("POST /api/models/cancel", "", "ServerStatus"),
+    ("GET /api/saes", "", '`{"saes": [SaeEntry]}`'),
+    ("GET /api/saes/{id}", "", "SaeEntry"),
+    ("DELETE /api/saes/{id}", "", "Freed"),
+    ("POST /api/saes", "Wanted", "202, Job"),
+    ("POST /api/saes/preview", "Wanted", "Preview"),
+    ("GET /api/attachments", "", '`{"attachments": [SaeFacts]}`'),
+    ("POST /api/attachments", "Sae", "SaeFacts"),
+    ("DELETE /api/attachments/{sae}", "", "ServerStatus"),
+    ("GET /api/jobs", "", '`{"jobs": [Job]}`'),
+    ("GET /api/jobs/{id}", "", "Job"),
+    ("POST /api/jobs/{id}/cancel", "", "Job"),
+    ("POST /api/jobs/{id}/resume", "", "Job"),
+    ("GET /api/registry/saes", "", "Found"),
+    ("GET /api/registry/models", "", '`{"models": [ShelfModel]}`'),
+    ("GET /api/status", "", "ServerStatus"),
+    ("GET /api/hardware", "", "Hardware"),
+    ("GET /api/logs", "", '`{"lines": [Line]}`'),
+)
+"""Address, body, answer. The rest is read from the routes themselves, and a test compares the addresses."""
+BODIES: tuple[type[BaseModel], ...] = (Wanted, Model, Sae)
+ANSWERS: tuple[type[msgspec.Struct], ...] = (
+    ModelEntry, SaeEntry, Freed, Job, Asked, Problem, Preview, PreviewFile, Estimate, ServerStatus, Cause, Changing,
+    ModelStatus, SteeringStatus, ModelFacts, MemoryUse, SaeFacts, Platform, Found, RegistrySae, ShelfModel, Hardware,
+    Line,
+)  # fmt: skip
 
 
 def main() -> None:

@@ -1,0 +1,76 @@
+"""`/api/models/load`, `unload`, `cancel` and `estimate`: which model of the library is in memory."""
+
+import asyncio
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
+
+from millm import lifecycle
+from millm.access import requires
+from millm.admin.ids import Body, PublicId
+from millm.admin.route import AdminRoute, told
+from millm.admin.status import status_of
+from millm.engine.messages import Attention, DeviceMap, Quantization
+from millm.state import State
+
+router = APIRouter(prefix="/models", route_class=AdminRoute)
+
+
+class Model(Body):
+    """A model of the library, and how it is loaded; what is left out is as the server's settings say."""
+
+    id: PublicId
+    quantization: Annotated[Quantization | None, Field(description="Through bitsandbytes.")] = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
+    device: Annotated[str | None, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = None
+    device_map: Annotated[DeviceMap | None, Field(description="`auto` spreads it over several GPUs.")] = None
+    attention: Attention | None = None
+    slots: Annotated[int | None, Field(ge=1, le=256, description="Requests that run at once.")] = None
+    context: Annotated[int | None, Field(ge=1, le=2**24, description="Tokens of one sequence.")] = None
+
+    @property
+    def wanted(self) -> lifecycle.WantedModel:
+        return lifecycle.WantedModel(**{name: getattr(self, name) for name in Model.model_fields})
+
+
+class Load(Model):
+    force: Annotated[bool, Field(description="Also where the estimate says that it does not fit.")] = False
+
+
+class Estimated(Model):
+    saes: Annotated[list[PublicId], Field(default_factory=list, max_length=64, description="SAEs to be attached.")]
+
+
+@router.post("/load", dependencies=[requires("admin")])
+async def load(request: Request, body: Load) -> Response:
+    """Load a model of the library in place of the one that answers; → the status, once it does.
+
+    It goes on when the client leaves; `/cancel` gives it up.
+    """
+    state: State = request.app.state.millm
+    await lifecycle.load(state, body.wanted, force=body.force)
+    return told(status_of(state))
+
+
+@router.post("/unload", dependencies=[requires("admin")])
+async def unload(request: Request) -> Response:
+    """Let running answers end, then give the memory back; → the status."""
+    state: State = request.app.state.millm
+    await lifecycle.unload(state)
+    return told(status_of(state))
+
+
+@router.post("/cancel", dependencies=[requires("admin")])
+async def cancel(request: Request) -> Response:
+    """Give up the load that is under way; → the status, with what was there before."""
+    state: State = request.app.state.millm
+    await lifecycle.cancel(state)
+    return told(status_of(state))
+
+
+@router.post("/estimate", dependencies=[requires("monitor")])
+async def estimate(request: Request, body: Estimated) -> Response:
+    """How much memory a model would take, and whether it fits."""
+    state: State = request.app.state.millm
+    return told(await asyncio.to_thread(lifecycle.estimate_of, state, body.wanted, body.saes))

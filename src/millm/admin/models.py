@@ -1,0 +1,68 @@
+"""`/api/models`: the models that are on disk, and how another one gets there or leaves."""
+
+import asyncio
+
+from fastapi import APIRouter, Request, Response
+from msgspec.structs import replace
+
+from millm.access import requires
+from millm.admin.ids import IdInAddress, Wanted
+from millm.admin.route import AdminRoute, told
+from millm.errors import InUse
+from millm.events import LibraryChanged
+from millm.hub.downloads import asked_for
+from millm.hub.entries import ModelEntry
+from millm.state import State
+
+router = APIRouter(prefix="/models", route_class=AdminRoute)
+
+
+@router.get("", dependencies=[requires("monitor")])
+async def list_models(request: Request) -> Response:
+    """Every model of the library, those that are not whole included."""
+    state: State = request.app.state.millm
+    entries = await asyncio.to_thread(state.hub.library.models)
+    return told({"models": [_with_use(state, entry) for entry in entries]})
+
+
+@router.get("/{id:path}", dependencies=[requires("monitor")])
+async def get_model(request: Request, id: IdInAddress) -> Response:
+    """One model of the library."""
+    state: State = request.app.state.millm
+    return told(_with_use(state, await asyncio.to_thread(state.hub.library.model, id)))
+
+
+@router.delete("/{id:path}", dependencies=[requires("admin")])
+async def delete_model(request: Request, id: IdInAddress) -> Response:
+    """Remove a model's files; those that another entry shares stay."""
+    state: State = request.app.state.millm
+    library = state.hub.library
+    name = (await asyncio.to_thread(library.model, id)).id
+    if _is_loaded(state, name):
+        raise InUse(f"{name} is loaded; unload it first")
+    state.hub.check_not_downloading("model", name)
+    freed = await asyncio.to_thread(library.delete_model, name)
+    state.events.publish(LibraryChanged(kind="model", name=name))
+    return told(freed)
+
+
+@router.post("", dependencies=[requires("admin")])
+async def download_model(request: Request, body: Wanted) -> Response:
+    """Fetch a model from Hugging Face, in the background: the job tells how far it is."""
+    state: State = request.app.state.millm
+    return told(await state.hub.downloads.start(asked_for(body.id, "model", body.revision)), 202)
+
+
+@router.post("/preview", dependencies=[requires("admin")])
+async def preview_model(request: Request, body: Wanted) -> Response:
+    """What a download would bring: sizes, licence, what the model is."""
+    state: State = request.app.state.millm
+    return told(await state.hub.downloads.preview(asked_for(body.id, "model", body.revision)))
+
+
+def _with_use(state: State, entry: ModelEntry) -> ModelEntry:
+    return replace(entry, is_loaded=_is_loaded(state, entry.id))
+
+
+def _is_loaded(state: State, id: str) -> bool:
+    return state.model is not None and state.model.name == id
