@@ -8,7 +8,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from millm import logs
-from millm.engine.messages import Command, Event, LogLine, decode_commands, encode
+from millm.engine.messages import Event, LogLine, decode_commands, encode
 from millm.engine.watchdog import Watchdog
 
 NICE = 5
@@ -24,7 +24,7 @@ def main(connection: Connection, log_level: str, step_seconds: float) -> None:
     os.nice(NICE)
     post = Post(connection)
     logs.forward(log_level, post.line)
-    inbox: SimpleQueue[list[Command]] = SimpleQueue()
+    inbox: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_read, args=(connection, inbox), daemon=True).start()
     # The one import inside a function: the API process imports this module to spawn it and must stay free of torch.
     from millm.engine.loop import Engine  # noqa: PLC0415
@@ -32,7 +32,7 @@ def main(connection: Connection, log_level: str, step_seconds: float) -> None:
     Engine(inbox, post, Watchdog(step_seconds)).run()
 
 
-def _read(connection: Connection, inbox: SimpleQueue[list[Command]]) -> None:
+def _read(connection: Connection, inbox: SimpleQueue[Any]) -> None:
     """Always draining, so that the API process never waits to send; a closed pipe ends the process at once."""
     try:
         while True:
