@@ -76,6 +76,11 @@ def test_paths_are_shown_by_their_last_name(text: str, shown: str) -> None:
     assert PathRedaction(HOME).of(text) == shown
 
 
+def test_what_json_cannot_hold_is_told_all_the_same() -> None:
+    told = plain({1: (HOME, {"x"}), "name": "caf\udce9", "text": "é"})
+    assert told == {"1": [repr(HOME), ["x"]], "name": "caf\\udce9", "text": "é"}
+
+
 def line(number: int, level: str = "info") -> dict[str, Any]:
     return {"event": f"event.{number}", "level": level, "timestamp": "2026-01-01T00:00:00Z", "number": number}
 

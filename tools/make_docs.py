@@ -12,9 +12,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from benchmarks import tables
+from millm.access import Required
+from millm.admin import attachments, hardware, jobs, loading, logs, models, registry, saes, status
+from millm.admin.answers import STRUCTS
+from millm.admin.attachments import Attach
+from millm.admin.ids import Download
+from millm.admin.loading import Load, ToEstimate
 from millm.admin.steering import ActiveSteering
 from millm.cli import COMMANDS
 from millm.errors import MillmError
@@ -51,41 +58,9 @@ LIBRARY_LEAD = (
     " `monitor` comes with every key; `admin` with the admin key, or with the API key where there is no other."
 )
 
-ROUTES: tuple[tuple[str, str, str], ...] = (
-    ("GET /api/models", "", '`{"models": [ModelEntry]}`'),
-    ("GET /api/models/{id}", "", "ModelEntry"),
-    ("DELETE /api/models/{id}", "", "Freed"),
-    ("POST /api/models", "Wanted", "202, Job"),
-    ("POST /api/models/preview", "Wanted", "Preview"),
-    ("POST /api/models/estimate", "Model and `saes`", "Estimate"),
-    ("POST /api/models/load", "Model and `force`", "ServerStatus"),
-    ("POST /api/models/unload", "", "ServerStatus"),
-    ("POST /api/models/cancel", "", "ServerStatus"),
-    ("GET /api/saes", "", '`{"saes": [SaeEntry]}`'),
-    ("GET /api/saes/{id}", "", "SaeEntry"),
-    ("DELETE /api/saes/{id}", "", "Freed"),
-    ("POST /api/saes", "Wanted", "202, Job"),
-    ("POST /api/saes/preview", "Wanted", "Preview"),
-    ("GET /api/attachments", "", '`{"attachments": [SaeFacts]}`'),
-    ("POST /api/attachments", "Sae", "SaeFacts"),
-    ("DELETE /api/attachments/{sae}", "", "ServerStatus"),
-    ("GET /api/jobs", "", '`{"jobs": [Job]}`'),
-    ("GET /api/jobs/{id}", "", "Job"),
-    ("POST /api/jobs/{id}/cancel", "", "Job"),
-    ("POST /api/jobs/{id}/resume", "", "Job"),
-    ("GET /api/registry/saes", "", "Found"),
-    ("GET /api/registry/models", "", '`{"models": [ShelfModel]}`'),
-    ("GET /api/status", "", "ServerStatus"),
-    ("GET /api/hardware", "", "Hardware"),
-    ("GET /api/logs", "", '`{"lines": [Line]}`'),
-)
-"""Address, body, answer. The rest is read from the routes themselves, and a test compares the addresses."""
-BODIES: tuple[type[BaseModel], ...] = (Wanted, Model, Sae)
-ANSWERS: tuple[type[msgspec.Struct], ...] = (
-    ModelEntry, SaeEntry, Freed, Job, Asked, Problem, Preview, PreviewFile, Estimate, ServerStatus, Cause, Changing,
-    ModelStatus, SteeringStatus, ModelFacts, MemoryUse, SaeFacts, Platform, Found, RegistrySae, ShelfModel, Hardware,
-    Line,
-)  # fmt: skip
+LIBRARY = (models, loading, saes, attachments, jobs, registry, status, hardware, logs)
+"""Whose routes are its section of the API page."""
+BODIES: tuple[type[BaseModel], ...] = (Download, Load, ToEstimate, Attach)
 
 
 def main() -> None:
@@ -132,8 +107,8 @@ def errors_page() -> str:
         " With a 503 comes a `Retry-After`,"
         " or with `x-should-retry: false` where a repetition would only fail again. Under `/api`, what"
         " is 400 here is 422, save a body that is no JSON. Errors of status 500 whose type is `server_error` and whose"
-        " code starts with `cannot_`, `port_`, `home_`, `download_` or `hash_` are the terminal's: one line and exit"
-        " code 1.",
+        " code starts with `cannot_`, `port_` or `home_` are the terminal's: one line and exit code 1. A download that"
+        " fails carries such an error as its job's `problem`, also where nobody waits for an answer any more.",
         _table(("code", "status", "type", "when"), rows),
     )
 
@@ -154,6 +129,7 @@ def api_page() -> str:
         f"## {title}\n\n{_table(('field', 'type', 'default', 'meaning'), _fields(m))}{_passed_over(m)}"
         for title, m in sections
     )
+    body += f"\n{library_section()}"
     body += f"\n## The websocket /api/events\n\n{EVENTS_LEAD}\n\n{_table(('type', 'fields', 'when'), _events())}"
     return _page(
         "API",
@@ -173,6 +149,55 @@ def api_page() -> str:
         f" JSON, at most {DEEPEST} levels deep. [SECURITY.md](../SECURITY.md) says who is let in at all.",
         body,
     )
+
+
+def library_section() -> str:
+    """Its routes, what they take and what they answer."""
+    routes = [_route(route) for part in LIBRARY for route in part.router.routes if isinstance(route, APIRoute)]
+    bodies = [
+        f"### `{model.__name__}`\n\n{_table(('field', 'type', 'default', 'meaning'), _fields(model))}"
+        for model in BODIES
+    ]
+    answers = [
+        f"### `{struct.__name__}`\n\n{_lead(struct)}{_table(('field', 'type', 'meaning'), struct_tables.rows(struct))}"
+        for struct in struct_tables.with_parts(STRUCTS)
+    ]
+    head = ("route", "scope", "takes", "answers", "")
+    return "\n".join([f"## The library\n\n{LIBRARY_LEAD}\n\n{_table(head, routes)}", *bodies, *answers])
+
+
+def _route(route: APIRoute) -> tuple[str, ...]:
+    (method,) = route.methods
+    (scope,) = (each.dependency.scope for each in route.dependencies if isinstance(each.dependency, Required))
+    body = route.body_field.field_info.annotation if route.body_field else None
+    takes = [f"[`{body.__name__}`](#{body.__name__.lower()})"] if body else []
+    takes += [f"`?{field.name}`" for field in route.dependant.query_params]
+    address = f"/api{route.path}".replace(":path", "")
+    return (
+        f"`{method} {address}`",
+        scope,
+        " ".join(takes),
+        _answer(route),
+        " ".join((route.endpoint.__doc__ or "").split()),
+    )
+
+
+def _answer(route: APIRoute) -> str:
+    """Of what status it is if not 200, and which struct, or a list of which under what name."""
+    ((code, told),) = ((code, told) for code, told in route.responses.items() if "content" in told)
+    schema = told["content"]["application/json"]["schema"]
+    ((before, of, after),) = (
+        [(f'`{{"{name}": [`', each["items"], "`]}`") for name, each in schema["properties"].items()]
+        if "properties" in schema
+        else [("", schema, "")]
+    )
+    name = of["$ref"].rpartition("/")[2]
+    return f"{'' if code == 200 else f'{code}, '}{before}[`{name}`](#{name.lower()}){after}"
+
+
+def _lead(struct: type[msgspec.Struct]) -> str:
+    doc = struct.__doc__ or ""
+    return "" if doc.startswith(struct.__name__) else " ".join(doc.split()) + "\n\n"
 
 
 def _passed_over(model: type[BaseModel]) -> str:

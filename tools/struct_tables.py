@@ -3,7 +3,8 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any, get_args
 
 import msgspec
 
@@ -14,6 +15,24 @@ def rows(struct: type[msgspec.Struct]) -> list[Row]:
     """(field, type, meaning) of each, those that were inherited first."""
     told = {name: row for base in reversed(struct.__mro__) for name, row in _of(base)}
     return [told[field.name] for field in msgspec.structs.fields(struct)]
+
+
+def with_parts(structs: Iterable[type[msgspec.Struct]]) -> list[type[msgspec.Struct]]:
+    """And each struct that one of them holds, after the first that does."""
+    found: dict[type[msgspec.Struct], None] = {}
+    for struct in structs:
+        if struct not in found:
+            found[struct] = None
+            inner = [kind for field in msgspec.structs.fields(struct) for kind in _structs_in(field.type)]
+            found |= dict.fromkeys(with_parts(kind for kind in inner if kind not in found))
+    return list(found)
+
+
+def _structs_in(kind: Any) -> Iterator[type[msgspec.Struct]]:
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        yield kind
+    for part in get_args(kind):
+        yield from _structs_in(part)
 
 
 def _of(cls: type) -> Iterator[tuple[str, Row]]:

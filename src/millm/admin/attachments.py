@@ -7,15 +7,18 @@ from pydantic import Field
 
 from millm import lifecycle
 from millm.access import requires
+from millm.admin.answers import answered, listed
 from millm.admin.ids import Body, IdInAddress, PublicId
 from millm.admin.route import AdminRoute, told
 from millm.admin.status import status_of
+from millm.engine.messages import SaeFacts
 from millm.state import State
+from millm.status import ServerStatus
 
 router = APIRouter(prefix="/attachments", route_class=AdminRoute)
 
 
-class Sae(Body):
+class Attach(Body):
     """An SAE of the library, and where on the model it belongs if its files do not say."""
 
     id: PublicId
@@ -29,22 +32,22 @@ class Sae(Body):
     replaces: Annotated[PublicId | None, Field(description="An SAE that is detached in the same moment.")] = None
 
 
-@router.get("", dependencies=[requires("monitor")])
+@router.get("", dependencies=[requires("monitor")], responses=listed(SaeFacts, "attachments"))
 async def list_attachments(request: Request) -> Response:
     """What is attached, and what that has found out."""
     state: State = request.app.state.millm
     return told({"attachments": [attached.facts for attached in state.saes.values()]})
 
 
-@router.post("", dependencies=[requires("admin")])
-async def attach(request: Request, body: Sae) -> Response:
+@router.post("", dependencies=[requires("admin")], responses=answered(SaeFacts))
+async def attach(request: Request, body: Attach) -> Response:
     """Attach an SAE while the model answers; → what that found out."""
     state: State = request.app.state.millm
     attached = await lifecycle.attach(state, lifecycle.WantedSae(**body.model_dump()))
     return told(attached.facts)
 
 
-@router.delete("/{sae:path}", dependencies=[requires("admin")])
+@router.delete("/{sae:path}", dependencies=[requires("admin")], responses=answered(ServerStatus))
 async def detach(request: Request, sae: IdInAddress) -> Response:
     """Take an SAE off the model while it answers; → the status."""
     state: State = request.app.state.millm

@@ -5,14 +5,15 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 
 from millm.access import requires
+from millm.admin.answers import answered
 from millm.admin.route import told
-from millm.hardware import hardware
+from millm.hardware import Hardware, hardware
 from millm.state import State
 
 router = APIRouter()
 
 
-@router.get("/hardware", dependencies=[requires("monitor")])
+@router.get("/hardware", dependencies=[requires("monitor")], responses=answered(Hardware))
 async def get_hardware(request: Request) -> Response:
     """What there is to run a model on."""
     state: State = request.app.state.millm

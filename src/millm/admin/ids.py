@@ -36,7 +36,7 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Wanted(Body):
+class Download(Body):
     """A repository of Hugging Face's."""
 
     id: Annotated[PublicId, Field(description="`owner/name`; of an SAE `owner/name/path/inside`.")]

@@ -8,16 +8,19 @@ from pydantic import Field
 
 from millm import lifecycle
 from millm.access import requires
+from millm.admin.answers import answered
 from millm.admin.ids import Body, PublicId
 from millm.admin.route import AdminRoute, told
 from millm.admin.status import status_of
 from millm.engine.messages import Attention, DeviceMap, Quantization
+from millm.hub.estimate import Estimate
 from millm.state import State
+from millm.status import ServerStatus
 
 router = APIRouter(prefix="/models", route_class=AdminRoute)
 
 
-class Model(Body):
+class ModelChoice(Body):
     """A model of the library, and how it is loaded; what is left out is as the server's settings say."""
 
     id: PublicId
@@ -31,18 +34,18 @@ class Model(Body):
 
     @property
     def wanted(self) -> lifecycle.WantedModel:
-        return lifecycle.WantedModel(**{name: getattr(self, name) for name in Model.model_fields})
+        return lifecycle.WantedModel(**{name: getattr(self, name) for name in ModelChoice.model_fields})
 
 
-class Load(Model):
+class Load(ModelChoice):
     force: Annotated[bool, Field(description="Also where the estimate says that it does not fit.")] = False
 
 
-class Estimated(Model):
+class ToEstimate(ModelChoice):
     saes: Annotated[list[PublicId], Field(default_factory=list, max_length=64, description="SAEs to be attached.")]
 
 
-@router.post("/load", dependencies=[requires("admin")])
+@router.post("/load", dependencies=[requires("admin")], responses=answered(ServerStatus))
 async def load(request: Request, body: Load) -> Response:
     """Load a model of the library in place of the one that answers; → the status, once it does.
 
@@ -53,7 +56,7 @@ async def load(request: Request, body: Load) -> Response:
     return told(status_of(state))
 
 
-@router.post("/unload", dependencies=[requires("admin")])
+@router.post("/unload", dependencies=[requires("admin")], responses=answered(ServerStatus))
 async def unload(request: Request) -> Response:
     """Let running answers end, then give the memory back; → the status."""
     state: State = request.app.state.millm
@@ -61,7 +64,7 @@ async def unload(request: Request) -> Response:
     return told(status_of(state))
 
 
-@router.post("/cancel", dependencies=[requires("admin")])
+@router.post("/cancel", dependencies=[requires("admin")], responses=answered(ServerStatus))
 async def cancel(request: Request) -> Response:
     """Give up the load that is under way; → the status, with what was there before."""
     state: State = request.app.state.millm
@@ -69,8 +72,8 @@ async def cancel(request: Request) -> Response:
     return told(status_of(state))
 
 
-@router.post("/estimate", dependencies=[requires("monitor")])
-async def estimate(request: Request, body: Estimated) -> Response:
+@router.post("/estimate", dependencies=[requires("monitor")], responses=answered(Estimate))
+async def estimate(request: Request, body: ToEstimate) -> Response:
     """How much memory a model would take, and whether it fits."""
     state: State = request.app.state.millm
     return told(await asyncio.to_thread(lifecycle.estimate_of, state, body.wanted, body.saes))

@@ -5,14 +5,15 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Response
 
 from millm.access import requires
+from millm.admin.answers import listed
 from millm.admin.route import AdminRoute, told
 from millm.logs import RECENT
-from millm.logs.recent import KEPT
+from millm.logs.recent import KEPT, Line
 
 router = APIRouter(route_class=AdminRoute)
 
 
-@router.get("/logs", dependencies=[requires("monitor")])
+@router.get("/logs", dependencies=[requires("monitor")], responses=listed(Line, "lines"))
 async def get_logs(
     level: Annotated[
         Literal["debug", "info", "warning", "error"], Query(description="The least severe that is shown.")

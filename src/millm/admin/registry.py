@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from millm.access import requires
+from millm.admin.answers import answered, listed
 from millm.admin.route import AdminRoute, told
 from millm.hub import registry
 
@@ -16,7 +17,7 @@ LONGEST = 200
 Word = Annotated[str | None, Query(max_length=LONGEST)]
 
 
-@router.get("/saes", dependencies=[requires("monitor")])
+@router.get("/saes", dependencies=[requires("monitor")], responses=answered(registry.Found))
 async def search_saes(
     model: Word = None,
     layer: Annotated[int | None, Query(ge=0, le=10_000)] = None,
@@ -33,7 +34,7 @@ async def search_saes(
     return told(found)
 
 
-@router.get("/models", dependencies=[requires("monitor")])
+@router.get("/models", dependencies=[requires("monitor")], responses=listed(registry.ShelfModel, "models"))
 async def list_shelf() -> Response:
     """Models that have SAEs: how many, of which layers and widths."""
     return told({"models": await asyncio.to_thread(registry.shelf)})

@@ -5,13 +5,14 @@ from fastapi import APIRouter, Request, Response
 
 from millm import __version__
 from millm.access import requires
+from millm.admin.answers import answered
 from millm.state import State
 from millm.status import ModelStatus, ServerStatus, SteeringStatus
 
 router = APIRouter()
 
 
-@router.get("/status", dependencies=[requires("monitor")])
+@router.get("/status", dependencies=[requires("monitor")], responses=answered(ServerStatus))
 async def get_status(request: Request) -> Response:
     """What the server is and does at this moment."""
     return Response(msgspec.json.encode(_status(request.app.state.millm)), media_type="application/json")

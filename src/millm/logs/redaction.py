@@ -28,7 +28,10 @@ def plain(value: Any) -> Any:
         return {str(name): plain(each) for name, each in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(each) for each in value]
-    return value if value is None or isinstance(value, str | bool | int | float) else repr(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = value if isinstance(value, str) else repr(value)
+    return text.encode("utf-8", "backslashreplace").decode()  # the name of a file need not be UTF-8
 
 
 class SecretRedaction:
