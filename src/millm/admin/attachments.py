@@ -5,13 +5,14 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from millm import lifecycle
 from millm.access import requires
 from millm.admin.answers import answered, listed
 from millm.admin.ids import Body, IdInAddress, PublicId
 from millm.admin.route import AdminRoute, told
 from millm.admin.status import status_of
+from millm.desired import WantedSae
 from millm.engine.messages import SaeFacts
+from millm.lifecycle import saes
 from millm.state import State
 from millm.status import ServerStatus
 
@@ -43,7 +44,7 @@ async def list_attachments(request: Request) -> Response:
 async def attach(request: Request, body: Attach) -> Response:
     """Attach an SAE while the model answers; → what that found out."""
     state: State = request.app.state.millm
-    attached = await lifecycle.attach(state, lifecycle.WantedSae(**body.model_dump()))
+    attached = await saes.attach(state, WantedSae(**body.model_dump()))
     return told(attached.facts)
 
 
@@ -51,5 +52,5 @@ async def attach(request: Request, body: Attach) -> Response:
 async def detach(request: Request, sae: IdInAddress) -> Response:
     """Take an SAE off the model while it answers; → the status."""
     state: State = request.app.state.millm
-    await lifecycle.detach(state, sae)
+    await saes.detach(state, sae)
     return told(status_of(state))

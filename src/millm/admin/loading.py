@@ -6,14 +6,17 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from millm import lifecycle
 from millm.access import requires
 from millm.admin.answers import answered
 from millm.admin.ids import Body, PublicId
 from millm.admin.route import AdminRoute, told
 from millm.admin.status import status_of
+from millm.desired import WantedModel
 from millm.engine.messages import Attention, DeviceMap, Quantization
+from millm.errors import Conflict
 from millm.hub.estimate import Estimate
+from millm.lifecycle import models
+from millm.lifecycle.fitting import estimate_of
 from millm.state import State
 from millm.status import ServerStatus
 
@@ -33,8 +36,8 @@ class ModelChoice(Body):
     context: Annotated[int | None, Field(ge=1, le=2**24, description="Tokens of one sequence.")] = None
 
     @property
-    def wanted(self) -> lifecycle.WantedModel:
-        return lifecycle.WantedModel(**{name: getattr(self, name) for name in ModelChoice.model_fields})
+    def wanted(self) -> WantedModel:
+        return WantedModel(**{name: getattr(self, name) for name in ModelChoice.model_fields})
 
 
 class Load(ModelChoice):
@@ -52,7 +55,7 @@ async def load(request: Request, body: Load) -> Response:
     It goes on when the client leaves; `/cancel` gives it up.
     """
     state: State = request.app.state.millm
-    await lifecycle.load(state, body.wanted, force=body.force)
+    await models.load(state, body.wanted, force=body.force)
     return told(status_of(state))
 
 
@@ -60,15 +63,17 @@ async def load(request: Request, body: Load) -> Response:
 async def unload(request: Request) -> Response:
     """Let running answers end, then give the memory back; → the status."""
     state: State = request.app.state.millm
-    await lifecycle.unload(state)
+    await models.unload(state)
     return told(status_of(state))
 
 
 @router.post("/cancel", dependencies=[requires("admin")], responses=answered(ServerStatus))
 async def cancel(request: Request) -> Response:
-    """Give up the load that is under way; → the status, with what was there before."""
+    """Give up the load that is under way: it ends as soon as it next reports, and what was there before answers on."""
     state: State = request.app.state.millm
-    await lifecycle.cancel(state)
+    if state.loading is None:
+        raise Conflict("nothing is being loaded that could be given up")
+    models.give_up(state)
     return told(status_of(state))
 
 
@@ -76,4 +81,4 @@ async def cancel(request: Request) -> Response:
 async def estimate(request: Request, body: ToEstimate) -> Response:
     """How much memory a model would take, and whether it fits."""
     state: State = request.app.state.millm
-    return told(await asyncio.to_thread(lifecycle.estimate_of, state, body.wanted, body.saes))
+    return told(await asyncio.to_thread(estimate_of, state, body.wanted, body.saes))

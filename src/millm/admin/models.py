@@ -7,9 +7,9 @@ from msgspec.structs import replace
 
 from millm.access import requires
 from millm.admin.answers import answered, listed
+from millm.admin.deleting import deleting, is_loaded
 from millm.admin.ids import Download, IdInAddress
 from millm.admin.route import AdminRoute, told
-from millm.errors import InUse
 from millm.events import LibraryChanged
 from millm.hub.downloads import asked_for
 from millm.hub.entries import Freed, ModelEntry
@@ -40,10 +40,8 @@ async def delete_model(request: Request, id: IdInAddress) -> Response:
     state: State = request.app.state.millm
     library = state.hub.library
     name = (await asyncio.to_thread(library.model, id)).id
-    if _is_loaded(state, name):
-        raise InUse(f"{name} is loaded; unload it first")
-    state.hub.check_not_downloading("model", name)
-    freed = await asyncio.to_thread(library.delete_model, name)
+    async with deleting(state, "model", name):
+        freed = await asyncio.to_thread(library.delete_model, name)
     state.events.publish(LibraryChanged(kind="model", name=name))
     return told(freed)
 
@@ -63,8 +61,4 @@ async def preview_model(request: Request, body: Download) -> Response:
 
 
 def _with_use(state: State, entry: ModelEntry) -> ModelEntry:
-    return replace(entry, is_loaded=_is_loaded(state, entry.id))
-
-
-def _is_loaded(state: State, id: str) -> bool:
-    return state.model is not None and state.model.name == id
+    return replace(entry, is_loaded=is_loaded(state, entry.id))

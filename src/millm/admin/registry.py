@@ -9,6 +9,7 @@ from millm.access import requires
 from millm.admin.answers import answered, listed
 from millm.admin.route import AdminRoute, told
 from millm.hub import registry
+from millm.hub.sae_index import Site
 
 router = APIRouter(prefix="/registry", route_class=AdminRoute)
 
@@ -21,7 +22,7 @@ Word = Annotated[str | None, Query(max_length=LONGEST)]
 async def search_saes(
     model: Word = None,
     layer: Annotated[int | None, Query(ge=0, le=10_000)] = None,
-    site: Word = None,
+    site: Site | None = None,
     width: Annotated[int | None, Query(ge=1, le=10**9, description="Features.")] = None,
     text: Annotated[str, Query(max_length=LONGEST, description="Found in the id or the release.")] = "",
     limit: Annotated[int, Query(ge=1, le=500)] = 50,

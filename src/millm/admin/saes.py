@@ -7,9 +7,9 @@ from msgspec.structs import replace
 
 from millm.access import requires
 from millm.admin.answers import answered, listed
+from millm.admin.deleting import deleting
 from millm.admin.ids import Download, IdInAddress
 from millm.admin.route import AdminRoute, told
-from millm.errors import InUse
 from millm.events import LibraryChanged
 from millm.hub.downloads import asked_for
 from millm.hub.entries import Freed, SaeEntry
@@ -40,10 +40,8 @@ async def delete_sae(request: Request, id: IdInAddress) -> Response:
     state: State = request.app.state.millm
     library = state.hub.library
     name = (await asyncio.to_thread(library.sae, id)).id
-    if name in state.saes:
-        raise InUse(f"{name} is attached; detach it first")
-    state.hub.check_not_downloading("sae", name)
-    freed = await asyncio.to_thread(library.delete_sae, name)
+    async with deleting(state, "sae", name):
+        freed = await asyncio.to_thread(library.delete_sae, name)
     state.events.publish(LibraryChanged(kind="sae", name=name))
     return told(freed)
 
