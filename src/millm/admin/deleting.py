@@ -1,16 +1,16 @@
-"""What may be deleted: nothing that is in memory, on its way there, or on its way from Hugging Face."""
+"""What may be deleted: nothing that is in memory, or on its way there."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from millm.errors import Conflict, InUse
-from millm.hub.jobs import ACTIVE, Kind
+from millm.errors import InUse
+from millm.hub.jobs import Kind
 from millm.state import State
 
 
 @asynccontextmanager
 async def deleting(state: State, kind: Kind, id: str) -> AsyncIterator[None]:
-    """While nobody loads or attaches it. Raises InUse, or Conflict where it is being downloaded."""
+    """While nobody loads or attaches it. Raises InUse."""
     _refuse_in_use(state, kind, id)
     if state.changes.locked():  # by another model or SAE, which may take minutes
         yield
@@ -31,6 +31,3 @@ def _refuse_in_use(state: State, kind: Kind, id: str) -> None:
         raise InUse(f"{id} is attached; detach it first")
     if state.changing and state.changing.name == id:
         raise InUse(f"{id} is about to be used ({state.changing.what}); wait for that, or give it up")
-    for job in state.hub.downloads.jobs():
-        if job.state in ACTIVE and (job.asked.kind, job.name) == (kind, id):
-            raise Conflict(f"{id} is being downloaded; cancel the job {job.id} first")
