@@ -4,7 +4,7 @@ Commands go in, events come out, each encoded as msgpack. An event names the com
 The engine knows nothing about text: token ids in, token ids out.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -387,13 +387,36 @@ class Failed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     param: str | None = None
 
 
+class LogLine(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """What the engine has to say to whoever reads the log: the API process writes it."""
+
+    level: str
+    event: str
+    time: str
+    """ISO 8601, UTC."""
+    fields: dict[str, Any]
+
+
 class Degraded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """The engine gave something up to go on answering; nothing comes back by itself."""
 
     reason: str
 
 
-Event = Started | Progress | ModelLoaded | SaeAttached | Done | Scores | Token | Finished | Embedded | Failed | Degraded
+Event = (
+    Started
+    | Progress
+    | ModelLoaded
+    | SaeAttached
+    | Done
+    | Scores
+    | Token
+    | Finished
+    | Embedded
+    | Failed
+    | Degraded
+    | LogLine
+)
 
 encode = msgspec.msgpack.Encoder().encode
 decode_commands = msgspec.msgpack.Decoder(list[Command]).decode
