@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from millm import __version__
-from millm.cli.chat import visible
 from millm.cli.figures import Spread
 from millm.cli.load import Answer, Body, Level, Outcome, answers, level
 from millm.cli.options import ApiKey
 from millm.cli.progress import reporting
 from millm.cli.questions import questions
 from millm.cli.remote import Remote, local_key, local_url
+from millm.cli.visible import visible
 from millm.errors import CannotStart, MillmError
 
 _MOST_READERS = 256

@@ -13,12 +13,11 @@ from millm.cli.chat_commands import obey, with_profile
 from millm.cli.conversation import Conversation
 from millm.cli.options import ApiKey
 from millm.cli.remote import Receipt, Remote, local_key, local_url
+from millm.cli.visible import visible
 from millm.errors import MillmError
 
 with suppress(ImportError):  # not every Python is built with it
     import readline  # noqa: F401  arrow keys and history at the prompt
-
-_CONTROLS = {code: "�" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 def run(
@@ -135,8 +134,3 @@ def _steered(receipt: Receipt, conversation: Conversation) -> list[str]:
     by = f"profile {receipt.profile}" if receipt.profile else conversation.described
     share = f"delta {receipt.delta_norm_ratio:.1%} of the residual"
     return [by, f"{receipt.tokens_steered} tokens steered", share]
-
-
-def visible(text: str) -> str:
-    """Without control characters: what a model writes must not move the cursor or ring the bell."""
-    return text.translate(_CONTROLS)

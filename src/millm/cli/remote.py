@@ -1,6 +1,7 @@
 """A running server, over HTTP: what can be asked for, and an answer as it comes. Knows no terminal."""
 
 from collections.abc import Generator, Iterable, Iterator
+from typing import TypeVar
 
 import httpx
 import msgspec
@@ -8,6 +9,8 @@ import msgspec
 from millm.errors import CannotStart, MillmError, ModelNotFound, ModelNotLoaded, Unavailable, from_code
 from millm.principal import keys_of
 from millm.settings import Settings
+
+Told = TypeVar("Told")
 
 _TO_CONNECT = 5.0
 """Seconds."""
@@ -111,18 +114,31 @@ class Remote:
         except httpx.InvalidURL as error:
             raise CannotStart(f"--url {url!r} is not an address such as http://127.0.0.1:8000") from error
 
-    def entries(self) -> tuple[Entry, ...]:
-        """Raises CannotStart when no server answers there."""
+    def ask(self, method: str, path: str, returns: type[Told], body: object = None) -> Told:
+        """A question and its answer in JSON. Raises what the server said, or CannotStart when none answers there."""
         try:
-            answer = self._http.get("/v1/models")
-        except httpx.TransportError as error:
+            answer = self._http.request(method, path, json=body)
+        except (httpx.ConnectError, httpx.TimeoutException) as error:
             raise self._absent() from error
+        except httpx.TransportError as error:
+            raise self._broken(error) from error
         if answer.is_error:
             raise self._refusal(answer)
         try:
-            return msgspec.json.decode(answer.content, type=_Menus).data
+            return msgspec.json.decode(answer.content, type=returns)
         except msgspec.DecodeError as error:
             raise self._stranger(answer) from error
+
+    def is_there(self) -> bool:
+        """A miLLM server answers."""
+        try:
+            return self._http.get("/healthz", timeout=_TO_CONNECT).text == '{"status":"ok"}'
+        except httpx.TransportError:
+            return False
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Raises CannotStart when no server answers there."""
+        return self.ask("GET", "/v1/models", _Menus).data
 
     def choose(self, asked: str | None) -> str:
         """The model asked for, or the one it has. Raises ModelNotLoaded or ModelNotFound, or as `entries` does."""
@@ -145,13 +161,16 @@ class Remote:
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise self._absent() from error
         except httpx.TransportError as error:
-            raise Unavailable(f"the connection to {self.url} broke off ({type(error).__name__})") from error
+            raise self._broken(error) from error
 
     def _absent(self) -> CannotStart:
         return CannotStart(
             f"no miLLM server answers at {self.url}; start one with `millm demo` or `millm serve MODEL`,"
             " or say where it is with --url"
         )
+
+    def _broken(self, error: httpx.TransportError) -> Unavailable:
+        return Unavailable(f"the connection to {self.url} broke off ({type(error).__name__})")
 
     def _refusal(self, answer: httpx.Response) -> MillmError:
         try:
