@@ -119,6 +119,8 @@ class Watch(msgspec.Struct, frozen=True, kw_only=True):
     """Before or after this hook's steering."""
     sample_every: int | None = None
     """Report `top_k` at every n-th position; None: as often as the SAE's `sample_every` says."""
+    attachment: str = ""
+    """`SaeFacts.id` of the attachment that is meant: another of the same name will not do."""
 
 
 class Generate(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -139,6 +141,8 @@ class Generate(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """What the answer has to obey, as llguidance writes a grammar (`text/grammar.py`)."""
     prompt_logprobs: int | None = None
     """Also report how likely the prompt's tokens were, each with so many of the likeliest."""
+    model: str = ""
+    """`ModelFacts.id` of the load whose token ids these are: another model's will not do."""
 
 
 class Embed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -149,6 +153,8 @@ class Embed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     pooling: Pooling = "mean"
     watch: tuple[Watch, ...] = ()
     deadline_seconds: float | None = None
+    model: str = ""
+    """As in `Generate`."""
 
 
 class SetActiveSteering(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -209,6 +215,8 @@ class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the loaded model says of itself."""
 
+    id: str = ""
+    """Of the `LoadModel` that brought it."""
     architecture: str
     layers: int
     width: int
@@ -234,6 +242,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
 class SaeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What attaching an SAE found out."""
 
+    id: str = ""
+    """Of the `AttachSae` that brought it."""
     sae: str
     architecture: str
     layer: int

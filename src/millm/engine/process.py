@@ -5,9 +5,10 @@ import signal
 import threading
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
+from typing import Any
 
 from millm import logs
-from millm.engine.messages import Command, Event, decode_commands, encode
+from millm.engine.messages import Event, decode_commands, encode
 from millm.engine.watchdog import Watchdog
 
 NICE = 5
@@ -20,7 +21,7 @@ def main(connection: Connection, log_level: str, log_format: str, step_seconds: 
     os.environ["HF_HUB_OFFLINE"] = "1"  # files are the API process's business: nothing is fetched from here
     os.nice(NICE)
     logs.configure(log_level, log_format)
-    inbox: SimpleQueue[list[Command]] = SimpleQueue()
+    inbox: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_read, args=(connection, inbox), daemon=True).start()
     # The one import inside a function: the API process imports this module to spawn it and must stay free of torch.
     from millm.engine.loop import Engine  # noqa: PLC0415
@@ -28,7 +29,7 @@ def main(connection: Connection, log_level: str, log_format: str, step_seconds: 
     Engine(inbox, lambda events: _post(connection, events), Watchdog(step_seconds)).run()
 
 
-def _read(connection: Connection, inbox: SimpleQueue[list[Command]]) -> None:
+def _read(connection: Connection, inbox: SimpleQueue[Any]) -> None:
     """Always draining, so that the API process never waits to send; a closed pipe ends the process at once."""
     try:
         while True:

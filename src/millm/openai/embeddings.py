@@ -113,6 +113,7 @@ def _texts(
             pooling=model.recipe.pooling,
             watch=watch,
             deadline_seconds=state.settings.request_timeout,
+            model=model.facts.id,
         )
         for place, ids in enumerate(inputs)
     ]

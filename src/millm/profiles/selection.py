@@ -117,6 +117,7 @@ def watches(state: State, request: ActivationsRequest) -> tuple[Watch, ...]:
             tokens=request.tokens,
             when=request.when,
             sample_every=_sample_every(request, facts),
+            attachment=facts.id,
         ),
     )
 
@@ -143,7 +144,7 @@ def resolve(saes: dict[str, AttachedSae], request: SteeringRequest) -> Steering 
         _check_features(sae, features)
     if not by_sae:
         return None
-    taps = tuple(TapSteering(sae, tuple(features)) for sae, features in sorted(by_sae.items()))
+    taps = tuple(TapSteering(sae, tuple(features), saes[sae].facts.id) for sae, features in sorted(by_sae.items()))
     return Steering(
         taps=taps,
         positions=request.positions,
