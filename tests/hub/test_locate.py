@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -136,7 +137,7 @@ def test_the_second_time_nothing_is_fetched_and_the_hub_may_be_gone(hub: FakeHub
     first = locate_model(MODEL, None, silent)
     hub.downloaded.clear()
     assert locate_model(MODEL, None, silent) == first
-    hub.fails = True
+    hub.fail("", "status", times=inf)
     assert locate_model(MODEL, None, silent) == first
     assert hub.downloaded == []
 
@@ -161,7 +162,7 @@ def test_with_the_right_token(hub: FakeHub) -> None:
 
 
 def test_a_caller_who_gives_up_ends_the_download(hub: FakeHub) -> None:
-    hub.stalled_after = 100
+    hub.fail(".safetensors", "stall", times=inf, after=100)
 
     def give_up(stage: str, done: int, total: int) -> None:
         if f"{MODEL}/model.safetensors" in hub.downloaded:
@@ -173,7 +174,7 @@ def test_a_caller_who_gives_up_ends_the_download(hub: FakeHub) -> None:
 
 def test_a_download_that_was_ended_can_be_started_again(hub: FakeHub) -> None:
     test_a_caller_who_gives_up_ends_the_download(hub)
-    hub.stalled_after = None
+    hub.forget()
     assert names(locate_model(MODEL, None, silent).folder) == ALLOWED
 
 
@@ -206,7 +207,7 @@ def test_unauthorised(hub: FakeHub) -> None:
 
 
 def test_failing(hub: FakeHub) -> None:
-    hub.fails = True
+    hub.fail("", "status", times=inf)
     assert f"could not be downloaded from {hub.url} (status 503)" in problem(MODEL)
 
 
