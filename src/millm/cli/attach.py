@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from millm.cli.changing import changed
-from millm.cli.door import connect
 from millm.cli.options import ApiKey, AsJson, Url
 from millm.cli.output import out, tell_json
+from millm.cli.remote import connect
 from millm.cli.sheets import attached_sheet
 from millm.engine.messages import SaeFacts
 from millm.status import ServerStatus

@@ -6,9 +6,9 @@ from urllib.parse import quote
 import typer
 
 from millm.cli.changing import changed
-from millm.cli.door import connect
 from millm.cli.options import ApiKey, AsJson, Url
 from millm.cli.output import out, tell_json
+from millm.cli.remote import connect
 from millm.cli.running import running
 from millm.status import ServerStatus
 

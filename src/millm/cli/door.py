@@ -2,7 +2,7 @@
 
 from millm.cli.library_here import LibraryHere
 from millm.cli.library_remote import RemoteLibrary
-from millm.cli.remote import Remote, local_key, local_url
+from millm.cli.remote import connect
 from millm.errors import ModelNotFound, NotFound, SaeNotFound
 from millm.hub.entries import ModelEntry, SaeEntry
 from millm.settings import Settings
@@ -14,10 +14,6 @@ def open_library(url: str | None, api_key: str | None) -> AnyLibrary:
     """The server at `url` if one is named; else the one at the usual address, if it answers; else this disk."""
     remote = connect(url, api_key)
     return RemoteLibrary(remote) if url or remote.is_there() else LibraryHere(Settings.load())
-
-
-def connect(url: str | None, api_key: str | None) -> Remote:
-    return Remote(url or local_url(), key=api_key or local_key())
 
 
 def find(library: AnyLibrary, id: str) -> ModelEntry | SaeEntry:

@@ -29,9 +29,18 @@ class Id:
 
 
 def lines_of(id: str, width: int) -> Iterator[str]:
-    """As few as possible; a part that is longer than `width` stays whole."""
+    """Behind the repository's name if that does; else as few lines as possible. A part that is too long stays whole."""
+    parts = id.replace("/", "/\n").split("\n")
+    repository, inside = "".join(parts[:2]), "".join(parts[2:])
+    if len(id) > width >= max(len(repository), len(inside)):
+        yield from (repository, inside)
+    else:
+        yield from _filled(parts, width)
+
+
+def _filled(parts: list[str], width: int) -> Iterator[str]:
     line = ""
-    for part in id.replace("/", "/\n").split("\n"):
+    for part in parts:
         if line and len(line) + len(part) > width:
             yield line
             line = ""

@@ -1,8 +1,8 @@
 """`millm ps`: what runs, where, and until when."""
 
-from millm.cli.door import connect
 from millm.cli.options import ApiKey, AsJson, Url
 from millm.cli.output import out, tell_json
+from millm.cli.remote import connect
 from millm.cli.running import running
 from millm.status import ServerStatus
 

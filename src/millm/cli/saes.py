@@ -5,10 +5,10 @@ from urllib.parse import urlencode
 
 import typer
 
-from millm.cli.door import connect
 from millm.cli.found import found_table, width_of
 from millm.cli.options import ApiKey, AsJson, Url
 from millm.cli.output import out, tell_json
+from millm.cli.remote import connect
 from millm.hub.registry import SITES, Found, search
 
 

@@ -1,9 +1,9 @@
 """`millm unload`: let the running server's memory go."""
 
 from millm.cli.changing import changed
-from millm.cli.door import connect
 from millm.cli.options import ApiKey, AsJson, Url
 from millm.cli.output import out, tell_json
+from millm.cli.remote import connect
 from millm.cli.running import running
 from millm.status import ServerStatus
 
