@@ -28,7 +28,7 @@ LEVELS = [
     ("engine",),
     ("sae",),
     ("events", "hardware"),
-    ("engine.messages", "logs"),
+    ("engine.messages", "logs", "gpus", "container"),
     ("sae.steering", "sae.calibration_text", "settings", "storage"),
     ("hub.jobs", "hub.entries", "hub.estimate"),
     ("errors", ""),
