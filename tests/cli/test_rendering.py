@@ -13,10 +13,10 @@ from millm.cli.ids import Id, lines_of
 from millm.cli.job_line import job_lines, state_line
 from millm.cli.memory import BAR, bar, breakdown, comparison
 from millm.cli.quantities import duration, parameters, progress, size
-from millm.cli.running import running, why_cpu
+from millm.cli.running import running
 from millm.cli.sheets import attached_sheet, deletion_line, freed_line, model_sheet, preview_sheet, sae_sheet
 from millm.cli.tables import models_table, saes_table
-from millm.engine.messages import Platform
+from millm.hardware import Reason
 from millm.hub.entries import Freed
 from millm.hub.jobs import Problem
 from millm.status import Cause, Changing
@@ -163,11 +163,11 @@ def test_progress_tells_bytes_speed_time_and_files() -> None:
 
 def test_why_the_cpu_works() -> None:
     facts = replace(MODEL_FACTS, device="cpu", weights="float32")
-    cpu_torch = Platform(torch="2.13.0", built_for=None, threads=2, devices=())
-    on_cpu = replace(STATUS, model=replace(STATUS.model, facts=facts), platform=cpu_torch)
-    assert "on the CPU: torch 2.13.0 is built for it alone" in shown(running(on_cpu)).replace("\n", " ")
-    assert "finds no GPU" in why_cpu(replace(cpu_torch, built_for="CUDA 13.0"))
-    assert "asked for" in why_cpu(replace(cpu_torch, devices=("NVIDIA H100",)))
+    on_cpu = replace(STATUS, model=replace(STATUS.model, facts=facts))
+    reason = Reason(message="this torch is built for the CPU only", fix="install another")
+    assert "this torch is built for the CPU only → install another" in shown(running(on_cpu, reason), 200)
+    assert reason.message not in shown(running(on_cpu))
+    assert reason.message not in shown(running(STATUS, reason))
 
 
 @pytest.mark.parametrize(("device", "told"), [("cuda:0", "100% GPU "), ("cuda:1", "100% GPU 1"), ("cpu", "CPU")])

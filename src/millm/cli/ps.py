@@ -3,7 +3,8 @@
 from millm.cli.options import ApiKey, AsJson, Url
 from millm.cli.output import out, tell_json
 from millm.cli.remote import connect
-from millm.cli.running import running
+from millm.cli.running import is_on_cpu, running
+from millm.hardware import Hardware
 from millm.status import ServerStatus
 
 
@@ -16,8 +17,10 @@ def run(as_json: AsJson = False, url: Url = None, api_key: ApiKey = None) -> Non
 
     SIZE is what was measured after the load, not an estimate.
     """
-    status = connect(url, api_key).ask("GET", "/api/status", ServerStatus)
+    remote = connect(url, api_key)
+    status = remote.ask("GET", "/api/status", ServerStatus)
     if as_json:
         tell_json(status)
     else:
-        out().print(running(status))
+        reason = remote.ask("GET", "/api/hardware", Hardware).reason if is_on_cpu(status) else None
+        out().print(running(status, reason))

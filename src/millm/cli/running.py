@@ -5,7 +5,8 @@ from rich.console import Group, RenderableType
 from millm.cli.columns import plain, table
 from millm.cli.ids import Id
 from millm.cli.quantities import duration, number, share, size
-from millm.engine.messages import ModelFacts, Platform, SaeFacts
+from millm.engine.messages import ModelFacts, SaeFacts
+from millm.hardware import Reason
 from millm.status import Changing, ModelStatus, ServerStatus
 
 _IDLE = {
@@ -19,13 +20,23 @@ _IDLE = {
 """By `ServerStatus.status`, while nothing is loaded."""
 
 
-def running(status: ServerStatus) -> RenderableType:
+def running(status: ServerStatus, why_cpu: Reason | None = None) -> RenderableType:
+    """`why_cpu`: where the CPU does the work, and somebody found out why."""
     parts: list[RenderableType] = (
         [_model(status.model, status)] if status.model else [plain(_IDLE.get(status.status, status.status))]
     )
     if status.saes:
         parts += [plain(""), _saes(status.saes)]
-    return Group(*parts, *(plain(note) for note in _notes(status)))
+    notes = [*_notes(status), *([_why(why_cpu)] if why_cpu and is_on_cpu(status) else [])]
+    return Group(*parts, *(plain(note) for note in notes))
+
+
+def is_on_cpu(status: ServerStatus) -> bool:
+    return status.model is not None and status.model.facts.device == "cpu"
+
+
+def _why(reason: Reason) -> str:
+    return f"{reason.message} → {reason.fix}" if reason.fix else reason.message
 
 
 def _model(model: ModelStatus, status: ServerStatus) -> RenderableType:
@@ -65,8 +76,6 @@ def _notes(status: ServerStatus) -> list[str]:
     told = [f"{_changing(status.changing)}"] if status.changing else []
     if status.model and status.status not in ("ready", "loading"):
         told.append(status.status)
-    if status.model and status.model.facts.device == "cpu" and status.platform:
-        told.append(f"on the CPU: {why_cpu(status.platform)}")
     if status.degraded:
         told.append(f"! {status.degraded}")
     if status.cause:
@@ -81,12 +90,3 @@ def _changing(changing: Changing) -> str:
     stage = f": {changing.stage}" if changing.stage else ""
     part = f", {share(changing.done / changing.total)}" if changing.total else ""
     return f"{verb} {changing.name}{stage}{part}"
-
-
-def why_cpu(platform: Platform) -> str:
-    """Why no GPU does the work, as the engine's torch sees it."""
-    if platform.devices:
-        return f"it was asked for, although there is {platform.devices[0]}"
-    if platform.built_for is None:
-        return f"torch {platform.torch} is built for it alone (`millm doctor` says more)"
-    return f"torch {platform.torch}, built for {platform.built_for}, finds no GPU (`millm doctor` says more)"
