@@ -30,10 +30,10 @@ LEVELS = [
     ("events", "hardware"),
     ("engine.messages", "logs", "gpus", "container"),
     ("sae.steering", "sae.calibration_text", "settings", "storage"),
-    ("hub.jobs", "hub.entries", "hub.estimate"),
+    ("hub.jobs", "hub.entries"),
     ("errors", ""),
 ]
-NEIGHBOURS = {("demo", "hub")}
+NEIGHBOURS = {("demo", "hub"), ("hub", "text")}
 """Rooms on one level that may know each other, one way."""
 
 TORCH_ROOMS = ("engine", "sae")
@@ -44,9 +44,14 @@ WITHOUT_TORCH = (
     "engine.messages",
     "engine.pace",
     "engine.process",
+    "engine.sizes",
     "sae.steering",
     "sae.calibration_text",
+    "sae.config",
+    "sae.gemma_scope_path",
     "sae.model_names",
+    "sae.npz",
+    "sae.sizes",
 )
 """What the API process uses of them."""
 

@@ -19,13 +19,11 @@ from torch import Tensor
 from millm.errors import InsufficientMemory, InvalidSteering
 from millm.sae.activations import FeatureRows
 from millm.sae.autoencoder import SparseAutoencoder
+from millm.sae.sizes import MAX_ROWS, MAX_WATCHED_FEATURES
 from millm.sae.steering import MAX_ENCODED_FEATURES, Coefficients, reads_activation
 from millm.sae.tables import FeatureBank, RowTable
-from millm.sae.tap_step import MAX_WATCHED_FEATURES, RowPlan, Span, TapOutput, TapRow, TapStep, plan_row
+from millm.sae.tap_step import RowPlan, Span, TapOutput, TapRow, TapStep, plan_row
 from millm.sae.whole import WholeReading, read_whole
-
-MAX_ROWS = 64
-"""Distinct (steering, watch list) pairs live at once."""
 
 
 class Tap:

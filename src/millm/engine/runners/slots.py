@@ -21,17 +21,13 @@ from millm.engine.masks import kinds_of
 from millm.engine.recorder import Recorder
 from millm.engine.scheduler import Pass, Row
 from millm.engine.sequence import Sequence
+from millm.engine.sizes import CHUNK, SHORTEST
 from millm.engine.slots import Slot, Slots
 from millm.errors import InvalidModel
 from millm.sae.tap import Tap
 
 Steered = Callable[[Sequence, int, Sequence_[int]], list[bool]]
 """Per token of a sequence from a position on: is a delta added there?"""
-
-CHUNK = {"cpu": 128, "cuda": 512}
-"""Tokens of prompts per step: long enough to use the device, short enough that decoding streams do not stutter."""
-SHORTEST = 256
-"""Columns are added by doubling, from here."""
 
 NEEDED = ("past_key_values", "attention_mask", "position_ids")
 
