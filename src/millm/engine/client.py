@@ -58,7 +58,8 @@ Answer = Progress | ModelLoaded | SaeAttached | Done | Scores | Token | Finished
 """An event that names the command it answers."""
 Inbox = asyncio.Queue[Answer]
 
-_DRAIN_TICK_SECONDS = 0.02
+_TICK_SECONDS = 0.02
+"""How often it is looked whether what is waited for is so."""
 EMBEDDED_AT_ONCE = 8
 """Texts of one job that the engine has: enough that it never waits for the next, and other jobs have their turn."""
 
@@ -88,6 +89,7 @@ class EngineClient:
         """Of each sequence the engine has: where its events go. One inbox for all the sequences of a job."""
         self._commands: dict[str, Inbox] = {}
         self._pace = Pace()
+        self._last_end = time.monotonic()
         self._active: Steering | None = None
         self._restorable = Restorable()
         self._deaths = Deaths()
@@ -113,6 +115,24 @@ class EngineClient:
     @property
     def pid(self) -> int | None:
         return self._child.pid if self._child else None
+
+    async def known(self) -> Platform:
+        """What the engine runs on, as soon as it has said so. Raises EngineCrashed."""
+        while self.platform is None:
+            if self.status in ("stopped", "down"):
+                raise EngineCrashed("the engine does not run; the server's log has the reason")
+            await asyncio.sleep(_TICK_SECONDS)
+        return self.platform
+
+    @property
+    def restorable(self) -> Restorable:
+        """What an engine would be told to be as this one."""
+        return self._restorable.copy()
+
+    @property
+    def idle_seconds(self) -> float:
+        """Since the last answer ended."""
+        return 0.0 if self.in_flight else time.monotonic() - self._last_end
 
     @property
     def in_flight(self) -> int:
@@ -142,6 +162,7 @@ class EngineClient:
             raise
         assert isinstance(event, ModelLoaded)
         self._emptied()
+        self._last_end = time.monotonic()
         self._restorable.loaded(command)
         self._slots = event.facts.slots
         return event.facts
@@ -163,6 +184,13 @@ class EngineClient:
         await self._ask(DetachSae(id=self.new_id("detach"), sae=sae), None)
         self._restorable.detached(sae)
 
+    async def bring_back(self, what: Restorable) -> None:
+        """The same model with the same SAEs, under the ids that they had. Raises as `load` and `attach` do."""
+        if what.model:
+            await self.load(what.model)
+        for sae in what.saes.values():
+            await self.attach(sae)
+
     def give_up(self, load: LoadModel) -> None:
         """The load ends with ModelNotLoaded as soon as it next reports; the state is then that before it."""
         self._tell(Cancel(id=load.id))
@@ -172,7 +200,7 @@ class EngineClient:
         self.closed_because = because
         deadline = time.monotonic() + seconds
         while self.in_flight and time.monotonic() < deadline:
-            await asyncio.sleep(_DRAIN_TICK_SECONDS)
+            await asyncio.sleep(_TICK_SECONDS)
 
     def reopen(self) -> None:
         self.closed_because = None
@@ -273,6 +301,7 @@ class EngineClient:
         if isinstance(event, Token | Scores):
             return self._sequences.get(event.id)
         self._pace.ended()
+        self._last_end = time.monotonic()
         return self._sequences.pop(event.id, None)
 
     def _degrade(self, reason: str) -> None:

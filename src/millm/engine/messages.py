@@ -36,6 +36,8 @@ class LoadModel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Replay decode steps as CUDA graphs, where the device and the self-test allow it."""
     slots: int = 32
     """Sequences that may run at once."""
+    context: int | None = None
+    """Tokens that a sequence may have, where that is to be fewer than the model can."""
     kv_cache_bytes: int | None = None
     """Memory for keys and values; None: a share of what is free."""
     special_ids: tuple[int, ...] = ()

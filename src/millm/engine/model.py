@@ -54,14 +54,14 @@ def pack(model: PreTrainedModel, command: LoadModel, on_progress: OnProgress) ->
 
 def facts(model: PreTrainedModel, verdict: Verdict, command: LoadModel) -> ModelFacts:
     config = model.config.get_text_config(decoder=True)
-    config_length = getattr(config, "max_position_embeddings", None)
+    length = encoder.positions(model) or getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT_LENGTH
     return ModelFacts(
         id=command.id,
         architecture=type(model).__name__,
         layers=config.num_hidden_layers,
         width=config.hidden_size,
         vocab_size=config.vocab_size,
-        context_length=encoder.positions(model) or config_length or DEFAULT_CONTEXT_LENGTH,
+        context_length=min(length, command.context or length),
         stop_ids=stop_ids(model) if verdict.runner else (),
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),

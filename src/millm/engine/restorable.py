@@ -12,6 +12,11 @@ class Restorable:
         self.model: LoadModel | None = None
         self.saes: dict[str, AttachSae] = {}
 
+    def copy(self) -> "Restorable":
+        twin = Restorable()
+        twin.model, twin.saes = self.model, dict(self.saes)
+        return twin
+
     @property
     def commands(self) -> list[LoadModel | AttachSae]:
         """In the order in which they are given."""
