@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import msgspec
 import typer
 
 from millm.cli.changing import changed
@@ -9,6 +10,7 @@ from millm.cli.options import ApiKey, AsJson, Url
 from millm.cli.output import out, tell_json
 from millm.cli.remote import connect
 from millm.cli.sheets import attached_sheet
+from millm.desired import WantedSae
 from millm.engine.messages import SaeFacts
 from millm.status import ServerStatus
 
@@ -39,9 +41,11 @@ def run(
     Answers that run go on. If it does not fit the model, nothing changes.
     """
     remote = connect(url, api_key)
-    asked = {"id": sae, "hook_point": hook_point, "layer": layer, "replaces": replace}
-    body = {name: value for name, value in asked.items() if value is not None}
-    wanted = {**body, "allow_model_mismatch": allow_model_mismatch}
+    wanted = msgspec.to_builtins(
+        WantedSae(
+            id=sae, hook_point=hook_point, layer=layer, allow_model_mismatch=allow_model_mismatch, replaces=replace
+        )
+    )
     facts = changed(remote, lambda: remote.ask("POST", "/api/attachments", SaeFacts, wanted))
     if as_json:
         tell_json(facts)

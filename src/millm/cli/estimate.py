@@ -8,6 +8,7 @@ from millm.cli.door import open_library
 from millm.cli.memory import breakdown
 from millm.cli.options import ApiKey, AsJson, Url
 from millm.cli.output import out, tell_json
+from millm.cli.wanted import wanted_model
 
 
 def run(
@@ -32,10 +33,7 @@ def run(
 
     What is not said is as the server has it.
     """
-    asked = {
-        "id": id, "quantization": quantization, "dtype": dtype, "device": device, "context": context, "slots": slots
-    }  # fmt: skip
-    wanted: dict[str, object] = {name: value for name, value in asked.items() if value is not None}
+    wanted = wanted_model(id, quantization=quantization, dtype=dtype, device=device, context=context, slots=slots)
     estimate = open_library(url, api_key).estimate(wanted, sae or ())
     if as_json:
         tell_json(estimate)

@@ -8,10 +8,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from millm.demo import bundle
+from millm.desired import WantedModel
 from millm.errors import JobNotFound
+from millm.hardware import free_memory
 from millm.hub.downloads import Downloads
 from millm.hub.entries import Freed, ModelEntry, SaeEntry
-from millm.hub.estimate import Estimate
+from millm.hub.estimate import Estimate, estimate
 from millm.hub.home import Home
 from millm.hub.jobs import Asked, Job, Preview
 from millm.hub.library import Library
@@ -30,7 +33,7 @@ class LibraryHere:
         self._home = Home(settings.home_folder)
         self._home.create()
         self._database = Database(self._home.database)
-        self._library = Library(self._home, self._database)
+        self._library = Library(self._home, self._database, bundle.models(self._home.folder), bundle.saes())
 
     def models(self) -> Sequence[ModelEntry]:
         return self._library.models()
@@ -75,8 +78,20 @@ class LibraryHere:
     def cancel(self, asked: Asked) -> Job:
         raise JobNotFound(f"{asked.name} is not being downloaded: no server runs that would")
 
-    def estimate(self, wanted: dict[str, object], saes: Sequence[str] = ()) -> Estimate:
-        raise NotImplementedError
+    def estimate(self, wanted: WantedModel, saes: Sequence[str] = ()) -> Estimate:
+        """As a server with these settings would tell it that had nothing loaded."""
+        located, device = self._library.locate_model(wanted.id), _device(wanted.device or self._settings.device)
+        return estimate(
+            located.folder,
+            name=located.name,
+            device=device,
+            quantization=wanted.quantization or self._settings.quantization,
+            dtype=wanted.dtype or self._settings.dtype,
+            context=wanted.context,
+            slots=wanted.slots or self._settings.slots,
+            saes=[self._library.locate_sae(sae).folder for sae in saes],
+            free=free_memory(device),
+        )
 
     def _with_downloads(
         self,
@@ -91,3 +106,10 @@ class LibraryHere:
                 await downloads.close()
 
         return asyncio.run(done())
+
+
+def _device(asked: str) -> str:
+    """What `auto` stands for, as far as that can be told without torch: a GPU where a driver answers."""
+    if asked == "auto":
+        return "cpu" if free_memory("cuda:0") is None else "cuda:0"
+    return "cuda:0" if asked == "cuda" else asked

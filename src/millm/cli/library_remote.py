@@ -7,6 +7,7 @@ from urllib.parse import quote
 import msgspec
 
 from millm.cli.remote import Remote
+from millm.desired import WantedModel
 from millm.errors import JobNotFound
 from millm.hub.entries import Freed, ModelEntry, SaeEntry
 from millm.hub.estimate import Estimate
@@ -74,8 +75,9 @@ class RemoteLibrary:
             raise JobNotFound(f"{asked.name} is not being downloaded")
         return self._remote.ask("POST", f"/api/jobs/{found.id}/cancel", Job, {})
 
-    def estimate(self, wanted: dict[str, object], saes: Sequence[str] = ()) -> Estimate:
-        return self._remote.ask("POST", "/api/models/estimate", Estimate, {**wanted, "saes": list(saes)})
+    def estimate(self, wanted: WantedModel, saes: Sequence[str] = ()) -> Estimate:
+        body = {**msgspec.to_builtins(wanted), "saes": list(saes)}
+        return self._remote.ask("POST", "/api/models/estimate", Estimate, body)
 
 
 def address(kind: Kind, id: str) -> str:

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Annotated
 
+import msgspec
 import typer
 
 from millm.cli.changing import changed
@@ -10,6 +11,7 @@ from millm.cli.options import ApiKey, AsJson, Url
 from millm.cli.output import notes, out, tell_json
 from millm.cli.remote import connect
 from millm.cli.running import running
+from millm.cli.wanted import wanted_model
 from millm.status import ServerStatus
 
 
@@ -35,11 +37,10 @@ def run(
     What is not said is as the server's settings have it. If it fails, the old model stays. Ctrl+C gives it up.
     """
     remote = connect(url, api_key)
-    asked = {
-        "id": id, "quantization": quantization, "dtype": dtype, "device": device, "attention": attention,
-        "context": context, "slots": slots,
-    }  # fmt: skip
-    body = {**{name: value for name, value in asked.items() if value is not None}, "force": force}
+    wanted = wanted_model(
+        id, quantization=quantization, dtype=dtype, device=device, attention=attention, context=context, slots=slots
+    )
+    body = {**msgspec.to_builtins(wanted), "force": force}
     try:
         status = changed(remote, partial(remote.ask, "POST", "/api/models/load", ServerStatus, body))
     except KeyboardInterrupt:

@@ -10,11 +10,13 @@ from millm.cli.memory import comparison
 from millm.cli.options import ApiKey, AsJson, Url
 from millm.cli.output import out, tell_json
 from millm.cli.sheets import model_sheet, sae_sheet
+from millm.desired import WantedModel
+from millm.engine.messages import Quantization
 from millm.hub.entries import ModelEntry, SaeEntry
 from millm.hub.estimate import Estimate
 from millm.hub.registry import count_for
 
-QUANTIZATIONS = ("none", "8bit", "4bit")
+QUANTIZATIONS: tuple[Quantization, ...] = ("none", "8bit", "4bit")
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +61,7 @@ def _estimates(library: AnyLibrary, entry: ModelEntry) -> tuple[Estimate, ...]:
     """None for what is not whole: there is nothing to read them from."""
     if entry.state != "whole":
         return ()
-    return tuple(library.estimate({"id": entry.id, "quantization": name}) for name in QUANTIZATIONS)
+    return tuple(library.estimate(WantedModel(id=entry.id, quantization=name)) for name in QUANTIZATIONS)
 
 
 def _print(shown: Shown) -> None:

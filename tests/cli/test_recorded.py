@@ -1,0 +1,28 @@
+"""What docs/cli.md shows of a terminal is what the commands show, and fits in it."""
+
+import pytest
+
+from tests.fixtures.screen import WIDTH
+from tools.record_terminal import FOLDER, PAGES, recorded, without_figures
+
+
+@pytest.fixture(scope="module")
+def shown() -> dict[str, str]:
+    return recorded()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_recording_is_fresh(name: str, shown: dict[str, str]) -> None:
+    kept = (FOLDER / f"{name}.txt").read_text("utf-8")
+    assert without_figures(kept) == without_figures(shown[name]), "run `python -m tools.record_terminal`"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_it_fits(name: str) -> None:
+    lines = (FOLDER / f"{name}.txt").read_text("utf-8").splitlines()
+    assert [line for line in lines if len(line) > WIDTH and not line.startswith("$ ")] == []
+    assert not any(word in line for line in lines for word in ("…", "error:", "Traceback"))
+
+
+def test_nothing_else_is_kept() -> None:
+    assert {path.stem for path in FOLDER.iterdir()} == set(PAGES)
