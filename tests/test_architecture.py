@@ -21,7 +21,7 @@ LEVELS = [
     ("lifecycle",),
     ("profiles.selection",),
     ("state",),
-    ("tickets", "status"),
+    ("tickets", "status", "desired"),
     ("principal",),
     ("text", "hub", "profiles", "demo", "engine.client", "engine.child", "engine.pace"),
     ("engine.process",),

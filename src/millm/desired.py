@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from millm.engine.messages import Attention, DeviceMap, Quantization
+from millm.engine.messages import Attention, DeviceMap, Dtype, Quantization
 from millm.storage import Database
 
 
@@ -16,7 +16,7 @@ class WantedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     id: str
     quantization: Quantization | None = None
-    dtype: str | None = None
+    dtype: Dtype | None = None
     device: str | None = None
     device_map: DeviceMap | None = None
     attention: Attention | None = None

@@ -76,6 +76,9 @@ class Settings(BaseSettings):
         30.0, ge=0, description="Seconds that running answers have to end before their model is unloaded or replaced."
     )
     download_reserve_bytes: int = Field(2 * 2**30, ge=0, description="Room that a download leaves free on the disk.")
+    download_backoff: float = Field(
+        1.0, gt=0, description="Seconds before a download that failed is tried again; doubles each time, up to 60."
+    )
     runner: Literal["auto", "slots", "plain"] = Field(
         "auto", description="`slots` runs many requests at once, `plain` one at a time; `auto` tests the model."
     )

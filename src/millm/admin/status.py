@@ -5,7 +5,8 @@ from fastapi import APIRouter, Request, Response
 
 from millm import __version__
 from millm.access import requires
-from millm.state import State
+from millm.lifecycle.sleeping import seconds_left
+from millm.state import LoadedModel, State
 from millm.status import ModelStatus, ServerStatus, SteeringStatus
 
 router = APIRouter()
@@ -17,18 +18,22 @@ async def get_status(request: Request) -> Response:
     return Response(msgspec.json.encode(_status(request.app.state.millm)), media_type="application/json")
 
 
+def _model(state: State, model: LoadedModel) -> ModelStatus:
+    return ModelStatus(name=model.name, facts=model.facts, estimate=model.estimate, unloads_in=seconds_left(state))
+
+
 def _status(state: State) -> ServerStatus:
     engine, model, active = state.engine, state.model, state.active
     return ServerStatus(
         version=__version__,
         status=state.status,
-        cause=None,
-        changing=None,
-        model=ModelStatus(name=model.name, facts=model.facts) if model else None,
+        cause=state.cause,
+        changing=state.changing,
+        model=_model(state, model) if model else None,
         saes=tuple(attached.facts for attached in state.saes.values()),
         steering=SteeringStatus(profile=active.profile, fingerprint=active.steering.fingerprint) if active else None,
         degraded=engine.degraded,
-        platform=None,
+        platform=engine.platform,
         in_flight=engine.in_flight,
         running=engine.running,
         waiting=engine.in_flight - engine.running,

@@ -8,13 +8,10 @@ import torch
 from transformers import PreTrainedModel
 
 from millm.engine.cpu_int8 import Int8Linear
-from millm.engine.messages import MemoryUse
+from millm.engine.messages import KV_SHARE, MemoryUse
 from millm.engine.runners.runner import Runner
 
 _LIBC = ctypes.CDLL(None)
-
-KV_SHARE = {"cuda": 0.85, "cpu": 0.25}
-"""Of what is free once the model is loaded. A CPU's memory is everybody's."""
 
 _UNKNOWN = 4 << 30
 

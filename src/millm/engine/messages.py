@@ -12,9 +12,13 @@ from millm.sae.steering import Steering
 
 Quantization = Literal["none", "8bit", "4bit"]
 DeviceMap = Literal["single", "auto"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Attention = Literal["auto", "eager", "sdpa", "flash_attention_2"]
 Pooling = Literal["mean", "cls", "lasttoken", "max"]
 """sentence-transformers' names of how the last hidden states of a text become one vector."""
+
+KV_SHARE = {"cuda": 0.85, "cpu": 0.25}
+"""Of what is free once the model is loaded, how much keys and values get. A CPU's memory is everybody's."""
 
 # --------------------------------------------------------------------------------------- commands: API → engine
 
@@ -25,7 +29,7 @@ class LoadModel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     id: str
     path: str
     device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     cpu_threads: int | None = None
     quantization: Quantization = "none"
     """Weights as they are, or bitsandbytes' 8-bit or 4-bit form of them."""

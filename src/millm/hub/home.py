@@ -31,6 +31,11 @@ class Home:
         return self.folder / "saes"
 
     @property
+    def database(self) -> Path:
+        """What was acknowledged: `storage.py`."""
+        return self.folder / "millm.db"
+
+    @property
     def profiles(self) -> Path:
         """The user's own profiles, one JSON file each."""
         return self.folder / "profiles"

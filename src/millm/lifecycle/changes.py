@@ -52,9 +52,7 @@ def _telling(state: State, on_progress: Tell | None) -> Tell:
             return
         state.changing = replace(state.changing, stage=progress.stage, done=progress.done, total=progress.total)
         state.events.publish(
-            ChangeProgress(
-                what=state.changing.name, stage=progress.stage, done=progress.done, total=progress.total
-            )
+            ChangeProgress(what=state.changing.name, stage=progress.stage, done=progress.done, total=progress.total)
         )
         if on_progress:
             on_progress(progress)

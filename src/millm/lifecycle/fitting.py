@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 from millm.desired import WantedModel
+from millm.engine.messages import KV_SHARE
 from millm.hardware import free_memory
 from millm.hub.estimate import Estimate, estimate
 from millm.hub.locate import Located
 from millm.state import State
-
-KV_SHARE = {"cuda": 0.85, "cpu": 0.25}
 
 
 def estimate_of(
@@ -26,9 +25,11 @@ def estimate_of(
         dtype=wanted.dtype or settings.dtype,
         context=wanted.context,
         slots=wanted.slots or settings.slots,
-        saes=[library.locate_sae(sae).folder for sae in saes],
+        saes=[library.sae(sae) for sae in saes],
         free=free_memory(device),
         evictable=_evictable(state, device),
+        kv_share=KV_SHARE["cpu" if device == "cpu" else "cuda"],
+        cpu_int8=settings.cpu_int8 == "auto",
     )
 
 
@@ -43,11 +44,10 @@ def device_of(state: State, wanted: WantedModel) -> str:
 
 def sentence(told: Estimate) -> str:
     """Why it is refused, and the way out."""
-    there = (told.free or 0) + told.evictable
     return (
-        f"{told.model} needs about {_gb(told.total)} on {told.device} (weights {_gb(told.weights)}, keys and values"
-        f" {_gb(told.kv_cache)}, SAEs {_gb(told.saes)}, the rest {_gb((told.activations or 0) + told.overhead)}), and"
-        f" {_gb(there)} can be had; {told.advice or 'choose a smaller one'}, or load it all the same with `force`"
+        f"{told.model} does not fit on {told.device}: {told.advice} (weights {_gb(told.weights)}, keys and values"
+        f" {_gb(told.kv_cache)}, SAEs {_gb(told.saes)}, the rest {_gb((told.activations or 0) + told.overhead)});"
+        " `force` loads it all the same"
     )
 
 

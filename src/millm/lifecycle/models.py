@@ -1,24 +1,23 @@
 """Loading a model, unloading it, and trading one for another."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
-from msgspec.structs import replace
 
 from millm.desired import Desired, WantedModel
 from millm.engine.messages import LoadModel
 from millm.engine.restorable import Restorable
 from millm.errors import MillmError, ModelNotLoaded, ModelTooLarge
-from millm.hub.estimate import Estimate
+from millm.hub.estimate import Estimate, least
 from millm.hub.locate import Located
 from millm.lifecycle.changes import Tell, change
 from millm.lifecycle.fitting import estimate_of, sentence
+from millm.lifecycle.outside import folder_of
 from millm.lifecycle.steering import remember
 from millm.lifecycle.text_side import TextSide
 from millm.state import LoadedModel, State
-from millm.status import Cause, Changing
+from millm.status import Changing
 
 log = structlog.get_logger()
 
@@ -88,13 +87,14 @@ async def _load(state: State, wanted: WantedModel, located: Located | None, forc
             plan.located.name, facts, text.tokenizer, text.template, text.responses, text.recipe, estimate=plan.estimate
         )
     )
-    await remember(state, Desired(model=wanted, folder=str(plan.located.folder) if located else None))
+    folder = await asyncio.to_thread(folder_of, plan.located, state.hub.library.locate_model)
+    await remember(state, Desired(model=wanted, folder=folder))
     return state.model_or_raise()
 
 
 async def _planned(state: State, wanted: WantedModel, located: Located | None, force: bool) -> _Plan:
     """Everything that can be refused while the model of before goes on answering."""
-    found = located or await asyncio.to_thread(state.hub.library.locate_model, wanted.id)
+    found = located if located else await asyncio.to_thread(state.hub.library.locate_model, wanted.id)
     text = await asyncio.to_thread(TextSide.of, found.folder)
     await state.engine.known()
     estimate = await asyncio.to_thread(estimate_of, state, wanted, located=found)
@@ -130,7 +130,7 @@ def _has_to_make_room(estimate: Estimate) -> bool:
     """Two models side by side for a moment keep the old one, should the new one fail; where there is room."""
     if not estimate.evictable:
         return False
-    return estimate.total is None or estimate.free is None or estimate.total > estimate.free
+    return estimate.verdict != "fits" or estimate.free is None or least(estimate) > estimate.free
 
 
 async def _drain(state: State, because: str) -> None:

@@ -22,8 +22,10 @@ async def ready_for(state: State, asked: str) -> None:
 
 
 def _is_meant(state: State, asked: str) -> bool:
-    return state.model is not None and asked.removeprefix(state.model.name)[:1] in ("", ":") and asked.startswith(
-        state.model.name
+    return (
+        state.model is not None
+        and asked.removeprefix(state.model.name)[:1] in ("", ":")
+        and asked.startswith(state.model.name)
     )
 
 

@@ -1,16 +1,15 @@
 """After a start: what was acknowledged last is loaded, attached and active again."""
 
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any
 
 import structlog
 
 from millm.desired import Desired
 from millm.errors import MillmError
-from millm.hub.locate import Located
 from millm.lifecycle.changes import Tell
 from millm.lifecycle.models import load
+from millm.lifecycle.outside import located
 from millm.lifecycle.saes import attach
 from millm.lifecycle.steering import activate
 from millm.profiles.contract import SteeringRequest
@@ -41,13 +40,13 @@ async def restore(state: State, wanted: Desired, on_progress: Tell | None = None
 async def _restored(state: State, wanted: Desired, on_progress: Tell | None) -> list[MillmError]:
     """→ what went wrong."""
     assert wanted.model is not None
-    located = _outside(wanted.model.id, wanted.folder)
-    failures = await _attempt(load(state, wanted.model, located=located, on_progress=on_progress))
+    where = located(wanted.model.id, wanted.folder)
+    failures = await _attempt(load(state, wanted.model, located=where, on_progress=on_progress))
     if failures:
         return failures
     for sae in wanted.saes:
-        outside = _outside(sae.wanted.id, sae.folder)
-        failures += await _attempt(attach(state, sae.wanted, located=outside, on_progress=on_progress))
+        where = located(sae.wanted.id, sae.folder)
+        failures += await _attempt(attach(state, sae.wanted, located=where, on_progress=on_progress))
     return failures or await _attempt(_activate(state, wanted))
 
 
@@ -65,8 +64,3 @@ async def _activate(state: State, wanted: Desired) -> None:
         await activate(state, active(state, profile=wanted.profile))
     elif wanted.steering is not None:
         await activate(state, active(state, steering=SteeringRequest.model_validate(wanted.steering)))
-
-
-def _outside(name: str, folder: str | None) -> Located | None:
-    """None: the library knows where it is."""
-    return Located(name, Path(folder)) if folder else None

@@ -12,6 +12,7 @@ from millm.hub.labels import read_labels
 from millm.hub.locate import Located
 from millm.lifecycle.changes import Tell, change
 from millm.lifecycle.models import bring_back
+from millm.lifecycle.outside import folder_of
 from millm.lifecycle.steering import remember, steer_anew, unsteer
 from millm.sae.calibration_text import calibration_text
 from millm.state import AttachedSae, State
@@ -43,7 +44,7 @@ async def _attach(state: State, wanted: WantedSae, located: Located | None, tell
         raise ModelNotLoaded("no model is loaded; load one before attaching an SAE")
     if wanted.replaces is not None:
         _check_attached(state, wanted.replaces)
-    found = located or await asyncio.to_thread(state.hub.library.locate_sae, wanted.id)
+    found = located if located else await asyncio.to_thread(state.hub.library.locate_sae, wanted.id)
     labels = await asyncio.to_thread(read_labels, found.folder)
     facts = await state.engine.attach(await asyncio.to_thread(_command, state, wanted, found), tell)
     attached = AttachedSae(facts, {label.index: label.max_act for label in labels if label.max_act})
@@ -52,8 +53,8 @@ async def _attach(state: State, wanted: WantedSae, located: Located | None, tell
     if wanted.replaces not in (None, facts.sae):
         unsteer(state, {wanted.replaces})
     steer_anew(state)
-    outside = str(found.folder) if located else None
-    await _remember(state, (*_without(state, wanted.replaces, facts.sae), DesiredSae(wanted, outside)))
+    folder = await asyncio.to_thread(folder_of, found, state.hub.library.locate_sae)
+    await _remember(state, (*_without(state, wanted.replaces, facts.sae), DesiredSae(wanted, folder)))
     return attached
 
 

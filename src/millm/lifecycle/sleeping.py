@@ -1,4 +1,4 @@
-"""A model that nobody asks anything leaves the memory after `MILLM_KEEP_ALIVE`, and comes back with the next request."""
+"""A model that nobody asks leaves the memory after `MILLM_KEEP_ALIVE`, and comes back with the next request."""
 
 import asyncio
 

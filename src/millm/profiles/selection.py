@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from millm.engine.messages import SaeFacts, Watch
-from millm.errors import InvalidProfile, InvalidSteering, ModelNotFound, ModelNotLoaded, SaeDetached
+from millm.errors import InvalidProfile, InvalidSteering, ModelNotFound, SaeDetached
 from millm.profiles.contract import ActivationsRequest, Profile, ProfileFeature, SteeringRequest
 from millm.sae.model_names import is_same_model
 from millm.sae.steering import (
@@ -165,9 +165,7 @@ def _model(state: State, asked: str) -> tuple[LoadedModel, str | None]:
 
 
 def _loaded(state: State) -> LoadedModel:
-    if state.model is None:
-        raise ModelNotLoaded("no model is loaded yet; try again in a moment")
-    return state.model
+    return state.model_or_raise()
 
 
 def _following(state: State, loaded: LoadedModel) -> Selection:
