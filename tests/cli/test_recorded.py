@@ -3,7 +3,7 @@
 import pytest
 
 from tests.fixtures.screen import WIDTH
-from tools.record_terminal import FOLDER, PAGES, recorded, without_figures
+from tests.cli.make_recordings import FOLDER, PAGES, recorded, without_figures
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +14,7 @@ def shown() -> dict[str, str]:
 @pytest.mark.parametrize("name", PAGES)
 def test_the_recording_is_fresh(name: str, shown: dict[str, str]) -> None:
     kept = (FOLDER / f"{name}.txt").read_text("utf-8")
-    assert without_figures(kept) == without_figures(shown[name]), "run `python -m tools.record_terminal`"
+    assert without_figures(kept) == without_figures(shown[name]), "run `python -m tests.cli.make_recordings`"
 
 
 @pytest.mark.parametrize("name", PAGES)

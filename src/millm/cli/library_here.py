@@ -89,7 +89,7 @@ class LibraryHere:
             dtype=wanted.dtype or self._settings.dtype,
             context=wanted.context,
             slots=wanted.slots or self._settings.slots,
-            saes=[self._library.locate_sae(sae).folder for sae in saes],
+            saes=[self._library.sae(sae) for sae in saes],
             free=free_memory(device),
         )
 

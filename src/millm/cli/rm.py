@@ -28,13 +28,15 @@ def run(
     """
     library = open_library(url, api_key)
     entry = find(library, id)
-    notes().print(deletion_line(entry), markup=False, soft_wrap=True)
-    if not yes:
-        _ask(id)
+    if entry.origin != "builtin":  # which is refused
+        notes().print(deletion_line(entry), markup=False, soft_wrap=True)
+        _ask(id, yes)
     out().print(freed_line(library.delete(entry)))
 
 
-def _ask(id: str) -> None:
+def _ask(id: str, yes: bool) -> None:
+    if yes:
+        return
     if not sys.stdin.isatty():
         raise CannotStart(f"nobody is there to ask whether {id} may go; add --yes")
     typer.confirm("Delete it?", abort=True, err=True)

@@ -1,6 +1,6 @@
 """Record what commands show: a real terminal 80 columns wide, a real server, a hub with tiny models, one after another.
 
-python -m tools.record_terminal        # writes docs/terminal/*.txt, which docs/cli.md shows; takes half a minute
+python -m tests.cli.make_recordings        # writes docs/terminal/*.txt, which docs/cli.md shows; takes half a minute
 """
 
 import re
@@ -13,7 +13,7 @@ from tests.cli.shelf import Shelf, shelf
 from tests.fixtures.fakehub import serving
 from tests.fixtures.repos import GEMMA, SCOPE_SAE, write_repositories
 
-FOLDER = Path(__file__).parents[1] / "docs" / "terminal"
+FOLDER = Path(__file__).parents[2] / "docs" / "terminal"
 PAGES = {
     "pull": "Downloading a model, and an SAE inside a large repository. The first picture is taken on the way.",
     "list": "What is on disk.",
