@@ -1,10 +1,11 @@
 """`GET /api/status`: what is loaded, how busy it is, what steers it and what was given up."""
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 
 from millm import __version__
 from millm.access import requires
+from millm.admin.answers import answered
+from millm.admin.route import told
 from millm.lifecycle.sleeping import seconds_left
 from millm.state import LoadedModel, State
 from millm.status import ModelStatus, ServerStatus, SteeringStatus
@@ -12,17 +13,17 @@ from millm.status import ModelStatus, ServerStatus, SteeringStatus
 router = APIRouter()
 
 
-@router.get("/status", dependencies=[requires("monitor")])
+@router.get("/status", dependencies=[requires("monitor")], responses=answered(ServerStatus))
 async def get_status(request: Request) -> Response:
     """What the server is and does at this moment."""
-    return Response(msgspec.json.encode(_status(request.app.state.millm)), media_type="application/json")
+    return told(status_of(request.app.state.millm))
 
 
 def _model(state: State, model: LoadedModel) -> ModelStatus:
     return ModelStatus(name=model.name, facts=model.facts, estimate=model.estimate, unloads_in=seconds_left(state))
 
 
-def _status(state: State) -> ServerStatus:
+def status_of(state: State) -> ServerStatus:
     engine, model, active = state.engine, state.model, state.active
     return ServerStatus(
         version=__version__,

@@ -23,11 +23,10 @@ from millm.demo import bundle
 from millm.desired import Desired, WantedModel, WantedSae, read
 from millm.engine.client import EngineClient
 from millm.errors import CannotStart, PortTaken
-from millm.events import JobChanged, LibraryChanged
+from millm.events import Events
 from millm.hub.downloads import Downloads
 from millm.hub.home import Home
 from millm.hub.hub import Hub
-from millm.hub.jobs import Job
 from millm.hub.library import Library
 from millm.hub.locate import Located
 from millm.lifecycle.models import load
@@ -61,7 +60,7 @@ Prepare = Callable[[Home, Reporter], Boot]
 
 def run_server(settings: Settings, prepare: Prepare, console: Console) -> None:
     """Returns when the server was asked to stop. Raises CannotStart and its kin before anything heavy happens."""
-    logs.configure(settings.log_level, settings.log_format)
+    logs.configure(settings)
     home = Home(settings.home_folder)
     home.create()
     with home.locked(), contextlib.closing(_bind(settings)) as listening:
@@ -96,7 +95,6 @@ async def _serve(settings: Settings, home: Home, prepare: Prepare, listening: so
         max_queue=settings.max_queue,
         step_seconds=settings.step_timeout,
         log_level=settings.log_level,
-        log_format=settings.log_format,
     )
     with contextlib.closing(Database(home.database)) as database:
         state = state_of(settings, engine, home, database)
@@ -105,18 +103,10 @@ async def _serve(settings: Settings, home: Home, prepare: Prepare, listening: so
 
 def state_of(settings: Settings, engine: EngineClient, home: Home, database: Database) -> State:
     """With nothing loaded yet; its downloads tell those who listen to its events."""
-    told: list[State] = []
-    downloads = Downloads(database, settings, lambda job: _tell(told[0], job))
+    events = Events()
+    downloads = Downloads(database, settings, events.publish_job)
     library = Library(home, database, bundle.models(home.folder), bundle.saes())
-    state = State(settings, engine, ProfileStore(), Hub(home, database, library, downloads))
-    told.append(state)
-    return state
-
-
-def _tell(state: State, job: Job) -> None:
-    state.events.publish(JobChanged(job=job))
-    if job.state == "installed":
-        state.events.publish(LibraryChanged(kind=job.asked.kind, name=job.name))
+    return State(settings, engine, ProfileStore(), Hub(home, database, library, downloads), events=events)
 
 
 async def _run(state: State, prepare: Prepare, listening: socket.socket, console: Console) -> None:

@@ -15,6 +15,7 @@ from typing import Literal
 import structlog
 from msgspec.structs import replace
 
+from millm import logs
 from millm.engine.child import Child
 from millm.engine.deaths import TOO_OFTEN, Deaths
 from millm.engine.messages import (
@@ -32,6 +33,7 @@ from millm.engine.messages import (
     Finished,
     Generate,
     LoadModel,
+    LogLine,
     ModelFacts,
     ModelLoaded,
     Platform,
@@ -67,9 +69,7 @@ EMBEDDED_AT_ONCE = 8
 class EngineClient:
     """Lives on one event loop."""
 
-    def __init__(
-        self, *, max_queue: int, step_seconds: float = 600.0, log_level: str = "info", log_format: str = "auto"
-    ) -> None:
+    def __init__(self, *, max_queue: int, step_seconds: float = 600.0, log_level: str = "info") -> None:
         self.status: Status = "stopped"
         self.degraded: str | None = None
         """Why the engine turned the SAEs off to go on answering, until a model is loaded or an SAE attached."""
@@ -83,7 +83,7 @@ class EngineClient:
         """What the engine runs on, once it has started."""
         self._max_queue = max_queue
         self._slots = 1
-        self._arguments = (log_level, log_format, step_seconds)
+        self._arguments = (log_level, step_seconds)
         self._ids = itertools.count(1)
         self._sequences: dict[str, Inbox] = {}
         """Of each sequence the engine has: where its events go. One inbox for all the sequences of a job."""
@@ -291,6 +291,8 @@ class EngineClient:
                 self._degrade(event.reason)
             elif isinstance(event, Platform):
                 self.platform = event
+            elif isinstance(event, LogLine):
+                logs.take(event.level, event.event, event.time, event.fields)
             elif inbox := self._inbox_of(event):
                 inbox.put_nowait(event)
 

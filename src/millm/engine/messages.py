@@ -4,7 +4,7 @@ Commands go in, events come out, each encoded as msgpack. An event names the com
 The engine knows nothing about text: token ids in, token ids out.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -381,6 +381,16 @@ class Failed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     param: str | None = None
 
 
+class LogLine(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """What the engine has to say to whoever reads the log: the API process writes it."""
+
+    level: str
+    event: str
+    time: str
+    """ISO 8601, UTC."""
+    fields: dict[str, Any]
+
+
 class Degraded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """The engine gave something up to go on answering; nothing comes back by itself."""
 
@@ -388,7 +398,18 @@ class Degraded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 Event = (
-    Platform | Progress | ModelLoaded | SaeAttached | Done | Scores | Token | Finished | Embedded | Failed | Degraded
+    Platform
+    | Progress
+    | ModelLoaded
+    | SaeAttached
+    | Done
+    | Scores
+    | Token
+    | Finished
+    | Embedded
+    | Failed
+    | Degraded
+    | LogLine
 )
 
 encode = msgspec.msgpack.Encoder().encode
