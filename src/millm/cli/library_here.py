@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from millm.demo import bundle
 from millm.desired import WantedModel
+from millm.engine.messages import KV_SHARE
 from millm.errors import JobNotFound
 from millm.hardware import free_memory
 from millm.hub.downloads import Downloads
@@ -91,6 +92,8 @@ class LibraryHere:
             slots=wanted.slots or self._settings.slots,
             saes=[self._library.sae(sae) for sae in saes],
             free=free_memory(device),
+            kv_share=KV_SHARE["cpu" if device == "cpu" else "cuda"],
+            cpu_int8=self._settings.cpu_int8 == "auto",
         )
 
     def _with_downloads(
