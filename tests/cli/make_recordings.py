@@ -14,16 +14,6 @@ from tests.fixtures.fakehub import serving
 from tests.fixtures.repos import GEMMA, SCOPE_SAE, write_repositories
 
 FOLDER = Path(__file__).parents[2] / "docs" / "terminal"
-PAGES = {
-    "pull": "Downloading a model, and an SAE inside a large repository. The first picture is taken on the way.",
-    "list": "What is on disk.",
-    "estimate": "What a model would take, before it is loaded.",
-    "load": "Into the running server.",
-    "attach": "An SAE onto the model that is loaded, with what was measured.",
-    "ps": "What runs.",
-}
-"""Name → what it shows."""
-
 _SLOW = 60_000
 """Bytes a second, so that there is something to see on the way."""
 

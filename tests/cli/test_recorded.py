@@ -2,8 +2,9 @@
 
 import pytest
 
+from tests.cli.make_recordings import FOLDER, recorded, without_figures
 from tests.fixtures.screen import WIDTH
-from tests.cli.make_recordings import FOLDER, PAGES, recorded, without_figures
+from tools.make_docs import RECORDED
 
 
 @pytest.fixture(scope="module")
@@ -11,13 +12,13 @@ def shown() -> dict[str, str]:
     return recorded()
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", RECORDED)
 def test_the_recording_is_fresh(name: str, shown: dict[str, str]) -> None:
     kept = (FOLDER / f"{name}.txt").read_text("utf-8")
     assert without_figures(kept) == without_figures(shown[name]), "run `python -m tests.cli.make_recordings`"
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", RECORDED)
 def test_it_fits(name: str) -> None:
     lines = (FOLDER / f"{name}.txt").read_text("utf-8").splitlines()
     assert [line for line in lines if len(line) > WIDTH and not line.startswith("$ ")] == []
@@ -25,4 +26,4 @@ def test_it_fits(name: str) -> None:
 
 
 def test_nothing_else_is_kept() -> None:
-    assert {path.stem for path in FOLDER.iterdir()} == set(PAGES)
+    assert {path.stem for path in FOLDER.iterdir()} == set(RECORDED)

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Generic, TypeVar
 
 from millm.cli.library_remote import TICK_SECONDS
@@ -17,9 +18,13 @@ Told = TypeVar("Told")
 def changed(remote: Remote, change: Callable[[], Told]) -> Told:
     """What `change` returns, or raises; its progress is shown until then."""
     asked = _Asked(change)
-    with reporting(notes()) as report:
+    with ExitStack() as shown:
+        report: Reporter | None = None
         while not asked.ended.wait(TICK_SECONDS):
-            _report(remote, report)
+            changing = remote.ask("GET", "/api/status", ServerStatus).changing
+            if changing and changing.stage:
+                report = report or shown.enter_context(reporting(notes(), stays=False))
+                report(changing.stage, changing.done, changing.total or 1)
     return asked.result()
 
 
@@ -45,9 +50,3 @@ class _Asked(Generic[Told]):
             self._refused = error
         finally:
             self.ended.set()
-
-
-def _report(remote: Remote, report: Reporter) -> None:
-    changing = remote.ask("GET", "/api/status", ServerStatus).changing
-    if changing and changing.stage:
-        report(changing.stage, changing.done, changing.total or 1)

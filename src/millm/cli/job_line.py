@@ -7,7 +7,7 @@ from rich.text import Text
 
 from millm.cli.columns import plain
 from millm.cli.ids import Id
-from millm.cli.quantities import duration, progress, size
+from millm.cli.quantities import duration, files, progress, size
 from millm.hub.jobs import ACTIVE, Job
 
 _BAR = 24
@@ -36,7 +36,7 @@ def state_line(job: Job) -> str:
             left = "" if job.retry_in is None else f" {duration(job.retry_in)}"
             return f"waiting{left}: {job.problem.message if job.problem else 'the network'}"
         case "installed":
-            return f"installed, {size(job.total)} in {job.files_total} files"
+            return f"installed, {size(job.total)} in {files(job.files_total)}"
         case "failed":
             return f"failed: {job.problem.message if job.problem else 'no reason was told'}"
     return _STATES[job.state]
@@ -46,8 +46,8 @@ def figures(job: Job) -> str:
     """Bytes, speed, time left, files: 53 characters at most."""
     speed = [f"{size(job.speed)}/s"] if job.speed is not None else []
     left = [f"{duration(job.seconds_left)} left"] if job.seconds_left is not None else []
-    files = [f"{job.files_done}/{job.files_total} files"]
-    return "  ".join([progress(job.done, job.total), *speed, *left, *files])
+    of_files = [f"{job.files_done}/{files(job.files_total)}"]
+    return "  ".join([progress(job.done, job.total), *speed, *left, *of_files])
 
 
 def _bar(job: Job) -> RenderableType:

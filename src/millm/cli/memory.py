@@ -77,10 +77,7 @@ def _words(estimate: Estimate) -> list[str]:
         if estimate.kv_cache_all is not None and estimate.slots > 1
         else ""
     )
-    peak = (
-        f"while it is read, its weights take {size(estimate.while_loading)}"
-        if estimate.while_loading is not None
-        else ""
-    )
+    reads = estimate.while_loading or 0
+    peak = f"while they are read, the weights take {size(reads)}" if reads > (estimate.weights or 0) else ""
     advice = f"; {estimate.advice}" if estimate.advice else ""
     return [line for line in (peak, all_slots, f"verdict: {verdict(estimate)}{advice}") if line]

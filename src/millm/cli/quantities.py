@@ -37,6 +37,10 @@ def number(count: int | None) -> str:
     return UNKNOWN if count is None else f"{count:,}"
 
 
+def files(count: int) -> str:
+    return f"{number(count)} {'file' if count == 1 else 'files'}"
+
+
 def share(value: float | None) -> str:
     """0..1 in per cent."""
     return UNKNOWN if value is None else f"{100 * value:.0f} %"

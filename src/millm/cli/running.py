@@ -28,7 +28,8 @@ def running(status: ServerStatus, why_cpu: Reason | None = None) -> RenderableTy
     if status.saes:
         parts += [plain(""), _saes(status.saes)]
     notes = [*_notes(status), *([_why(why_cpu)] if why_cpu and is_on_cpu(status) else [])]
-    return Group(*parts, *(plain(note) for note in notes))
+    gap = [""] if notes else []
+    return Group(*parts, *(plain(note) for note in [*gap, *notes]))
 
 
 def is_on_cpu(status: ServerStatus) -> bool:

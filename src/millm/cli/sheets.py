@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 
 from millm.cli.columns import Fact, plain, sheet
 from millm.cli.ids import Id
-from millm.cli.quantities import number, parameters, share, size
+from millm.cli.quantities import files, number, parameters, share, size
 from millm.cli.tables import model_state, sae_state
 from millm.engine.messages import SaeFacts
 from millm.hub.entries import Freed, ModelEntry, SaeEntry
@@ -55,7 +55,7 @@ def preview_sheet(preview: Preview) -> RenderableType:
     """What a download would bring."""
     is_model = preview.asked.kind == "model"
     facts: list[Fact] = [
-        ("size", f"{size(preview.size)} in {len(preview.files)} files{_skipped(preview)}"),
+        ("size", f"{size(preview.size)} in {files(len(preview.files))}{_skipped(preview)}"),
         ("to download", "nothing: it is all here" if preview.to_download == 0 else size(preview.to_download)),
         ("disk", f"{size(preview.disk_free)} free, {size(preview.disk_reserve)} of it kept"),
         ("licence", preview.licence or "not stated"),

@@ -48,7 +48,7 @@ def sae_state(entry: SaeEntry) -> str:
 
 
 def _state(entry: ModelEntry | SaeEntry) -> str:
-    return "installed" if entry.state == "whole" else entry.state
+    return "on disk" if entry.state == "whole" else entry.state
 
 
 def _layer(layer: int | None) -> str:
