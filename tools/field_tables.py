@@ -5,12 +5,16 @@ import inspect
 import json
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, get_args
+from itertools import pairwise
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 from pydantic import BaseModel
 
 Row = tuple[str, ...]
+
+_NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object", NoneType: "null"}
 
 
 def table(head: Row, rows: Sequence[Row]) -> str:
@@ -66,9 +70,12 @@ def _json_default(field: dict[str, Any]) -> str:
 
 
 def of_struct(struct: type[msgspec.Struct]) -> list[Row]:
-    """(field, type, meaning) of each, those that were inherited first."""
-    told = {name: row for base in reversed(struct.__mro__) for name, row in _of(base)}
-    return [told[field.name] for field in msgspec.structs.fields(struct)]
+    """(field, type, meaning) of each, as JSON has them; the meanings stand in the source."""
+    meanings = {name: meaning for base in reversed(struct.__mro__) for name, meaning in _meanings(base)}
+    return [
+        (f"`{field.name}`", _in_json(field.type), meanings.get(field.name, ""))
+        for field in msgspec.structs.fields(struct)
+    ]
 
 
 def with_parts(structs: Iterable[type[msgspec.Struct]]) -> list[type[msgspec.Struct]]:
@@ -89,24 +96,25 @@ def _structs_in(kind: Any) -> Iterator[type[msgspec.Struct]]:
         yield from _structs_in(part)
 
 
-def _of(cls: type) -> Iterator[tuple[str, Row]]:
+def _in_json(kind: Any) -> str:
+    parts = get_args(kind)
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{value}`" for value in parts)
+    if get_origin(kind) is tuple:
+        return f"list of {_in_json(parts[0])}"
+    if parts and get_origin(kind) is not dict:
+        return " or ".join(_in_json(part) for part in parts)
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return f"[`{kind.__name__}`](#{kind.__name__.lower()})"
+    return _NAMES[get_origin(kind) or kind]
+
+
+def _meanings(cls: type) -> Iterator[tuple[str, str]]:
+    """Of the fields that are told of in the line below them."""
     if cls.__module__.split(".")[0] != "millm":
         return
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(definition, ast.ClassDef)
-    for statement, following in zip(definition.body, [*definition.body[1:], None], strict=True):
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            name = statement.target.id
-            yield name, (f"`{name}`", _as_json(ast.unparse(statement.annotation)), _meaning(following))
-
-
-def _as_json(annotation: str) -> str:
-    """A type as JSON has it."""
-    shown = annotation.replace(" | None", " or null").replace("tuple[", "list of ").replace(", ...]", "")
-    return shown.replace("dict[str, Any]", "object").replace("str", "string").replace("bool", "boolean")
-
-
-def _meaning(following: ast.stmt | None) -> str:
-    if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
-        return " ".join(str(following.value.value).split())
-    return ""
+    for field, told in pairwise(definition.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(told, ast.Expr) and isinstance(told.value, ast.Constant):
+            yield ast.unparse(field.target), " ".join(str(told.value.value).split()).replace("None", "null")

@@ -40,7 +40,7 @@ def library_section() -> str:
 
 
 def _route(route: APIRoute) -> tuple[str, ...]:
-    (method,) = route.methods
+    method = next(iter(route.methods or ()))
     (scope,) = (each.dependency.scope for each in route.dependencies if isinstance(each.dependency, Required))
     body = route.body_field.field_info.annotation if route.body_field else None
     takes = [f"[`{body.__name__}`](#{body.__name__.lower()})"] if body else []
@@ -69,5 +69,4 @@ def _answer(route: APIRoute) -> str:
 
 
 def _lead(struct: type[msgspec.Struct]) -> str:
-    doc = struct.__doc__ or ""
-    return "" if doc.startswith(struct.__name__) else " ".join(doc.split()) + "\n\n"
+    return " ".join(struct.__doc__.split()).replace("None", "null") + "\n\n" if struct.__doc__ else ""

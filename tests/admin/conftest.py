@@ -60,4 +60,6 @@ def library(
         ours.import_sae(write_sae(folder / "other", layer=2), OTHER_SAE)
     variables = {**hub.environment(cache), "HF_TOKEN": TOKEN, "MILLM_DOWNLOAD_RESERVE_BYTES": "0"}
     with started("serve", "--no-restore", "--port", "0", home=home.folder, **variables) as process:
-        yield LibraryClient(ready_url(process), (folder, tiny_model, tiny_sae))
+        client = LibraryClient(ready_url(process), (folder, tiny_model, tiny_sae))
+        with contextlib.closing(client.http):
+            yield client

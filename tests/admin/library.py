@@ -26,13 +26,13 @@ class LibraryClient:
         self.url = url
         self.folders = folders
         """Whose paths no answer may hold."""
-        self.seen: set[str] = set()
-        """Addresses that have answered as the document says."""
         self.http = httpx.Client(base_url=url, timeout=60)
         self._document = self.http.get("/openapi.json").json()
-        self._addresses = {
-            re.compile(re.sub(r"\{[^}]+\}", "(.+)", address)): address for address in self._document["paths"]
-        }
+        self._operations = [
+            (re.compile(f"{method.upper()} {re.sub('{[^}]+}', '(.+)', address)}"), operation)
+            for address, methods in self._document["paths"].items()
+            for method, operation in methods.items()
+        ]
 
     def ask(self, method: str, address: str, body: Any = None, **how: Any) -> httpx.Response:
         """With every answer looked at."""
@@ -103,14 +103,11 @@ class LibraryClient:
             assert secret not in told, f"{answer.request.url} tells {secret}"
 
     def _check_described(self, answer: httpx.Response) -> None:
-        address = next(
-            address for regex, address in self._addresses.items() if regex.fullmatch(answer.request.url.path)
-        )
-        operation = self._document["paths"][address][answer.request.method.lower()]
+        asked = f"{answer.request.method} {answer.request.url.path}"
+        operation = next(operation for address, operation in self._operations if address.fullmatch(asked))
         schema = operation["responses"][str(answer.status_code)]["content"]["application/json"]["schema"]
         validator = jsonschema_rs.validator_for({**schema, "components": self._document["components"]})
         validator.validate(answer.json())
-        self.seen.add(f"{answer.request.method} {address}")
 
 
 def events_until(socket: ClientConnection, last: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:

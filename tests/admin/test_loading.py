@@ -43,7 +43,7 @@ def test_the_estimate_stands_beside_what_was_measured(library: LibraryClient) ->
     model = library.post("/api/models/load", asked)["model"]
     same = ("weights", "kv_cache", "kv_cache_all", "context", "overhead", "dtype")
     assert [model["estimate"][part] for part in same] == [estimate[part] for part in same]
-    assert model["estimate"]["weights"] == model["facts"]["memory"]["weights"]
+    assert model["facts"]["memory"]["weights"] == pytest.approx(model["estimate"]["weights"], rel=1e-3)
     with_sae = library.post("/api/models/estimate", {**asked, "saes": [SAE]})
     assert with_sae["saes"] > estimate["saes"] == 0
     assert with_sae["total"] - estimate["total"] == with_sae["saes"]

@@ -92,7 +92,7 @@ def test_an_sae_comes_from_the_hub_is_refused_where_it_does_not_fit_and_attached
     entry = library.get(f"/api/saes/{SCOPE_SAE}")
     assert (entry["d_in"], entry["layer"], entry["state"]) == (STAND_IN_WIDTH, 12, "whole")
     library.loaded(MODEL)
-    refused = library.ask("POST", "/api/attachments", {"id": SCOPE_SAE})
+    refused = library.ask("POST", "/api/attachments", {"id": SCOPE_SAE, "layer": 1})
     assert refused.status_code == 422
     assert {str(WIDTH), str(STAND_IN_WIDTH)} <= set(refused.json()["error"]["message"].replace(",", " ").split())
     library.downloaded("models", GEMMA)

@@ -44,5 +44,5 @@ def _reference(struct: type[msgspec.Struct]) -> dict[str, str]:
 
 
 def _json(schema: dict[str, Any], struct: type[msgspec.Struct]) -> dict[str, Any]:
-    lead = (struct.__doc__ or "").strip().splitlines()[0]
-    return {"description": lead, "content": {"application/json": {"schema": schema}}}
+    told = struct.__doc__ or f"{struct.__name__}."
+    return {"description": told.splitlines()[0], "content": {"application/json": {"schema": schema}}}
