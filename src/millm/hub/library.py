@@ -6,13 +6,14 @@ What is loaded or attached it does not know: whoever deletes has asked.
 import hashlib
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from millm.errors import Conflict, InvalidModel, InvalidSae, ModelNotFound, SaeNotFound
 from millm.hub import delete, links, places
 from millm.hub.appraisal import blobs_of, model_entry, sae_entry
+from millm.hub.checkpoint import check_checkpoint
 from millm.hub.entries import Freed, ModelEntry, SaeEntry
 from millm.hub.home import Home
 from millm.hub.installed import forget, installed, latest_jobs
@@ -39,11 +40,14 @@ class Library:
         database: Database,
         builtin_models: Mapping[str, Path] = {},
         builtin_saes: Mapping[str, Path] = {},
+        trusted: Collection[str] = (),
     ) -> None:
+        """`trusted`: `owner/name@commit` of those whose own Python may run."""
         self._home = home
         self._database = database
         self._builtin_models = dict(builtin_models)
         self._builtin_saes = dict(builtin_saes)
+        self._trusted = frozenset(trusted)
         self._deleting = threading.Lock()
 
     def models(self) -> list[ModelEntry]:
@@ -65,10 +69,13 @@ class Library:
         return self._sae_entries([_find(self._saes(), id, "SAE", SaeNotFound)])[0]
 
     def locate_model(self, id: str) -> Located:
-        """Raises ModelNotFound, or InvalidModel where it is not whole."""
+        """Raises ModelNotFound, InvalidModel where it is not whole or hostile, RemoteCodeRefused."""
         place = _find(self._models(), id, "model", ModelNotFound)
         _check_whole(self._model_entries([place])[0], InvalidModel)
-        return Located(place.id, place.folder)
+        found = place.revision
+        is_trusted = found is not None and f"{found.repository}@{found.commit}" in self._trusted
+        check_checkpoint(place.folder, is_trusted=is_trusted)
+        return Located(place.id, place.folder, is_trusted)
 
     def locate_sae(self, id: str) -> Located:
         """Raises SaeNotFound, or InvalidSae where it is not whole."""
