@@ -128,10 +128,10 @@ class Downloads:
             raise QueueFull(f"{WAITING} downloads wait already; try again when some have ended")
         following = asyncio.create_task(self._follow(job.id))
         self._running[job.id] = following, asyncio.create_task(self._run(job.id, following))
-        self._jobs[job.id] = replace(job, state="queued", attempt=1, problem=None)
-        await self._change(job.id, state="queued")
+        self._jobs[job.id] = queued = replace(job, state="queued", attempt=1, problem=None, updated=time.time())
+        await self._tell(queued)
         await self._forget_oldest()
-        return self._jobs[job.id]
+        return queued
 
     async def _run(self, id: str, following: "asyncio.Task[Fetched | Refused]") -> None:
         """From queued to ended; never cancelled itself."""
@@ -190,12 +190,14 @@ class Downloads:
         self._on_change(job)
 
     async def _change(self, id: str, *, state: JobState, **changes: object) -> None:
-        """Told at once, and on the disk before this returns where it is more than a few bytes."""
-        job = replace(self.find(id), state=state, updated=time.time(), **changes)
-        self._jobs[id] = job
+        self._jobs[id] = job = replace(self.find(id), state=state, updated=time.time(), **changes)
+        await self._tell(job)
+
+    async def _tell(self, job: Job) -> None:
+        """At once; and it is on the disk when this returns, where it is more than a few bytes."""
         self._on_change(job)
-        if _is_news(self._saved.get(id), job):
-            self._saved[id] = job
+        if _is_news(self._saved.get(job.id), job):
+            self._saved[job.id] = job
             await asyncio.shield(self._write(job))
 
     async def _write(self, job: Job) -> None:
