@@ -75,7 +75,7 @@ def hardware(home: Path, platform: Platform | None) -> Hardware:
     """Takes some milliseconds, with a GPU some dozens: on the event loop, in a thread."""
     found = driver()
     return Hardware(
-        cpu=_cpu(),
+        cpu=processor(),
         memory=_memory(),
         gpus=found.gpus if found else (),
         driver=found.version if found else None,
@@ -111,7 +111,8 @@ def _gpu(device: str) -> Gpu | None:
     return shown[place] if place < len(shown) else None
 
 
-def _cpu() -> Cpu:
+def processor() -> Cpu:
+    """Takes about a millisecond."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = limits().cpus
     return Cpu(
@@ -146,9 +147,13 @@ def _resident(process: psutil.Process) -> int:
 
 def disk(folder: Path) -> Disk:
     """Of the folder, or of where it would be made."""
-    nearest = next(path for path in (folder, *folder.parents) if os.path.exists(path))  # False where not allowed
-    usage = shutil.disk_usage(nearest)
+    usage = shutil.disk_usage(nearest_to(folder))
     return Disk(total=usage.total, free=usage.free)
+
+
+def nearest_to(folder: Path) -> Path:
+    """The folder, or the first above it that exists."""
+    return next(path for path in (folder, *folder.parents) if os.path.exists(path))  # False where it is not allowed
 
 
 def cache_folder() -> Path:
