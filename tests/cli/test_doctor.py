@@ -18,9 +18,9 @@ from millm.cli import checks, engine_checks
 from millm.cli.engine_checks import Told
 from millm.cli.finding import Finding
 from millm.demo.lock import LOCK
-from millm.hardware import Reason
 from millm.hub.home import Home
 from millm.settings import Settings
+from millm.why_cpu import Reason
 from tests.cli.terminal import millm
 from tests.fixtures.fakehub import serving
 from tests.fixtures.process import Server

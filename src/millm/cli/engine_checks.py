@@ -9,7 +9,7 @@ import msgspec
 from millm.cli.finding import Finding
 from millm.engine.messages import Platform
 from millm.gpus import driver
-from millm.hardware import Reason, has_device_file, why_cpu
+from millm.why_cpu import Reason, has_device_file, why_cpu
 
 _SECONDS = 120
 
