@@ -1,5 +1,6 @@
-"""A library with a tiny model and a tiny SAE built in."""
+"""A hub with the stand-ins, a cache of one's own, downloads as a server has them, and a library."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,34 @@ import pytest
 from millm.hub.home import Home
 from millm.hub.library import Library
 from millm.storage import Database
+from tests.fixtures.fakehub import FakeHub, serving
 from tests.fixtures.hfcache import contents
+from tests.hub.fetching import Site
 from tests.hub.shelf import Shelf
+
+
+@pytest.fixture
+def site(repositories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """Tests may put repositories of their own into `tmp_path / "own"` with `Site.write`."""
+    with serving(repositories) as hub:
+        enter(hub, tmp_path, monkeypatch)
+        yield Site(hub, tmp_path)
+
+
+@pytest.fixture
+def own_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """With nothing in it yet."""
+    (tmp_path / "own").mkdir()
+    with serving(tmp_path / "own") as hub:
+        enter(hub, tmp_path, monkeypatch)
+        yield Site(hub, tmp_path)
+
+
+def enter(hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**hub.environment(folder / "cache"), "HF_HUB_DOWNLOAD_TIMEOUT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
 
 
 @pytest.fixture
