@@ -9,13 +9,17 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import aclosing
+from functools import partial
+from pathlib import Path
 
 import structlog
 from msgspec.structs import replace
 
-from millm.errors import Conflict, DownloadFailed, JobNotFound, QueueFull, from_code
+from millm.errors import Conflict, DownloadFailed, InvalidSae, JobNotFound, QueueFull, from_code
 from millm.hub.asking import asked_for, check
 from millm.hub.blobs import cache_folder, remove_orphans
+from millm.hub.convert import convert, needs_conversion
+from millm.hub.home import Home
 from millm.hub.jobs import ACTIVE, Asked, Job, JobState, Preview, Problem
 from millm.hub.journal import Journal
 from millm.hub.orders import Fetched, Moved, Previewed, Refused
@@ -151,14 +155,30 @@ class Downloads:
         """In its turn."""
         async with self._turns:
             await self._change(id, state="resolving")
-            pace = Pace()
-            async with aclosing(obey(order_of("fetch", self.find(id).asked, self._settings))) as told:
-                async for news in told:
-                    if isinstance(news, Moved):
-                        await self._moved(id, news, pace)
-                    elif isinstance(news, Fetched | Refused):
-                        return news
+            outcome = await self._fetch(id)
+            return await self._converted(id, outcome) if isinstance(outcome, Fetched) else outcome
+
+    async def _fetch(self, id: str) -> Fetched | Refused:
+        pace = Pace()
+        async with aclosing(obey(order_of("fetch", self.find(id).asked, self._settings))) as told:
+            async for news in told:
+                if isinstance(news, Moved):
+                    await self._moved(id, news, pace)
+                elif isinstance(news, Fetched | Refused):
+                    return news
         return Refused(problem=_ENDED)
+
+    async def _converted(self, id: str, fetched: Fetched) -> Fetched | Refused:
+        """An SAE of another library becomes one that is read; where it cannot, what was fetched stays."""
+        asked, source = self.find(id).asked, Path(fetched.folder)
+        if asked.kind == "model" or needs_conversion(source) is None:
+            return fetched
+        await self._change(id, state="converting")
+        try:
+            await convert(source, asked, Home(self._settings.home_folder), partial(log.debug, "download.converting"))
+        except InvalidSae as error:
+            return Refused(problem=Problem(code=error.code, message=error.message))
+        return fetched
 
     async def _moved(self, id: str, news: Moved, pace: Pace) -> None:
         if news.total:
