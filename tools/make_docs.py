@@ -38,6 +38,22 @@ DOCS = ROOT / "docs"
 NOTE = "<!-- Written by tools/make_docs.py from the code; do not edit. -->\n"
 
 
+CLI_LEAD = (
+    "Those of the library ask the running server (`--url`, or the usual address), and where none answers they work on"
+    " this disk. `--json` prints what a program can read. Exit code 0 is done, 1 is refused with one line that says why,"
+    " 130 is Ctrl+C.\n\n"
+    "First what they show, recorded with a tiny stand-in of the model; then what each says of itself."
+)
+RECORDED = {
+    "pull": "Downloading a model, and an SAE inside a large repository",
+    "list": "What is on disk",
+    "estimate": "What a model would take",
+    "load": "Into the running server",
+    "attach": "An SAE onto the model that is loaded",
+    "ps": "What runs",
+}
+"""File in docs/terminal → heading."""
+
 EVENTS_LEAD = (
     "Every frame is one JSON object. The first is a `hello`. A client may send"
     ' `{"type": "watch", "sae": "<name>", "features": [3, 11]}` to have `activations` of these features only (at most'
@@ -161,7 +177,14 @@ def _events() -> list[tuple[str, ...]]:
 def cli_page() -> str:
     shown = [("millm --help", ["--help"]), *((f"millm {name} --help", [name, "--help"]) for name in COMMANDS)]
     blocks = [f"## `{title}`\n\n```text\n{help_text(arguments)}\n```\n" for title, arguments in shown]
-    return _page("Commands", "What each command says of itself.", "\n".join(blocks))
+    return _page("Commands", CLI_LEAD, "\n".join([*_recordings(), *blocks]))
+
+
+def _recordings() -> Iterator[str]:
+    """As `tests/cli/make_recordings.py` made them, in the order in which somebody would do it."""
+    for name, lead in RECORDED.items():
+        text = (DOCS / "terminal" / f"{name}.txt").read_text("utf-8")
+        yield f"## {lead}\n\n```text\n{text}```\n"
 
 
 def help_text(arguments: list[str]) -> str:
