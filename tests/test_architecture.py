@@ -52,6 +52,7 @@ WITHOUT_TORCH = (
     "sae.model_names",
     "sae.npz",
     "sae.sizes",
+    "sae.foreign.order",
 )
 """What the API process uses of them."""
 

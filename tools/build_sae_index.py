@@ -28,6 +28,8 @@ _FORMATS = {
     "mwhanna_transcoder": "mwhanna",
     "mntss_clt_layer_transcoder": "clt",
     "connor_rob_hook_z": "connor_rob",
+    "goodfire": "torch_linear",
+    "deepseek_r1": "torch_linear",
 }
 """Ours by SAELens' name of the loader, where the two differ."""
 
@@ -45,7 +47,7 @@ _WIDTHS = (
 _ROUNDED = {65: 64, 131: 128, 262: 256, 524: 512}
 """Thousands that mean a power of two."""
 _LLAMA_SCOPE = re.compile(r"Llama3_1-8B-Base-L\d+[RAM]-(\d+)x")
-_IN_THE_LOADER = {"goodfire": 65536, "deepseek_r1": 65536, "llama_scope_r1_distill": 8 * 4096}
+_IN_THE_LOADER = {"torch_linear": 65536, "llama_scope_r1_distill": 8 * 4096}
 """Widths that are written in SAELens' code, or for R1-Distill in Neuronpedia's names of most of them."""
 _SITES: dict[str, Site] = {"R": "resid_post", "A": "attn_out", "M": "mlp_out"}
 

@@ -25,7 +25,7 @@ def limits(mounted: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/
     if not own.is_file():
         return Limits()
     memory = [found for folder in _folders(mounted, own, "memory") if (found := _memory(folder))]
-    cpus = [found for folder in _folders(mounted, own, "cpu") if (found := _cpus(folder))]
+    cpus = [quota for folder in _folders(mounted, own, "cpu") if (quota := _cpus(folder))]
     return Limits(
         memory=min((limit for limit, _ in memory), default=None),
         memory_left=min((max(limit - used, 0) for limit, used in memory), default=None),

@@ -43,6 +43,10 @@ class Child:
         except OSError as error:
             raise EngineCrashed("the engine has just stopped; it is being restarted, try again") from error
 
+    def kill(self) -> None:
+        """Its death is noticed as any other."""
+        self._process.kill()
+
     async def end(self) -> None:
         """The engine keeps nothing that would have to be saved."""
         await asyncio.to_thread(self._end)

@@ -42,6 +42,7 @@ from millm.engine.messages import (
     SaeFacts,
     Scores,
     SetActiveSteering,
+    Started,
     Token,
     UnloadModel,
 )
@@ -191,6 +192,11 @@ class EngineClient:
         for sae in what.saes.values():
             await self.attach(sae)
 
+    def kill(self) -> None:
+        """An engine that hangs: it is started again as it was."""
+        if self._child:
+            self._child.kill()
+
     def give_up(self, load: LoadModel) -> None:
         """The load ends with ModelNotLoaded as soon as it next reports; the state is then that before it."""
         self._tell(Cancel(id=load.id))
@@ -289,8 +295,8 @@ class EngineClient:
         for event in events:
             if isinstance(event, Degraded):
                 self._degrade(event.reason)
-            elif isinstance(event, Platform):
-                self.platform = event
+            elif isinstance(event, Started):
+                self.platform = event.platform
             elif isinstance(event, LogLine):
                 logs.take(event.level, event.event, event.time, event.fields)
             elif inbox := self._inbox_of(event):

@@ -35,6 +35,7 @@ from millm.engine.messages import (
     Progress,
     SaeAttached,
     SetActiveSteering,
+    Started,
     UnloadModel,
 )
 from millm.engine.selftest import choose_runner
@@ -71,7 +72,7 @@ class Engine:
 
     def run(self) -> None:
         """Never returns; the process ends when the API process does."""
-        self._post([platform.facts()])
+        self._post([Started(platform=platform.facts())])
         while True:
             self.turn()
 

@@ -194,8 +194,8 @@ Command = LoadModel | UnloadModel | AttachSae | DetachSae | Generate | Embed | S
 # --------------------------------------------------------------------------------------- events: engine → API
 
 
-class Platform(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """The first event: what the engine runs on."""
+class Platform(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine runs on."""
 
     torch: str
     built_for: str | None
@@ -204,6 +204,12 @@ class Platform(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Of the CPU, as torch uses them."""
     devices: tuple[str, ...]
     """Names of the GPUs that torch can use, in the order of their numbers."""
+
+
+class Started(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """The first event."""
+
+    platform: Platform
 
 
 class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
@@ -398,7 +404,7 @@ class Degraded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 Event = (
-    Platform
+    Started
     | Progress
     | ModelLoaded
     | SaeAttached

@@ -105,6 +105,7 @@ def _read(command: LoadModel, device: torch.device) -> PreTrainedModel:
         local_files_only=True,
         trust_remote_code=command.trust_remote_code,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # so that they are told by name, and refused
         **({"quantization_config": wanted} if wanted else {}),
         **({} if command.attention == "auto" else {"attn_implementation": command.attention}),
     )

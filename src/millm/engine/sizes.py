@@ -13,5 +13,8 @@ INT8_SMALLEST = 2**16
 INT8_WIDEST = 2**17
 """Inputs of a layer whose sum of products (at most 128 · 127 each) still fits in an int32."""
 
+INT8_BLOCK = 512
+"""Inputs that fbgemm lays out together: a layer's are rounded up to that (measured on x86 with AVX-512)."""
+
 NF4_BLOCK = 64
 """Weights that share a scale in 4 bits."""

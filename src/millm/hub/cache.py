@@ -6,13 +6,18 @@ Whoever filled it. `models--owner--name/` holds `refs/main` (a commit), `snapsho
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from millm.hub.tree import File, files_below
 
 BIN = ".deleting"
 """Beside `snapshots`: what a deletion has taken out of it and not yet removed."""
+
+Asked = Mapping[tuple[str, str], str]
+"""(repository, commit) → the branch it was asked for as: that is written down only when all of it has come."""
 
 _PREFIX = "models--"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -55,19 +60,23 @@ def cache_folder() -> Path:
     return Path(_expanded(os.environ.get("HF_HOME") or f"{caches}/huggingface")) / "hub"
 
 
-def revisions() -> list[Revision]:
+def revisions(asked: Asked) -> list[Revision]:
     """Of every repository of models (SAEs are that too, to Hugging Face), by name; what is not one is left out."""
-    return [revision for home in repositories() for revision in revisions_of(home)]
+    return [revision for home in repositories() for revision in revisions_of(home, asked)]
 
 
 def repositories() -> list[Path]:
     return [Path(path) for path in _folders(cache_folder()) if os.path.basename(path).startswith(_PREFIX)]
 
 
-def revisions_of(home: Path) -> list[Revision]:
+def revisions_of(home: Path, asked: Asked = MappingProxyType({})) -> list[Revision]:
     repository = home.name.removeprefix(_PREFIX).replace("--", "/")
     refs, unfinished = _refs(home / "refs"), _has_unfinished(home / "blobs")
     commits = [name for name in _names(home / "snapshots") if _COMMIT.fullmatch(name)]
+    for commit in commits:
+        name = asked.get((repository, commit))
+        if name and commit not in refs and name != commit and not any(name in names for names in refs.values()):
+            refs[commit] = (name,)
     newest = max(commits, key=lambda commit: (commit in refs, _changed(home / "snapshots" / commit)), default=None)
     return [
         _revision(Revision(repository, commit, refs.get(commit, ()), home, unfinished=unfinished and commit == newest))
@@ -101,7 +110,7 @@ def _refs(folder: Path) -> dict[str, tuple[str, ...]]:
     except OSError:
         return {}
     for name, file in sorted(files.items(), key=lambda item: (item[0] != "main", item[0])):
-        if commit := _commit_in(file):
+        if not name.startswith(".") and (commit := _commit_in(file)):
             found.setdefault(commit, []).append(name)
     return {commit: tuple(names) for commit, names in found.items()}
 

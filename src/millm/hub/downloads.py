@@ -151,7 +151,6 @@ class Downloads:
         """In its turn."""
         async with self._turns:
             await self._change(id, state="resolving")
-            await self._clean(id)
             pace = Pace()
             async with aclosing(obey(order_of("fetch", self.find(id).asked, self._settings))) as told:
                 async for news in told:

@@ -86,7 +86,7 @@ def estimate(
             context=length,
             slots=slots,
             weights=_weights(checkpoint, made_in, quantization, packs=packs),
-            while_loading=footprint.weights(checkpoint, made_in, "none") if packs and checkpoint.tensors else None,
+            while_loading=(footprint.widened(checkpoint) or None) if packs else None,
             kv_cache=row,
             kv_cache_all=None if row is None else row * slots,
             saes=sum(_sae(entry) for entry in saes),
@@ -186,7 +186,8 @@ def _advice(found: Estimate, checkpoint: Checkpoint, kv_share: float) -> str:
 def _way_out(found: Estimate, checkpoint: Checkpoint, room: int) -> str:
     """The first change that would make it fit, from the least to the most."""
     weights, rest = found.weights or 0, (found.total or found.overhead) - (found.weights or 0)
-    if weights + rest - (found.kv_cache or 0) <= room and found.kv_cache and not found.while_loading:
+    shortest = max(weights + rest - (found.kv_cache or 0), (found.while_loading or 0) + found.overhead)
+    if found.kv_cache and shortest <= room:
         return "ask for a shorter context"
     if found.quantization == "none":
         for bits in ("8bit", "4bit"):

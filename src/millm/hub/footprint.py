@@ -6,11 +6,11 @@ loads models and counts.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from millm.engine.sizes import CHUNK, INT8_SMALLEST, INT8_WIDEST, NF4_BLOCK, SHORTEST, SPARE
+from millm.engine.sizes import CHUNK, INT8_BLOCK, INT8_SMALLEST, INT8_WIDEST, NF4_BLOCK, SHORTEST, SPARE
 from millm.hub import headers
 from millm.hub.headers import FLOATS, Tensor
 from millm.hub.model_told import context_of, dtype_of, held_quantization, number, text_part
@@ -20,12 +20,18 @@ from millm.sae.sizes import BANK_SIZE, MAX_ROWS, MAX_WATCHED_FEATURES
 from millm.sae.steering import MAX_ENCODED_FEATURES
 from millm.text.head import writes
 
+_MAPPED = 32 << 20
+"""Bytes from which on malloc maps what it gives."""
+
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 _EMBEDDING = re.compile(r"(?:^|\.)(?:\w*embed\w*|wte|wpe|shared|relative_attention_bias)\.weight$")
+_POSITION = re.compile(r"wpe|pos|type")
 _HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out)\.weight$")
 _NOT_LINEAR = re.compile(r"\.experts\.|\.router\.|norm\w*\.weight$")
 """Experts are one tensor for all of them, which stays as it is."""
+_INPUTS_FIRST = ("gpt2", "openai-gpt")
+"""Their linear layers are stored the other way round."""
 _UNUSED = re.compile(r"\.attn\.(?:bias|masked_bias)$|\.inv_freq$")
 """In old files: buffers that are computed today."""
 _KEYS = re.compile(r"layers\.\d+\.\w*(?:attn|attention)\.(?:k_proj|v_proj)\.weight$")
@@ -70,6 +76,11 @@ def int8_weights(checkpoint: Checkpoint) -> int:
     return total
 
 
+def widened(checkpoint: Checkpoint) -> int:
+    """What becomes float32 before it is packed; weights that are float32 on the disk are mapped and take nothing."""
+    return sum(4 * tensor.numbers for tensor in _used(checkpoint) if tensor.dtype in FLOATS and tensor.dtype != "F32")
+
+
 def is_packed_int8(checkpoint: Checkpoint, device: str, dtype: str, quantization: str) -> bool:
     """By `engine.model.pack`, if the server's `cpu_int8` does not say otherwise. `dtype`: what was asked."""
     unquantised = quantization == "none" and held_quantization(checkpoint.config) is None
@@ -111,8 +122,9 @@ def sae(d_in: int, width: int, architecture: str) -> int:
 def _used(checkpoint: Checkpoint) -> list[Tensor]:
     """Those the model has: a head that the configuration ties to the embedding is the embedding."""
     ties = checkpoint.config.get("tie_word_embeddings") is True
+    turned = checkpoint.config.get("model_type") in _INPUTS_FIRST
     return [
-        tensor
+        replace(tensor, shape=tensor.shape[::-1]) if turned and _is_linear(tensor) else tensor
         for tensor in checkpoint.tensors
         if not _UNUSED.search(tensor.name) and not (ties and _HEAD.search(tensor.name))
     ]
@@ -129,7 +141,16 @@ def _packed(tensor: Tensor, how: str) -> int:
     """`int8`: a scale, a zero point and a sum per output; `8bit`: a scale; `4bit`: a scale per block, and the code."""
     if how == "4bit":
         return (tensor.numbers + 1) // 2 + -(-tensor.numbers // NF4_BLOCK) * 4 + 16 * 4
-    return tensor.numbers + tensor.shape[0] * (12 if how == "int8" else 4)
+    if how == "8bit":
+        return tensor.numbers + tensor.shape[0] * 4
+    return _padded(tensor) + tensor.shape[0] * 12
+
+
+def _padded(tensor: Tensor) -> int:
+    """fbgemm lays inputs out in blocks; the padding of a large layer is memory that is never touched."""
+    is_large = tensor.numbers >= _MAPPED
+    inputs = tensor.shape[1] if is_large else -(-tensor.shape[1] // INT8_BLOCK) * INT8_BLOCK
+    return tensor.shape[0] * inputs
 
 
 def _is_linear(tensor: Tensor) -> bool:
@@ -146,8 +167,8 @@ def _gains(tensor: Tensor) -> bool:
 def _is_input(tensor: Tensor, config: Mapping[str, Any]) -> bool:
     """The embedding of tokens, large enough to be packed as a head."""
     vocabulary = number(text_part(config), "vocab_size")
-    is_embedding = bool(_EMBEDDING.search(tensor.name)) and len(tensor.shape) == 2
-    return is_embedding and tensor.shape[0] == vocabulary and tensor.numbers >= INT8_SMALLEST
+    is_embedding = bool(_EMBEDDING.search(tensor.name)) and not _POSITION.search(tensor.name)
+    return is_embedding and len(tensor.shape) == 2 and tensor.shape[0] == vocabulary and tensor.numbers >= INT8_SMALLEST
 
 
 def _numbers_per_token(checkpoint: Checkpoint) -> int | None:

@@ -85,10 +85,12 @@ def _tensors(where: Path, name: str, _modified: int, size: int) -> tuple[Tensor,
     except OSError as error:
         raise InvalidModel(f"{name} cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError, struct.error, msgspec.DecodeError) as error:
-        raise InvalidModel(f"{name} is cut short or damaged; download it again") from error
+        raise InvalidModel(f"{name} is cut short or damaged ({_reason(error)}); download it again") from error
     end = 8 + length + max((entry.data_offsets[1] for entry in entries.values()), default=0)
     if end != size:
-        raise InvalidModel(f"{name} has {size:,} bytes and should have {end:,}; download it again")
+        raise InvalidModel(
+            f"{name} is cut short or damaged (it has {size:,} bytes and should have {end:,}); download it again"
+        )
     return tuple(Tensor(tensor, entry.dtype, entry.shape) for tensor, entry in entries.items())
 
 
@@ -104,6 +106,10 @@ def _header(where: Path, size: int) -> tuple[int, dict[str, _Entry]]:
     for entry in entries.values():
         _check(entry)
     return length, entries
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if type(error) is ValueError else "its header cannot be read"
 
 
 def _check(entry: _Entry) -> None:

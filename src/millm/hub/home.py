@@ -36,6 +36,11 @@ class Home:
         return self.folder / "millm.db"
 
     @property
+    def converted(self) -> Path:
+        """Copies of other libraries' SAEs in a layout that is read."""
+        return self.folder / "converted"
+
+    @property
     def profiles(self) -> Path:
         """The user's own profiles, one JSON file each."""
         return self.folder / "profiles"

@@ -49,18 +49,18 @@ def installed(database: Database) -> dict[Key, Installed]:
     return found
 
 
-def latest_jobs(database: Database) -> dict[str, Job]:
-    """The newest of each name, by `kind name`."""
-    found: dict[str, Job] = {}
+def latest_jobs(database: Database) -> dict[Key, Job]:
+    """The newest for each commit of each model and SAE; of what has not been resolved yet there are no files."""
+    found: dict[Key, Job] = {}
     for (body,) in database.read("SELECT body FROM jobs"):
         try:
             job = msgspec.json.decode(body, type=Job)
         except msgspec.DecodeError as error:
             log.error("library.job_unreadable", reason=str(error))
             continue
-        known = found.get(f"{job.asked.kind} {job.name}")
-        if known is None or known.created < job.created:
-            found[f"{job.asked.kind} {job.name}"] = job
+        key = (job.asked.kind, job.asked.repository, job.commit or "", job.asked.path)
+        if key not in found or found[key].created < job.created:
+            found[key] = job
     return found
 
 

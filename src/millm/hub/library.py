@@ -12,11 +12,11 @@ from typing import TypeVar
 
 from millm.errors import Conflict, InvalidModel, InvalidSae, ModelNotFound, SaeNotFound
 from millm.hub import delete, links, places
+from millm.hub.appraisal import blobs_of, model_entry, sae_entry
 from millm.hub.entries import Freed, ModelEntry, SaeEntry
 from millm.hub.home import Home
 from millm.hub.installed import forget, installed, latest_jobs
 from millm.hub.jobs import ACTIVE, Kind
-from millm.hub.listing import blobs_of, model_entry, sae_entry
 from millm.hub.locate import Located
 from millm.hub.places import Place
 from millm.hub.sae_layout import WEIGHTS, layout_of
@@ -112,10 +112,14 @@ class Library:
         return self._unless_broken(place, self._sae_entries([place])[0], InvalidSae)
 
     def _models(self) -> list[Place]:
-        return list(places.models(self._home.models, self._builtin_models))
+        return list(places.models(self._home.models, self._builtin_models, self._asked()))
 
     def _saes(self) -> list[Place]:
-        return list(places.saes(self._home.sae_folders, self._builtin_saes))
+        return list(places.saes(self._home.sae_folders, self._builtin_saes, self._asked()))
+
+    def _asked(self) -> dict[tuple[str, str], str]:
+        jobs = latest_jobs(self._database)
+        return {(repository, commit): job.asked.revision for (_, repository, commit, _), job in jobs.items()}
 
     def _model_entries(self, found: list[Place]) -> list[ModelEntry]:
         blobs, rows, jobs = blobs_of(found), installed(self._database), latest_jobs(self._database)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from millm.errors import CannotStart, DownloadFailed, InvalidRequest, from_code
+from millm.errors import CannotStart, DownloadFailed, InvalidRequest, MillmError, RepositoryNotFound, from_code
 from millm.hub.asking import asked_for
 from millm.hub.checkpoint import check_checkpoint, check_sae
 from millm.hub.jobs import Asked, Kind
@@ -74,14 +74,25 @@ def _wanted(asked: str, kind: Kind) -> Asked:
 
 
 async def _fetched(order: Order, on_progress: OnProgress) -> Fetched:
+    stage = f"downloading {order.asked.repository}"
     async with aclosing(obey(order)) as told:
         async for news in told:
             if isinstance(news, Fetched):
+                size = sum(file.size for file in news.files)
+                on_progress(stage, size, size)
                 return news
             if isinstance(news, Refused):
-                raise from_code(news.problem.code, news.problem.message)
+                raise _refused(news)
             if isinstance(news, Moved):
-                on_progress(f"downloading {order.asked.repository}", news.done, news.total)
+                on_progress(stage, news.done, news.total)
     raise DownloadFailed(
         f"{order.asked.name}: the download was ended from outside; start again, it goes on where it was"
+    )
+
+
+def _refused(news: Refused) -> MillmError:
+    """What could have been meant as a folder says so."""
+    code, message = news.problem.code, news.problem.message
+    return from_code(
+        code, f"{message}; nor is there such a folder here" if code == RepositoryNotFound.code else message
     )

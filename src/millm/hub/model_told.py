@@ -35,8 +35,8 @@ def told(files: Mapping[str, File]) -> Told:
     held = held_quantization(config)
     architectures = config.get("architectures")
     return Told(
-        architecture=str(architectures[0]) if isinstance(architectures, list) and architectures else None,
-        model_type=str(config["model_type"]) if "model_type" in config else None,
+        architecture=_text(architectures[0]) if isinstance(architectures, list) and architectures else None,
+        model_type=_text(config.get("model_type")),
         parameters=sum(tensor.numbers for tensor in tensors) if tensors and not held else None,
         dtype=dtype_of(config, tensors),
         quantization=held,
@@ -44,6 +44,10 @@ def told(files: Mapping[str, File]) -> Told:
         generates=writes(config),
         needs_remote_code=needs_remote_code(config),
     )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from millm.hub import cache
-from millm.hub.cache import Revision
+from millm.hub.cache import Asked, Revision
 from millm.hub.entries import Origin
 from millm.hub.sae_layout import layout_of
 from millm.hub.tree import File, files_below
@@ -42,16 +42,16 @@ def public_id(repository: str, revision: str, inside: str = "") -> str:
     return whole if revision == "main" else f"{whole}@{revision}"
 
 
-def models(links: Path, builtin: Mapping[str, Path]) -> Iterator[Place]:
+def models(links: Path, builtin: Mapping[str, Path], asked: Asked) -> Iterator[Place]:
     yield from _linked(links, builtin)
-    for revision in cache.revisions():
+    for revision in cache.revisions(asked):
         if revision.problem or _holds_model(revision.files):
             yield _in_cache(revision)
 
 
-def saes(links: Path, builtin: Mapping[str, Path]) -> Iterator[Place]:
+def saes(links: Path, builtin: Mapping[str, Path], asked: Asked) -> Iterator[Place]:
     yield from _linked(links, builtin, deep=False)
-    for revision in cache.revisions():
+    for revision in cache.revisions(asked):
         for inside, files in by_folder(revision.files).items():
             if layout_of(files):
                 yield _in_cache(revision, inside, files)

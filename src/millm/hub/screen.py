@@ -26,7 +26,7 @@ _DEEPEST = 12
 def needs_remote_code(config: Mapping[str, Any]) -> bool:
     """It brings code of its own, and transformers has none for it."""
     known = known_model_types()
-    return bool(config.get("auto_map")) and bool(known) and config.get("model_type") not in known
+    return bool(config.get("auto_map")) and bool(known) and str(config.get("model_type")) not in known
 
 
 def screen_config(config: Mapping[str, Any], name: str = "config.json", *, is_trusted: bool = False) -> None:
@@ -84,7 +84,7 @@ def _check_quantisation(asked: Any, name: str) -> None:
         return
     values = asked if isinstance(asked, dict) else {}
     method = values.get("quant_method", "bitsandbytes" if {"load_in_8bit", "load_in_4bit"} & values.keys() else None)
-    if method not in _QUANTISED:
+    if str(method) not in _QUANTISED:
         raise InvalidModel(
             f"{name}: quantization_config of the kind {str(method)[:60]!r} is not known; known are"
             f" {', '.join(sorted(_QUANTISED))}"

@@ -39,6 +39,7 @@ def fetch(order: Order, token: str | None, ledger: Ledger) -> Fetched:
     if found and found.commit == listed.commit and listed.missing == 0:
         return found
     ledger.resolved(listed)
+    blobs.remove_orphans(Path(constants.HF_HUB_CACHE), order.asked.repository)
     require_disk(order.asked, listed.missing, order.reserve)
     _bring_all(listed, token, patience, ledger)
     _settle(listed, order.asked.revision)

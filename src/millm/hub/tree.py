@@ -1,4 +1,4 @@
-"""The files below a folder with their sizes: links to files are followed, those to folders are not, so nothing loops."""
+"""The files below a folder with their sizes: links to files are followed, to folders they are not, so nothing loops."""
 
 import os
 from dataclasses import dataclass

@@ -95,4 +95,4 @@ def _absent_shard(files: Mapping[str, File]) -> str | None:
 def _without_weights(files: Mapping[str, File]) -> Condition:
     if any("/" not in name and name.endswith(_PICKLES) for name in files):
         return Condition("incomplete", "it has only pickled weights, which can run code when read; convert them")
-    return Condition("incomplete", "it has no .safetensors weights")
+    return Condition("incomplete", "it has no .safetensors weights, the only kind that cannot run code when read")

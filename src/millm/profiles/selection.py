@@ -98,6 +98,16 @@ def model_cards(state: State) -> list[ModelCard]:
     return cards
 
 
+def library_cards(state: State) -> list[ModelCard]:
+    """What a request may name besides, to have it loaded. Looks at the disk."""
+    loaded = state.model.name if state.model else None
+    return [
+        ModelCard(entry.id, entry.id, int(entry.last_used or 0), None, "loaded when it is asked")
+        for entry in state.hub.library.models()
+        if entry.state == "whole" and entry.id != loaded
+    ]
+
+
 def watches(state: State, request: ActivationsRequest) -> tuple[Watch, ...]:
     """What to report, for the engine. Raises InvalidSteering or SaeDetached."""
     _check_attached(state)

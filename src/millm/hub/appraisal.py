@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from millm.errors import InvalidModel, InvalidSae
 from millm.hub import model_told, sae_layout
@@ -13,6 +14,8 @@ from millm.hub.places import Place
 from millm.hub.tree import total
 from millm.hub.whole import WHOLE, Condition, against_installed, model_condition, sae_condition
 
+Known = TypeVar("Known")
+
 Blobs = Counter[Path]
 """How many entries use a file."""
 
@@ -21,10 +24,10 @@ def blobs_of(places: Iterable[Place]) -> Blobs:
     return Counter(where for place in places for where in {file.where for file in place.files.values()})
 
 
-def model_entry(place: Place, blobs: Blobs, rows: Mapping[Key, Installed], jobs: Mapping[str, Job]) -> ModelEntry:
-    row = _row(place, "model", rows)
+def model_entry(place: Place, blobs: Blobs, rows: Mapping[Key, Installed], jobs: Mapping[Key, Job]) -> ModelEntry:
+    row = _of(place, "model", rows)
     found = model_condition(place.files)
-    condition = _condition(place, row, _job(place, "model", jobs), found if row else _unless_unfinished(place, found))
+    condition = _condition(place, row, _of(place, "model", jobs), found if row else _unless_unfinished(place, found))
     own = {file.where: file.size or 0 for file in place.files.values()}
     return ModelEntry(
         id=place.id,
@@ -40,11 +43,11 @@ def model_entry(place: Place, blobs: Blobs, rows: Mapping[Key, Installed], jobs:
     )
 
 
-def sae_entry(place: Place, rows: Mapping[Key, Installed], jobs: Mapping[str, Job]) -> SaeEntry:
-    row = _row(place, "sae", rows)
+def sae_entry(place: Place, rows: Mapping[Key, Installed], jobs: Mapping[Key, Job]) -> SaeEntry:
+    row = _of(place, "sae", rows)
     layout = sae_layout.layout_of(place.files)
     found = sae_condition(place.files, sae_layout.WEIGHTS[layout]) if layout else WHOLE
-    condition = _condition(place, row, _job(place, "sae", jobs), found)
+    condition = _condition(place, row, _of(place, "sae", jobs), found)
     return SaeEntry(
         id=place.id,
         origin=place.origin,
@@ -76,18 +79,11 @@ def _unless_unfinished(place: Place, found: Condition) -> Condition:
     return found
 
 
-def _row(place: Place, kind: Kind, rows: Mapping[Key, Installed]) -> Installed | None:
+def _of(place: Place, kind: Kind, known: Mapping[Key, Known]) -> Known | None:
+    """What the database knows of exactly this commit."""
     if place.revision is None:
         return None
-    return rows.get((kind, place.revision.repository, place.revision.commit, place.inside))
-
-
-def _job(place: Place, kind: Kind, jobs: Mapping[str, Job]) -> Job | None:
-    """The last that was asked for it, if it was for this commit."""
-    if place.revision is None:
-        return None
-    found = [job for name in place.names if (job := jobs.get(f"{kind} {name}"))]
-    return next((job for job in found if job.commit == place.revision.commit), None)
+    return known.get((kind, place.revision.repository, place.revision.commit, place.inside))
 
 
 def _told_of_model(place: Place) -> model_told.Told:
