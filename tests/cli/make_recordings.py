@@ -56,8 +56,8 @@ def _pulled(place: Shelf) -> str:
     place.hub.fail(".safetensors", "slow", times=100, speed=_SLOW)
     with place.on_screen("pull", GEMMA) as terminal:
         way = terminal.watch(lambda text: " left  " in text)
+        place.hub.forget()
         end = terminal.to_the_end()
-    place.hub.forget()
     return f"$ millm pull {GEMMA}\n{way}\n\n{_last_lines(end, 2)}"
 
 
