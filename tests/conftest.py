@@ -11,6 +11,7 @@ import pytest
 from millm.demo.weights import prepare
 from millm.settings import Settings
 from tests.fixtures.process import Server, running
+from tests.fixtures.repos import write_repositories
 from tests.fixtures.tiny import write_model, write_profiles, write_sae
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -33,6 +34,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_sae(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_sae(tmp_path_factory.mktemp("saes") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of the fake hub: tiny stand-ins under real ids, read only."""
+    return write_repositories(tmp_path_factory.mktemp("hub"))
 
 
 @pytest.fixture(scope="session")

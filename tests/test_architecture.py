@@ -21,14 +21,14 @@ LEVELS = [
     ("lifecycle",),
     ("profiles.selection",),
     ("state",),
-    ("tickets", "status"),
+    ("tickets", "status", "desired"),
     ("principal",),
     ("text", "hub", "profiles", "demo", "engine.client", "engine.child", "engine.pace"),
     ("engine.process",),
     ("engine",),
     ("sae",),
     ("events", "hardware"),
-    ("engine.messages", "logs"),
+    ("engine.messages", "logs", "gpus", "container"),
     ("sae.steering", "sae.calibration_text", "settings", "storage"),
     ("hub.jobs", "hub.entries"),
     ("errors", ""),
@@ -52,6 +52,7 @@ WITHOUT_TORCH = (
     "sae.model_names",
     "sae.npz",
     "sae.sizes",
+    "sae.foreign.order",
 )
 """What the API process uses of them."""
 

@@ -76,6 +76,9 @@ class Settings(BaseSettings):
         30.0, ge=0, description="Seconds that running answers have to end before their model is unloaded or replaced."
     )
     download_reserve_bytes: int = Field(2 * 2**30, ge=0, description="Room that a download leaves free on the disk.")
+    download_backoff: float = Field(
+        1.0, gt=0, description="Seconds before a download that failed is tried again; doubles each time, up to 60."
+    )
     runner: Literal["auto", "slots", "plain"] = Field(
         "auto", description="`slots` runs many requests at once, `plain` one at a time; `auto` tests the model."
     )
@@ -113,6 +116,12 @@ class Settings(BaseSettings):
     @property
     def home_folder(self) -> Path:
         return Path(os.path.expanduser(self.home)).resolve()  # leaves `~stranger` as it is, where Path's own raises
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Keys and the token: what no log may hold."""
+        kept = (self.api_key, self.admin_key, self.hf_token)
+        return tuple(part.strip() for secret in kept if secret for part in secret.get_secret_value().split(","))
 
     @classmethod
     def load(cls, **overrides: Any) -> "Settings":

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 
 import httpx
@@ -63,7 +64,7 @@ def test_while_the_model_is_loading(number: signal.Signals, tiny_model: Path, tm
 def test_while_a_download_hangs(tiny_model: Path, tmp_path: Path) -> None:
     shutil.copytree(tiny_model, tmp_path / "hub" / "tiny" / "llama")
     with serving(tmp_path / "hub") as hub:
-        hub.stalled_after = 1000
+        hub.fail(".safetensors", "stall", times=inf, after=1000)
         variables = hub.environment(tmp_path / "cache")
         with started("serve", "tiny/llama", "--port", "0", home=tmp_path / "home", **variables) as process:
             wait_until(lambda: "tiny/llama/model.safetensors" in hub.downloaded, process)

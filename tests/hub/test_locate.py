@@ -2,11 +2,12 @@
 
 import shutil
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 
 import pytest
 
-from millm.errors import CannotStart, DownloadFailed, InvalidModel, InvalidSae, MillmError
+from millm.errors import CannotStart, InvalidModel, InvalidSae, MillmError
 from millm.hub.locate import Located, locate_model, locate_sae
 from tests.fixtures.fakehub import TOKEN, FakeHub, serving
 
@@ -36,6 +37,7 @@ def hub(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
         for name, value in running.environment(tmp_path / "cache").items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("HF_TOKEN", raising=False)
+        monkeypatch.setenv("MILLM_DOWNLOAD_BACKOFF", "0.05")
         yield running
 
 
@@ -136,7 +138,7 @@ def test_the_second_time_nothing_is_fetched_and_the_hub_may_be_gone(hub: FakeHub
     first = locate_model(MODEL, None, silent)
     hub.downloaded.clear()
     assert locate_model(MODEL, None, silent) == first
-    hub.fails = True
+    hub.fail("", "status", times=inf)
     assert locate_model(MODEL, None, silent) == first
     assert hub.downloaded == []
 
@@ -161,7 +163,7 @@ def test_with_the_right_token(hub: FakeHub) -> None:
 
 
 def test_a_caller_who_gives_up_ends_the_download(hub: FakeHub) -> None:
-    hub.stalled_after = 100
+    hub.fail(".safetensors", "stall", times=inf, after=100)
 
     def give_up(stage: str, done: int, total: int) -> None:
         if f"{MODEL}/model.safetensors" in hub.downloaded:
@@ -173,20 +175,22 @@ def test_a_caller_who_gives_up_ends_the_download(hub: FakeHub) -> None:
 
 def test_a_download_that_was_ended_can_be_started_again(hub: FakeHub) -> None:
     test_a_caller_who_gives_up_ends_the_download(hub)
-    hub.stalled_after = None
+    hub.forget()
     assert names(locate_model(MODEL, None, silent).folder) == ALLOWED
 
 
 def problem(asked: str, token: str | None = None) -> str:
-    with pytest.raises(DownloadFailed) as refused:
+    with pytest.raises(MillmError) as refused:
         locate_model(asked, token, silent)
     assert "\n" not in refused.value.message
     return refused.value.message
 
 
 def test_unknown(hub: FakeHub) -> None:
-    assert problem("tiny/nothing").startswith("tiny/nothing: neither a folder here nor a repository")
-    assert problem("tiny/nothing", TOKEN).startswith("tiny/nothing: neither a folder here nor a repository")
+    for token in (None, TOKEN):
+        said = problem("tiny/nothing", token)
+        assert said.startswith("tiny/nothing: no such repository on Hugging Face")
+        assert said.endswith("nor is there such a folder here")
 
 
 def test_private(hub: FakeHub) -> None:
@@ -206,7 +210,7 @@ def test_unauthorised(hub: FakeHub) -> None:
 
 
 def test_failing(hub: FakeHub) -> None:
-    hub.fails = True
+    hub.fail("", "status", times=inf)
     assert f"could not be downloaded from {hub.url} (status 503)" in problem(MODEL)
 
 

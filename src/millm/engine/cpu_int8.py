@@ -57,6 +57,11 @@ class Int8Linear(nn.Module):
         weight: Tensor = torch.ops.quantized.linear_unpack(self._packed)[0].dequantize()
         return weight
 
+    @property
+    def packed_bytes(self) -> int:
+        """Of the weights, and of a scale, a zero point and a sum for each output channel."""
+        return self.out_features * (self.in_features + 12)
+
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in]` → `[..., out]`, float32."""
         scale = x.abs().amax(-1, keepdim=True).div_(STEPS)  # [..., 1]; a row of zeros: 0 · whatever = 0

@@ -1,106 +1,72 @@
-"""The process that downloads, run by `download.py`: an order on standard input, news on standard output.
+"""The process of one download or one preview: an order on standard input, news on standard output.
 
-`huggingface_hub` does metadata, authorisation, resuming and bytes.
+It and what it imports alone know `huggingface_hub`. Standard input stays open: its end means that whoever ordered is
+gone, and ends the process too.
 """
 
 import contextlib
-import errno
-import io
+import os
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any
+import time
+from functools import partial
 
 import msgspec
-from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
+from huggingface_hub import constants, get_token
 from huggingface_hub.utils import logging as hub_logging
-from tqdm.auto import tqdm  # type: ignore[import-untyped]  # ships with huggingface_hub, without types
 
-from millm.hub.download import News, Order
+from millm.hub.ledger import Ledger
+from millm.hub.orders import News, Order, Previewed, Refused
+from millm.hub.patience import Patience
+from millm.hub.preview import preview
+from millm.hub.refusals import problem
+from millm.hub.transfer import fetch
+
+_TICK_SECONDS = 0.2
+_CHUNK = 1 << 18
+"""Bytes after which what came is written; huggingface_hub's 10 MB take a slow line ten seconds."""
 
 
 def main() -> None:
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
-    one_at_a_time = threading.Lock()  # huggingface_hub downloads several files at once, each in a thread
-
-    def tell(news: News) -> None:
-        with one_at_a_time:
-            sys.stdout.buffer.write(msgspec.json.encode(news) + b"\n")
-            sys.stdout.buffer.flush()
-
-    with contextlib.suppress(BrokenPipeError):  # then nobody waits for it any more
-        tell(_fetch(order, lambda done, total: tell(News(done, total))))
+    constants.DOWNLOAD_CHUNK_SIZE = _CHUNK
+    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
+    threading.Thread(target=_end_with_who_ordered, daemon=True).start()
+    ledger = Ledger(order.asked)
+    threading.Thread(target=_tell_again_and_again, args=(ledger,), daemon=True).start()
+    _tell(_obey(order, ledger))
+    os._exit(0)  # without waiting for threads that still download what nobody wants any more
 
 
-def _fetch(order: Order, on_bytes: Callable[[int, int], None]) -> News:
+def _obey(order: Order, ledger: Ledger) -> News:
+    token = order.token or get_token()
     try:
-        folder = snapshot_download(
-            order.wanted.repository,
-            allow_patterns=list(order.wanted.patterns),
-            ignore_patterns=list(order.wanted.but_not),
-            token=order.token,
-            tqdm_class=_bars(on_bytes),
-        )
-    except LocalEntryNotFoundError as error:
-        return News(problem=_problem(error.__cause__ or error))
+        if order.what == "fetch":
+            return fetch(order, token, ledger)
+        patience = Patience(order.tries, order.backoff)
+        return Previewed(preview=patience.keep_trying(partial(preview, order, token), partial(ledger.waits, "preview")))
     except Exception as error:  # noqa: BLE001  the edge of the process: whatever it was is told as one sentence
-        return News(problem=_problem(error))
-    return News(folder=folder)
+        return Refused(problem=problem(error, order.asked))
 
 
-def _problem(error: BaseException) -> str:
-    """What is wrong and the way out. `error` may come from any of the libraries below `huggingface_hub`."""
-    match error:
-        case GatedRepoError():
-            return "gated; accept its licence on its page at https://huggingface.co and set HF_TOKEN to your token"
-        case HfHubHTTPError(response=object(status_code=401 | 403)) if _sent_token(error):
-            return "Hugging Face does not accept this HF_TOKEN; make a new one, or unset it for a public repository"
-        case RepositoryNotFoundError() | HFValidationError() | HfHubHTTPError(response=object(status_code=401)):
-            return "neither a folder here nor a repository on Hugging Face (or a private one; set HF_TOKEN then)"
-        case OfflineModeIsEnabled():
-            return "not in the local cache, and HF_HUB_OFFLINE forbids to download it; unset it, or give a folder"
-        case OSError(errno=errno.ENOSPC):
-            return f"the disk is full; make room in {constants.HF_HUB_CACHE}, or set HF_HOME to a folder elsewhere"
-    return (
-        f"could not be downloaded from {constants.ENDPOINT} ({_kind(error)}) and is not whole in the local cache; "
-        "check the network and HF_ENDPOINT, or give a local folder"
-    )
+def _end_with_who_ordered() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
 
 
-def _sent_token(error: HfHubHTTPError) -> bool:
-    return "authorization" in error.response.request.headers
+def _tell_again_and_again(ledger: Ledger) -> None:
+    while True:
+        _tell(ledger.moved())
+        time.sleep(_TICK_SECONDS)
 
 
-def _kind(error: BaseException) -> str:
-    return f"status {error.response.status_code}" if isinstance(error, HfHubHTTPError) else type(error).__name__
+_one_at_a_time = threading.Lock()
 
 
-def _bars(on_bytes: Callable[[int, int], None]) -> type[Any]:
-    """A tqdm class that reports bytes to `on_bytes` and draws nothing."""
-    counting_bytes: list[Any] = []
-
-    class Reported(tqdm):  # type: ignore[misc]  # tqdm is untyped
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **{**kwargs, "disable": False, "file": io.StringIO()})
-            if kwargs.get("unit") == "B":
-                counting_bytes.append(self)
-
-        def update(self, n: float | None = 1) -> None:
-            super().update(n)
-            # huggingface_hub counts what came over the network first and what is on disk last
-            if counting_bytes and self is counting_bytes[-1] and self.total:
-                on_bytes(int(self.n), int(self.total))
-
-    return Reported
+def _tell(news: News) -> None:
+    with _one_at_a_time, contextlib.suppress(BrokenPipeError):  # then nobody waits for it any more
+        sys.stdout.buffer.write(msgspec.json.encode(news) + b"\n")
+        sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

@@ -31,6 +31,16 @@ class Home:
         return self.folder / "saes"
 
     @property
+    def database(self) -> Path:
+        """What was acknowledged: `storage.py`."""
+        return self.folder / "millm.db"
+
+    @property
+    def converted(self) -> Path:
+        """Copies of other libraries' SAEs in a layout that is read."""
+        return self.folder / "converted"
+
+    @property
     def profiles(self) -> Path:
         """The user's own profiles, one JSON file each."""
         return self.folder / "profiles"

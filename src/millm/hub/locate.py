@@ -1,26 +1,27 @@
 """A name on the command line → a folder on disk: a local folder as it is, a Hugging Face id through its cache."""
 
+import asyncio
 import os
-import re
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
-from millm.errors import CannotStart, DownloadFailed
+from msgspec.structs import replace
+
+from millm.errors import CannotStart, DownloadFailed, InvalidRequest, MillmError, RepositoryNotFound, from_code
+from millm.hub.asking import asked_for
 from millm.hub.checkpoint import check_checkpoint, check_sae
-from millm.hub.download import Wanted, download
+from millm.hub.jobs import Asked, Kind
+from millm.hub.orders import Fetched, Moved, Order, Refused
+from millm.hub.worker import obey, order_of
+from millm.settings import Settings
 
 OnProgress = Callable[[str, int, int], None]
 """(stage, bytes done, bytes in all); called a few times a second, and may raise to give up."""
 
-MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.txt")
-"""No pickles and no Python."""
-NOT_MODEL_FILES = ("[!1]*/*", "1[!_]*/*", "1_[!P]*/*", "*/*/*", "consolidated*")
-"""Folders hold other exports (onnx/, original/), save sentence-transformers' `1_Pooling`; `consolidated` is the same
-weights once more."""
-SAE_FILES = ("*.safetensors", "*.npz", "*.json", "labels.jsonl")
-
-_REPOSITORY = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
+_TRIES = 3
+"""Somebody waits before a terminal."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,13 @@ class Located:
     name: str
     """What clients call it: the Hugging Face id, or the folder's name."""
     folder: Path
+    is_trusted: bool = False
+    """Its own Python may run: the operator has named this repository and commit."""
 
 
 def locate_model(asked: str, token: str | None, on_progress: OnProgress) -> Located:
-    """Raises CannotStart (neither a folder nor an id), DownloadFailed or InvalidModel."""
-    located = _local(asked, "model") or _model_on_hub(asked, token, on_progress)
+    """Raises CannotStart (neither a folder nor an id), DownloadFailed and its kin, or InvalidModel."""
+    located = _local(asked, "model") or _on_hub(asked, "model", token, on_progress)
     check_checkpoint(located.folder)
     return located
 
@@ -40,9 +43,9 @@ def locate_model(asked: str, token: str | None, on_progress: OnProgress) -> Loca
 def locate_sae(asked: str, token: str | None, on_progress: OnProgress) -> Located:
     """A folder, or `owner/repo/path/inside` (Gemma Scope: `google/gemma-scope-2b-pt-res/layer_20/width_16k/…`).
 
-    Raises CannotStart (neither), DownloadFailed or InvalidSae.
+    Raises CannotStart (neither), DownloadFailed and its kin, or InvalidSae.
     """
-    located = _local(asked, "SAE") or _sae_on_hub(asked, token, on_progress)
+    located = _local(asked, "SAE") or _on_hub(asked, "sae", token, on_progress)
     check_sae(located.folder)
     return located
 
@@ -54,26 +57,42 @@ def _local(asked: str, what: str) -> Located | None:
     return Located(path.resolve().name, path.resolve()) if asked and path.is_dir() else None
 
 
-def _model_on_hub(asked: str, token: str | None, on_progress: OnProgress) -> Located:
-    repository = _repository(asked, asked, "model")
-    wanted = Wanted(repository, MODEL_FILES, NOT_MODEL_FILES)
-    return Located(repository, download(wanted, token, on_progress))
+def _on_hub(asked: str, kind: Kind, token: str | None, on_progress: OnProgress) -> Located:
+    wanted = _wanted(asked, kind)
+    order = replace(order_of("fetch", wanted, Settings.load()), token=token, tries=_TRIES, accepts_cached=True)
+    return Located(wanted.name, Path(asyncio.run(_fetched(order, on_progress)).folder))
 
 
-def _sae_on_hub(asked: str, token: str | None, on_progress: OnProgress) -> Located:
-    parts = asked.rstrip("/").split("/")
-    repository, inside = _repository("/".join(parts[:2]), asked, "SAE"), "/".join(parts[2:])
-    if ".." in parts:
-        raise CannotStart(f"SAE {asked!r}: a path inside a repository cannot hold '..'")
-    prefix = f"{inside}/" if inside else ""
-    wanted = Wanted(repository, tuple(f"{prefix}{name}" for name in SAE_FILES), (f"{prefix}*/*",))
-    folder = download(wanted, token, on_progress) / inside
-    if not folder.is_dir():
-        raise DownloadFailed(f"{repository} has no SAE in {inside!r}; look at its files on Hugging Face")
-    return Located(asked.rstrip("/"), folder)
+def _wanted(asked: str, kind: Kind) -> Asked:
+    try:
+        return asked_for(asked, kind)
+    except InvalidRequest as error:
+        what = "model" if kind == "model" else "SAE"
+        raise CannotStart(
+            f"{what} {asked!r} is neither a folder here nor a Hugging Face id (owner/name): {error.message}"
+        ) from error
 
 
-def _repository(name: str, asked: str, what: str) -> str:
-    if not _REPOSITORY.fullmatch(name):
-        raise CannotStart(f"{what} {asked!r} is neither a folder here nor a Hugging Face id (owner/name)")
-    return name
+async def _fetched(order: Order, on_progress: OnProgress) -> Fetched:
+    stage = f"downloading {order.asked.repository}"
+    async with aclosing(obey(order)) as told:
+        async for news in told:
+            if isinstance(news, Fetched):
+                size = sum(file.size for file in news.files)
+                on_progress(stage, size, size)
+                return news
+            if isinstance(news, Refused):
+                raise _refused(news)
+            if isinstance(news, Moved):
+                on_progress(stage, news.done, news.total)
+    raise DownloadFailed(
+        f"{order.asked.name}: the download was ended from outside; start again, it goes on where it was"
+    )
+
+
+def _refused(news: Refused) -> MillmError:
+    """What could have been meant as a folder says so."""
+    code, message = news.problem.code, news.problem.message
+    return from_code(
+        code, f"{message}; nor is there such a folder here" if code == RepositoryNotFound.code else message
+    )

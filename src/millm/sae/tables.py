@@ -72,6 +72,11 @@ class FeatureBank:
     def free(self) -> int:
         return self._slots.free
 
+    @property
+    def memory(self) -> int:
+        """Bytes on the device."""
+        return self.feature_ids.nbytes + sum(table.nbytes for table in _tensors(self.rows))
+
     def acquire(self, features: Iterable[int]) -> list[int]:
         return [self._acquire(feature) for feature in features]
 

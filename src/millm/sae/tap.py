@@ -51,6 +51,17 @@ class Tap:
         """Would `acquire` find a table row and bank slots now?"""
         return self._rows.has_room(row) and len(row.encoded) + len(row.watched) <= self._bank.free
 
+    @property
+    def is_unused(self) -> bool:
+        """Nobody has a table row."""
+        return self._rows.free == MAX_ROWS
+
+    @property
+    def memory(self) -> int:
+        """Bytes on the device: its tables, and the rows of the features in use."""
+        own = (self._delta, self._steered, self._coefficients, self._watched)
+        return sum(tensor.nbytes for tensor in own) + self._bank.memory
+
     def acquire(self, row: TapRow) -> int:
         """The index of the table row for `row`, written if it is new. Pair with `release`."""
         self._check(row)

@@ -42,7 +42,7 @@ class SlotsRunner:
         self._kinds = kinds_of(config)
         self._model = model
         self._steered = steered
-        self._kv_bytes = kv_bytes
+        self.kv_bytes = kv_bytes
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._boundary = Boundary.of(config)
         self._longest = getattr(config, "max_position_embeddings", None)
@@ -68,7 +68,7 @@ class SlotsRunner:
         if not (per_token := self.cache.bytes_per_token):
             return True
         length = _columns(max([sequence.most_tokens, *self._needs.values()]), self._longest)
-        return (len(self._needs) + 1) * length * per_token <= self._kv_bytes
+        return (len(self._needs) + 1) * length * per_token <= self.kv_bytes
 
     def place(self, sequence: Sequence, *, reuse: bool) -> object:
         """Give the sequence a row; → the trail of whoever computed the prefix it goes on from, or None.
@@ -217,7 +217,7 @@ class SlotsRunner:
         length = _columns(longest, self._longest)
         rows = self.capacity
         if per_token := self.cache.bytes_per_token:
-            rows = max(min(rows, self._kv_bytes // (length * per_token)), len(self._needs) + 1)
+            rows = max(min(rows, self.kv_bytes // (length * per_token)), len(self._needs) + 1)
         self._slots.resize(rows, length)
         try:
             self.cache.resize(rows, length, lambda row: self._slots[row].written)

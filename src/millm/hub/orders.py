@@ -1,0 +1,96 @@
+"""What is said between a download's process and who started it: an order on its standard input, news on its output.
+
+The token goes this way alone, where nobody else sees it.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from millm.hub.jobs import Asked, JobState, Preview, Problem
+
+TRIES = 8
+
+MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
+"""No pickles and no Python."""
+NOT_MODEL_FILES = ("[!1]*/*", "1[!_]*/*", "1_[!P]*/*", "*/*/*", "consolidated*")
+"""Folders hold other exports (onnx/, original/), save sentence-transformers' `1_Pooling`; `consolidated` is the same
+weights once more."""
+CODE = "*.py"
+SAE_FILES = ("*.safetensors", "*.npz", "*.json", "labels.jsonl")
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """A line."""
+
+    what: Literal["fetch", "preview"]
+    asked: Asked
+    patterns: tuple[str, ...]
+    """Of the files that are wanted, by their paths in the repository."""
+    but_not: tuple[str, ...]
+    token: str | None
+    """None: what `hf auth login` has stored, if that."""
+    reserve: int
+    """Bytes of the disk that stay free."""
+    tries: int = TRIES
+    backoff: float = 1.0
+    """Seconds before the second try; each further one waits twice as long, up to a minute."""
+    accepts_cached: bool = False
+    """Where the hub cannot be reached, what is whole in the cache will do."""
+
+
+class FetchedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that is on the disk and is what the hub says it is."""
+
+    path: str
+    """In the repository."""
+    size: int
+    hash: str
+    """sha256, or of small files git's sha1 of a blob: also the blob's name in the cache."""
+
+
+class Moved(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """How far it is; told five times a second."""
+
+    state: JobState
+    commit: str | None = None
+    done: int = 0
+    total: int = 0
+    files_done: int = 0
+    files_total: int = 0
+    attempt: int = 1
+    retry_in: float | None = None
+    problem: Problem | None = None
+    """Why it waits."""
+
+
+class Fetched(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The last news of a download that went well."""
+
+    commit: str
+    folder: str
+    """Of the snapshot, and of the SAE in it."""
+    files: tuple[FetchedFile, ...]
+    """Those that were compared with the hub; empty for what was only found in the cache."""
+
+
+class Previewed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    preview: Preview
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The last news of one that did not."""
+
+    problem: Problem
+
+
+News = Moved | Fetched | Previewed | Refused
+
+
+def patterns(asked: Asked, trusted: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(files that are wanted, and which of these are not); `trusted`: repositories whose code may run."""
+    if asked.kind == "model":
+        is_trusted = asked.repository in {entry.partition("@")[0] for entry in trusted}
+        return (*MODEL_FILES, CODE) if is_trusted else MODEL_FILES, NOT_MODEL_FILES
+    prefix = f"{asked.path}/" if asked.path else ""
+    return tuple(f"{prefix}{name}" for name in SAE_FILES), (f"{prefix}*/*",)

@@ -1,0 +1,140 @@
+"""What huggingface_hub raises → what is told: which of our errors, one sentence with the way out, and a link.
+
+Never its own text: that holds addresses and paths.
+"""
+
+import errno
+from collections.abc import Iterator
+
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    FileMetadataError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from millm.errors import (
+    DownloadFailed,
+    GatedRepository,
+    InsufficientDisk,
+    InvalidToken,
+    MillmError,
+    RepositoryNotFound,
+)
+from millm.hub.jobs import Asked, Problem
+from millm.hub.session import Busy, TransportError
+
+FAILURES = (MillmError, HfHubHTTPError, HFValidationError, FileMetadataError, Busy, TransportError, OSError)
+"""What asking the hub for something raises, `LocalEntryNotFoundError` and the like among them."""
+
+
+def page(asked: Asked) -> str:
+    return f"{constants.ENDPOINT}/{asked.repository}"
+
+
+def problem(error: BaseException, asked: Asked) -> Problem:
+    refusal, link = _refusal(_innermost(error), asked)
+    return Problem(code=refusal.code, message=refusal.message, link=link)
+
+
+def is_passing(error: BaseException) -> bool:
+    """True for what another try may mend."""
+    match _innermost(error):
+        case Busy() | TransportError() | FileMetadataError() | LocalEntryNotFoundError():
+            return True
+        case OSError(errno=int() as code):
+            return code in (errno.EIO, errno.ETIMEDOUT, errno.ECONNRESET, errno.EPIPE)
+    return False
+
+
+def is_offline(error: BaseException) -> bool:
+    """True where the hub was not asked, or did not answer."""
+    return is_passing(error) or isinstance(_innermost(error), OfflineModeIsEnabled)
+
+
+def is_wrong_length(error: OSError) -> bool:
+    """huggingface_hub's check of what came against what was announced; it has no class of its own."""
+    return type(error) is OSError and error.errno is None
+
+
+def _refusal(error: BaseException, asked: Asked) -> tuple[MillmError, str | None]:
+    name, link = asked.repository, page(asked)
+    match error:
+        case MillmError():
+            return error, link
+        case GatedRepoError() if _sent_token(error):
+            return GatedRepository(
+                f"{name}: the account of this HF_TOKEN has no access; accept its licence on its page, {link}, or wait"
+                " until that is granted"
+            ), link
+        case GatedRepoError():
+            return GatedRepository(
+                f"{name}: gated; accept its licence on its page, {link}, and set HF_TOKEN to your token"
+            ), link
+        case HfHubHTTPError(response=object(status_code=401)) if _sent_token(error):
+            return InvalidToken(
+                f"{name}: Hugging Face does not accept this HF_TOKEN; make a new one, or unset it for a public"
+                " repository"
+            ), f"{constants.ENDPOINT}/settings/tokens"
+        case RevisionNotFoundError():
+            return RepositoryNotFound(f"{name} has no revision {asked.revision!r}; see its branches at {link}"), link
+        case RepositoryNotFoundError() | HFValidationError() | HfHubHTTPError(response=object(status_code=401)):
+            return RepositoryNotFound(
+                f"{name}: no such repository on Hugging Face (or a private one; set HF_TOKEN then)"
+            ), link
+        case HfHubHTTPError(response=object(status_code=403)):
+            return InvalidToken(
+                f"{name}: this HF_TOKEN may not read it; give it read access, or make another"
+            ), f"{constants.ENDPOINT}/settings/tokens"
+        case EntryNotFoundError() if isinstance(error, HfHubHTTPError):
+            return DownloadFailed(f"{name} changed while it was downloaded; start again"), link
+    return _failure(error, name), None
+
+
+def _failure(error: BaseException, name: str) -> MillmError:
+    match error:
+        case OfflineModeIsEnabled():
+            return DownloadFailed(
+                f"{name}: not in the local cache, and HF_HUB_OFFLINE forbids to download it; unset it, or give a folder"
+            )
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            return InsufficientDisk(
+                f"{name}: the disk is full; make room, or set HF_HOME to a folder elsewhere; what is finished stays"
+            )
+        case OSError(errno=int()):
+            return DownloadFailed(
+                f"{name}: the cache cannot be written ({error.strerror}); mend its permissions, or set HF_HOME to a"
+                " folder elsewhere"
+            )
+    return DownloadFailed(
+        f"{name} could not be downloaded from {constants.ENDPOINT} ({_kind(error)}) and is not whole in the local"
+        " cache; check the network and HF_ENDPOINT, and start again: what is finished stays"
+    )
+
+
+def _kind(error: BaseException) -> str:
+    match error:
+        case Busy(status=status) | HfHubHTTPError(response=object(status_code=status)):
+            return f"status {status}"
+    return type(error).__name__
+
+
+def _sent_token(error: HfHubHTTPError) -> bool:
+    return "authorization" in error.response.request.headers
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """`LocalEntryNotFoundError` stands for what it was raised from."""
+    return [error, *_causes(error)][-1]
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    while isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
+        yield error
