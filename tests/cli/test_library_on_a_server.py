@@ -86,6 +86,18 @@ def test_ctrl_c_leaves_the_download_to_the_server(there: Shelf) -> None:
     there.hub.forget()
 
 
+def test_ctrl_c_gives_a_load_up(there: Shelf) -> None:
+    done(there.millm("pull", LLAMA))
+    with there.on_screen("load", LLAMA) as terminal:
+        terminal.watch(lambda text: "loading" in text or "packing" in text or "testing" in text)
+        terminal.type(CTRL_C)
+        text = terminal.to_the_end().replace("\n", "")  # which the terminal has put in
+    assert terminal.process.returncode == 130
+    assert "`millm ps` shows what is loaded" in text
+    is_loaded = json.loads(done(there.millm("ps", "--json")).out)["model"] is not None
+    assert is_loaded != ("is given up" in text), text
+
+
 def test_a_load_that_cannot_be_is_refused_and_changes_nothing(there: Shelf) -> None:
     before = json.loads(done(there.millm("ps", "--json")).out)
     assert_refused(there.millm("load", "nobody/nothing"), "nobody/nothing")
