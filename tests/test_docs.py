@@ -10,7 +10,9 @@ import httpx
 import pytest
 
 from millm.profiles.contract import Profile
-from tests.fixtures.process import Server
+from tests.cli.terminal import millm
+from tests.fixtures.fakehub import serving
+from tests.fixtures.process import Server, running
 from tools.make_docs import DOCS, figures, pages
 
 ROOT = DOCS.parent
@@ -116,7 +118,20 @@ def test_the_other_commands_are_known() -> None:
         "millm demo",
     }
     ours = {"millm serve google/gemma-2-2b --sae google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71"}
-    assert set(others) == install | ours
+    assert set(others) == install | ours | set(commands(DOCS / "library.md"))
+
+
+def test_the_librarys_commands_run(repositories: Path, tmp_path: Path) -> None:
+    """One after the other, against the server that the first of them starts."""
+    first, *others = commands(DOCS / "library.md")
+    assert first == "millm serve"
+    with serving(repositories) as hub:
+        variables = hub.environment(tmp_path / "cache")
+        with running("serve", model="", home=tmp_path / "home", variables=variables) as server:
+            port = server.url.rpartition(":")[2]
+            for command in others:
+                ran = millm(*command.split()[1:], home=tmp_path / "home", MILLM_PORT=port)
+                assert (ran.code, ran.left) == (0, []), (command, ran.err)
 
 
 def test_the_profile_example_is_one() -> None:
