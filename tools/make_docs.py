@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,11 +30,29 @@ from millm.settings import Settings
 from millm.status import ServerStatus
 from millm.tickets import LIFE_SECONDS
 from tools import client_tables
+from tools.field_tables import of_model, table
+from tools.library_section import library_section
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 NOTE = "<!-- Written by tools/make_docs.py from the code; do not edit. -->\n"
 
+
+CLI_LEAD = (
+    "Those of the library ask the running server (`--url`, or the usual address), and where none answers they work on"
+    " this disk. `--json` prints what a program can read. Exit code 0 is done, 1 is refused with one line that says why,"
+    " 130 is Ctrl+C.\n\n"
+    "First what they show, recorded with a tiny stand-in of the model; then what each says of itself."
+)
+RECORDED = {
+    "pull": "Downloading a model, and an SAE inside a large repository",
+    "list": "What is on disk",
+    "estimate": "What a model would take",
+    "load": "Into the running server",
+    "attach": "An SAE onto the model that is loaded",
+    "ps": "What runs",
+}
+"""File in docs/terminal → heading."""
 
 EVENTS_LEAD = (
     "Every frame is one JSON object. The first is a `hello`. A client may send"
@@ -74,7 +92,7 @@ def settings_page() -> str:
         "Settings",
         "Environment variables, also read from a file `.env` in the working folder. A command-line option of the same"
         " name wins.",
-        _table(("variable", "default", "meaning"), rows),
+        table(("variable", "default", "meaning"), rows),
     )
 
 
@@ -88,9 +106,9 @@ def errors_page() -> str:
         " With a 503 comes a `Retry-After`,"
         " or with `x-should-retry: false` where a repetition would only fail again. Under `/api`, what"
         " is 400 here is 422, save a body that is no JSON. Errors of status 500 whose type is `server_error` and whose"
-        " code starts with `cannot_`, `port_`, `home_`, `download_` or `hash_` are the terminal's: one line and exit"
-        " code 1.",
-        _table(("code", "status", "type", "when"), rows),
+        " code starts with `cannot_`, `port_` or `home_` are the terminal's: one line and exit code 1. A download that"
+        " fails carries such an error as its job's `problem`, also where nobody waits for an answer any more.",
+        table(("code", "status", "type", "when"), rows),
     )
 
 
@@ -107,10 +125,11 @@ def api_page() -> str:
         ("A profile, as a JSON file", Profile),
     ]
     body = "\n".join(
-        f"## {title}\n\n{_table(('field', 'type', 'default', 'meaning'), _fields(m))}{_passed_over(m)}"
+        f"## {title}\n\n{table(('field', 'type', 'default', 'meaning'), of_model(m))}{_passed_over(m)}"
         for title, m in sections
     )
-    body += f"\n## The websocket /api/events\n\n{EVENTS_LEAD}\n\n{_table(('type', 'fields', 'when'), _events())}"
+    body += f"\n{library_section()}"
+    body += f"\n## The websocket /api/events\n\n{EVENTS_LEAD}\n\n{table(('type', 'fields', 'when'), _events())}"
     return _page(
         "API",
         "OpenAI's names and shapes, and miLLM's extensions. Fields that are not listed are ignored if OpenAI or other"
@@ -137,7 +156,7 @@ def _passed_over(model: type[BaseModel]) -> str:
         return ""
     refused = [(f"`{name}`", "refused", _but(neutral)) for name, neutral in CHAT_REFUSED.items()]
     ignored = [(f"`{name}`", "ignored", "") for name in CHAT_IGNORED]
-    return "\nKnown, and not done:\n\n" + _table(("field", "", "but for"), sorted(refused + ignored))
+    return "\nKnown, and not done:\n\n" + table(("field", "", "but for"), sorted(refused + ignored))
 
 
 def _but(neutral: tuple[Any, ...]) -> str:
@@ -158,7 +177,14 @@ def _events() -> list[tuple[str, ...]]:
 def cli_page() -> str:
     shown = [("millm --help", ["--help"]), *((f"millm {name} --help", [name, "--help"]) for name in COMMANDS)]
     blocks = [f"## `{title}`\n\n```text\n{help_text(arguments)}\n```\n" for title, arguments in shown]
-    return _page("Commands", "What each command says of itself.", "\n".join(blocks))
+    return _page("Commands", CLI_LEAD, "\n".join([*_recordings(), *blocks]))
+
+
+def _recordings() -> Iterator[str]:
+    """As `tests/cli/make_recordings.py` made them, in the order in which somebody would do it."""
+    for name, lead in RECORDED.items():
+        text = (DOCS / "terminal" / f"{name}.txt").read_text("utf-8")
+        yield f"## {lead}\n\n```text\n{text}```\n"
 
 
 def help_text(arguments: list[str]) -> str:
@@ -176,11 +202,6 @@ def _page(title: str, lead: str, body: str) -> str:
     return f"{NOTE}# {title}\n\n{lead}\n\n{body.rstrip()}\n"
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
-
-
 def _default(value: object) -> str:
     return "" if value in (None, ()) or str(value) == "PydanticUndefined" else f"`{value}`"
 
@@ -189,52 +210,6 @@ def _leaves(error: type[MillmError]) -> Iterator[type[MillmError]]:
     yield error
     for child in error.__subclasses__():
         yield from _leaves(child)
-
-
-def _fields(model: type[BaseModel]) -> list[tuple[str, ...]]:
-    schema = model.model_json_schema()
-    required, shared = set(schema.get("required", ())), schema.get("$defs", {})
-    return [
-        (
-            f"`{name}`",
-            _type(field, shared),
-            "required" if name in required else _json_default(field),
-            field.get("description", ""),
-        )
-        for name, field in schema["properties"].items()
-    ]
-
-
-def _type(field: dict[str, Any], shared: dict[str, Any]) -> str:
-    if reference := field.get("$ref"):
-        name = reference.rpartition("/")[2]
-        return _type(shared[name], shared) if "enum" in shared[name] else "object"
-    if choices := field.get("anyOf"):
-        return " or ".join(_type(choice, shared) for choice in choices if choice.get("type") != "null")
-    if "enum" in field:
-        return ", ".join(f"`{value}`" for value in field["enum"])
-    if "const" in field:
-        return f"`{field['const']}`"
-    if field.get("type") == "array":
-        return f"list of {_type(field.get('items', {}), shared)}"
-    return str(field.get("type", "any")) + _range(field)
-
-
-def _range(field: dict[str, Any]) -> str:
-    low = field.get("minimum", field.get("exclusiveMinimum"))
-    high = field.get("maximum", field.get("exclusiveMaximum"))
-    if low is None and high is None:
-        return ""
-    above = ">" if "exclusiveMinimum" in field else "≥"
-    return f" {low} to {high}" if low is not None and high is not None else f" {above} {low}"
-
-
-def _json_default(field: dict[str, Any]) -> str:
-    """As it would be sent: what it leaves open is left out."""
-    default = field.get("default")
-    if isinstance(default, dict):
-        default = {name: value for name, value in default.items() if value is not None}
-    return "" if default in (None, {}, [], "") else f"`{default if isinstance(default, str) else json.dumps(default)}`"
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
 """The HTTP application: the OpenAI surface, miLLM's own, the health checks and the start page."""
 
+from functools import partial
+from typing import Any
+
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse
 
 from millm import __version__, admin, openai, startpage
+from millm.admin.answers import schemas
 from millm.guard.gate import Gate
 from millm.guard.headers import AnswerHeaders
 from millm.guard.rules import Rules
@@ -32,7 +36,15 @@ def create_app(state: State) -> FastAPI:
     app.include_router(startpage.router)
     app.add_api_route("/healthz", _healthz, methods=["GET"], include_in_schema=False)
     app.add_api_route("/readyz", _readyz, methods=["GET"], include_in_schema=False)
+    app.openapi = partial(_document, app)  # type: ignore[method-assign]  # FastAPI's own way to extend the document
     return app
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's, with the answers under `/api`, which are structs and unknown to it."""
+    if not app.openapi_schema:
+        FastAPI.openapi(app)["components"]["schemas"] |= schemas()
+    return app.openapi_schema or {}
 
 
 async def _healthz() -> dict[str, str]:

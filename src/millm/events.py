@@ -5,6 +5,7 @@ loop. Knows no websocket.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +13,13 @@ from contextlib import contextmanager
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from millm.hub.jobs import Job, Kind
+from millm.hub.jobs import ACTIVE, Job, Kind
 
 MAILBOX = 256
 """Events that wait for one listener."""
 MOST_LISTENERS = 64
+MOST_A_SECOND = 4
+"""Progress events of one job or change."""
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="hello"):
@@ -123,9 +126,38 @@ class Listener:
         return events
 
 
+class Steps:
+    """When which job or change was last told of: only what it does, not how far it is, is always told."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[str, float]] = {}
+        """What progresses → what it did then, and when (`time.monotonic`)."""
+
+    def is_too_soon(self, event: Event) -> bool:
+        match event:
+            case JobChanged(job=job):
+                return self._is_too_soon(f"job {job.id}", job.state, is_over=job.state not in ACTIVE)
+            case ChangeProgress():
+                return self._is_too_soon(event.what, event.stage, is_over=False)
+            case StatusChanged():
+                self._last = {name: last for name, last in self._last.items() if name.startswith("job ")}
+        return False
+
+    def _is_too_soon(self, name: str, does: str, *, is_over: bool) -> bool:
+        now = time.monotonic()
+        did, when = self._last.get(name, ("", 0.0))
+        if does == did and now - when < 1 / MOST_A_SECOND:
+            return True
+        self._last[name] = (does, now)
+        if is_over:
+            del self._last[name]
+        return False
+
+
 class Events:
     def __init__(self) -> None:
         self._listeners: set[Listener] = set()
+        self._steps = Steps()
 
     def __len__(self) -> int:
         """How many listen."""
@@ -136,6 +168,17 @@ class Events:
         return len(self) >= MOST_LISTENERS
 
     def publish(self, event: Event) -> None:
+        """Of progress, at most `MOST_A_SECOND` events for each thing that progresses."""
+        if not self._steps.is_too_soon(event):
+            self._put(event)
+
+    def publish_job(self, job: Job) -> None:
+        """And what it has brought, once it is there."""
+        self.publish(JobChanged(job=job))
+        if job.state == "installed":
+            self.publish(LibraryChanged(kind=job.asked.kind, name=job.name))
+
+    def _put(self, event: Event) -> None:
         for listener in self._listeners:
             listener.put(event)
 

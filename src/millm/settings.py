@@ -117,6 +117,12 @@ class Settings(BaseSettings):
     def home_folder(self) -> Path:
         return Path(os.path.expanduser(self.home)).resolve()  # leaves `~stranger` as it is, where Path's own raises
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Keys and the token: what no log may hold."""
+        kept = (self.api_key, self.admin_key, self.hf_token)
+        return tuple(part.strip() for secret in kept if secret for part in secret.get_secret_value().split(","))
+
     @classmethod
     def load(cls, **overrides: Any) -> "Settings":
         """The environment under the command line's own options (those that are not None).

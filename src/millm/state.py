@@ -1,16 +1,24 @@
 """The few objects that outlive a request: settings, the engine, the loaded model, the attached SAEs,
-what steers, the profiles, the tickets that are out, who listens."""
+what steers, the profiles, what is on disk, the tickets that are out, who listens."""
 
+import asyncio
 import time
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from millm.desired import Desired
 from millm.engine.client import EngineClient
-from millm.engine.messages import ModelFacts, SaeFacts
+from millm.engine.messages import LoadModel, ModelFacts, SaeFacts
+from millm.engine.restorable import Restorable
+from millm.errors import MillmError, ModelNotLoaded
 from millm.events import Events, StatusChanged
+from millm.hub.estimate import Estimate
+from millm.hub.hub import Hub
 from millm.profiles.contract import SteeringRequest
 from millm.profiles.store import ProfileStore
 from millm.sae.steering import Steering
 from millm.settings import Settings
+from millm.status import Cause, Changing
 from millm.text.prompt import ChatTemplate
 from millm.text.recipe import Recipe
 from millm.text.response_template import ResponseTemplate
@@ -32,6 +40,8 @@ class LoadedModel:
     recipe: Recipe = field(default_factory=Recipe)
     """How it wants texts to become vectors."""
     created: int = field(default_factory=lambda: int(time.time()))
+    estimate: Estimate | None = None
+    """What it was expected to take, before it was loaded."""
 
 
 @dataclass(frozen=True)
@@ -54,26 +64,72 @@ class Active:
     """`asked`, resolved when it was made active."""
 
 
+Phase = Literal["loading", "empty", "asleep", "ready", "draining", "safe_mode"]
+
+
 @dataclass
 class State:
-    """Built once, before the application; the only mutable thing in the API process."""
+    """Built once, before the application; the only mutable thing in the API process. `lifecycle` changes it."""
 
     settings: Settings
     engine: EngineClient
     profiles: ProfileStore
+    hub: Hub
     model: LoadedModel | None = None
     saes: dict[str, AttachedSae] = field(default_factory=dict)
     active: Active | None = None
+    desired: Desired = field(default_factory=Desired)
+    """What was acknowledged last."""
+    is_restoring: bool = False
+    """After a start: what was acknowledged before it is not there yet."""
+    phase: Phase = "loading"
+    asleep: Restorable | None = None
+    """What comes back with the next request; `model` and `saes` tell of it meanwhile."""
+    changing: Changing | None = None
+    cause: Cause | None = None
+    """Why the last change failed, or why nothing is loaded."""
+    loading: LoadModel | None = None
+    """What the engine is loading."""
+    changes: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One change at a time."""
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    """Changes that go on although whoever asked may have gone."""
     events: Events = field(default_factory=Events)
     tickets: Tickets = field(default_factory=Tickets)
 
     def __post_init__(self) -> None:
         self.engine.on_degraded = self.saes_lost
+        self.engine.on_emptied = lambda error: self.lost(error, "safe_mode")
+        self.engine.on_status = self.tell_status
 
     @property
     def status(self) -> str:
-        """`ready` when a model answers."""
-        return self.engine.status if self.model else "loading"
+        """`ready` when a model answers; the others are told in `status.ServerStatus`."""
+        return self.engine.status if self.engine.status in ("restarting", "down") else self.phase
+
+    def model_or_raise(self) -> LoadedModel:
+        """Raises ModelNotLoaded."""
+        if self.model is None:
+            raise ModelNotLoaded("no model is loaded; load one, or try again in a moment")
+        return self.model
+
+    def holds(self, model: LoadedModel | None) -> None:
+        """Another model, or none: with no SAE, and nothing active."""
+        self.model = model
+        self.saes = {}
+        self.active = None
+        self.asleep = None
+        self.settle("ready" if model else "empty")
+
+    def lost(self, error: MillmError, phase: Phase) -> None:
+        """What was loaded is gone, and does not come back by itself."""
+        self.holds(None)
+        self.cause = Cause(code=error.code, message=error.message)
+        self.settle(phase)
+
+    def settle(self, phase: Phase) -> None:
+        self.phase = phase
+        self.tell_status()
 
     def saes_lost(self) -> None:
         """The engine has turned them off: nothing is attached any more."""
@@ -88,5 +144,6 @@ class State:
                 model=self.model.name if self.model else None,
                 saes=tuple(self.saes),
                 degraded=self.engine.degraded,
+                cause=self.cause.message if self.cause else None,
             )
         )

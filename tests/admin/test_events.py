@@ -118,7 +118,7 @@ def test_what_was_given_up(inside: Inside) -> None:
         try:
             inside.call(inside.state.saes_lost)
             assert told(client) == {
-                "type": "status", "status": "ready", "model": "tiny-llama", "saes": [], "degraded": None,
+                "type": "status", "status": "ready", "model": "tiny-llama", "saes": [], "degraded": None, "cause": None,
             }  # fmt: skip
         finally:
             inside.state.saes = attached

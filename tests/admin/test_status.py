@@ -7,10 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from millm.app import create_app
-from millm.engine.client import EngineClient
-from millm.profiles.store import ProfileStore
-from millm.settings import Settings
-from millm.state import State
+from tests.fixtures.bare import bare_state
 from tests.fixtures.process import Server
 from tests.fixtures.tiny import FEATURES, LAYERS, WIDTH
 
@@ -18,9 +15,7 @@ from tests.fixtures.tiny import FEATURES, LAYERS, WIDTH
 @pytest.fixture
 def loading() -> TestClient:
     """A server whose model is not there yet."""
-    return TestClient(
-        create_app(State(Settings(), EngineClient(max_queue=1), ProfileStore())), base_url="http://localhost"
-    )
+    return TestClient(create_app(bare_state(max_queue=1)), base_url="http://localhost")
 
 
 def status(api: httpx.Client) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from millm.cli.chat import visible
+from millm.cli.visible import visible
 from tests.cli.terminal import Ran, assert_refused_at_once, millm, started
 from tests.cli.test_stopping import free_port
 from tests.fixtures.fakehub import serving

@@ -15,9 +15,10 @@ from tests.cli.terminal import millm
 def test_help_names_every_command(tmp_path: Path) -> None:
     ran = millm("--help", home=tmp_path)
     assert ran.code == 0
-    for name, summary in COMMANDS.items():
-        assert name in ran.out
-        assert summary.split(":")[0] in ran.out
+    for name, command in COMMANDS.items():
+        assert f" {name} " in ran.out
+        assert command.summary.split(":")[0] in ran.out
+        assert f" {command.panel} " in ran.out
 
 
 def test_help_is_immediate(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millm.cli.remote import Remote, events
+from millm.cli.chunks import events
+from millm.cli.remote import Remote
 from millm.errors import CannotStart, EngineCrashed, MillmError, Unavailable
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 import httpx
 
 from millm.app import create_app
-from millm.engine.client import EngineClient
 from millm.engine.messages import ModelFacts
 from millm.profiles.store import ProfileStore
-from millm.settings import Settings
 from millm.state import LoadedModel, State
 from millm.text.prompt import ChatTemplate
 from millm.text.tokenizer import Tokenizer
+from tests.fixtures.bare import bare_state
 from tests.fixtures.process import Server
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -42,7 +41,7 @@ def test_shows_what_is_loaded_and_how_to_use_it(server: Server) -> None:
 
 
 def test_while_nothing_is_loaded() -> None:
-    page = page_of(State(Settings(), EngineClient(max_queue=1), ProfileStore()))
+    page = page_of(bare_state())
     assert "still loading" in page
 
 
@@ -53,7 +52,9 @@ def test_names_are_text_not_html(tiny_model: Path, tmp_path: Path) -> None:
     profiles.add_file(path)
     tokenizer = Tokenizer.from_folder(tiny_model)
     model = LoadedModel(f"a/{HOSTILE}", FACTS, tokenizer, ChatTemplate.from_folder(tiny_model, tokenizer))
-    page = page_of(State(Settings(), EngineClient(max_queue=1), profiles, model=model))
+    state = bare_state()
+    state.profiles, state.model = profiles, model
+    page = page_of(state)
     assert HOSTILE not in page
     assert html.escape(f"a/{HOSTILE}:p") in page
     assert html.escape(f"{HOSTILE}{{{{ 7 * 7 }}}}") in page

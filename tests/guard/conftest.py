@@ -14,10 +14,7 @@ from fastapi import WebSocket
 from millm import wire
 from millm.access import requires
 from millm.app import create_app
-from millm.engine.client import EngineClient
-from millm.profiles.store import ProfileStore
-from millm.settings import Settings
-from millm.state import State
+from tests.fixtures.bare import bare_state
 
 Walled = Callable[..., str]
 
@@ -39,7 +36,7 @@ def walled() -> Iterator[Walled]:
 
 @contextmanager
 def _serving(**settings: Any) -> Iterator[str]:
-    state = State(Settings.load(**settings), EngineClient(max_queue=8), ProfileStore())
+    state = bare_state(**settings)
     app = create_app(state)
     app.add_api_websocket_route("/echo", _echo, dependencies=[requires("monitor")])
     listening = socket.create_server(("127.0.0.1", 0), backlog=2048)

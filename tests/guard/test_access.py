@@ -11,12 +11,10 @@ from starlette.testclient import TestClient
 from millm import tickets
 from millm.access import PUBLIC, Required
 from millm.app import create_app
-from millm.engine.client import EngineClient
 from millm.principal import Principal
-from millm.profiles.store import ProfileStore
 from millm.settings import Settings
-from millm.state import State
 from millm.tickets import Tickets
+from tests.fixtures.bare import bare_state
 from tests.guard.conftest import Walled
 from tests.guard.raw import exchange, handshake, request
 
@@ -24,7 +22,7 @@ API, SECOND, ADMIN = "key-for-people", "key-for-others", "key-for-one"
 
 
 def app_with(**settings: Any) -> FastAPI:
-    return create_app(State(Settings.load(**settings), EngineClient(max_queue=8), ProfileStore()))
+    return create_app(bare_state(**settings))
 
 
 def routes(routers: list[Any], prefix: str = "", above: tuple[Any, ...] = ()) -> Iterator[tuple[str, Any, list[Any]]]:

@@ -11,13 +11,10 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
 from millm.app import create_app
-from millm.engine.client import EngineClient
 from millm.openai.json_route import DEEPEST, MOST_CONTAINERS, MOST_KEYS
 from millm.openai.schemas.chat import ChatRequest
 from millm.openai.schemas.completions import CompletionRequest
-from millm.profiles.store import ProfileStore
-from millm.settings import Settings
-from millm.state import State
+from tests.fixtures.bare import bare_state
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 LET_THROUGH = 503
@@ -30,7 +27,7 @@ def make_client() -> TestClient:
 
 
 def without_a_model() -> TestClient:
-    app = create_app(State(Settings(), EngineClient(max_queue=8), ProfileStore()))
+    app = create_app(bare_state())
     return TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
 
 

@@ -1,17 +1,22 @@
-"""A hub with the stand-ins, a cache of one's own, and downloads as a server has them."""
+"""A hub with the stand-ins and a cache of one's own; a library with a tiny model and a tiny SAE built in."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from millm.hub.home import Home
+from millm.hub.library import Library
+from millm.storage import Database
 from tests.fixtures.fakehub import FakeHub, serving
+from tests.fixtures.hfcache import contents
 from tests.hub.fetching import Site
+from tests.hub.shelf import Shelf
 
 
 @pytest.fixture
 def site(repositories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """Tests may put repositories of their own into `tmp_path / "own"` with `Site.write`."""
+    """With all that `tests/fixtures/repos.py` writes, which nobody changes."""
     with serving(repositories) as hub:
         enter(hub, tmp_path, monkeypatch)
         yield Site(hub, tmp_path)
@@ -31,3 +36,13 @@ def enter(hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, tiny_model: Path, tiny_sae: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    home = Home(tmp_path / "home")
+    home.create()
+    database = Database(home.folder / "millm.db")
+    library = Library(home, database, {"tiny": tiny_model}, {"tiny-sae": tiny_sae})
+    return Shelf(library, tmp_path / "cache", home, database, contents(tiny_model), contents(tiny_sae))

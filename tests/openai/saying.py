@@ -9,12 +9,11 @@ from starlette.testclient import TestClient
 from millm.app import create_app
 from millm.engine.client import EngineClient
 from millm.engine.messages import Finished, Generate, ModelFacts, Token
-from millm.profiles.store import ProfileStore
-from millm.settings import Settings
-from millm.state import LoadedModel, State
+from millm.state import LoadedModel
 from millm.text.prompt import ChatTemplate
 from millm.text.response_template import ResponseTemplate
 from millm.text.tokenizer import Tokenizer
+from tests.fixtures.bare import bare_state
 
 
 class Saying(EngineClient):
@@ -51,7 +50,8 @@ class SayingServer:
     def __init__(self, folder: Path, context: int = 4096) -> None:
         tokenizer = Tokenizer.from_folder(folder)
         self.engine = Saying(tokenizer)
-        self.state = State(Settings(), self.engine, ProfileStore())
+        self.state = bare_state()
+        self.state.engine = self.engine
         facts = ModelFacts(
             architecture="x", layers=1, width=1, vocab_size=tokenizer.vocab_size, context_length=context, stop_ids=(2,),
             device="cpu", dtype="float32", parameters=1, runner="plain",

@@ -7,15 +7,13 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from millm.engine.client import EngineClient
 from millm.engine.messages import ModelFacts
 from millm.openai import router
 from millm.openai.failures import install_error_handlers
-from millm.profiles.store import ProfileStore
-from millm.settings import Settings
 from millm.state import LoadedModel, State
 from millm.text.prompt import ChatTemplate
 from millm.text.tokenizer import Tokenizer
+from tests.fixtures.bare import bare_state
 
 
 def test_the_menu_has_the_model_and_each_profile(client, server) -> None:
@@ -50,7 +48,7 @@ def slashed(tiny_model: Path) -> State:
         architecture="LlamaForCausalLM", layers=4, width=48, vocab_size=400, context_length=256, stop_ids=(2,),
         device="cpu", dtype="float32", parameters=1, runner="plain",
     )  # fmt: skip
-    state = State(Settings(), EngineClient(max_queue=1), ProfileStore())
+    state = bare_state()
     state.model = LoadedModel("google/gemma-2-2b", facts, tokenizer, ChatTemplate.from_folder(tiny_model, tokenizer))
     return state
 

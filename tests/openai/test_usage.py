@@ -1,6 +1,7 @@
 """What an answer says it cost, and what the engine is told of its limits."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,16 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from starlette.testclient import TestClient
 
-from millm.engine.client import EngineClient
 from millm.openai.forms import CompletionForm
 from millm.openai.job import Job, plan
 from millm.openai.schemas.completions import CompletionRequest
 from millm.openai.telling import tell
 from millm.profiles.selection import Selection
-from millm.profiles.store import ProfileStore
 from millm.settings import Settings
-from millm.state import LoadedModel, State
+from millm.state import LoadedModel
 from millm.text.prompt import ChatTemplate
 from millm.text.tokenizer import Tokenizer
+from tests.fixtures.bare import bare_state
 from tests.openai.test_pieces import ScriptedEngine
 from tests.profiles.test_selection import MODEL
 
@@ -35,7 +35,7 @@ def model(tiny_model: Path) -> LoadedModel:
 
 def planned(selection: Selection, prompts: list[list[int]], settings: Settings, **fields: Any) -> Job:
     body = CompletionRequest.model_validate({"model": "tiny", **fields})
-    state = State(settings, EngineClient(max_queue=8), ProfileStore(), selection.model)
+    state = replace(bare_state(), settings=settings, model=selection.model)
     return plan(state, selection, body, prompts, prefix="cmpl-", stop=())
 
 
@@ -47,7 +47,7 @@ def test_cached_tokens_are_added_up_but_never_more_than_the_prompts(model, promp
     options = {"stream_options": {"include_usage": True}} if stream else {}
     job = planned(Selection(model), prompts, Settings(), n=n, stream=stream, **options)
     app = FastAPI()
-    app.state.millm = State(Settings(), EngineClient(max_queue=8), ProfileStore())  # to which nobody listens
+    app.state.millm = bare_state()  # to which nobody listens
 
     @app.get("/")
     async def answer(request: Request) -> Response:

@@ -5,17 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from millm.engine.client import EngineClient
 from millm.engine.messages import ModelFacts, SaeFacts, Watch
 from millm.errors import InvalidProfile, InvalidSteering, MillmError, ModelNotFound, ModelNotLoaded, ProfileNotFound
 from millm.profiles.contract import ActivationsRequest, SteeringRequest
 from millm.profiles.selection import active, model_cards, select, watches
 from millm.profiles.store import ProfileStore
 from millm.sae.steering import Coefficients, Steering
-from millm.settings import Settings
 from millm.state import AttachedSae, LoadedModel, State
 from millm.text.prompt import ChatTemplate
 from millm.text.tokenizer import Tokenizer
+from tests.fixtures.bare import bare_state
 from tests.fixtures.tiny import write_profiles
 
 MODEL = ModelFacts(
@@ -40,7 +39,9 @@ def state(tiny_model: Path, tmp_path: Path) -> State:
     profiles = ProfileStore()
     profiles.add_folder(tmp_path)
     model = LoadedModel("org/tiny", MODEL, tokenizer, ChatTemplate.from_folder(tiny_model, tokenizer))
-    return State(Settings(), EngineClient(max_queue=1), profiles, model, {"tiny": sae("tiny")})
+    state = bare_state(max_queue=1)
+    state.profiles, state.model, state.saes = profiles, model, {"tiny": sae("tiny")}
+    return state
 
 
 def steering(**fields: object) -> SteeringRequest:

@@ -1,14 +1,25 @@
-"""miLLM's own API under `/api`: what runs, and what steers it. For the terminal, the browser and scripts.
+"""miLLM's own API under `/api`: the library, what is loaded and attached, what steers it, what runs.
 
-Each route says which scope it needs (`millm.access`).
+For the terminal, the browser and scripts. Each route says which scope it needs (`millm.access`).
 """
 
 from fastapi import APIRouter
 
-from millm.admin import events, status, steering, tickets
+from millm.admin import (
+    attachments,
+    events,
+    hardware,
+    jobs,
+    loading,
+    logs,
+    models,
+    registry,
+    saes,
+    status,
+    steering,
+    tickets,
+)
 
 router = APIRouter(prefix="/api", tags=["admin"])
-router.include_router(status.router)
-router.include_router(steering.router)
-router.include_router(events.router)
-router.include_router(tickets.router)
+for part in (status, loading, models, saes, attachments, steering, jobs, registry, hardware, logs, events, tickets):
+    router.include_router(part.router)

@@ -1,34 +1,40 @@
 """`GET /api/status`: what is loaded, how busy it is, what steers it and what was given up."""
 
-import msgspec
 from fastapi import APIRouter, Request, Response
 
 from millm import __version__
 from millm.access import requires
-from millm.state import State
+from millm.admin.answers import answered
+from millm.admin.route import told
+from millm.lifecycle.sleeping import seconds_left
+from millm.state import LoadedModel, State
 from millm.status import ModelStatus, ServerStatus, SteeringStatus
 
 router = APIRouter()
 
 
-@router.get("/status", dependencies=[requires("monitor")])
+@router.get("/status", dependencies=[requires("monitor")], responses=answered(ServerStatus))
 async def get_status(request: Request) -> Response:
     """What the server is and does at this moment."""
-    return Response(msgspec.json.encode(_status(request.app.state.millm)), media_type="application/json")
+    return told(status_of(request.app.state.millm))
 
 
-def _status(state: State) -> ServerStatus:
+def _model(state: State, model: LoadedModel) -> ModelStatus:
+    return ModelStatus(name=model.name, facts=model.facts, estimate=model.estimate, unloads_in=seconds_left(state))
+
+
+def status_of(state: State) -> ServerStatus:
     engine, model, active = state.engine, state.model, state.active
     return ServerStatus(
         version=__version__,
         status=state.status,
-        cause=None,
-        changing=None,
-        model=ModelStatus(name=model.name, facts=model.facts) if model else None,
+        cause=state.cause,
+        changing=state.changing,
+        model=_model(state, model) if model else None,
         saes=tuple(attached.facts for attached in state.saes.values()),
         steering=SteeringStatus(profile=active.profile, fingerprint=active.steering.fingerprint) if active else None,
         degraded=engine.degraded,
-        platform=None,
+        platform=engine.platform,
         in_flight=engine.in_flight,
         running=engine.running,
         waiting=engine.in_flight - engine.running,

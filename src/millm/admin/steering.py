@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from millm.access import requires
 from millm.admin.route import AdminRoute
 from millm.errors import InvalidRequest
-from millm.lifecycle import activate
+from millm.lifecycle.steering import activate
 from millm.profiles.contract import SteeringRequest
 from millm.profiles.selection import active
 from millm.state import Active, State
@@ -47,7 +47,7 @@ async def put_steering(request: Request, body: ActiveSteering | None = None) -> 
     state: State = request.app.state.millm
     asked = SteeringRequest.model_validate(body.model_dump(exclude={"profile"})) if body else None
     wanted = active(state, steering=asked, profile=body.profile if body else None)
-    activate(state, wanted)
+    await activate(state, wanted)
     return _told(wanted)
 
 

@@ -7,18 +7,42 @@ the alternative, importing the web server for every `--help`, costs most of a se
 import signal
 from collections.abc import Callable
 from importlib import import_module
+from typing import NamedTuple
 
 import typer
 
 from millm import __version__
 
+
+class Command(NamedTuple):
+    summary: str
+    panel: str
+    module: str
+    """In this room; it has a function `run`."""
+
+
+SERVE, LIBRARY, LOOK = "Serve", "Library: what is on disk", "Look"
+
 COMMANDS = {
-    "demo": "A steered chat on a small real model: fetches 93 MB once, then serves it.",
-    "serve": "Serve a Hugging Face model, with SAEs attached and profiles to choose from.",
-    "chat": "Chat in the terminal with a running server; steer with /steer 11 80.",
-    "bench": "Measure a running server: tokens per second, and how long a reader waits for them.",
-    "doctor": "Check this machine and say how to mend what is missing.",
+    "demo": Command("A steered chat on a small real model: fetches 93 MB once, then serves it.", SERVE, "demo"),
+    "serve": Command("Serve a Hugging Face model, with SAEs attached and profiles to choose from.", SERVE, "serve"),
+    "load": Command("Load a model into the running server, in place of the one it has.", SERVE, "load_model"),
+    "unload": Command("Unload the running server's model and its SAEs; the server stays up.", SERVE, "unload_model"),
+    "attach": Command("Attach an SAE to the model that is loaded, and show what was measured.", SERVE, "attach"),
+    "detach": Command("Take an SAE off the model; it stays in the library.", SERVE, "detach"),
+    "chat": Command("Chat in the terminal with a running server; steer with /steer 11 80.", SERVE, "chat"),
+    "pull": Command("Download a model or an SAE from Hugging Face, and see what it is before.", LIBRARY, "pull"),
+    "list": Command("List the models of the library, or its SAEs.", LIBRARY, "list"),
+    "show": Command("Show everything that is known about a model or an SAE of the library.", LIBRARY, "show"),
+    "estimate": Command("Tell how much memory a model would take, without loading it.", LIBRARY, "estimate"),
+    "saes": Command("Search the public SAEs by model, layer, width and site.", LIBRARY, "saes"),
+    "import": Command("Add a folder of yours to the library. It is linked, not copied.", LIBRARY, "import_folder"),
+    "rm": Command("Delete a model or an SAE from the disk.", LIBRARY, "rm"),
+    "ps": Command("Show what runs, on which device, and until when.", LOOK, "ps"),
+    "bench": Command("Measure a running server: tokens per second, and how long a reader waits.", LOOK, "bench"),
+    "doctor": Command("Check this machine and say how to mend what is missing.", LOOK, "doctor"),
 }
+"""In the order of the help."""
 
 HELP = """Serve a Hugging Face model and turn the knobs inside it.
 
@@ -39,20 +63,21 @@ def build(arguments: list[str]) -> typer.Typer:
     app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
     app.callback(invoke_without_command=True)(_version)
     wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
-    for name, summary in COMMANDS.items():
-        command = _import(name) if name == wanted else _unused
-        app.command(name, help=None if name == wanted else summary, short_help=summary)(command)
+    for name, (summary, panel, module) in COMMANDS.items():
+        command = _import(module) if name == wanted else _unused
+        shown = None if name == wanted else summary
+        app.command(name, help=shown, short_help=summary, rich_help_panel=panel)(command)
     return app
 
 
-def _import(name: str) -> Callable[..., None]:
+def _import(module: str) -> Callable[..., None]:
     """The command's function. Ctrl+C meanwhile ends the process at once: an interrupt raised inside pydantic's compiled
     core would come out of the import as an error of another kind, with a trace.
     """
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    command: Callable[..., None] = import_module(f"millm.cli.{name}").run
+    command: Callable[..., None] = import_module(f"millm.cli.{module}").run
     signal.signal(signal.SIGINT, handler)
     return command
 

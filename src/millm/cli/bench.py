@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from millm import __version__
-from millm.cli.chat import visible
 from millm.cli.figures import Spread
 from millm.cli.load import Answer, Body, Level, Outcome, answers, level
-from millm.cli.options import ApiKey
+from millm.cli.options import ApiKey, Url
+from millm.cli.output import tell_json
 from millm.cli.progress import reporting
 from millm.cli.questions import questions
-from millm.cli.remote import Remote, local_key, local_url
+from millm.cli.remote import Remote, connect
+from millm.cli.visible import visible
 from millm.errors import CannotStart, MillmError
 
 _MOST_READERS = 256
@@ -66,9 +67,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(
-    url: Annotated[
-        str | None, typer.Option(help="Where the server is (default http://127.0.0.1 and MILLM_PORT or 8000).")
-    ] = None,
+    url: Url = None,
     api_key: ApiKey = None,
     model: Annotated[str | None, typer.Option(help="Which of its models (default: the first it lists).")] = None,
     profile: Annotated[str | None, typer.Option(help="Steer with this profile (miLLM's own servers).")] = None,
@@ -91,11 +90,11 @@ def run(
     """
     levels = _numbers("concurrency", concurrency, _MOST_READERS, "1,8,32")
     sizes = _numbers("prompts", prompts, _LONGEST_PROMPT, "32,128,512")
-    remote = Remote(url or local_url(), key=api_key or local_key())
+    remote = connect(url, api_key)
     plan = Plan(model or remote.choose(None), profile, tokens, sizes, levels, requests)
     report = _measure(remote, plan, Console(stderr=True))
     if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
+        tell_json(report)
     else:
         _show(report)
     if not all(measured.is_whole for measured in report.levels):

@@ -10,21 +10,19 @@ import typer
 from rich.console import Console
 
 from millm.cli.chat_commands import obey, with_profile
+from millm.cli.chunks import Receipt
 from millm.cli.conversation import Conversation
-from millm.cli.options import ApiKey
-from millm.cli.remote import Receipt, Remote, local_key, local_url
+from millm.cli.options import ApiKey, Url
+from millm.cli.remote import Remote, connect
+from millm.cli.visible import visible
 from millm.errors import MillmError
 
 with suppress(ImportError):  # not every Python is built with it
     import readline  # noqa: F401  arrow keys and history at the prompt
 
-_CONTROLS = {code: "�" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
-
 
 def run(
-    url: Annotated[
-        str | None, typer.Option(help="Where the server is (default http://127.0.0.1 and MILLM_PORT or 8000).")
-    ] = None,
+    url: Url = None,
     api_key: ApiKey = None,
     model: Annotated[str | None, typer.Option(help="Which of its models (default: the one it has).")] = None,
     profile: Annotated[str | None, typer.Option(help="Steer with this profile from the start.")] = None,
@@ -41,7 +39,7 @@ def run(
 
     Answers go to stdout, all else to stderr, and prompts may come through a pipe: echo "Hi" | millm chat
     """
-    remote = Remote(url or local_url(), key=api_key or local_key())
+    remote = connect(url, api_key)
     asked = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
     sampling: dict[str, object] = {name: value for name, value in asked.items() if value is not None}
     conversation = Conversation(remote.choose(model), sampling, system)
@@ -135,8 +133,3 @@ def _steered(receipt: Receipt, conversation: Conversation) -> list[str]:
     by = f"profile {receipt.profile}" if receipt.profile else conversation.described
     share = f"delta {receipt.delta_norm_ratio:.1%} of the residual"
     return [by, f"{receipt.tokens_steered} tokens steered", share]
-
-
-def visible(text: str) -> str:
-    """Without control characters: what a model writes must not move the cursor or ring the bell."""
-    return text.translate(_CONTROLS)

@@ -12,10 +12,10 @@ from millm.cli.progress import Reporter, reporting
 from millm.cli.server import Boot, run_server
 from millm.demo import bundle
 from millm.demo.weights import is_approximate, prepare
+from millm.desired import WantedSae
 from millm.errors import CannotStart
 from millm.hub.home import Home
 from millm.hub.locate import Located
-from millm.lifecycle import SaeSource
 from millm.settings import Settings
 
 APPROXIMATE = (
@@ -56,7 +56,7 @@ def run(
             console.print(APPROXIMATE)
         return Boot(
             model=Located(bundle.MODEL_NAME, folder),
-            saes=[SaeSource(Located(bundle.SAE_NAME, bundle.SAE_FOLDER))],
+            saes=[(WantedSae(id=bundle.SAE_NAME), Located(bundle.SAE_NAME, bundle.SAE_FOLDER))],
             profile_files=bundle.profile_files(),
             active_profile=profile,
         )

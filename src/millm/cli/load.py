@@ -9,8 +9,9 @@ from queue import Empty, SimpleQueue
 
 import msgspec
 
+from millm.cli.chunks import Receipt, Usage
 from millm.cli.figures import Spread, spread
-from millm.cli.remote import Receipt, Remote, Usage
+from millm.cli.remote import Remote
 from millm.errors import MillmError, Unavailable
 
 Body = dict[str, object]

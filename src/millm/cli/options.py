@@ -18,4 +18,9 @@ CpuInt8 = Annotated[
     typer.Option("--cpu-int8", help="auto or off: linear layers in 8 bits on a CPU (MILLM_CPU_INT8; default auto)."),
 ]
 HomeFolder = Annotated[Path | None, typer.Option("--home", help="Where everything is kept (MILLM_HOME).")]
+Url = Annotated[
+    str | None, typer.Option("--url", help="Where the server is (default http://127.0.0.1 and MILLM_PORT or 8000).")
+]
 ApiKey = Annotated[str | None, typer.Option("--api-key", help="The server's key, if it has one (MILLM_API_KEY).")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, on stdout.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

@@ -36,14 +36,15 @@ class Reporter:
 
 
 @contextmanager
-def reporting(console: Console) -> Iterator[Reporter]:
+def reporting(console: Console, *, stays: bool = True) -> Iterator[Reporter]:
+    """`stays`: on the screen, when it is over."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
     )
-    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=not stays) as progress:
         report = Reporter(progress)
         try:
             yield report

@@ -1,13 +1,17 @@
 """A running server, over HTTP: what can be asked for, and an answer as it comes. Knows no terminal."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator
+from typing import TypeVar
 
 import httpx
 import msgspec
 
+from millm.cli.chunks import Chunk, Refusal, chunk_of, events
 from millm.errors import CannotStart, MillmError, ModelNotFound, ModelNotLoaded, Unavailable, from_code
 from millm.principal import keys_of
 from millm.settings import Settings
+
+Told = TypeVar("Told")
 
 _TO_CONNECT = 5.0
 """Seconds."""
@@ -27,50 +31,6 @@ class Entry(msgspec.Struct, frozen=True):
 
     id: str
     millm: Menu = Menu()
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """The steering that an answer got; `steering` is its fingerprint, None for the base model."""
-
-    profile: str | None = None
-    steering: str | None = None
-    tokens_steered: int = 0
-    delta_norm_ratio: float = 0.0
-
-
-class Delta(msgspec.Struct, frozen=True):
-    content: str | None = None
-    reasoning_content: str | None = None
-    """Where another server tells thinking apart."""
-
-    @property
-    def text(self) -> str:
-        return self.content or self.reasoning_content or ""
-
-
-class Choice(msgspec.Struct, frozen=True):
-    delta: Delta = Delta()
-    finish_reason: str | None = None
-
-
-class Usage(msgspec.Struct, frozen=True):
-    prompt_tokens: int
-    completion_tokens: int
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    message: str
-    code: str | int | None = None
-    """A number on some other servers."""
-
-
-class Chunk(msgspec.Struct, frozen=True):
-    """One event of a streamed answer."""
-
-    choices: tuple[Choice, ...] = ()
-    usage: Usage | None = None
-    millm: Receipt | None = None
-    error: Refusal | None = None
 
 
 class _Menus(msgspec.Struct, frozen=True):
@@ -111,18 +71,31 @@ class Remote:
         except httpx.InvalidURL as error:
             raise CannotStart(f"--url {url!r} is not an address such as http://127.0.0.1:8000") from error
 
-    def entries(self) -> tuple[Entry, ...]:
-        """Raises CannotStart when no server answers there."""
+    def ask(self, method: str, path: str, returns: type[Told], body: object = None) -> Told:
+        """A question and its answer in JSON. Raises what the server said, or CannotStart when none answers there."""
         try:
-            answer = self._http.get("/v1/models")
-        except httpx.TransportError as error:
+            answer = self._http.request(method, path, json=body)
+        except (httpx.ConnectError, httpx.TimeoutException) as error:
             raise self._absent() from error
+        except httpx.TransportError as error:
+            raise self._broken(error) from error
         if answer.is_error:
             raise self._refusal(answer)
         try:
-            return msgspec.json.decode(answer.content, type=_Menus).data
+            return msgspec.json.decode(answer.content, type=returns)
         except msgspec.DecodeError as error:
             raise self._stranger(answer) from error
+
+    def is_there(self) -> bool:
+        """A miLLM server answers."""
+        try:
+            return self._http.get("/healthz", timeout=_TO_CONNECT).text == '{"status":"ok"}'
+        except httpx.TransportError:
+            return False
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Raises CannotStart when no server answers there."""
+        return self.ask("GET", "/v1/models", _Menus).data
 
     def choose(self, asked: str | None) -> str:
         """The model asked for, or the one it has. Raises ModelNotLoaded or ModelNotFound, or as `entries` does."""
@@ -141,17 +114,20 @@ class Remote:
                     answer.read()
                     raise self._refusal(answer)
                 for event in events(answer.iter_bytes()):
-                    yield _chunk(event)
+                    yield chunk_of(event)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise self._absent() from error
         except httpx.TransportError as error:
-            raise Unavailable(f"the connection to {self.url} broke off ({type(error).__name__})") from error
+            raise self._broken(error) from error
 
     def _absent(self) -> CannotStart:
         return CannotStart(
             f"no miLLM server answers at {self.url}; start one with `millm demo` or `millm serve MODEL`,"
             " or say where it is with --url"
         )
+
+    def _broken(self, error: httpx.TransportError) -> Unavailable:
+        return Unavailable(f"the connection to {self.url} broke off ({type(error).__name__})")
 
     def _refusal(self, answer: httpx.Response) -> MillmError:
         try:
@@ -167,26 +143,6 @@ class Remote:
         )
 
 
-def events(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The data of server-sent events of one line each, up to `[DONE]`; comments are skipped.
-
-    Splits at line feeds only: a text may hold U+2028, at which `iter_lines` would cut it in two.
-    """
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if line.strip() == b"data: [DONE]":
-                return
-            if line.startswith(b"data:"):
-                yield line[5:].strip()
-
-
-def _chunk(event: bytes) -> Chunk:
-    try:
-        chunk = msgspec.json.decode(event, type=Chunk)
-    except msgspec.DecodeError as error:
-        raise Unavailable(f"the server sent something that is no part of an answer ({error})") from error
-    if chunk.error:
-        raise from_code(str(chunk.error.code), chunk.error.message)
-    return chunk
+def connect(url: str | None, api_key: str | None) -> Remote:
+    """The server at `url`, or where one with these settings listens."""
+    return Remote(url or local_url(), key=api_key or local_key())

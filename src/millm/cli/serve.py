@@ -9,15 +9,21 @@ from rich.console import Console
 from millm.cli.options import CpuInt8, Device, Dtype, HomeFolder, Host, Port, Quantization
 from millm.cli.progress import Reporter
 from millm.cli.server import Boot, run_server
+from millm.desired import WantedSae
+from millm.errors import CannotStart
 from millm.hub.home import Home
-from millm.hub.locate import locate_model, locate_sae
-from millm.lifecycle import SaeSource
+from millm.hub.locate import Located, locate_model, locate_sae
 from millm.profiles.store import read_profile
 from millm.settings import Settings
 
 
 def run(
-    model: Annotated[str, typer.Argument(help="A folder, or a Hugging Face id such as google/gemma-2-2b.")],
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A folder, or a Hugging Face id such as google/gemma-2-2b; without it, what was loaded last."
+        ),
+    ] = None,
     sae: Annotated[
         list[str] | None,
         typer.Option(help="A folder or owner/repo/path; SOURCE@HOOK where it does not say its hook point. Repeatable."),
@@ -26,6 +32,13 @@ def run(
         str | None,
         typer.Option(help="Steer every request that does not say otherwise: a profile's .json file or its name."),
     ] = None,
+    allow_model_mismatch: Annotated[
+        bool, typer.Option("--allow-model-mismatch", help="Attach SAEs of another model too: base on instruct, say.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Load the model whatever the estimate of its memory says.")
+    ] = False,
+    no_restore: Annotated[bool, typer.Option("--no-restore", help="Without MODEL: start with nothing loaded.")] = False,
     host: Host = None,
     port: Port = None,
     device: Device = None,
@@ -36,12 +49,16 @@ def run(
 ) -> None:
     """Serve a Hugging Face model, with SAEs attached and profiles to choose from.
 
+    Without MODEL, the model, SAEs and steering of the last time come back.
+
     Example:
 
         millm serve google/gemma-2-2b --sae google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71
 
     Profiles are the .json files in MILLM_HOME/profiles; clients choose one as the model `NAME:PROFILE`.
     """
+    if model is None and sae:
+        raise CannotStart("--sae goes with MODEL; an SAE that was attached comes back with its model by itself")
     settings = Settings.load(
         host=host,
         port=port,
@@ -52,15 +69,22 @@ def run(
         home=home,
     )
 
+    def wanted(located: Located, hook: str) -> tuple[WantedSae, Located]:
+        sae = WantedSae(id=located.name, hook_point=hook or None, allow_model_mismatch=allow_model_mismatch)
+        return sae, located
+
     def prepare(_home: Home, report: Reporter) -> Boot:
+        if model is None:
+            return Boot(active_profile=profile, restores=not no_restore)
         token = settings.hf_token.get_secret_value() if settings.hf_token else None
         file = Path(profile) if profile and profile.endswith(".json") else None
         sources = [source.rpartition("@") if "@" in source else (source, "", "") for source in sae or ()]
         return Boot(
             model=locate_model(model, token, report),
-            saes=[SaeSource(locate_sae(where, token, report), hook or None) for where, _, hook in sources],
+            saes=[wanted(locate_sae(where, token, report), hook) for where, _, hook in sources],
             profile_files=[file] if file else [],
             active_profile=read_profile(file).name if file else profile,
+            force=force,
         )
 
     run_server(settings, prepare, Console(stderr=True))

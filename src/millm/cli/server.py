@@ -19,24 +19,39 @@ from rich.markup import escape
 from millm import logs, wire
 from millm.app import create_app
 from millm.cli.progress import Reporter, reporting
+from millm.demo import bundle
+from millm.desired import Desired, WantedModel, WantedSae, read
 from millm.engine.client import EngineClient
 from millm.errors import CannotStart, PortTaken
+from millm.events import Events
+from millm.hub.downloads import Downloads
 from millm.hub.home import Home
+from millm.hub.hub import Hub
+from millm.hub.library import Library
 from millm.hub.locate import Located
-from millm.lifecycle import SaeSource, activate_profile, attach_sae, load_model
+from millm.lifecycle.models import load
+from millm.lifecycle.restoring import restore
+from millm.lifecycle.saes import attach
+from millm.lifecycle.sleeping import watch_idle
+from millm.lifecycle.steering import activate_profile
 from millm.profiles.store import ProfileStore
 from millm.settings import Settings
 from millm.state import State
+from millm.storage import Database
 
 
 @dataclass(frozen=True)
 class Boot:
-    """What to bring up."""
+    """What to bring up: what is named here, or else what was acknowledged last."""
 
-    model: Located
-    saes: Sequence[SaeSource] = ()
+    model: Located | None = None
+    saes: Sequence[tuple[WantedSae, Located]] = ()
     profile_files: Sequence[Path] = ()
     active_profile: str | None = None
+    force: bool = False
+    """Load the model whatever the estimate of its memory says."""
+    restores: bool = True
+    """Without a model: bring back what was acknowledged last."""
 
 
 Prepare = Callable[[Home, Reporter], Boot]
@@ -45,7 +60,7 @@ Prepare = Callable[[Home, Reporter], Boot]
 
 def run_server(settings: Settings, prepare: Prepare, console: Console) -> None:
     """Returns when the server was asked to stop. Raises CannotStart and its kin before anything heavy happens."""
-    logs.configure(settings.log_level, settings.log_format)
+    logs.configure(settings)
     home = Home(settings.home_folder)
     home.create()
     with home.locked(), contextlib.closing(_bind(settings)) as listening:
@@ -80,12 +95,26 @@ async def _serve(settings: Settings, home: Home, prepare: Prepare, listening: so
         max_queue=settings.max_queue,
         step_seconds=settings.step_timeout,
         log_level=settings.log_level,
-        log_format=settings.log_format,
     )
-    state = State(settings, engine, ProfileStore())
+    with contextlib.closing(Database(home.database)) as database:
+        state = state_of(settings, engine, home, database)
+        await _run(state, prepare, listening, console)
+
+
+def state_of(settings: Settings, engine: EngineClient, home: Home, database: Database) -> State:
+    """With nothing loaded yet; its downloads tell those who listen to its events."""
+    events = Events()
+    downloads = Downloads(database, settings, events.publish_job)
+    library = Library(home, database, bundle.models(home.folder), bundle.saes())
+    return State(settings, engine, ProfileStore(), Hub(home, database, library, downloads), events=events)
+
+
+async def _run(state: State, prepare: Prepare, listening: socket.socket, console: Console) -> None:
+    settings = state.settings
     server = _Server(wire.config(create_app(state), settings, stop_seconds=3))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
-    booting = asyncio.create_task(_boot(state, home, prepare, console))
+    booting = asyncio.create_task(_boot(state, prepare, console))
+    idling = asyncio.create_task(watch_idle(state))
     try:
         await asyncio.wait({serving, booting}, return_when=asyncio.FIRST_COMPLETED)
         if booting.done():
@@ -93,10 +122,12 @@ async def _serve(settings: Settings, home: Home, prepare: Prepare, listening: so
             _announce(state, listening, console)
             await serving
     finally:
-        booting.cancel()
+        for task in (booting, idling):
+            task.cancel()
         server.should_exit = True
-        await asyncio.gather(serving, booting, return_exceptions=True)
-        await engine.close()
+        await asyncio.gather(serving, booting, idling, return_exceptions=True)
+        await state.hub.downloads.close()
+        await state.engine.close()
 
 
 class _Server(uvicorn.Server):
@@ -110,17 +141,23 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _boot(state: State, home: Home, prepare: Prepare, console: Console) -> None:
+async def _boot(state: State, prepare: Prepare, console: Console) -> None:
     """What can be refused early is refused before torch, in the engine's process, is imported."""
+    home = state.hub.home
     with reporting(console) as report:
         boot = await asyncio.to_thread(prepare, home, report)
         _add_profiles(state, home, boot)
         await state.engine.start()
-        await load_model(state, boot.model, report.event)
-        for source in boot.saes:
-            await attach_sae(state, home, source, report.event)
+        if boot.model is None:
+            before = read(state.hub.database) if boot.restores else Desired()
+            await restore(state, before, report.event)
+        else:
+            wanted = WantedModel(id=boot.model.name)
+            await load(state, wanted, located=boot.model, force=boot.force, on_progress=report.event)
+        for sae, located in boot.saes:
+            await attach(state, sae, located=located, on_progress=report.event)
     if boot.active_profile:
-        activate_profile(state, boot.active_profile)
+        await activate_profile(state, boot.active_profile)
 
 
 def _add_profiles(state: State, home: Home, boot: Boot) -> None:
@@ -134,13 +171,16 @@ def _add_profiles(state: State, home: Home, boot: Boot) -> None:
 
 
 def _announce(state: State, listening: socket.socket, console: Console) -> None:
-    assert state.model is not None
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    facts = state.model.facts
-    console.print(
-        f" [green]✓[/] {escape(state.model.name)} ({facts.parameters / 1e6:,.0f} M, {facts.weights}, {facts.device})"
-    )
+    if state.cause:
+        console.print(f" [bold red]![/] {escape(state.cause.message)}", soft_wrap=True)
+    if state.model:
+        facts = state.model.facts
+        size = f"{facts.parameters / 1e6:,.0f} M"
+        console.print(f" [green]✓[/] {escape(state.model.name)} ({size}, {facts.weights}, {facts.device})")
+    else:
+        console.print(" no model is loaded: `millm pull OWNER/NAME`, then `millm load OWNER/NAME`")
     for attached in state.saes.values():
         sae = attached.facts
         explained = "" if sae.variance_explained is None else f", explains {sae.variance_explained:.0%}"

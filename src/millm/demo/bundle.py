@@ -2,12 +2,24 @@
 
 from pathlib import Path
 
+from millm.demo.lock import LOCK
+
 MODEL_NAME = "smollm2-135m-instruct"
 SAE_NAME = "smollm2-135m-l20-4k"
 
 _HERE = Path(__file__).parent
 SAE_FOLDER = _HERE / "sae"
 PROFILES_FOLDER = _HERE / "profiles"
+
+
+def models(home: Path) -> dict[str, Path]:
+    """The demo's model, once it has been made."""
+    folder = home / "demo" / LOCK.key
+    return {MODEL_NAME: folder} if folder.is_dir() else {}
+
+
+def saes() -> dict[str, Path]:
+    return {SAE_NAME: SAE_FOLDER}
 
 
 def profile_files() -> list[Path]:

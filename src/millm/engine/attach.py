@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from millm.engine.messages import AttachSae, SaeFacts
 from millm.engine.model import OnProgress
 from millm.engine.taps import Taps
-from millm.errors import EngineFailed, InvalidSae, SaeMismatch
+from millm.errors import EngineFailed, InvalidSae, SaeMismatch, SaeModelMismatch
 from millm.sae import governor, hooks
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.calibrate import Calibration, calibrate
@@ -23,24 +23,36 @@ from millm.sae.tap import Tap
 _STAGE = "attaching the SAE"
 
 
-def attach(model: PreTrainedModel, taps: Taps, command: AttachSae, on_progress: OnProgress) -> SaeFacts:
-    """Raises InvalidSae or SaeMismatch, and then nothing has changed."""
+def stage(command: AttachSae) -> Path:
+    """The SAE's memory-mapped copy, made where there is none yet: the slow part, which needs no device.
+
+    Raises InvalidSae, or EngineFailed where it cannot be written.
+    """
+    try:
+        return canonicalise(Path(command.path), Path(command.canonical_root))
+    except OSError as error:
+        raise EngineFailed(f"the SAE's copy cannot be written in MILLM_HOME ({error.strerror})") from error
+
+
+def attach(model: PreTrainedModel, taps: Taps, command: AttachSae, folder: Path, on_progress: OnProgress) -> SaeFacts:
+    """`folder`: as `stage` made it. Raises InvalidSae or SaeMismatch, and then nothing has changed."""
     on_progress(_STAGE, 0, 3)
     _refuse_unknown_encoder(model)
-    folder = _canonical(command)
     sae = _open(folder, model)
     point = _point(model, sae, command.hook_point)
-    taps.check_free(command.sae, point)
-    on_progress(_STAGE, 1, 3)
+    taps.check_free(command.sae, point, command.replaces)
     _check_width(model, sae, point)
+    _check_model(sae, command)
+    on_progress(_STAGE, 1, 3)
     taps.rest()
     x, target = _captured(model, sae, point, command.calibration_ids)
     calibration = calibrate(sae, x, target)
     sample_every = governor.measure(model, sae, command.calibration_ids[0], x)
     on_progress(_STAGE, 2, 3)
-    facts = _facts(sae, point, calibration, sample_every, command)
     # Opened again: calibrating read all of it, the tap needs a few rows.
-    taps.attach(Tap(_open(folder, model), model.device, sample_every), point, facts)
+    tap = Tap(_open(folder, model), model.device, sample_every)
+    facts = _facts(sae, point, calibration, tap, command)
+    taps.attach(tap, point, facts, command.replaces)
     on_progress(_STAGE, 3, 3)
     return facts
 
@@ -52,13 +64,6 @@ def _refuse_unknown_encoder(model: PreTrainedModel) -> None:
             f"{model.config.model_type} models only embed, and no hook points of them are known;"
             " attach an SAE to a model that generates"
         )
-
-
-def _canonical(command: AttachSae) -> Path:
-    try:
-        return canonicalise(Path(command.path), Path(command.canonical_root))
-    except OSError as error:
-        raise EngineFailed(f"the SAE's copy cannot be written in MILLM_HOME ({error.strerror})") from error
 
 
 def _open(folder: Path, model: PreTrainedModel) -> SparseAutoencoder:
@@ -74,6 +79,13 @@ def _point(model: PreTrainedModel, sae: SparseAutoencoder, override: str | None)
     if name is None:
         raise InvalidSae("this SAE does not say where it belongs; name the hook point, e.g. blocks.12.hook_resid_post")
     return hooks.resolve(model, name)
+
+
+def _check_model(sae: SparseAutoencoder, command: AttachSae) -> None:
+    """The width decides what can be; the name, what was meant."""
+    mismatch = model_mismatch(sae.config.model_name, command.model_name)
+    if mismatch and not command.allow_model_mismatch:
+        raise SaeModelMismatch(f"{mismatch}; `allow_model_mismatch` attaches it all the same")
 
 
 def _check_width(model: PreTrainedModel, sae: SparseAutoencoder, point: HookPoint) -> None:
@@ -104,10 +116,11 @@ def _output_point(model: PreTrainedModel, sae: SparseAutoencoder, point: HookPoi
 
 
 def _facts(
-    sae: SparseAutoencoder, point: HookPoint, calibration: Calibration, sample_every: int, command: AttachSae
+    sae: SparseAutoencoder, point: HookPoint, calibration: Calibration, tap: Tap, command: AttachSae
 ) -> SaeFacts:
     mismatch = model_mismatch(sae.config.model_name, command.model_name)
     return SaeFacts(
+        id=command.id,
         sae=command.sae,
         architecture=sae.config.architecture,
         layer=point.layer,
@@ -120,5 +133,6 @@ def _facts(
         l0=calibration.l0,
         warnings=(*((mismatch,) if mismatch else ()), *calibration.warnings),
         sha256=sae.sha256,
-        sample_every=sample_every,
+        memory=tap.memory,
+        sample_every=tap.sample_every,
     )

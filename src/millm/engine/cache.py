@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-SPARE = 1
-"""Columns behind the last: nobody reads them, and rows that stand for nobody write there (`graphs.py`)."""
+from millm.engine.sizes import SPARE
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,13 @@ OnDeath = Callable[["Child"], None]
 class Child:
     """One process and its pipe; `on_events` and `on_death` are called on the event loop that started it."""
 
-    def __init__(
-        self, log_level: str, log_format: str, step_seconds: float, *, on_events: OnEvents, on_death: OnDeath
-    ) -> None:
+    def __init__(self, log_level: str, step_seconds: float, *, on_events: OnEvents, on_death: OnDeath) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_events, self._on_death = on_events, on_death
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
-            target=process.main, args=(theirs, log_level, log_format, step_seconds), name="millm-engine", daemon=True
+            target=process.main, args=(theirs, log_level, step_seconds), name="millm-engine", daemon=True
         )
         self._process.start()
         theirs.close()  # so that only the child holds that end, and its death closes the pipe
@@ -44,6 +42,10 @@ class Child:
             self._connection.send_bytes(encode(commands))
         except OSError as error:
             raise EngineCrashed("the engine has just stopped; it is being restarted, try again") from error
+
+    def kill(self) -> None:
+        """Its death is noticed as any other."""
+        self._process.kill()
 
     async def end(self) -> None:
         """The engine keeps nothing that would have to be saved."""

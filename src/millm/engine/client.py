@@ -7,6 +7,7 @@ starts another and restores what had been acknowledged.
 import asyncio
 import contextlib
 import itertools
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from typing import Literal
@@ -14,6 +15,7 @@ from typing import Literal
 import structlog
 from msgspec.structs import replace
 
+from millm import logs
 from millm.engine.child import Child
 from millm.engine.deaths import TOO_OFTEN, Deaths
 from millm.engine.messages import (
@@ -21,6 +23,7 @@ from millm.engine.messages import (
     Cancel,
     Command,
     Degraded,
+    DetachSae,
     Done,
     Embed,
     Embedded,
@@ -30,6 +33,7 @@ from millm.engine.messages import (
     Finished,
     Generate,
     LoadModel,
+    LogLine,
     ModelFacts,
     ModelLoaded,
     Platform,
@@ -38,9 +42,12 @@ from millm.engine.messages import (
     SaeFacts,
     Scores,
     SetActiveSteering,
+    Started,
     Token,
+    UnloadModel,
 )
 from millm.engine.pace import Pace
+from millm.engine.restorable import Restorable
 from millm.errors import EngineCrashed, MillmError, ModelNotLoaded, QueueFull, from_code
 from millm.sae.steering import Steering
 
@@ -48,10 +55,14 @@ log = structlog.get_logger()
 
 OnProgress = Callable[[Progress], None]
 Status = Literal["stopped", "ready", "restarting", "down"]
+Change = LoadModel | UnloadModel | AttachSae | DetachSae | Fault
+"""A command that is answered once, and may tell how far it has come before."""
 Answer = Progress | ModelLoaded | SaeAttached | Done | Scores | Token | Finished | Embedded | Failed
 """An event that names the command it answers."""
 Inbox = asyncio.Queue[Answer]
 
+_TICK_SECONDS = 0.02
+"""How often it is looked whether what is waited for is so."""
 EMBEDDED_AT_ONCE = 8
 """Texts of one job that the engine has: enough that it never waits for the next, and other jobs have their turn."""
 
@@ -59,25 +70,29 @@ EMBEDDED_AT_ONCE = 8
 class EngineClient:
     """Lives on one event loop."""
 
-    def __init__(
-        self, *, max_queue: int, step_seconds: float = 600.0, log_level: str = "info", log_format: str = "auto"
-    ) -> None:
+    def __init__(self, *, max_queue: int, step_seconds: float = 600.0, log_level: str = "info") -> None:
         self.status: Status = "stopped"
         self.degraded: str | None = None
         """Why the engine turned the SAEs off to go on answering, until a model is loaded or an SAE attached."""
         self.on_degraded: Callable[[], None] = lambda: None
+        self.on_emptied: Callable[[MillmError], None] = lambda _: None
+        """The model is gone and does not come back by itself: the engine died too often, or could not restore it."""
+        self.on_status: Callable[[], None] = lambda: None
+        self.closed_because: str | None = None
+        """Why nobody new is let in, while the model is about to change."""
         self.platform: Platform | None = None
         """What the engine runs on, once it has started."""
         self._max_queue = max_queue
         self._slots = 1
-        self._arguments = (log_level, log_format, step_seconds)
+        self._arguments = (log_level, step_seconds)
         self._ids = itertools.count(1)
         self._sequences: dict[str, Inbox] = {}
         """Of each sequence the engine has: where its events go. One inbox for all the sequences of a job."""
         self._commands: dict[str, Inbox] = {}
         self._pace = Pace()
+        self._last_end = time.monotonic()
         self._active: Steering | None = None
-        self._restorable: list[LoadModel | AttachSae] = []
+        self._restorable = Restorable()
         self._deaths = Deaths()
         self._child: Child | None = None
         self._restoring: asyncio.Task[None] | None = None
@@ -102,6 +117,24 @@ class EngineClient:
     def pid(self) -> int | None:
         return self._child.pid if self._child else None
 
+    async def known(self) -> Platform:
+        """What the engine runs on, as soon as it has said so. Raises EngineCrashed."""
+        while self.platform is None:
+            if self.status in ("stopped", "down"):
+                raise EngineCrashed("the engine does not run; the server's log has the reason")
+            await asyncio.sleep(_TICK_SECONDS)
+        return self.platform
+
+    @property
+    def restorable(self) -> Restorable:
+        """What an engine would be told to be as this one."""
+        return self._restorable.copy()
+
+    @property
+    def idle_seconds(self) -> float:
+        """Since the last answer ended."""
+        return 0.0 if self.in_flight else time.monotonic() - self._last_end
+
     @property
     def in_flight(self) -> int:
         """Sequences the engine has: those that run and those that wait."""
@@ -119,20 +152,64 @@ class EngineClient:
     # ------------------------------------------------------------------------------------------------ commands
 
     async def load(self, command: LoadModel, on_progress: OnProgress | None = None) -> ModelFacts:
-        event = await self._ask(command, on_progress)
+        """Raises what the engine refuses; the model of before goes on serving then, unless it had to go first."""
+        try:
+            event = await self._ask(command, on_progress)
+        except EngineCrashed:
+            raise
+        except MillmError:
+            if command.unload_first:
+                self._emptied()
+            raise
         assert isinstance(event, ModelLoaded)
-        self._restorable = [command]
+        self._emptied()
+        self._last_end = time.monotonic()
+        self._restorable.loaded(command)
         self._slots = event.facts.slots
-        self._active = None
-        self.degraded = None
         return event.facts
+
+    async def unload(self) -> None:
+        """What is in flight ends with ModelNotLoaded."""
+        await self._ask(UnloadModel(id=self.new_id("unload")), None)
+        self._emptied()
 
     async def attach(self, command: AttachSae, on_progress: OnProgress | None = None) -> SaeFacts:
         event = await self._ask(command, on_progress)
         assert isinstance(event, SaeAttached)
-        self._restorable.append(command)
+        self._restorable.attached(command)
         self.degraded = None
         return event.facts
+
+    async def detach(self, sae: str) -> None:
+        """What was begun with it ends with it. Raises SaeNotFound."""
+        await self._ask(DetachSae(id=self.new_id("detach"), sae=sae), None)
+        self._restorable.detached(sae)
+
+    async def bring_back(self, what: Restorable) -> None:
+        """The same model with the same SAEs, under the ids that they had. Raises as `load` and `attach` do."""
+        if what.model:
+            await self.load(what.model)
+        for sae in what.saes.values():
+            await self.attach(sae)
+
+    def kill(self) -> None:
+        """An engine that hangs: it is started again as it was."""
+        if self._child:
+            self._child.kill()
+
+    def give_up(self, load: LoadModel) -> None:
+        """The load ends with ModelNotLoaded as soon as it next reports; the state is then that before it."""
+        self._tell(Cancel(id=load.id))
+
+    async def drain(self, because: str, seconds: float) -> None:
+        """Nobody new is let in until `reopen`; who is in flight has so long to end."""
+        self.closed_because = because
+        deadline = time.monotonic() + seconds
+        while self.in_flight and time.monotonic() < deadline:
+            await asyncio.sleep(_TICK_SECONDS)
+
+    def reopen(self) -> None:
+        self.closed_because = None
 
     def set_active(self, steering: Steering | None) -> None:
         """What sequences that follow get, those in flight from their next token."""
@@ -150,7 +227,9 @@ class EngineClient:
         """Raises ModelNotLoaded, or QueueFull when that many more would have to wait with too many others."""
         if self.status == "restarting":
             raise ModelNotLoaded("the engine stopped and is being restarted; try again in a few seconds")
-        if self.status != "ready" or not self._restorable:
+        if self.closed_because:
+            raise ModelNotLoaded(self.closed_because)
+        if self.status != "ready" or not self._restorable.model:
             raise ModelNotLoaded("no model is loaded")
         if self.in_flight + sequences > self.capacity:
             waiting = self.in_flight - self.running
@@ -216,8 +295,10 @@ class EngineClient:
         for event in events:
             if isinstance(event, Degraded):
                 self._degrade(event.reason)
-            elif isinstance(event, Platform):
-                self.platform = event
+            elif isinstance(event, Started):
+                self.platform = event.platform
+            elif isinstance(event, LogLine):
+                logs.take(event.level, event.event, event.time, event.fields)
             elif inbox := self._inbox_of(event):
                 inbox.put_nowait(event)
 
@@ -228,14 +309,20 @@ class EngineClient:
         if isinstance(event, Token | Scores):
             return self._sequences.get(event.id)
         self._pace.ended()
+        self._last_end = time.monotonic()
         return self._sequences.pop(event.id, None)
 
     def _degrade(self, reason: str) -> None:
         """Nothing comes back by itself, also not with a restart of the engine."""
         log.warning("engine.degraded", reason=reason)
         self.degraded = reason
-        self._restorable = [command for command in self._restorable if isinstance(command, LoadModel)]
+        self._restorable.saes.clear()
         self.on_degraded()
+
+    def _emptied(self) -> None:
+        self._restorable = Restorable()
+        self._active = None
+        self.degraded = None
 
     def _following(self, request: Generate) -> Generate:
         """What is active may have changed since the request was read; from here on, the engine sees to it."""
@@ -251,7 +338,7 @@ class EngineClient:
             with contextlib.suppress(EngineCrashed):
                 self._child.send(commands)
 
-    async def _ask(self, command: LoadModel | AttachSae | Fault, on_progress: OnProgress | None) -> Answer:
+    async def _ask(self, command: Change, on_progress: OnProgress | None) -> Answer:
         inbox: Inbox = asyncio.Queue()
         self._commands[command.id] = inbox
         try:
@@ -266,32 +353,49 @@ class EngineClient:
     # ---------------------------------------------------------------------------------------- death and restart
 
     def _mourn(self, child: Child) -> None:
-        """The pipe closed: fail what was in flight, then start again unless it dies all the time."""
+        """The pipe closed: fail what was in flight, then start again, with less when it dies all the time."""
         if self.status == "stopped" or child is not self._child:
             return
         log.error("engine.died", pid=self.pid, in_flight=self.in_flight)
         self._fail_all()
-        if self._deaths.one_too_many():
-            self.status = "down"
+        if self._deaths.one_too_many() and not self._restore_less():
             log.error("engine.down", reason=TOO_OFTEN)
-            return
-        self.status = "restarting"
-        self._restoring = asyncio.create_task(self._restore())
+            self._set_status("down")
+        else:
+            self._set_status("restarting")
+            self._restoring = asyncio.create_task(self._restore())
+
+    def _restore_less(self) -> bool:
+        """First without SAEs, then without a model: people choose what to try next. False: there is no less."""
+        has_saes, has_model = bool(self._restorable.saes), self._restorable.model is not None
+        if has_saes:
+            self._degrade(f"{TOO_OFTEN}: every SAE was detached; attach it again to steer")
+        elif has_model:
+            self._lose(EngineCrashed(f"{TOO_OFTEN}, and no model is loaded by itself any more; load one"))
+        return has_saes or has_model
+
+    def _lose(self, error: MillmError) -> None:
+        """Of the model, nothing comes back by itself."""
+        log.error("engine.emptied", reason=error.message)
+        self._emptied()
+        self.on_emptied(error)
 
     async def _restore(self) -> None:
-        """A new process with the same model and the same SAEs; ids are new, what they mean is not."""
+        """A new process with the same model and the same SAEs, under the ids that requests know them by."""
         self._spawn()
         try:
-            for command in self._restorable:
-                await self._ask(replace(command, id=self.new_id("restore")), None)
+            for command in self._restorable.commands:
+                await self._ask(command, None)
         except EngineCrashed:
             return  # it died again while restoring: `_mourn` has taken over
         except MillmError as error:
-            self.status = "down"
-            log.error("engine.down", reason=error.message)
-            return
-        self.status = "ready"
+            self._lose(error)
+        self._set_status("ready")
         log.info("engine.restored", pid=self.pid)
+
+    def _set_status(self, status: Status) -> None:
+        self.status = status
+        self.on_status()
 
     def _fail_all(self) -> None:
         failed = EngineCrashed("the engine stopped while this request ran; it is being restarted, try again")

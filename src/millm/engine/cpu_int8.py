@@ -16,14 +16,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from millm.engine.sizes import INT8_SMALLEST, INT8_WIDEST
+
 OnProgress = Callable[[str, int, int], None]
 
 KERNEL = "linear_with_input_q_dq_qweight_dq_output_fp32"
 """fbgemm's float32 → uint8 × int8 → float32, with the input's scale and zero point given by the caller."""
-SMALLEST = 2**16
-"""Weights of a layer that gains: a smaller one stays in a cache, where float32 is as fast."""
-WIDEST = 2**17
-"""Inputs of a layer whose sum of products (at most 128 · 127 each) still fits in an int32."""
 STEPS = 63
 """An input runs from −63 to 63, not to 127: without VNNI, fbgemm adds two products in 16 bits (2 · 128 · 127)."""
 FINER = 128.0
@@ -58,6 +56,11 @@ class Int8Linear(nn.Module):
         """W as it is computed with, `[out, in]` in float32: made anew at every call, for the models that look at it."""
         weight: Tensor = torch.ops.quantized.linear_unpack(self._packed)[0].dequantize()
         return weight
+
+    @property
+    def packed_bytes(self) -> int:
+        """Of the weights, and of a scale, a zero point and a sum for each output channel."""
+        return self.out_features * (self.in_features + 12)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in]` → `[..., out]`, float32."""
@@ -96,7 +99,7 @@ def int8_linears(model: PreTrainedModel, on_progress: OnProgress) -> Int8Report:
             ),
         )
     on_progress("packing weights", len(names), len(names))
-    return Int8Report(len(names), "" if names else f"no linear layer has {SMALLEST:,} weights")
+    return Int8Report(len(names), "" if names else f"no linear layer has {INT8_SMALLEST:,} weights")
 
 
 def replaced_parameters(model: nn.Module) -> int:
@@ -121,7 +124,7 @@ def _gains(module: nn.Module) -> bool:
         return False
     weight: Any = module.weight
     width = weight.shape[0] if isinstance(module, Conv1D) else weight.shape[1]
-    return bool(weight.numel() >= SMALLEST and width <= WIDEST)
+    return bool(weight.numel() >= INT8_SMALLEST and width <= INT8_WIDEST)
 
 
 def _pack(weight: Tensor) -> Any:

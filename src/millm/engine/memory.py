@@ -1,9 +1,17 @@
 """How much memory there is for keys and values, and whether an error says that there is none left."""
 
-import torch
+import ctypes
+import gc
+import os
 
-KV_SHARE = {"cuda": 0.85, "cpu": 0.25}
-"""Of what is free once the model is loaded. A CPU's memory is everybody's."""
+import torch
+from transformers import PreTrainedModel
+
+from millm.engine.cpu_int8 import Int8Linear
+from millm.engine.messages import KV_SHARE, MemoryUse
+from millm.engine.runners.runner import Runner
+
+_LIBC = ctypes.CDLL(None)
 
 _UNKNOWN = 4 << 30
 
@@ -34,3 +42,34 @@ def is_out_of_memory(error: BaseException) -> bool:
 def release_cached(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def tidy(device: torch.device) -> None:
+    """Give back what was let go of: to the device, and to the operating system where its C library keeps it."""
+    gc.collect()
+    release_cached(device)
+    if hasattr(_LIBC, "malloc_trim"):
+        _LIBC.malloc_trim(0)
+
+
+def use(model: PreTrainedModel, runner: Runner | None) -> MemoryUse:
+    """What is held, now that it is loaded."""
+    return MemoryUse(
+        weights=weight_bytes(model),
+        kv_cache=runner.kv_bytes if runner else 0,
+        process=torch.cuda.memory_allocated(model.device) if model.device.type == "cuda" else _resident(),
+        free=free_bytes(model.device),
+    )
+
+
+def weight_bytes(model: PreTrainedModel) -> int:
+    """Of parameters, buffers and packed layers, each storage once."""
+    tensors = (*model.parameters(), *model.buffers())
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    packed = (module.packed_bytes for module in model.modules() if isinstance(module, Int8Linear))
+    return sum(storages.values()) + sum(packed)
+
+
+def _resident() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

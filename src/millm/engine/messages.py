@@ -4,7 +4,7 @@ Commands go in, events come out, each encoded as msgpack. An event names the com
 The engine knows nothing about text: token ids in, token ids out.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -12,9 +12,13 @@ from millm.sae.steering import Steering
 
 Quantization = Literal["none", "8bit", "4bit"]
 DeviceMap = Literal["single", "auto"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Attention = Literal["auto", "eager", "sdpa", "flash_attention_2"]
 Pooling = Literal["mean", "cls", "lasttoken", "max"]
 """sentence-transformers' names of how the last hidden states of a text become one vector."""
+
+KV_SHARE = {"cuda": 0.85, "cpu": 0.25}
+"""Of what is free once the model is loaded, how much keys and values get. A CPU's memory is everybody's."""
 
 # --------------------------------------------------------------------------------------- commands: API → engine
 
@@ -25,7 +29,7 @@ class LoadModel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     id: str
     path: str
     device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Dtype = "auto"
     cpu_threads: int | None = None
     quantization: Quantization = "none"
     """Weights as they are, or bitsandbytes' 8-bit or 4-bit form of them."""
@@ -36,6 +40,8 @@ class LoadModel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Replay decode steps as CUDA graphs, where the device and the self-test allow it."""
     slots: int = 32
     """Sequences that may run at once."""
+    context: int | None = None
+    """Tokens that a sequence may have, where that is to be fewer than the model can."""
     kv_cache_bytes: int | None = None
     """Memory for keys and values; None: a share of what is free."""
     special_ids: tuple[int, ...] = ()
@@ -119,6 +125,8 @@ class Watch(msgspec.Struct, frozen=True, kw_only=True):
     """Before or after this hook's steering."""
     sample_every: int | None = None
     """Report `top_k` at every n-th position; None: as often as the SAE's `sample_every` says."""
+    attachment: str = ""
+    """`SaeFacts.id` of the attachment that is meant: another of the same name will not do."""
 
 
 class Generate(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -139,6 +147,8 @@ class Generate(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """What the answer has to obey, as llguidance writes a grammar (`text/grammar.py`)."""
     prompt_logprobs: int | None = None
     """Also report how likely the prompt's tokens were, each with so many of the likeliest."""
+    model: str = ""
+    """`ModelFacts.id` of the load whose token ids these are: another model's will not do."""
 
 
 class Embed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -149,6 +159,8 @@ class Embed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     pooling: Pooling = "mean"
     watch: tuple[Watch, ...] = ()
     deadline_seconds: float | None = None
+    model: str = ""
+    """As in `Generate`."""
 
 
 class SetActiveSteering(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -182,8 +194,8 @@ Command = LoadModel | UnloadModel | AttachSae | DetachSae | Generate | Embed | S
 # --------------------------------------------------------------------------------------- events: engine → API
 
 
-class Platform(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """The first event: what the engine runs on."""
+class Platform(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine runs on."""
 
     torch: str
     built_for: str | None
@@ -192,6 +204,12 @@ class Platform(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Of the CPU, as torch uses them."""
     devices: tuple[str, ...]
     """Names of the GPUs that torch can use, in the order of their numbers."""
+
+
+class Started(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """The first event."""
+
+    platform: Platform
 
 
 class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,6 +227,8 @@ class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the loaded model says of itself."""
 
+    id: str = ""
+    """Of the `LoadModel` that brought it."""
     architecture: str
     layers: int
     width: int
@@ -234,6 +254,8 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
 class SaeFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What attaching an SAE found out."""
 
+    id: str = ""
+    """Of the `AttachSae` that brought it."""
     sae: str
     architecture: str
     layer: int
@@ -365,6 +387,16 @@ class Failed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     param: str | None = None
 
 
+class LogLine(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """What the engine has to say to whoever reads the log: the API process writes it."""
+
+    level: str
+    event: str
+    time: str
+    """ISO 8601, UTC."""
+    fields: dict[str, Any]
+
+
 class Degraded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """The engine gave something up to go on answering; nothing comes back by itself."""
 
@@ -372,7 +404,18 @@ class Degraded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 Event = (
-    Platform | Progress | ModelLoaded | SaeAttached | Done | Scores | Token | Finished | Embedded | Failed | Degraded
+    Started
+    | Progress
+    | ModelLoaded
+    | SaeAttached
+    | Done
+    | Scores
+    | Token
+    | Finished
+    | Embedded
+    | Failed
+    | Degraded
+    | LogLine
 )
 
 encode = msgspec.msgpack.Encoder().encode

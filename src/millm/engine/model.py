@@ -52,15 +52,16 @@ def pack(model: PreTrainedModel, command: LoadModel, on_progress: OnProgress) ->
         log.info("model.int8", layers=report.converted, **({"reason": report.reason} if report.reason else {}))
 
 
-def facts(model: PreTrainedModel, verdict: Verdict) -> ModelFacts:
+def facts(model: PreTrainedModel, verdict: Verdict, command: LoadModel) -> ModelFacts:
     config = model.config.get_text_config(decoder=True)
-    config_length = getattr(config, "max_position_embeddings", None)
+    length = encoder.positions(model) or getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT_LENGTH
     return ModelFacts(
+        id=command.id,
         architecture=type(model).__name__,
         layers=config.num_hidden_layers,
         width=config.hidden_size,
         vocab_size=config.vocab_size,
-        context_length=encoder.positions(model) or config_length or DEFAULT_CONTEXT_LENGTH,
+        context_length=min(length, command.context or length),
         stop_ids=stop_ids(model) if verdict.runner else (),
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
@@ -89,7 +90,9 @@ def pick_device(asked: str) -> torch.device:
 
 
 def _read(command: LoadModel, device: torch.device) -> PreTrainedModel:
-    config = AutoConfig.from_pretrained(command.path, local_files_only=True)
+    config = AutoConfig.from_pretrained(
+        command.path, local_files_only=True, trust_remote_code=command.trust_remote_code
+    )
     dtype = _dtype(command.dtype, device)
     wanted = quantization(command.quantization, config, _concrete(dtype, config))
     if wanted:
@@ -98,15 +101,27 @@ def _read(command: LoadModel, device: torch.device) -> PreTrainedModel:
     loaded: Any = loader.from_pretrained(
         command.path,
         dtype=dtype,
-        device_map={"": device} if wanted or device.type != "cpu" else None,
+        device_map=_device_map(command, device, is_quantized=wanted is not None),
         local_files_only=True,
+        trust_remote_code=command.trust_remote_code,
         output_loading_info=True,
+        ignore_mismatched_sizes=True,  # so that they are told by name, and refused
         **({"quantization_config": wanted} if wanted else {}),
+        **({} if command.attention == "auto" else {"attn_implementation": command.attention}),
     )
     _refuse_incomplete(loaded[1], unused=() if command.generates else encoder.UNUSED)
     model: PreTrainedModel = loaded[0]
     fit_to_cpu(model)
     return model
+
+
+def _device_map(
+    command: LoadModel, device: torch.device, *, is_quantized: bool
+) -> dict[str, torch.device] | str | None:
+    """None: read to the CPU without accelerate's hooks."""
+    if command.device_map == "auto":
+        return "auto"
+    return {"": device} if is_quantized or device.type != "cpu" else None
 
 
 def _dtype(asked: str, device: torch.device) -> torch.dtype | str:

@@ -5,30 +5,34 @@ import signal
 import threading
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
+from typing import Any
 
 from millm import logs
-from millm.engine.messages import Command, Event, decode_commands, encode
+from millm.engine.messages import Event, LogLine, decode_commands, encode
 from millm.engine.watchdog import Watchdog
 
 NICE = 5
 """The doors come first: where the engine takes every core, a health check still answers at once."""
+LINE_SECONDS = 1.0
+"""A line for the log waits no longer to be sent."""
 
 
-def main(connection: Connection, log_level: str, log_format: str, step_seconds: float) -> None:
+def main(connection: Connection, log_level: str, step_seconds: float) -> None:
     """Entry point of the child. Ctrl+C is the API process's to handle: it closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["HF_HUB_OFFLINE"] = "1"  # files are the API process's business: nothing is fetched from here
     os.nice(NICE)
-    logs.configure(log_level, log_format)
-    inbox: SimpleQueue[list[Command]] = SimpleQueue()
+    post = Post(connection)
+    logs.forward(log_level, post.line)
+    inbox: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_read, args=(connection, inbox), daemon=True).start()
     # The one import inside a function: the API process imports this module to spawn it and must stay free of torch.
     from millm.engine.loop import Engine  # noqa: PLC0415
 
-    Engine(inbox, lambda events: _post(connection, events), Watchdog(step_seconds)).run()
+    Engine(inbox, post, Watchdog(step_seconds)).run()
 
 
-def _read(connection: Connection, inbox: SimpleQueue[list[Command]]) -> None:
+def _read(connection: Connection, inbox: SimpleQueue[Any]) -> None:
     """Always draining, so that the API process never waits to send; a closed pipe ends the process at once."""
     try:
         while True:
@@ -37,8 +41,27 @@ def _read(connection: Connection, inbox: SimpleQueue[list[Command]]) -> None:
         os._exit(0)
 
 
-def _post(connection: Connection, events: list[Event]) -> None:
-    try:
-        connection.send_bytes(encode(events))
-    except (BrokenPipeError, OSError):
-        os._exit(0)
+class Post:
+    """The way out, for the engine's thread and for whichever thread has a line for the log."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+
+    def __call__(self, events: list[Event]) -> None:
+        with self._sending:
+            self._send(events)
+
+    def line(self, level: str, event: str, time: str, fields: dict[str, Any]) -> None:
+        """Lost where the way is blocked for so long: the watchdog, which tells of that, must not hang too."""
+        if self._sending.acquire(timeout=LINE_SECONDS):
+            try:
+                self._send([LogLine(level=level, event=event, time=time, fields=fields)])
+            finally:
+                self._sending.release()
+
+    def _send(self, events: list[Event]) -> None:
+        try:
+            self._connection.send_bytes(encode(events))
+        except (BrokenPipeError, OSError):
+            os._exit(0)

@@ -9,10 +9,9 @@ import torch
 from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
 from millm.engine.messages import Quantization
+from millm.engine.sizes import NF4_BLOCK
 from millm.errors import InvalidRequest
 
-BLOCK = 64
-"""Weights that share a scale in 4 bits."""
 TILE = 32
 
 for _name in (
@@ -59,9 +58,9 @@ def fit_to_cpu(model: PreTrainedModel) -> None:
         layer: Any = module
         if not hasattr(layer, "support_avx512bf16_for_cpu") or layer.weight.device.type != "cpu":
             continue
-        if layer.in_features % BLOCK:
+        if layer.in_features % NF4_BLOCK:
             raise InvalidRequest(
-                f"quantization 4bit on a CPU needs layers whose inputs are a multiple of {BLOCK}, and {name} has"
+                f"quantization 4bit on a CPU needs layers whose inputs are a multiple of {NF4_BLOCK}, and {name} has"
                 f" {layer.in_features}; ask for 8bit or none",
                 param="quantization",
             )

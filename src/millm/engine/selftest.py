@@ -71,7 +71,7 @@ def choose_runner(
     try:
         with torch.inference_mode():
             expected = [_alone(model, ids) for ids in _prompts(model)]
-            note = _use_own_attention(model, expected)
+            note = _use_own_attention(model, expected) if command.attention == "auto" else ""
             _compare(_in_slots(_slots(model, len(PROMPTS), steered, command), model), expected, model, "in slots")
     except (_Different, InvalidModel, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
         return _told(_without_slots(command, plain, _one_line(error)))

@@ -51,7 +51,12 @@ class Sequence:
         """All of it is a prompt: what a watch asks of generated tokens is told of these."""
         watch = tuple(replace(watch, tokens="prompt", when="before") for watch in text.watch)
         request = Generate(
-            id=text.id, prompt=text.tokens, max_tokens=0, watch=watch, deadline_seconds=text.deadline_seconds
+            id=text.id,
+            prompt=text.tokens,
+            max_tokens=0,
+            watch=watch,
+            deadline_seconds=text.deadline_seconds,
+            model=text.model,
         )
         sequence = cls.of(request)
         sequence.pooling = text.pooling

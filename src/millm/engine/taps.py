@@ -1,8 +1,12 @@
-"""Every attached SAE's tap, worked together: rows for a step, readings and receipts out of it."""
+"""Every attached SAE's tap, worked together: rows for a step, readings and receipts out of it.
+
+An SAE that is detached takes nobody new; what was begun with it ends with it, and then its hook goes. Another may be on
+the same hook point, and under the same name, by then: no sequence has rows of both, and row 0 changes nothing.
+"""
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as Sequence_
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -14,15 +18,17 @@ from torch.utils.hooks import RemovableHandle
 from millm.engine.messages import Reading, Receipt, SaeFacts, Watch
 from millm.engine.scheduler import Row
 from millm.engine.sequence import Sequence
-from millm.errors import InvalidSteering, MillmError, SaeDetached, SaeMismatch
+from millm.errors import InvalidSteering, MillmError, SaeDetached, SaeMismatch, SaeNotFound
 from millm.sae.hooks import HookPoint
 from millm.sae.steering import Steering
 from millm.sae.tap import Tap
 from millm.sae.tap_step import Span, TapRow, asked, due
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Attachment:
+    """Equal to nothing but itself: an SAE that is attached again is another one."""
+
     tap: Tap
     point: HookPoint
     handle: RemovableHandle
@@ -33,8 +39,8 @@ class Attachment:
 class SequenceTaps:
     """What the taps remember of one sequence. By position, so that a pass that is run again counts once."""
 
-    rows: dict[str, int]
-    """Table row per SAE."""
+    rows: dict[Attachment, int]
+    """Table row in each tap that it uses."""
     steered: list[bool] = field(default_factory=list)
     """Was a delta added there?"""
     ratios: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -43,6 +49,11 @@ class SequenceTaps:
     """Readings of earlier positions have been reported."""
     degraded: str | None = None
     """Why it does not get what it asked for any more."""
+
+    @property
+    def attachments(self) -> dict[str, Attachment]:
+        """Those it uses, by name."""
+        return {attached.facts.sae: attached for attached in self.rows}
 
     def mark(self, start: int, steered: list[bool]) -> None:
         """A token that was steered once stays so, also where the sequence began again and is not steered any more."""
@@ -54,29 +65,62 @@ class SequenceTaps:
 class Taps:
     def __init__(self, special_ids: frozenset[int] = frozenset()) -> None:
         self._attached: dict[str, Attachment] = {}
+        self._leaving: list[Attachment] = []
+        """Detached, and still in use."""
         self._special_ids = special_ids
         self.detached: str | None = None
         """Why every SAE was turned off, if they were; until one is attached."""
 
-    def check_free(self, sae: str, point: HookPoint) -> None:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the SAEs that are attached."""
+        return tuple(self._attached)
+
+    def check_free(self, sae: str, point: HookPoint, replaces: str | None = None) -> None:
+        """Raises SaeMismatch if the name or the hook point is taken by another than the one that is replaced."""
         for name, attached in self._attached.items():
+            if name == replaces:
+                continue
             if name == sae:
                 raise SaeMismatch(f"an SAE named {sae!r} is already attached; give this one another name")
             if attached.point.name == point.name:
                 raise SaeMismatch(f"{point.name} already has SAE {name!r} attached; a hook point takes one")
 
-    def attach(self, tap: Tap, point: HookPoint, facts: SaeFacts) -> None:
-        self.check_free(facts.sae, point)
+    def attach(self, tap: Tap, point: HookPoint, facts: SaeFacts, replaces: str | None = None) -> None:
+        """Raises SaeMismatch; what it replaces is detached then and not before."""
+        self.check_free(facts.sae, point, replaces)
+        if replaces in self._attached:
+            self.detach(replaces)
         self._attached[facts.sae] = Attachment(tap, point, point.register(tap), facts)
         self.detached = None
 
+    def detach(self, sae: str) -> None:
+        """Nothing new uses it; its hook goes with the next `sweep` that finds it unused. Raises SaeNotFound."""
+        if sae not in self._attached:
+            raise SaeNotFound(f"no SAE named {sae!r} is attached; there are: {', '.join(self._attached) or 'none'}")
+        self._leaving.append(self._attached.pop(sae))
+
+    def sweep(self) -> bool:
+        """Take off the hooks of what is detached and out of use; False if there was none."""
+        unused = [attached for attached in self._leaving if attached.tap.is_unused]
+        for attached in unused:
+            attached.handle.remove()
+            self._leaving.remove(attached)
+        return bool(unused)
+
     def remove_all(self) -> None:
-        for attached in self._attached.values():
+        for attached in self._hooked:
             attached.handle.remove()
         self._attached.clear()
+        self._leaving.clear()
 
     def attached(self) -> list[Tap]:
-        return [attached.tap for attached in self._attached.values()]
+        """Of every hook that a pass goes through."""
+        return [attached.tap for attached in self._hooked]
+
+    @property
+    def _hooked(self) -> list[Attachment]:
+        return [*self._attached.values(), *self._leaving]
 
     def fits(self, sequence: Sequence) -> bool:
         """Are there table rows for what it steers and watches? True also for what can never be."""
@@ -90,7 +134,7 @@ class Taps:
         """
         sequence.taps = SequenceTaps({})
         self._do_without(sequence)
-        self._acquire(sequence, sequence.taps.rows)
+        self._acquire(sequence, sequence.taps.rows, {})
 
     def _do_without(self, sequence: Sequence) -> None:
         """Whoever only follows what is active goes on without, while every SAE is off."""
@@ -105,15 +149,20 @@ class Taps:
         if state is None:
             return
         self._do_without(sequence)
-        rows: dict[str, int] = {}
+        rows: dict[Attachment, int] = {}
         try:
-            self._acquire(sequence, rows)
+            self._acquire(sequence, rows, self._kept(state, steering))
         except MillmError:
             sequence.steering = before
             self._release(rows)
             raise
         self._release(state.rows)
         state.rows = rows
+
+    def _kept(self, state: SequenceTaps, steering: Steering | None) -> dict[str, Attachment]:
+        """What it goes on watching, also where that is detached; what steers it now is what is attached now."""
+        steered = {tap.sae for tap in steering.taps} if steering else set()
+        return {sae: own for sae, own in state.attachments.items() if sae not in steered or sae not in self._attached}
 
     def resume(self, sequence: Sequence, trail: object, cached: int) -> None:
         """The sequence goes on from what another one computed: what was done there was done for it too."""
@@ -156,8 +205,8 @@ class Taps:
         """Set every tap for one forward pass over `rows` (all of one length)."""
         keep = [self.steered(row.sequence, row.start, row.tokens) for row in rows]
         spans = [_span(row) for row in rows]
-        for sae, attached in self._attached.items():
-            attached.tap.prepare([row.sequence.taps.rows.get(sae, 0) for row in rows], keep, spans)
+        for attached in self._hooked:
+            attached.tap.prepare([row.sequence.taps.rows.get(attached, 0) for row in rows], keep, spans)
 
     def rest(self) -> None:
         """Let the next pass go through untouched: nothing of the last step is left in a tap."""
@@ -168,20 +217,22 @@ class Taps:
         for row in rows:
             row.sequence.taps.mark(row.start, self.steered(row.sequence, row.start, row.tokens))
         readings: list[list[Reading]] = [[] for _ in rows]
-        for sae, attached in self._attached.items():
-            self._collect_ratio(sae, attached.tap, rows)
+        for attached in self._hooked:
+            self._collect_ratio(attached, rows)
             for index, row in enumerate(rows):
-                readings[index] += _readings(sae, attached.tap, index, row)
+                if attached in row.sequence.taps.rows:
+                    readings[index] += _readings(attached.facts.sae, attached.tap, index, row)
         for row in rows:
             row.sequence.taps.read = max(row.sequence.taps.read, row.start + len(row.tokens))
         return [tuple(found) for found in readings]
 
-    def _collect_ratio(self, sae: str, tap: Tap, rows: Sequence_[Row]) -> None:
-        ratios = None if tap.output.ratio is None else tap.output.ratio.tolist()
+    def _collect_ratio(self, attached: Attachment, rows: Sequence_[Row]) -> None:
+        ratio = attached.tap.output.ratio
+        ratios = None if ratio is None else ratio.tolist()
         for index, row in enumerate(rows):
-            if row.sequence.steering:
+            if row.sequence.steering and attached in row.sequence.taps.rows:
                 found = ratios[index] if ratios else [0.0] * len(row.tokens)
-                known = row.sequence.taps.ratios[sae]
+                known = row.sequence.taps.ratios[attached.facts.sae]
                 known += [0.0] * (row.start - len(known))
                 known[row.start : row.start + len(found)] = found
 
@@ -199,16 +250,17 @@ class Taps:
         for sequence in sequences:
             watch = tuple(kept for asked in sequence.watch if (kept := less(asked)))
             if sequence.taps and watch != sequence.watch:
+                own = sequence.taps.attachments
                 self._release(sequence.taps.rows)
                 sequence.watch = watch
                 sequence.taps.degraded = reason
-                self._acquire(sequence, sequence.taps.rows)
+                self._acquire(sequence, sequence.taps.rows, own)
                 changed = True
         return changed
 
     def detach_all(self, sequences: Iterable[Sequence], reason: str) -> bool:
         """Every SAE off; whoever was steered or watched goes on without, and its receipt says so."""
-        if not self._attached:
+        if not self._hooked:
             return False
         for sequence in sequences:
             state: SequenceTaps | None = sequence.taps
@@ -220,27 +272,33 @@ class Taps:
         self.detached = reason
         return True
 
-    def _acquire(self, sequence: Sequence, rows: dict[str, int]) -> None:
-        for sae, row in tap_rows(sequence).items():
-            rows[sae] = self._tap(sae, row).acquire(row)
+    def leaving(self, sequences: Iterable[Sequence]) -> list[Sequence]:
+        """Those of `sequences` that still use an SAE that is detached."""
+        left = set(self._leaving)
+        return [sequence for sequence in sequences if sequence.taps and left & sequence.taps.rows.keys()]
 
-    def _tap(self, sae: str, row: TapRow) -> Tap:
+    def _acquire(self, sequence: Sequence, rows: dict[Attachment, int], own: Mapping[str, Attachment]) -> None:
+        """`own`: what it keeps although it may be detached."""
+        meant = _attachments(sequence)
+        for sae, row in tap_rows(sequence).items():
+            attached = own.get(sae) or self._find(sae, meant[sae])
+            _check(attached.facts, row)
+            rows[attached] = attached.tap.acquire(row)
+
+    def _find(self, sae: str, meant: str) -> Attachment:
+        """`meant`: the attachment's id, if it matters."""
         attached = self._attached.get(sae)
         if attached is None and self.detached:
             raise SaeDetached(self.detached)
         if attached is None:
             raise InvalidSteering(f"no SAE named {sae!r} is attached")
-        if row.features and not attached.facts.steerable:
-            raise InvalidSteering(f"SAE {sae!r} can be watched but not steered: its output is not this hook point")
-        features = attached.facts.features
-        for index in (*(feature.index for feature in row.features), *row.watched):
-            if not 0 <= index < features:
-                raise InvalidSteering(f"feature {index} is not in 0..{features - 1} of SAE {sae!r}")
-        return attached.tap
+        if meant not in ("", attached.facts.id):
+            raise SaeDetached(f"SAE {sae!r} was attached anew while this request was read; ask again")
+        return attached
 
-    def _release(self, rows: dict[str, int]) -> None:
-        for sae, index in rows.items():
-            self._attached[sae].tap.release(index)
+    def _release(self, rows: dict[Attachment, int]) -> None:
+        for attached, index in rows.items():
+            attached.tap.release(index)
         rows.clear()
 
     def _applies(self, steering: Steering, position: int, token: int, prompt_length: int) -> bool:
@@ -260,6 +318,21 @@ def tap_rows(sequence: Sequence) -> dict[str, TapRow]:
     features = {tap.sae: tap.features for tap in sequence.steering.taps} if sequence.steering else {}
     watches = {watch.sae: watch for watch in sequence.watch}
     return {sae: TapRow(features.get(sae, ()), watches.get(sae)) for sae in {**features, **watches}}
+
+
+def _attachments(sequence: Sequence) -> dict[str, str]:
+    """Which attachment each of its SAEs' names stood for when it was read."""
+    watched = {watch.sae: watch.attachment for watch in sequence.watch}
+    steered = {tap.sae: tap.attachment for tap in sequence.steering.taps} if sequence.steering else {}
+    return watched | steered
+
+
+def _check(facts: SaeFacts, row: TapRow) -> None:
+    if row.features and not facts.steerable:
+        raise InvalidSteering(f"SAE {facts.sae!r} can be watched but not steered: its output is not this hook point")
+    for index in (*(feature.index for feature in row.features), *row.watched):
+        if not 0 <= index < facts.features:
+            raise InvalidSteering(f"feature {index} is not in 0..{facts.features - 1} of SAE {facts.sae!r}")
 
 
 def _span(row: Row) -> Span:

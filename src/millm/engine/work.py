@@ -46,6 +46,10 @@ class Work:
     taps: Taps = field(default_factory=Taps)
     vocabulary: Vocabulary = field(default_factory=lambda: Vocabulary(Path(), 0, (), ()))
     scheduler: Scheduler = field(default_factory=lambda: Scheduler(capacity=1))
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """Where the model is, or was."""
+    load: str = ""
+    """Of the command that brought the model."""
 
     def step(self) -> None:
         events: list[Event] = [self._finish(sequence, "cancelled") for sequence in self.scheduler.take_cancelled()]
@@ -58,6 +62,7 @@ class Work:
         events += self._embed()
         if events:
             self.post(events)
+        self.sweep()
 
     def follow(self, steering: Steering | None) -> None:
         """What follows the active steering has the new one from its next token on."""
@@ -71,11 +76,24 @@ class Work:
         self.runner.change(sequence)
         return []
 
-    def stop(self) -> None:
-        """Another model takes its place: whatever waits or runs ends here."""
+    def attachments_changed(self) -> None:
+        """What was computed with an SAE that is detached now, or before one came, is not gone on from."""
+        if self.runner is not None:
+            for sequence in self.taps.leaving(self.scheduler.everybody):
+                self.runner.change(sequence)
+            self.runner.forget()
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Take off the hooks that nobody uses any more."""
+        if self.taps.sweep() and self.runner is not None:
+            self.runner.forget()
+
+    def stop(self, why: str) -> None:
+        """The model goes: whatever waits or runs ends here."""
         for sequence in self.scheduler.take_all():
             self._close(sequence)
-            self.post([failed(sequence.id, ModelNotLoaded("the model was replaced while this request ran"))])
+            self.post([failed(sequence.id, ModelNotLoaded(why))])
         self.taps.remove_all()
 
     def _embed(self) -> list[Event]:
@@ -84,6 +102,7 @@ class Work:
         return self._guarded([text], partial(self._embed_text, text)) if text else []
 
     def _embed_text(self, text: Sequence) -> list[Event]:
+        self._check_model(text)
         self.faults.point = "prefill"
         embedded = embedding.embed(self.model, self.taps, text)
         self.scheduler.remove(text)
@@ -102,16 +121,22 @@ class Work:
         return self.runner is None or (self.taps.fits(sequence) and self.runner.fits(sequence))
 
     def _start(self, sequence: Sequence) -> list[Event]:
-        if self.model is None:
-            raise ModelNotLoaded("no model is loaded")
+        self._check_model(sequence)
         if self.runner is None:
             raise ModelCannotGenerate("this model only embeds: it has no head that writes tokens")
         if sequence.taps is None:
             self.taps.start(sequence)
         if sequence.sampler is None:
             constraint = self.vocabulary.constraint(sequence.request.grammar)
-            sequence.sampler = sampler.start(sequence.request.sampling, self.model.device, constraint)
+            sequence.sampler = sampler.start(sequence.request.sampling, self.device, constraint)
         return []
+
+    def _check_model(self, sequence: Sequence) -> None:
+        """Token ids of one model mean nothing to another."""
+        if self.model is None:
+            raise ModelNotLoaded("no model is loaded")
+        if sequence.request.model not in ("", self.load):
+            raise ModelNotLoaded("the model was replaced while this request was read; ask again")
 
     def _place(self, events: list[Event], sequence: Sequence) -> bool:
         """A row of the cache for a sequence whose prompt begins; False if it ended instead."""

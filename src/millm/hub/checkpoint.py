@@ -2,20 +2,31 @@
 
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from millm.errors import InvalidModel, InvalidSae
+from millm.hub import headers, screen
+from millm.hub.tree import File, files_below
+from millm.hub.whole import model_condition
+
+SCREENED = ("config.json", "generation_config.json")
+"""What transformers takes settings from."""
 
 
-def check_checkpoint(folder: Path) -> None:
-    """Raises InvalidModel naming the file that is missing or cut short."""
-    if not (folder / "config.json").is_file():
+def check_checkpoint(folder: Path, *, is_trusted: bool = False) -> None:
+    """Raises InvalidModel naming the file that is missing, cut short or hostile, or RemoteCodeRefused.
+
+    `is_trusted`: the operator lets this commit's own Python run.
+    """
+    files = _files(folder)
+    if "config.json" not in files:
         raise InvalidModel(f"{folder.name} has no config.json: it is not a folder of a Hugging Face model")
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise InvalidModel(f"{folder.name} has no .safetensors weights, the only kind that cannot run code when read")
-    for path in weights:
-        _check_whole(path)
+    if "adapter_config.json" in files:
+        raise InvalidModel(f"{folder.name} has an adapter (adapter_config.json); merge it into its model first")
+    for name in SCREENED:
+        if name in files:
+            screen.screen_config(headers.json_object(files[name]), name, is_trusted=is_trusted)
+    condition = model_condition(files)
+    if condition.problem:
+        raise InvalidModel(f"{folder.name}: {condition.problem}".replace(": it has", " has"))
 
 
 def check_sae(folder: Path) -> None:
@@ -27,10 +38,8 @@ def check_sae(folder: Path) -> None:
         )
 
 
-def _check_whole(path: Path) -> None:
-    """A safetensors file starts with where each tensor ends: opening it finds out whether they are all there."""
+def _files(folder: Path) -> dict[str, File]:
     try:
-        with safe_open(path, framework="numpy"):
-            return
-    except (OSError, SafetensorError) as error:
-        raise InvalidModel(f"{path.name} is cut short or damaged ({error}); download it again") from error
+        return files_below(folder)
+    except OSError as error:
+        raise InvalidModel(f"{folder.name} cannot be read ({error.strerror})") from error

@@ -15,7 +15,8 @@ from msgspec.structs import replace
 
 from millm.errors import Conflict, DownloadFailed, JobNotFound, QueueFull, from_code
 from millm.hub.asking import asked_for, check
-from millm.hub.blobs import cache_folder, remove_orphans
+from millm.hub.blobs import remove_orphans
+from millm.hub.cache import cache_folder
 from millm.hub.jobs import ACTIVE, Asked, Job, JobState, Preview, Problem
 from millm.hub.journal import Journal
 from millm.hub.orders import Fetched, Moved, Previewed, Refused

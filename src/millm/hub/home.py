@@ -16,9 +16,29 @@ class Home:
         self.folder = folder
 
     @property
+    def models(self) -> Path:
+        """Links to model folders that the user imported, by the names they have in the library."""
+        return self.folder / "models"
+
+    @property
+    def sae_folders(self) -> Path:
+        """The same for SAEs."""
+        return self.folder / "sae-folders"
+
+    @property
     def saes(self) -> Path:
         """Memory-mapped canonical copies of SAEs."""
         return self.folder / "saes"
+
+    @property
+    def database(self) -> Path:
+        """What was acknowledged: `storage.py`."""
+        return self.folder / "millm.db"
+
+    @property
+    def converted(self) -> Path:
+        """Copies of other libraries' SAEs in a layout that is read."""
+        return self.folder / "converted"
 
     @property
     def profiles(self) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from millm.hub.jobs import Asked, JobState
-from millm.hub.listing import Listing, RemoteFile
+from millm.hub.offered import Listing, RemoteFile
 from millm.hub.orders import Moved
 from millm.hub.patience import Wait
 from millm.hub.refusals import problem

@@ -29,6 +29,8 @@ class Located:
     name: str
     """What clients call it: the Hugging Face id, or the folder's name."""
     folder: Path
+    is_trusted: bool = False
+    """Its own Python may run: the operator has named this repository and commit."""
 
 
 def locate_model(asked: str, token: str | None, on_progress: OnProgress) -> Located:

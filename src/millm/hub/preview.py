@@ -9,7 +9,7 @@ from huggingface_hub import constants, get_hf_file_metadata, get_session, hf_hub
 from huggingface_hub.errors import GatedRepoError
 
 from millm.hub.jobs import Preview, PreviewFile
-from millm.hub.listing import Listing, RemoteFile, listing
+from millm.hub.offered import Listing, RemoteFile, listing
 from millm.hub.orders import Order
 from millm.hub.refusals import page
 from millm.hub.transfer import disk_free

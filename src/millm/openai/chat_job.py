@@ -2,6 +2,7 @@
 
 import asyncio
 
+from millm.lifecycle.on_demand import ready_for
 from millm.openai.constraint import grammar_of
 from millm.openai.history import turns
 from millm.openai.job import Job, choose, plan
@@ -24,6 +25,7 @@ async def chat_job(
     """`format_name`: what `response_format` is called where it was asked for. Raises what the steps of it raise."""
     turns(body.messages, native=False)  # refuses what is no text before anything is decided
     grammar = await asyncio.to_thread(grammar_of, body.response_format, tooling, format_name)
+    await ready_for(state, body.model)
     selection = choose(state, body, header_profile)
     model = selection.model
     written = await asyncio.to_thread(write_down, model, body, tooling)

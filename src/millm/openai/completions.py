@@ -5,6 +5,7 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 
 from millm.errors import InvalidRequest
+from millm.lifecycle.on_demand import ready_for
 from millm.openai.forms import CompletionForm
 from millm.openai.job import ProfileHeader, choose, plan
 from millm.openai.json_route import JsonRoute
@@ -22,6 +23,7 @@ async def completions(body: CompletionRequest, request: Request, x_millm_profile
     """Continue one prompt or several, whole or as a stream."""
     check_completion(body)
     state: State = request.app.state.millm
+    await ready_for(state, body.model)
     selection = choose(state, body, x_millm_profile)
     prompts = await asyncio.to_thread(_ids, selection.model, body.prompt)
     echoes = _echoes(selection.model, body.prompt, prompts) if body.echo else ()

@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from millm.engine.messages import Embed, Embedded, Watch
 from millm.errors import ContextLengthExceeded, InvalidRequest, Timeout, UnsupportedParameter
 from millm.events import MAILBOX, Events
+from millm.lifecycle.on_demand import ready_for
 from millm.openai.broadcast import event_of
 from millm.openai.disconnect import unless_gone
 from millm.openai.job import ProfileHeader
@@ -35,6 +36,7 @@ router = APIRouter(route_class=JsonRoute)
 async def embeddings(body: EmbeddingRequest, request: Request, x_millm_profile: ProfileHeader = None) -> Response:
     """One vector of unit length for each input, in their order."""
     state: State = request.app.state.millm
+    await ready_for(state, body.model)
     model = _chosen(state, body, x_millm_profile)
     watch = watches(state, body.activations) if body.activations else ()
     state.engine.check_room()
@@ -113,6 +115,7 @@ def _texts(
             pooling=model.recipe.pooling,
             watch=watch,
             deadline_seconds=state.settings.request_timeout,
+            model=model.facts.id,
         )
         for place, ids in enumerate(inputs)
     ]

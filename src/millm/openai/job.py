@@ -141,6 +141,7 @@ def _sequences(
             deadline_seconds=state.settings.request_timeout,
             grammar=grammar,
             prompt_logprobs=body.prompt_alternatives,
+            model=facts.id,
         )
         for place, prompt in enumerate(prompts)
         for k in range(body.tries)

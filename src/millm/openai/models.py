@@ -1,11 +1,13 @@
 """`GET /v1/models`: the loaded model, and again with each profile, so that any client's menu can pick one."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
 
 from millm.errors import ModelNotFound
-from millm.profiles.selection import ModelCard, model_cards
+from millm.profiles.selection import ModelCard, library_cards, model_cards
+from millm.state import State
 
 router = APIRouter()
 
@@ -13,16 +15,22 @@ router = APIRouter()
 @router.get("/models")
 async def list_models(request: Request) -> dict[str, Any]:
     """Everything that can be asked for as `model`."""
-    return {"object": "list", "data": [_entry(card) for card in model_cards(request.app.state.millm)]}
+    return {"object": "list", "data": [_entry(card) for card in await _cards(request.app.state.millm)]}
 
 
 @router.get("/models/{model:path}")
 async def retrieve_model(model: str, request: Request) -> dict[str, Any]:
     """One entry of the list; ids may contain slashes."""
-    for card in model_cards(request.app.state.millm):
+    for card in await _cards(request.app.state.millm):
         if card.id == model:
             return _entry(card)
     raise ModelNotFound(f"The model `{model[:128]}` does not exist", param="model")
+
+
+async def _cards(state: State) -> list[ModelCard]:
+    """What is loaded, and what would be loaded for a request that names it."""
+    others = await asyncio.to_thread(library_cards, state) if state.settings.on_demand == "auto" else []
+    return [*model_cards(state), *others]
 
 
 def _entry(card: ModelCard) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from millm.engine.messages import SaeFacts, Watch
-from millm.errors import InvalidProfile, InvalidSteering, ModelNotFound, ModelNotLoaded, SaeDetached
+from millm.errors import InvalidProfile, InvalidSteering, ModelNotFound, SaeDetached
 from millm.profiles.contract import ActivationsRequest, Profile, ProfileFeature, SteeringRequest
 from millm.sae.model_names import is_same_model
 from millm.sae.steering import (
@@ -98,6 +98,16 @@ def model_cards(state: State) -> list[ModelCard]:
     return cards
 
 
+def library_cards(state: State) -> list[ModelCard]:
+    """What a request may name besides, to have it loaded. Looks at the disk."""
+    loaded = state.model.name if state.model else None
+    return [
+        ModelCard(entry.id, entry.id, int(entry.last_used or 0), None, "loaded when it is asked")
+        for entry in state.hub.library.models()
+        if entry.state == "whole" and entry.id != loaded
+    ]
+
+
 def watches(state: State, request: ActivationsRequest) -> tuple[Watch, ...]:
     """What to report, for the engine. Raises InvalidSteering or SaeDetached."""
     _check_attached(state)
@@ -117,6 +127,7 @@ def watches(state: State, request: ActivationsRequest) -> tuple[Watch, ...]:
             tokens=request.tokens,
             when=request.when,
             sample_every=_sample_every(request, facts),
+            attachment=facts.id,
         ),
     )
 
@@ -143,7 +154,7 @@ def resolve(saes: dict[str, AttachedSae], request: SteeringRequest) -> Steering 
         _check_features(sae, features)
     if not by_sae:
         return None
-    taps = tuple(TapSteering(sae, tuple(features)) for sae, features in sorted(by_sae.items()))
+    taps = tuple(TapSteering(sae, tuple(features), saes[sae].facts.id) for sae, features in sorted(by_sae.items()))
     return Steering(
         taps=taps,
         positions=request.positions,
@@ -164,9 +175,7 @@ def _model(state: State, asked: str) -> tuple[LoadedModel, str | None]:
 
 
 def _loaded(state: State) -> LoadedModel:
-    if state.model is None:
-        raise ModelNotLoaded("no model is loaded yet; try again in a moment")
-    return state.model
+    return state.model_or_raise()
 
 
 def _following(state: State, loaded: LoadedModel) -> Selection:

@@ -103,10 +103,15 @@ class SaeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     @property
     def layer(self) -> int | None:
         """Parsed from the hook names; None when they do not say."""
-        for name in (self.hf_hook_name, self.hook_name):
-            if found := _LAYER.search(name or ""):
-                return int(found[1])
-        return None
+        return layer_of(self.hf_hook_name, self.hook_name)
+
+
+def layer_of(*hook_names: str | None) -> int | None:
+    """Of the first hook's name that says it: `blocks.20.hook_resid_post`, `model.layers.20.output`."""
+    for name in hook_names:
+        if found := _LAYER.search(name or ""):
+            return int(found[1])
+    return None
 
 
 def known_architecture(name: str) -> Architecture:

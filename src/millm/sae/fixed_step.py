@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from millm.sae.sizes import MAX_WATCHED_FEATURES
 from millm.sae.steering import MAX_ENCODED_FEATURES
-from millm.sae.tap_step import MAX_WATCHED_FEATURES, TapStep
+from millm.sae.tap_step import TapStep
 
 ENCODED = (0, 8, MAX_ENCODED_FEATURES)
 """Columns of coefficients in a recording: as few as hold what is used."""

@@ -61,6 +61,8 @@ class TapSteering(msgspec.Struct, frozen=True, array_like=True):
 
     sae: str
     features: tuple[Coefficients, ...]
+    attachment: str = ""
+    """`SaeFacts.id` of the attachment that it was resolved against: another of the same name will not do."""
 
 
 class Steering(msgspec.Struct, frozen=True, kw_only=True):

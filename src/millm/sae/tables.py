@@ -10,11 +10,9 @@ from torch import Tensor
 from millm.errors import InsufficientMemory
 from millm.sae.activations import FeatureRows
 from millm.sae.autoencoder import SparseAutoencoder
+from millm.sae.sizes import BANK_SIZE
 
 Key = TypeVar("Key", bound=Hashable)
-
-BANK_SIZE = 4096
-"""Features whose rows are resident at once, over all live rows; 2 · 4096 · d_model · 4 bytes."""
 
 
 class RowTable(Generic[Key]):
@@ -73,6 +71,11 @@ class FeatureBank:
     @property
     def free(self) -> int:
         return self._slots.free
+
+    @property
+    def memory(self) -> int:
+        """Bytes on the device."""
+        return self.feature_ids.nbytes + sum(table.nbytes for table in _tensors(self.rows))
 
     def acquire(self, features: Iterable[int]) -> list[int]:
         return [self._acquire(feature) for feature in features]

@@ -19,13 +19,11 @@ from torch import Tensor
 from millm.errors import InsufficientMemory, InvalidSteering
 from millm.sae.activations import FeatureRows
 from millm.sae.autoencoder import SparseAutoencoder
+from millm.sae.sizes import MAX_ROWS, MAX_WATCHED_FEATURES
 from millm.sae.steering import MAX_ENCODED_FEATURES, Coefficients, reads_activation
 from millm.sae.tables import FeatureBank, RowTable
-from millm.sae.tap_step import MAX_WATCHED_FEATURES, RowPlan, Span, TapOutput, TapRow, TapStep, plan_row
+from millm.sae.tap_step import RowPlan, Span, TapOutput, TapRow, TapStep, plan_row
 from millm.sae.whole import WholeReading, read_whole
-
-MAX_ROWS = 64
-"""Distinct (steering, watch list) pairs live at once."""
 
 
 class Tap:
@@ -52,6 +50,17 @@ class Tap:
     def has_room(self, row: TapRow) -> bool:
         """Would `acquire` find a table row and bank slots now?"""
         return self._rows.has_room(row) and len(row.encoded) + len(row.watched) <= self._bank.free
+
+    @property
+    def is_unused(self) -> bool:
+        """Nobody has a table row."""
+        return self._rows.free == MAX_ROWS
+
+    @property
+    def memory(self) -> int:
+        """Bytes on the device: its tables, and the rows of the features in use."""
+        own = (self._delta, self._steered, self._coefficients, self._watched)
+        return sum(tensor.nbytes for tensor in own) + self._bank.memory
 
     def acquire(self, row: TapRow) -> int:
         """The index of the table row for `row`, written if it is new. Pair with `release`."""

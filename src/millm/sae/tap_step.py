@@ -13,8 +13,6 @@ from torch import Tensor
 from millm.engine.messages import Watch
 from millm.sae.steering import Coefficients, reads_activation
 
-MAX_WATCHED_FEATURES = 128
-
 
 @dataclass(frozen=True)
 class TapRow:

@@ -1,6 +1,7 @@
 """Whether a checkpoint can write: has it a head that turns hidden states into tokens? By what it calls itself."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from millm.text.folder import read_json
@@ -13,6 +14,11 @@ def generates(folder: Path) -> bool:
 
     Raises InvalidModel for a config.json that is none.
     """
-    architectures = read_json(folder, "config.json").get("architectures")
+    return writes(read_json(folder, "config.json"))
+
+
+def writes(config: Mapping[str, object]) -> bool:
+    """The same of a configuration that was read."""
+    architectures = config.get("architectures")
     names = [str(name) for name in architectures] if isinstance(architectures, list) else []
     return not names or not all(_HEADLESS.fullmatch(name) for name in names)

@@ -20,6 +20,7 @@ class PlainRunner:
 
     capacity = 1
     chunk: int | None = None
+    kv_bytes = 0
 
     def __init__(self, model: PreTrainedModel) -> None:
         accepted = inspect.signature(model.forward).parameters

@@ -13,6 +13,8 @@ class Runner(Protocol):
     """Sequences that may run at once."""
     chunk: int | None
     """Tokens of prompts per step; None: a prompt is fed whole."""
+    kv_bytes: int
+    """Most that it holds of keys and values; 0: whatever one sequence needs."""
 
     def alone(self, sequence: Sequence) -> bool:
         """Must this one go through the model by itself, its prompt whole?"""

@@ -21,17 +21,13 @@ from millm.engine.masks import kinds_of
 from millm.engine.recorder import Recorder
 from millm.engine.scheduler import Pass, Row
 from millm.engine.sequence import Sequence
+from millm.engine.sizes import CHUNK, SHORTEST
 from millm.engine.slots import Slot, Slots
 from millm.errors import InvalidModel
 from millm.sae.tap import Tap
 
 Steered = Callable[[Sequence, int, Sequence_[int]], list[bool]]
 """Per token of a sequence from a position on: is a delta added there?"""
-
-CHUNK = {"cpu": 128, "cuda": 512}
-"""Tokens of prompts per step: long enough to use the device, short enough that decoding streams do not stutter."""
-SHORTEST = 256
-"""Columns are added by doubling, from here."""
 
 NEEDED = ("past_key_values", "attention_mask", "position_ids")
 
@@ -46,7 +42,7 @@ class SlotsRunner:
         self._kinds = kinds_of(config)
         self._model = model
         self._steered = steered
-        self._kv_bytes = kv_bytes
+        self.kv_bytes = kv_bytes
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._boundary = Boundary.of(config)
         self._longest = getattr(config, "max_position_embeddings", None)
@@ -72,7 +68,7 @@ class SlotsRunner:
         if not (per_token := self.cache.bytes_per_token):
             return True
         length = _columns(max([sequence.most_tokens, *self._needs.values()]), self._longest)
-        return (len(self._needs) + 1) * length * per_token <= self._kv_bytes
+        return (len(self._needs) + 1) * length * per_token <= self.kv_bytes
 
     def place(self, sequence: Sequence, *, reuse: bool) -> object:
         """Give the sequence a row; → the trail of whoever computed the prefix it goes on from, or None.
@@ -221,7 +217,7 @@ class SlotsRunner:
         length = _columns(longest, self._longest)
         rows = self.capacity
         if per_token := self.cache.bytes_per_token:
-            rows = max(min(rows, self._kv_bytes // (length * per_token)), len(self._needs) + 1)
+            rows = max(min(rows, self.kv_bytes // (length * per_token)), len(self._needs) + 1)
         self._slots.resize(rows, length)
         try:
             self.cache.resize(rows, length, lambda row: self._slots[row].written)

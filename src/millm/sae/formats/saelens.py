@@ -39,7 +39,7 @@ def read(folder: Path) -> SourceSae:
     if is_checkpoint:
         stored["threshold"] = stored.pop("topk_threshold").float()
     tensors = _with_full_threshold(_feature_major(stored))
-    config = _config(cfg, tensors, folder, "mistudio" if is_export else "saelens")
+    config = _config(cfg, tensors, folder, "mistudio" if is_export else cfg.converted_from)
     check_tensors(config, tensors)
     source = SourceSae(config, tensors, sha256_of(folder / WEIGHTS))
     return _folded(source, cfg, is_checkpoint=is_checkpoint)

@@ -65,6 +65,8 @@ class Cfg(Metadata, frozen=True, kw_only=True):
     scaling_factor: float | None = None
     norm_scaling_factor: float | None = None
     metadata: Metadata = Metadata()
+    converted_from: str = "saelens"
+    """The library whose files `millm.sae.convert` made this of."""
 
     @property
     def use(self) -> Metadata:

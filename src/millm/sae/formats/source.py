@@ -15,6 +15,7 @@ from torch import Tensor
 
 from millm.errors import InvalidSae
 from millm.sae.config import SaeConfig
+from millm.sae.npz import npz_shapes
 
 _NUMPY_FLOATS = (np.float16, np.float32, np.float64)
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
@@ -63,12 +64,22 @@ def safetensors_file(path: Path) -> dict[str, Tensor]:
 
 
 def npz_file(path: Path) -> dict[str, Tensor]:
-    """Raises InvalidSae when the file is truncated, corrupt, not an npz or holds Python objects."""
+    """Raises InvalidSae when the file is truncated, corrupt, not an npz, holds Python objects or is a zip bomb."""
+    npz_shapes(path)
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
             arrays = dict(loaded.items()) if isinstance(loaded, np.lib.npyio.NpzFile) else {}
-    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise InvalidSae(f"{path.name} is not a whole npz file of plain numbers: {_reason(error)}") from error
     return {name: _tensor(name, array) for name, array in arrays.items()}
 

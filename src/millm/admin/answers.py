@@ -1,0 +1,48 @@
+"""What the OpenAPI document says of answers under `/api`: the structs that they are, as JSON schemas."""
+
+from typing import Any
+
+import msgspec
+
+from millm.engine.messages import SaeFacts
+from millm.hardware import Hardware
+from millm.hub.entries import Freed, ModelEntry, SaeEntry
+from millm.hub.estimate import Estimate
+from millm.hub.jobs import Job, Preview
+from millm.hub.registry import Found, ShelfModel
+from millm.logs.recent import Line
+from millm.status import ServerStatus
+
+STRUCTS: tuple[type[msgspec.Struct], ...] = (
+    ModelEntry, SaeEntry, Freed, Job, Preview, Estimate, ServerStatus, SaeFacts, Found, ShelfModel, Hardware, Line,
+)  # fmt: skip
+
+_PLACE = "#/components/schemas/{name}"
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def answered(struct: type[msgspec.Struct], status: int = 200) -> Responses:
+    """The answer is one of these."""
+    return {status: _json(_reference(struct), struct)}
+
+
+def listed(struct: type[msgspec.Struct], name: str) -> Responses:
+    """The answer is an object with a list of these."""
+    these = {"type": "array", "items": _reference(struct)}
+    return {200: _json({"type": "object", "properties": {name: these}, "required": [name]}, struct)}
+
+
+def schemas() -> dict[str, Any]:
+    """Of the structs, and of those that they hold, by their names."""
+    return msgspec.json.schema_components(STRUCTS, ref_template=_PLACE)[1]
+
+
+def _reference(struct: type[msgspec.Struct]) -> dict[str, str]:
+    assert struct in STRUCTS, struct
+    return {"$ref": _PLACE.format(name=struct.__name__)}
+
+
+def _json(schema: dict[str, Any], struct: type[msgspec.Struct]) -> dict[str, Any]:
+    told = struct.__doc__ or f"{struct.__name__}."
+    return {"description": told.splitlines()[0], "content": {"application/json": {"schema": schema}}}

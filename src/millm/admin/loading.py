@@ -1,0 +1,84 @@
+"""`/api/models/load`, `unload`, `cancel` and `estimate`: which model of the library is in memory."""
+
+import asyncio
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
+
+from millm.access import requires
+from millm.admin.answers import answered
+from millm.admin.ids import Body, PublicId
+from millm.admin.route import AdminRoute, told
+from millm.admin.status import status_of
+from millm.desired import WantedModel
+from millm.engine.messages import Attention, DeviceMap, Quantization
+from millm.errors import Conflict
+from millm.hub.estimate import Estimate
+from millm.lifecycle import models
+from millm.lifecycle.fitting import estimate_of
+from millm.state import State
+from millm.status import ServerStatus
+
+router = APIRouter(prefix="/models", route_class=AdminRoute)
+
+
+class ModelChoice(Body):
+    """A model of the library, and how it is loaded; what is left out is as the server's settings say."""
+
+    id: PublicId
+    quantization: Annotated[Quantization | None, Field(description="Through bitsandbytes.")] = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
+    device: Annotated[str | None, Field(pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$")] = None
+    device_map: Annotated[DeviceMap | None, Field(description="`auto` spreads it over several GPUs.")] = None
+    attention: Attention | None = None
+    slots: Annotated[int | None, Field(ge=1, le=256, description="Requests that run at once.")] = None
+    context: Annotated[int | None, Field(ge=1, le=2**24, description="Tokens of one sequence.")] = None
+
+    @property
+    def wanted(self) -> WantedModel:
+        return WantedModel(**{name: getattr(self, name) for name in ModelChoice.model_fields})
+
+
+class Load(ModelChoice):
+    force: Annotated[bool, Field(description="Also where the estimate says that it does not fit.")] = False
+
+
+class ToEstimate(ModelChoice):
+    saes: Annotated[list[PublicId], Field(default_factory=list, max_length=64, description="SAEs to be attached.")]
+
+
+@router.post("/load", dependencies=[requires("admin")], responses=answered(ServerStatus))
+async def load(request: Request, body: Load) -> Response:
+    """Load a model of the library in place of the one that answers; → the status, once it does.
+
+    It goes on when the client leaves; `/cancel` gives it up.
+    """
+    state: State = request.app.state.millm
+    await models.load(state, body.wanted, force=body.force)
+    return told(status_of(state))
+
+
+@router.post("/unload", dependencies=[requires("admin")], responses=answered(ServerStatus))
+async def unload(request: Request) -> Response:
+    """Let running answers end, then give the memory back; → the status."""
+    state: State = request.app.state.millm
+    await models.unload(state)
+    return told(status_of(state))
+
+
+@router.post("/cancel", dependencies=[requires("admin")], responses=answered(ServerStatus))
+async def cancel(request: Request) -> Response:
+    """Give up the load that is under way: it ends as soon as it next reports, and what was there before answers on."""
+    state: State = request.app.state.millm
+    if state.loading is None:
+        raise Conflict("nothing is being loaded that could be given up")
+    models.give_up(state)
+    return told(status_of(state))
+
+
+@router.post("/estimate", dependencies=[requires("monitor")], responses=answered(Estimate))
+async def estimate(request: Request, body: ToEstimate) -> Response:
+    """How much memory a model would take, and whether it fits."""
+    state: State = request.app.state.millm
+    return told(await asyncio.to_thread(estimate_of, state, body.wanted, body.saes))

@@ -1,0 +1,64 @@
+"""`/api/models`: the models that are on disk, and how another one gets there or leaves."""
+
+import asyncio
+
+from fastapi import APIRouter, Request, Response
+from msgspec.structs import replace
+
+from millm.access import requires
+from millm.admin.answers import answered, listed
+from millm.admin.deleting import deleting, is_loaded
+from millm.admin.ids import Download, IdInAddress
+from millm.admin.route import AdminRoute, told
+from millm.events import LibraryChanged
+from millm.hub.downloads import asked_for
+from millm.hub.entries import Freed, ModelEntry
+from millm.hub.jobs import Job, Preview
+from millm.state import State
+
+router = APIRouter(prefix="/models", route_class=AdminRoute)
+
+
+@router.get("", dependencies=[requires("monitor")], responses=listed(ModelEntry, "models"))
+async def list_models(request: Request) -> Response:
+    """Every model of the library, those that are not whole included."""
+    state: State = request.app.state.millm
+    entries = await asyncio.to_thread(state.hub.library.models)
+    return told({"models": [_with_use(state, entry) for entry in entries]})
+
+
+@router.get("/{id:path}", dependencies=[requires("monitor")], responses=answered(ModelEntry))
+async def get_model(request: Request, id: IdInAddress) -> Response:
+    """One model of the library."""
+    state: State = request.app.state.millm
+    return told(_with_use(state, await asyncio.to_thread(state.hub.library.model, id)))
+
+
+@router.delete("/{id:path}", dependencies=[requires("admin")], responses=answered(Freed))
+async def delete_model(request: Request, id: IdInAddress) -> Response:
+    """Remove a model's files; those that another entry shares stay."""
+    state: State = request.app.state.millm
+    library = state.hub.library
+    name = (await asyncio.to_thread(library.model, id)).id
+    async with deleting(state, "model", name):
+        freed = await asyncio.to_thread(library.delete_model, name)
+    state.events.publish(LibraryChanged(kind="model", name=name))
+    return told(freed)
+
+
+@router.post("", dependencies=[requires("admin")], responses=answered(Job, 202))
+async def download_model(request: Request, body: Download) -> Response:
+    """Fetch a model from Hugging Face, in the background: the job tells how far it is."""
+    state: State = request.app.state.millm
+    return told(await state.hub.downloads.start(asked_for(body.id, "model", body.revision)), 202)
+
+
+@router.post("/preview", dependencies=[requires("admin")], responses=answered(Preview))
+async def preview_model(request: Request, body: Download) -> Response:
+    """What a download would bring: sizes, licence, what the model is."""
+    state: State = request.app.state.millm
+    return told(await state.hub.downloads.preview(asked_for(body.id, "model", body.revision)))
+
+
+def _with_use(state: State, entry: ModelEntry) -> ModelEntry:
+    return replace(entry, is_loaded=is_loaded(state, entry.id))

@@ -1,0 +1,41 @@
+"""`/api/registry`: the public SAEs that miLLM knows of, and the models that have some."""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from millm.access import requires
+from millm.admin.answers import answered, listed
+from millm.admin.route import AdminRoute, told
+from millm.hub import registry
+from millm.hub.sae_index import Site
+
+router = APIRouter(prefix="/registry", route_class=AdminRoute)
+
+LONGEST = 200
+"""Characters of a word that is searched for."""
+Word = Annotated[str | None, Query(max_length=LONGEST)]
+
+
+@router.get("/saes", dependencies=[requires("monitor")], responses=answered(registry.Found))
+async def search_saes(
+    model: Word = None,
+    layer: Annotated[int | None, Query(ge=0, le=10_000)] = None,
+    site: Site | None = None,
+    width: Annotated[int | None, Query(ge=1, le=10**9, description="Features.")] = None,
+    text: Annotated[str, Query(max_length=LONGEST, description="Found in the id or the release.")] = "",
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    offset: Annotated[int, Query(ge=0, le=10**6)] = 0,
+) -> Response:
+    """Those that fit all that is asked for: how many there are, and `limit` of them from `offset` on."""
+    found = await asyncio.to_thread(
+        registry.search, model=model, layer=layer, site=site, width=width, text=text, limit=limit, offset=offset
+    )
+    return told(found)
+
+
+@router.get("/models", dependencies=[requires("monitor")], responses=listed(registry.ShelfModel, "models"))
+async def list_shelf() -> Response:
+    """Models that have SAEs: how many, of which layers and widths."""
+    return told({"models": await asyncio.to_thread(registry.shelf)})

@@ -1,0 +1,53 @@
+"""`millm load`: load a model of the library into the running server."""
+
+from functools import partial
+from typing import Annotated
+
+import msgspec
+import typer
+
+from millm.cli.changing import changed
+from millm.cli.options import ApiKey, AsJson, Url
+from millm.cli.output import notes, out, tell_json
+from millm.cli.remote import connect
+from millm.cli.running import running
+from millm.cli.wanted import wanted_model
+from millm.status import ServerStatus
+
+
+def run(
+    id: Annotated[str, typer.Argument(metavar="ID", help="As `millm list` shows it.", show_default=False)],
+    quantization: Annotated[str | None, typer.Option(help="none, 8bit or 4bit.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    attention: Annotated[str | None, typer.Option(help="auto, eager, sdpa or flash_attention_2.")] = None,
+    context: Annotated[int | None, typer.Option(min=1, help="Longest sequence, in tokens.")] = None,
+    slots: Annotated[int | None, typer.Option(min=1, max=256, help="Sequences that run at once.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Although the estimate says that it does not fit.")] = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Load a model into the running server, in place of the one it has.
+
+    Example:
+
+        millm load google/gemma-2-2b --quantization 4bit
+
+    What is not said is as the server's settings have it. If it fails, the old model stays. Ctrl+C gives it up.
+    """
+    remote = connect(url, api_key)
+    wanted = wanted_model(
+        id, quantization=quantization, dtype=dtype, device=device, attention=attention, context=context, slots=slots
+    )
+    body = {**msgspec.to_builtins(wanted), "force": force}
+    try:
+        status = changed(remote, partial(remote.ask, "POST", "/api/models/load", ServerStatus, body))
+    except KeyboardInterrupt:
+        remote.ask("POST", "/api/models/cancel", ServerStatus, {})
+        notes().print(f"loading {id} is given up; `millm ps` shows what is loaded", markup=False, soft_wrap=True)
+        raise
+    if as_json:
+        tell_json(status)
+    else:
+        out().print(running(status))

@@ -1,0 +1,13 @@
+"""A model as the options of `load` and `estimate` ask for it; what they leave out is the server's own setting."""
+
+import msgspec
+
+from millm.desired import WantedModel
+from millm.settings import Settings
+
+
+def wanted_model(id: str, **options: str | int | None) -> WantedModel:
+    """`options` as the settings and `WantedModel` name them. Raises CannotStart naming the one that is not allowed."""
+    given = {name: value for name, value in options.items() if value is not None}
+    Settings.load(**{name: value for name, value in given.items() if name in Settings.model_fields})
+    return msgspec.convert({"id": id, **given}, WantedModel)

@@ -1,0 +1,222 @@
+"""What there is to run a model on, and why the CPU does the work if it does. Never a path.
+
+Imports no torch: what torch can do, the engine says (`Platform`).
+"""
+
+import os
+import platform as python_platform
+import shutil
+from pathlib import Path
+
+import msgspec
+import psutil  # type: ignore[import-untyped]
+
+from millm.container import limits
+from millm.engine.messages import Platform
+from millm.gpus import Driver, Gpu, driver, visible
+
+_OLDEST_CUDA = 12
+"""There is no torch of ours for a driver that only runs an older one."""
+_WHEELS = {12: "cu126", 13: "cu130"}
+"""The builds of torch that run on any driver of that CUDA (within 12 and within 13, newer and older go together)."""
+
+
+class Cpu(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    cores: int | None
+    """Physical ones; None where the system does not say."""
+    threads: int
+    """What may run at once: of the machine, or of this process or container where that is less."""
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes, of the machine or of this container where that is less."""
+
+    total: int
+    available: int
+    ours: int
+    """The server's and the engine's."""
+
+
+class Disk(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes of the disk that something is on."""
+
+    total: int
+    free: int
+
+
+class Reason(msgspec.Struct, frozen=True, kw_only=True):
+    """Why the CPU does the work."""
+
+    message: str
+    fix: str = ""
+    """What mends it; empty where there is nothing to mend."""
+
+
+class Hardware(msgspec.Struct, frozen=True, kw_only=True):
+    cpu: Cpu
+    memory: Memory
+    gpus: tuple[Gpu, ...]
+    driver: str | None
+    """NVIDIA's version."""
+    driver_cuda: str | None
+    """The newest CUDA that this driver runs."""
+    torch: Platform | None
+    """What the engine runs on; None until it has started."""
+    reason: Reason | None
+    """Why the CPU does the work; None where a GPU does, or nobody knows yet."""
+    home: Disk
+    """Where `MILLM_HOME` is."""
+    cache: Disk
+    """Where models from Hugging Face are."""
+
+
+def hardware(home: Path, platform: Platform | None) -> Hardware:
+    """Takes some milliseconds, with a GPU some dozens: on the event loop, in a thread."""
+    found = driver()
+    return Hardware(
+        cpu=_cpu(),
+        memory=_memory(),
+        gpus=found.gpus if found else (),
+        driver=found.version if found else None,
+        driver_cuda=f"{found.cuda[0]}.{found.cuda[1]}" if found else None,
+        torch=platform,
+        reason=_reason(platform, found) if platform else None,
+        home=disk(home),
+        cache=disk(cache_folder()),
+    )
+
+
+def free_memory(device: str) -> int | None:
+    """Bytes that `cpu`, `cuda` or `cuda:N` has left; None where nobody says."""
+    if device == "cpu":
+        return _memory().available
+    gpu = _gpu(device)
+    return gpu.free if gpu else None
+
+
+def total_memory(device: str) -> int | None:
+    """Bytes that `cpu`, `cuda` or `cuda:N` has in all; None where nobody says."""
+    if device == "cpu":
+        return _memory().total
+    gpu = _gpu(device)
+    return gpu.total if gpu else None
+
+
+def _gpu(device: str) -> Gpu | None:
+    kind, _, number = device.partition(":")
+    found = driver() if kind == "cuda" else None
+    shown = visible(found.gpus, os.environ.get("CUDA_VISIBLE_DEVICES")) if found else ()
+    place = int(number or 0)
+    return shown[place] if place < len(shown) else None
+
+
+def _cpu() -> Cpu:
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = limits().cpus
+    return Cpu(
+        name=_cpu_name(),
+        cores=psutil.cpu_count(logical=False),
+        threads=min(allowed, max(1, round(quota))) if quota else allowed,
+    )
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else python_platform.processor() or python_platform.machine()
+
+
+def _memory() -> Memory:
+    whole, allowed = psutil.virtual_memory(), limits()
+    return Memory(
+        total=min(whole.total, allowed.memory or whole.total),
+        available=whole.available if allowed.memory_left is None else min(whole.available, allowed.memory_left),
+        ours=sum(_resident(process) for process in (psutil.Process(), *psutil.Process().children(recursive=True))),
+    )
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0  # it has just ended
+
+
+def disk(folder: Path) -> Disk:
+    """Of the folder, or of where it would be made."""
+    nearest = next(path for path in (folder, *folder.parents) if os.path.exists(path))  # False where not allowed
+    usage = shutil.disk_usage(nearest)
+    return Disk(total=usage.total, free=usage.free)
+
+
+def cache_folder() -> Path:
+    """Hugging Face's, found as `huggingface_hub` finds it."""
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if folder := os.environ.get(variable):
+            return Path(os.path.expanduser(folder))
+    around = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    return Path(os.path.expanduser(around)) / "hub"
+
+
+def has_device_file() -> bool:
+    """A GPU as the operating system sees it, whatever a driver or torch does."""
+    return any(next(Path("/dev").glob(name), None) for name in ("nvidia[0-9]*", "kfd", "dxg"))
+
+
+def _reason(platform: Platform, found: Driver | None) -> Reason | None:
+    return why_cpu(platform, found, os.environ.get("CUDA_VISIBLE_DEVICES"), has_device_file())
+
+
+def why_cpu(platform: Platform, found: Driver | None, shown: str | None, has_file: bool) -> Reason | None:
+    """None where torch has a GPU. `shown`: `CUDA_VISIBLE_DEVICES`; `has_file`: of some GPU, whoever made it."""
+    if platform.devices:
+        return None
+    if found is None or not found.gpus:
+        return _without_driver(platform) if has_file else Reason(message="no GPU was found: the CPU does the work")
+    if not visible(found.gpus, shown):
+        return Reason(
+            message=f"CUDA_VISIBLE_DEVICES={shown!r} hides the {found.gpus[0].name}", fix="unset CUDA_VISIBLE_DEVICES"
+        )
+    return _unusable(platform, found)
+
+
+def _without_driver(platform: Platform) -> Reason:
+    return Reason(
+        message=f"a GPU is present but this torch cannot use it: torch {_told(platform)}, and no NVIDIA driver answers",
+        fix="install the GPU's driver (in a container: start it with the GPU), and the torch that"
+        " https://pytorch.org names for it",
+    )
+
+
+def _unusable(platform: Platform, found: Driver) -> Reason:
+    major, cuda = found.cuda[0], f"{found.cuda[0]}.{found.cuda[1]}"
+    if major < _OLDEST_CUDA:
+        fix = f"update the NVIDIA driver to 525 or later: there is no torch for CUDA {cuda}"
+    elif _built_for(platform) == major:
+        fix = "restart the machine if the driver was updated (in a container: start it with the GPU); `nvidia-smi` says"
+    else:
+        fix = pip_line(platform, found)
+    return Reason(
+        message=f"a GPU is present ({found.gpus[0].name}) but this torch cannot use it: driver {found.version}"
+        f" (CUDA {cuda}), torch {_told(platform)}",
+        fix=fix,
+    )
+
+
+def pip_line(platform: Platform, found: Driver) -> str:
+    """What installs the build of the same torch that this driver runs."""
+    wheels = _WHEELS[min(found.cuda[0], max(_WHEELS))]
+    version = platform.torch.partition("+")[0]
+    return f"pip install --force-reinstall torch=={version} --index-url https://download.pytorch.org/whl/{wheels}"
+
+
+def _told(platform: Platform) -> str:
+    return f"{platform.torch} is built for {platform.built_for or 'the CPU only'}"
+
+
+def _built_for(platform: Platform) -> int | None:
+    """The major version of the CUDA that torch is built for."""
+    name, _, version = (platform.built_for or "").partition(" ")
+    return int(version.partition(".")[0]) if name == "CUDA" and version else None

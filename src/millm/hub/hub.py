@@ -1,0 +1,16 @@
+"""What this server keeps on disk, and how it gets there: the one home, its database, its library, its downloads."""
+
+from dataclasses import dataclass
+
+from millm.hub.downloads import Downloads
+from millm.hub.home import Home
+from millm.hub.library import Library
+from millm.storage import Database
+
+
+@dataclass(frozen=True)
+class Hub:
+    home: Home
+    database: Database
+    library: Library
+    downloads: Downloads

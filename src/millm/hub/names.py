@@ -1,0 +1,23 @@
+"""The Hugging Face id behind a model's short name, as the public catalogue of SAEs uses them. Never guessed."""
+
+_HUGGING_FACE = {
+    "gemma-2b": "google/gemma-2b",
+    "gemma-2b-it": "google/gemma-2b-it",
+    "gemma-2-2b": "google/gemma-2-2b",
+    "gemma-2-9b": "google/gemma-2-9b",
+    "gemma-2-9b-it": "google/gemma-2-9b-it",
+    "gemma-2-27b": "google/gemma-2-27b",
+    "gpt2-small": "openai-community/gpt2",
+    "mistral-7b": "mistralai/Mistral-7B-v0.1",
+    "pythia-70m-deduped": "EleutherAI/pythia-70m-deduped",
+    "qwen3-0.6b": "Qwen/Qwen3-0.6B",
+    "qwen3-1.7b": "Qwen/Qwen3-1.7B",
+    "qwen3-4b": "Qwen/Qwen3-4B",
+    "qwen3-8b": "Qwen/Qwen3-8B",
+    "qwen3-14b": "Qwen/Qwen3-14B",
+}
+
+
+def hugging_face_id(name: str) -> str | None:
+    """`owner/name` as it is; of a short name the id that it is known to mean, else None."""
+    return name if name.count("/") == 1 else _HUGGING_FACE.get(name)

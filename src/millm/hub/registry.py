@@ -1,0 +1,245 @@
+"""The public SAEs: which there are for a model, where, how good, and what Neuronpedia calls them. Nothing is fetched.
+
+An SAE goes by what `POST /api/saes` downloads it by: `owner/name/path/inside`. Sizes are read out of names.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import Literal
+
+import msgspec
+
+from millm.hub.names import hugging_face_id
+from millm.hub.sae_index import Record, Release, Site, index
+from millm.sae.model_names import is_same_model, model_mismatch
+
+Support = Literal["read", "converted", "no"]
+"""As it is; after a conversion that `millm pull` does by itself; not at all."""
+
+SITES: tuple[Site, ...] = (
+    "resid_post", "resid_pre", "resid_mid", "mlp_out", "attn_out", "hook_z", "transcoder", "embed",
+)  # fmt: skip
+"""The most useful first: that is their rank in what `search` finds."""
+
+_READ = ("saelens", "gemma_scope", "gemma_scope_2")
+_NOT_AT_ALL = ("temporal", "clt")
+"""They need the whole context; they are one layer of something that is not an SAE of one."""
+_HOOKS: dict[str, str | None] = {
+    "hook_z": "blocks.{}.attn.hook_z",
+    "embed": "hook_embed",
+    "transcoder of gemma_scope": "blocks.{}.ln2.hook_normalized",
+    "transcoder of gemma_scope_2": "layers.{}.pre_feedforward_layernorm.output",
+    "transcoder of mwhanna": "blocks.{}.mlp.hook_in",
+    "transcoder of clt": None,
+}
+"""Where the site's name is not the hook's. Gemma Scope 2's is transformers' name: TransformerLens has none for it."""
+_COMMON_WIDTHS = (16384, 32768, 65536, 24576, 131072)
+_USUAL_L0 = 70.0
+"""Few enough active features to look at, enough to mean something: Gemma Scope's canonical ones are nearest to 100."""
+_SIZE = re.compile(r"(?<![a-zA-Z\d.])(\d+(?:\.\d+)?)([bm])\b", re.IGNORECASE)
+_GPT2 = 124e6
+"""Parameters; its name does not say them."""
+
+
+class RegistrySae(msgspec.Struct, frozen=True, kw_only=True):
+    """A public SAE; what the catalogue does not say is None."""
+
+    id: str
+    """`owner/name/path/inside`."""
+    repository: str
+    path: str
+    releases: tuple[str, ...]
+    """SAELens' names of the releases that list it."""
+    model: str | None
+    """The Hugging Face id of the model it was trained on."""
+    layer: int | None
+    site: Site
+    hook_point: str | None
+    """As attaching takes it, e.g. `blocks.12.hook_resid_post`."""
+    width: int | None
+    """Features."""
+    l0: float | None
+    """Features that are active at a token, on average, by its publisher's count."""
+    neuronpedia: str | None
+    """A link to its page."""
+    format: str
+    support: Support
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of what was searched for."""
+
+    total: int
+    saes: tuple[RegistrySae, ...]
+
+
+class ShelfModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that there are public SAEs for."""
+
+    id: str
+    """`owner/name` on Hugging Face."""
+    parameters: float | None
+    """As its name says."""
+    saes: int
+    layers: tuple[int, ...]
+    widths: tuple[int, ...]
+    sites: tuple[Site, ...]
+
+
+def search(
+    *,
+    model: str | None = None,
+    layer: int | None = None,
+    site: str | None = None,
+    width: int | None = None,
+    text: str = "",
+    limit: int = 50,
+    offset: int = 0,
+) -> Found:
+    """The best first: of that very model, residual stream, a common width, Neuronpedia's choice, a usual L0.
+
+    `model` is a Hugging Face id or a short name; SAEs of its base or tuned versions are found too. `text`: words that
+    must all be in the repository, the path or a release's name.
+    """
+    words = text.lower().split()
+    found = [
+        sae
+        for sae in index().saes
+        if (layer is None or sae.layer == layer)
+        and (site is None or sae.site == site)
+        and (width is None or sae.width == width)
+        and (model is None or _release(sae).model in _models_like(model))
+        and (not words or all(word in _words(sae) for word in words))
+    ]
+    found.sort(key=lambda sae: _rank(sae, model))
+    return Found(total=len(found), saes=tuple(_told(sae) for sae in found[offset : offset + limit]))
+
+
+def find(sae_id: str) -> RegistrySae | None:
+    """By `owner/name/path/inside`; a revision (`@…`) makes no difference."""
+    sae = _record(sae_id)
+    return None if sae is None else _told(sae)
+
+
+def input_scale(sae_id: str) -> float | None:
+    """What its activations were multiplied by in training, where its own files do not say it."""
+    sae = _record(sae_id)
+    return None if sae is None else sae.input_scale
+
+
+def count_for(model_id: str) -> int:
+    """How many `search(model=model_id)` finds."""
+    return sum(_release(sae).model in _models_like(model_id) for sae in index().saes)
+
+
+def neuronpedia_link(sae_id: str, feature: int | None = None) -> str | None:
+    """The page of an SAE or of one of its features; None where the catalogue has no id, which is never guessed."""
+    sae = _record(sae_id)
+    link = None if sae is None else _link(sae)
+    return link if link is None or feature is None else f"{link}/{feature}"
+
+
+@cache
+def shelf() -> tuple[ShelfModel, ...]:
+    """Models that there are SAEs for, the smallest first."""
+    by_model: dict[str, list[Record]] = {}
+    for sae in index().saes:
+        if known := hugging_face_id(_release(sae).model):
+            by_model.setdefault(known, []).append(sae)
+    models = [_on_shelf(model, saes) for model, saes in by_model.items()]
+    return tuple(sorted(models, key=lambda model: (model.parameters or math.inf, model.id)))
+
+
+def _on_shelf(model: str, saes: Sequence[Record]) -> ShelfModel:
+    sites = {sae.site for sae in saes}
+    return ShelfModel(
+        id=model,
+        parameters=parameters_in(model),
+        saes=len(saes),
+        layers=tuple(sorted({sae.layer for sae in saes if sae.layer is not None})),
+        widths=tuple(sorted({sae.width for sae in saes if sae.width is not None})),
+        sites=tuple(site for site in SITES if site in sites),
+    )
+
+
+def parameters_in(model: str) -> float | None:
+    """How large a model is by its name: `google/gemma-2-2b` → 2e9."""
+    if model == "openai-community/gpt2":
+        return _GPT2
+    found = _SIZE.search(model)
+    return float(found[1]) * (1e9 if found[2].lower() == "b" else 1e6) if found else None
+
+
+@cache
+def _places() -> dict[str, Record]:
+    return {f"{_release(sae).repository}/{sae.path}": sae for sae in index().saes}
+
+
+def _record(sae_id: str) -> Record | None:
+    return _places().get(sae_id.partition("@")[0])
+
+
+def _release(sae: Record) -> Release:
+    return index().releases[sae.releases[0]]
+
+
+@cache
+def _models_like(model: str) -> frozenset[str]:
+    """The catalogue's names of that model, its base and its tuned versions."""
+    return frozenset(name for name in {release.model for release in index().releases} if is_same_model(name, model))
+
+
+def _words(sae: Record) -> str:
+    releases = [index().releases[number] for number in sae.releases]
+    return " ".join((*(release.name for release in releases), releases[0].repository, sae.path)).lower()
+
+
+def _rank(sae: Record, model: str | None) -> tuple[object, ...]:
+    width = _COMMON_WIDTHS.index(sae.width) if sae.width in _COMMON_WIDTHS else len(_COMMON_WIDTHS)
+    return (
+        model is not None and model_mismatch(_release(sae).model, model) is not None,
+        _support(_release(sae).format) == "no",
+        SITES.index(sae.site),
+        width,
+        sae.neuronpedia is None,
+        abs(math.log((sae.l0 or 1) / _USUAL_L0)) > math.log(2),
+        parameters_in(hugging_face_id(_release(sae).model) or "") or math.inf,
+        -1 if sae.layer is None else sae.layer,
+        abs(math.log((sae.l0 or 1) / _USUAL_L0)),
+        sae.path,
+    )
+
+
+def _told(sae: Record) -> RegistrySae:
+    release = _release(sae)
+    return RegistrySae(
+        id=f"{release.repository}/{sae.path}",
+        repository=release.repository,
+        path=sae.path,
+        releases=tuple(index().releases[number].name for number in sae.releases),
+        model=hugging_face_id(release.model),
+        layer=sae.layer,
+        site=sae.site,
+        hook_point=_hook_point(sae, release.format),
+        width=sae.width,
+        l0=sae.l0,
+        neuronpedia=_link(sae),
+        format=release.format,
+        support=_support(release.format),
+    )
+
+
+def _hook_point(sae: Record, format: str) -> str | None:
+    usual = _HOOKS.get(sae.site, f"blocks.{{}}.hook_{sae.site}")
+    named = _HOOKS.get(f"{sae.site} of {format}", usual)
+    return named and named.format(sae.layer)
+
+
+def _link(sae: Record) -> str | None:
+    return f"https://www.neuronpedia.org/{sae.neuronpedia}" if sae.neuronpedia else None
+
+
+def _support(format: str) -> Support:
+    return "read" if format in _READ else "no" if format in _NOT_AT_ALL else "converted"

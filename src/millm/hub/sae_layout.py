@@ -1,0 +1,124 @@
+"""How an SAE's publisher laid out its folder, and what its files say of it: names and headers, no weights and no torch.
+
+The engine reads it exactly when it is attached (`sae/formats`); this is for a list.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from millm.hub import headers
+from millm.hub.tree import File
+from millm.sae.config import layer_of
+from millm.sae.gemma_scope_path import place_of
+from millm.sae.npz import npz_shapes
+
+WEIGHTS = {
+    "saelens": "sae_weights.safetensors",
+    "gemma_scope": "params.npz",
+    "gemma_scope_2": "params.safetensors",
+}
+"""Layout → the file that makes it one, in the order in which they are looked for."""
+
+_BATCH_TOPK = ("batchtopk", "matryoshka_batchtopk")
+
+
+@dataclass(frozen=True)
+class Told:
+    """What an SAE's files say of it."""
+
+    format: str
+    architecture: str | None = None
+    width: int | None = None
+    d_in: int | None = None
+    hook_point: str | None = None
+    layer: int | None = None
+    model: str | None = None
+
+
+def layout_of(files: Mapping[str, File]) -> str | None:
+    """Of a folder with these files right in it; None: it holds no SAE that is read as it is."""
+    for layout, weights in WEIGHTS.items():
+        if weights in files:
+            return layout
+    return "saelens" if "cfg.json" in files else None
+
+
+def told(layout: str, files: Mapping[str, File], path: str) -> Told:
+    """`path`: with the repository's name in it, which says what some files do not.
+
+    Raises InvalidModel or InvalidSae for files that say nothing.
+    """
+    return {"saelens": _saelens, "gemma_scope": _gemma_scope, "gemma_scope_2": _gemma_scope_2}[layout](files, path)
+
+
+def _saelens(files: Mapping[str, File], path: str) -> Told:
+    raw = headers.json_object(files["cfg.json"]) if "cfg.json" in files else {}
+    nested = raw.get("metadata")
+    said = {**raw, **(nested if isinstance(nested, dict) else {})}
+    is_export = "mistudio_training_id" in raw
+    hook = None if is_export else _text(said, "hook_name") or _text(said, "hook_point")
+    return Told(
+        format="mistudio" if is_export else "saelens",
+        architecture=_architecture(raw),
+        width=_number(said, "d_sae"),
+        d_in=_number(said, "d_in"),
+        hook_point=hook,
+        layer=layer_of(hook, _text(said, "hf_hook_name")) if hook else _layer_told(said, path),
+        model=_text(said, "model_name"),
+    )
+
+
+def _gemma_scope(files: Mapping[str, File], path: str) -> Told:
+    place = place_of(path)
+    arrays = npz_shapes(files["params.npz"].where, "params.npz")
+    encoder = arrays.get("W_enc") or arrays.get("w_enc")
+    d_in, width = encoder.shape if encoder and len(encoder.shape) == 2 else (None, None)
+    return Told(
+        format="gemma_scope",
+        architecture="jumprelu_transcoder" if place.is_transcoder else "jumprelu",
+        width=width,
+        d_in=d_in,
+        hook_point=place.hook_name,
+        layer=layer_of(place.hook_name),
+        model=place.model_name,
+    )
+
+
+def _gemma_scope_2(files: Mapping[str, File], _path: str) -> Told:
+    said = headers.json_object(files["config.json"]) if "config.json" in files else {}
+    shapes = {tensor.name.lower(): tensor.shape for tensor in headers.tensors(files["params.safetensors"])}
+    d_in, width = shapes.get("w_enc", (None, None))
+    hook = _text(said, "hf_hook_point_in")
+    return Told(
+        format="gemma_scope_2",
+        architecture="jumprelu_transcoder" if _text(said, "hf_hook_point_out") else "jumprelu",
+        width=width,
+        d_in=d_in,
+        hook_point=hook,
+        layer=layer_of(hook),
+        model=_text(said, "model_name"),
+    )
+
+
+def _architecture(raw: Mapping[str, Any]) -> str:
+    name = _text(raw, "architecture") or "standard"
+    if name == "standard" and "topk" in (raw.get("activation_fn"), raw.get("activation_fn_str")):
+        return "topk"
+    return "jumprelu" if name in _BATCH_TOPK else name
+
+
+def _layer_told(said: Mapping[str, Any], path: str) -> int | None:
+    """miStudio's exports say it by their folder's name first."""
+    folder = path.rpartition("/")[2].removeprefix("layer_").split("_")[0]
+    return int(folder) if folder.isdigit() else _number(said, "hook_point_layer")
+
+
+def _text(said: Mapping[str, Any], key: str) -> str | None:
+    value = said.get(key)
+    return value if isinstance(value, str) else None
+
+
+def _number(said: Mapping[str, Any], key: str) -> int | None:
+    value = said.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,0 +1,91 @@
+"""What a model's configuration may ask for, looked at before transformers sees it: data, never code from elsewhere.
+
+Five advisories of 2025 and 2026 are settings of a config.json that made a library fetch and run somebody's Python with
+`trust_remote_code` off: the switch is no wall, so what would try it does not get so far.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from millm.errors import InvalidModel, RemoteCodeRefused
+from millm.hub.model_types import known_model_types
+
+_QUANTISED = frozenset(
+    (
+        "bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit", "gptq", "awq", "fp8", "fbgemm_fp8", "mxfp4", "mxfp8",
+        "nvfp4", "compressed-tensors", "hqq", "aqlm", "bitnet", "auto-round", "eetq", "higgs", "vptq", "spqr",
+    )
+)  # fmt: skip
+"""Methods whose settings are numbers; the others' name classes or functions."""
+_ATTENTION = frozenset(("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"))
+_SHARD = re.compile(r"[A-Za-z0-9._\-]+\.safetensors")
+_DEEPEST = 12
+
+
+def needs_remote_code(config: Mapping[str, Any]) -> bool:
+    """It brings code of its own, and transformers has none for it."""
+    known = known_model_types()
+    return bool(config.get("auto_map")) and bool(known) and str(config.get("model_type")) not in known
+
+
+def screen_config(config: Mapping[str, Any], name: str = "config.json", *, is_trusted: bool = False) -> None:
+    """Raises RemoteCodeRefused, or InvalidModel naming the setting. `is_trusted`: the operator named this commit."""
+    if needs_remote_code(config) and not is_trusted:
+        raise RemoteCodeRefused(
+            f"{name} asks for Python of its own (auto_map), and transformers has none for model_type"
+            f" {str(config.get('model_type'))[:60]!r}; if you trust its authors, name it in MILLM_TRUST_REMOTE_CODE"
+        )
+    for key, value in _settings(config, name, _DEEPEST):
+        if key == "custom_pipelines" or _names_code(key, value):
+            raise RemoteCodeRefused(f"{name} asks for code from elsewhere ({key[:60]}); take that setting out of it")
+    _check_quantisation(config.get("quantization_config"), name)
+
+
+def shards(index: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """The files that an index spreads the weights over. Raises InvalidModel for a name that could lead elsewhere."""
+    table = index.get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise InvalidModel(f"{name} has no weight_map; download it again")
+    for shard in table.values():
+        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
+            raise InvalidModel(f"{name} names {str(shard)[:60]!r}, which is no .safetensors file beside it")
+    return tuple(dict.fromkeys(table.values()))
+
+
+def _names_code(key: str, value: Any) -> bool:
+    """`_attn_implementation_internal`, `kernel_config`…; numbers name nothing (`conv_kernel`: 4)."""
+    if "implementation" in key:
+        return not all(text in _ATTENTION for text in _texts(value))
+    return "kernel" in key and any("/" in text for text in _texts(value))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+
+
+def _settings(values: Mapping[str, Any], name: str, deeper: int) -> Iterator[tuple[str, Any]]:
+    """Every key of the object and of those inside it."""
+    if not deeper:
+        raise InvalidModel(f"{name} is nested more than {_DEEPEST} deep; no model's is")
+    for key, value in values.items():
+        yield key, value
+        for inner in value if isinstance(value, list) else [value]:
+            if isinstance(inner, dict):
+                yield from _settings(inner, name, deeper - 1)
+
+
+def _check_quantisation(asked: Any, name: str) -> None:
+    if not asked:
+        return
+    values = asked if isinstance(asked, dict) else {}
+    method = values.get("quant_method", "bitsandbytes" if {"load_in_8bit", "load_in_4bit"} & values.keys() else None)
+    if str(method) not in _QUANTISED:
+        raise InvalidModel(
+            f"{name}: quantization_config of the kind {str(method)[:60]!r} is not known; known are"
+            f" {', '.join(sorted(_QUANTISED))}"
+        )

@@ -1,0 +1,7 @@
+"""How large the tables of a tap are, for it and for whoever estimates what it will take. Knows no torch."""
+
+MAX_ROWS = 64
+"""Distinct (steering, watch list) pairs live at once."""
+MAX_WATCHED_FEATURES = 128
+BANK_SIZE = 4096
+"""Features whose rows are resident at once, over all live rows; 2 · 4096 · d_model · 4 bytes."""

@@ -1,0 +1,111 @@
+"""The commands of the library over a running server: what is loaded and attached, and what downloads there."""
+
+import json
+from collections.abc import Iterator
+from math import inf
+from typing import Any
+
+import pytest
+
+from tests.cli.shelf import Shelf, shelf
+from tests.cli.terminal import Ran, assert_refused
+from tests.fixtures.fakehub import serving
+from tests.fixtures.repos import GEMMA, LLAMA, LLAMA_SAE, SCOPE_SAE, write_repositories
+from tests.fixtures.screen import CTRL_C
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
+    folder = tmp_path_factory.mktemp("shelf")
+    with serving(write_repositories(folder / "hub")) as hub:
+        place = shelf(hub, folder)
+        with place.served():
+            yield place
+
+
+def done(ran: Ran) -> Ran:
+    assert (ran.code, ran.left) == (0, []), ran
+    return ran
+
+
+def test_from_the_hub_to_the_device_and_back(there: Shelf) -> None:
+    assert "no model is loaded" in done(there.millm("ps")).out
+    assert "installed" in done(there.millm("pull", GEMMA)).err
+    done(there.millm("pull", SCOPE_SAE))
+
+    assert GEMMA in done(there.millm("load", GEMMA, "--slots", "4")).out
+    attached = done(there.millm("attach", SCOPE_SAE)).out
+    for told in (SCOPE_SAE, "explains", "L0", "residual norm", "blocks.12.hook_resid_post"):
+        assert told in attached
+
+    running = json.loads(done(there.millm("ps", "--json")).out)
+    assert (running["status"], running["model"]["name"]) == ("ready", GEMMA)
+    assert [sae["sae"] for sae in running["saes"]] == [SCOPE_SAE]
+    assert running["model"]["facts"]["slots"] == 4
+    shown = done(there.millm("ps")).out
+    assert (GEMMA in shown, SCOPE_SAE in shown, "CPU" in shown) == (True, True, True)
+    assert " loaded" in done(there.millm("list")).out
+    assert " attached" in done(there.millm("list", "--saes")).out
+
+    assert_refused(there.millm("rm", GEMMA, "--yes"), GEMMA, "loaded")
+    assert_refused(there.millm("rm", SCOPE_SAE, "--yes"), SCOPE_SAE, "attached")
+    assert json.loads(done(there.millm("detach", SCOPE_SAE, "--json")).out)["saes"] == []
+    assert "no model is loaded" in done(there.millm("unload")).out
+    assert "freed" in done(there.millm("rm", GEMMA, "--yes")).out
+    assert "freed" in done(there.millm("rm", SCOPE_SAE, "--yes")).out
+
+
+def test_the_server_and_the_disk_tell_the_same(there: Shelf) -> None:
+    """Two ways to the same library: over HTTP, and, where nobody answers, directly."""
+    done(there.millm("pull", LLAMA))
+    done(there.millm("pull", LLAMA_SAE, "--sae"))
+    for command in (["list"], ["list", "--saes"], ["show", LLAMA_SAE], ["show", LLAMA], ["estimate", LLAMA]):
+        over_http = json.loads(done(there.millm(*command, "--json")).out)
+        directly = json.loads(done(there.millm(*command, "--json", MILLM_PORT="1")).out)
+        assert without_free(over_http) == without_free(directly)
+
+
+def without_free(told: Any) -> Any:
+    """What another process needs at that moment makes a difference to."""
+    if isinstance(told, list):
+        return [without_free(one) for one in told]
+    if isinstance(told, dict):
+        return {name: without_free(value) for name, value in told.items() if name != "free"}
+    return told
+
+
+def test_ctrl_c_leaves_the_download_to_the_server(there: Shelf) -> None:
+    there.hub.fail(".safetensors", "slow", times=inf, speed=20_000)
+    with there.on_screen("pull", GEMMA) as terminal:
+        terminal.watch(lambda text: "/s  " in text)
+        terminal.type(CTRL_C)
+        text = terminal.to_the_end()
+    assert terminal.process.returncode == 130
+    assert "the server goes on downloading" in text
+    assert "cancelled" in done(there.millm("pull", GEMMA, "--cancel")).err
+    assert_refused(there.millm("pull", GEMMA, "--cancel"), "not being downloaded")
+    there.hub.forget()
+
+
+def test_a_load_that_cannot_be_is_refused_and_changes_nothing(there: Shelf) -> None:
+    before = json.loads(done(there.millm("ps", "--json")).out)
+    assert_refused(there.millm("load", "nobody/nothing"), "nobody/nothing")
+    assert_refused(there.millm("attach", "nobody/nothing/x"))
+    assert_refused(there.millm("detach", "nobody/nothing/x"))
+    after = json.loads(done(there.millm("ps", "--json")).out)
+    assert (after["status"], after["model"], after["saes"]) == (before["status"], before["model"], before["saes"])
+
+
+def test_an_sae_of_another_width_is_refused_with_both_numbers(there: Shelf) -> None:
+    for id, *how in ((LLAMA,), (SCOPE_SAE,)):
+        done(there.millm("pull", id, *how))
+    done(there.millm("load", LLAMA))
+    assert_refused(there.millm("attach", SCOPE_SAE, "--layer", "1", "--allow-model-mismatch"), "32", "48")
+    done(there.millm("unload"))
+
+
+def test_searching_over_the_server_is_searching_here(there: Shelf) -> None:
+    asked = ("saes", "--model", "google/gemma-2-2b", "--layer", "20", "--width", "16k", "--json")
+    here = done(there.millm(*asked)).out
+    assert json.loads(here)["total"] == 16
+    assert done(there.millm(*asked, "--url", f"http://127.0.0.1:{there.port}")).out == here

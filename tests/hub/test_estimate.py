@@ -1,0 +1,307 @@
+"""What is estimated from headers is what the engine then allocates, counted tensor by tensor."""
+
+import ctypes
+import json
+import math
+import struct
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    MixtralConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen3Config,
+)
+
+from millm.engine.cache import SlotCache, Window
+from millm.engine.cpu_int8 import Int8Linear
+from millm.engine.messages import LoadModel, Quantization
+from millm.engine.model import load, pack
+from millm.engine.runners.slots import _columns
+from millm.hub import footprint
+from millm.hub.entries import SaeEntry
+from millm.hub.estimate import Estimate, estimate, of_repository
+from millm.hub.footprint import Checkpoint
+from millm.hub.headers import Tensor as Header
+from millm.hub.jobs import Asked, Preview
+from millm.sae.autoencoder import SparseAutoencoder
+from millm.sae.formats import canonicalise
+from millm.sae.tap import Tap
+from tests.fixtures.tiny import write_sae
+
+IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+SIZE = {"vocab_size": 512, "hidden_size": 256, "num_hidden_layers": 2, "max_position_embeddings": 512, **IDS}
+HEADS = {"intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
+MODELS: dict[str, PreTrainedConfig] = {
+    "llama": LlamaConfig(**SIZE, **HEADS, tie_word_embeddings=False),
+    "gemma2": Gemma2Config(**SIZE, **HEADS, head_dim=32, sliding_window=8),
+    "gpt2": GPT2Config(vocab_size=512, n_embd=256, n_layer=2, n_head=4, n_positions=512, **IDS),
+    "mixtral": MixtralConfig(**SIZE, **HEADS, num_local_experts=4),
+    "qwen3": Qwen3Config(**SIZE, **HEADS, head_dim=32, tie_word_embeddings=True),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    made = {}
+    for name, config in MODELS.items():
+        torch.manual_seed(0)
+        made[name] = tmp_path_factory.mktemp("models") / name
+        AutoModelForCausalLM.from_config(deepcopy(config)).to(torch.bfloat16).save_pretrained(made[name])
+    return made
+
+
+def loaded(folder: Path, quantization: Quantization, dtype: str, cpu_int8: bool = True) -> PreTrainedModel:
+    command = LoadModel(
+        id="1",
+        path=str(folder),
+        device="cpu",
+        dtype=dtype,
+        quantization=quantization,
+        cpu_int8=cpu_int8,  # type: ignore[arg-type]
+    )
+    model = load(command, lambda *_: None)
+    pack(model, command, lambda *_: None)
+    return model
+
+
+def held(model: nn.Module) -> int:
+    """Bytes of all that the model keeps; buffers, which configurations make, are left out."""
+    return sum(tensor.nbytes for tensor in _tensors(model))
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    for parameter in model.parameters():
+        yield parameter
+        state = getattr(parameter, "quant_state", None)
+        if state is not None:
+            yield from (state.absmax, state.code)
+        if getattr(parameter, "SCB", None) is not None:
+            yield parameter.SCB
+    for module in model.modules():
+        if isinstance(module, Int8Linear):
+            yield from _packed(module)
+
+
+def _packed(module: Int8Linear) -> Iterator[Tensor]:
+    """As fbgemm keeps it: inputs padded to a block of 512, and a scale, a zero point and a sum per output."""
+    weight = torch.ops.quantized.linear_unpack(module._packed)[0]
+    yield nn.functional.pad(weight.int_repr(), (0, -weight.shape[1] % 512 if weight.nbytes < 2**25 else 0))
+    yield weight.q_per_channel_scales().float()
+    yield weight.q_per_channel_zero_points().int()
+    yield torch.zeros(len(weight), dtype=torch.int32)
+
+
+def close(estimated: int | None, actual: int) -> bool:
+    return estimated is not None and math.isclose(estimated, actual, rel_tol=0.02)
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
+@pytest.mark.parametrize("quantization", ["none", "8bit", "4bit"])
+@pytest.mark.parametrize("name", MODELS)
+def test_weights(name: str, quantization: Quantization, dtype: str, folders: dict[str, Path]) -> None:
+    told = estimate(folders[name], name=name, device="cpu", quantization=quantization, dtype=dtype)
+    model = loaded(folders[name], quantization, dtype)
+    assert close(told.weights, held(model)), (told.weights, held(model))
+    assert told.dtype == str(model.dtype).removeprefix("torch.")
+
+
+def test_weights_that_are_not_packed(folders: dict[str, Path]) -> None:
+    told = estimate(folders["llama"], name="llama", device="cpu", cpu_int8=False)
+    assert close(told.weights, held(loaded(folders["llama"], "none", "auto", cpu_int8=False)))
+    assert told.while_loading is None
+    assert estimate(folders["llama"], name="llama", device="cpu").while_loading == told.weights
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("context", [100, 300, 512])
+def test_keys_and_values(name: str, context: int, folders: dict[str, Path]) -> None:
+    told = estimate(folders[name], name=name, device="cpu", context=context, slots=3)
+    model = loaded(folders[name], "none", "auto", cpu_int8=False)
+    cache = SlotCache(model.config.num_hidden_layers, 1, _columns(context, 512))
+    cache.window = Window(first=0, rows=1, columns=2, positions=torch.tensor([[0, 1]]), start=0)
+    with torch.inference_mode():
+        model(torch.tensor([[1, 2]]), past_key_values=cache.view, position_ids=cache.window.positions)
+    assert told.kv_cache == sum(tensor.nbytes for tensor in cache._tensors())
+    assert told.kv_cache_all == 3 * told.kv_cache
+    assert told.context == context
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"architecture": "standard", "drop": ["threshold"]},
+        {"architecture": "topk", "activation_fn": "topk", "k": 4, "drop": ["threshold"]},
+    ],
+)
+def test_saes(config: dict[str, object], tmp_path: Path) -> None:
+    folder = write_sae(tmp_path / "sae", **{key: value for key, value in config.items() if key != "drop"})
+    without_threshold(folder, bool(config))
+    sae = SparseAutoencoder.open(canonicalise(folder, tmp_path / "canonical"))
+    tap = Tap(sae, torch.device("cpu"))
+    if sae.config.k:
+        sae.activations(torch.randn(1, sae.config.d_in))  # what watching or steering one of its features reads
+    entry = SaeEntry(
+        id="x", origin="hub", state="whole", size=1, d_in=sae.config.d_in, width=sae.config.d_sae,
+        architecture=sae.config.architecture,
+    )  # fmt: skip
+    tensors = {tensor.data_ptr(): tensor for tensor in in_tap(tap)}
+    told = estimate(Checkpoint({}, ()), name="x", device="cpu", saes=[entry])
+    assert close(told.saes, sum(tensor.nbytes for tensor in tensors.values()))
+
+
+def without_threshold(folder: Path, drop: bool) -> None:
+    tensors = load_file(folder / "sae_weights.safetensors")
+    if drop:
+        del tensors["threshold"]
+    save_file(tensors, folder / "sae_weights.safetensors")
+
+
+def in_tap(tap: Tap) -> Iterator[Tensor]:
+    for owner in (tap, tap._bank, tap._bank.rows):
+        yield from (value for value in vars(owner).values() if isinstance(value, Tensor))
+    yield from tap.sae._resident.values()
+
+
+def test_an_sae_of_unknown_shape_counts_as_its_files() -> None:
+    entry = SaeEntry(id="x", origin="hub", state="whole", size=12345)
+    assert estimate(Checkpoint({}, ()), name="x", device="cpu", saes=[entry]).saes == 12345
+
+
+# ---------------------------------------------------------------------------------------------------------- verdicts
+
+
+def verdict(folder: Path, free: int | None, **changes: object) -> Estimate:
+    wanted = {"name": "llama", "device": "cuda:0", "dtype": "auto", "slots": 4, "kv_share": 0.85, **changes}
+    return estimate(folder, free=free, **wanted)  # type: ignore[arg-type]
+
+
+def test_fits_exactly(folders: dict[str, Path]) -> None:
+    total = verdict(folders["llama"], None).total
+    assert total is not None
+    assert verdict(folders["llama"], total).verdict == "fits"
+    short = verdict(folders["llama"], total - 1)
+    assert (short.verdict, short.advice != "") == ("does_not_fit", True)
+    assert verdict(folders["llama"], total - 1, evictable=1).verdict == "fits"
+
+
+def test_what_there_is_no_room_for_at_once_waits(folders: dict[str, Path]) -> None:
+    total = verdict(folders["llama"], None).total
+    assert total is not None
+    assert "1 of 4 sequences of 512 tokens" in verdict(folders["llama"], total).advice
+    assert verdict(folders["llama"], 2 * total).advice == ""
+
+
+def test_loading_may_take_more_than_what_stays(folders: dict[str, Path]) -> None:
+    """On a CPU, float32 comes before int8."""
+    told = estimate(folders["gpt2"], name="gpt2", device="cpu")
+    assert told.weights is not None
+    assert told.while_loading is not None
+    assert told.while_loading > told.weights
+
+
+def large(layers: int = 20, width: int = 4096) -> Checkpoint:
+    """A model of gigabytes, of which only the headers are made up."""
+    config = {
+        "model_type": "llama", "hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 32_000, "dtype": "bfloat16",
+    }  # fmt: skip
+    made = [
+        Header("model.embed_tokens.weight", "BF16", (32_000, width)),
+        Header("lm_head.weight", "BF16", (32_000, width)),
+    ]
+    for layer in range(layers):
+        attention, mlp = f"model.layers.{layer}.self_attn", f"model.layers.{layer}.mlp"
+        made += [Header(f"{attention}.{side}_proj.weight", "BF16", (width, width)) for side in "qo"]
+        made += [Header(f"{attention}.{side}_proj.weight", "BF16", (width // 4, width)) for side in "kv"]
+        made += [Header(f"{mlp}.{side}_proj.weight", "BF16", (4 * width, width)) for side in ("gate", "up")]
+        made += [Header(f"{mlp}.down_proj.weight", "BF16", (width, 4 * width))]
+    return Checkpoint(config, tuple(made))
+
+
+def test_the_advice_would_do() -> None:
+    """From the least change to the most."""
+
+    def told(free_gb: float, **changes: object) -> Estimate:
+        return estimate(large(), name="x", device="cuda:0", free=int(free_gb * 1e9), **changes)  # type: ignore[arg-type]
+
+    needs = told(100).total
+    assert needs is not None
+    long = told(needs / 1e9, context=200_000)
+    assert (long.verdict, "shorter context" in long.advice) == ("does_not_fit", True)
+    for free, bits in ((7.5, "8bit"), (4.5, "4bit")):
+        assert f"quantization {bits}" in told(free).advice
+        assert told(free, quantization=bits).verdict == "fits"
+    assert "smaller model" in told(1).advice
+
+
+def test_what_is_not_known_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
+    told = estimate(tmp_path, name="x", device="cpu", free=1)
+    assert (told.verdict, told.weights, told.total) == ("unknown", None, None)
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", 10**9))
+    assert estimate(tmp_path, name="x", device="cpu", free=1).verdict == "unknown"
+    assert estimate(tmp_path / "nowhere", name="x", device="cpu", free=1).verdict == "unknown"
+
+
+def test_weights_alone_may_be_too_many() -> None:
+    """Of a model whose keys and values nobody can tell."""
+    known = Checkpoint({}, large().tensors)
+    assert estimate(known, name="x", device="cuda:0", free=10**9).verdict == "does_not_fit"
+    assert estimate(known, name="x", device="cuda:0", free=10**12).verdict == "unknown"
+
+
+def test_keys_by_configuration_are_those_by_projection() -> None:
+    by_shape = large()
+    fused = Checkpoint(by_shape.config, tuple(t for t in by_shape.tensors if "_proj" not in t.name))
+    assert footprint.kv_cache(fused, "bfloat16", 1000) == footprint.kv_cache(by_shape, "bfloat16", 1000)
+
+
+def test_a_checkpoint_that_is_quantised_takes_what_its_file_has() -> None:
+    tensors = (Header("model.layers.0.mlp.up_proj.weight", "U8", (1000, 1)), Header("x.absmax", "F32", (10,)))
+    held_so = Checkpoint({"quantization_config": {"load_in_4bit": True}}, tensors)
+    assert footprint.weights(held_so, "bfloat16", "none") == 1040
+
+
+@pytest.mark.parametrize(("free", "expected"), [(10**9, "does_not_fit"), (10**12, "unknown"), (None, "unknown")])
+def test_a_repository_that_is_not_here(free: int | None, expected: str) -> None:
+    preview = Preview(
+        asked=Asked(kind="model", repository="a/b"), name="a/b", commit="1" * 40, files=(), size=1, to_download=1,
+        skipped=0, link="", parameters=2_000_000_000, dtype="bfloat16", disk_free=1, disk_reserve=1,
+    )  # fmt: skip
+    told = of_repository(preview, device="cuda:0", quantization="none", dtype="auto", free=free)
+    assert (told.weights, told.verdict) == (4_000_000_000, expected)
+    assert of_repository(preview, device="cpu", quantization="none", dtype="auto", free=free).weights == 8_000_000_000
+
+
+@pytest.mark.demo
+def test_the_demo_model(demo_folder: Path) -> None:
+    """By the tensors, and by what the process grows."""
+    told = estimate(demo_folder, name="demo", device="cpu")
+    before = anonymous()
+    model = loaded(demo_folder, "none", "auto")
+    grown = anonymous() - before
+    assert told.weights is not None
+    assert close(told.weights, held(model))
+    mapped = model.get_input_embeddings().weight.nbytes
+    """The float32 file itself."""
+    assert math.isclose(grown + mapped, told.weights, rel_tol=0.1)
+
+
+def anonymous() -> int:
+    """Bytes that this process holds and no file backs, with what malloc keeps for later given back."""
+    ctypes.CDLL(None).malloc_trim(0)
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon"))

@@ -1,0 +1,369 @@
+"""What is on disk, whoever brought it: ids, states and facts; nothing hostile in one entry takes the others along."""
+
+import json
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from huggingface_hub import scan_cache_dir
+from safetensors.numpy import load_file
+
+from millm.errors import Conflict, InvalidModel, InvalidRequest, InvalidSae, ModelNotFound, SaeNotFound
+from millm.hub import cache as hub_cache
+from millm.hub.jobs import Asked
+from tests.fixtures.hfcache import ONE, THREE, TWO, contents, put
+from tests.fixtures.tiny import FEATURES, WIDTH
+from tests.hub.shelf import Shelf
+
+SCOPE = "google/gemma-scope-2b-pt-res"
+INSIDE = "layer_12/width_16k/average_l0_82"
+
+
+def gemma_scope(sae: Path, folder: Path) -> bytes:
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "params.npz", **load_file(sae / "sae_weights.safetensors"))
+    return (folder / "params.npz").read_bytes()
+
+
+# ------------------------------------------------------------------------------------------------------ what is there
+
+
+def test_an_empty_disk_has_what_ships_with_us(shelf: Shelf) -> None:
+    assert [(entry.id, entry.origin, entry.state) for entry in shelf.library.models()] == [("tiny", "builtin", "whole")]
+    assert [(entry.id, entry.origin, entry.state) for entry in shelf.library.saes()] == [
+        ("tiny-sae", "builtin", "whole")
+    ]
+
+
+def test_a_models_facts(shelf: Shelf, tiny_model: Path) -> None:
+    put(shelf.cache, "acme/tiny", shelf.model)
+    entry = shelf.library.model("acme/tiny")
+    weights = load_file(tiny_model / "model.safetensors")
+    assert (entry.architecture, entry.model_type, entry.dtype) == ("LlamaForCausalLM", "llama", "float32")
+    assert entry.parameters == sum(tensor.size for tensor in weights.values())
+    assert entry.size == sum(map(len, shelf.model.values()))
+    assert (entry.context_length, entry.generates, entry.needs_remote_code, entry.shared) == (256, True, False, 0)
+    assert (entry.commit, entry.is_verified) == (ONE, False)
+
+
+def test_an_saes_facts_in_each_layout(shelf: Shelf, tiny_sae: Path, tmp_path: Path) -> None:
+    scope_2 = {
+        "params.safetensors": shelf.sae["sae_weights.safetensors"],
+        "config.json": json.dumps(
+            {
+                "architecture": "jump_relu",
+                "model_name": "google/gemma-3-270m",
+                "hf_hook_point_in": "model.layers.5.output",
+            }
+        ).encode(),
+    }
+    put(shelf.cache, SCOPE, {f"{INSIDE}/params.npz": gemma_scope(tiny_sae, tmp_path / "npz")})
+    put(shelf.cache, "acme/two", {f"resid_post/{name}": content for name, content in scope_2.items()})
+    put(shelf.cache, "acme/lens", shelf.sae)
+    found = {entry.id: entry for entry in shelf.library.saes()}
+    assert set(found) == {"tiny-sae", f"{SCOPE}/{INSIDE}", "acme/two/resid_post", "acme/lens"}
+    assert {(entry.width, entry.d_in, entry.architecture) for entry in found.values()} == {
+        (FEATURES, WIDTH, "jumprelu")
+    }
+    scope = found[f"{SCOPE}/{INSIDE}"]
+    assert (scope.format, scope.layer, scope.model) == ("gemma_scope", 12, "google/gemma-2-2b")
+    assert scope.hook_point == "blocks.12.hook_resid_post"
+    assert (found["acme/two/resid_post"].layer, found["acme/two/resid_post"].format) == (5, "gemma_scope_2")
+    assert (found["acme/lens"].layer, found["acme/lens"].model) == (1, "tiny-llama")
+    assert {entry.state for entry in found.values()} == {"whole"}
+
+
+def test_a_repository_of_saes_is_no_model(shelf: Shelf) -> None:
+    put(shelf.cache, "acme/lens", {**shelf.sae, "config.json": b"{}"})
+    assert [entry.id for entry in shelf.library.models()] == ["tiny"]
+
+
+def test_ids_name_what_a_ref_stands_for(shelf: Shelf) -> None:
+    put(shelf.cache, "acme/tiny", shelf.model, commit=ONE)
+    put(shelf.cache, "acme/tiny", shelf.model, commit=TWO, ref="v1.0")
+    put(shelf.cache, "acme/tiny", shelf.model, commit=THREE, ref=None)
+    ids = ["acme/tiny", f"acme/tiny@{THREE}", "acme/tiny@v1.0"]
+    assert [entry.id for entry in shelf.library.models()] == [*ids, "tiny"]
+    assert [shelf.library.model(id).commit for id in ids] == [ONE, THREE, TWO]
+    assert shelf.library.model(f"acme/tiny@{ONE}").id == "acme/tiny"
+    assert shelf.library.locate_model("acme/tiny@v1.0").folder.name == TWO
+
+
+def test_what_is_missing_is_told_with_what_there_is(shelf: Shelf) -> None:
+    with pytest.raises(ModelNotFound, match=r"no model 'acme/other'; there are tiny"):
+        shelf.library.model("acme/other")
+    with pytest.raises(SaeNotFound, match="tiny-sae"):
+        shelf.library.locate_sae("../../etc")
+
+
+def test_agrees_with_huggingface_hub(shelf: Shelf) -> None:
+    """Two ways: repositories, commits, refs and bytes, with blobs shared between revisions."""
+    put(shelf.cache, "acme/tiny", shelf.model, commit=ONE, ref=None)
+    put(shelf.cache, "acme/tiny", {**shelf.model, "README.md": b"new"}, commit=TWO)
+    put(shelf.cache, "gpt2", shelf.model, commit=ONE, ref="refs/pr/1")
+    theirs = {
+        (repo.repo_id, revision.commit_hash, revision.refs, revision.size_on_disk)
+        for repo in scan_cache_dir(shelf.cache).repos
+        for revision in repo.revisions
+    }
+    ours = {
+        (found.repository, found.commit, frozenset(found.refs), sum(file.size or 0 for file in found.files.values()))
+        for found in hub_cache.revisions({})
+    }
+    assert ours == theirs
+    entry = shelf.library.model("acme/tiny")
+    assert (entry.size - entry.shared, entry.shared) == (3, sum(map(len, shelf.model.values())))
+
+
+@pytest.mark.parametrize(
+    ("variables", "below"),
+    [
+        ({"HF_HUB_CACHE": "{}/a"}, "a"),
+        ({"HUGGINGFACE_HUB_CACHE": "{}/b"}, "b"),
+        ({"HF_HOME": "{}/c"}, "c/hub"),
+        ({"XDG_CACHE_HOME": "{}/d"}, "d/huggingface/hub"),
+        ({"HOME": "{}/e"}, "e/.cache/huggingface/hub"),
+    ],
+)
+def test_finds_the_cache(
+    variables: dict[str, str], below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value.format(tmp_path))
+    assert hub_cache.cache_folder() == tmp_path / below
+
+
+# ------------------------------------------------------------------------------------------------- whole, or what not
+
+
+def test_a_verified_download(shelf: Shelf) -> None:
+    put(shelf.cache, "acme/tiny", shelf.model)
+    shelf.install("model", "acme/tiny", ONE, "", {name: len(content) for name, content in shelf.model.items()})
+    shelf.job(Asked(kind="model", repository="acme/tiny"), ONE, "cancelled", created=9)
+    assert shelf.library.model("acme/tiny").is_verified
+    assert shelf.model_state("acme/tiny") == ("whole", None)
+
+
+def test_a_file_that_changed_since_it_was_installed(shelf: Shelf) -> None:
+    put(shelf.cache, "acme/tiny", shelf.model)
+    shelf.install("model", "acme/tiny", ONE, "", {"config.json": 1})
+    assert shelf.model_state("acme/tiny")[0] == "damaged"
+    assert not shelf.library.model("acme/tiny").is_verified
+    with pytest.raises(InvalidModel, match=r"config.json has \d+ bytes and was installed with 1"):
+        shelf.library.locate_model("acme/tiny")
+
+
+def test_a_file_that_went_since_it_was_installed(shelf: Shelf) -> None:
+    put(shelf.cache, "acme/lens", {f"a/{name}": content for name, content in shelf.sae.items()})
+    shelf.install("sae", "acme/lens", ONE, "a", {"a/labels.jsonl": 1})
+    entry = shelf.library.sae("acme/lens/a")
+    assert (entry.state, entry.problem) == ("incomplete", "labels.jsonl is missing")
+
+
+def test_links_to_nothing(shelf: Shelf) -> None:
+    put(shelf.cache, "acme/tiny", {**shelf.model, "model.safetensors": None})
+    assert shelf.model_state("acme/tiny") == ("incomplete", "model.safetensors is missing")
+
+
+def test_shards_that_the_index_names(shelf: Shelf) -> None:
+    files = {name: content for name, content in shelf.model.items() if name != "model.safetensors"}
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    files |= {
+        "model.safetensors.index.json": json.dumps(index).encode(),
+        "model-1.safetensors": shelf.model["model.safetensors"],
+    }
+    put(shelf.cache, "acme/tiny", files)
+    assert shelf.model_state("acme/tiny") == ("incomplete", "model-2.safetensors is missing")
+
+
+@pytest.mark.parametrize("left", ["{}.incomplete", "{}.0a1b2c3d.incomplete"])
+def test_leftovers_of_a_download_that_did_not_end(left: str, shelf: Shelf) -> None:
+    """Unless a later try brought the same file."""
+    put(shelf.cache, "acme/tiny", shelf.model)
+    blobs = shelf.cache / "models--acme--tiny" / "blobs"
+    (blobs / left.format("f" * 64)).write_bytes(b"half")
+    assert shelf.model_state("acme/tiny")[0] == "incomplete"
+    (blobs / ("f" * 64)).write_bytes(b"whole")
+    assert shelf.model_state("acme/tiny")[0] == "whole"
+
+
+def test_a_job_that_is_not_finished(shelf: Shelf) -> None:
+    """Its files may look whole: a tokenizer comes last. It is called what was asked for, though no ref says so yet."""
+    put(shelf.cache, "acme/tiny", shelf.model, ref=None)
+    asked = Asked(kind="model", repository="acme/tiny")
+    shelf.job(asked, ONE, "interrupted", created=1)
+    state, problem = shelf.model_state("acme/tiny")
+    assert state == "incomplete"
+    assert problem is not None
+    assert "interrupted" in problem
+    shelf.job(asked, ONE, "installed", created=2)
+    assert shelf.model_state("acme/tiny")[0] == "whole"
+
+
+def cut(files: dict[str, bytes]) -> None:
+    files["model.safetensors"] = files["model.safetensors"][:-1]
+
+
+def header_too_long(files: dict[str, bytes]) -> None:
+    files["model.safetensors"] = struct.pack("<Q", 2**62) + b"{}"
+
+
+def wrong_shape(files: dict[str, bytes]) -> None:
+    header = json.dumps({"a": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 4]}}).encode()
+    files["model.safetensors"] = struct.pack("<Q", len(header)) + header + b"abcd"
+
+
+def deep_header(files: dict[str, bytes]) -> None:
+    files["model.safetensors"] = struct.pack("<Q", 100_000) + b"[" * 100_000
+
+
+def empty(files: dict[str, bytes]) -> None:
+    files["model.safetensors"] = b""
+
+
+def config_is_a_list(files: dict[str, bytes]) -> None:
+    files["config.json"] = b"[1, 2]"
+
+
+def config_is_huge(files: dict[str, bytes]) -> None:
+    files["config.json"] = b" " * (65 << 20)
+
+
+def config_is_not_text(files: dict[str, bytes]) -> None:
+    files["config.json"] = b"\xff\xfe{"
+
+
+def config_is_deep(files: dict[str, bytes]) -> None:
+    files["config.json"] = b"[" * 200_000
+
+
+def index_leads_out(files: dict[str, bytes]) -> None:
+    weights = files.pop("model.safetensors")
+    files["a.safetensors"] = weights
+    files["model.safetensors.index.json"] = json.dumps({"weight_map": {"a": "../../../etc/passwd"}}).encode()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [cut, header_too_long, wrong_shape, deep_header, empty, config_is_a_list, config_is_huge, config_is_not_text,
+     config_is_deep, index_leads_out],
+)  # fmt: skip
+def test_what_is_damaged_is_shown_and_the_rest_is_there(
+    harm: Callable[[dict[str, bytes]], None], shelf: Shelf, tmp_path: Path
+) -> None:
+    put(shelf.cache, "acme/good", shelf.model)
+    files = dict(shelf.model)
+    harm(files)
+    put(shelf.cache, "acme/bad", files)
+    states = {entry.id: entry.state for entry in shelf.library.models()}
+    assert states == {"acme/bad": "damaged", "acme/good": "whole", "tiny": "whole"}
+    problem = shelf.model_state("acme/bad")[1]
+    assert problem is not None
+    assert str(tmp_path) not in problem
+    with pytest.raises(InvalidModel):
+        shelf.library.locate_model("acme/bad")
+
+
+def test_facts_of_the_wrong_types_are_left_out(shelf: Shelf) -> None:
+    odd = {
+        "architectures": 3, "model_type": ["x"], "max_position_embeddings": "many", "torch_dtype": {},
+        "text_config": [], "quantization_config": "all", "auto_map": 1,
+    }  # fmt: skip
+    put(shelf.cache, "acme/odd", {**shelf.model, "config.json": json.dumps(odd).encode()})
+    entry = shelf.library.model("acme/odd")
+    assert (entry.state, entry.architecture, entry.context_length, entry.quantization) == ("whole", None, None, None)
+    assert entry.dtype == "float32"
+
+
+def test_loops_and_ways_out_of_the_cache(shelf: Shelf, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s")
+    snapshot = put(shelf.cache, "acme/loop", shelf.model)
+    (snapshot / "again").symlink_to(snapshot, target_is_directory=True)
+    (snapshot / "self").symlink_to("self")
+    out = put(shelf.cache, "acme/out", shelf.model)
+    (out / "notes.txt").symlink_to(tmp_path / "secret")
+    gone = put(shelf.cache, "acme/gone", shelf.model)
+    gone.rename(tmp_path / "elsewhere")
+    gone.symlink_to(gone.name)
+    (shelf.cache / "models--acme--round").symlink_to("models--acme--round")
+    states = {entry.id: (entry.state, entry.problem) for entry in shelf.library.models()}
+    assert states["acme/loop"] == ("incomplete", "self is missing")
+    assert states["acme/out"] == ("damaged", "notes.txt leads out of its repository's folder")
+    assert states["acme/gone"][0] == "damaged"
+    assert states["tiny"] == ("whole", None)
+
+
+def test_a_folder_that_cannot_be_read(shelf: Shelf) -> None:
+    (shelf.cache / "models--acme--shut" / "snapshots").mkdir(parents=True)
+    (shelf.cache / "models--acme--shut" / "snapshots" / ONE).write_text("")
+    id = f"acme/shut@{ONE}"
+    assert shelf.model_state(id) == ("damaged", "its folder in the cache cannot be read (Not a directory)")
+    assert shelf.library.locate_model("tiny").name == "tiny"
+
+
+def test_fifty_entries_in_a_tenth_of_a_second(shelf: Shelf) -> None:
+    for number in range(50):
+        put(shelf.cache, f"acme/model-{number}", shelf.model)
+    assert len(shelf.library.models()) == 51
+    tries = []
+    for _ in range(5):
+        start = time.perf_counter()
+        shelf.library.models()
+        tries.append(time.perf_counter() - start)
+    assert min(tries) < 0.1
+
+
+# -------------------------------------------------------------------------------------------------------- local folders
+
+
+def test_an_imported_model_stays_where_it_is(shelf: Shelf, tiny_model: Path) -> None:
+    entry = shelf.library.import_model(tiny_model, "mine")
+    assert (entry.id, entry.origin, entry.state) == ("mine", "imported", "whole")
+    assert shelf.library.locate_model("mine").folder.resolve() == tiny_model
+    freed = shelf.library.delete_model("mine")
+    assert (freed.bytes, freed.kept) == (0, entry.size)
+    assert contents(tiny_model) == shelf.model
+    assert [entry.id for entry in shelf.library.models()] == ["tiny"]
+
+
+def test_an_imported_sae_is_called_as_its_folder(shelf: Shelf, tiny_sae: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "my.sae-1"
+    folder.mkdir()
+    for name, content in shelf.sae.items():
+        (folder / name).write_bytes(content)
+    assert shelf.library.import_sae(folder).id == "my.sae-1"
+    (folder / "sae_weights.safetensors").unlink()
+    assert shelf.library.sae("my.sae-1").state == "incomplete"
+    folder.rename(tmp_path / "gone")
+    entry = shelf.library.sae("my.sae-1")
+    assert (entry.state, entry.problem) == ("damaged", "the folder it was imported from is gone")
+    shelf.library.delete_sae("my.sae-1")
+    assert [entry.id for entry in shelf.library.saes()] == ["tiny-sae"]
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "-x", "a" * 97, "naïve", "a b"])
+def test_names_that_cannot_be(name: str, shelf: Shelf, tiny_model: Path) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be a name"):
+        shelf.library.import_model(tiny_model, name)
+
+
+def test_names_that_are_taken(shelf: Shelf, tiny_model: Path) -> None:
+    shelf.library.import_model(tiny_model, "mine")
+    for name in ("mine", "tiny"):
+        with pytest.raises(Conflict, match=f"has a '{name}' already"):
+            shelf.library.import_model(tiny_model, name)
+
+
+def test_what_is_not_whole_is_not_linked(shelf: Shelf, tmp_path: Path, tiny_sae: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "nowhere", tiny_sae):
+        with pytest.raises(InvalidModel):
+            shelf.library.import_model(folder, "x")
+    with pytest.raises(InvalidSae, match="sae_weights"):
+        shelf.library.import_sae(tmp_path / "empty")
+    assert [*shelf.home.models.iterdir(), *shelf.home.sae_folders.iterdir()] == []

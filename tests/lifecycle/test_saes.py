@@ -1,0 +1,182 @@
+"""Attaching and detaching while answers go on; what does not belong is refused with both sides named."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from millm.desired import WantedModel, WantedSae, read
+from millm.engine.messages import Fault
+from millm.errors import (
+    EngineFailed,
+    InsufficientMemory,
+    MillmError,
+    ModelNotLoaded,
+    SaeMismatch,
+    SaeModelMismatch,
+    SaeNotFound,
+)
+from millm.lifecycle.models import load, unload
+from millm.lifecycle.saes import attach, detach
+from millm.lifecycle.steering import activate
+from millm.profiles.contract import SteeringRequest
+from millm.profiles.selection import active
+from tests.fixtures.inside import Inside
+from tests.fixtures.repos import STAND_IN_WIDTH
+from tests.fixtures.tiny import HOOK_LAYER, WIDTH, write_sae
+from tests.lifecycle.asking import KNOB, code, post, streaming, text
+
+TINY = WantedSae(id="tiny")
+
+
+@pytest.fixture(autouse=True)
+def as_before(inside: Inside) -> Iterator[None]:
+    """Only `tiny` attached, nothing active, whatever a test did."""
+    yield
+    inside.run(_as_before(inside))
+
+
+async def _as_before(inside: Inside) -> None:
+    state = inside.state
+    for sae, attached in list(state.saes.items()):
+        if (sae, attached.facts.layer) != ("tiny", HOOK_LAYER):
+            await detach(state, sae)
+    if "tiny" not in state.saes:
+        await attach(state, TINY)
+    await activate(state, None)
+
+
+def situation(inside: Inside) -> tuple[object, ...]:
+    state = inside.state
+    return (state.status, state.model, state.saes, state.active, state.desired, read(state.hub.database))
+
+
+def make_active(inside: Inside, **steering: Any) -> None:
+    asked = SteeringRequest.model_validate({**KNOB, **steering})
+    inside.run(activate(inside.state, active(inside.state, steering=asked)))
+
+
+def test_detached_and_attached_again_it_steers_as_before(inside: Inside) -> None:
+    base, steered = text(inside), text(inside, steering=KNOB)
+    assert steered != base
+    inside.run(detach(inside.state, "tiny"))
+    assert text(inside) == base
+    assert code(post(inside, steering=KNOB)) == (400, "invalid_steering")
+    inside.run(attach(inside.state, TINY))
+    assert text(inside, steering=KNOB) == steered
+
+
+def test_several_on_several_layers_add_up_each_on_its_own(inside: Inside) -> None:
+    one = text(inside, steering=KNOB)
+    inside.run(attach(inside.state, WantedSae(id="second")))
+    both = {"features": [{"index": 3, "strength": 6, "sae": "tiny"}, {"index": 5, "strength": 6, "sae": "second"}]}
+    assert text(inside, steering={"features": both["features"][:1]}) == one
+    assert text(inside, steering=both) not in (one, text(inside))
+    inside.run(detach(inside.state, "second"))
+    assert text(inside, steering=KNOB) == one
+
+
+def test_on_another_layer_than_its_own(inside: Inside) -> None:
+    inside.run(detach(inside.state, "tiny"))
+    attached = inside.run(attach(inside.state, WantedSae(id="tiny", layer=2)))
+    assert attached.facts.hook_point == "blocks.2.hook_resid_post"
+    assert attached.facts.layer == 2 != HOOK_LAYER
+
+
+def refusals() -> list[tuple[WantedSae, type[MillmError], str]]:
+    return [
+        (WantedSae(id="gpt2-sae", hook_point="blocks.2.hook_resid_post"), SaeMismatch, f"{STAND_IN_WIDTH}.*{WIDTH}"),
+        (WantedSae(id="tiny"), SaeMismatch, "already attached"),
+        (WantedSae(id="same-place"), SaeMismatch, "already has SAE 'tiny'"),
+        (WantedSae(id="second", layer=9), SaeMismatch, "layers 0 to 3"),
+        (WantedSae(id="second", hook_point="blocks.1.hook_nowhere"), SaeMismatch, "hook_nowhere"),
+        (WantedSae(id="of-gpt2"), SaeModelMismatch, "gpt2-small.*tiny-llama.*allow_model_mismatch"),
+        (WantedSae(id="nobody"), SaeNotFound, "nobody"),
+        (WantedSae(id="second", replaces="nobody"), SaeNotFound, "nobody"),
+    ]
+
+
+def test_what_does_not_belong_is_refused_and_nothing_changes(inside: Inside, tmp_path: Path) -> None:
+    write_sae(
+        tmp_path / "of-gpt2", layer=2, metadata={"model_name": "gpt2-small", "hook_name": "blocks.2.hook_resid_post"}
+    )
+    inside.state.hub.library.import_sae(tmp_path / "of-gpt2")
+    make_active(inside)
+    before, steered = situation(inside), text(inside)
+    for wanted, error, message in refusals():
+        with pytest.raises(error, match=message):
+            inside.run(attach(inside.state, wanted))
+        assert situation(inside) == before, wanted
+    assert text(inside) == steered
+    allowed = inside.run(attach(inside.state, WantedSae(id="of-gpt2", allow_model_mismatch=True)))
+    assert "gpt2-small" in allowed.facts.warnings[0]
+
+
+@pytest.mark.parametrize(("kind", "error"), [("oom", InsufficientMemory), ("error", EngineFailed)])
+def test_a_failure_inside_the_engine_changes_nothing(inside: Inside, kind: Any, error: type[MillmError]) -> None:
+    make_active(inside)
+    before, steered = situation(inside), text(inside)
+    inside.run(inside.state.engine.inject(Fault(id="fault", point="attach", kind=kind)))
+    with pytest.raises(error):
+        inside.run(attach(inside.state, WantedSae(id="second")))
+    assert situation(inside) == before
+    assert text(inside) == steered
+
+
+def test_another_in_its_place_at_once(inside: Inside) -> None:
+    before = text(inside, steering=KNOB)
+    inside.run(attach(inside.state, WantedSae(id="same-place", replaces="tiny")))
+    assert set(inside.state.saes) == {"same-place"}
+    assert text(inside, steering=KNOB) != before
+    inside.run(attach(inside.state, WantedSae(id="tiny", replaces="same-place")))
+    assert text(inside, steering=KNOB) == before
+
+
+def test_an_answer_begun_with_it_ends_with_it(inside: Inside) -> None:
+    """Steered to its last token by the SAE that was detached, while another of its name does something else."""
+    alone = text(inside, steering=KNOB, max_tokens=150)
+    with streaming(inside, steering=KNOB, max_tokens=150) as stream:
+        inside.run(detach(inside.state, "tiny"))
+        inside.run(attach(inside.state, WantedSae(id="same-place")))
+        other = text(inside, steering=KNOB)
+        inside.run(attach(inside.state, WantedSae(id="tiny", replaces="same-place")))
+        again = text(inside, steering=KNOB)
+    assert (stream.text, stream.error) == (alone, None)
+    assert stream.receipt is not None
+    assert stream.receipt["tokens_steered"] > 150
+    assert alone.startswith(again)
+    assert other != again
+
+
+def test_who_follows_what_is_active_goes_on_with_the_base_model_when_it_is_detached(inside: Inside) -> None:
+    make_active(inside)
+    with streaming(inside, max_tokens=150) as stream:
+        inside.run(detach(inside.state, "tiny"))
+        assert inside.state.active is None
+    assert stream.error is None
+    assert stream.receipt is not None
+    assert 0 < stream.receipt["tokens_steered"] < 150
+
+
+def test_what_is_active_means_the_sae_that_came_again(inside: Inside) -> None:
+    """After it was turned off for want of memory, say."""
+    make_active(inside)
+    steered = text(inside)
+    inside.call(inside.state.engine._degrade, "for a test")
+    inside.run(inside.state.engine.detach("tiny"))
+    assert text(inside) != steered
+    inside.run(attach(inside.state, TINY))
+    assert text(inside) == steered
+
+
+def test_without_a_model_there_is_nothing_to_attach_to(inside: Inside) -> None:
+    inside.run(unload(inside.state))
+    with pytest.raises(ModelNotLoaded):
+        inside.run(attach(inside.state, TINY))
+    inside.run(load(inside.state, WantedModel(id="tiny-llama")))
+
+
+def test_what_is_not_attached_cannot_be_detached(inside: Inside) -> None:
+    with pytest.raises(SaeNotFound, match="there are: tiny"):
+        inside.run(detach(inside.state, "nobody"))

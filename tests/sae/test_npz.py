@@ -1,0 +1,156 @@
+"""An npz is looked at before it is unpacked: every row of the table of malformed files ends in a named refusal."""
+
+import contextlib
+import io
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from millm.errors import InvalidSae
+from millm.sae.formats.source import npz_file
+from millm.sae.npz import MOST_ENTRIES, npz_shapes
+
+GOOD = {"W_enc": np.ones((4, 8), np.float32), "b_dec": np.zeros(4, np.float16), "threshold": np.ones(8)}
+
+
+def npy(header: str, data: bytes = b"") -> bytes:
+    """An array's file with a header made by hand."""
+    padded = header.encode() + b" " * (64 - (10 + len(header) + 1) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded)) + padded + data
+
+
+def archive(path: Path, entries: dict[str, bytes], how: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", how) as file:
+        for name, content in entries.items():
+            file.writestr(name, content)
+    return path
+
+
+def described(shape: object, dtype: str = "<f4") -> str:
+    return f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}"
+
+
+def test_what_numpy_writes_is_read(tmp_path: Path) -> None:
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "params.npz", **GOOD)
+        told = npz_shapes(tmp_path / "params.npz")
+        read = npz_file(tmp_path / "params.npz")
+        assert {name: (array.shape, array.dtype) for name, array in told.items()} == {
+            name: (array.shape, array.dtype.name) for name, array in GOOD.items()
+        }
+        assert {name: tuple(tensor.shape) for name, tensor in read.items()} == {
+            name: array.shape for name, array in GOOD.items()
+        }
+
+
+@pytest.mark.parametrize(
+    ("header", "data"),
+    [
+        (described((100_000, 100_000)), b""),  # 40 GB, and nothing follows
+        (described((2**62, 4)), b""),
+        (described((-1, 4)), b""),
+        (described("(" * 150 + ")" * 150), b""),
+        (described((1,), "|O"), b"cos\nsystem\n"),
+        (described((4,), "<i8"), b"\0" * 32),
+        (described((4,), "<c8"), b"\0" * 32),
+        (described((2,)), b"\0" * 9),  # longer than it says
+        (described((2,)), b"\0" * 7),
+        ("{}", b""),
+        ("__import__('os')", b""),
+        ("x" * 60_000, b""),
+    ],
+)
+def test_arrays_that_are_not_what_they_claim(header: str, data: bytes, tmp_path: Path) -> None:
+    path = archive(tmp_path / "params.npz", {"W_enc.npy": npy(header, data)})
+    for read in (npz_shapes, npz_file):
+        with pytest.raises(InvalidSae) as told:
+            read(path)
+        assert "params.npz" in told.value.message
+        assert str(tmp_path) not in told.value.message
+
+
+def test_a_header_of_nine_megabytes(tmp_path: Path) -> None:
+    long = b"\x93NUMPY\x02\x00" + struct.pack("<I", 9_000_000) + b" " * 9_000_000
+    with pytest.raises(InvalidSae):
+        npz_shapes(archive(tmp_path / "params.npz", {"W_enc.npy": long}))
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    """20 MB of zeros in 20 kB."""
+    array = npy(described((5 << 20,)), b"\0" * (20 << 20))
+    path = archive(tmp_path / "params.npz", {"W_enc.npy": array}, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(InvalidSae, match="unpacks to more than 20 times"):
+        npz_file(path)
+
+
+def test_a_directory_that_claims_more_than_is_read(tmp_path: Path) -> None:
+    path = archive(tmp_path / "params.npz", {"W_enc.npy": b"x"})
+    content = bytearray(path.read_bytes())
+    directory = content.index(b"PK\x01\x02")
+    for place in (20, 24):  # packed and unpacked size
+        content[directory + place : directory + place + 4] = struct.pack("<I", 2**32 - 2)
+    path.write_bytes(content)
+    with pytest.raises(InvalidSae):
+        npz_shapes(path)
+    huge = {f"a{number}.npy": b"x" for number in range(3)}
+    path = archive(tmp_path / "huge.npz", huge)
+    content = bytearray(path.read_bytes())
+    for number in range(3):
+        directory = [place for place in range(len(content)) if content[place : place + 4] == b"PK\x01\x02"][number]
+        for place in (20, 24):
+            content[directory + place : directory + place + 4] = struct.pack("<I", 2**32 - 2)
+    path.write_bytes(content)
+    with pytest.raises(InvalidSae, match="unpacks to 12,884,901,882 bytes"):
+        npz_shapes(path)
+
+
+@pytest.mark.parametrize("name", ["../../x.npy", "/etc/passwd", "W_enc", "a b.npy", "W_enc.npy.py", "é.npy", ".npy"])
+def test_names_that_are_no_arrays(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidSae, match="which is no array's name"):
+        npz_shapes(archive(tmp_path / "params.npz", {name: npy(described((1,)), b"\0" * 4)}))
+
+
+def test_too_many_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "params.npz", **{f"a{number}": np.ones(1) for number in range(MOST_ENTRIES + 1)})
+    with pytest.raises(InvalidSae, match="17 arrays"):
+        npz_shapes(tmp_path / "params.npz")
+
+
+def test_an_encrypted_entry(tmp_path: Path) -> None:
+    np.savez(tmp_path / "params.npz", **GOOD)
+    content = bytearray((tmp_path / "params.npz").read_bytes())
+    for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(signature) + place] |= 1
+    (tmp_path / "params.npz").write_bytes(content)
+    with pytest.raises(InvalidSae):
+        npz_shapes(tmp_path / "params.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip at all", b"PK\x05\x06" + b"\0" * 10, b"\x93NUMPY\x01\x00"])
+def test_what_is_no_zip(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "params.npz").write_bytes(content)
+    with pytest.raises(InvalidSae):
+        npz_shapes(tmp_path / "params.npz")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=6), packed=st.booleans()
+)
+def test_no_flipped_byte_fails_otherwise(flips: list[tuple[int, int]], packed: bool, tmp_path: Path) -> None:
+    made = io.BytesIO()
+    (np.savez_compressed if packed else np.savez)(made, **GOOD)
+    content = bytearray(made.getvalue())
+    for place, value in flips:
+        content[place % len(content)] = value
+    path = tmp_path / "params.npz"
+    path.write_bytes(content)
+    for read in (npz_shapes, npz_file):
+        with contextlib.suppress(InvalidSae):
+            read(path)
