@@ -1,4 +1,4 @@
-"""A library with a tiny model and a tiny SAE built in; a hub with the stand-ins, and a cache of one's own."""
+"""A hub with the stand-ins and a cache of one's own; a library with a tiny model and a tiny SAE built in."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,18 +15,8 @@ from tests.hub.shelf import Shelf
 
 
 @pytest.fixture
-def shelf(tmp_path: Path, tiny_model: Path, tiny_sae: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
-    home = Home(tmp_path / "home")
-    home.create()
-    database = Database(home.database)
-    library = Library(home, database, {"tiny": tiny_model}, {"tiny-sae": tiny_sae})
-    return Shelf(library, tmp_path / "cache", home, database, contents(tiny_model), contents(tiny_sae))
-
-
-@pytest.fixture
 def site(repositories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """Tests may put repositories of their own into `tmp_path / "own"` with `Site.write`."""
+    """With all that `tests/fixtures/repos.py` writes, which nobody changes."""
     with serving(repositories) as hub:
         enter(hub, tmp_path, monkeypatch)
         yield Site(hub, tmp_path)
@@ -46,3 +36,13 @@ def enter(hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, tiny_model: Path, tiny_sae: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    home = Home(tmp_path / "home")
+    home.create()
+    database = Database(home.database)
+    library = Library(home, database, {"tiny": tiny_model}, {"tiny-sae": tiny_sae})
+    return Shelf(library, tmp_path / "cache", home, database, contents(tiny_model), contents(tiny_sae))

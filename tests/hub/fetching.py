@@ -11,8 +11,8 @@ import msgspec
 
 from millm.hub.blobs import folder_name
 from millm.hub.downloads import Downloads
+from millm.hub.installed import Installed
 from millm.hub.jobs import Job
-from millm.hub.journal import Installed
 from millm.hub.verify import is_right
 from millm.settings import Settings
 from millm.storage import Database
@@ -62,7 +62,7 @@ class Site:
     @asynccontextmanager
     async def downloads(self, **settings: Any) -> AsyncIterator[Downloads]:
         database = Database(self.database)
-        given = {"download_backoff": 0.02, "download_reserve_bytes": 0, **settings}
+        given = {"download_backoff": 0.005, "download_reserve_bytes": 0, **settings}
         downloads = Downloads(database, Settings.load(**given), self.told.append)
         try:
             yield downloads

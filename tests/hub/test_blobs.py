@@ -1,12 +1,14 @@
 """What a killed download leaves is removed, unless somebody is still at it."""
 
 import fcntl
-import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from millm.hub.blobs import cache_folder, commit_of, remember_commit, remove_orphans
+from millm.hub.blobs import commit_of, remember_commit, remove_orphans
+from millm.hub.cache import cache_folder
 
 REPOSITORY = "tiny/model"
 ETAG = "a" * 64
@@ -65,7 +67,6 @@ def test_the_cache_is_where_huggingface_hub_has_it(given: dict[str, str], monkey
         monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
-    with os.popen(
-        f"{__import__('sys').executable} -c 'from huggingface_hub import constants as c; print(c.HF_HUB_CACHE)'"
-    ) as said:
-        assert str(cache_folder()) == said.read().strip()
+    code = "from huggingface_hub import constants; print(constants.HF_HUB_CACHE)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert str(cache_folder()) == said.strip()

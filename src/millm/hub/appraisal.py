@@ -8,9 +8,8 @@ from typing import TypeVar
 from millm.errors import InvalidModel, InvalidSae
 from millm.hub import model_told, registry, sae_layout
 from millm.hub.entries import ModelEntry, SaeEntry
-from millm.hub.installed import Key, sizes
+from millm.hub.installed import Installed, Key
 from millm.hub.jobs import Job, Kind
-from millm.hub.journal import Installed
 from millm.hub.places import Place
 from millm.hub.tree import total
 from millm.hub.whole import WHOLE, Condition, against_installed, model_condition, sae_condition
@@ -66,7 +65,7 @@ def _condition(place: Place, row: Installed | None, job: Job | None, found: Cond
     if place.problem:
         return Condition("damaged", place.problem)
     if row:
-        compared = against_installed(place.files, sizes(row))
+        compared = against_installed(place.files, row.sizes())
         return found if compared == WHOLE else compared
     if found == WHOLE and job and job.state != "installed":
         return Condition("incomplete", f"its download is {job.state}; resume it, or delete what is here")

@@ -9,7 +9,6 @@ models--owner--name/refs/<revision>                   a commit
 
 import contextlib
 import fcntl
-import os
 import re
 import uuid
 from collections.abc import Iterator
@@ -17,14 +16,6 @@ from pathlib import Path
 
 _ORPHAN = re.compile(r"(?P<etag>.+)\.[0-9a-f]{8}\.incomplete")
 """`<etag>.incomplete`, without the digits, is of a huggingface_hub before 1.31, which goes on with it."""
-
-
-def cache_folder() -> Path:
-    """Where huggingface_hub would put it: HF_HUB_CACHE, or `hub` in HF_HOME."""
-    of_caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.environ.get("HF_HOME") or f"{of_caches}/huggingface"
-    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
-    return Path(os.path.expanduser(os.path.expandvars(named))).absolute()
 
 
 def folder_name(repository: str) -> str:

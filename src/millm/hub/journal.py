@@ -6,8 +6,9 @@ import time
 import msgspec
 from msgspec.structs import replace
 
+from millm.hub.installed import Installed
 from millm.hub.jobs import ACTIVE, Job
-from millm.hub.orders import Fetched, FetchedFile
+from millm.hub.orders import Fetched
 from millm.storage import Database
 
 _SAVE_JOB = "INSERT INTO jobs (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body"
@@ -15,16 +16,6 @@ _INSTALL = (
     "INSERT INTO installed (kind, name, body) VALUES (?, ?, ?)"
     " ON CONFLICT (kind, name) DO UPDATE SET body = excluded.body"
 )
-
-
-class Installed(msgspec.Struct, frozen=True, kw_only=True):
-    """Body of a row of `installed`."""
-
-    repository: str
-    revision: str
-    commit: str
-    path: str
-    files: tuple[FetchedFile, ...]
 
 
 class Journal:
@@ -48,7 +39,6 @@ class Journal:
         asked = job.asked
         body = Installed(
             repository=asked.repository,
-            revision=asked.revision,
             commit=fetched.commit,
             path=asked.path,
             files=fetched.files,

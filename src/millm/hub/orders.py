@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from millm.hub.installed import InstalledFile
 from millm.hub.jobs import Asked, JobState, Preview, Problem
 
 TRIES = 8
@@ -39,16 +40,6 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """Where the hub cannot be reached, what is whole in the cache will do."""
 
 
-class FetchedFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that is on the disk and is what the hub says it is."""
-
-    path: str
-    """In the repository."""
-    size: int
-    hash: str
-    """sha256, or of small files git's sha1 of a blob: also the blob's name in the cache."""
-
-
 class Moved(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """How far it is; told five times a second."""
 
@@ -70,7 +61,7 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     commit: str
     folder: str
     """Of the snapshot, and of the SAE in it."""
-    files: tuple[FetchedFile, ...]
+    files: tuple[InstalledFile, ...]
     """Those that were compared with the hub; empty for what was only found in the cache."""
 
 

@@ -13,10 +13,11 @@ from huggingface_hub import constants, hf_hub_download
 
 from millm.errors import HashMismatch, InsufficientDisk
 from millm.hub import blobs
+from millm.hub.installed import InstalledFile
 from millm.hub.jobs import Asked
 from millm.hub.ledger import Ledger
 from millm.hub.offered import Listing, RemoteFile, listing
-from millm.hub.orders import Fetched, FetchedFile, Order
+from millm.hub.orders import Fetched, Order
 from millm.hub.patience import Patience
 from millm.hub.refusals import FAILURES, is_offline, is_wrong_length
 from millm.hub.verify import flush, is_right
@@ -43,7 +44,7 @@ def fetch(order: Order, token: str | None, ledger: Ledger) -> Fetched:
     require_disk(order.asked, listed.missing, order.reserve)
     _bring_all(listed, token, patience, ledger)
     _settle(listed, order.asked.revision)
-    files = tuple(FetchedFile(path=file.path, size=file.size, hash=file.hash) for file in listed.wanted)
+    files = tuple(InstalledFile(path=file.path, size=file.size, hash=file.hash) for file in listed.wanted)
     return Fetched(commit=listed.commit, folder=str(listed.snapshot / order.asked.path), files=files)
 
 
