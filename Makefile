@@ -21,10 +21,13 @@ check: $(VENV)/dev-installed ## format, lint and types, as CI runs them
 	$(BIN)/mypy
 
 test: $(VENV)/dev-installed  ## all tests but those that install other people's clients
-	$(BIN)/python -m pytest -m 'not clients and not openwebui and not fuzz'
+	$(BIN)/python -m pytest -m 'not clients and not openwebui and not fuzz and not crashes'
 
 fuzz: $(VENV)/dev-installed  ## ten thousand made-up requests
 	$(BIN)/python -m pytest -m fuzz
+
+test-crashes: $(VENV)/dev-installed ## a download that is killed thirty times
+	$(BIN)/python -m pytest -m crashes
 
 test-clients: $(VENV)/dev-installed ## real clients (openai, LangChain, AI SDK...) in environments of their own; needs npm
 	$(BIN)/python -m pytest -m clients
@@ -71,4 +74,4 @@ $(VENV)/dev-installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $(VENV)/installed $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup run check test test-clients test-openwebui oldest fix types docs bench efficacy
+.PHONY: help demo setup run check test test-crashes test-clients test-openwebui oldest fix types docs bench efficacy

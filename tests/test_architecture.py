@@ -28,6 +28,7 @@ LEVELS = [
     ("engine",),
     ("sae",),
     ("events", "hardware"),
+    ("why_cpu",),
     ("engine.messages", "logs", "gpus", "container"),
     ("sae.steering", "sae.calibration_text", "settings", "storage"),
     ("hub.jobs", "hub.entries"),

@@ -14,7 +14,8 @@ import pytest
 from millm.container import Limits, limits
 from millm.engine.messages import Platform
 from millm.gpus import Driver, Gpu, driver, visible
-from millm.hardware import cache_folder, disk, free_memory, hardware, total_memory, why_cpu
+from millm.hardware import cache_folder, disk, free_memory, hardware, total_memory
+from millm.why_cpu import why_cpu
 
 GB = 2**30
 

@@ -13,12 +13,8 @@ import psutil  # type: ignore[import-untyped]
 
 from millm.container import limits
 from millm.engine.messages import Platform
-from millm.gpus import Driver, Gpu, driver, visible
-
-_OLDEST_CUDA = 12
-"""There is no torch of ours for a driver that only runs an older one."""
-_WHEELS = {12: "cu126", 13: "cu130"}
-"""The builds of torch that run on any driver of that CUDA (within 12 and within 13, newer and older go together)."""
+from millm.gpus import Gpu, driver, visible
+from millm.why_cpu import Reason, has_device_file, why_cpu
 
 
 class Cpu(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,14 +41,6 @@ class Disk(msgspec.Struct, frozen=True, kw_only=True):
     free: int
 
 
-class Reason(msgspec.Struct, frozen=True, kw_only=True):
-    """Why the CPU does the work."""
-
-    message: str
-    fix: str = ""
-    """What mends it; empty where there is nothing to mend."""
-
-
 class Hardware(msgspec.Struct, frozen=True, kw_only=True):
     cpu: Cpu
     memory: Memory
@@ -75,13 +63,15 @@ def hardware(home: Path, platform: Platform | None) -> Hardware:
     """Takes some milliseconds, with a GPU some dozens: on the event loop, in a thread."""
     found = driver()
     return Hardware(
-        cpu=_cpu(),
+        cpu=processor(),
         memory=_memory(),
         gpus=found.gpus if found else (),
         driver=found.version if found else None,
         driver_cuda=f"{found.cuda[0]}.{found.cuda[1]}" if found else None,
         torch=platform,
-        reason=_reason(platform, found) if platform else None,
+        reason=why_cpu(platform, found, os.environ.get("CUDA_VISIBLE_DEVICES"), has_device_file())
+        if platform
+        else None,
         home=disk(home),
         cache=disk(cache_folder()),
     )
@@ -111,7 +101,8 @@ def _gpu(device: str) -> Gpu | None:
     return shown[place] if place < len(shown) else None
 
 
-def _cpu() -> Cpu:
+def processor() -> Cpu:
+    """Takes about a millisecond."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = limits().cpus
     return Cpu(
@@ -146,9 +137,13 @@ def _resident(process: psutil.Process) -> int:
 
 def disk(folder: Path) -> Disk:
     """Of the folder, or of where it would be made."""
-    nearest = next(path for path in (folder, *folder.parents) if os.path.exists(path))  # False where not allowed
-    usage = shutil.disk_usage(nearest)
+    usage = shutil.disk_usage(nearest_to(folder))
     return Disk(total=usage.total, free=usage.free)
+
+
+def nearest_to(folder: Path) -> Path:
+    """The folder, or the first above it that exists."""
+    return next(path for path in (folder, *folder.parents) if os.path.exists(path))  # False where it is not allowed
 
 
 def cache_folder() -> Path:
@@ -158,65 +153,3 @@ def cache_folder() -> Path:
             return Path(os.path.expanduser(folder))
     around = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
     return Path(os.path.expanduser(around)) / "hub"
-
-
-def has_device_file() -> bool:
-    """A GPU as the operating system sees it, whatever a driver or torch does."""
-    return any(next(Path("/dev").glob(name), None) for name in ("nvidia[0-9]*", "kfd", "dxg"))
-
-
-def _reason(platform: Platform, found: Driver | None) -> Reason | None:
-    return why_cpu(platform, found, os.environ.get("CUDA_VISIBLE_DEVICES"), has_device_file())
-
-
-def why_cpu(platform: Platform, found: Driver | None, shown: str | None, has_file: bool) -> Reason | None:
-    """None where torch has a GPU. `shown`: `CUDA_VISIBLE_DEVICES`; `has_file`: of some GPU, whoever made it."""
-    if platform.devices:
-        return None
-    if found is None or not found.gpus:
-        return _without_driver(platform) if has_file else Reason(message="no GPU was found: the CPU does the work")
-    if not visible(found.gpus, shown):
-        return Reason(
-            message=f"CUDA_VISIBLE_DEVICES={shown!r} hides the {found.gpus[0].name}", fix="unset CUDA_VISIBLE_DEVICES"
-        )
-    return _unusable(platform, found)
-
-
-def _without_driver(platform: Platform) -> Reason:
-    return Reason(
-        message=f"a GPU is present but this torch cannot use it: torch {_told(platform)}, and no NVIDIA driver answers",
-        fix="install the GPU's driver (in a container: start it with the GPU), and the torch that"
-        " https://pytorch.org names for it",
-    )
-
-
-def _unusable(platform: Platform, found: Driver) -> Reason:
-    major, cuda = found.cuda[0], f"{found.cuda[0]}.{found.cuda[1]}"
-    if major < _OLDEST_CUDA:
-        fix = f"update the NVIDIA driver to 525 or later: there is no torch for CUDA {cuda}"
-    elif _built_for(platform) == major:
-        fix = "restart the machine if the driver was updated (in a container: start it with the GPU); `nvidia-smi` says"
-    else:
-        fix = pip_line(platform, found)
-    return Reason(
-        message=f"a GPU is present ({found.gpus[0].name}) but this torch cannot use it: driver {found.version}"
-        f" (CUDA {cuda}), torch {_told(platform)}",
-        fix=fix,
-    )
-
-
-def pip_line(platform: Platform, found: Driver) -> str:
-    """What installs the build of the same torch that this driver runs."""
-    wheels = _WHEELS[min(found.cuda[0], max(_WHEELS))]
-    version = platform.torch.partition("+")[0]
-    return f"pip install --force-reinstall torch=={version} --index-url https://download.pytorch.org/whl/{wheels}"
-
-
-def _told(platform: Platform) -> str:
-    return f"{platform.torch} is built for {platform.built_for or 'the CPU only'}"
-
-
-def _built_for(platform: Platform) -> int | None:
-    """The major version of the CUDA that torch is built for."""
-    name, _, version = (platform.built_for or "").partition(" ")
-    return int(version.partition(".")[0]) if name == "CUDA" and version else None

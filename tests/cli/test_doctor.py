@@ -2,16 +2,25 @@
 
 import json
 import os
+import shutil
+import threading
 import venv
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
-from millm.cli import checks
-from millm.cli.checks import Finding
+from millm.cli import checks, engine_checks
+from millm.cli.engine_checks import Told
+from millm.cli.finding import Finding
 from millm.demo.lock import LOCK
 from millm.hub.home import Home
 from millm.settings import Settings
+from millm.why_cpu import Reason
 from tests.cli.terminal import millm
 from tests.fixtures.fakehub import serving
 from tests.fixtures.process import Server
@@ -23,7 +32,12 @@ def test_beside_a_running_server(server: Server) -> None:
     found = {finding["check"]: finding for finding in json.loads(ran.out)}
     assert ran.code == 0, ran
     assert {tuple(finding) for finding in found.values()} == {("check", "status", "detail", "fix")}
-    assert list(found) == ["python", "packages", "torch", "machine", "disk", "home", "port", "demo", "token"]
+    assert list(found) == [
+        "python", "packages", "torch", "bitsandbytes", "machine", "disk", "cache", "home", "port", "demo", "token",
+        "pages",
+    ]  # fmt: skip
+    assert f"torch {metadata.version('torch')}" in found["torch"]["detail"]
+    assert f"bitsandbytes {metadata.version('bitsandbytes')} works on" in found["bitsandbytes"]["detail"]
     assert found["port"]["detail"] == f"a miLLM server answers at {server.url}"
     assert (found["home"]["status"], str(server.process.pid) in found["home"]["detail"]) == ("warning", True)
     assert found["token"]["detail"] == "a Hugging Face token is set"
@@ -35,7 +49,7 @@ def test_something_to_mend(tmp_path: Path) -> None:
     assert ran.code == 1
     lines = ran.out.splitlines()
     assert lines[0].startswith(" ✓ python")
-    assert lines[-1].startswith(" ✗ settings  MILLM_PORT")
+    assert lines[-1].startswith(" ✗ settings     MILLM_PORT")
     assert " → correct that variable" in lines[-1]
     assert "\x1b" not in ran.out
 
@@ -60,22 +74,41 @@ def test_package_that_does_not_fit(needed: str, problem: str) -> None:
     assert found.fix == f'pip install "{needed}"'
 
 
-def test_a_gpu_that_torch_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    found = checks.torch(has_gpu=True)
-    assert found.status == "warning"
-    assert "a GPU is present but this torch cannot use it: torch 2." in found.detail
+def told(**changes: Any) -> Told:
+    return Told(**({"torch": "2.13.0", "built_for": "CUDA 13.0", "threads": 2, "devices": ()} | changes))
+
+
+def test_a_gpu_that_torch_cannot_use() -> None:
+    """Why, and what mends it, are `millm.hardware`'s (tests/test_hardware.py): here it is a line."""
+    found = engine_checks.torch(
+        told(), Reason(message="a GPU is present but this torch cannot use it", fix="pip install")
+    )
+    assert (found.status, found.detail) == ("warning", "a GPU is present but this torch cannot use it")
+    assert found.fix == "pip install (or go on with the CPU)"
+
+
+def test_a_gpu_that_works() -> None:
+    found = engine_checks.torch(told(devices=("NVIDIA Model 0",)), None)
+    assert found == Finding("torch", "ok", "torch 2.13.0 on NVIDIA Model 0")
+
+
+@pytest.mark.parametrize(("devices", "where"), [((), "the CPU"), (("NVIDIA Model 0",), "the GPU")])
+def test_bitsandbytes(devices: tuple[str, ...], where: str) -> None:
+    works = engine_checks.bitsandbytes(told(devices=devices, bitsandbytes="0.50.2"))
+    assert (works.status, f"works on {where}" in works.detail) == ("ok", True)
+    broken = engine_checks.bitsandbytes(told(devices=devices, problem="OSError: libcudart"))
+    assert (broken.status, where in broken.detail, "pip install" in broken.fix) == ("warning", True, True)
 
 
 def test_no_torch(tmp_path: Path) -> None:
     venv.create(tmp_path)
-    found = checks.torch(str(tmp_path / "bin" / "python"))
+    (found,) = engine_checks.engine(str(tmp_path / "bin" / "python"))
     assert (found.status, "No module named 'torch'" in found.detail) == ("failure", True)
     assert "pip install torch" in found.fix
 
 
 def test_machine() -> None:
-    assert f"{os.cpu_count()} cores" in checks.machine(needed=1).detail
+    assert f"{len(os.sched_getaffinity(0))} processor" in checks.machine(needed=1).detail
     assert (checks.machine(needed=1).status, checks.machine(needed=1e15).status) == ("ok", "warning")
 
 
@@ -83,6 +116,13 @@ def test_disk_of_a_home_that_is_not_there_yet(tmp_path: Path) -> None:
     home = tmp_path / "a" / "b"
     assert (checks.disk(home, needed=1).status, checks.disk(home, needed=1e18).status) == ("ok", "warning")
     assert not home.parent.exists()
+
+
+def test_the_disk_that_models_are_downloaded_to(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    assert checks.cache(tmp_path / "hub", reserve=free // 2).status == "ok"
+    full = checks.cache(tmp_path / "hub", reserve=2 * free)
+    assert (full.status, "HF_HOME" in full.fix) == ("warning", True)
 
 
 def test_home(tmp_path: Path) -> None:
@@ -125,3 +165,48 @@ def test_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("HF_TOKEN=hf_secret")
     found = checks.token(Settings.load())
     assert found == Finding("token", "ok", "a Hugging Face token is set")
+
+
+TOKEN = Settings(HF_TOKEN="hf_secret")
+
+
+class _Hub(BaseHTTPRequestHandler):
+    """Knows one token."""
+
+    def do_GET(self) -> None:
+        is_known = self.path == "/api/whoami-v2" and self.headers["Authorization"] == "Bearer hf_secret"
+        self.send_response(200 if is_known else 401)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with HTTPServer(("127.0.0.1", 0), _Hub) as server:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield
+        server.shutdown()
+        thread.join()
+
+
+def test_whether_hugging_face_accepts_the_token(hub: None) -> None:
+    assert checks.token(TOKEN, online=True).detail == "a Hugging Face token is set, and accepted"
+    wrong = checks.token(Settings(HF_TOKEN="hf_wrong"), online=True)
+    assert (wrong.status, "status 401" in wrong.detail) == ("failure", True)
+    assert "hf_wrong" not in wrong.detail + wrong.fix
+
+
+def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert checks.token(TOKEN, online=True).status == "warning"
+    assert checks.token(TOKEN).status == "ok", "nobody is asked"
+
+
+def test_the_page_that_a_browser_gets_is_the_one_that_is_told(server: Server) -> None:
+    """Only the start page has the address that clients need written in it."""
+    is_start_page = f"{server.url}/v1" in httpx.get(server.url).text
+    assert is_start_page == ("a start page stands in" in checks.pages().detail)

@@ -16,10 +16,10 @@ from millm.cli.quantities import duration, parameters, progress, size
 from millm.cli.running import running
 from millm.cli.sheets import attached_sheet, deletion_line, freed_line, model_sheet, preview_sheet, sae_sheet
 from millm.cli.tables import models_table, saes_table
-from millm.hardware import Reason
 from millm.hub.entries import Freed
 from millm.hub.jobs import Problem
 from millm.status import Cause, Changing
+from millm.why_cpu import Reason
 from tests.cli.said import (
     EMPTY,
     ESTIMATE,

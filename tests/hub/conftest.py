@@ -1,5 +1,6 @@
-"""A library with a tiny model and a tiny SAE built in."""
+"""A library with a tiny model and a tiny SAE built in; a hub with the stand-ins, and a cache of one's own."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ import pytest
 from millm.hub.home import Home
 from millm.hub.library import Library
 from millm.storage import Database
+from tests.fixtures.fakehub import FakeHub, serving
 from tests.fixtures.hfcache import contents
+from tests.hub.fetching import Site
 from tests.hub.shelf import Shelf
 
 
@@ -16,6 +19,30 @@ def shelf(tmp_path: Path, tiny_model: Path, tiny_sae: Path, monkeypatch: pytest.
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     home = Home(tmp_path / "home")
     home.create()
-    database = Database(home.folder / "millm.db")
+    database = Database(home.database)
     library = Library(home, database, {"tiny": tiny_model}, {"tiny-sae": tiny_sae})
     return Shelf(library, tmp_path / "cache", home, database, contents(tiny_model), contents(tiny_sae))
+
+
+@pytest.fixture
+def site(repositories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """Tests may put repositories of their own into `tmp_path / "own"` with `Site.write`."""
+    with serving(repositories) as hub:
+        enter(hub, tmp_path, monkeypatch)
+        yield Site(hub, tmp_path)
+
+
+@pytest.fixture
+def own_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """With nothing in it yet."""
+    (tmp_path / "own").mkdir()
+    with serving(tmp_path / "own") as hub:
+        enter(hub, tmp_path, monkeypatch)
+        yield Site(hub, tmp_path)
+
+
+def enter(hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**hub.environment(folder / "cache"), "HF_HUB_DOWNLOAD_TIMEOUT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)

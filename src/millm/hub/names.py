@@ -1,4 +1,10 @@
-"""The Hugging Face id behind a model's short name, as the public catalogue of SAEs uses them. Never guessed."""
+"""What a model's name says: the Hugging Face id behind a short one, and how large the model is. Never guessed."""
+
+import re
+
+_SIZE = re.compile(r"(?<![a-zA-Z\d.])(\d+(?:\.\d+)?)([bm])\b", re.IGNORECASE)
+_GPT2 = 124e6
+"""Parameters; its name does not say them."""
 
 _HUGGING_FACE = {
     "gemma-2b": "google/gemma-2b",
@@ -21,3 +27,11 @@ _HUGGING_FACE = {
 def hugging_face_id(name: str) -> str | None:
     """`owner/name` as it is; of a short name the id that it is known to mean, else None."""
     return name if name.count("/") == 1 else _HUGGING_FACE.get(name)
+
+
+def parameters_in(model: str) -> float | None:
+    """How large a model is by its name: `google/gemma-2-2b` → 2e9."""
+    if model == "openai-community/gpt2":
+        return _GPT2
+    found = _SIZE.search(model)
+    return float(found[1]) * (1e9 if found[2].lower() == "b" else 1e6) if found else None

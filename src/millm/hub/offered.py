@@ -10,6 +10,7 @@ from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 from millm.errors import InvalidModel, InvalidSae, MillmError, RepositoryNotFound
 from millm.hub import blobs
+from millm.hub.foreign import recognise
 from millm.hub.orders import Order
 from millm.hub.refusals import page
 
@@ -66,7 +67,8 @@ def listing(order: Order, token: str | None) -> Listing:
         token=token or False,
     )
     files = [_file(sibling) for sibling in info.siblings or ()]
-    wanted = sorted((file for file in files if _is_wanted(file.path, order)), key=lambda file: (file.size, file.path))
+    names = _wanted({file.path for file in files}, order)
+    wanted = sorted((file for file in files if file.path in names), key=lambda file: (file.size, file.path))
     if all(file.path.endswith(_NO_WEIGHTS) for file in wanted):
         raise _nothing(order, files)
     assert info.sha is not None
@@ -77,6 +79,12 @@ def listing(order: Order, token: str | None) -> Listing:
 def _file(sibling: RepoSibling) -> RemoteFile:
     found = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
     return RemoteFile(sibling.rfilename, sibling.size or 0, found or "")
+
+
+def _wanted(paths: set[str], order: Order) -> set[str]:
+    """By the order's patterns; of another library's SAE what it takes to convert it, a pickle if that is how it is."""
+    foreign = recognise(order.asked.path, paths) if order.asked.kind == "sae" else None
+    return {*foreign.files} if foreign else {path for path in paths if _is_wanted(path, order)}
 
 
 def _is_wanted(path: str, order: Order) -> bool:

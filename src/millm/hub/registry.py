@@ -4,14 +4,13 @@ An SAE goes by what `POST /api/saes` downloads it by: `owner/name/path/inside`. 
 """
 
 import math
-import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Literal
 
 import msgspec
 
-from millm.hub.names import hugging_face_id
+from millm.hub.names import hugging_face_id, parameters_in
 from millm.hub.sae_index import Record, Release, Site, index
 from millm.sae.model_names import is_same_model, model_mismatch
 
@@ -38,9 +37,6 @@ _HOOKS: dict[str, str | None] = {
 _COMMON_WIDTHS = (16384, 32768, 65536, 24576, 131072)
 _USUAL_L0 = 70.0
 """Few enough active features to look at, enough to mean something: Gemma Scope's canonical ones are nearest to 100."""
-_SIZE = re.compile(r"(?<![a-zA-Z\d.])(\d+(?:\.\d+)?)([bm])\b", re.IGNORECASE)
-_GPT2 = 124e6
-"""Parameters; its name does not say them."""
 
 
 class RegistrySae(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,14 +158,6 @@ def _on_shelf(model: str, saes: Sequence[Record]) -> ShelfModel:
         widths=tuple(sorted({sae.width for sae in saes if sae.width is not None})),
         sites=tuple(site for site in SITES if site in sites),
     )
-
-
-def parameters_in(model: str) -> float | None:
-    """How large a model is by its name: `google/gemma-2-2b` → 2e9."""
-    if model == "openai-community/gpt2":
-        return _GPT2
-    found = _SIZE.search(model)
-    return float(found[1]) * (1e9 if found[2].lower() == "b" else 1e6) if found else None
 
 
 @cache

@@ -40,6 +40,10 @@ class Array:
     dtype: str
     """`float32`…"""
 
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
 
 def npz_shapes(path: Path, name: str | None = None) -> dict[str, Array]:
     """By the arrays' names. Raises InvalidSae for what is no npz of plain numbers, or unpacks to more than it says."""

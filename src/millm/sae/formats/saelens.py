@@ -8,6 +8,7 @@ from millm.sae.config import Architecture, SaeConfig
 from millm.sae.formats import mistudio, saelens_config
 from millm.sae.formats.canonical import check_tensors
 from millm.sae.formats.folding import fold_decoder_norms, fold_input_scale
+from millm.sae.formats.known import corrected, is_known_centred
 from millm.sae.formats.saelens_config import BATCH_TOPK, CONFIG, Cfg
 from millm.sae.formats.source import (
     SourceSae,
@@ -21,19 +22,12 @@ from millm.sae.formats.source import (
 
 WEIGHTS = "sae_weights.safetensors"
 
-_TRAINED_ON_CENTRED_RESIDUALS = {
-    "GPT2-Small-SAEs-Reformatted",
-    "GPT2-Small-Feature-Splitting-Experiment-Layer-8",
-    "gpt2-small-mlp-out-saes",
-}
-"""Repositories whose files do not say so; SAELens' registry (`pretrained_saes.yaml`) does."""
-
 
 def read(folder: Path) -> SourceSae:
     """Raises InvalidSae when the folder is not an SAE whose arithmetic we do exactly."""
     raw = json_object(folder / CONFIG)
     is_export = mistudio.is_export(raw)
-    cfg = saelens_config.parse(mistudio.as_saelens(raw, folder) if is_export else raw)
+    cfg = corrected(saelens_config.parse(mistudio.as_saelens(raw, folder) if is_export else raw), folder)
     stored = without_unit_scaling(safetensors_file(folder / WEIGHTS))
     is_checkpoint = cfg.architecture in BATCH_TOPK and "topk_threshold" in stored and "threshold" not in stored
     if is_checkpoint:
@@ -77,8 +71,7 @@ def _subtracts_b_dec(cfg: Cfg, architecture: Architecture) -> bool:
 
 def _is_centred(cfg: Cfg, folder: Path) -> bool:
     kwargs = cfg.use.model_from_pretrained_kwargs
-    names = {part.rpartition("--")[2] for part in folder.absolute().parts}  # in a cache: models--owner--name
-    return (kwargs is not None and kwargs.center_writing_weights) or bool(names & _TRAINED_ON_CENTRED_RESIDUALS)
+    return (kwargs is not None and kwargs.center_writing_weights) or is_known_centred(folder)
 
 
 def _feature_major(stored: dict[str, Tensor]) -> dict[str, Tensor]:

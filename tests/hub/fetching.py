@@ -1,0 +1,101 @@
+"""A hub, a cache and a database of one test, and what lies in them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from millm.hub.blobs import folder_name
+from millm.hub.downloads import Downloads
+from millm.hub.jobs import Job
+from millm.hub.journal import Installed
+from millm.hub.verify import is_right
+from millm.settings import Settings
+from millm.storage import Database
+from tests.fixtures.fakehub import FakeHub
+
+Result = TypeVar("Result")
+PATIENCE = 25
+"""Seconds."""
+
+
+@dataclass
+class Site:
+    hub: FakeHub
+    folder: Path
+    told: list[Job] = field(default_factory=list)
+    """By `on_change`."""
+
+    @property
+    def cache(self) -> Path:
+        return self.folder / "cache" / "hub"
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "millm.sqlite"
+
+    def write(self, path: str, size: int = 10, byte: bytes = b"x") -> None:
+        """A file `owner/name/path` of the hub."""
+        file = self.hub.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(byte * size)
+
+    def write_model(self, repository: str, *sizes: int) -> None:
+        """Weights of these lengths, each different, and a configuration."""
+        self.write(f"{repository}/config.json")
+        for number, size in enumerate(sizes):
+            self.write(f"{repository}/model-{number:05}.safetensors", size, bytes([number + 1]))
+
+    def run(self, story: Callable[[Downloads], Coroutine[Any, Any, Result]], **settings: Any) -> Result:
+        """A server's life: downloads from made to closed."""
+
+        async def told() -> Result:
+            async with self.downloads(**settings) as downloads:
+                return await asyncio.wait_for(story(downloads), PATIENCE)
+
+        return asyncio.run(told())
+
+    @asynccontextmanager
+    async def downloads(self, **settings: Any) -> AsyncIterator[Downloads]:
+        database = Database(self.database)
+        given = {"download_backoff": 0.02, "download_reserve_bytes": 0, **settings}
+        downloads = Downloads(database, Settings.load(**given), self.told.append)
+        try:
+            yield downloads
+        finally:
+            await downloads.close()
+            database.close()
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        database = Database(self.database)
+        try:
+            return database.read(query)
+        finally:
+            database.close()
+
+    def installed(self) -> dict[str, Installed]:
+        """By name; each with every file on the disk as the hub has it."""
+        rows = self.rows("SELECT name, body FROM installed")
+        found = {name: msgspec.json.decode(body, type=Installed) for name, body in rows}
+        for row in found.values():
+            snapshot = self.cache / folder_name(row.repository) / "snapshots" / row.commit
+            for file in row.files:
+                assert is_right(snapshot / file.path, file.size, file.hash), file.path
+                assert (snapshot / file.path).read_bytes() == (self.hub.root / row.repository / file.path).read_bytes()
+        return found
+
+    def orphans(self) -> list[str]:
+        """What a download that ended has no right to leave."""
+        blobs = self.cache.glob("models--*/blobs/*")
+        return [path.name for path in blobs if path.name.endswith(".incomplete") or path.name.startswith("tmp_")]
+
+    def contents(self, repository: str) -> dict[str, bytes]:
+        """Of every file that the cache shows, by path and commit."""
+        snapshots = self.cache / folder_name(repository) / "snapshots"
+        return {
+            path.relative_to(snapshots).as_posix(): path.read_bytes() for path in snapshots.rglob("*") if path.is_file()
+        }

@@ -1,0 +1,71 @@
+"""What a killed download leaves is removed, unless somebody is still at it."""
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from millm.hub.blobs import cache_folder, commit_of, remember_commit, remove_orphans
+
+REPOSITORY = "tiny/model"
+ETAG = "a" * 64
+
+
+def write(cache: Path, name: str, content: bytes = b"half") -> Path:
+    path = cache / "models--tiny--model" / "blobs" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_orphans_go_and_files_stay(tmp_path: Path) -> None:
+    whole = write(tmp_path, ETAG)
+    orphans = [write(tmp_path, f"{ETAG}.0123abcd.incomplete"), write(tmp_path, "tmp_1234-5678", b"")]
+    of_an_older_library = write(tmp_path, f"{ETAG}.incomplete")
+    remove_orphans(tmp_path, REPOSITORY)
+    assert [path.exists() for path in orphans] == [False, False]
+    assert whole.exists()
+    assert of_an_older_library.exists()
+
+
+def test_another_program_that_downloads_is_left_alone(tmp_path: Path) -> None:
+    mine, theirs = write(tmp_path, f"{'b' * 40}.00000000.incomplete"), write(tmp_path, f"{ETAG}.0123abcd.incomplete")
+    lock = tmp_path / ".locks" / "models--tiny--model" / f"{ETAG}.lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        remove_orphans(tmp_path, REPOSITORY)
+        assert (mine.exists(), theirs.exists()) == (False, True)
+    remove_orphans(tmp_path, REPOSITORY)
+    assert not theirs.exists()
+
+
+def test_nothing_there_is_nothing_to_do(tmp_path: Path) -> None:
+    remove_orphans(tmp_path, REPOSITORY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_revision_stands_for(tmp_path: Path) -> None:
+    assert commit_of(tmp_path, REPOSITORY, "main") is None
+    for commit in ("1" * 40, "2" * 40):
+        remember_commit(tmp_path, REPOSITORY, "refs/pr/1", commit)
+        assert commit_of(tmp_path, REPOSITORY, "refs/pr/1") == commit
+    assert commit_of(tmp_path, REPOSITORY, "3" * 40) == "3" * 40
+    remember_commit(tmp_path, REPOSITORY, "3" * 40, "3" * 40)
+    assert [path.name for path in (tmp_path / "models--tiny--model" / "refs").rglob("*") if path.is_file()] == ["1"]
+
+
+VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME")
+
+
+@pytest.mark.parametrize("given", [{}, *({name: f"/x/{name}"} for name in VARIABLES), {"HF_HOME": "~/$USER/hf"}])
+def test_the_cache_is_where_huggingface_hub_has_it(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with os.popen(
+        f"{__import__('sys').executable} -c 'from huggingface_hub import constants as c; print(c.HF_HUB_CACHE)'"
+    ) as said:
+        assert str(cache_folder()) == said.read().strip()

@@ -1,0 +1,307 @@
+"""Jobs: one for the same thing, two at a time, ended within a second, and there again after a restart."""
+
+import asyncio
+import os
+import signal
+import time
+from math import inf
+from pathlib import Path
+
+import pytest
+
+from millm.errors import Conflict, InvalidRequest, JobNotFound, QueueFull
+from millm.hub.downloads import AT_ONCE, WAITING, Downloads, asked_for
+from millm.hub.jobs import ACTIVE, Asked, Job
+from tests.fixtures.repos import GEMMA, GPT2, LLAMA, SCOPE, SCOPE_PATH, SCOPE_SAE
+from tests.hub.fetching import Site
+
+MODEL = asked_for(GEMMA, "model")
+LARGE = asked_for("tiny/large", "model")
+
+
+async def until(downloads: Downloads, id: str, state: str) -> Job:
+    while downloads.find(id).state != state:
+        await asyncio.sleep(0.02)
+    return downloads.find(id)
+
+
+async def until_it_runs(downloads: Downloads, id: str, done: int = 1) -> Job:
+    while downloads.find(id).done < done:
+        await asyncio.sleep(0.02)
+    return downloads.find(id)
+
+
+def processes() -> list[int]:
+    """Of downloads, that this process has started."""
+    stats = {folder: folder / "stat" for folder in Path("/proc").iterdir() if folder.name.isdecimal()}
+    return [
+        int(folder.name)
+        for folder, stat in stats.items()
+        if stat.exists()
+        and stat.read_text().rpartition(")")[2].split()[1] == str(os.getpid())
+        and b"millm.hub.fetch" in (folder / "cmdline").read_bytes()
+    ]
+
+
+# -------------------------------------------------------------------------------------------------- from asked to done
+
+
+def test_a_model_and_an_sae(site: Site) -> None:
+    async def story(downloads: Downloads) -> list[Job]:
+        jobs = [await downloads.start(MODEL), await downloads.start(asked_for(SCOPE_SAE, "sae"))]
+        return [await downloads.wait(job.id) for job in jobs]
+
+    model, sae = site.run(story)
+    rows = site.installed()
+    assert set(rows) == {GEMMA, SCOPE_SAE}
+    assert (rows[SCOPE_SAE].repository, rows[SCOPE_SAE].path) == (SCOPE, SCOPE_PATH)
+    assert [file.path for file in rows[SCOPE_SAE].files] == [f"{SCOPE_PATH}/params.npz"]
+    assert (model.state, model.commit) == ("installed", rows[GEMMA].commit)
+    assert model.done == model.total == sum(file.size for file in rows[GEMMA].files)
+    assert [job.name for job in (sae, model)] == [SCOPE_SAE, GEMMA]
+    assert (site.cache / "models--google--gemma-2-2b" / "refs" / "main").read_text() == model.commit
+
+
+def test_only_what_can_run_no_code(site: Site) -> None:
+    async def story(downloads: Downloads) -> Job:
+        return await downloads.wait((await downloads.start(asked_for(GPT2, "model"))).id)
+
+    site.run(story)
+    assert {Path(name).suffix for name in site.hub.downloaded} == {".json", ".safetensors"}
+
+
+@pytest.mark.parametrize(("trusted", "comes"), [((), False), (("tiny/coded@" + "0" * 40,), True)])
+def test_code_of_repositories_that_are_trusted(trusted: tuple[str, ...], comes: bool, own_site: Site) -> None:
+    own_site.write_model("tiny/coded", 1000)
+    own_site.write("tiny/coded/modeling_tiny.py", byte=b"#")
+
+    async def story(downloads: Downloads) -> Job:
+        return await downloads.wait((await downloads.start(asked_for("tiny/coded", "model"))).id)
+
+    own_site.run(story, trust_remote_code=trusted)
+    assert ("tiny/coded/modeling_tiny.py" in own_site.hub.downloaded) == comes
+
+
+def test_a_revision_is_another_name(site: Site) -> None:
+    site.hub.branches = {"main", "refs/pr/1"}
+
+    async def story(downloads: Downloads) -> Job:
+        return await downloads.wait((await downloads.start(asked_for(f"{LLAMA}@refs/pr/1", "model"))).id)
+
+    job = site.run(story)
+    assert job.name == f"{LLAMA}@refs/pr/1"
+    assert set(site.installed()) == {job.name}
+    assert (site.cache / "models--tiny--llama" / "refs" / "refs" / "pr" / "1").read_text() == job.commit
+
+
+def test_it_is_told_at_least_twice_a_second(own_site: Site) -> None:
+    """With the bytes so far, a speed near what the hub gives, and how long it will take."""
+    own_site.write_model("tiny/large", 2_000_000)
+    own_site.hub.speed = 1_000_000
+
+    async def story(downloads: Downloads) -> Job:
+        return await downloads.wait((await downloads.start(LARGE)).id)
+
+    own_site.run(story)
+    running = [job for job in own_site.told if job.state == "running"]
+    gaps = [later.updated - job.updated for job, later in zip(own_site.told, own_site.told[1:], strict=False)]
+    assert max(gaps[2:]) <= 0.5
+    assert [job.done for job in running] == sorted(job.done for job in running)
+    assert 0 < running[len(running) // 2].done < 2_000_000
+    last = running[-1]
+    assert last.speed is not None
+    assert 200_000 < last.speed < 2_000_000
+    assert last.seconds_left is not None
+    assert last.seconds_left < 5
+
+
+# ------------------------------------------------------------------------------------------------------- one at a time
+
+
+def test_the_same_twice_is_one_job(site: Site) -> None:
+    site.hub.fail(".safetensors", "slow", times=inf, speed=400_000)
+
+    async def story(downloads: Downloads) -> None:
+        first, second = await asyncio.gather(downloads.start(MODEL), downloads.start(MODEL))
+        assert first.id == second.id
+        await until_it_runs(downloads, first.id)
+        assert (await downloads.start(MODEL)).id == first.id
+        assert len(processes()) == 1
+        await downloads.wait(first.id)
+        assert len(downloads.jobs()) == 1
+
+    site.run(story)
+    shards = [name for name in site.hub.downloaded if name.endswith(".safetensors")]
+    assert len(shards) == len(set(shards)) == 3
+
+
+def test_two_run_and_the_rest_waits_up_to_a_limit(own_site: Site) -> None:
+    own_site.write_model("tiny/large", 1000)
+    own_site.hub.branches = {f"b{number}" for number in range(AT_ONCE + WAITING + 1)}
+    own_site.hub.fail(".safetensors", "stall", times=inf, seconds=30)
+
+    async def story(downloads: Downloads) -> None:
+        wanted = [asked_for("tiny/large", "model", branch) for branch in sorted(own_site.hub.branches)]
+        running = [await downloads.start(asked) for asked in wanted[:AT_ONCE]]
+        for job in running:
+            await until(downloads, job.id, "running")
+        for asked in wanted[AT_ONCE:-1]:
+            await downloads.start(asked)
+        assert len(processes()) == AT_ONCE
+        with pytest.raises(QueueFull, match="32 downloads wait already"):
+            await downloads.start(wanted[-1])
+        await downloads.cancel(running[0].id)
+        await until(downloads, downloads.jobs()[-1 - AT_ONCE].id, "running")
+        await downloads.start(wanted[-1])
+        assert [job.asked for job in reversed(downloads.jobs())] == wanted
+
+    own_site.run(story)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        Asked(kind="model", repository="nowhere"),
+        Asked(kind="model", repository="a/../b"),
+        Asked(kind="model", repository="a/b", path="c"),
+        Asked(kind="sae", repository="a/b", path="../c"),
+        Asked(kind="model", repository="a/b", revision="../main"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_it_is_a_job(asked: Asked, site: Site) -> None:
+    async def story(downloads: Downloads) -> None:
+        with pytest.raises(InvalidRequest):
+            await downloads.start(asked)
+        with pytest.raises(InvalidRequest):
+            await downloads.preview(asked)
+        assert downloads.jobs() == []
+
+    site.run(story)
+
+
+def test_there_is_no_such_job(site: Site) -> None:
+    async def story(downloads: Downloads) -> None:
+        for act in (downloads.resume, downloads.cancel, downloads.wait):
+            with pytest.raises(JobNotFound, match="no job 'nix'"):
+                await act("nix")
+
+    site.run(story)
+
+
+# -------------------------------------------------------------------------------------------------- ended and gone on
+
+
+def test_cancelled_within_a_second_and_gone_on_with(own_site: Site) -> None:
+    """What had come whole is not brought again."""
+    own_site.write_model("tiny/large", 1000, 5_000_000)
+    own_site.hub.fail("model-00001", "slow", speed=1_000_000)
+
+    async def story(downloads: Downloads) -> None:
+        job = await downloads.start(LARGE)
+        await until_it_runs(downloads, job.id, 500_000)
+        begun = time.monotonic()
+        cancelled = await downloads.cancel(job.id)
+        assert time.monotonic() - begun < 1
+        assert (cancelled.state, cancelled.problem, cancelled.speed) == ("cancelled", None, None)
+        assert (processes(), own_site.orphans()) == ([], [])
+        assert own_site.installed() == {}
+        assert (await downloads.resume(job.id)).state == "queued"
+        assert (await downloads.wait(job.id)).state == "installed"
+        with pytest.raises(Conflict, match="installed already"):
+            await downloads.resume(job.id)
+        assert (await downloads.cancel(job.id)).state == "installed"
+
+    own_site.run(story)
+    names = [name.rpartition("/")[2] for name in own_site.hub.downloaded]
+    assert sorted(names) == ["config.json", "model-00000.safetensors", *2 * ["model-00001.safetensors"]]
+
+
+def test_cancelled_while_it_waits_its_turn(site: Site) -> None:
+    site.hub.fail("/api/", "status", times=inf, status=429, retry_after=60)
+
+    async def story(downloads: Downloads) -> None:
+        jobs = [await downloads.start(asked_for(name, "model")) for name in (GEMMA, GPT2, LLAMA)]
+        await until(downloads, jobs[0].id, "waiting")
+        for job in reversed(jobs):
+            assert (await downloads.cancel(job.id)).state == "cancelled"
+        assert processes() == []
+
+    site.run(story)
+
+
+def test_a_restart_interrupts_and_brings_only_what_is_missing(own_site: Site) -> None:
+    own_site.write_model("tiny/large", 1000, 2000, 5_000_000)
+    own_site.hub.fail("model-00002", "slow", speed=1_000_000)
+
+    async def first(downloads: Downloads) -> Job:
+        job = await downloads.start(LARGE)
+        return await until_it_runs(downloads, job.id, 500_000)
+
+    job = own_site.run(first)
+    assert own_site.orphans() == []
+    had = list(own_site.hub.downloaded)
+
+    async def second(downloads: Downloads) -> Job:
+        (found,) = downloads.jobs()
+        assert (found.id, found.state, found.speed) == (job.id, "interrupted", None)
+        assert found.done >= 500_000
+        await downloads.resume(found.id)
+        return await downloads.wait(found.id)
+
+    assert own_site.run(second).state == "installed"
+    assert len(had) == 4
+    assert own_site.hub.downloaded[4:] == ["tiny/large/model-00002.safetensors"]
+    assert set(own_site.installed()) == {"tiny/large"}
+
+
+def test_what_an_earlier_process_left_unverified_is_looked_at(own_site: Site) -> None:
+    """It was renamed, and then the lights went out: its length is right and its bytes are not."""
+    own_site.write_model("tiny/large", 1000, 2000)
+
+    async def fetch(downloads: Downloads) -> Job:
+        return await downloads.wait((await downloads.start(LARGE)).id)
+
+    own_site.run(fetch)
+    (row,) = own_site.installed().values()
+    blob = own_site.cache / "models--tiny--large" / "blobs" / row.files[-1].hash
+    blob.write_bytes(bytes(2000))
+    own_site.hub.forget()
+    assert own_site.run(fetch).state == "installed"
+    assert own_site.hub.downloaded == ["tiny/large/model-00001.safetensors"]
+    assert set(own_site.installed()) == {"tiny/large"}
+
+
+def test_a_process_that_is_killed_fails_its_job(own_site: Site) -> None:
+    own_site.write_model("tiny/large", 3_000_000)
+    own_site.hub.speed = 1_000_000
+
+    async def story(downloads: Downloads) -> Job:
+        job = await downloads.start(LARGE)
+        await until_it_runs(downloads, job.id, 300_000)
+        os.kill(processes()[0], signal.SIGKILL)
+        return await downloads.wait(job.id)
+
+    job = own_site.run(story)
+    assert job.problem is not None
+    assert (job.state, job.problem.code) == ("failed", "download_failed")
+    assert (own_site.orphans(), own_site.installed()) == ([], {})
+
+
+def test_closing_ends_what_runs_and_what_waits(own_site: Site) -> None:
+    own_site.write_model("tiny/large", 3_000_000)
+    own_site.hub.speed = 1_000_000
+    own_site.hub.branches = {"a", "b", "c"}
+
+    async def story(downloads: Downloads) -> None:
+        for branch in "abc":
+            await downloads.start(asked_for("tiny/large", "model", branch))
+        await until_it_runs(downloads, downloads.jobs()[-1].id)
+
+    own_site.run(story)
+    assert processes() == []
+
+    async def after(downloads: Downloads) -> list[str]:
+        return [job.state for job in downloads.jobs()]
+
+    assert own_site.run(after) == 3 * ["interrupted"]
+    assert not ACTIVE & {job.state for job in own_site.told[-3:]}

@@ -1,0 +1,24 @@
+"""How fast and how long, from bytes and a clock."""
+
+import pytest
+
+from millm.hub.pace import Pace
+
+
+def test_a_steady_line() -> None:
+    pace = Pace()
+    for tick in range(101):
+        pace.add(5_000_000 + tick * 20_000, tick * 0.2)
+    assert pace.speed == pytest.approx(100_000, rel=0.01)
+    assert pace.seconds_left(1_000_000) == pytest.approx(10, rel=0.01)
+
+
+def test_what_was_there_is_not_fast_and_what_stands_has_no_end() -> None:
+    pace = Pace()
+    pace.add(10**12, 0)
+    assert (pace.speed, pace.seconds_left(5)) == (None, None)
+    pace.add(10**12 + 1000, 1)
+    assert pace.speed is not None
+    for tick in range(2, 100):
+        pace.add(10**12 + 1000, tick)
+    assert (pace.speed, pace.seconds_left(5)) == (None, None)
