@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
-from millm.errors import InvalidSae
+from millm.errors import InsufficientMemory, InvalidSae
+from millm.sae.formats import canonicalise, source
 from millm.sae.formats.source import npz_file
 from millm.sae.npz import MOST_ENTRIES, npz_shapes
 
@@ -137,6 +139,27 @@ def test_what_is_no_zip(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "params.npz").write_bytes(content)
     with pytest.raises(InvalidSae):
         npz_shapes(tmp_path / "params.npz")
+
+
+def test_what_there_is_no_room_for_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "params.npz", **GOOD)
+    needed = sum(array.nbytes for array in GOOD.values())
+    monkeypatch.setattr(source, "free_memory", lambda _device: needed - 1)
+    with pytest.raises(InsufficientMemory, match=f"unpacks to {needed} bytes, and {needed - 1} are free"):
+        npz_file(tmp_path / "params.npz")
+    monkeypatch.setattr(source, "free_memory", lambda _device: needed)
+    assert npz_file(tmp_path / "params.npz").keys() == GOOD.keys()
+
+
+def test_thresholds_are_not_negative(tmp_path: Path, tiny_sae: Path) -> None:
+    tensors = load_file(tiny_sae / "sae_weights.safetensors")
+    tensors["threshold"][5] = -0.1
+    np.savez(tmp_path / "params.npz", **tensors)
+    with pytest.raises(InvalidSae, match="threshold holds numbers below 0"):
+        canonicalise(tmp_path, tmp_path / "canonical")
+    tensors["threshold"][5] = 0
+    np.savez(tmp_path / "params.npz", **tensors)
+    canonicalise(tmp_path, tmp_path / "canonical")
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

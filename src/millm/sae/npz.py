@@ -40,6 +40,10 @@ class Array:
     dtype: str
     """`float32`…"""
 
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
 
 def npz_shapes(path: Path, name: str | None = None) -> dict[str, Array]:
     """By the arrays' names. Raises InvalidSae for what is no npz of plain numbers, or unpacks to more than it says."""
@@ -70,8 +74,11 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Array
     with archive.open(entry) as file:
         shape, dtype = _header(file)
         begins = file.tell()
+    if dtype.hasobject:
+        raise ValueError("Python objects")
     if dtype.str[1:] not in _FLOATS:
-        raise InvalidSae(f"{name}: {entry.filename} has type {dtype}; it must be a 16, 32 or 64 bit float")
+        tensor = entry.filename.removesuffix(".npy")
+        raise InvalidSae(f"{name}: tensor {tensor} has type {dtype}; it must be a 16, 32 or 64 bit float")
     if min(shape, default=0) < 0 or begins + math.prod(shape) * dtype.itemsize != entry.file_size:
         raise InvalidSae(f"{name}: {entry.filename} is not as long as its shape {list(shape)} says; download it again")
     return Array(shape, dtype.name)

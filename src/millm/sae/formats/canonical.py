@@ -68,6 +68,7 @@ def store(source: SourceSae, root: Path) -> Path:
     folder = root / hashlib.sha256(header).hexdigest()[:16]
     if not _is_whole(folder):
         _check_finite(source.tensors)
+        _check_threshold(source.tensors.get("threshold"))
         _write(folder, header, source.tensors)
     return folder
 
@@ -94,6 +95,11 @@ def _check_finite(tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if not bool(torch.stack(tensor.aminmax()).isfinite().all()):
             raise InvalidSae(f"tensor {name} holds NaN or infinite numbers; download the SAE again")
+
+
+def _check_threshold(threshold: Tensor | None) -> None:
+    if threshold is not None and bool((threshold < 0).any()):
+        raise InvalidSae("tensor threshold holds numbers below 0, which no JumpReLU has; download the SAE again")
 
 
 def _is_whole(folder: Path) -> bool:

@@ -13,9 +13,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from millm.errors import InvalidSae
+from millm.errors import InsufficientMemory, InvalidSae
+from millm.hardware import free_memory
 from millm.sae.config import SaeConfig
-from millm.sae.npz import npz_shapes
+from millm.sae.npz import Array, npz_shapes
 
 _NUMPY_FLOATS = (np.float16, np.float32, np.float64)
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
@@ -64,8 +65,11 @@ def safetensors_file(path: Path) -> dict[str, Tensor]:
 
 
 def npz_file(path: Path) -> dict[str, Tensor]:
-    """Raises InvalidSae when the file is truncated, corrupt, not an npz, holds Python objects or is a zip bomb."""
-    npz_shapes(path)
+    """Raises InvalidSae when the file is truncated, corrupt, not an npz, holds Python objects or is a zip bomb.
+
+    Raises InsufficientMemory when there is no room to unpack it.
+    """
+    _check_room(npz_shapes(path), path.name)
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
@@ -82,6 +86,12 @@ def npz_file(path: Path) -> dict[str, Tensor]:
     ) as error:
         raise InvalidSae(f"{path.name} is not a whole npz file of plain numbers: {_reason(error)}") from error
     return {name: _tensor(name, array) for name, array in arrays.items()}
+
+
+def _check_room(arrays: dict[str, Array], name: str) -> None:
+    needed, free = sum(array.bytes for array in arrays.values()), free_memory("cpu")
+    if free is not None and needed > free:
+        raise InsufficientMemory(f"{name} unpacks to {needed:,} bytes, and {free:,} are free; unload a model first")
 
 
 def _tensor(name: str, array: np.ndarray[Any, Any]) -> Tensor:
