@@ -23,7 +23,7 @@ LEVELS = [
     ("state",),
     ("tickets", "status", "desired"),
     ("principal",),
-    ("text", "hub", "profiles", "demo", "engine.client", "engine.child", "engine.pace"),
+    ("text", "hub", "profiles", "demo", "engine.client", "engine.kept", "engine.child", "engine.pace"),
     ("engine.process",),
     ("engine",),
     ("sae",),
@@ -42,6 +42,7 @@ TORCH_ROOMS = ("engine", "sae")
 WITHOUT_TORCH = (
     "engine.child",
     "engine.client",
+    "engine.kept",
     "engine.messages",
     "engine.pace",
     "engine.process",

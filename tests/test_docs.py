@@ -31,9 +31,14 @@ def commands(path: Path) -> list[str]:
 EVERY_COMMAND = sorted({command for path in WRITTEN for command in commands(path)})
 
 
+@pytest.fixture(scope="module")
+def made() -> dict[str, str]:
+    return pages()
+
+
 @pytest.mark.parametrize("name", ["settings.md", "errors.md", "api.md", "cli.md", "compatibility.md"])
-def test_generated_pages_are_fresh(name: str) -> None:
-    assert (DOCS / name).read_text("utf-8") == pages()[name], "run `make docs`"
+def test_generated_pages_are_fresh(name: str, made: dict[str, str]) -> None:
+    assert (DOCS / name).read_text("utf-8") == made[name], "run `make docs`"
 
 
 def test_the_figures_shown_are_those_measured() -> None:

@@ -1,8 +1,24 @@
 """The mailboxes: nobody waits for a listener, and a slow one is told what it missed."""
 
 import asyncio
+import time
+from collections.abc import Iterable
 
-from millm.events import MAILBOX, Dropped, Events, SteeringChanged
+from msgspec.structs import replace
+
+from millm.events import (
+    MAILBOX,
+    MOST_A_SECOND,
+    ChangeProgress,
+    Dropped,
+    Event,
+    Events,
+    JobChanged,
+    LibraryChanged,
+    StatusChanged,
+    SteeringChanged,
+)
+from millm.hub.jobs import Asked, Job
 
 
 def event(number: int) -> SteeringChanged:
@@ -39,5 +55,54 @@ def test_a_slow_listener_keeps_the_latest_and_is_told_what_it_missed() -> None:
             assert kept == [event(number) for number in range(1000, MAILBOX + 1000)]
             events.publish(event(0))
             assert await slow.take() == [event(0)]
+
+    asyncio.run(scenario())
+
+
+JOB = Job(id="1", asked=Asked(kind="sae", repository="a/b"), name="a/b", state="running", created=0, updated=0)
+LOADING = ChangeProgress(what="tiny", stage="reading", done=0, total=9)
+STATUS = StatusChanged(status="ready", model="tiny", saes=(), degraded=None)
+
+
+def heard(events: Iterable[Event], pause: float = 0.0) -> list[Event]:
+    """What a listener hears of these, with a pause between them."""
+
+    async def scenario() -> list[Event]:
+        mail = Events()
+        with mail.listening() as listener:
+            for each in events:
+                mail.publish(each)
+                time.sleep(pause)
+            return await listener.take()
+
+    return asyncio.run(scenario())
+
+
+def test_of_progress_not_every_step_is_told() -> None:
+    steps = [JobChanged(job=replace(JOB, done=done)) for done in range(50)]
+    assert heard(steps) == steps[:1]
+    assert 3 <= len(heard(steps, pause=0.02)) <= MOST_A_SECOND + 1
+    loading = [replace(LOADING, done=done) for done in range(9)]
+    assert heard(loading) == loading[:1]
+
+
+def test_what_is_done_is_always_told_and_each_thing_by_itself() -> None:
+    states = [JobChanged(job=replace(JOB, state=state)) for state in ("queued", "running", "verifying", "installed")]
+    assert heard([*states, *states]) == [*states, *states], "gone on with, it is new again"
+    others = [JobChanged(job=replace(JOB, id=str(number))) for number in range(9)]
+    assert heard(others) == others
+    changes = [LOADING, replace(LOADING, stage="testing"), replace(LOADING, what="other"), STATUS, LOADING]
+    assert heard(changes) == changes
+
+
+def test_a_job_that_has_brought_something_says_so() -> None:
+    async def scenario() -> None:
+        events = Events()
+        with events.listening() as listener:
+            events.publish_job(JOB)
+            events.publish_job(replace(JOB, state="installed"))
+            *jobs, brought = await listener.take()
+            assert [event.job.state for event in jobs if isinstance(event, JobChanged)] == ["running", "installed"]
+            assert brought == LibraryChanged(kind="sae", name="a/b")
 
     asyncio.run(scenario())

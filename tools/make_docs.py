@@ -40,8 +40,8 @@ NOTE = "<!-- Written by tools/make_docs.py from the code; do not edit. -->\n"
 
 CLI_LEAD = (
     "Those of the library ask the running server (`--url`, or the usual address), and where none answers they work on"
-    " this disk. `--json` prints what a program can read. Exit code 0 is done, 1 is refused with one line that says why,"
-    " 130 is Ctrl+C.\n\n"
+    " this disk. `--json` prints what a program can read. Exit code 0: done; 1: refused, with one line that says why;"
+    " 130: Ctrl+C.\n\n"
     "First what they show, recorded with a tiny stand-in of the model; then what each says of itself."
 )
 RECORDED = {

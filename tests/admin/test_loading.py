@@ -117,6 +117,7 @@ def test_a_load_goes_on_when_the_client_leaves(library: LibraryClient) -> None:
     library.loaded(MODEL)
     with pytest.raises(httpx.ReadTimeout):
         library.http.post("/api/models/load", json={"id": SPARE}, timeout=httpx.Timeout(10, read=0.02))
+    assert library.refused("DELETE", f"/api/models/{SPARE}") == (409, "in_use"), "while it is on its way, too"
     library.asleep_until(lambda: (library.get("/api/status")["model"] or {}).get("name") == SPARE)
     assert answers(library, SPARE)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.admin.library import MODEL, OTHER_SAE, SAE, LibraryClient, events_until
-from tests.fixtures.repos import GEMMA, SCOPE_SAE
+from tests.fixtures.repos import GEMMA, GPT2, SCOPE_SAE
 from tests.fixtures.tiny import FEATURES, WIDTH
 
 STAND_IN_WIDTH = 32
@@ -93,16 +93,25 @@ def test_an_sae_comes_from_the_hub_is_refused_where_it_does_not_fit_and_attached
     assert (entry["d_in"], entry["layer"], entry["state"]) == (STAND_IN_WIDTH, 12, "whole")
     library.loaded(MODEL)
     refused = library.ask("POST", "/api/attachments", {"id": SCOPE_SAE, "layer": 1})
-    assert refused.status_code == 422
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "sae_mismatch")
     assert {str(WIDTH), str(STAND_IN_WIDTH)} <= set(refused.json()["error"]["message"].replace(",", " ").split())
     library.downloaded("models", GEMMA)
     library.loaded(GEMMA)
     assert library.post("/api/attachments", {"id": SCOPE_SAE})["layer"] == 12
     assert library.refused("DELETE", f"/api/saes/{SCOPE_SAE}") == (409, "in_use")
     library.delete(f"/api/attachments/{SCOPE_SAE}")
+    library.downloaded("models", GPT2)
+    library.loaded(GPT2)
+    elsewhere = {"id": SCOPE_SAE, "layer": 3}
+    assert library.refused("POST", "/api/attachments", elsewhere) == (422, "sae_model_mismatch")
+    facts = library.post("/api/attachments", {**elsewhere, "allow_model_mismatch": True})
+    assert facts["layer"] == 3
+    assert [warning for warning in facts["warnings"] if "gemma-2-2b" in warning]
+    library.delete(f"/api/attachments/{SCOPE_SAE}")
     with library.listening() as socket:
         assert library.delete(f"/api/saes/{SCOPE_SAE}")["bytes"] >= entry["size"]
         assert json.loads(socket.recv(10)) == {"type": "library", "kind": "sae", "name": SCOPE_SAE}
     assert library.refused("GET", f"/api/saes/{SCOPE_SAE}") == (404, "sae_not_found")
     library.loaded(MODEL)
-    library.delete(f"/api/models/{GEMMA}")
+    for model in (GEMMA, GPT2):
+        library.delete(f"/api/models/{model}")

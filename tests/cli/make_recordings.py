@@ -39,7 +39,8 @@ def recorded() -> dict[str, str]:
 
 def without_figures(text: str) -> str:
     """What does not depend on the machine, the day and the libraries: neither numbers nor bars, nor how far apart."""
-    named = re.sub(r"\d[\d.,]*( [kMGT]?B\b)?", "#", re.sub("[0-9a-f]{40}", "COMMIT", text))
+    timeless = re.sub(r"(\d+ (h|min|s) )+left", "TIME left", re.sub("[0-9a-f]{40}", "COMMIT", text))
+    named = re.sub(r"\d[\d.,]*( [kMGT]?B\b)?", "#", timeless)
     return re.sub(r"\s+", " ", re.sub("[━╸╺]+|█+", "", named))
 
 
@@ -56,8 +57,8 @@ def _pulled(place: Shelf) -> str:
     place.hub.fail(".safetensors", "slow", times=100, speed=_SLOW)
     with place.on_screen("pull", GEMMA) as terminal:
         way = terminal.watch(lambda text: " left  " in text)
+        place.hub.forget()
         end = terminal.to_the_end()
-    place.hub.forget()
     return f"$ millm pull {GEMMA}\n{way}\n\n{_last_lines(end, 2)}"
 
 

@@ -39,15 +39,11 @@ def test_from_the_hub_to_the_disk_and_off_it_again(here: Shelf) -> None:
     (sae, _) = json.loads(here.millm("list", "--saes", "--json").out)
     assert (model["id"], model["state"], model["is_verified"]) == (GEMMA, "whole", True)
     assert (sae["id"], sae["state"], sae["is_verified"]) == (SCOPE_SAE, "whole", True)
-    assert GEMMA in here.millm("list").out
-    assert SCOPE_SAE in here.millm("list", "--saes").out
-
     shown = here.millm("show", GEMMA).out
     assert "every file verified" in shown
     assert "4bit" in shown
     estimate = json.loads(here.millm("estimate", GEMMA, "--sae", SCOPE_SAE, "--slots", "4", "--json").out)
     assert (estimate["model"], estimate["slots"], estimate["saes"] > 0) == (GEMMA, 4, True)
-    assert "verdict: " in here.millm("estimate", GEMMA).out
 
     assert_refused(here.millm("rm", GEMMA), "--yes")
     assert "freed" in here.millm("rm", GEMMA, "--yes").out

@@ -10,7 +10,7 @@ import pytest
 from tests.cli.shelf import Shelf, shelf
 from tests.cli.terminal import Ran, assert_refused
 from tests.fixtures.fakehub import serving
-from tests.fixtures.repos import GEMMA, LLAMA, LLAMA_SAE, SCOPE_SAE, write_repositories
+from tests.fixtures.repos import GEMMA, LLAMA, SCOPE_SAE, write_repositories
 from tests.fixtures.screen import CTRL_C
 
 
@@ -58,8 +58,7 @@ def test_from_the_hub_to_the_device_and_back(there: Shelf) -> None:
 def test_the_server_and_the_disk_tell_the_same(there: Shelf) -> None:
     """Two ways to the same library: over HTTP, and, where nobody answers, directly."""
     done(there.millm("pull", LLAMA))
-    done(there.millm("pull", LLAMA_SAE, "--sae"))
-    for command in (["list"], ["list", "--saes"], ["show", LLAMA_SAE], ["show", LLAMA], ["estimate", LLAMA]):
+    for command in (["list"], ["list", "--saes"], ["show", LLAMA]):
         over_http = json.loads(done(there.millm(*command, "--json")).out)
         directly = json.loads(done(there.millm(*command, "--json", MILLM_PORT="1")).out)
         assert without_free(over_http) == without_free(directly)
@@ -87,6 +86,18 @@ def test_ctrl_c_leaves_the_download_to_the_server(there: Shelf) -> None:
     there.hub.forget()
 
 
+def test_ctrl_c_gives_a_load_up(there: Shelf) -> None:
+    done(there.millm("pull", LLAMA))
+    with there.on_screen("load", LLAMA) as terminal:
+        terminal.watch(lambda text: "loading" in text or "packing" in text or "testing" in text)
+        terminal.type(CTRL_C)
+        text = terminal.to_the_end().replace("\n", "")  # which the terminal has put in
+    assert terminal.process.returncode == 130
+    assert "`millm ps` shows what is loaded" in text
+    is_loaded = json.loads(done(there.millm("ps", "--json")).out)["model"] is not None
+    assert is_loaded != ("is given up" in text), text
+
+
 def test_a_load_that_cannot_be_is_refused_and_changes_nothing(there: Shelf) -> None:
     before = json.loads(done(there.millm("ps", "--json")).out)
     assert_refused(there.millm("load", "nobody/nothing"), "nobody/nothing")
@@ -94,14 +105,6 @@ def test_a_load_that_cannot_be_is_refused_and_changes_nothing(there: Shelf) -> N
     assert_refused(there.millm("detach", "nobody/nothing/x"))
     after = json.loads(done(there.millm("ps", "--json")).out)
     assert (after["status"], after["model"], after["saes"]) == (before["status"], before["model"], before["saes"])
-
-
-def test_an_sae_of_another_width_is_refused_with_both_numbers(there: Shelf) -> None:
-    for id, *how in ((LLAMA,), (SCOPE_SAE,)):
-        done(there.millm("pull", id, *how))
-    done(there.millm("load", LLAMA))
-    assert_refused(there.millm("attach", SCOPE_SAE, "--layer", "1", "--allow-model-mismatch"), "32", "48")
-    done(there.millm("unload"))
 
 
 def test_searching_over_the_server_is_searching_here(there: Shelf) -> None:

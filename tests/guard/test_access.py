@@ -1,5 +1,6 @@
 """Keys, scopes and tickets: what each opens, on every address there is."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,13 +57,24 @@ def test_the_walk_finds_what_there_is() -> None:
     assert "/forgotten" in {path for path, route, above in routes(app.routes) if not scopes_of(route, above)}
 
 
+LOOKING = {"/api/models/estimate", "/api/ws-ticket"}
+"""What is posted and changes nothing."""
+
+
+def test_whatever_changes_the_server_needs_the_admin_key() -> None:
+    for path, route, above in routes(app_with().routes):
+        if path.startswith("/api/") and isinstance(route, APIRoute):
+            is_look = route.methods == {"GET"} or path in LOOKING
+            assert scopes_of(route, above) == {"monitor" if is_look else "admin"}, path
+
+
 def test_without_the_key_no_route_answers() -> None:
     app = app_with(api_key=API)
     client = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
     for path, route, _ in routes(app.routes):
         for method in getattr(route, "methods", ()):
             if isinstance(route, APIRoute) and path not in PUBLIC:
-                answer = client.request(method, path.replace("{model:path}", "m"), json={})
+                answer = client.request(method, re.sub(r"{\w+(:path)?}", "m", path), json={})
                 assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key"), path
                 assert answer.headers["www-authenticate"] == "Bearer"
         assert not isinstance(route, APIWebSocketRoute) or scopes_of(route, [])
@@ -86,6 +98,13 @@ STATUS, STEER = ("GET", "/api/status"), ("PUT", "/api/steering")
         (f"bearer {SECOND}", STATUS, 200),
         (f"Bearer {ADMIN}", STATUS, 200),
         (f"Bearer {API}", STEER, 403),
+        (f"Bearer {API}", ("GET", "/api/models"), 200),
+        (f"Bearer {API}", ("GET", "/api/logs"), 200),
+        (f"Bearer {API}", ("POST", "/api/models/unload"), 403),
+        (f"Bearer {API}", ("POST", "/api/models/preview"), 403),
+        (f"Bearer {API}", ("DELETE", "/api/saes/x"), 403),
+        (f"Bearer {ADMIN}", ("DELETE", "/api/saes/x"), 404),
+        (None, ("GET", "/api/jobs"), 401),
         (f"Bearer {ADMIN}", STEER, LET_THROUGH),
         (f"Bearer {API}x", STATUS, 401),
         (f"Bearer {API}, {SECOND}", STATUS, 401),

@@ -1,4 +1,4 @@
-"""A hub with the stand-ins, a cache of one's own, downloads as a server has them, and a library."""
+"""A library with a tiny model and a tiny SAE built in; a hub with the stand-ins, and a cache of one's own."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +12,16 @@ from tests.fixtures.fakehub import FakeHub, serving
 from tests.fixtures.hfcache import contents
 from tests.hub.fetching import Site
 from tests.hub.shelf import Shelf
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, tiny_model: Path, tiny_sae: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    home = Home(tmp_path / "home")
+    home.create()
+    database = Database(home.database)
+    library = Library(home, database, {"tiny": tiny_model}, {"tiny-sae": tiny_sae})
+    return Shelf(library, tmp_path / "cache", home, database, contents(tiny_model), contents(tiny_sae))
 
 
 @pytest.fixture
@@ -36,13 +46,3 @@ def enter(hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-
-
-@pytest.fixture
-def shelf(tmp_path: Path, tiny_model: Path, tiny_sae: Path, monkeypatch: pytest.MonkeyPatch) -> Shelf:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
-    home = Home(tmp_path / "home")
-    home.create()
-    database = Database(home.folder / "millm.db")
-    library = Library(home, database, {"tiny": tiny_model}, {"tiny-sae": tiny_sae})
-    return Shelf(library, tmp_path / "cache", home, database, contents(tiny_model), contents(tiny_sae))

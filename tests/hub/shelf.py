@@ -22,7 +22,9 @@ class Shelf:
 
     def install(self, kind: str, repository: str, commit: str, path: str, sizes: dict[str, int]) -> None:
         files = [{"path": name, "size": size, "hash": "0" * 64} for name, size in sizes.items()]
-        body = msgspec.json.encode({"repository": repository, "commit": commit, "path": path, "files": files}).decode()
+        body = msgspec.json.encode(
+            {"repository": repository, "revision": "main", "commit": commit, "path": path, "files": files}
+        ).decode()
         name = f"{repository}/{path}" if path else repository
         self.database.write(lambda on: on.execute("INSERT INTO installed VALUES (?, ?, ?)", (kind, name, body)))
 

@@ -73,7 +73,7 @@ def test_only_what_can_run_no_code(site: Site) -> None:
 @pytest.mark.parametrize(("trusted", "comes"), [((), False), (("tiny/coded@" + "0" * 40,), True)])
 def test_code_of_repositories_that_are_trusted(trusted: tuple[str, ...], comes: bool, own_site: Site) -> None:
     own_site.write_model("tiny/coded", 1000)
-    own_site.write("tiny/coded/modeling_tiny.py")
+    own_site.write("tiny/coded/modeling_tiny.py", byte=b"#")
 
     async def story(downloads: Downloads) -> Job:
         return await downloads.wait((await downloads.start(asked_for("tiny/coded", "model"))).id)

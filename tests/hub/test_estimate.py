@@ -30,10 +30,9 @@ from millm.engine.model import load, pack
 from millm.engine.runners.slots import _columns
 from millm.hub import footprint
 from millm.hub.entries import SaeEntry
-from millm.hub.estimate import Estimate, estimate, of_repository
+from millm.hub.estimate import Estimate, estimate
 from millm.hub.footprint import Checkpoint
 from millm.hub.headers import Tensor as Header
-from millm.hub.jobs import Asked, Preview
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.formats import canonicalise
 from millm.sae.tap import Tap
@@ -273,17 +272,6 @@ def test_a_checkpoint_that_is_quantised_takes_what_its_file_has() -> None:
     tensors = (Header("model.layers.0.mlp.up_proj.weight", "U8", (1000, 1)), Header("x.absmax", "F32", (10,)))
     held_so = Checkpoint({"quantization_config": {"load_in_4bit": True}}, tensors)
     assert footprint.weights(held_so, "bfloat16", "none") == 1040
-
-
-@pytest.mark.parametrize(("free", "expected"), [(10**9, "does_not_fit"), (10**12, "unknown"), (None, "unknown")])
-def test_a_repository_that_is_not_here(free: int | None, expected: str) -> None:
-    preview = Preview(
-        asked=Asked(kind="model", repository="a/b"), name="a/b", commit="1" * 40, files=(), size=1, to_download=1,
-        skipped=0, link="", parameters=2_000_000_000, dtype="bfloat16", disk_free=1, disk_reserve=1,
-    )  # fmt: skip
-    told = of_repository(preview, device="cuda:0", quantization="none", dtype="auto", free=free)
-    assert (told.weights, told.verdict) == (4_000_000_000, expected)
-    assert of_repository(preview, device="cpu", quantization="none", dtype="auto", free=free).weights == 8_000_000_000
 
 
 @pytest.mark.demo

@@ -11,9 +11,19 @@ import pytest
 from huggingface_hub import scan_cache_dir
 from safetensors.numpy import load_file
 
-from millm.errors import Conflict, InvalidModel, InvalidRequest, InvalidSae, ModelNotFound, SaeNotFound
+from millm.errors import (
+    Conflict,
+    InvalidModel,
+    InvalidRequest,
+    InvalidSae,
+    ModelNotFound,
+    RemoteCodeRefused,
+    SaeNotFound,
+)
 from millm.hub import cache as hub_cache
+from millm.hub import convert, registry
 from millm.hub.jobs import Asked
+from millm.hub.library import Library
 from tests.fixtures.hfcache import ONE, THREE, TWO, contents, put
 from tests.fixtures.tiny import FEATURES, WIDTH
 from tests.hub.shelf import Shelf
@@ -79,6 +89,67 @@ def test_an_saes_facts_in_each_layout(shelf: Shelf, tiny_sae: Path, tmp_path: Pa
 def test_a_repository_of_saes_is_no_model(shelf: Shelf) -> None:
     put(shelf.cache, "acme/lens", {**shelf.sae, "config.json": b"{}"})
     assert [entry.id for entry in shelf.library.models()] == ["tiny"]
+
+
+def test_what_the_catalogue_knows_of_a_public_sae(shelf: Shelf, tiny_sae: Path, tmp_path: Path) -> None:
+    id = f"{SCOPE}/{INSIDE}"
+    put(shelf.cache, SCOPE, {f"{INSIDE}/params.npz": gemma_scope(tiny_sae, tmp_path / "npz")})
+    put(shelf.cache, "acme/lens", shelf.sae)
+    assert shelf.library.sae(id).neuronpedia == registry.neuronpedia_link(id) is not None
+    assert shelf.library.sae("acme/lens").neuronpedia is None
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (["a/ae.pt", "a/config.json"], {"acme/other/a": "dictionary_learning"}),
+        (["a/hyperparams.json", "a/checkpoints/final.safetensors"], {"acme/other/a": "llama_scope"}),
+        (["layer0.sae.pt", "layer7.sae.pt"], {
+            "acme/other/layer0.sae.pt": "qwen_scope", "acme/other/layer7.sae.pt": "qwen_scope",
+        }),
+        (["b/cfg.json", "b/sae.safetensors"], {"acme/other/b": "sparsify"}),
+        (["c/sae_weights.safetensors", "c/config.json"], {"acme/other/c": "llama_scope_r1_distill"}),
+        (["d/pytorch_model.bin", "d/config.json"], {}),
+    ],
+)  # fmt: skip
+def test_saes_of_other_libraries(files: list[str], found: dict[str, str], shelf: Shelf) -> None:
+    """They are listed, deleted, and used once a copy has been made in a layout that is read."""
+    weights = shelf.sae["sae_weights.safetensors"]
+    put(shelf.cache, "acme/other", {name: b"{}" if name.endswith("json") else weights for name in files})
+    assert {entry.id: entry.format for entry in shelf.library.saes() if entry.origin == "hub"} == found
+    for id, layout in found.items():
+        assert shelf.library.sae(id).state == "whole"
+        with pytest.raises(InvalidSae, match=f"{layout}, which has to be converted first"):
+            shelf.library.locate_sae(id)
+        shelf.library.delete_sae(id)
+    assert [entry.id for entry in shelf.library.saes()] == ["tiny-sae"]
+
+
+def test_a_converted_copy_stands_for_the_original_and_goes_with_it(shelf: Shelf) -> None:
+    original = put(shelf.cache, "acme/other", {"a/ae.pt": b"x", "a/config.json": b"{}"}) / "a"
+    found = convert.look(original)
+    assert found is not None
+    copy = convert._target(original, found, "acme/other/a", shelf.home)
+    copy.mkdir(parents=True)
+    for name, content in shelf.sae.items():
+        (copy / name).write_bytes(content)
+    assert shelf.library.locate_sae("acme/other/a").folder == copy
+    assert shelf.library.delete_sae("acme/other/a").bytes == 3 + sum(map(len, shelf.sae.values()))
+    assert not copy.exists()
+
+
+def test_code_of_its_own_runs_only_for_the_commit_that_was_named(shelf: Shelf, tiny_model: Path) -> None:
+    config = {**json.loads(shelf.model["config.json"]), "model_type": "new", "auto_map": {"AutoConfig": "x.X"}}
+    files = {**shelf.model, "config.json": json.dumps(config).encode()}
+    put(shelf.cache, "acme/code", files, commit=ONE)
+    put(shelf.cache, "acme/code", files, commit=TWO, ref="next")
+    library = Library(shelf.home, shelf.database, {"tiny": tiny_model}, trusted=[f"acme/code@{ONE}"])
+    assert library.model("acme/code").needs_remote_code
+    assert library.locate_model("acme/code").is_trusted
+    assert not library.locate_model("tiny").is_trusted
+    for refusing, id in ((library, "acme/code@next"), (shelf.library, "acme/code")):
+        with pytest.raises(RemoteCodeRefused, match="MILLM_TRUST_REMOTE_CODE"):
+            refusing.locate_model(id)
 
 
 def test_ids_name_what_a_ref_stands_for(shelf: Shelf) -> None:
@@ -364,6 +435,6 @@ def test_what_is_not_whole_is_not_linked(shelf: Shelf, tmp_path: Path, tiny_sae:
     for folder in (tmp_path / "empty", tmp_path / "nowhere", tiny_sae):
         with pytest.raises(InvalidModel):
             shelf.library.import_model(folder, "x")
-    with pytest.raises(InvalidSae, match="sae_weights"):
+    with pytest.raises(InvalidSae, match="no SAE found"):
         shelf.library.import_sae(tmp_path / "empty")
     assert [*shelf.home.models.iterdir(), *shelf.home.sae_folders.iterdir()] == []

@@ -26,9 +26,11 @@ def shelves(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_sae
 def inside(
     tmp_path_factory: pytest.TempPathFactory, shelves: Path, tiny_model: Path, tiny_sae: Path
 ) -> Iterator[Inside]:
-    with serving(tiny_model, tiny_sae, tmp_path_factory.mktemp("home"), drain_timeout=5.0) as running:
-        stock(running, shelves, tiny_model, tiny_sae)
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MILLM_TESTING_FAULTS", "1")
+        with serving(tiny_model, tiny_sae, tmp_path_factory.mktemp("home"), drain_timeout=5.0) as running:
+            stock(running, shelves, tiny_model, tiny_sae)
+            yield running
 
 
 def stock(running: Inside, shelves: Path, tiny_model: Path, tiny_sae: Path) -> None:

@@ -1,5 +1,7 @@
 """`millm load`: load a model of the library into the running server."""
 
+import time
+from contextlib import suppress
 from functools import partial
 from typing import Annotated
 
@@ -7,11 +9,13 @@ import msgspec
 import typer
 
 from millm.cli.changing import changed
+from millm.cli.library_remote import TICK_SECONDS
 from millm.cli.options import ApiKey, AsJson, Url
 from millm.cli.output import notes, out, tell_json
-from millm.cli.remote import connect
+from millm.cli.remote import Remote, connect
 from millm.cli.running import running
 from millm.cli.wanted import wanted_model
+from millm.errors import ModelNotLoaded
 from millm.status import ServerStatus
 
 
@@ -44,10 +48,20 @@ def run(
     try:
         status = changed(remote, partial(remote.ask, "POST", "/api/models/load", ServerStatus, body))
     except KeyboardInterrupt:
-        remote.ask("POST", "/api/models/cancel", ServerStatus, {})
-        notes().print(f"loading {id} is given up; `millm ps` shows what is loaded", markup=False, soft_wrap=True)
+        _give_up(remote, id)
         raise
     if as_json:
         tell_json(status)
     else:
         out().print(running(status))
+
+
+def _give_up(remote: Remote, id: str) -> None:
+    """Tells how it ended: it may have been loaded in this very moment. A second Ctrl+C does not wait for that."""
+    with suppress(ModelNotLoaded):  # nothing is being loaded any more
+        remote.ask("POST", "/api/models/cancel", ServerStatus, {})
+    while (status := remote.ask("GET", "/api/status", ServerStatus)).changing:
+        time.sleep(TICK_SECONDS)
+    is_loaded = status.model is not None and status.model.name == id
+    told = f"{id} was loaded before it could be given up" if is_loaded else f"loading {id} is given up"
+    notes().print(f"{told}; `millm ps` shows what is loaded", markup=False, soft_wrap=True)

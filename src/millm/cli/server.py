@@ -105,7 +105,7 @@ def state_of(settings: Settings, engine: EngineClient, home: Home, database: Dat
     """With nothing loaded yet; its downloads tell those who listen to its events."""
     events = Events()
     downloads = Downloads(database, settings, events.publish_job)
-    library = Library(home, database, bundle.models(home.folder), bundle.saes())
+    library = Library(home, database, bundle.models(home.folder), bundle.saes(), trusted=settings.trust_remote_code)
     return State(settings, engine, ProfileStore(), Hub(home, database, library, downloads), events=events)
 
 

@@ -126,11 +126,11 @@ class Engine:
     def _answer(self, command_id: str, work: Callable[[], Event]) -> None:
         """The edge where a command's failure becomes its answer; what was there before goes on serving."""
         try:
-            answer = work()
+            return self._post([work()])
         except Exception as error:  # noqa: BLE001  the loop outlives any command
             answer = failed(command_id, error)
-        memory.tidy(self.work.device)  # once the error, and all that its trace held, is gone
-        self._post([answer])
+        memory.tidy(self.work.device)  # now that the error, and all that its trace held, is gone
+        return self._post([answer])
 
     # -------------------------------------------------------------------------------------------------- the model
 

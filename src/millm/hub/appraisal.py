@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from millm.errors import InvalidModel, InvalidSae
-from millm.hub import model_told, sae_layout
+from millm.hub import model_told, registry, sae_layout
 from millm.hub.entries import ModelEntry, SaeEntry
-from millm.hub.installed import Installed, Key
+from millm.hub.installed import Key, sizes
 from millm.hub.jobs import Job, Kind
+from millm.hub.journal import Installed
 from millm.hub.places import Place
 from millm.hub.tree import total
 from millm.hub.whole import WHOLE, Condition, against_installed, model_condition, sae_condition
@@ -45,8 +46,7 @@ def model_entry(place: Place, blobs: Blobs, rows: Mapping[Key, Installed], jobs:
 
 def sae_entry(place: Place, rows: Mapping[Key, Installed], jobs: Mapping[Key, Job]) -> SaeEntry:
     row = _of(place, "sae", rows)
-    layout = sae_layout.layout_of(place.files)
-    found = sae_condition(place.files, sae_layout.WEIGHTS[layout]) if layout else WHOLE
+    found = sae_condition(place.files, sae_layout.needed(place.layout))
     condition = _condition(place, row, _of(place, "sae", jobs), found)
     return SaeEntry(
         id=place.id,
@@ -56,7 +56,8 @@ def sae_entry(place: Place, rows: Mapping[Key, Installed], jobs: Mapping[Key, Jo
         is_verified=row is not None and condition.state == "whole",
         commit=place.revision.commit if place.revision else None,
         size=total(place.files),
-        **(vars(_told_of_sae(place, layout)) if layout else {}),
+        neuronpedia=registry.neuronpedia_link(place.id) if place.revision else None,
+        **vars(_told_of_sae(place)),
     )
 
 
@@ -65,7 +66,7 @@ def _condition(place: Place, row: Installed | None, job: Job | None, found: Cond
     if place.problem:
         return Condition("damaged", place.problem)
     if row:
-        compared = against_installed(place.files, row.sizes())
+        compared = against_installed(place.files, sizes(row))
         return found if compared == WHOLE else compared
     if found == WHOLE and job and job.state != "installed":
         return Condition("incomplete", f"its download is {job.state}; resume it, or delete what is here")
@@ -93,9 +94,19 @@ def _told_of_model(place: Place) -> model_told.Told:
         return model_told.Told()
 
 
-def _told_of_sae(place: Place, layout: str) -> sae_layout.Told:
+def _told_of_sae(place: Place) -> sae_layout.Told:
+    """Where its files say nothing, the catalogue of public SAEs may."""
+    known = registry.find(place.id) if place.revision else None
+    told = _told_by_files(place)
+    if known is None:
+        return told
+    public = sae_layout.Told(None, None, known.width, None, known.hook_point, known.layer, known.model)
+    return sae_layout.Told(**{key: vars(public)[key] if value is None else value for key, value in vars(told).items()})
+
+
+def _told_by_files(place: Place) -> sae_layout.Told:
     path = place.folder.resolve().as_posix()  # of a cache's folders the names are in it too
     try:
-        return sae_layout.told(layout, place.files, path)
+        return sae_layout.told(place.layout, place.files, path)
     except (InvalidModel, InvalidSae):  # its condition says so
-        return sae_layout.Told(format=layout)
+        return sae_layout.Told(format=place.layout)

@@ -8,15 +8,9 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-import msgspec
-
 from millm.hub import cache
 from millm.hub.cache import BIN, Revision
 from millm.hub.tree import File, files_below
-
-
-class _Header(msgspec.Struct):
-    sha256: str
 
 
 def remove_revision(revision: Revision) -> int:
@@ -53,23 +47,6 @@ def finish_all() -> None:
     for home in cache.repositories():
         if (home / BIN).is_dir():
             _empty(home)
-
-
-def remove_canonical(saes: Path, sha256: str) -> int:
-    """miLLM's own copies of an SAE's weights; → bytes that became free."""
-    freed = 0
-    for folder in saes.iterdir() if saes.is_dir() else ():
-        if _made_from(folder) == sha256:
-            freed += sum(file.size or 0 for file in files_below(folder).values())
-            shutil.rmtree(folder)
-    return freed
-
-
-def _made_from(folder: Path) -> str | None:
-    try:
-        return msgspec.json.decode((folder / "config.json").read_bytes(), type=_Header).sha256
-    except (OSError, msgspec.DecodeError):
-        return None
 
 
 def _empty(home: Path) -> int:

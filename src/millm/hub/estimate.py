@@ -9,8 +9,7 @@ import msgspec
 from millm.errors import InvalidModel
 from millm.hub import footprint
 from millm.hub.entries import SaeEntry
-from millm.hub.footprint import BYTES, Checkpoint
-from millm.hub.jobs import Preview
+from millm.hub.footprint import Checkpoint
 from millm.hub.model_told import context_of
 
 Verdict = Literal["fits", "does_not_fit", "unknown"]
@@ -99,33 +98,6 @@ def estimate(
         )
     )
     return msgspec.structs.replace(found, verdict=_verdict(found), advice=_advice(found, checkpoint, kv_share))
-
-
-def of_repository(
-    preview: Preview, *, device: str, quantization: Quantization, dtype: str, free: int | None
-) -> Estimate:
-    """Of a model that is not on the disk: its weights by how many there are; of the rest nothing is known."""
-    made_in = dtype if dtype != "auto" else "float32" if device == "cpu" else preview.dtype or "bfloat16"
-    each = {"none": BYTES.get(made_in, 2), "8bit": 1.0, "4bit": 0.5625}[quantization]
-    known = preview.parameters is not None and preview.quantization is None
-    found = Estimate(
-        model=preview.name,
-        device=device,
-        quantization=quantization,
-        dtype=made_in,
-        context=None,
-        slots=1,
-        weights=int((preview.parameters or 0) * each) if known else None,
-        kv_cache=None,
-        kv_cache_all=None,
-        saes=0,
-        activations=None,
-        overhead=_overhead(device),
-        total=None,
-        free=free,
-        verdict="unknown",
-    )
-    return msgspec.structs.replace(found, verdict=_verdict(found))
 
 
 def _readable(folder: Path) -> Checkpoint:

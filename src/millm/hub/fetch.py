@@ -30,7 +30,10 @@ _CHUNK = 1 << 18
 def main() -> None:
     hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     constants.DOWNLOAD_CHUNK_SIZE = _CHUNK
-    order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return  # who wanted to order has gone
+    order = msgspec.json.decode(line, type=Order)
     threading.Thread(target=_end_with_who_ordered, daemon=True).start()
     ledger = Ledger(order.asked)
     threading.Thread(target=_tell_again_and_again, args=(ledger,), daemon=True).start()

@@ -1,4 +1,4 @@
-"""What a finished and verified download left behind: the row that says which files, how large, at which commit."""
+"""What downloads left in the database, by commit: which files were installed, how large; which job was the last."""
 
 import sqlite3
 
@@ -6,34 +6,20 @@ import msgspec
 import structlog
 
 from millm.hub.jobs import Job, Kind
+from millm.hub.journal import Installed
 from millm.storage import Database
 
 log = structlog.get_logger()
 
 
-class InstalledFile(msgspec.Struct, frozen=True, kw_only=True):
-    path: str
-    """In the repository."""
-    size: int
-    hash: str
-
-
-class Installed(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one model, or of one SAE's folder."""
-
-    repository: str
-    commit: str
-    path: str = ""
-    files: tuple[InstalledFile, ...]
-
-    def sizes(self) -> dict[str, int]:
-        """By the files' paths in the SAE's folder or the model's."""
-        prefix = f"{self.path}/" if self.path else ""
-        return {file.path.removeprefix(prefix): file.size for file in self.files}
-
-
 Key = tuple[Kind, str, str, str]
 """Kind, repository, commit, path."""
+
+
+def sizes(row: Installed) -> dict[str, int]:
+    """By the files' paths in the model's or the SAE's folder."""
+    prefix = f"{row.path}/" if row.path else ""
+    return {file.path.removeprefix(prefix): file.size for file in row.files}
 
 
 def installed(database: Database) -> dict[Key, Installed]:

@@ -3,29 +3,26 @@
 What is loaded or attached it does not know: whoever deletes has asked.
 """
 
-import hashlib
-import re
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from millm.errors import Conflict, InvalidModel, InvalidSae, ModelNotFound, SaeNotFound
-from millm.hub import delete, links, places
+from millm.hub import copies, delete, links, places
 from millm.hub.appraisal import blobs_of, model_entry, sae_entry
+from millm.hub.checkpoint import check_checkpoint
 from millm.hub.entries import Freed, ModelEntry, SaeEntry
 from millm.hub.home import Home
 from millm.hub.installed import forget, installed, latest_jobs
 from millm.hub.jobs import ACTIVE, Kind
 from millm.hub.locate import Located
 from millm.hub.places import Place
-from millm.hub.sae_layout import WEIGHTS, layout_of
 from millm.hub.tree import total
 from millm.storage import Database
 
 Entry = TypeVar("Entry", ModelEntry, SaeEntry)
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAMED = 12
 """Ids that a message lists."""
 
@@ -39,11 +36,15 @@ class Library:
         database: Database,
         builtin_models: Mapping[str, Path] = {},
         builtin_saes: Mapping[str, Path] = {},
+        *,
+        trusted: Collection[str] = (),
     ) -> None:
+        """`trusted`: commits whose own Python may run, as `owner/name@commit`."""
         self._home = home
         self._database = database
         self._builtin_models = dict(builtin_models)
         self._builtin_saes = dict(builtin_saes)
+        self._trusted = frozenset(trusted)
         self._deleting = threading.Lock()
 
     def models(self) -> list[ModelEntry]:
@@ -65,16 +66,19 @@ class Library:
         return self._sae_entries([_find(self._saes(), id, "SAE", SaeNotFound)])[0]
 
     def locate_model(self, id: str) -> Located:
-        """Raises ModelNotFound, or InvalidModel where it is not whole."""
+        """Raises ModelNotFound, InvalidModel where it is not whole, or RemoteCodeRefused."""
         place = _find(self._models(), id, "model", ModelNotFound)
-        _check_whole(self._model_entries([place])[0], InvalidModel)
-        return Located(place.id, place.folder)
+        entry = self._model_entries([place])[0]
+        _check_whole(entry, InvalidModel)
+        is_trusted = entry.needs_remote_code and _commit(place) in self._trusted
+        check_checkpoint(place.folder, is_trusted=is_trusted)
+        return Located(place.id, place.folder, is_trusted)
 
     def locate_sae(self, id: str) -> Located:
-        """Raises SaeNotFound, or InvalidSae where it is not whole."""
+        """The copy of one that had to be converted. Raises SaeNotFound, or InvalidSae where it is not whole."""
         place = _find(self._saes(), id, "SAE", SaeNotFound)
         _check_whole(self._sae_entries([place])[0], InvalidSae)
-        return Located(place.id, place.folder)
+        return Located(place.id, copies.readable(place, self._home))
 
     def delete_model(self, id: str) -> Freed:
         """Raises ModelNotFound, or Conflict for what ships with miLLM or is being downloaded."""
@@ -89,26 +93,25 @@ class Library:
         with self._deleting:
             place = _find(self._saes(), id, "SAE", SaeNotFound)
             self._check_removable(place, "sae")
-            sha256 = _sha256_of_weights(place)
-            copies = delete.remove_canonical(self._home.saes, sha256) if sha256 else 0
-            paths = [f"{place.inside}/{name}".lstrip("/") for name in place.files]
+            ours = copies.remove(place, self._home)
+            paths = [file.path for file in place.files.values()]
             own = delete.remove_files(place.revision, paths) if place.revision else delete.remove_link(place.folder)
-        return Freed(id=place.id, bytes=copies + own, kept=max(total(place.files) - own, 0))
+        return Freed(id=place.id, bytes=ours + own, kept=max(total(place.files) - own, 0))
 
     def import_model(self, folder: Path, name: str | None = None) -> ModelEntry:
         """A link to a folder of this machine; for the terminal only.
 
         Raises InvalidRequest (the name), Conflict (it is taken) or InvalidModel (no whole model is there).
         """
-        place = self._link(self._home.models, folder, name, self._models(), deep=True)
+        place = places.imported_model(self._link(self._home.models, folder, name, self._models()))
         return self._unless_broken(place, self._model_entries([place])[0], InvalidModel)
 
     def import_sae(self, folder: Path, name: str | None = None) -> SaeEntry:
         """As `import_model`, with InvalidSae."""
-        place = self._link(self._home.sae_folders, folder, name, self._saes(), deep=False)
-        if not place.problem and layout_of(place.files) is None:
+        place = places.imported_sae(self._link(self._home.sae_folders, folder, name, self._saes()))
+        if not place.problem and place.layout is None:
             place.folder.unlink()
-            raise InvalidSae(f"no SAE found in this folder; it must hold one of {', '.join(WEIGHTS.values())}")
+            raise InvalidSae("no SAE found in this folder: neither cfg.json and sae_weights.safetensors nor params.npz")
         return self._unless_broken(place, self._sae_entries([place])[0], InvalidSae)
 
     def _models(self) -> list[Place]:
@@ -140,12 +143,12 @@ class Library:
                 raise Conflict(f"{job.name} is being downloaded; cancel that first")
         forget(self._database, (kind, place.revision.repository, place.revision.commit, place.inside))
 
-    def _link(self, shelf: Path, folder: Path, name: str | None, found: list[Place], *, deep: bool) -> Place:
+    def _link(self, shelf: Path, folder: Path, name: str | None, found: list[Place]) -> Path:
         chosen = folder.resolve().name if name is None else name
         links.check_name(chosen)
         if any(chosen in place.names for place in found):
             raise Conflict(f"the library has a {chosen!r} already; give another name with --name")
-        return places.imported(links.add(shelf, chosen, folder), deep=deep)
+        return links.add(shelf, chosen, folder)
 
     def _unless_broken(self, place: Place, entry: Entry, refusal: type[InvalidModel] | type[InvalidSae]) -> Entry:
         if entry.state != "whole":
@@ -173,13 +176,6 @@ def _by_id(entries: Iterable[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: entry.id)
 
 
-def _sha256_of_weights(place: Place) -> str | None:
-    """The name of a large file's blob; of another cache's, counted."""
-    layout = layout_of(place.files)
-    file = place.files.get(WEIGHTS[layout]) if layout else None
-    if file is None or file.size is None:
-        return None
-    if _SHA256.fullmatch(file.where.name):
-        return file.where.name
-    with file.where.open("rb") as weights:
-        return hashlib.file_digest(weights, "sha256").hexdigest()
+def _commit(place: Place) -> str | None:
+    """As the operator names it."""
+    return f"{place.revision.repository}@{place.revision.commit}" if place.revision else None

@@ -36,7 +36,7 @@ class Located:
 def locate_model(asked: str, token: str | None, on_progress: OnProgress) -> Located:
     """Raises CannotStart (neither a folder nor an id), DownloadFailed and its kin, or InvalidModel."""
     located = _local(asked, "model") or _on_hub(asked, "model", token, on_progress)
-    check_checkpoint(located.folder)
+    check_checkpoint(located.folder, is_trusted=located.is_trusted)
     return located
 
 
@@ -58,9 +58,11 @@ def _local(asked: str, what: str) -> Located | None:
 
 
 def _on_hub(asked: str, kind: Kind, token: str | None, on_progress: OnProgress) -> Located:
-    wanted = _wanted(asked, kind)
-    order = replace(order_of("fetch", wanted, Settings.load()), token=token, tries=_TRIES, accepts_cached=True)
-    return Located(wanted.name, Path(asyncio.run(_fetched(order, on_progress)).folder))
+    wanted, settings = _wanted(asked, kind), Settings.load()
+    order = replace(order_of("fetch", wanted, settings), token=token, tries=_TRIES, accepts_cached=True)
+    fetched = asyncio.run(_fetched(order, on_progress))
+    is_trusted = f"{wanted.repository}@{fetched.commit}" in settings.trust_remote_code
+    return Located(wanted.name, Path(fetched.folder), is_trusted)
 
 
 def _wanted(asked: str, kind: Kind) -> Asked:

@@ -1,13 +1,13 @@
 """Where models and SAEs lie, each with its id: Hugging Face's cache, folders the user linked, what ships with miLLM."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from millm.hub import cache
 from millm.hub.cache import Asked, Revision
 from millm.hub.entries import Origin
-from millm.hub.sae_layout import layout_of
+from millm.hub.sae_layout import by_folder, layout_of, saes_in
 from millm.hub.tree import File, files_below
 
 
@@ -19,13 +19,15 @@ class Place:
     origin: Origin
     folder: Path
     files: dict[str, File] = field(default_factory=dict)
-    """Its own, by their paths in it; of an SAE those right in its folder."""
+    """Its own, by their paths in it; of an SAE those right in its folder, or those it takes to convert it."""
     problem: str | None = None
     """Why it cannot be looked into."""
     revision: Revision | None = None
     """What of the cache it is, or is part of."""
     inside: str = ""
-    """An SAE's folder in the repository."""
+    """An SAE's folder in the repository, or the file that it is."""
+    layout: str | None = None
+    """Of an SAE; None: what is there is none."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -50,52 +52,51 @@ def models(links: Path, builtin: Mapping[str, Path], asked: Asked) -> Iterator[P
 
 
 def saes(links: Path, builtin: Mapping[str, Path], asked: Asked) -> Iterator[Place]:
-    yield from _linked(links, builtin, deep=False)
+    yield from map(_as_sae, _linked(links, builtin))
     for revision in cache.revisions(asked):
-        for inside, files in by_folder(revision.files).items():
-            if layout_of(files):
-                yield _in_cache(revision, inside, files)
+        for inside, (layout, files) in saes_in(revision.files).items():
+            yield replace(_in_cache(revision, inside), files=files, layout=layout)
 
 
-def imported(link: Path, *, deep: bool = True) -> Place:
+def imported_model(link: Path) -> Place:
     """The folder a link of the library leads to, under the link's name."""
-    return _folder(link.name, "imported", link, deep=deep)
+    return _folder(link.name, "imported", link)
 
 
-def by_folder(files: Mapping[str, File]) -> dict[str, dict[str, File]]:
-    """Folder → the files right in it, by name."""
-    found: dict[str, dict[str, File]] = {}
-    for path, file in files.items():
-        folder, _, name = path.rpartition("/")
-        found.setdefault(folder, {})[name] = file
-    return found
+def imported_sae(link: Path) -> Place:
+    return _as_sae(imported_model(link))
 
 
-def _linked(links: Path, builtin: Mapping[str, Path], *, deep: bool = True) -> Iterator[Place]:
+def _linked(links: Path, builtin: Mapping[str, Path]) -> Iterator[Place]:
     for name, folder in builtin.items():
-        yield _folder(name, "builtin", folder, deep=deep)
+        yield _folder(name, "builtin", folder)
     if links.is_dir():
         for link in sorted(links.iterdir()):
             if link.is_symlink():
-                yield imported(link, deep=deep)
+                yield imported_model(link)
 
 
-def _folder(name: str, origin: Origin, folder: Path, *, deep: bool) -> Place:
+def _folder(name: str, origin: Origin, folder: Path) -> Place:
     try:
-        files = files_below(folder)
+        return Place(name, origin, folder, files_below(folder))
     except FileNotFoundError:
         return Place(name, origin, folder, problem="the folder it was imported from is gone")
     except OSError as error:
         return Place(name, origin, folder, problem=f"its folder cannot be read ({error.strerror})")
-    return Place(name, origin, folder, files if deep else by_folder(files).get("", {}))
 
 
-def _in_cache(revision: Revision, inside: str = "", files: dict[str, File] | None = None) -> Place:
+def _as_sae(place: Place) -> Place:
+    """The one right in the folder, whatever else is below it."""
+    layout, files = saes_in(place.files).get("", (None, by_folder(place.files).get("", {})))
+    return replace(place, files=files, layout=layout)
+
+
+def _in_cache(revision: Revision, inside: str = "") -> Place:
     return Place(
         id=public_id(revision.repository, revision.revision, inside),
         origin="hub",
         folder=revision.folder / inside,
-        files=revision.files if files is None else files,
+        files=revision.files,
         problem=revision.problem,
         revision=revision,
         inside=inside,

@@ -12,6 +12,7 @@ from millm.hub.jobs import Preview, PreviewFile
 from millm.hub.offered import Listing, RemoteFile, listing
 from millm.hub.orders import Order
 from millm.hub.refusals import page
+from millm.hub.registry import count_for
 from millm.hub.transfer import disk_free
 
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
@@ -58,6 +59,7 @@ def _model_facts(listed: Listing, config: dict[str, Any]) -> dict[str, Any]:
         "parameters": listed.info.safetensors.total if listed.info.safetensors else None,
         "quantization": _quantization(config.get("quantization_config") or {}),
         "needs_remote_code": code and "auto_map" in config,
+        "known_saes": count_for(listed.repository),
     }
 
 

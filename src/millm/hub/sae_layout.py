@@ -8,18 +8,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from millm.hub import headers
+from millm.hub.foreign import recognise
 from millm.hub.tree import File
 from millm.sae.config import layer_of
 from millm.sae.gemma_scope_path import place_of
 from millm.sae.npz import npz_shapes
 
-WEIGHTS = {
-    "saelens": "sae_weights.safetensors",
-    "gemma_scope": "params.npz",
-    "gemma_scope_2": "params.safetensors",
+_NEEDED = {
+    "saelens": ("sae_weights.safetensors", "cfg.json"),
+    "gemma_scope": ("params.npz",),
+    "gemma_scope_2": ("params.safetensors",),
 }
-"""Layout → the file that makes it one, in the order in which they are looked for."""
+"""Of those that are read as they are; the weights first."""
 
+Found = tuple[str, dict[str, File]]
+"""A layout, and the files that are in it."""
+
+_FOREIGN = (".pt", ".pth", ".safetensors", "hyperparams.json")
+"""Ends of names that other libraries' SAEs have."""
 _BATCH_TOPK = ("batchtopk", "matryoshka_batchtopk")
 
 
@@ -27,7 +33,7 @@ _BATCH_TOPK = ("batchtopk", "matryoshka_batchtopk")
 class Told:
     """What an SAE's files say of it."""
 
-    format: str
+    format: str | None
     architecture: str | None = None
     width: int | None = None
     d_in: int | None = None
@@ -37,19 +43,64 @@ class Told:
 
 
 def layout_of(files: Mapping[str, File]) -> str | None:
-    """Of a folder with these files right in it; None: it holds no SAE that is read as it is."""
-    for layout, weights in WEIGHTS.items():
-        if weights in files:
-            return layout
-    return "saelens" if "cfg.json" in files else None
+    """Of a folder with these files right in it, all of them or not yet; None: it holds no SAE that is read as it is."""
+    if "params.npz" in files:
+        return "gemma_scope"
+    if "params.safetensors" in files:
+        return "gemma_scope_2"
+    if "cfg.json" in files and "sae.safetensors" not in files:
+        return "saelens"
+    return "saelens" if "sae_weights.safetensors" in files and "config.json" not in files else None
 
 
-def told(layout: str, files: Mapping[str, File], path: str) -> Told:
+def saes_in(files: Mapping[str, File]) -> dict[str, Found]:
+    """Where in a repository SAEs are (a folder, or a file that is one by itself) → their layout and their files."""
+    found: dict[str, Found] = {}
+    for folder, own in by_folder(files).items():
+        if layout := layout_of(own):
+            found[folder] = (layout, own)
+        elif any(name.endswith(_FOREIGN) for name in own):
+            found |= _foreign(folder, own, files)
+    return found
+
+
+def by_folder(files: Mapping[str, File]) -> dict[str, dict[str, File]]:
+    """Folder → the files right in it, by name."""
+    found: dict[str, dict[str, File]] = {}
+    for path, file in files.items():
+        folder, _, name = path.rpartition("/")
+        found.setdefault(folder, {})[name] = file
+    return found
+
+
+def _foreign(folder: str, own: Mapping[str, File], files: Mapping[str, File]) -> dict[str, Found]:
+    """Of other libraries: its files that are one each, else the folder as a whole."""
+    prefix = f"{folder}/" if folder else ""
+    paths = [path for name in own if recognise(path := f"{prefix}{name}", files)] or [folder]
+    known = {path: recognised for path in paths if (recognised := recognise(path, files))}
+    return {
+        path: (found.format, {part.removeprefix(f"{path}/"): files[part] for part in found.files})
+        for path, found in known.items()
+    }
+
+
+def is_read(layout: str | None) -> bool:
+    """As it is, without a conversion."""
+    return layout in _NEEDED
+
+
+def needed(layout: str | None) -> tuple[str, ...]:
+    """The files without which such an SAE is not whole."""
+    return _NEEDED.get(layout or "", ())
+
+
+def told(layout: str | None, files: Mapping[str, File], path: str) -> Told:
     """`path`: with the repository's name in it, which says what some files do not.
 
     Raises InvalidModel or InvalidSae for files that say nothing.
     """
-    return {"saelens": _saelens, "gemma_scope": _gemma_scope, "gemma_scope_2": _gemma_scope_2}[layout](files, path)
+    readers = {"saelens": _saelens, "gemma_scope": _gemma_scope, "gemma_scope_2": _gemma_scope_2}
+    return readers[layout](files, path) if layout in readers else Told(layout)
 
 
 def _saelens(files: Mapping[str, File], path: str) -> Told:

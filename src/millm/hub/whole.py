@@ -1,6 +1,6 @@
 """Is what lies in a folder all there, and what it should be? Told from names, sizes and headers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from millm.errors import InvalidModel, InvalidSae
@@ -48,9 +48,9 @@ def model_condition(files: Mapping[str, File]) -> Condition:
     return WHOLE if weights else _without_weights(files)
 
 
-def sae_condition(files: Mapping[str, File], weights: str) -> Condition:
-    """`weights`: the name of the file that such a layout keeps them in."""
-    if absent := _absent(files) or (None if weights in files else weights):
+def sae_condition(files: Mapping[str, File], needed: Sequence[str]) -> Condition:
+    """`needed`: names of the files that such a layout has."""
+    if absent := _absent(files) or next((name for name in needed if name not in files), None):
         return Condition("incomplete", f"{absent} is missing")
     try:
         for name, file in files.items():

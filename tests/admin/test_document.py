@@ -1,0 +1,45 @@
+"""The OpenAPI document describes every answer of the library, by structs whose names mean one thing."""
+
+import json
+import re
+
+import msgspec
+
+from millm.admin.answers import STRUCTS, schemas
+from millm.app import create_app
+from tests.fixtures.bare import bare_state
+from tools.field_tables import with_parts
+from tools.library_section import LIBRARY
+
+
+def test_every_answer_is_described_and_every_reference_leads_somewhere() -> None:
+    document = create_app(bare_state()).openapi()
+    described = {
+        (address.removeprefix("/api"), method.upper())
+        for address, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if {"200", "202"} & {status for status, told in operation["responses"].items() if _has_schema(told)}
+    }
+    routes = {(re.sub(":path", "", route.path), *route.methods) for part in LIBRARY for route in part.router.routes}
+    assert routes <= described
+    assert len(routes) >= 26
+    names = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
+    assert names <= document["components"]["schemas"].keys()
+
+
+def _has_schema(told: dict) -> bool:
+    return bool(told.get("content", {}).get("application/json", {}).get("schema"))
+
+
+def test_a_struct_and_a_body_never_share_a_name() -> None:
+    app = create_app(bare_state())
+    bodies = type(app).openapi(app)["components"]["schemas"].keys()
+    assert not bodies & schemas().keys()
+
+
+def test_what_the_document_says_is_what_is_encoded() -> None:
+    """Field for field, for each struct and those that it holds."""
+    described = schemas()
+    for struct in with_parts(STRUCTS):
+        fields = {field.encode_name for field in msgspec.structs.fields(struct)}
+        assert fields == described[struct.__name__]["properties"].keys() - {"type"}, struct
