@@ -4,6 +4,7 @@ The copy is kept in MILLM_HOME under a name made of what it was made of: whole, 
 """
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import re
@@ -112,8 +113,9 @@ class _Conversion:
     def _follow(self, child: "subprocess.Popen[bytes]", order: bytes) -> None:
         assert child.stdin is not None
         assert child.stdout is not None
-        child.stdin.write(order)
-        child.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it has ended already: what it told, if anything, is read below
+            child.stdin.write(order)
+            child.stdin.close()
         for line in child.stdout:
             news = msgspec.json.decode(line, type=News)
             if news.problem:
