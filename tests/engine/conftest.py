@@ -54,7 +54,7 @@ class Engine:
 
 def described(model: PreTrainedModel) -> ModelFacts:
     """What a model says of itself when the plain runner has it."""
-    return facts(model, Verdict(PlainRunner(model), "plain", ""))
+    return facts(model, Verdict(PlainRunner(model), "plain", ""), LoadModel(id="load", path=""))
 
 
 async def collect(events: AsyncIterator[Token | Finished]) -> list[Token | Finished]:
