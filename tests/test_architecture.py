@@ -31,7 +31,7 @@ LEVELS = [
     ("why_cpu",),
     ("engine.messages", "logs", "gpus", "container"),
     ("sae.steering", "sae.calibration_text", "settings", "storage"),
-    ("hub.jobs", "hub.entries"),
+    ("hub.jobs", "hub.entries", "hub.cache_folder"),
     ("errors", ""),
 ]
 NEIGHBOURS = {("demo", "hub"), ("hub", "text")}

@@ -14,7 +14,7 @@ import pytest
 from millm.container import Limits, limits
 from millm.engine.messages import Platform
 from millm.gpus import Driver, Gpu, driver, visible
-from millm.hardware import cache_folder, disk, free_memory, hardware, total_memory
+from millm.hardware import disk, free_memory, hardware, total_memory
 from millm.why_cpu import why_cpu
 
 GB = 2**30
@@ -76,24 +76,6 @@ def test_nothing_says_where_anything_is(tmp_path: Path) -> None:
 def test_the_disk_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
     assert disk(tmp_path / "a" / "b").total == shutil.disk_usage(tmp_path).total
     assert not (tmp_path / "a").exists()
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({"HF_HUB_CACHE": "/a"}, "/a"),
-        ({"HUGGINGFACE_HUB_CACHE": "/b"}, "/b"),
-        ({"HF_HOME": "/c"}, "/c/hub"),
-        ({"XDG_CACHE_HOME": "/d"}, "/d/huggingface/hub"),
-        ({"HOME": "/e"}, "/e/.cache/huggingface/hub"),
-    ],
-)
-def test_the_cache_is_hugging_faces(given: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    assert cache_folder() == Path(expected)
 
 
 # -- containers ---------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import psutil  # type: ignore[import-untyped]
 from millm.container import limits
 from millm.engine.messages import Platform
 from millm.gpus import Gpu, driver, visible
+from millm.hub.cache_folder import cache_folder
 from millm.why_cpu import Reason, has_device_file, why_cpu
 
 
@@ -144,12 +145,3 @@ def disk(folder: Path) -> Disk:
 def nearest_to(folder: Path) -> Path:
     """The folder, or the first above it that exists."""
     return next(path for path in (folder, *folder.parents) if os.path.exists(path))  # False where it is not allowed
-
-
-def cache_folder() -> Path:
-    """Hugging Face's, found as `huggingface_hub` finds it."""
-    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if folder := os.environ.get(variable):
-            return Path(os.path.expanduser(folder))
-    around = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
-    return Path(os.path.expanduser(around)) / "hub"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from millm.hub.blobs import commit_of, remember_commit, remove_orphans
-from millm.hub.cache import cache_folder
+from millm.hub.cache_folder import cache_folder
 
 REPOSITORY = "tiny/model"
 ETAG = "a" * 64

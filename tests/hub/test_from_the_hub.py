@@ -30,7 +30,8 @@ def hub(tiny_model: Path, tiny_sae: Path, tmp_path: Path) -> Iterator[FakeHub]:
 
 def test_serves_what_it_fetched(hub: FakeHub, tmp_path: Path) -> None:
     variables = hub.environment(tmp_path / "cache")
-    with started("serve", MODEL, "--sae", SAE, "--allow-model-mismatch", "--port", "0", home=tmp_path / "home", **variables) as process:
+    serve = ("serve", MODEL, "--sae", SAE, "--allow-model-mismatch", "--port", "0")
+    with started(*serve, home=tmp_path / "home", **variables) as process:
         url = ready_url(process)
         body = {
             "model": MODEL,

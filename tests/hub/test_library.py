@@ -189,26 +189,6 @@ def test_agrees_with_huggingface_hub(shelf: Shelf) -> None:
     assert (entry.size - entry.shared, entry.shared) == (3, sum(map(len, shelf.model.values())))
 
 
-@pytest.mark.parametrize(
-    ("variables", "below"),
-    [
-        ({"HF_HUB_CACHE": "{}/a"}, "a"),
-        ({"HUGGINGFACE_HUB_CACHE": "{}/b"}, "b"),
-        ({"HF_HOME": "{}/c"}, "c/hub"),
-        ({"XDG_CACHE_HOME": "{}/d"}, "d/huggingface/hub"),
-        ({"HOME": "{}/e"}, "e/.cache/huggingface/hub"),
-    ],
-)
-def test_finds_the_cache(
-    variables: dict[str, str], below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value.format(tmp_path))
-    assert hub_cache.cache_folder() == tmp_path / below
-
-
 # ------------------------------------------------------------------------------------------------- whole, or what not
 
 

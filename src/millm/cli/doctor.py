@@ -12,7 +12,7 @@ from millm.cli.engine_checks import engine
 from millm.cli.finding import Finding
 from millm.cli.options import HomeFolder, Host, Port
 from millm.errors import CannotStart
-from millm.hardware import cache_folder
+from millm.hub.cache_folder import cache_folder
 from millm.settings import Settings
 
 _MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failure": "[red]✗[/]"}

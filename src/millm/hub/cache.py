@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from millm.hub.cache_folder import cache_folder
 from millm.hub.tree import File, files_below
 
 BIN = ".deleting"
@@ -49,15 +50,6 @@ class Revision:
     def revision(self) -> str:
         """The shortest that names it."""
         return self.refs[0] if self.refs else self.commit
-
-
-def cache_folder() -> Path:
-    """As huggingface_hub finds it."""
-    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
-        if folder := os.environ.get(variable):
-            return Path(_expanded(folder))
-    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(_expanded(os.environ.get("HF_HOME") or f"{caches}/huggingface")) / "hub"
 
 
 def revisions(asked: Asked) -> list[Revision]:
@@ -145,7 +137,3 @@ def _changed(folder: Path) -> float:
         return folder.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def _expanded(folder: str) -> str:
-    return os.path.expanduser(os.path.expandvars(folder))

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from millm.errors import Conflict, DownloadFailed, InvalidSae, JobNotFound, QueueFull, from_code
 from millm.hub.asking import asked_for, check
 from millm.hub.blobs import remove_orphans
-from millm.hub.cache import cache_folder
+from millm.hub.cache_folder import cache_folder
 from millm.hub.convert import convert, needs_conversion
 from millm.hub.home import Home
 from millm.hub.jobs import ACTIVE, Asked, Job, JobState, Preview, Problem

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from millm.hub.cache import cache_folder
+from millm.hub.cache_folder import cache_folder
 from millm.hub.jobs import Asked
 from millm.hub.orders import News, Order, patterns
 from millm.settings import Settings
