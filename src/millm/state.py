@@ -80,6 +80,8 @@ class State:
     active: Active | None = None
     desired: Desired = field(default_factory=Desired)
     """What was acknowledged last."""
+    is_starting: bool = False
+    """Not all that the server was started with is there yet: nobody is answered with less."""
     is_restoring: bool = False
     """After a start: what was acknowledged before it is not there yet."""
     phase: Phase = "loading"
@@ -105,7 +107,9 @@ class State:
     @property
     def status(self) -> str:
         """`ready` when a model answers; the others are told in `status.ServerStatus`."""
-        return self.engine.status if self.engine.status in ("restarting", "down") else self.phase
+        if self.engine.status in ("restarting", "down"):
+            return self.engine.status
+        return "loading" if self.is_starting else self.phase
 
     def model_or_raise(self) -> LoadedModel:
         """Raises ModelNotLoaded."""

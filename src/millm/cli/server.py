@@ -144,20 +144,27 @@ class _Server(uvicorn.Server):
 async def _boot(state: State, prepare: Prepare, console: Console) -> None:
     """What can be refused early is refused before torch, in the engine's process, is imported."""
     home = state.hub.home
+    state.is_starting = True
     with reporting(console) as report:
         boot = await asyncio.to_thread(prepare, home, report)
         _add_profiles(state, home, boot)
         await state.engine.start()
-        if boot.model is None:
-            before = read(state.hub.database) if boot.restores else Desired()
-            await restore(state, before, report.event)
-        else:
-            wanted = WantedModel(id=boot.model.name)
-            await load(state, wanted, located=boot.model, force=boot.force, on_progress=report.event)
-        for sae, located in boot.saes:
-            await attach(state, sae, located=located, on_progress=report.event)
+        await _bring_up(state, boot, report)
     if boot.active_profile:
         await activate_profile(state, boot.active_profile)
+    state.is_starting = False
+    state.tell_status()
+
+
+async def _bring_up(state: State, boot: Boot, report: Reporter) -> None:
+    if boot.model is None:
+        before = read(state.hub.database) if boot.restores else Desired()
+        await restore(state, before, report.event)
+    else:
+        wanted = WantedModel(id=boot.model.name)
+        await load(state, wanted, located=boot.model, force=boot.force, on_progress=report.event)
+    for sae, located in boot.saes:
+        await attach(state, sae, located=located, on_progress=report.event)
 
 
 def _add_profiles(state: State, home: Home, boot: Boot) -> None:

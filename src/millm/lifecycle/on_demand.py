@@ -14,6 +14,8 @@ async def ready_for(state: State, asked: str) -> None:
 
     What cannot be had is left to whoever chooses next, which refuses it by name. Raises what `load` raises.
     """
+    if state.is_starting:
+        return
     if _is_meant(state, asked):
         if state.asleep:
             await wake(state)

@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from millm.engine.messages import SaeFacts, Watch
-from millm.errors import InvalidProfile, InvalidSteering, ModelNotFound, SaeDetached
+from millm.errors import InvalidProfile, InvalidSteering, ModelNotFound, ModelNotLoaded, SaeDetached
 from millm.profiles.contract import ActivationsRequest, Profile, ProfileFeature, SteeringRequest
 from millm.sae.model_names import is_same_model
 from millm.sae.steering import (
@@ -53,6 +53,8 @@ def select(
     state: State, *, model: str, profile: str | None, steering: SteeringRequest | None, steering_given: bool
 ) -> Selection:
     """Raises ModelNotFound, ModelNotLoaded, ProfileNotFound, InvalidSteering or SaeDetached."""
+    if state.is_starting:
+        raise ModelNotLoaded("the server is starting, and not all is there yet; try again in a moment")
     loaded, alias = _model(state, model)
     if steering_given:
         return Selection(loaded, None, _resolved(state, steering) if steering else None)
