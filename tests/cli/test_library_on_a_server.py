@@ -10,7 +10,7 @@ import pytest
 from tests.cli.shelf import Shelf, shelf
 from tests.cli.terminal import Ran, assert_refused
 from tests.fixtures.fakehub import serving
-from tests.fixtures.repos import GEMMA, LLAMA, SCOPE_SAE, write_repositories
+from tests.fixtures.repos import GEMMA, LLAMA, write_repositories
 from tests.fixtures.screen import CTRL_C
 
 
