@@ -26,7 +26,7 @@ test: $(VENV)/dev-installed  ## all tests but those that install other people's 
 fuzz: $(VENV)/dev-installed  ## ten thousand made-up requests
 	$(BIN)/python -m pytest -m fuzz
 
-test-crashes: $(VENV)/dev-installed ## a download that is killed thirty times
+test-crashes: $(VENV)/dev-installed ## a server that is killed thirty times while it downloads
 	$(BIN)/python -m pytest -m crashes
 
 test-clients: $(VENV)/dev-installed ## real clients (openai, LangChain, AI SDK...) in environments of their own; needs npm

@@ -10,7 +10,7 @@ import pytest
 from tests.cli.shelf import Shelf, shelf
 from tests.cli.terminal import Ran, assert_refused
 from tests.fixtures.fakehub import serving
-from tests.fixtures.repos import GEMMA, LLAMA, SCOPE_SAE, write_repositories
+from tests.fixtures.repos import GEMMA, LLAMA, write_repositories
 from tests.fixtures.screen import CTRL_C
 
 
@@ -26,33 +26,6 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
 def done(ran: Ran) -> Ran:
     assert (ran.code, ran.left) == (0, []), ran
     return ran
-
-
-def test_from_the_hub_to_the_device_and_back(there: Shelf) -> None:
-    assert "no model is loaded" in done(there.millm("ps")).out
-    assert "installed" in done(there.millm("pull", GEMMA)).err
-    done(there.millm("pull", SCOPE_SAE))
-
-    assert GEMMA in done(there.millm("load", GEMMA, "--slots", "4")).out
-    attached = done(there.millm("attach", SCOPE_SAE)).out
-    for told in (SCOPE_SAE, "explains", "L0", "residual norm", "blocks.12.hook_resid_post"):
-        assert told in attached
-
-    running = json.loads(done(there.millm("ps", "--json")).out)
-    assert (running["status"], running["model"]["name"]) == ("ready", GEMMA)
-    assert [sae["sae"] for sae in running["saes"]] == [SCOPE_SAE]
-    assert running["model"]["facts"]["slots"] == 4
-    shown = done(there.millm("ps")).out
-    assert (GEMMA in shown, SCOPE_SAE in shown, "CPU" in shown) == (True, True, True)
-    assert " loaded" in done(there.millm("list")).out
-    assert " attached" in done(there.millm("list", "--saes")).out
-
-    assert_refused(there.millm("rm", GEMMA, "--yes"), GEMMA, "loaded")
-    assert_refused(there.millm("rm", SCOPE_SAE, "--yes"), SCOPE_SAE, "attached")
-    assert json.loads(done(there.millm("detach", SCOPE_SAE, "--json")).out)["saes"] == []
-    assert "no model is loaded" in done(there.millm("unload")).out
-    assert "freed" in done(there.millm("rm", GEMMA, "--yes")).out
-    assert "freed" in done(there.millm("rm", SCOPE_SAE, "--yes")).out
 
 
 def test_the_server_and_the_disk_tell_the_same(there: Shelf) -> None:

@@ -23,7 +23,7 @@ from millm.hub.refusals import problem
 from millm.hub.transfer import fetch
 
 _TICK_SECONDS = 0.2
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16
 """Bytes after which what came is written; huggingface_hub's 10 MB take a slow line ten seconds."""
 
 
