@@ -125,6 +125,11 @@ class EngineClient:
             await asyncio.sleep(_TICK_SECONDS)
         return self.platform
 
+    async def settled(self) -> None:
+        """Until an engine that died is as it was: what is asked of it before would come between."""
+        while self.status == "restarting":
+            await asyncio.sleep(_TICK_SECONDS)
+
     @property
     def restorable(self) -> Restorable:
         """What an engine would be told to be as this one."""
@@ -170,7 +175,9 @@ class EngineClient:
 
     async def unload(self) -> None:
         """What is in flight ends with ModelNotLoaded."""
-        await self._ask(UnloadModel(id=self.new_id("unload")), None)
+        await self.settled()
+        with contextlib.suppress(EngineCrashed):  # and all that it held has gone with it
+            await self._ask(UnloadModel(id=self.new_id("unload")), None)
         self._emptied()
 
     async def attach(self, command: AttachSae, on_progress: OnProgress | None = None) -> SaeFacts:
@@ -182,15 +189,25 @@ class EngineClient:
 
     async def detach(self, sae: str) -> None:
         """What was begun with it ends with it. Raises SaeNotFound."""
-        await self._ask(DetachSae(id=self.new_id("detach"), sae=sae), None)
+        with contextlib.suppress(EngineCrashed):  # it comes back without it
+            await self._ask(DetachSae(id=self.new_id("detach"), sae=sae), None)
         self._restorable.detached(sae)
 
     async def bring_back(self, what: Restorable) -> None:
-        """The same model with the same SAEs, under the ids that they had. Raises as `load` and `attach` do."""
-        if what.model:
+        """The same model with the same SAEs, under the ids that they had, or none.
+
+        Raises as `load` and `attach` do; nothing is loaded then.
+        """
+        if what.model is None:
+            await self.unload()
+            return
+        try:
             await self.load(what.model)
-        for sae in what.saes.values():
-            await self.attach(sae)
+            for sae in what.saes.values():
+                await self.attach(sae)
+        except MillmError:
+            await self.unload()
+            raise
 
     def kill(self) -> None:
         """An engine that hangs: it is started again as it was."""
