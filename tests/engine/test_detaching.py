@@ -178,7 +178,7 @@ steps = st.lists(
 
 
 @given(steps=steps)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_sequence_of_changes(engine: Engine, alone: dict[str | None, Answer], steps: list[str]) -> None:
     if not engine.attachment:
         engine.attach("one")

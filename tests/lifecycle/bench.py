@@ -46,6 +46,10 @@ class Bench:
         self.inside, self.state = inside, inside.state
         self._references: dict[tuple[WantedModel, str | None, str | None, int], str] = {}
 
+    @property
+    def asleep(self) -> bool:
+        return self.state.asleep is not None
+
     # ------------------------------------------------------------------------------------------------- changes
 
     def load(self, wanted: WantedModel) -> None:

@@ -56,10 +56,9 @@ class Lifecycle(RuleBasedStateMachine):
         self._to_the_start()
 
     def _to_the_start(self) -> None:
+        if self.bench.asleep or self.bench.state.desired != Desired(model=MODELS[0]):
+            self.bench.unload()
         self.bench.load(MODELS[0])
-        for sae in list(self.bench.state.saes):
-            self.bench.detach(sae)
-        self.bench.activate(None)
         self.expected.load(MODELS[0])
 
     # --------------------------------------------------------------------------------------------------- models
