@@ -21,13 +21,16 @@ check: $(VENV)/dev-installed ## format, lint and types, as CI runs them
 	$(BIN)/mypy
 
 test: $(VENV)/dev-installed  ## all tests but those that install other people's clients
-	$(BIN)/python -m pytest -m 'not clients and not openwebui and not fuzz and not crashes'
+	$(BIN)/python -m pytest -m 'not clients and not openwebui and not fuzz and not crashes and not machine'
 
 fuzz: $(VENV)/dev-installed  ## ten thousand made-up requests
 	$(BIN)/python -m pytest -m fuzz
 
 test-crashes: $(VENV)/dev-installed ## a server that is killed thirty times while it downloads
 	$(BIN)/python -m pytest -m crashes
+
+test-machine: $(VENV)/dev-installed ## ten thousand changes of what is loaded, in any order
+	$(BIN)/python -m pytest -m machine
 
 test-clients: $(VENV)/dev-installed ## real clients (openai, LangChain, AI SDK...) in environments of their own; needs npm
 	$(BIN)/python -m pytest -m clients
@@ -74,4 +77,4 @@ $(VENV)/dev-installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $(VENV)/installed $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup run check test test-crashes test-clients test-openwebui oldest fix types docs bench efficacy
+.PHONY: help demo setup run check test test-crashes test-machine test-clients test-openwebui oldest fix types docs bench efficacy

@@ -39,6 +39,7 @@
     │   ├── QueueFull
     │   ├── EngineCrashed
     │   ├── InsufficientMemory
+    │   ├── NotStored                  what was asked would be forgotten: the disk is full, or read-only
     │   └── SaeDetached                steering was asked for, and its SAE was turned off to save memory
     ├── Timeout                   504  the request took longer than the server allows
     ├── EngineFailed              500  a step of the engine raised; the log has the trace
@@ -282,6 +283,12 @@ class EngineCrashed(Unavailable):
 class InsufficientMemory(Unavailable):
     code = "insufficient_memory"
     when = "the device has no room for this now"
+
+
+class NotStored(Unavailable):
+    code = "not_stored"
+    when = "MILLM_HOME cannot be written, so that it would not survive a restart: it was not done"
+    retry_after_seconds = None
 
 
 class SaeDetached(Unavailable):

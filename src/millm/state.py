@@ -64,6 +64,16 @@ class Active:
     """`asked`, resolved when it was made active."""
 
 
+@dataclass(frozen=True)
+class Held:
+    """What the state says is loaded, attached and active, at one moment."""
+
+    model: LoadedModel | None
+    saes: dict[str, AttachedSae]
+    active: Active | None
+    asleep: Restorable | None
+
+
 Phase = Literal["loading", "empty", "asleep", "ready", "draining", "safe_mode"]
 
 
@@ -94,6 +104,8 @@ class State:
     """What the engine is loading."""
     changes: asyncio.Lock = field(default_factory=asyncio.Lock)
     """One change at a time."""
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """What is remembered last is what was acknowledged last."""
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     """Changes that go on although whoever asked may have gone."""
     events: Events = field(default_factory=Events)
@@ -124,6 +136,14 @@ class State:
         self.active = None
         self.asleep = None
         self.settle("ready" if model else "empty")
+
+    @property
+    def held(self) -> "Held":
+        return Held(self.model, self.saes, self.active, self.asleep)
+
+    def holds_again(self, held: "Held") -> None:
+        """As if nothing had happened since."""
+        self.model, self.saes, self.active, self.asleep = held.model, held.saes, held.active, held.asleep
 
     def lost(self, error: MillmError, phase: Phase) -> None:
         """What was loaded is gone, and does not come back by itself."""

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from millm.errors import CannotStart
+from millm.errors import CannotStart, NotStored
 
 log = structlog.get_logger()
 
@@ -49,10 +49,17 @@ class Database:
             self._connection = _open(path)
 
     def write(self, change: Callable[[sqlite3.Connection], Result]) -> Result:
-        """All of `change` or nothing; when this returns, it is on the disk."""
-        with self._lock, self._connection:
-            self._connection.execute("BEGIN IMMEDIATE")
-            return change(self._connection)
+        """All of `change` or nothing; when this returns, it is on the disk. Raises NotStored."""
+        try:
+            with self._lock, self._connection:
+                self._connection.execute("BEGIN IMMEDIATE")
+                return change(self._connection)
+        except sqlite3.OperationalError as error:
+            log.error("storage.not_written", reason=str(error))
+            raise NotStored(
+                f"the server cannot write what it has to remember ({error}), so nothing was changed;"
+                " make room on the disk of MILLM_HOME, or mend its permissions"
+            ) from error
 
     def read(self, query: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         with self._lock, closing(self._connection.execute(query, values)) as cursor:

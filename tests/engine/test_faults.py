@@ -211,7 +211,8 @@ def lost_its_steering(faulty: Faulty, oracle: Oracle, answer: Answer) -> bool:
 
 
 def runner_of(faulty: Faulty) -> str:
-    (command,) = [command for command in faulty.client._restorable if isinstance(command, LoadModel)]
+    command = faulty.client.restorable.model
+    assert command is not None
     return command.runner
 
 

@@ -5,6 +5,7 @@ answers: `client.py` adds those.
 """
 
 import asyncio
+import contextlib
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -138,7 +139,7 @@ class KeptEngine(ABC):
 
     async def load(self, command: LoadModel, on_progress: OnProgress | None = None) -> ModelFacts:
         """Raises what the engine refuses; the model of before goes on serving then, unless it had to go first."""
-        await self._recovered()
+        await self.settled()
         try:
             event = await self._ask(command, on_progress, stall=LOAD_STALL_SECONDS)
         except EngineCrashed:
@@ -158,12 +159,13 @@ class KeptEngine(ABC):
 
     async def unload(self) -> None:
         """What is in flight ends with ModelNotLoaded."""
-        await self._recovered()
-        await self._ask(UnloadModel(id=self.new_id("unload")))
+        await self.settled()
+        with contextlib.suppress(EngineCrashed):  # and all that it held has gone with it
+            await self._ask(UnloadModel(id=self.new_id("unload")))
         self._emptied()
 
     async def attach(self, command: AttachSae, on_progress: OnProgress | None = None) -> SaeFacts:
-        await self._recovered()
+        await self.settled()
         event = await self._ask(command, on_progress)
         assert isinstance(event, SaeAttached)
         self._restorable.attached(command)
@@ -172,23 +174,33 @@ class KeptEngine(ABC):
 
     async def detach(self, sae: str) -> None:
         """What was begun with it ends with it. Raises SaeNotFound."""
-        await self._recovered()
-        await self._ask(DetachSae(id=self.new_id("detach"), sae=sae))
+        await self.settled()
+        with contextlib.suppress(EngineCrashed):  # it comes back without it
+            await self._ask(DetachSae(id=self.new_id("detach"), sae=sae))
         self._restorable.detached(sae)
 
     async def bring_back(self, what: Restorable) -> None:
-        """The same model with the same SAEs, under the ids that they had. Raises as `load` and `attach` do."""
-        if what.model:
+        """The same model with the same SAEs, under the ids that they had, or none.
+
+        Raises as `load` and `attach` do; nothing is loaded then.
+        """
+        if what.model is None:
+            await self.unload()
+            return
+        try:
             await self.load(what.model)
-        for sae in what.saes.values():
-            await self.attach(sae)
+            for sae in what.saes.values():
+                await self.attach(sae)
+        except MillmError:
+            await self.unload()
+            raise
 
     async def inject(self, fault: Fault) -> None:
         """A failure on order. Raises InvalidRequest unless the engine was started for tests."""
         await self._ask(fault)
 
-    async def _recovered(self) -> None:
-        """An engine that is being restored is what it was before it is changed."""
+    async def settled(self) -> None:
+        """Until an engine that died is as it was: what is asked of it before would come between."""
         while self.status == "restarting":
             await asyncio.sleep(TICK_SECONDS)
 

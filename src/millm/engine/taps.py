@@ -137,8 +137,11 @@ class Taps:
         self._acquire(sequence, sequence.taps.rows, {})
 
     def _do_without(self, sequence: Sequence) -> None:
-        """Whoever only follows what is active goes on without, while every SAE is off."""
-        if self.detached and sequence.request.follows_active and sequence.steering:
+        """Whoever only follows what is active goes on without, while its SAE is off or about to be followed by another.
+
+        What is active changes with what is attached: the API process says so right after, and it has that then.
+        """
+        if sequence.request.follows_active and sequence.steering and not self._has(sequence.steering):
             sequence.steering = None
             sequence.taps.degraded = self.detached
 
@@ -290,11 +293,16 @@ class Taps:
         attached = self._attached.get(sae)
         if attached is None and self.detached:
             raise SaeDetached(self.detached)
-        if attached is None:
+        if attached is None and not meant:
             raise InvalidSteering(f"no SAE named {sae!r} is attached")
-        if meant not in ("", attached.facts.id):
-            raise SaeDetached(f"SAE {sae!r} was attached anew while this request was read; ask again")
+        if attached is None or meant not in ("", attached.facts.id):
+            raise SaeDetached(f"SAE {sae!r} was detached, or attached anew, while this request was read; ask again")
         return attached
+
+    def _has(self, steering: Steering) -> bool:
+        """Is all that it uses attached, and what was meant?"""
+        ids = {sae: attached.facts.id for sae, attached in self._attached.items()}
+        return all(tap.sae in ids and tap.attachment in ("", ids[tap.sae]) for tap in steering.taps)
 
     def _release(self, rows: dict[Attachment, int]) -> None:
         for attached, index in rows.items():

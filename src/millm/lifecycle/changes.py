@@ -31,6 +31,7 @@ async def _alone(
     state: State, what: Changing, work: Callable[[Tell], Awaitable[Result]], on_progress: Tell | None
 ) -> Result:
     async with state.changes:
+        await state.engine.settled()
         state.changing = what
         state.tell_status()
         try:

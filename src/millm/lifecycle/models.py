@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import structlog
 
 from millm.desired import Desired, WantedModel
-from millm.engine.messages import LoadModel
+from millm.engine.messages import LoadModel, ModelFacts
 from millm.engine.restorable import Restorable
 from millm.errors import MillmError, ModelNotLoaded, ModelTooLarge
 from millm.hub.estimate import Estimate, least
@@ -16,7 +16,7 @@ from millm.lifecycle.fitting import estimate_of, sentence
 from millm.lifecycle.outside import folder_of
 from millm.lifecycle.steering import remember
 from millm.lifecycle.text_side import TextSide
-from millm.state import LoadedModel, State
+from millm.state import Held, LoadedModel, State
 from millm.status import Changing
 
 log = structlog.get_logger()
@@ -59,8 +59,9 @@ def give_up(state: State) -> None:
 class _Plan:
     """A load that has been found possible."""
 
-    wanted: WantedModel
     located: Located
+    folder: str | None
+    """What to remember of where it is."""
     text: TextSide
     estimate: Estimate
     command: LoadModel
@@ -70,26 +71,33 @@ async def _load(state: State, wanted: WantedModel, located: Located | None, forc
     if state.model and state.status == "ready" and state.desired.model == wanted:
         return state.model
     plan = await _planned(state, wanted, located, force)
-    before = state.engine.restorable
+    before, held = state.engine.restorable, state.held
     await _drain(state, REPLACED)
-    state.loading = plan.command
     try:
-        facts = await state.engine.load(plan.command, tell)
+        facts = await _into_memory(state, plan.command, tell)
+        state.holds(_loaded(plan, facts))
+        await remember(state, Desired(model=wanted, folder=plan.folder))
     except MillmError:
-        await _put_back(state, before)
+        await _put_back(state, before, held)
         raise
     finally:
-        state.loading = None
         state.engine.reopen()
-    text = plan.text
-    state.holds(
-        LoadedModel(
-            plan.located.name, facts, text.tokenizer, text.template, text.responses, text.recipe, estimate=plan.estimate
-        )
-    )
-    folder = await asyncio.to_thread(folder_of, plan.located, state.hub.library.locate_model)
-    await remember(state, Desired(model=wanted, folder=folder))
     return state.model_or_raise()
+
+
+async def _into_memory(state: State, command: LoadModel, tell: Tell) -> ModelFacts:
+    state.loading = command
+    try:
+        return await state.engine.load(command, tell)
+    finally:
+        state.loading = None
+
+
+def _loaded(plan: _Plan, facts: ModelFacts) -> LoadedModel:
+    text = plan.text
+    return LoadedModel(
+        plan.located.name, facts, text.tokenizer, text.template, text.responses, text.recipe, estimate=plan.estimate
+    )
 
 
 async def _planned(state: State, wanted: WantedModel, located: Located | None, force: bool) -> _Plan:
@@ -100,7 +108,8 @@ async def _planned(state: State, wanted: WantedModel, located: Located | None, f
     estimate = await asyncio.to_thread(estimate_of, state, wanted, located=found)
     if estimate.verdict == "does_not_fit" and not force:
         raise ModelTooLarge(sentence(estimate))
-    return _Plan(wanted, found, text, estimate, _command(state, wanted, found, text, estimate))
+    folder = await asyncio.to_thread(folder_of, found, state.hub.library.locate_model)
+    return _Plan(found, folder, text, estimate, _command(state, wanted, found, text, estimate))
 
 
 def _command(state: State, wanted: WantedModel, found: Located, text: TextSide, estimate: Estimate) -> LoadModel:
@@ -143,37 +152,35 @@ async def _drain(state: State, because: str) -> None:
     state.settle("loading")
 
 
-async def _put_back(state: State, before: Restorable) -> None:
-    """The new model failed: that of before is still there, or is loaded once more."""
-    if state.model is None:
-        state.settle("empty")
-    elif state.engine.restorable.model or state.asleep:
-        state.settle("asleep" if state.asleep else "ready")
-    else:
-        await bring_back(state, before)
+async def _put_back(state: State, before: Restorable, held: Held) -> None:
+    """The change failed: what the engine had before is still there, or is loaded once more.
 
-
-async def bring_back(state: State, what: Restorable) -> None:
-    """What the state says is loaded, in the engine again. Without it the state is empty, and says why."""
-    try:
-        await state.engine.bring_back(what)
-    except MillmError as error:
-        log.error("lifecycle.not_brought_back", reason=error.message)
-        state.lost(error, "empty")
-        return
-    state.engine.set_active(state.active.steering if state.active else None)
-    state.asleep = None
-    state.settle("ready")
+    Where that fails too the state is empty, and says why.
+    """
+    state.holds_again(held)
+    if state.engine.restorable.model != before.model:
+        try:
+            await state.engine.bring_back(before)
+        except MillmError as error:
+            log.error("lifecycle.not_brought_back", reason=error.message)
+            state.lost(error, "empty")
+            return
+        state.engine.set_active(state.active.steering if state.active else None)
+    state.settle("empty" if state.model is None else "asleep" if state.asleep else "ready")
 
 
 async def _unload(state: State) -> None:
     if state.model is None:
         return
-    if state.asleep is None:
-        await _drain(state, UNLOADED)
-        try:
+    before, held = state.engine.restorable, state.held
+    try:
+        if state.asleep is None:
+            await _drain(state, UNLOADED)
             await state.engine.unload()
-        finally:
-            state.engine.reopen()
-    state.holds(None)
-    await remember(state, Desired())
+        state.holds(None)
+        await remember(state, Desired())
+    except MillmError:
+        await _put_back(state, before, held)
+        raise
+    finally:
+        state.engine.reopen()

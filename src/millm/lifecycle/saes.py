@@ -7,15 +7,15 @@ from msgspec.structs import replace
 
 from millm.desired import DesiredSae, WantedSae
 from millm.engine.messages import AttachSae
-from millm.errors import ModelNotLoaded, SaeNotFound
+from millm.errors import ModelNotLoaded, NotStored, SaeNotFound
 from millm.hub.labels import read_labels
 from millm.hub.locate import Located
 from millm.lifecycle.changes import Tell, change
-from millm.lifecycle.models import bring_back
 from millm.lifecycle.outside import folder_of
-from millm.lifecycle.steering import remember, steer_anew, unsteer
+from millm.lifecycle.sleeping import awaken
+from millm.lifecycle.steering import remember, steer, steer_anew, unsteer
 from millm.sae.calibration_text import calibration_text
-from millm.state import AttachedSae, State
+from millm.state import AttachedSae, Held, State
 from millm.status import Changing
 from millm.text.tokenizer import Tokenizer
 
@@ -39,37 +39,57 @@ async def detach(state: State, sae: str) -> None:
 
 
 async def _attach(state: State, wanted: WantedSae, located: Located | None, tell: Tell) -> AttachedSae:
-    await _awake(state)
     if state.model is None:
         raise ModelNotLoaded("no model is loaded; load one before attaching an SAE")
     if wanted.replaces is not None:
         _check_attached(state, wanted.replaces)
     found = located if located else await asyncio.to_thread(state.hub.library.locate_sae, wanted.id)
+    folder = await asyncio.to_thread(folder_of, found, state.hub.library.locate_sae)
     labels = await asyncio.to_thread(read_labels, found.folder)
+    await awaken(state)
+    before, held = state.engine.restorable, state.held
     facts = await state.engine.attach(await asyncio.to_thread(_command, state, wanted, found), tell)
     attached = AttachedSae(facts, {label.index: label.max_act for label in labels if label.max_act})
-    kept = {name: sae for name, sae in state.saes.items() if name != wanted.replaces}
-    state.saes = {**kept, facts.sae: attached}
-    if wanted.replaces not in (None, facts.sae):
-        unsteer(state, {wanted.replaces})
-    steer_anew(state)
-    folder = await asyncio.to_thread(folder_of, found, state.hub.library.locate_sae)
-    await _remember(state, (*_without(state, wanted.replaces, facts.sae), DesiredSae(wanted, folder)))
+    _swap(state, wanted.replaces, attached)
+    kept = DesiredSae(replace(wanted, id=facts.sae, replaces=None), folder)
+    try:
+        await _remember(state, (*_without(state, facts.sae), kept))
+    except NotStored:
+        await _take_back(state, facts.sae, before.saes.get(wanted.replaces or ""), held)
+        raise
     return attached
 
 
-async def _detach(state: State, sae: str) -> None:
-    await _awake(state)
-    _check_attached(state, sae)
-    unsteer(state, {sae})
+def _swap(state: State, replaces: str | None, attached: AttachedSae) -> None:
+    kept = {name: sae for name, sae in state.saes.items() if name != replaces}
+    state.saes = {**kept, attached.facts.sae: attached}
+    if replaces not in (None, attached.facts.sae):
+        unsteer(state, {replaces})
+    steer_anew(state)
+
+
+async def _take_back(state: State, sae: str, replaced: AttachSae | None, held: Held) -> None:
+    """It could not be remembered: what it took the place of is there again, under the id that it had."""
     await state.engine.detach(sae)
+    if replaced:
+        await state.engine.attach(replaced)
+    state.saes = held.saes
+    steer(state, held.active)
+
+
+async def _detach(state: State, sae: str) -> None:
+    _check_attached(state, sae)
+    await awaken(state)
+    held = state.held
     state.saes = {name: attached for name, attached in state.saes.items() if name != sae}
-    await _remember(state, _without(state, sae))
-
-
-async def _awake(state: State) -> None:
-    if state.asleep:
-        await bring_back(state, state.asleep)
+    unsteer(state, {sae})
+    try:
+        await _remember(state, _without(state, sae))
+    except NotStored:
+        state.saes = held.saes
+        steer(state, held.active)
+        raise
+    await state.engine.detach(sae)
 
 
 def _check_attached(state: State, sae: str) -> None:
@@ -77,8 +97,9 @@ def _check_attached(state: State, sae: str) -> None:
         raise SaeNotFound(f"no SAE named {sae[:200]!r} is attached; there are: {', '.join(state.saes) or 'none'}")
 
 
-def _without(state: State, *names: str | None) -> tuple[DesiredSae, ...]:
-    return tuple(sae for sae in state.desired.saes if sae.wanted.id not in names)
+def _without(state: State, name: str) -> tuple[DesiredSae, ...]:
+    """Of those that are attached: what was turned off for want of memory may be in the way of what came since."""
+    return tuple(sae for sae in state.desired.saes if sae.wanted.id in state.saes and sae.wanted.id != name)
 
 
 async def _remember(state: State, saes: tuple[DesiredSae, ...]) -> None:

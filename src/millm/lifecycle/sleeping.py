@@ -4,8 +4,8 @@ import asyncio
 
 import structlog
 
+from millm.errors import MillmError
 from millm.lifecycle.changes import change
-from millm.lifecycle.models import bring_back
 from millm.state import State
 from millm.status import Changing
 
@@ -35,7 +35,7 @@ def is_due(state: State) -> bool:
 
 async def wake(state: State) -> None:
     """As it was when it fell asleep. Whoever comes meanwhile waits for the same."""
-    await change(state, Changing(what="load", name=state.model_or_raise().name), lambda _tell: _wake(state))
+    await change(state, Changing(what="load", name=state.model_or_raise().name), lambda _tell: awaken(state))
 
 
 async def _doze(state: State) -> None:
@@ -48,7 +48,16 @@ async def _doze(state: State) -> None:
     log.info("lifecycle.asleep", model=state.model_or_raise().name)
 
 
-async def _wake(state: State) -> None:
-    if state.asleep:
-        state.settle("loading")
-        await bring_back(state, state.asleep)
+async def awaken(state: State) -> None:
+    """Within a change. Raises what `load` and `attach` raise; it sleeps on then, and the next may have more luck."""
+    if state.asleep is None:
+        return
+    state.settle("loading")
+    try:
+        await state.engine.bring_back(state.asleep)
+    except MillmError:
+        state.settle("asleep")
+        raise
+    state.engine.set_active(state.active.steering if state.active else None)
+    state.asleep = None
+    state.settle("ready")

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from millm import desired
 from millm.desired import Desired
-from millm.errors import MillmError
+from millm.errors import MillmError, NotStored
 from millm.events import SteeringChanged
 from millm.profiles.selection import active
 from millm.state import Active, State
@@ -19,9 +19,17 @@ async def activate_profile(state: State, name: str) -> None:
 
 
 async def activate(state: State, wanted: Active | None) -> None:
-    """From now on, and from the next token of the answers that are being made; None is the base model."""
+    """From now on, and from the next token of the answers that are being made; None is the base model.
+
+    Raises NotStored; what was active before is active then.
+    """
+    before = state.active
     steer(state, wanted)
-    await remember(state, state.desired)
+    try:
+        await remember(state, state.desired)
+    except NotStored:
+        steer(state, before)
+        raise
 
 
 def steer(state: State, wanted: Active | None) -> None:
@@ -55,15 +63,21 @@ def steer_anew(state: State) -> None:
 
 
 async def remember(state: State, wanted: Desired) -> None:
-    """With what is active now. When this returns, it survives whatever happens."""
+    """With what is active now. When this returns, it survives whatever happens. Raises NotStored."""
     current = state.active
     state.desired = replace(
         wanted,
         profile=current.profile if current else None,
         steering=current.asked.model_dump(mode="json") if current and current.profile is None else None,
     )
-    if not state.is_restoring:  # until all of it is there, what was acknowledged stays what it was
-        await asyncio.to_thread(desired.write, state.hub.database, state.desired)
+    if state.is_restoring:
+        return  # until all of it is there, what was acknowledged stays what it was
+    async with state.writing:
+        try:
+            await asyncio.to_thread(desired.write, state.hub.database, state.desired)
+        except NotStored:
+            state.desired = await asyncio.to_thread(desired.read, state.hub.database)
+            raise
 
 
 def _is_meant(state: State, sae: str, attachment: str) -> bool:

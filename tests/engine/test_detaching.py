@@ -1,0 +1,327 @@
+"""SAEs come, go and are replaced under running sequences: each ends as it began, and nothing is left behind."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedModel
+
+from millm.engine.messages import (
+    AttachSae,
+    DetachSae,
+    Embed,
+    Embedded,
+    Failed,
+    Finished,
+    Generate,
+    SaeAttached,
+    Sampling,
+    SetActiveSteering,
+    Watch,
+)
+from millm.engine.recorder import RECORDERS
+from millm.engine.runners import slots as slots_runner
+from millm.engine.runners.slots import SlotsRunner
+from millm.engine.taps import Attachment
+from millm.sae.hooks import decoder_layers
+from millm.sae.steering import FeatureSetting, Steering, TapSteering, coefficients
+from tests.engine.machine import CALIBRATION, Answer, Machine, load
+from tests.engine.tape import Tape
+from tests.fixtures.tiny import write_sae
+
+PROMPT = tuple(range(120, 150))
+NEW = 8
+
+
+def steer(attachment: str = "", sae: str = "tiny") -> Steering:
+    setting = FeatureSetting(index=3, strength=20.0)
+    return Steering(taps=(TapSteering(sae, (coefficients(setting),), attachment),))
+
+
+def ask(name: str, steering: Steering | None = None, **fields: object) -> Generate:
+    return Generate(
+        id=name, prompt=PROMPT, max_tokens=NEW, sampling=Sampling(temperature=0), steering=steering,
+        **fields,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+class Engine:
+    """One that says which attachments it has had, and what each request is to be answered."""
+
+    def __init__(self, machine: Machine, files: dict[str, Path], home: Path) -> None:
+        self.machine, self.files, self.home = machine, files, home
+        self.which = "one"
+        """The files behind the name `tiny`."""
+        self.attachment: str | None = "attach"
+        self._count = 0
+
+    def next(self) -> int:
+        self._count += 1
+        return self._count
+
+    def attaching(self, which: str, replaces: str | None = None) -> AttachSae:
+        return AttachSae(
+            id=f"attach-{self.next()}", sae="tiny", path=str(self.files[which]), canonical_root=str(self.home),
+            calibration_ids=CALIBRATION, model_name="tiny-llama", replaces=replaces,
+        )  # fmt: skip
+
+    def attach(self, which: str) -> None:
+        """In the place of what is there, if something is."""
+        command = self.attaching(which, "tiny" if self.attachment else None)
+        self.machine.say(command)
+        while not any(isinstance(event, SaeAttached) and event.id == command.id for event in self.machine.events):
+            assert not [event for event in self.machine.events if isinstance(event, Failed) and event.id == command.id]
+            self.machine.engine.turn()
+        self.which, self.attachment = which, command.id
+
+    def detach(self) -> None:
+        self.machine.say(DetachSae(id=f"detach-{self.next()}", sae="tiny"))
+        self.attachment = None
+
+    @property
+    def model(self) -> PreTrainedModel:
+        model = self.machine.engine.work.model
+        assert model is not None
+        return model
+
+    @property
+    def hooks(self) -> int:
+        """On all of its layers; the one that injects faults is always there."""
+        return sum(
+            len(module._forward_hooks) + len(module._forward_pre_hooks)
+            for layer in decoder_layers(self.model)
+            for module in layer.modules()
+        )
+
+    @property
+    def hooked(self) -> list[Attachment]:
+        return self.machine.engine.work.taps._hooked
+
+    def end_all(self, ids: set[str]) -> dict[str, Answer]:
+        answers = self.machine.run_until(ids)
+        self.settle()
+        return answers
+
+    def settle(self) -> None:
+        """All that was said is done, and swept up."""
+        while not self.machine.engine.work.scheduler.is_idle:
+            self.machine.engine.turn()
+        self.machine.events.clear()
+        self.machine.do()
+        self.machine.events.clear()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory, tiny_sae: Path) -> dict[str, Path]:
+    return {"one": tiny_sae, "other": write_sae(tmp_path_factory.mktemp("other") / "tiny", seed=5)}
+
+
+@pytest.fixture(scope="module")
+def testing() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MILLM_TESTING_FAULTS", "1")
+        patch.setitem(slots_runner.CHUNK, "cpu", 5)
+        patch.setitem(RECORDERS, "cpu", Tape)
+        yield patch
+
+
+@pytest.fixture(scope="module", params=["plain", "slots", "graphs"])
+def engine(
+    request: pytest.FixtureRequest,
+    testing: pytest.MonkeyPatch,
+    tiny_model: Path,
+    files: dict[str, Path],
+    canonical_root: Path,
+) -> Engine:
+    runner = "plain" if request.param == "plain" else "slots"
+    how = {"runner": runner, "slots": 3, "graphs": request.param == "graphs"}
+    return Engine(load(Machine(), tiny_model, files["one"], canonical_root, **how), files, canonical_root)
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_model: Path, files: dict[str, Path], canonical_root: Path) -> dict[str | None, Answer]:
+    """What each SAE makes of the prompt, from an engine that has had no other."""
+    watch = (Watch(sae="tiny", features=(3, 11), tokens="all"),)
+    found: dict[str | None, Answer] = {}
+    for which, sae in files.items():
+        machine = load(Machine(), tiny_model, sae, canonical_root, runner="plain")
+        found[which] = machine.answer(ask("steered", steer(), watch=watch))
+        found[None] = machine.answer(ask("base"))
+    assert len({tuple(answer.tokens) for answer in found.values()}) == 3
+    return found
+
+
+@pytest.fixture(autouse=True)
+def one_attached(engine: Engine) -> None:
+    engine.settle()
+    engine.attach("one")
+    engine.settle()
+
+
+def assert_nothing_left(engine: Engine, before: int) -> None:
+    """Hooks as many as there were, and no table row of any tap in use."""
+    attached = engine.hooked
+    assert len(attached) == (1 if engine.attachment else 0)
+    assert engine.hooks == before + len(attached)
+    assert all(one.tap.is_unused for one in attached)
+
+
+steps = st.lists(
+    st.sampled_from(
+        ("base", "steered", "steered", "watched", "following", "embed", "one", "other", "detach", "turn", "turn", "cancel")
+    ),
+    min_size=4,
+    max_size=24,
+)  # fmt: skip
+
+
+@given(steps=steps)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_sequence_of_changes(engine: Engine, alone: dict[str | None, Answer], steps: list[str]) -> None:
+    if not engine.attachment:
+        engine.attach("one")
+    engine.settle()
+    bare = engine.hooks - 1
+    due: dict[str, str | None] = {}
+    gone: set[str] = set()
+    for step in steps:
+        take(engine, step, due, gone)
+    answers = engine.end_all(set(due))
+    for name, which in due.items():
+        end = answers[name].end
+        if name in gone:
+            continue
+        assert isinstance(end, Finished), (end, name)
+        assert answers[name].tokens == alone[which].tokens, name
+        if "watched" in name:
+            assert values(answers[name]) == [pytest.approx(v, abs=2e-4) for v in values(alone[which])]
+    assert_nothing_left(engine, bare)
+
+
+def take(engine: Engine, step: str, due: dict[str, str | None], gone: set[str]) -> None:
+    name = f"{step}-{engine.next()}"
+    attached = engine.attachment or ""
+    match step:
+        case "base":
+            due[name] = None
+            engine.machine.say(ask(name))
+        case "following":
+            due[name] = None
+            engine.machine.say(ask(name, steer("long-gone"), follows_active=True))
+        case "steered" | "watched" if attached:
+            watch = (Watch(sae="tiny", features=(3, 11), tokens="all", attachment=attached),)
+            due[name] = engine.which
+            engine.machine.say(ask(name, steer(attached), watch=watch if step == "watched" else ()))
+            started(engine, name)
+        case "embed" if attached:
+            engine.machine.say(
+                Embed(id=name, tokens=PROMPT, watch=(Watch(sae="tiny", features=(3,), attachment=attached),))
+            )
+        case "one" | "other":
+            engine.attach(step)
+        case "detach" if attached:
+            engine.detach()
+        case "turn":
+            engine.machine.say(ask(f"nothing-{name}"))  # so that there is something to do
+            engine.machine.engine.turn()
+        case "cancel" if due:
+            gone.add(next(iter(due)))
+            engine.machine.engine.work.scheduler.cancel(next(iter(due)))
+
+
+def started(engine: Engine, name: str) -> None:
+    """It has its rows; one that still waits for a place is refused when its SAE goes, which is told elsewhere."""
+    while not any(
+        one.id == name and one.taps is not None for one in engine.machine.engine.work.scheduler.everybody
+    ) and not any(isinstance(event, Finished | Failed) and event.id == name for event in engine.machine.events):
+        engine.machine.engine.turn()
+
+
+def values(answer: Answer) -> list[tuple[float, ...]]:
+    return [reading.values for reading in answer.readings]
+
+
+def test_what_was_computed_with_it_is_not_gone_on_from(engine: Engine, alone: dict[str | None, Answer]) -> None:
+    """By another of its name, also where nobody says which of the two is meant; not even if it ends afterwards."""
+    machine = engine.machine
+    assert machine.answer(ask("before", steer())).tokens == alone["one"].tokens
+    machine.say(ask("through", steer()))
+    started(engine, "through")
+    engine.attach("other")
+    waiting = machine.answer(ask("meanwhile", steer()))
+    assert machine.run_until({"through"})["through"].tokens == alone["one"].tokens
+    after = machine.answer(ask("after", steer()))
+    assert waiting.tokens == after.tokens == alone["other"].tokens
+    assert machine.answer(ask("unsteered")).tokens == alone[None].tokens
+
+
+def test_one_that_was_made_to_wait_goes_on_with_the_sae_that_it_began_with(
+    engine: Engine, alone: dict[str | None, Answer]
+) -> None:
+    """Out of memory while its SAE is detached and another has its name: it has to begin again with its own."""
+    machine = engine.machine
+    for name in ("first", "second"):
+        machine.say(ask(name, steer()))
+        started(engine, name)
+    engine.attach("other")
+    youngest = next(one for one in machine.engine.work.scheduler.everybody if one.id == "second")
+    work = machine.engine.work
+    assert work.runner is not None
+    work.runner.release(youngest)
+    youngest.begin_again()
+    work.scheduler.postpone(youngest)
+    answers = machine.run_until({"first", "second"})
+    assert answers["first"].tokens == answers["second"].tokens == alone["one"].tokens
+    assert machine.answer(ask("after", steer())).tokens == alone["other"].tokens
+
+
+def test_who_only_follows_starts_without_what_has_just_gone(engine: Engine, alone: dict[str | None, Answer]) -> None:
+    """Between the SAE's end and the word that nothing is active any more: no failure, and then what is active."""
+    machine, old = engine.machine, engine.attachment or ""
+    engine.attach("other")
+    without = machine.answer(ask("without", steer(old), follows_active=True))
+    assert without.tokens == alone[None].tokens
+    machine.say(
+        ask("told", steer(old), follows_active=True), SetActiveSteering(steering=steer(engine.attachment or ""))
+    )
+    assert machine.run_until({"told"})["told"].tokens == alone["other"].tokens
+
+
+def test_who_names_what_has_just_gone_is_told_to_ask_again(engine: Engine) -> None:
+    machine, old = engine.machine, engine.attachment or ""
+    machine.say(ask("late", steer(old)), DetachSae(id="detach", sae="tiny"))
+    engine.attachment = None
+    end = machine.run_until({"late"})["late"].end
+    assert isinstance(end, Failed)
+    assert end.code == "sae_detached"
+
+
+def test_a_text_that_waits_to_be_embedded_is_told_that_its_sae_has_gone(engine: Engine) -> None:
+    machine, bare = engine.machine, engine.hooks - 1
+    watch = (Watch(sae="tiny", features=(3, 11), attachment=engine.attachment or ""),)
+    texts = [Embed(id=f"text-{number}", tokens=PROMPT, watch=watch) for number in range(3)]
+    machine.say(*texts)
+    machine.engine.turn()
+    engine.detach()
+    while not machine.engine.work.scheduler.is_idle:
+        machine.engine.turn()
+    ends = {event.id: event for event in machine.events if isinstance(event, Embedded | Failed)}
+    assert isinstance(ends["text-0"], Embedded)
+    assert [ends[id].code for id in ("text-1", "text-2") if isinstance(ends[id], Failed)] == ["sae_detached"] * 2
+    engine.settle()
+    assert_nothing_left(engine, bare)
+
+
+def test_no_recording_outlives_its_sae(engine: Engine, alone: dict[str | None, Answer]) -> None:
+    runner = engine.machine.engine.work.runner
+    if not isinstance(runner, SlotsRunner) or runner.graphs is None:
+        assert engine.machine.answer(ask("steered", steer())).tokens == alone["one"].tokens
+        return
+    engine.machine.answer(ask("steered", steer()))
+    assert {tap for shape in runner.graphs._recorded for tap, _ in shape.taps} == {engine.hooked[0].tap}
+    engine.detach()
+    engine.settle()
+    assert not [shape for shape in runner.graphs._recorded if shape.taps]
+    assert runner.graphs.failure is None
