@@ -25,6 +25,8 @@ CHAT = [{"role": "user", "content": "One two three"}]
 TOKENS = 24
 LAYER, FEATURE, STRENGTH = 12, 1234, 12.0
 KNOB = {"features": [{"index": FEATURE, "strength": STRENGTH}]}
+UNSTEERED = 2
+"""Tokens: the first, which is skipped, and the last, which is written and not read."""
 SLOW = 100_000
 """Bytes a second of each file: two seconds for Gemma's three parts."""
 
@@ -166,7 +168,7 @@ def it_is_steered(visitor: Visitor, expected: str) -> Said:
     said = visitor.says()
     assert said.text == expected
     assert said.receipt["steering"] == visitor.api.get("/api/status")["steering"]["fingerprint"]
-    assert said.receipt["tokens_steered"] == said.tokens - len(("the first", "the last, which is not read again"))
+    assert said.receipt["tokens_steered"] == said.tokens - UNSTEERED
     return said
 
 
