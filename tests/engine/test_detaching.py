@@ -170,7 +170,10 @@ def assert_nothing_left(engine: Engine, before: int) -> None:
 
 steps = st.lists(
     st.sampled_from(
-        ("base", "steered", "steered", "watched", "following", "embed", "one", "other", "detach", "turn", "turn", "cancel",)
+        (
+            *("base", "steered", "steered", "watched", "following", "embed"),
+            *("one", "other", "detach", "turn", "turn", "cancel"),
+        )
     ),
     min_size=4,
     max_size=24,
