@@ -168,13 +168,8 @@ def assert_nothing_left(engine: Engine, before: int) -> None:
     assert all(one.tap.is_unused for one in attached)
 
 
-steps = st.lists(
-    st.sampled_from(
-        ("base", "steered", "steered", "watched", "following", "embed", "one", "other", "detach", "turn", "turn", "cancel")
-    ),
-    min_size=4,
-    max_size=24,
-)  # fmt: skip
+KINDS = ("base", "steered", "watched", "following", "embed", "one", "other", "detach", "turn", "cancel")
+steps = st.lists(st.sampled_from((*KINDS, "steered", "turn")), min_size=4, max_size=24)
 
 
 @given(steps=steps)
@@ -283,7 +278,9 @@ def test_who_only_follows_starts_without_what_has_just_gone(engine: Engine, alon
     engine.attach("other")
     without = machine.answer(ask("without", steer(old), follows_active=True))
     assert without.tokens == alone[None].tokens
-    machine.say(ask("told", steer(old), follows_active=True), SetActiveSteering(steering=steer(engine.attachment or "")))
+    machine.say(
+        ask("told", steer(old), follows_active=True), SetActiveSteering(steering=steer(engine.attachment or ""))
+    )
     assert machine.run_until({"told"})["told"].tokens == alone["other"].tokens
 
 

@@ -147,7 +147,7 @@ class Bench:
     def situation(self) -> tuple[object, ...]:
         """All that a failure has to leave alone."""
         state, library = self.state, self.state.hub.library
-        kept = {id: command for id, command in ((c.id, c) for c in state.engine.restorable.commands)}
+        kept = {command.id: command for command in state.engine.restorable.commands}
         on_disk = [(entry.id, entry.state) for entry in (*library.models(), *library.saes())]
         return (
             state.status, state.model, dict(state.saes), state.active, state.desired, read(state.hub.database),
