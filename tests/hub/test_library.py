@@ -418,3 +418,12 @@ def test_what_is_not_whole_is_not_linked(shelf: Shelf, tmp_path: Path, tiny_sae:
     with pytest.raises(InvalidSae, match="no SAE found"):
         shelf.library.import_sae(tmp_path / "empty")
     assert [*shelf.home.models.iterdir(), *shelf.home.sae_folders.iterdir()] == []
+
+
+def test_a_link_to_itself_does_not_take_the_others_along(shelf: Shelf) -> None:
+    """Made by whoever imports an SAE from the very folder that leads to it."""
+    for folder, entries in ((shelf.home.models, shelf.library.models), (shelf.home.sae_folders, shelf.library.saes)):
+        folder.mkdir(exist_ok=True)
+        before = [entry.id for entry in entries()]
+        (folder / "loop").symlink_to(folder / "loop")
+        assert sorted(entry.id for entry in entries()) == sorted([*before, "loop"])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from msgspec.structs import replace
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -30,8 +31,9 @@ def stage(command: AttachSae) -> Path:
     """
     try:
         return canonicalise(Path(command.path), Path(command.canonical_root))
-    except OSError as error:
-        raise EngineFailed(f"the SAE's copy cannot be written in MILLM_HOME ({error.strerror})") from error
+    except (OSError, SafetensorError) as error:  # what cannot be read is InvalidSae by now
+        reason = error.strerror if isinstance(error, OSError) else "is its disk full?"
+        raise EngineFailed(f"the SAE's copy cannot be written in MILLM_HOME ({reason})") from error
 
 
 def attach(model: PreTrainedModel, taps: Taps, command: AttachSae, folder: Path, on_progress: OnProgress) -> SaeFacts:

@@ -1,5 +1,6 @@
 """A place on the disk → an entry of the library: what it says of itself, and whether it is all there."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -104,7 +105,7 @@ def _told_of_sae(place: Place) -> sae_layout.Told:
 
 
 def _told_by_files(place: Place) -> sae_layout.Told:
-    path = place.folder.resolve().as_posix()  # of a cache's folders the names are in it too
+    path = os.path.realpath(place.folder)  # of a cache's folders the names are in it too
     try:
         return sae_layout.told(place.layout, place.files, path)
     except (InvalidModel, InvalidSae):  # its condition says so

@@ -49,7 +49,7 @@ async def _doze(state: State) -> None:
 
 
 async def awaken(state: State) -> None:
-    """Within a change. Raises what `load` and `attach` raise; it sleeps on then, and the next may have more luck."""
+    """Within a change. Raises what `load` and `attach` raise; it sleeps on then, and who asks next may have luck."""
     if state.asleep is None:
         return
     state.settle("loading")

@@ -1,0 +1,99 @@
+"""What cannot be remembered is not done: a change that would not survive a restart leaves all as it was."""
+
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from millm.desired import WantedModel, WantedSae
+from millm.engine.deaths import Deaths
+from millm.errors import NotStored
+from millm.lifecycle.models import load, unload
+from millm.lifecycle.restoring import restore
+from millm.lifecycle.saes import attach, detach
+from millm.lifecycle.steering import activate
+from millm.profiles.contract import SteeringRequest
+from millm.profiles.selection import active
+from millm.state import State
+from tests.fixtures.inside import Inside
+from tests.lifecycle.asking import KNOB, text
+from tests.lifecycle.bench import Bench
+
+TINY = WantedSae(id="tiny")
+CHANGES: dict[str, Callable[[State], Coroutine[Any, Any, object]]] = {
+    "load": lambda state: load(state, WantedModel(id="other-llama")),
+    "unload": unload,
+    "attach": lambda state: attach(state, WantedSae(id="second")),
+    "replace": lambda state: attach(state, WantedSae(id="same-place", replaces="tiny")),
+    "attach anew": lambda state: attach(state, WantedSae(id="tiny", replaces="tiny")),
+    "detach": lambda state: detach(state, "tiny"),
+    "steer": lambda state: activate(state, None),
+}
+
+
+@contextmanager
+def read_only(inside: Inside) -> Iterator[None]:
+    """As on a disk that is full."""
+    connection = inside.state.hub.database._connection
+    connection.execute("PRAGMA query_only = ON")
+    yield
+    connection.execute("PRAGMA query_only = OFF")
+
+
+@pytest.fixture(autouse=True)
+def steered(inside: Inside) -> str:
+    """The tiny model steered by its SAE."""
+    inside.run(load(inside.state, WantedModel(id="tiny-llama")))
+    for sae in list(inside.state.saes):
+        inside.run(detach(inside.state, sae))
+    inside.run(attach(inside.state, TINY))
+    asked = SteeringRequest.model_validate(KNOB)
+    inside.run(activate(inside.state, active(inside.state, steering=asked)))
+    return text(inside)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_nothing_has_changed(inside: Inside, steered: str, change: str) -> None:
+    before = Bench(inside).situation()
+    with read_only(inside), pytest.raises(NotStored, match="make room"):
+        inside.run(CHANGES[change](inside.state))
+    assert Bench(inside).situation() == before
+    assert text(inside) == steered
+    inside.run(CHANGES[change](inside.state))
+    assert Bench(inside).situation() != before or change == "attach anew"
+
+
+def test_what_took_the_place_of_another_comes_back_by_itself(inside: Inside) -> None:
+    """After a restart, there is nothing to replace."""
+    inside.run(attach(inside.state, WantedSae(id="same-place", replaces="tiny")))
+    Bench(inside).restart()
+    assert set(inside.state.saes) == {"same-place"}
+
+
+def test_what_was_turned_off_is_not_in_the_way_of_what_came_since(inside: Inside) -> None:
+    inside.run(activate(inside.state, None))
+    inside.call(inside.state.engine._degrade, "for a test")
+    inside.run(inside.state.engine.detach("tiny"))
+    inside.run(attach(inside.state, WantedSae(id="same-place")))
+    Bench(inside).restart()
+    assert set(inside.state.saes) == {"same-place"}
+
+
+def test_a_change_waits_for_an_engine_that_is_being_restarted(inside: Inside) -> None:
+    """Else what is restored would come upon what was just loaded."""
+    inside.kill_engine()
+    inside.run(load(inside.state, WantedModel(id="other-llama")))
+    inside.state.engine._deaths = Deaths()
+    assert inside.state.engine.restorable.saes == {}
+    assert inside.state.saes == {}
+    base = text(inside, model="other-llama")
+    inside.run(unload(inside.state))
+    inside.run(load(inside.state, WantedModel(id="other-llama")))
+    assert text(inside, model="other-llama") == base
+
+
+def test_restoring_nothing_is_empty(inside: Inside) -> None:
+    inside.run(unload(inside.state))
+    inside.run(restore(inside.state, inside.state.desired))
+    assert inside.state.status == "empty"
