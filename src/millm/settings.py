@@ -1,10 +1,11 @@
 """What the operator may set: one frozen object, every field a `MILLM_*` environment variable."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from millm.errors import CannotStart
@@ -16,6 +17,16 @@ def _split(text: Any) -> Any:
 
 Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """With commas between."""
+
+
+def _commits(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", name):
+            raise ValueError(f"{name[:100]!r} should be owner/name@ and the 40 digits of a commit")
+    return names
+
+
+TrustedCommits = Annotated[Listed, AfterValidator(_commits)]
 
 
 class Settings(BaseSettings):
@@ -59,7 +70,7 @@ class Settings(BaseSettings):
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
         "auto", description="How attention is computed; `auto` is the fastest that computes what the model does."
     )
-    trust_remote_code: Listed = Field(
+    trust_remote_code: TrustedCommits = Field(
         (),
         description="Repositories whose own Python may run, as `owner/name@commit` with all 40 digits of the commit:"
         " whoever wrote it can do whatever this server's user can.",

@@ -13,6 +13,7 @@ from millm.admin.status import status_of
 from millm.desired import WantedSae
 from millm.engine.messages import SaeFacts
 from millm.lifecycle import saes
+from millm.lifecycle.changes import started
 from millm.state import State
 from millm.status import ServerStatus
 
@@ -44,6 +45,7 @@ async def list_attachments(request: Request) -> Response:
 async def attach(request: Request, body: Attach) -> Response:
     """Attach an SAE while the model answers; → what that found out."""
     state: State = request.app.state.millm
+    await started(state)
     attached = await saes.attach(state, WantedSae(**body.model_dump()))
     return told(attached.facts)
 
@@ -52,5 +54,6 @@ async def attach(request: Request, body: Attach) -> Response:
 async def detach(request: Request, sae: IdInAddress) -> Response:
     """Take an SAE off the model while it answers; → the status."""
     state: State = request.app.state.millm
+    await started(state)
     await saes.detach(state, sae)
     return told(status_of(state))

@@ -16,6 +16,7 @@ from millm.engine.messages import Attention, DeviceMap, Quantization
 from millm.errors import Conflict
 from millm.hub.estimate import Estimate
 from millm.lifecycle import models
+from millm.lifecycle.changes import started
 from millm.lifecycle.fitting import estimate_of
 from millm.state import State
 from millm.status import ServerStatus
@@ -55,6 +56,7 @@ async def load(request: Request, body: Load) -> Response:
     It goes on when the client leaves; `/cancel` gives it up.
     """
     state: State = request.app.state.millm
+    await started(state)
     await models.load(state, body.wanted, force=body.force)
     return told(status_of(state))
 
@@ -63,6 +65,7 @@ async def load(request: Request, body: Load) -> Response:
 async def unload(request: Request) -> Response:
     """Let running answers end, then give the memory back; → the status."""
     state: State = request.app.state.millm
+    await started(state)
     await models.unload(state)
     return told(status_of(state))
 

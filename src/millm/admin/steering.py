@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse
 from millm.access import requires
 from millm.admin.route import AdminRoute
 from millm.errors import InvalidRequest
+from millm.lifecycle.changes import started
 from millm.lifecycle.steering import activate
 from millm.profiles.contract import SteeringRequest
 from millm.profiles.selection import active
@@ -45,6 +46,7 @@ async def put_steering(request: Request, body: ActiveSteering | None = None) -> 
     if not await request.body():
         raise InvalidRequest("The body is missing; send a steering, a `profile`, or null for the base model.")
     state: State = request.app.state.millm
+    await started(state)
     asked = SteeringRequest.model_validate(body.model_dump(exclude={"profile"})) if body else None
     wanted = active(state, steering=asked, profile=body.profile if body else None)
     await activate(state, wanted)

@@ -13,8 +13,16 @@ from millm.state import State
 from millm.status import Cause, Changing
 
 Result = TypeVar("Result")
+_TICK_SECONDS = 0.05
+
 Tell = Callable[[Progress], None]
 """Where a change says how far it has come."""
+
+
+async def started(state: State) -> None:
+    """Until all is there that the server was started with: what people ask for comes after it, not between."""
+    while state.is_starting:
+        await asyncio.sleep(_TICK_SECONDS)
 
 
 async def change(
