@@ -63,7 +63,8 @@ class LibraryHere:
         async def look(downloads: Downloads) -> Preview:
             return await downloads.preview(asked)
 
-        return self._with_downloads(look)
+        with self._home.locked():  # a server's jobs would be taken for those of one that has ended
+            return self._with_downloads(look)
 
     def pull(self, asked: Asked, on_change: Callable[[Job], None]) -> Job:
         """Until it ends; Ctrl+C ends it."""
