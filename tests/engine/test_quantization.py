@@ -210,7 +210,8 @@ def test_the_demo_model_steers_and_watches(
 def steered_and_watched(engine: Engine, demo_folder: Path, canonical_root: Path) -> None:
     tokenizer = Tokenizer.from_folder(demo_folder)
     attach = AttachSae(
-        id="attach", sae="demo", path=str(bundle.SAE_FOLDER), canonical_root=str(canonical_root), model_name="smollm2-135m-instruct",
+        id="attach", sae="demo", path=str(bundle.SAE_FOLDER), canonical_root=str(canonical_root),
+        model_name=bundle.MODEL_NAME,
         calibration_ids=tuple(tuple(tokenizer.encode(text)) for text in calibration_text()[:1]),
     )  # fmt: skip
     engine.loop.run(engine.client.attach(attach))
