@@ -1,6 +1,7 @@
 """What is on disk, whoever brought it: ids, states and facts; nothing hostile in one entry takes the others along."""
 
 import json
+import shutil
 import struct
 import time
 from collections.abc import Callable
@@ -22,8 +23,10 @@ from millm.errors import (
 )
 from millm.hub import cache as hub_cache
 from millm.hub import convert, registry
+from millm.hub.home import Home
 from millm.hub.jobs import Asked
 from millm.hub.library import Library
+from millm.storage import Database
 from tests.fixtures.hfcache import ONE, THREE, TWO, contents, put
 from tests.fixtures.tiny import FEATURES, WIDTH
 from tests.hub.shelf import Shelf
@@ -427,3 +430,12 @@ def test_a_link_to_itself_does_not_take_the_others_along(shelf: Shelf) -> None:
         before = [entry.id for entry in entries()]
         (folder / "loop").symlink_to(folder / "loop")
         assert sorted(entry.id for entry in entries()) == sorted([*before, "loop"])
+
+
+def test_what_ships_is_listed_once_it_has_been_made(tmp_path: Path, tiny_model: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    library = Library(home, Database(home.database), {"demo": tmp_path / "demo"})
+    assert library.models() == []
+    shutil.copytree(tiny_model, tmp_path / "demo")
+    assert [(entry.id, entry.origin, entry.state) for entry in library.models()] == [("demo", "builtin", "whole")]

@@ -13,9 +13,8 @@ PROFILES_FOLDER = _HERE / "profiles"
 
 
 def models(home: Path) -> dict[str, Path]:
-    """The demo's model, once it has been made."""
-    folder = home / "demo" / LOCK.key
-    return {MODEL_NAME: folder} if folder.is_dir() else {}
+    """The demo's model, where it is or will be."""
+    return {MODEL_NAME: home / "demo" / LOCK.key}
 
 
 def saes() -> dict[str, Path]:

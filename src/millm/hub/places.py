@@ -69,7 +69,8 @@ def imported_sae(link: Path) -> Place:
 
 def _linked(links: Path, builtin: Mapping[str, Path]) -> Iterator[Place]:
     for name, folder in builtin.items():
-        yield _folder(name, "builtin", folder)
+        if folder.is_dir():  # the demo's is made when it is first asked for
+            yield _folder(name, "builtin", folder)
     if links.is_dir():
         for link in sorted(links.iterdir()):
             if link.is_symlink():
