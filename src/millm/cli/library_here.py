@@ -34,7 +34,8 @@ class LibraryHere:
         self._home = Home(settings.home_folder)
         self._home.create()
         self._database = Database(self._home.database)
-        self._library = Library(self._home, self._database, bundle.models(self._home.folder), bundle.saes())
+        builtin = bundle.models(self._home.folder), bundle.saes()
+        self._library = Library(self._home, self._database, *builtin, trusted=settings.trust_remote_code)
 
     def models(self) -> Sequence[ModelEntry]:
         return self._library.models()
