@@ -6,6 +6,7 @@
     │   ├── ContextLengthExceeded      the prompt does not fit the model's context
     │   ├── InvalidSteering            a feature, strength, unit, mode or SAE that cannot be applied
     │   ├── InvalidProfile             a profile file that is not one, or does not fit what is attached
+    │   ├── InvalidImport              a file in none of the formats that profiles and labels come in
     │   ├── InvalidModel               a folder that is not a model we can load
     │   ├── RemoteCodeRefused          a model that needs code of its own, and nobody trusts it
     │   ├── ModelCannotGenerate        an answer was asked of an encoder, which only embeds
@@ -23,10 +24,14 @@
     │   ├── ModelNotFound
     │   ├── SaeNotFound
     │   ├── JobNotFound
+    │   ├── RequestNotFound            a request that is not in the history any more
     │   ├── RepositoryNotFound         Hugging Face has no such repository, revision or folder
     │   └── ProfileNotFound
     ├── Conflict                  409  it cannot be done while something else is so
-    │   └── InUse                      what would be deleted is loaded or attached
+    │   ├── InUse                      what would be deleted is loaded or attached
+    │   ├── ProfileNameTaken           another profile has that name
+    │   ├── ProfileActive              what would be deleted steers the server
+    │   └── SteeringOutdated           somebody else has changed the steering since
     ├── DoesNotFit                507
     │   ├── ModelTooLarge              more memory than the device has
     │   └── InsufficientDisk           more bytes than the disk has free
@@ -96,6 +101,11 @@ class InvalidSteering(InvalidRequest):
 class InvalidProfile(InvalidRequest):
     code = "invalid_profile"
     when = "a profile file is not one, or does not fit what is attached"
+
+
+class InvalidImport(InvalidRequest):
+    code = "invalid_import"
+    when = "a file is in none of the formats that profiles and labels come in"
 
 
 class InvalidModel(InvalidRequest):
@@ -192,6 +202,11 @@ class JobNotFound(NotFound):
     when = "there is no job of that id"
 
 
+class RequestNotFound(NotFound):
+    code = "request_not_found"
+    when = "the history has no request of that id, or not any more"
+
+
 class RepositoryNotFound(NotFound):
     code = "repository_not_found"
     when = "Hugging Face has no such repository, revision or folder, or it is private and the token does not open it"
@@ -212,6 +227,21 @@ class Conflict(MillmError):
 class InUse(Conflict):
     code = "in_use"
     when = "what would be deleted is loaded or attached"
+
+
+class ProfileNameTaken(Conflict):
+    code = "profile_name_taken"
+    when = "another profile has that name"
+
+
+class ProfileActive(Conflict):
+    code = "profile_active"
+    when = "the profile steers the server; turn it off first, or delete it with `force`"
+
+
+class SteeringOutdated(Conflict):
+    code = "steering_outdated"
+    when = "the steering has another `version` than the change was made for: somebody else has changed it"
 
 
 class DoesNotFit(MillmError):

@@ -112,6 +112,17 @@ class Settings(BaseSettings):
         "auto",
         description="`off` accepts tools and never shows them to the model, which is then not asked to call any.",
     )
+    profile_models: Literal["auto", "off"] = Field(
+        "auto",
+        description="`off` leaves the names `model:profile` out of `/v1/models`; asking for one works all the same.",
+    )
+    history_size: int = Field(200, ge=0, le=10_000, description="Requests that the monitor's history holds, in memory.")
+    history_bytes: int = Field(
+        64 * 2**20, ge=2**20, description="Memory for the history: the oldest requests go before their time."
+    )
+    history_texts: Literal["answers", "all", "off"] = Field(
+        "answers", description="Which texts the history keeps: `all` keeps prompts too, `off` neither."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log.")
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="`console` for people, `json` for machines; `auto` looks at the terminal."

@@ -27,6 +27,18 @@ MIGRATIONS: tuple[str, ...] = (
     ) STRICT;
     CREATE TABLE desired (one INTEGER PRIMARY KEY CHECK (one = 1), body TEXT NOT NULL) STRICT;
     """,
+    """
+    CREATE TABLE profiles (
+        id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, name TEXT NOT NULL, body TEXT NOT NULL,
+        created REAL NOT NULL, updated REAL NOT NULL
+    ) STRICT;
+    CREATE TABLE profile_files (sha256 TEXT PRIMARY KEY) STRICT;
+    CREATE TABLE foreign_saes (id TEXT PRIMARY KEY, sae TEXT NOT NULL) STRICT;
+    CREATE TABLE labels (
+        sae TEXT NOT NULL, feature INTEGER NOT NULL, body TEXT NOT NULL, PRIMARY KEY (sae, feature)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE monitor (one INTEGER PRIMARY KEY CHECK (one = 1), body TEXT NOT NULL) STRICT;
+    """,
 )
 """In order; the file's `user_version` says how many it has had. A change of the schema appends one."""
 

@@ -121,7 +121,7 @@ class Watch(msgspec.Struct, frozen=True, kw_only=True):
     top_k: int = 0
     """Also the k most active features of the whole dictionary."""
     tokens: Literal["generated", "prompt", "all"] = "generated"
-    when: Literal["before", "after"] = "before"
+    when: Literal["before", "after", "both"] = "before"
     """Before or after this hook's steering."""
     sample_every: int | None = None
     """Report `top_k` at every n-th position; None: as often as the SAE's `sample_every` says."""
@@ -163,6 +163,61 @@ class Embed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """As in `Generate`."""
 
 
+class Judge(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """How likely an answer is under the base model, and how far a steering moves the model along it."""
+
+    id: str
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+    """At least one token."""
+    steering: Steering | None = None
+    """None: the base model alone is asked."""
+    deadline_seconds: float | None = None
+    model: str = ""
+    """As in `Generate`."""
+
+
+class Survey(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Which features of the whole dictionary fire on a text: position 0 and special tokens left out."""
+
+    id: str
+    sae: str
+    tokens: tuple[int, ...]
+    deadline_seconds: float | None = None
+    attachment: str = ""
+    """As in `Watch`."""
+    model: str = ""
+    """As in `Generate`."""
+
+
+class DescribeFeature(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """What a feature's decoder row says of it."""
+
+    id: str
+    sae: str
+    index: int
+    tokens: int = 10
+    """Promoted, and suppressed, so many each."""
+    neighbours: int = 10
+
+
+class Directions(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """The vectors that a steering adds, where it adds the same at every token (mode `add`)."""
+
+    id: str
+    steering: Steering
+
+
+class Decompose(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """A vector at an SAE's hook point as strengths of a few of its features (orthogonal matching pursuit)."""
+
+    id: str
+    sae: str
+    vector: bytes
+    """Little-endian float32, in residual units."""
+    most: int = 16
+
+
 class SetActiveSteering(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """What the sequences that follow the active steering get from their next token; others keep their own."""
 
@@ -189,7 +244,12 @@ class Cancel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     id: str
 
 
-Command = LoadModel | UnloadModel | AttachSae | DetachSae | Generate | Embed | SetActiveSteering | Cancel | Fault
+Study = DescribeFeature | Directions | Decompose
+"""Answered at once, between two steps."""
+Text = Embed | Judge | Survey
+"""A pass or two of its own, in turn with the steps of those that run."""
+
+Command = LoadModel | UnloadModel | AttachSae | DetachSae | Generate | Text | Study | SetActiveSteering | Cancel | Fault
 
 # --------------------------------------------------------------------------------------- events: engine → API
 
@@ -306,6 +366,9 @@ class Reading(msgspec.Struct, frozen=True, array_like=True):
     """One per watched feature, in the order asked for."""
     top: tuple[tuple[int, float], ...] = ()
     """(feature, activation), largest first."""
+    after: tuple[float, ...] = ()
+    """`values` after steering, where a watch wants both."""
+    top_after: tuple[tuple[int, float], ...] = ()
 
 
 class Token(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -342,6 +405,73 @@ class Embedded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     vector: bytes
     """Little-endian float32."""
     readings: tuple[Reading, ...] = ()
+
+
+class Judged(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """In nats, means over the answer's tokens."""
+
+    id: str
+    tokens: int
+    nll: float
+    """−ln p under the base model: its exponential is the perplexity."""
+    steered_nll: float | None = None
+    """Under the steered model."""
+    kl: float | None = None
+    """KL(steered ‖ base) of the distributions that chose these tokens."""
+
+
+class Surveyed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """Of a text's tokens that count."""
+
+    id: str
+    tokens: int
+    features: tuple["Fired", ...]
+    """Those that fired at all, by index."""
+
+
+class Fired(msgspec.Struct, frozen=True, array_like=True):
+    """One feature on one text, in residual units."""
+
+    index: int
+    count: int
+    """Tokens at which it fired."""
+    total: float
+    largest: float
+
+
+class FeatureDescribed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    id: str
+    decoder_norm: float
+    promoted: tuple[tuple[int, float], ...]
+    """(token id, logit per unit of strength): the unit decoder row through final norm weights and unembedding."""
+    suppressed: tuple[tuple[int, float], ...]
+    """Most negative first."""
+    neighbours: tuple[tuple[int, float], ...]
+    """(feature, cosine of the decoder rows), largest first."""
+
+
+class Direction(msgspec.Struct, frozen=True, kw_only=True):
+    sae: str
+    layer: int
+    hook_point: str
+    vector: bytes
+    """Little-endian float32."""
+    norm: float
+    varies: bool
+    """Other modes are in it: what they add depends on the token, and is not in the vector."""
+
+
+class DirectionsFound(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    id: str
+    directions: tuple[Direction, ...]
+
+
+class Decomposed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    id: str
+    features: tuple[tuple[int, float], ...]
+    """(feature, strength), largest first."""
+    residual: float
+    """Share of the vector's length that is left over."""
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -413,6 +543,11 @@ Event = (
     | Token
     | Finished
     | Embedded
+    | Judged
+    | Surveyed
+    | FeatureDescribed
+    | DirectionsFound
+    | Decomposed
     | Failed
     | Degraded
     | LogLine

@@ -1,29 +1,42 @@
-"""The profile: a named steering as a JSON document that people, miStudio and git can read."""
+"""The profile: a named steering as a JSON document that people, miStudio and git can read (docs/profiles.md)."""
 
-from typing import Annotated, Literal
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, FiniteFloat, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, FiniteFloat, model_validator
+from pydantic_core import PydanticCustomError
 
+from millm.profiles.names import ProfileName
 from millm.sae.steering import FeatureSetting, Mode, Positions, Skip, Unit
 
-ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
-"""Lower case without `:`, `/` or spaces, because `model:name` is how a client picks it."""
+VERSION: Literal["1"] = "1"
+MOST_FEATURES = 4096
+MOST_SAES = 32
+
+Index = Annotated[int, Field(ge=0, le=2**31 - 1, strict=True, description="Feature index in the SAE's dictionary.")]
+ShortText = Annotated[str, Field(max_length=500)]
 
 
-class ProfileFeature(BaseModel):
-    """One feature of a profile, or of a request's `steering`."""
-
+class _Value(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    index: Annotated[int, Field(ge=0, strict=True, description="Feature index in the SAE's dictionary.")]
+
+class ProfileFeature(_Value):
+    """One feature of a profile, or of a request's `steering`."""
+
+    index: Index
     strength: Annotated[FiniteFloat, Field(strict=True, description="What is asked, in `unit`.")] = 0.0
     unit: Unit = "raw"
     mode: Mode = "add"
-    sae: Annotated[str | None, Field(description="Which attached SAE, if there are several.")] = None
+    sae: Annotated[
+        str | None,
+        Field(max_length=512, description="Which SAE, if there are several: in a profile one of its `saes`."),
+    ] = None
     max_act: Annotated[
         FiniteFloat | None, Field(strict=True, gt=0, description="The feature's maximum, for `max_act`.")
     ] = None
     label: Annotated[str | None, Field(max_length=500, description="What the feature seems to mean.")] = None
+    color: Annotated[str | None, Field(max_length=32, description="How it is drawn: a name or `#rrggbb`.")] = None
 
     def setting(self) -> FeatureSetting:
         return FeatureSetting(
@@ -36,10 +49,8 @@ class ProfileFeature(BaseModel):
         )
 
 
-class SteeringRequest(BaseModel):
+class SteeringRequest(_Value):
     """`steering` in a request's body, and the core of a profile."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     features: Annotated[tuple[ProfileFeature, ...], FailFast()] = ()
     positions: Positions = "all"
@@ -53,19 +64,103 @@ class SteeringRequest(BaseModel):
     """The residual norm that `unit: norm` was written against; default: the one measured at attach."""
 
 
-class Profile(SteeringRequest):
-    """A steering with a name."""
+class ModelReference(_Value):
+    """The model that a profile was made on."""
 
-    version: Literal["1"] = "1"
+    repo_id: Annotated[str, Field(min_length=1, max_length=512, description="A Hugging Face id, or a local name.")]
+    revision: Annotated[str | None, Field(max_length=128, description="A branch, a tag or a commit.")] = None
+    quantization: Annotated[str | None, Field(max_length=64, description="How it was loaded then: a hint.")] = None
+
+
+class SaeReference(_Value):
+    """An SAE that a profile steers. What is stated has to be so of the SAE that is attached; the rest is not asked."""
+
+    name: Annotated[
+        str | None, Field(min_length=1, max_length=512, description="What `features` call it; default: its `repo_id`.")
+    ] = None
+    repo_id: Annotated[str | None, Field(min_length=1, max_length=512, description="A Hugging Face id.")] = None
+    path: Annotated[str | None, Field(max_length=512, description="Folder or file inside the repository.")] = None
+    revision: Annotated[str | None, Field(max_length=128)] = None
+    sha256: Annotated[str | None, Field(pattern=r"^[0-9a-f]{64}$", description="Of its weights.")] = None
+    layer: Annotated[int | None, Field(ge=0, le=10_000, strict=True)] = None
+    hook_point: Annotated[
+        str | None, Field(max_length=128, description="As SAELens names it: `blocks.20.hook_resid_post`.")
+    ] = None
+    width: Annotated[int | None, Field(ge=1, strict=True, description="Features in its dictionary.")] = None
+    reference_norm: Annotated[
+        FiniteFloat | None, Field(strict=True, gt=0, description="The residual norm there, for `unit: norm`.")
+    ] = None
+
+    @property
+    def called(self) -> str | None:
+        """By the profile's features."""
+        return self.name or self.repo_id
+
+
+class WatchedFeature(_Value):
+    """A feature to watch while the profile is in use."""
+
+    index: Index
+    sae: Annotated[str | None, Field(max_length=512, description="As in `features`.")] = None
+    label: ShortText | None = None
+
+
+class Provenance(_Value):
+    """Where a profile comes from."""
+
+    source: Annotated[str, Field(max_length=64, description="A tool: `millm`, `mistudio`, `neuronpedia`, …")]
+    format: Annotated[str | None, Field(max_length=64, description="Which of its formats.")] = None
+    id: Annotated[str | None, Field(max_length=512, description="What it is called there.")] = None
+    url: Annotated[str | None, Field(max_length=2000)] = None
+    created: datetime | None = None
+    note: Annotated[str | None, Field(max_length=2000, description="What its import changed or left out.")] = None
+
+
+def _reference(value: Any) -> Any:
+    """A model's name alone is enough."""
+    return {"repo_id": value} if isinstance(value, str) else value
+
+
+class Profile(SteeringRequest):
+    """A steering with a name, and all that is needed to apply it elsewhere exactly as here."""
+
+    version: Literal["1"] = VERSION
     name: ProfileName
     description: Annotated[str, Field(max_length=2000)] = ""
-    model: Annotated[str | None, Field(description="The model it was made on, as a Hugging Face id or a name.")] = None
+    model: Annotated[ModelReference | None, BeforeValidator(_reference)] = None
+    saes: Annotated[tuple[SaeReference, ...], Field(max_length=MOST_SAES)] = ()
+    """None: whatever is attached, by the names that `features` use."""
+    features: Annotated[tuple[ProfileFeature, ...], FailFast(), Field(max_length=MOST_FEATURES)] = ()
+    watch: Annotated[tuple[WatchedFeature, ...], Field(max_length=128)] = ()
+    example_prompts: Annotated[tuple[Annotated[str, Field(max_length=4000)], ...], Field(max_length=50)] = ()
+    tags: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=50)] = ()
+    provenance: Provenance | None = None
+
+    @model_validator(mode="after")
+    def _every_feature_has_its_sae(self) -> "Profile":
+        names = [sae.called for sae in self.saes]
+        if len(set(names)) < len(names) or (len(names) > 1 and None in names):
+            raise PydanticCustomError("saes_alike", "Several `saes` need a `name` each, no two the same")
+        used = [(one.index, one.sae) for one in self.features] + [(one.index, one.sae) for one in self.watch]
+        for index, sae in used if names else ():
+            if sae is None and len(names) > 1:
+                raise PydanticCustomError(
+                    "sae_missing", "Feature {index}: say which of `saes` is meant", {"index": index}
+                )
+            if sae not in (None, *names):
+                raise PydanticCustomError(
+                    "sae_unknown", "Feature {index}: `saes` has none of that name", {"index": index}
+                )
+        return self
+
+    @property
+    def steering(self) -> SteeringRequest:
+        """Without all that only a profile has."""
+        return SteeringRequest(**{name: getattr(self, name) for name in SteeringRequest.model_fields})
 
 
-class ActivationsRequest(BaseModel):
+class ActivationsRequest(_Value):
     """`activations` in a request's body: which features to report, at which tokens."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     features: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], FailFast(), Field(max_length=128)] = ()
     top_k: Annotated[
@@ -77,5 +172,8 @@ class ActivationsRequest(BaseModel):
     ] = None
     """None: as often as costs little, measured at attach."""
     tokens: Literal["generated", "prompt", "all"] = "generated"
-    when: Literal["before", "after"] = "before"
+    when: Annotated[
+        Literal["before", "after", "both"],
+        Field(description="Relative to steering; `both` adds `after` to each token."),
+    ] = "before"
     sae: str | None = None

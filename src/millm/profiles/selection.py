@@ -269,9 +269,9 @@ def _skip(saes: dict[str, AttachedSae], by_sae: dict[str, list[Coefficients]], a
 
 def _check_model(profile: Profile, loaded: LoadedModel) -> None:
     """A feature's index means something for one model only."""
-    if profile.model and not is_same_model(profile.model, loaded.name):
+    if profile.model and not is_same_model(profile.model.repo_id, loaded.name):
         raise InvalidSteering(
-            f"profile {profile.name!r} was made for {profile.model}, not for {loaded.name};"
+            f"profile {profile.name!r} was made for {profile.model.repo_id}, not for {loaded.name};"
             " where both are one model, take `model` out of the profile",
             param="profile",
         )
