@@ -94,7 +94,8 @@ def test_what_can_be_active(state: State) -> None:
     one = steering(features=[{"index": 1, "strength": 2}])
     made = active(state, steering=one)
     assert made is not None
-    assert (made.profile, made.asked, made.steering) == (None, one, resolved(state, one))
+    named = steering(features=[{"index": 1, "strength": 2, "sae": "tiny"}])
+    assert (made.profile, made.asked, made.steering) == (None, named, resolved(state, one))
     assert active(state) is None
     assert active(state, steering=steering()) is None
     with pytest.raises(ProfileNotFound):
@@ -240,7 +241,7 @@ def test_the_menu_lists_what_can_be_applied(state: State) -> None:
         (b"[]", "document"),
         (b'{"features": []}', "name"),
         (b'{"name": "has/slash"}', "name"),
-        (b'{"name": "a\u202eb"}', "name"),
+        (b'{"name": "a\\u202eb"}', "name"),
         (b'{"name": "a", "feature": []}', "feature"),
         (b'{"name": "a", "features": [{"index": -1}]}', r"features\.0\.index"),
         (b'{"name": "a", "features": [{"index": "1"}]}', r"features\.0\.index"),
