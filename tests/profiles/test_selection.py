@@ -91,7 +91,8 @@ def test_what_can_be_active(state: State) -> None:
     one = steering(features=[{"index": 1, "strength": 2}])
     made = active(state, steering=one)
     assert made is not None
-    assert (made.profile, made.asked, made.steering) == (None, one, resolved(state, one))
+    named = steering(features=[{"index": 1, "strength": 2, "sae": "tiny"}])
+    assert (made.profile, made.asked, made.steering) == (None, named, resolved(state, one))
     assert active(state) is None
     assert active(state, steering=steering()) is None
     with pytest.raises(ProfileNotFound):
