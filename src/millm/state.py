@@ -1,5 +1,5 @@
 """The few objects that outlive a request: settings, the engine, the loaded model, the attached SAEs,
-what steers, the profiles, what is on disk, the tickets that are out, who listens."""
+what steers, the profiles, what is on disk, what features mean, the tickets that are out, who listens."""
 
 import asyncio
 import time
@@ -14,6 +14,7 @@ from millm.errors import MillmError, ModelNotLoaded
 from millm.events import Events, StatusChanged
 from millm.hub.estimate import Estimate
 from millm.hub.hub import Hub
+from millm.hub.labels import Labels
 from millm.profiles.contract import SteeringRequest
 from millm.profiles.store import ProfileStore
 from millm.sae.steering import Steering
@@ -85,6 +86,7 @@ class State:
     engine: EngineClient
     profiles: ProfileStore
     hub: Hub
+    labels: Labels
     model: LoadedModel | None = None
     saes: dict[str, AttachedSae] = field(default_factory=dict)
     active: Active | None = None
