@@ -20,6 +20,8 @@ LEVELS = [
     ("openai.envelope", "openai.json_route", "openai.validation", "access"),
     ("lifecycle",),
     ("profiles.selection",),
+    ("profiles.binding",),
+    ("profiles.resolving",),
     ("state",),
     ("tickets", "status", "desired"),
     ("principal",),

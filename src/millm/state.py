@@ -15,9 +15,8 @@ from millm.events import Events, StatusChanged
 from millm.hub.estimate import Estimate
 from millm.hub.hub import Hub
 from millm.hub.labels import Labels
-from millm.profiles.contract import SteeringRequest
+from millm.profiles.active import Active, Edits
 from millm.profiles.store import ProfileStore
-from millm.sae.steering import Steering
 from millm.settings import Settings
 from millm.status import Cause, Changing
 from millm.text.prompt import ChatTemplate
@@ -55,17 +54,6 @@ class AttachedSae:
 
 
 @dataclass(frozen=True)
-class Active:
-    """What steers every request that does not say otherwise."""
-
-    profile: str | None
-    """Its name, if it has one."""
-    asked: SteeringRequest
-    steering: Steering
-    """`asked`, resolved when it was made active."""
-
-
-@dataclass(frozen=True)
 class Held:
     """What the state says is loaded, attached and active, at one moment."""
 
@@ -90,6 +78,8 @@ class State:
     model: LoadedModel | None = None
     saes: dict[str, AttachedSae] = field(default_factory=dict)
     active: Active | None = None
+    edits: Edits = field(default_factory=Edits)
+    """What was active before."""
     desired: Desired = field(default_factory=Desired)
     """What was acknowledged last."""
     is_starting: bool = False

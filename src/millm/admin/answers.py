@@ -11,10 +11,11 @@ from millm.hub.estimate import Estimate
 from millm.hub.jobs import Job, Preview
 from millm.hub.registry import Found, ShelfModel
 from millm.logs.recent import Line
-from millm.status import ServerStatus
+from millm.status import ServerStatus, SteeringState
 
 STRUCTS: tuple[type[msgspec.Struct], ...] = (
     ModelEntry, SaeEntry, Freed, Job, Preview, Estimate, ServerStatus, SaeFacts, Found, ShelfModel, Hardware, Line,
+    SteeringState,
 )  # fmt: skip
 
 _PLACE = "#/components/schemas/{name}"

@@ -33,6 +33,9 @@ class ProfileStore(Mapping[str, Profile]):
             raise ProfileNotFound(f"The profile `{name[:128]}` does not exist; there are: {known}", param="profile")
         return self._profiles[name]
 
+    def all(self) -> list[Profile]:
+        return list(self.values())
+
     def __getitem__(self, name: str) -> Profile:
         return self._profiles[name]
 
