@@ -12,6 +12,7 @@ from millm.engine.messages import LoadModel, ModelFacts, SaeFacts
 from millm.engine.restorable import Restorable
 from millm.errors import MillmError, ModelNotLoaded
 from millm.events import Events, StatusChanged
+from millm.features.described import Described
 from millm.hub.estimate import Estimate
 from millm.hub.hub import Hub
 from millm.hub.labels import Labels
@@ -102,6 +103,7 @@ class State:
     """Changes that go on although whoever asked may have gone."""
     events: Events = field(default_factory=Events)
     tickets: Tickets = field(default_factory=Tickets)
+    described: Described = field(default_factory=Described)
 
     def __post_init__(self) -> None:
         self.engine.on_degraded = self.saes_lost
