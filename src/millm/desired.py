@@ -55,7 +55,12 @@ class Desired(msgspec.Struct, frozen=True, omit_defaults=True):
     profile: str | None = None
     """The active one, if it has a name."""
     steering: dict[str, Any] | None = None
-    """The active steering, as it was asked for."""
+    """The active steering, as it was asked for; None with a profile: what the profile says."""
+    muted: tuple[tuple[str | None, int], ...] = ()
+    """Its knobs that do nothing: (SAE, feature)."""
+    solo: tuple[tuple[str | None, int], ...] = ()
+    """If there are any, only these do something."""
+    on: bool = True
 
 
 def read(database: Database) -> Desired:

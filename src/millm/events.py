@@ -53,6 +53,8 @@ class Activations(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", t
 class SteeringChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="steering"):
     """Another steering is active, for all who follow it."""
 
+    version: int
+    """As `GET /api/steering` says it."""
     profile: str | None
     fingerprint: str | None
     """None: the base model."""

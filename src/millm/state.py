@@ -1,5 +1,5 @@
 """The few objects that outlive a request: settings, the engine, the loaded model, the attached SAEs,
-what steers, the profiles, what is on disk, the tickets that are out, who listens."""
+what steers, the profiles, what is on disk, what features mean, the tickets that are out, who listens."""
 
 import asyncio
 import time
@@ -12,11 +12,12 @@ from millm.engine.messages import LoadModel, ModelFacts, SaeFacts
 from millm.engine.restorable import Restorable
 from millm.errors import MillmError, ModelNotLoaded
 from millm.events import Events, StatusChanged
+from millm.features.described import Described
 from millm.hub.estimate import Estimate
 from millm.hub.hub import Hub
-from millm.profiles.contract import SteeringRequest
+from millm.hub.labels import Labels
+from millm.profiles.active import Active, Edits
 from millm.profiles.store import ProfileStore
-from millm.sae.steering import Steering
 from millm.settings import Settings
 from millm.status import Cause, Changing
 from millm.text.prompt import ChatTemplate
@@ -54,17 +55,6 @@ class AttachedSae:
 
 
 @dataclass(frozen=True)
-class Active:
-    """What steers every request that does not say otherwise."""
-
-    profile: str | None
-    """Its name, if it has one."""
-    asked: SteeringRequest
-    steering: Steering
-    """`asked`, resolved when it was made active."""
-
-
-@dataclass(frozen=True)
 class Held:
     """What the state says is loaded, attached and active, at one moment."""
 
@@ -85,9 +75,12 @@ class State:
     engine: EngineClient
     profiles: ProfileStore
     hub: Hub
+    labels: Labels
     model: LoadedModel | None = None
     saes: dict[str, AttachedSae] = field(default_factory=dict)
     active: Active | None = None
+    edits: Edits = field(default_factory=Edits)
+    """What was active before."""
     desired: Desired = field(default_factory=Desired)
     """What was acknowledged last."""
     is_starting: bool = False
@@ -110,6 +103,7 @@ class State:
     """Changes that go on although whoever asked may have gone."""
     events: Events = field(default_factory=Events)
     tickets: Tickets = field(default_factory=Tickets)
+    described: Described = field(default_factory=Described)
 
     def __post_init__(self) -> None:
         self.engine.on_degraded = self.saes_lost

@@ -1,5 +1,7 @@
 """What the server is and does at a moment: the answer of `GET /api/status`, for the terminal and the browser."""
 
+from typing import Any
+
 import msgspec
 
 from millm.engine.messages import ModelFacts, Platform, SaeFacts
@@ -37,7 +39,70 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
 class SteeringStatus(msgspec.Struct, frozen=True, kw_only=True):
     profile: str | None
     """None: a steering without a name."""
-    fingerprint: str
+    fingerprint: str | None
+    """None: it is switched off, or all of it muted."""
+    on: bool = True
+    is_modified: bool = False
+    """Not what the profile says any more."""
+
+
+class SteeredFeature(msgspec.Struct, frozen=True, kw_only=True):
+    """One knob."""
+
+    sae: str
+    index: int
+    strength: float
+    unit: str
+    mode: str
+    label: str | None
+    color: str | None
+    muted: bool
+    solo: bool
+    is_heard: bool
+    """It does something now."""
+    raw: float | None
+    """The strength in residual units; None where the mode has no unit."""
+    norm: float | None
+    """As a multiple of the residual norm at the hook."""
+    max_act: float | None
+    """As a multiple of the feature's maximum activation, where that is known."""
+
+
+class SteeredHook(msgspec.Struct, frozen=True, kw_only=True):
+    """What is added at one hook point, over the features that are heard."""
+
+    sae: str
+    hook_point: str
+    residual_norm: float
+    delta_norm: float | None
+    """Length of the vector that mode `add` adds at every token; None: nothing of that mode is heard."""
+    delta_share: float | None
+    """As a share of the residual norm."""
+    varies: bool
+    """Other modes add to it, as much as the token asks for."""
+
+
+class SteeringState(msgspec.Struct, frozen=True, kw_only=True):
+    """What steers every request that does not say otherwise."""
+
+    version: int
+    """Goes up with every change."""
+    profile: str | None
+    """The one it came from."""
+    is_modified: bool
+    """Not what the profile says any more."""
+    on: bool
+    """The master switch."""
+    fingerprint: str | None
+    """As receipts tell it; None: the base model answers."""
+    steering: dict[str, Any] | None
+    """As a request's body has it, with the knobs that do nothing; None: there are none."""
+    features: tuple[SteeredFeature, ...] = ()
+    hooks: tuple[SteeredHook, ...] = ()
+    warnings: tuple[str, ...] = ()
+    undo: int = 0
+    """Changes that can be taken back."""
+    redo: int = 0
 
 
 class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -108,8 +108,11 @@ def test_the_active_steering_as_it_changes(inside: Inside) -> None:
     with listening(inside) as client:
         put = httpx.put(f"{inside.url}/api/steering", json={"profile": "push"}).json()
         httpx.put(f"{inside.url}/api/steering", content=b"null")
-        assert told(client) == {"type": "steering", "profile": "push", "fingerprint": put["fingerprint"]}
-        assert told(client) == {"type": "steering", "profile": None, "fingerprint": None}
+        version = put["version"]
+        assert told(client) == {
+            "type": "steering", "version": version, "profile": "push", "fingerprint": put["fingerprint"],
+        }  # fmt: skip
+        assert told(client) == {"type": "steering", "version": version + 1, "profile": None, "fingerprint": None}
 
 
 def test_what_was_given_up(inside: Inside) -> None:

@@ -5,16 +5,21 @@ from typing import Any
 import msgspec
 
 from millm.engine.messages import SaeFacts
+from millm.features.card import FeatureCard
+from millm.features.found import FoundLabel, FoundLabels, PutLabels
+from millm.features.inspecting import Inspection
+from millm.features.separators import Separators
 from millm.hardware import Hardware
 from millm.hub.entries import Freed, ModelEntry, SaeEntry
 from millm.hub.estimate import Estimate
 from millm.hub.jobs import Job, Preview
 from millm.hub.registry import Found, ShelfModel
 from millm.logs.recent import Line
-from millm.status import ServerStatus
+from millm.status import ServerStatus, SteeringState
 
 STRUCTS: tuple[type[msgspec.Struct], ...] = (
     ModelEntry, SaeEntry, Freed, Job, Preview, Estimate, ServerStatus, SaeFacts, Found, ShelfModel, Hardware, Line,
+    SteeringState, FeatureCard, FoundLabel, FoundLabels, PutLabels, Inspection, Separators,
 )  # fmt: skip
 
 _PLACE = "#/components/schemas/{name}"

@@ -7,6 +7,7 @@ from millm.access import requires
 from millm.admin.answers import answered
 from millm.admin.route import told
 from millm.lifecycle.sleeping import seconds_left
+from millm.profiles.active import Active
 from millm.state import LoadedModel, State
 from millm.status import ModelStatus, ServerStatus, SteeringStatus
 
@@ -32,10 +33,19 @@ def status_of(state: State) -> ServerStatus:
         changing=state.changing,
         model=_model(state, model) if model else None,
         saes=tuple(attached.facts for attached in state.saes.values()),
-        steering=SteeringStatus(profile=active.profile, fingerprint=active.steering.fingerprint) if active else None,
+        steering=_steering(active) if active else None,
         degraded=engine.degraded,
         platform=engine.platform,
         in_flight=engine.in_flight,
         running=engine.running,
         waiting=engine.in_flight - engine.running,
+    )
+
+
+def _steering(active: Active) -> SteeringStatus:
+    return SteeringStatus(
+        profile=active.profile,
+        fingerprint=active.steering.fingerprint if active.steering else None,
+        on=active.on,
+        is_modified=active.is_modified,
     )

@@ -33,7 +33,7 @@ def _is_meant(state: State, asked: str) -> bool:
 
 def _in_library(state: State, asked: str) -> str | None:
     """The id in `id` or `id:profile`."""
-    for name in (asked, asked.rpartition(":")[0]):
+    for name in (asked, asked.partition(":")[0]):
         try:
             return state.hub.library.model(name).id
         except ModelNotFound:

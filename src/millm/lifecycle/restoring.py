@@ -13,7 +13,7 @@ from millm.lifecycle.outside import located
 from millm.lifecycle.saes import attach
 from millm.lifecycle.steering import activate
 from millm.profiles.contract import SteeringRequest
-from millm.profiles.selection import active
+from millm.profiles.selection import active, racked
 from millm.state import State
 from millm.status import Cause
 
@@ -60,7 +60,18 @@ async def _attempt(work: Coroutine[Any, Any, object]) -> list[MillmError]:
 
 
 async def _activate(state: State, wanted: Desired) -> None:
-    if wanted.profile is not None:
-        await activate(state, active(state, profile=wanted.profile))
-    elif wanted.steering is not None:
-        await activate(state, active(state, steering=SteeringRequest.model_validate(wanted.steering)))
+    if wanted.profile is None and wanted.steering is None:
+        return
+    asked = SteeringRequest.model_validate(wanted.steering) if wanted.steering else None
+    made = active(state, profile=wanted.profile) if asked is None else racked(state, asked, profile=wanted.profile)
+    if made is not None:
+        made = racked(
+            state,
+            made.asked,
+            profile=made.profile,
+            muted=frozenset(wanted.muted),
+            solo=frozenset(wanted.solo),
+            on=wanted.on,
+            is_modified=wanted.profile is not None and asked is not None,
+        )
+    await activate(state, made)

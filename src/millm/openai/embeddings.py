@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Sequence
+from urllib.parse import unquote
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -65,7 +66,11 @@ def _chosen(state: State, body: EmbeddingRequest, header_profile: str | None) ->
     if (body.model_extra or {}).get("steering"):
         raise UnsupportedParameter("`steering` is not applied to embeddings; leave it out.", param="steering")
     selection = select(
-        state, model=body.model, profile=body.profile or header_profile or None, steering=None, steering_given=False
+        state,
+        model=body.model,
+        profile=body.profile or unquote(header_profile or "") or None,
+        steering=None,
+        steering_given=False,
     )
     width = selection.model.facts.width
     if body.dimensions is not None and body.dimensions > width:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
+from urllib.parse import unquote
 
 from fastapi import Header
 from msgspec import UNSET, UnsetType
@@ -20,7 +21,9 @@ from millm.openai.schemas.completions import CompletionRequest
 from millm.profiles.selection import Selection, select, watches
 from millm.state import LoadedModel, State
 
-ProfileHeader = Annotated[str | None, Header(description="For clients that can only set headers.")]
+ProfileHeader = Annotated[
+    str | None, Header(description="For clients that can only set headers; percent-encoded where it is not ASCII.")
+]
 """`X-Millm-Profile`"""
 
 
@@ -64,7 +67,7 @@ def choose(state: State, body: GenerationFields, header_profile: str | None) -> 
     selection = select(
         state,
         model=body.model,
-        profile=body.profile or header_profile or None,
+        profile=body.profile or unquote(header_profile or "") or None,
         steering=body.steering,
         steering_given=body.steering_given,
     )

@@ -1,0 +1,141 @@
+"""The SAEs that a profile was made with, and those that are attached: which is which, and why one is not there.
+
+What a profile states of an SAE has to be so; what it leaves out is not asked. A feature's index means something for one
+dictionary only, so nothing is guessed.
+"""
+
+from collections.abc import Mapping
+
+from millm.errors import InvalidSteering
+from millm.profiles.contract import Profile, ProfileFeature, SaeReference, SteeringRequest
+from millm.profiles.resolving import resolve
+from millm.sae.model_names import is_same_model
+from millm.state import AttachedSae, LoadedModel
+
+
+def bind(saes: Mapping[str, AttachedSae], profile: Profile) -> SteeringRequest:
+    """The profile's steering with the names of attached SAEs. Raises InvalidSteering saying what differs."""
+    if not profile.saes:
+        return profile.steering
+    meant = {reference.called: _attached(saes, reference, profile) for reference in profile.saes}
+    norms = {sae: reference.reference_norm for sae, reference in zip(meant.values(), profile.saes, strict=True)}
+    only = next(iter(meant)) if len(meant) == 1 else None
+    features = tuple(_bound(one, meant[only if one.sae is None else one.sae], norms) for one in profile.features)
+    alike = set(norms.values())
+    shared = profile.reference_norm or (alike.pop() if len(alike) == 1 else None)
+    return profile.steering.model_copy(update={"features": features, "reference_norm": shared})
+
+
+def watched(saes: Mapping[str, AttachedSae], profile: Profile) -> dict[str, tuple[int, ...]]:
+    """Attached SAE → the features that the profile would have watched. Raises InvalidSteering."""
+    meant = {reference.called: _attached(saes, reference, profile) for reference in profile.saes}
+    known = list(meant.values()) or list(saes)
+    only = known[0] if len(known) == 1 else None
+    found: dict[str, tuple[int, ...]] = {}
+    for feature in profile.watch:
+        sae = only if feature.sae is None else meant.get(feature.sae, feature.sae)
+        if sae is not None and sae in saes:
+            found[sae] = (*found.get(sae, ()), feature.index)
+    return found
+
+
+def misfit(model: LoadedModel | None, saes: Mapping[str, AttachedSae], profile: Profile) -> str | None:
+    """Why the profile cannot be applied now, in a sentence; None: it can."""
+    if model is None:
+        return "no model is loaded"
+    try:
+        check_model(profile, model)
+        resolve(saes, bind(saes, profile))
+    except InvalidSteering as error:
+        return error.message
+    return None
+
+
+def check_model(profile: Profile, loaded: LoadedModel) -> None:
+    """Raises InvalidSteering for a profile of another model."""
+    if profile.model and not is_same_model(profile.model.repo_id, loaded.name):
+        raise InvalidSteering(
+            f"profile {profile.name!r} was made for {profile.model.repo_id}, not for {loaded.name};"
+            " where both are one model, take `model` out of the profile",
+            param="profile",
+        )
+
+
+def reference_of(attached: AttachedSae) -> SaeReference:
+    """How a profile that is made now names it."""
+    facts = attached.facts
+    repo_id, path, revision = _places(facts.sae)
+    return SaeReference(
+        name=facts.sae,
+        repo_id=repo_id,
+        path=path,
+        revision=revision,
+        sha256=facts.sha256 if len(facts.sha256) == 64 else None,
+        layer=facts.layer,
+        hook_point=facts.hook_point,
+        width=facts.features,
+        reference_norm=facts.residual_norm,
+    )
+
+
+def _attached(saes: Mapping[str, AttachedSae], reference: SaeReference, profile: Profile) -> str:
+    differences = {name: _difference(reference, attached) for name, attached in saes.items()}
+    fitting = [name for name, difference in differences.items() if difference is None]
+    if reference.called in fitting:
+        return str(reference.called)
+    if len(fitting) == 1:
+        return fitting[0]
+    wanted = (reference.path and f"{reference.repo_id}/{reference.path}") or reference.called or "any"
+    if fitting:
+        raise InvalidSteering(
+            f"profile {profile.name!r}: its SAE {wanted!r} may be any of {', '.join(fitting)};"
+            " say in its `saes` which is meant, by `hook_point` or `sha256`",
+            param="profile",
+        )
+    why = "; ".join(f"{name} {difference}" for name, difference in differences.items()) or "no SAE is"
+    raise InvalidSteering(f"profile {profile.name!r}: its SAE {wanted!r} is not attached: {why}", param="profile")
+
+
+def _difference(wanted: SaeReference, attached: AttachedSae) -> str | None:
+    """What is not as the profile says; None: it is the one."""
+    facts = attached.facts
+    stated = (
+        ("layer", wanted.layer, facts.layer),
+        ("hook point", wanted.hook_point, facts.hook_point),
+        ("width", wanted.width, facts.features),
+    )
+    for name, asked, found in stated:
+        if asked is not None and asked != found:
+            return f"has {name} {found}, not {asked}"
+    if wanted.sha256 is not None:
+        return None if wanted.sha256 == facts.sha256 else "has other weights"
+    return None if _is_from(wanted, facts.sae) else "is another SAE"
+
+
+def _is_from(wanted: SaeReference, name: str) -> bool:
+    """Does the attached SAE's name say that it is the repository and folder that are meant?"""
+    if wanted.repo_id is None:
+        return wanted.name in (None, name)
+    repo_id, path, revision = _places(name)
+    if repo_id is None:
+        return wanted.repo_id == name
+    if wanted.repo_id != repo_id or (wanted.revision and revision and wanted.revision != revision):
+        return False
+    return wanted.path is None or path is None or f"{wanted.path}/".startswith(f"{path}/")
+
+
+def _places(name: str) -> tuple[str | None, str | None, str | None]:
+    """(repository, folder inside it, revision) of `owner/name/folder@revision`; none of a local name."""
+    path, _, revision = name.partition("@")
+    owner, *rest = path.split("/")
+    if not rest:
+        return None, None, None
+    return f"{owner}/{rest[0]}", "/".join(rest[1:]) or None, revision or None
+
+
+def _bound(feature: ProfileFeature, sae: str, norms: Mapping[str, float | None]) -> ProfileFeature:
+    """Of several SAEs that were measured differently, each strength keeps the norm that it was written against."""
+    norm = norms[sae]
+    if feature.unit == "norm" and norm and len(set(norms.values())) > 1:
+        return feature.model_copy(update={"sae": sae, "unit": "raw", "strength": feature.strength * norm})
+    return feature.model_copy(update={"sae": sae})
