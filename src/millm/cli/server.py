@@ -27,6 +27,7 @@ from millm.events import Events
 from millm.hub.downloads import Downloads
 from millm.hub.home import Home
 from millm.hub.hub import Hub
+from millm.hub.labels import Labels
 from millm.hub.library import Library
 from millm.hub.locate import Located
 from millm.lifecycle.backing_up import back_up_daily
@@ -110,7 +111,8 @@ def state_of(settings: Settings, engine: EngineClient, home: Home, database: Dat
     events = Events()
     downloads = Downloads(database, settings, events.publish_job)
     library = Library(home, database, bundle.models(home.folder), bundle.saes(), trusted=settings.trust_remote_code)
-    return State(settings, engine, ProfileStore(database), Hub(home, database, library, downloads), events=events)
+    hub = Hub(home, database, library, downloads)
+    return State(settings, engine, ProfileStore(database), hub, Labels(database), events=events)
 
 
 async def _run(state: State, prepare: Prepare, listening: socket.socket, console: Console) -> None:
