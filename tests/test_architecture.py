@@ -24,6 +24,7 @@ LEVELS = [
     ("profiles.resolving",),
     ("state",),
     ("tickets", "status", "desired"),
+    ("monitor",),
     ("principal",),
     ("text", "hub", "profiles", "demo", "engine.client", "engine.kept", "engine.child", "engine.pace"),
     ("engine.process",),
@@ -33,7 +34,7 @@ LEVELS = [
     ("why_cpu",),
     ("engine.messages", "logs", "gpus", "container"),
     ("sae.steering", "sae.calibration_text", "settings", "storage"),
-    ("hub.jobs", "hub.entries", "hub.cache_folder"),
+    ("hub.jobs", "hub.entries", "hub.cache_folder", "monitor.rows"),
     ("errors", ""),
 ]
 NEIGHBOURS = {("demo", "hub"), ("hub", "text")}

@@ -14,6 +14,7 @@ from millm.errors import MillmError, ModelNotLoaded
 from millm.events import Events, StatusChanged
 from millm.hub.estimate import Estimate
 from millm.hub.hub import Hub
+from millm.monitor.monitor import Monitor
 from millm.profiles.active import Active, Edits
 from millm.profiles.store import ProfileStore
 from millm.settings import Settings
@@ -100,8 +101,10 @@ class State:
     """Changes that go on although whoever asked may have gone."""
     events: Events = field(default_factory=Events)
     tickets: Tickets = field(default_factory=Tickets)
+    monitor: Monitor = field(init=False)
 
     def __post_init__(self) -> None:
+        self.monitor = Monitor(self.settings, self.events, self.hub.database)
         self.engine.on_degraded = self.saes_lost
         self.engine.on_emptied = lambda error: self.lost(error, "safe_mode")
         self.engine.on_status = self.tell_status

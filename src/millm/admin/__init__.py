@@ -13,7 +13,9 @@ from millm.admin import (
     loading,
     logs,
     models,
+    monitor,
     registry,
+    requests,
     saes,
     status,
     steering,
@@ -21,5 +23,8 @@ from millm.admin import (
 )
 
 router = APIRouter(prefix="/api", tags=["admin"])
-for part in (status, loading, models, saes, attachments, steering, jobs, registry, hardware, logs, events, tickets):
+for part in (
+    status, loading, models, saes, attachments, steering, monitor, requests, jobs, registry, hardware, logs, events,
+    tickets,
+):  # fmt: skip
     router.include_router(part.router)
