@@ -37,9 +37,9 @@ class TrackedToken(msgspec.Struct, frozen=True, kw_only=True):
 class _Tops:
     """Lists of (feature, activation), one per token, most of them none."""
 
-    features: array[int] = field(default_factory=lambda: array("I"))
-    values: array[float] = field(default_factory=lambda: array("f"))
-    ends: array[int] = field(default_factory=lambda: array("I"))
+    features: "array[int]" = field(default_factory=lambda: array("I"))
+    values: "array[float]" = field(default_factory=lambda: array("f"))
+    ends: "array[int]" = field(default_factory=lambda: array("I"))
 
     def add(self, top: Top) -> None:
         self.features.extend(feature for feature, _ in top)
