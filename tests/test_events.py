@@ -23,7 +23,7 @@ from millm.hub.jobs import Asked, Job
 
 
 def event(number: int) -> SteeringChanged:
-    return SteeringChanged(profile=str(number), fingerprint=None)
+    return SteeringChanged(version=1, profile=str(number), fingerprint=None)
 
 
 def events_of(letters: Iterable[Letter]) -> list[Event]:

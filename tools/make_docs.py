@@ -15,7 +15,7 @@ import msgspec
 from pydantic import BaseModel
 
 from benchmarks import tables
-from millm.admin.steering import ActiveSteering
+from millm.admin.steering import ActiveSteering, SteeringChange, Turned
 from millm.cli import COMMANDS
 from millm.errors import MillmError
 from millm.events import Event
@@ -119,6 +119,8 @@ def api_page() -> str:
         ("POST /v1/responses", ResponsesRequest),
         ("POST /v1/embeddings", EmbeddingRequest),
         ("PUT /api/steering", ActiveSteering),
+        ("PATCH /api/steering", SteeringChange),
+        ("An entry of its `features`", Turned),
         ("`steering`", SteeringRequest),
         ("An entry of `steering.features`", ProfileFeature),
         ("`activations`", ActivationsRequest),
@@ -139,8 +141,9 @@ def api_page() -> str:
         "`POST /v1/responses` is a chat, asked for and told in the newer way: the same answers, with the receipt under"
         " `millm` in the response. Nothing is kept: `store` changes nothing, what refers to an earlier response is"
         " refused, and the whole conversation is sent each time. Only function tools work.\n\n"
-        "`GET /api/steering` shows what steers requests that do not say otherwise; `PUT` changes it while the server"
-        " answers (`null` or `{}`: the base model; a `profile` or a steering, not both). `GET /api/status` tells"
+        "`GET /api/steering` shows what steers requests that do not say otherwise; `PUT` replaces it while the server"
+        " answers (`null` or `{}`: the base model; a `profile` or a steering, not both), `PATCH` changes some of it,"
+        " `POST /api/steering/undo` and `/redo` take changes back and make them again. `GET /api/status` tells"
         f" {', '.join(f'`{field.name}`' for field in msgspec.structs.fields(ServerStatus))}.\n\n"
         "With `MILLM_API_KEY` set, every address but `/`, `/healthz`, `/readyz` and `/openapi.json` wants one of its"
         " keys as `Authorization: Bearer`. A browser, which cannot send that with a websocket, asks"

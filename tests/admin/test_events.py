@@ -128,8 +128,11 @@ def test_the_active_steering_as_it_changes(inside: Inside) -> None:
     with listening(inside) as client:
         put = httpx.put(f"{inside.url}/api/steering", json={"profile": "push"}).json()
         httpx.put(f"{inside.url}/api/steering", content=b"null")
-        assert told(client) == {"type": "steering", "profile": "push", "fingerprint": put["fingerprint"]}
-        assert told(client) == {"type": "steering", "profile": None, "fingerprint": None}
+        version = put["version"]
+        assert told(client) == {
+            "type": "steering", "version": version, "profile": "push", "fingerprint": put["fingerprint"],
+        }  # fmt: skip
+        assert told(client) == {"type": "steering", "version": version + 1, "profile": None, "fingerprint": None}
 
 
 def test_what_was_given_up(inside: Inside) -> None:
@@ -202,7 +205,7 @@ def test_no_more_than_so_many(inside: Inside) -> None:
             pass
         assert refused.value.response.status_code == 503
         assert json.loads(refused.value.response.body)["error"]["code"] == "unavailable"
-        inside.call(inside.state.events.publish, SteeringChanged(profile="x", fingerprint=None))
+        inside.call(inside.state.events.publish, SteeringChanged(version=1, profile="x", fingerprint=None))
         assert {told(client)["profile"] for client in clients} == {"x"}
     until_nobody_listens(inside)
     with listening(inside):
@@ -219,7 +222,7 @@ def until_nobody_listens(inside: Inside, seconds: float = 5.0) -> None:
 def test_one_that_never_reads_is_cut_off_and_nobody_waits_for_it(inside: Inside, monkeypatch) -> None:
     """More than every buffer on the way holds; what waits beyond them is its mailbox (tests/test_events.py)."""
     monkeypatch.setattr(websocket, "SEND_SECONDS", 0.5)
-    huge = SteeringChanged(profile="x" * 50_000, fingerprint=None)
+    huge = SteeringChanged(version=1, profile="x" * 50_000, fingerprint=None)
     with bare_socket(inside), listening(inside) as reader:
         for _ in range(64):
             inside.call(inside.state.events.publish, huge)

@@ -53,6 +53,6 @@ def test_before_a_model_is_loaded(loading: TestClient) -> None:
     assert (told["status"], told["model"], told["saes"], told["in_flight"]) == ("loading", None, [], 0)
     ready = loading.get("/readyz")
     assert (ready.status_code, ready.json()) == (503, {"status": "loading", "degraded": None})
-    assert loading.get("/api/steering").json() is None
+    assert loading.get("/api/steering").json()["steering"] is None
     refused = loading.put("/api/steering", json={"profile": "push"})
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_not_loaded")

@@ -182,7 +182,7 @@ def another_model_takes_its_place(visitor: Visitor, expected: str) -> None:
     """Nothing of the one before stays with it."""
     visitor.loads(GPT2)
     assert visitor.is_loaded_and_attached == (GPT2, [])
-    assert visitor.api.get("/api/steering") is None
+    assert visitor.api.get("/api/steering")["steering"] is None
     said = visitor.says(GPT2)
     assert (said.text, said.receipt["steering"]) == (expected, None)
 

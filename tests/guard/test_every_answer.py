@@ -96,7 +96,7 @@ def test_the_limit_is_named(answers: dict[str, Answer]) -> None:
 
 def test_405_names_all_that_the_address_takes(server: Server) -> None:
     taken = {
-        "/api/steering": "GET, HEAD, PUT",
+        "/api/steering": "GET, HEAD, PATCH, PUT",
         "/v1/models": "GET, HEAD",
         "/v1/chat/completions": "POST",
         "/healthz": "GET, HEAD",

@@ -7,7 +7,9 @@ from fastapi import APIRouter
 
 from millm.admin import (
     attachments,
+    discovery,
     events,
+    features,
     hardware,
     jobs,
     loading,
@@ -24,7 +26,8 @@ from millm.admin import (
 
 router = APIRouter(prefix="/api", tags=["admin"])
 for part in (
-    status, loading, models, saes, attachments, steering, monitor, requests, jobs, registry, hardware, logs, events,
+    status, loading, models, saes, attachments, steering, discovery, features, monitor, requests, jobs, registry,
+    hardware, logs, events,
     tickets,
 ):  # fmt: skip
     router.include_router(part.router)

@@ -6,6 +6,10 @@ import msgspec
 
 from millm.admin.monitor_told import Forgotten, MonitorState, RequestTold, Statistics
 from millm.engine.messages import SaeFacts
+from millm.features.card import FeatureCard
+from millm.features.found import FoundLabel, FoundLabels, PutLabels
+from millm.features.inspecting import Inspection
+from millm.features.separators import Separators
 from millm.hardware import Hardware
 from millm.hub.entries import Freed, ModelEntry, SaeEntry
 from millm.hub.estimate import Estimate
@@ -17,7 +21,8 @@ from millm.status import ServerStatus, SteeringState
 
 STRUCTS: tuple[type[msgspec.Struct], ...] = (
     ModelEntry, SaeEntry, Freed, Job, Preview, Estimate, ServerStatus, SaeFacts, Found, ShelfModel, Hardware, Line,
-    SteeringState, MonitorState, Statistics, RequestRow, RequestTold, Forgotten,
+    SteeringState, FeatureCard, FoundLabel, FoundLabels, PutLabels, Inspection, Separators,
+    MonitorState, Statistics, RequestRow, RequestTold, Forgotten,
 )  # fmt: skip
 
 _PLACE = "#/components/schemas/{name}"

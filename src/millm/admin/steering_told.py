@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from millm.engine.messages import Direction, Directions, DirectionsFound
+from millm.errors import Unavailable
 from millm.profiles.active import Active, knob_of
 from millm.profiles.contract import ProfileFeature, SteeringRequest
 from millm.profiles.resolving import coefficients_of
@@ -39,11 +40,14 @@ async def steering_told(state: State) -> SteeringState:
 
 
 async def _directions(state: State, active: Active) -> Sequence[Direction]:
-    """None while what it steers is not there, or sleeps."""
+    """None while what it steers is not there: it sleeps, or the engine is being started again."""
     steering = active.steering
     if steering is None or state.asleep or any(tap.sae not in state.saes for tap in steering.taps):
         return ()
-    found = await state.engine.study(Directions(id=state.engine.new_id("study"), steering=steering))
+    try:
+        found = await state.engine.study(Directions(id=state.engine.new_id("study"), steering=steering))
+    except Unavailable:
+        return ()
     assert isinstance(found, DirectionsFound)
     return found.directions
 

@@ -21,7 +21,8 @@ def bind(saes: Mapping[str, AttachedSae], profile: Profile) -> SteeringRequest:
     norms = {sae: reference.reference_norm for sae, reference in zip(meant.values(), profile.saes, strict=True)}
     only = next(iter(meant)) if len(meant) == 1 else None
     features = tuple(_bound(one, meant[only if one.sae is None else one.sae], norms) for one in profile.features)
-    shared = profile.reference_norm or (next(iter(norms.values())) if only is not None or len(norms) == 1 else None)
+    alike = set(norms.values())
+    shared = profile.reference_norm or (alike.pop() if len(alike) == 1 else None)
     return profile.steering.model_copy(update={"features": features, "reference_norm": shared})
 
 

@@ -1,0 +1,47 @@
+"""Names of profiles: any script, no tricks, and no two that read the same."""
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from millm.profiles.names import ProfileName, key
+
+NAME: TypeAdapter[str] = TypeAdapter(ProfileName)
+
+
+@pytest.mark.parametrize(
+    "name", ["yelling", "Yelling Demo", "50 %", "Ärger", "怒鳴る", "صراخ", "🔥👩‍🚀", "a:b", "x" * 128, "1..2"]
+)
+def test_any_script(name: str) -> None:
+    assert NAME.validate_python(name) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        " a",
+        "a ",
+        "a/b",
+        "a\\b",
+        ".",
+        "..",
+        "a\nb",
+        "a\0b",
+        "a\u202eb",
+        "\u200eab",
+        "a\u2028b",
+        "x" * 129,
+        "\ud800",
+        7,
+    ],
+)
+def test_what_is_no_name(name: object) -> None:
+    with pytest.raises(ValidationError):
+        NAME.validate_python(name)
+
+
+def test_one_name_written_in_several_ways() -> None:
+    assert NAME.validate_python("A\u0308rger") == "Ärger"
+    assert key("A\u0308RGER") == key("ärger") == key("Ärger")
+    assert key("STRASSE") == key("straße")
+    assert key("a") != key("á")
