@@ -149,6 +149,7 @@ class Taps:
         """
         sequence.taps = SequenceTaps({})
         self._do_without(sequence)
+        sequence.watch = tuple(watch for watch in sequence.watch if not watch.optional or self._is_there(watch))
         self._acquire(sequence, sequence.taps.rows, {})
 
     def _do_without(self, sequence: Sequence) -> None:
@@ -318,6 +319,10 @@ class Taps:
         """Is all that it uses attached, and what was meant?"""
         ids = {sae: attached.facts.id for sae, attached in self._attached.items()}
         return all(tap.sae in ids and tap.attachment in ("", ids[tap.sae]) for tap in steering.taps)
+
+    def _is_there(self, watch: Watch) -> bool:
+        attached = self._attached.get(watch.sae)
+        return attached is not None and watch.attachment in ("", attached.facts.id)
 
     def _release(self, rows: dict[Attachment, int]) -> None:
         for attached, index in rows.items():
