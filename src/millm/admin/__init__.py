@@ -15,7 +15,9 @@ from millm.admin import (
     loading,
     logs,
     models,
+    monitor,
     registry,
+    requests,
     saes,
     status,
     steering,
@@ -24,7 +26,8 @@ from millm.admin import (
 
 router = APIRouter(prefix="/api", tags=["admin"])
 for part in (
-    status, loading, models, saes, attachments, steering, discovery, features, jobs, registry, hardware, logs, events,
+    status, loading, models, saes, attachments, steering, discovery, features, monitor, requests, jobs, registry,
+    hardware, logs, events,
     tickets,
 ):  # fmt: skip
     router.include_router(part.router)

@@ -27,7 +27,17 @@ async def completions(body: CompletionRequest, request: Request, x_millm_profile
     selection = choose(state, body, x_millm_profile)
     prompts = await asyncio.to_thread(_ids, selection.model, body.prompt)
     echoes = _echoes(selection.model, body.prompt, prompts) if body.echo else ()
-    job = plan(state, selection, body, prompts, prefix="cmpl-", stop=body.stop, continues=True, echoes=echoes)
+    job = plan(
+        state,
+        selection,
+        body,
+        prompts,
+        prefix="cmpl-",
+        stop=body.stop,
+        continues=True,
+        echoes=echoes,
+        last_words=body.prompt[0] if isinstance(body.prompt[0], str) else "",
+    )
     form = CompletionForm(selection.model.tokenizer, logprobs=body.logprobs is not None)
     return await tell(request, state.engine, job, form, streaming=body.stream)
 
