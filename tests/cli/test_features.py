@@ -74,7 +74,7 @@ def test_all_of_it_fits_a_terminal_and_moves_no_cursor() -> None:
         sae=LONG, index=2**31 - 1, label=LONG, source=LONG, max_act=1e30, density=1e-9, layer=99,
         hook_point="blocks.99.hook_resid_post", decoder_norm=1.0, promoted=(token,) * 10, suppressed=(token,) * 10,
         neighbours=(Neighbour(index=2**31 - 1, cosine=-0.5, label=LONG),),
-        strengths=Strengths(half_norm=1e30, half_max_act=None), neuronpedia=f"https://example.org/{LONG}",
+        strengths=Strengths(half_norm=1e30, half_max_act=None), observed=None, neuronpedia=f"https://example.org/{LONG}",
     )  # fmt: skip
     fires = (Firing(2**31 - 1, 1e30, LONG),) * 100
     read = ReadToken(position=0, id=1, token="\n" + LONG, counts=False, top=fires, values=())
