@@ -36,7 +36,7 @@ LEVELS = [
     ("why_cpu",),
     ("engine.messages", "logs", "gpus", "container"),
     ("sae.steering", "sae.calibration_text", "settings", "storage"),
-    ("hub.jobs", "hub.entries", "hub.cache_folder"),
+    ("hub.jobs", "hub.entries", "hub.cache_folder", "backups"),
     ("errors", ""),
 ]
 NEIGHBOURS = {("demo", "hub"), ("hub", "text")}

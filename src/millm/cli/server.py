@@ -30,6 +30,7 @@ from millm.hub.hub import Hub
 from millm.hub.labels import Labels
 from millm.hub.library import Library
 from millm.hub.locate import Located
+from millm.lifecycle.backing_up import back_up_daily
 from millm.lifecycle.models import load
 from millm.lifecycle.restoring import restore
 from millm.lifecycle.saes import attach
@@ -120,6 +121,7 @@ async def _run(state: State, prepare: Prepare, listening: socket.socket, console
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     booting = asyncio.create_task(_boot(state, prepare, console))
     idling = asyncio.create_task(watch_idle(state))
+    copying = asyncio.create_task(back_up_daily(state))
     try:
         await asyncio.wait({serving, booting}, return_when=asyncio.FIRST_COMPLETED)
         if booting.done():
@@ -127,10 +129,10 @@ async def _run(state: State, prepare: Prepare, listening: socket.socket, console
             _announce(state, listening, console)
             await serving
     finally:
-        for task in (booting, idling):
+        for task in (booting, idling, copying):
             task.cancel()
         server.should_exit = True
-        await asyncio.gather(serving, booting, idling, return_exceptions=True)
+        await asyncio.gather(serving, booting, idling, copying, return_exceptions=True)
         await state.hub.downloads.close()
         await state.engine.close()
 
@@ -184,8 +186,8 @@ def _take_in(profiles: ProfileStore, home: Home, boot: Boot) -> Profile | None:
 def _announce(state: State, listening: socket.socket, console: Console) -> None:
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    if state.cause:
-        console.print(f" [bold red]![/] {escape(state.cause.message)}", soft_wrap=True)
+    for told in filter(None, (state.hub.database.notice, state.cause and state.cause.message)):
+        console.print(f" [bold red]![/] {escape(told)}", soft_wrap=True)
     if state.model:
         facts = state.model.facts
         size = f"{facts.parameters / 1e6:,.0f} M"
