@@ -11,7 +11,7 @@ import msgspec
 
 from millm.demo import bundle
 from millm.profiles.contract import Profile
-from millm.profiles.store import read_profile
+from millm.profiles.files import read_profile
 from millm.sae.steering import coefficients
 from millm.sae.tap_step import TapRow
 from tools.efficacy.measures import MEASURES, PROMPTS

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from millm.engine.messages import SaeFacts
+from millm.experiments.told import Calibration, Comparison, Swept
 from millm.features.card import FeatureCard
 from millm.features.found import FoundLabel, FoundLabels, PutLabels
 from millm.features.inspecting import Inspection
@@ -20,6 +21,7 @@ from millm.status import ServerStatus, SteeringState
 STRUCTS: tuple[type[msgspec.Struct], ...] = (
     ModelEntry, SaeEntry, Freed, Job, Preview, Estimate, ServerStatus, SaeFacts, Found, ShelfModel, Hardware, Line,
     SteeringState, FeatureCard, FoundLabel, FoundLabels, PutLabels, Inspection, Separators,
+    Comparison, Swept, Calibration,
 )  # fmt: skip
 
 _PLACE = "#/components/schemas/{name}"

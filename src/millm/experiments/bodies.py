@@ -37,7 +37,9 @@ class Experiment(GenerationFields):
         if bool(self.messages) == (self.prompt is not None):
             raise PydanticCustomError("one_question", "Input should have `messages` or a `prompt`, and not both")
         if self.system_prompt is not None and not self.messages:
-            raise PydanticCustomError("system_prompt_alone", "`system_prompt` goes with `messages`, not with a `prompt`")
+            raise PydanticCustomError(
+                "system_prompt_alone", "`system_prompt` goes with `messages`, not with a `prompt`"
+            )
         if self.n != 1 or self.activations is not None or self.stream_options.include_usage:
             raise PydanticCustomError(
                 "not_here", "`n`, `activations` and `stream_options` are not for experiments; leave them out"

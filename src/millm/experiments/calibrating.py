@@ -83,9 +83,7 @@ async def calibrate(state: State, request: Request, made: Plan) -> Calibration:
         strengths=() if scale is None else _strengths(made.about, scale),
         note=_note(search, scale, made.most),
         points=tuple(sorted([search.base, *search.tried], key=lambda found: found.scale or 0.0)),
-        guard=GuardTold(
-            max_perplexity_ratio=made.guard.max_perplexity_ratio, max_repetition=made.guard.max_repetition
-        ),
+        guard=GuardTold(max_perplexity_ratio=made.guard.max_perplexity_ratio, max_repetition=made.guard.max_repetition),
     )
 
 

@@ -74,6 +74,4 @@ async def swept(state: State, request: Request, made: Course) -> Swept:
 def _end(made: Course, summary: tuple[Means, ...]) -> SweepEnd:
     plain = made.jobs[0][1].prompt_tokens
     asked = [job.prompt_tokens for scale, job in made.jobs if scale is None]
-    return SweepEnd(
-        summary=summary, prompt_tokens=plain, system_prompt_tokens=asked[0] - plain if asked else UNSET
-    )
+    return SweepEnd(summary=summary, prompt_tokens=plain, system_prompt_tokens=asked[0] - plain if asked else UNSET)
