@@ -17,6 +17,7 @@ LEVELS = [
     ("cli",),
     ("app", "wire"),
     ("startpage", "admin", "guard"),
+    ("experiments",),
     ("openai",),
     ("openai.envelope", "openai.json_route", "openai.validation", "access"),
     ("lifecycle",),

@@ -9,6 +9,7 @@ from millm.admin import (
     attachments,
     discovery,
     events,
+    experiments,
     features,
     hardware,
     jobs,
@@ -26,8 +27,7 @@ from millm.admin import (
 
 router = APIRouter(prefix="/api", tags=["admin"])
 for part in (
-    status, loading, models, saes, attachments, steering, discovery, features, monitor, requests, jobs, registry,
-    hardware, logs, events,
-    tickets,
+    status, loading, models, saes, attachments, steering, experiments, discovery, features, monitor, requests, jobs,
+    registry, hardware, logs, events, tickets,
 ):  # fmt: skip
     router.include_router(part.router)

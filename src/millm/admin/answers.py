@@ -6,6 +6,7 @@ import msgspec
 
 from millm.admin.monitor_told import Forgotten, MonitorState, RequestTold, Statistics
 from millm.engine.messages import SaeFacts
+from millm.experiments.told import Calibration, Comparison, Swept
 from millm.features.card import FeatureCard
 from millm.features.found import FoundLabel, FoundLabels, PutLabels
 from millm.features.inspecting import Inspection
@@ -23,6 +24,7 @@ STRUCTS: tuple[type[msgspec.Struct], ...] = (
     ModelEntry, SaeEntry, Freed, Job, Preview, Estimate, ServerStatus, SaeFacts, Found, ShelfModel, Hardware, Line,
     SteeringState, FeatureCard, FoundLabel, FoundLabels, PutLabels, Inspection, Separators,
     MonitorState, Statistics, RequestRow, RequestTold, Forgotten,
+    Comparison, Swept, Calibration,
 )  # fmt: skip
 
 _PLACE = "#/components/schemas/{name}"
