@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -94,13 +95,32 @@ class LibraryChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"
     name: str
 
 
+class ProfilesChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="profiles"):
+    """A profile is new, says something else, has another name, or is gone."""
+
+    name: str
+    what: Literal["added", "changed", "deleted"]
+    was: str | None = None
+    """Its name before, if that was another."""
+
+
 class Dropped(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="dropped"):
     """The listener was too slow for so many events, older than the next one."""
 
     count: int
 
 
-Event = Hello | Activations | SteeringChanged | StatusChanged | ChangeProgress | JobChanged | LibraryChanged | Dropped
+Event = (
+    Hello
+    | Activations
+    | SteeringChanged
+    | StatusChanged
+    | ChangeProgress
+    | JobChanged
+    | LibraryChanged
+    | ProfilesChanged
+    | Dropped
+)
 
 
 class Listener:

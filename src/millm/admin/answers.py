@@ -15,11 +15,13 @@ from millm.hub.estimate import Estimate
 from millm.hub.jobs import Job, Preview
 from millm.hub.registry import Found, ShelfModel
 from millm.logs.recent import Line
+from millm.profiles.entry import ProfileEntry, ProfilePage, ProfileTold
 from millm.status import ServerStatus, SteeringState
 
 STRUCTS: tuple[type[msgspec.Struct], ...] = (
     ModelEntry, SaeEntry, Freed, Job, Preview, Estimate, ServerStatus, SaeFacts, Found, ShelfModel, Hardware, Line,
     SteeringState, FeatureCard, FoundLabel, FoundLabels, PutLabels, Inspection, Separators,
+    ProfileEntry, ProfilePage, ProfileTold,
 )  # fmt: skip
 
 _PLACE = "#/components/schemas/{name}"
