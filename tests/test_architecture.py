@@ -22,7 +22,10 @@ LEVELS = [
     ("openai.envelope", "openai.json_route", "openai.validation", "access"),
     ("lifecycle",),
     ("features",),
-    ("profiles.selection",),
+    (
+        "profiles.saving",
+        "profiles.selection",
+    ),
     ("profiles.binding",),
     ("profiles.resolving",),
     ("state",),

@@ -17,6 +17,7 @@ from millm.admin import (
     logs,
     models,
     monitor,
+    profiles,
     registry,
     requests,
     saes,
@@ -27,7 +28,7 @@ from millm.admin import (
 
 router = APIRouter(prefix="/api", tags=["admin"])
 for part in (
-    status, loading, models, saes, attachments, steering, experiments, discovery, features, monitor, requests, jobs,
-    registry, hardware, logs, events, tickets,
+    status, loading, models, saes, attachments, steering, profiles, experiments, discovery, features, monitor, requests,
+    jobs, registry, hardware, logs, events, tickets,
 ):  # fmt: skip
     router.include_router(part.router)

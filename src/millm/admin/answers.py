@@ -18,6 +18,7 @@ from millm.hub.jobs import Job, Preview
 from millm.hub.registry import Found, ShelfModel
 from millm.logs.recent import Line
 from millm.monitor.rows import RequestRow
+from millm.profiles.entry import ProfileEntry, ProfilePage, ProfileTold
 from millm.status import ServerStatus, SteeringState
 
 STRUCTS: tuple[type[msgspec.Struct], ...] = (
@@ -25,6 +26,7 @@ STRUCTS: tuple[type[msgspec.Struct], ...] = (
     SteeringState, FeatureCard, FoundLabel, FoundLabels, PutLabels, Inspection, Separators,
     MonitorState, Statistics, RequestRow, RequestTold, Forgotten,
     Comparison, Swept, Calibration,
+    ProfileEntry, ProfilePage, ProfileTold,
 )  # fmt: skip
 
 _PLACE = "#/components/schemas/{name}"
