@@ -32,7 +32,7 @@ from millm.engine import sampler
 from millm.engine.messages import Generate, LoadModel, Sampling
 from millm.engine.sequence import Sequence as EngineSequence
 from millm.profiles.contract import Profile
-from millm.profiles.store import read_profile
+from millm.profiles.files import read_profile
 from millm.sae import hooks
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.formats import canonicalise

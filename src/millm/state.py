@@ -1,5 +1,5 @@
 """The few objects that outlive a request: settings, the engine, the loaded model, the attached SAEs,
-what steers, the profiles, what is on disk, the tickets that are out, who listens."""
+what steers, the profiles, what is on disk, what features mean, the tickets that are out, who listens."""
 
 import asyncio
 import time
@@ -12,8 +12,10 @@ from millm.engine.messages import LoadModel, ModelFacts, SaeFacts
 from millm.engine.restorable import Restorable
 from millm.errors import MillmError, ModelNotLoaded
 from millm.events import Events, StatusChanged
+from millm.features.described import Described
 from millm.hub.estimate import Estimate
 from millm.hub.hub import Hub
+from millm.hub.labels import Labels
 from millm.profiles.active import Active, Edits
 from millm.profiles.store import ProfileStore
 from millm.settings import Settings
@@ -73,6 +75,7 @@ class State:
     engine: EngineClient
     profiles: ProfileStore
     hub: Hub
+    labels: Labels
     model: LoadedModel | None = None
     saes: dict[str, AttachedSae] = field(default_factory=dict)
     active: Active | None = None
@@ -100,6 +103,7 @@ class State:
     """Changes that go on although whoever asked may have gone."""
     events: Events = field(default_factory=Events)
     tickets: Tickets = field(default_factory=Tickets)
+    described: Described = field(default_factory=Described)
 
     def __post_init__(self) -> None:
         self.engine.on_degraded = self.saes_lost

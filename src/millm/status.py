@@ -121,6 +121,8 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What steers requests that do not say otherwise."""
     degraded: str | None
     """What was given up to go on answering."""
+    notice: str | None = None
+    """What became of a database that was damaged, since the start."""
     platform: Platform | None
     """What the engine runs on, once it has started."""
     in_flight: int

@@ -8,11 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
 
+from millm import backups
 from millm.errors import CannotStart, NotStored
 
 log = structlog.get_logger()
@@ -50,15 +52,26 @@ class Database:
     """Calls from any thread; each takes about 4 ms to write and 0.1 ms to read."""
 
     def __init__(self, path: Path) -> None:
-        """Raises CannotStart for a file of a newer miLLM; one that is no database is moved aside, and told."""
+        """Raises CannotStart for a file of a newer miLLM. One that is damaged is moved aside, and its newest good copy
+        takes its place.
+        """
         self._lock = threading.Lock()
+        self._path = path
+        self.notice: str | None = None
+        """What became of a file that was damaged."""
         try:
-            self._connection = _open(path)
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorcode not in _CORRUPT:
-                raise CannotStart(f"{path} cannot be opened ({error}); make room, or mend its permissions") from error
-            log.error("storage.corrupt", file=path.name, moved_to=_move_aside(path), reason=str(error))
-            self._connection = _open(path)
+            self._connection = _opened(path)
+        except _Damaged as damaged:
+            self.notice = _recover(path, damaged)
+            self._connection = _opened(path)
+
+    def back_up(self, now: datetime) -> None:
+        """Unless that was done today already (UTC). Others go on reading and writing; a failure is logged."""
+        try:
+            if backups.is_due(self._path, now):
+                backups.back_up(self._path, now)
+        except (sqlite3.Error, OSError) as error:
+            log.error("storage.not_backed_up", reason=str(error))
 
     def write(self, change: Callable[[sqlite3.Connection], Result]) -> Result:
         """All of `change` or nothing; when this returns, it is on the disk. Raises NotStored."""
@@ -66,7 +79,9 @@ class Database:
             with self._lock, self._connection:
                 self._connection.execute("BEGIN IMMEDIATE")
                 return change(self._connection)
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.IntegrityError):
+                raise
             log.error("storage.not_written", reason=str(error))
             raise NotStored(
                 f"the server cannot write what it has to remember ({error}), so nothing was changed;"
@@ -82,16 +97,53 @@ class Database:
             self._connection.close()
 
 
+class _Damaged(Exception):
+    """The file is no database any more, or not a whole one."""
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    """Raises _Damaged or CannotStart."""
+    try:
+        if path.exists() and path.stat().st_size == 0 and backups.copies(path):
+            raise _Damaged("it is empty")
+        return _open(path)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode in _CORRUPT:
+            raise _Damaged(str(error)) from error
+        raise CannotStart(f"{path} cannot be opened ({error}); make room, or mend its permissions") from error
+    except OSError as error:
+        raise CannotStart(f"{path} cannot be backed up ({error.strerror}); make room, or mend permissions") from error
+
+
 def _open(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        _migrate(connection)
+        ((found,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
+        if found != "ok":
+            raise _Damaged(found)
+        _migrate(connection, path)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _recover(path: Path, damaged: _Damaged) -> str:
+    """→ what is to be told of it. Raises CannotStart, with nothing changed."""
+    copy = backups.newest_good(path, newest_schema=len(MIGRATIONS))
+    try:
+        aside = backups.put_back(copy, path, lambda: _move_aside(path)) if copy else _move_aside(path)
+    except OSError as error:
+        raise CannotStart(f"{path} is damaged, and its backup cannot be put back ({error.strerror})") from error
+    log.error("storage.damaged", file=path.name, moved_to=aside, reason=str(damaged), backup=copy and copy.name)
+    if copy is None:
+        return f"the database was damaged, and there was no backup of it: it began anew; the old one is kept as {aside}"
+    return (
+        f"the database was damaged, and the backup of {backups.made_at(copy):%Y-%m-%d %H:%M} UTC took its place:"
+        f" what was changed since is lost; the damaged one is kept as {aside}"
+    )
 
 
 def _move_aside(path: Path) -> str:
@@ -104,12 +156,14 @@ def _move_aside(path: Path) -> str:
     return aside
 
 
-def _migrate(connection: sqlite3.Connection) -> None:
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     (had,) = connection.execute("PRAGMA user_version").fetchone()
     if had > len(MIGRATIONS):
         raise CannotStart(
             f"the database in MILLM_HOME has schema {had}, and this miLLM knows {len(MIGRATIONS)}; start the newer"
             " miLLM that wrote it, or set MILLM_HOME to another folder"
         )
+    if 0 < had < len(MIGRATIONS):
+        backups.back_up(path, datetime.now(UTC))
     for number, migration in enumerate(MIGRATIONS[had:], start=had + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {migration} PRAGMA user_version = {number}; COMMIT;")

@@ -2,14 +2,13 @@
 
 import asyncio
 import html
-import json
 from pathlib import Path
 
 import httpx
 
 from millm.app import create_app
 from millm.engine.messages import ModelFacts
-from millm.profiles.store import ProfileStore
+from millm.profiles.contract import Profile
 from millm.state import LoadedModel, State
 from millm.text.prompt import ChatTemplate
 from millm.text.tokenizer import Tokenizer
@@ -45,15 +44,12 @@ def test_while_nothing_is_loaded() -> None:
     assert "still loading" in page
 
 
-def test_names_are_text_not_html(tiny_model: Path, tmp_path: Path) -> None:
-    profiles = ProfileStore()
-    path = tmp_path / "p.json"
-    path.write_text(json.dumps({"name": "p", "description": f"{HOSTILE}{{{{ 7 * 7 }}}}"}))
-    profiles.add_file(path)
+def test_names_are_text_not_html(tiny_model: Path) -> None:
     tokenizer = Tokenizer.from_folder(tiny_model)
     model = LoadedModel(f"a/{HOSTILE}", FACTS, tokenizer, ChatTemplate.from_folder(tiny_model, tokenizer))
     state = bare_state()
-    state.profiles, state.model = profiles, model
+    state.model = model
+    state.profiles.add(Profile(name="p", description=f"{HOSTILE}{{{{ 7 * 7 }}}}"))
     page = page_of(state)
     assert HOSTILE not in page
     assert html.escape(f"a/{HOSTILE}:p") in page

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from millm.demo import bundle
-from millm.profiles.store import read_profile
+from millm.profiles.files import read_profile
 from tools.measure_profiles import CARD_HEAD, MEASUREMENTS, MEASURES, MODEL_CARD, card, repetition, share_of_capitals
 
 RECORD = json.loads(MEASUREMENTS.read_text("utf-8"))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from transformers import LlamaForCausalLM, RobertaConfig, RobertaModel, T5Config, T5Model
 
-from millm.engine.client import EMBEDDED_AT_ONCE
+from millm.engine.client import TEXTS_AT_ONCE
 from millm.engine.embedding import normalised
 from millm.engine.messages import (
     AttachSae,
@@ -166,7 +166,7 @@ def test_a_long_job_counts_for_a_few(engine: Engine) -> None:
         await collect(engine.client.generate(Generate(id="after", prompt=TEXTS[0], max_tokens=2)))
         return seen
 
-    assert engine.loop.run(some_of_many()) == EMBEDDED_AT_ONCE
+    assert engine.loop.run(some_of_many()) == TEXTS_AT_ONCE
     assert engine.client.in_flight == 0
 
 

@@ -15,7 +15,7 @@ from millm.engine.client import EngineClient
 from millm.engine.messages import AttachSae, Finished, LoadModel, Quantization, Token, Watch
 from millm.engine.model import load
 from millm.errors import InvalidModel, InvalidRequest
-from millm.profiles.store import read_profile
+from millm.profiles.files import read_profile
 from millm.sae.calibration_text import calibration_text
 from millm.sae.steering import FeatureSetting, Steering, TapSteering, coefficients
 from millm.text.prompt import ChatTemplate, Message

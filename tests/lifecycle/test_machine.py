@@ -395,7 +395,7 @@ def ready(inside: Inside, folder: Path, shelves: Path, tiny_model: Path, tiny_sa
     bench = Bench(inside)
     profile = folder / f"{PROFILE}.json"
     profile.write_text(json.dumps({"name": PROFILE, "description": "One feature.", "features": [FEATURE]}))
-    inside.state.profiles.add_file(profile)
+    inside.state.profiles.take_in(profile)
     bench.unload()
     for model in MODELS:
         fitting = on_gpt2 if model.id == "gpt2" else anyhow

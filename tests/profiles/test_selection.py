@@ -1,20 +1,18 @@
 """Which steering applies, and everything that cannot be applied refused by name."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from millm.engine.messages import ModelFacts, SaeFacts, Watch
 from millm.errors import InvalidProfile, InvalidSteering, MillmError, ModelNotFound, ModelNotLoaded, ProfileNotFound
-from millm.profiles.contract import ActivationsRequest, SteeringRequest
+from millm.profiles.contract import ActivationsRequest, Profile, SteeringRequest
 from millm.profiles.selection import active, model_cards, select, watches
-from millm.profiles.store import ProfileStore
 from millm.sae.steering import Coefficients, Steering
 from millm.state import AttachedSae, LoadedModel, State
 from millm.text.prompt import ChatTemplate
 from millm.text.tokenizer import Tokenizer
-from tests.fixtures.bare import bare_state
+from tests.fixtures.bare import bare_state, take_in
 from tests.fixtures.tiny import write_profiles
 
 MODEL = ModelFacts(
@@ -36,11 +34,10 @@ def sae(name: str, **changes: object) -> AttachedSae:
 def state(tiny_model: Path, tmp_path: Path) -> State:
     tokenizer = Tokenizer.from_folder(tiny_model)
     write_profiles(tmp_path)
-    profiles = ProfileStore()
-    profiles.add_folder(tmp_path)
     model = LoadedModel("org/tiny", MODEL, tokenizer, ChatTemplate.from_folder(tiny_model, tokenizer))
     state = bare_state(max_queue=1)
-    state.profiles, state.model, state.saes = profiles, model, {"tiny": sae("tiny")}
+    take_in(state, tmp_path)
+    state.model, state.saes = model, {"tiny": sae("tiny")}
     return state
 
 
@@ -191,12 +188,11 @@ def test_saes_trained_without_special_tokens_are_read_without_them(state: State)
     assert skip(features=[{"index": 1, "mode": "ablate"}], skip="bos") == "bos"
 
 
-def test_a_profile_belongs_to_its_model(state: State, tmp_path: Path) -> None:
+def test_a_profile_belongs_to_its_model(state: State) -> None:
     """Another tuning of the same model is let pass: features usually carry over."""
     for name, model in (("other", "google/gemma-2-2b"), ("tuned", "org/tiny-instruct")):
         document = {"name": name, "model": model, "features": [{"index": 1, "strength": 1}]}
-        (tmp_path / f"{name}.json").write_text(json.dumps(document))
-        state.profiles.add_file(tmp_path / f"{name}.json")
+        state.profiles.add(Profile.model_validate(document))
     with pytest.raises(InvalidSteering, match="made for google/gemma-2-2b, not for org/tiny"):
         select(state, model="org/tiny:other", profile=None, steering=None, steering_given=False)
     assert select(state, model="org/tiny:tuned", profile=None, steering=None, steering_given=False).steering
@@ -254,11 +250,4 @@ def test_the_menu_lists_what_can_be_applied(state: State) -> None:
 def test_a_file_that_is_no_profile_is_refused_by_name(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "bad.json").write_bytes(content)
     with pytest.raises(InvalidProfile, match=rf"^bad\.json: .*{message}"):
-        ProfileStore().add_folder(tmp_path)
-
-
-def test_two_profiles_of_one_name(tmp_path: Path) -> None:
-    for file in ("a.json", "b.json"):
-        (tmp_path / file).write_text(json.dumps({"name": "same"}))
-    with pytest.raises(InvalidProfile, match=r"b\.json: there is a profile named 'same' already"):
-        ProfileStore().add_folder(tmp_path)
+        bare_state().profiles.take_in(tmp_path / "bad.json")

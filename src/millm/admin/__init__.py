@@ -7,7 +7,9 @@ from fastapi import APIRouter
 
 from millm.admin import (
     attachments,
+    discovery,
     events,
+    features,
     hardware,
     jobs,
     loading,
@@ -21,5 +23,8 @@ from millm.admin import (
 )
 
 router = APIRouter(prefix="/api", tags=["admin"])
-for part in (status, loading, models, saes, attachments, steering, jobs, registry, hardware, logs, events, tickets):
+for part in (
+    status, loading, models, saes, attachments, steering, discovery, features, jobs, registry, hardware, logs, events,
+    tickets,
+):  # fmt: skip
     router.include_router(part.router)

@@ -5,6 +5,10 @@ from typing import Any
 import msgspec
 
 from millm.engine.messages import SaeFacts
+from millm.features.card import FeatureCard
+from millm.features.found import FoundLabel, FoundLabels, PutLabels
+from millm.features.inspecting import Inspection
+from millm.features.separators import Separators
 from millm.hardware import Hardware
 from millm.hub.entries import Freed, ModelEntry, SaeEntry
 from millm.hub.estimate import Estimate
@@ -15,7 +19,7 @@ from millm.status import ServerStatus, SteeringState
 
 STRUCTS: tuple[type[msgspec.Struct], ...] = (
     ModelEntry, SaeEntry, Freed, Job, Preview, Estimate, ServerStatus, SaeFacts, Found, ShelfModel, Hardware, Line,
-    SteeringState,
+    SteeringState, FeatureCard, FoundLabel, FoundLabels, PutLabels, Inspection, Separators,
 )  # fmt: skip
 
 _PLACE = "#/components/schemas/{name}"

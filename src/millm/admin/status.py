@@ -35,6 +35,7 @@ def status_of(state: State) -> ServerStatus:
         saes=tuple(attached.facts for attached in state.saes.values()),
         steering=_steering(active) if active else None,
         degraded=engine.degraded,
+        notice=state.hub.database.notice,
         platform=engine.platform,
         in_flight=engine.in_flight,
         running=engine.running,

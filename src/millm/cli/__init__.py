@@ -5,8 +5,8 @@ the alternative, importing the web server for every `--help`, costs most of a se
 """
 
 import signal
-from collections.abc import Callable
 from importlib import import_module
+from types import ModuleType
 from typing import NamedTuple
 
 import typer
@@ -18,7 +18,7 @@ class Command(NamedTuple):
     summary: str
     panel: str
     module: str
-    """In this room; it has a function `run`."""
+    """In this room; it has a function `run`, or `group`: commands of its own."""
 
 
 SERVE, LIBRARY, LOOK = "Serve", "Library: what is on disk", "Look"
@@ -38,6 +38,7 @@ COMMANDS = {
     "saes": Command("Search the public SAEs by model, layer, width and site.", LIBRARY, "saes"),
     "import": Command("Add a folder of yours to the library. It is linked, not copied.", LIBRARY, "import_folder"),
     "rm": Command("Delete a model or an SAE from the disk.", LIBRARY, "rm"),
+    "features": Command("Find what an SAE's features mean, by words or by texts in which they fire.", LOOK, "features"),
     "ps": Command("Show what runs, on which device, and until when.", LOOK, "ps"),
     "bench": Command("Measure a running server: tokens per second, and how long a reader waits.", LOOK, "bench"),
     "doctor": Command("Check this machine and say how to mend what is missing.", LOOK, "doctor"),
@@ -64,22 +65,30 @@ def build(arguments: list[str]) -> typer.Typer:
     app.callback(invoke_without_command=True)(_version)
     wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, (summary, panel, module) in COMMANDS.items():
-        command = _import(module) if name == wanted else _unused
-        shown = None if name == wanted else summary
-        app.command(name, help=shown, short_help=summary, rich_help_panel=panel)(command)
+        if name == wanted:
+            _add(app, name, _import(module), summary, panel)
+        else:
+            app.command(name, help=summary, short_help=summary, rich_help_panel=panel)(_unused)
     return app
 
 
-def _import(module: str) -> Callable[..., None]:
-    """The command's function. Ctrl+C meanwhile ends the process at once: an interrupt raised inside pydantic's compiled
+def _add(app: typer.Typer, name: str, module: ModuleType, summary: str, panel: str) -> None:
+    if hasattr(module, "group"):
+        app.add_typer(module.group, name=name, short_help=summary, rich_help_panel=panel)
+    else:
+        app.command(name, short_help=summary, rich_help_panel=panel)(module.run)
+
+
+def _import(module: str) -> ModuleType:
+    """The command's module. Ctrl+C meanwhile ends the process at once: an interrupt raised inside pydantic's compiled
     core would come out of the import as an error of another kind, with a trace.
     """
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    command: Callable[..., None] = import_module(f"millm.cli.{module}").run
+    imported = import_module(f"millm.cli.{module}")
     signal.signal(signal.SIGINT, handler)
-    return command
+    return imported
 
 
 def _version(version: bool = typer.Option(False, "--version", help="Show the version and exit.")) -> None:

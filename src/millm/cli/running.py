@@ -79,6 +79,8 @@ def _notes(status: ServerStatus) -> list[str]:
         told.append(status.status)
     if status.degraded:
         told.append(f"! {status.degraded}")
+    if status.notice:
+        told.append(f"! {status.notice}")
     if status.cause:
         told.append(f"! {status.cause.message}")
     if status.in_flight:

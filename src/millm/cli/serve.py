@@ -13,7 +13,6 @@ from millm.desired import WantedSae
 from millm.errors import CannotStart
 from millm.hub.home import Home
 from millm.hub.locate import Located, locate_model, locate_sae
-from millm.profiles.store import read_profile
 from millm.settings import Settings
 
 
@@ -55,7 +54,7 @@ def run(
 
         millm serve google/gemma-2-2b --sae google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71
 
-    Profiles are the .json files in MILLM_HOME/profiles; clients choose one as the model `NAME:PROFILE`.
+    Clients choose a profile as the model `NAME:PROFILE`; .json files in MILLM_HOME/profiles become profiles once.
     """
     if model is None and sae:
         raise CannotStart("--sae goes with MODEL; an SAE that was attached comes back with its model by itself")
@@ -68,6 +67,8 @@ def run(
         cpu_int8=cpu_int8,
         home=home,
     )
+    file = Path(profile) if profile and profile.endswith(".json") else None
+    by_name = None if file else profile
 
     def wanted(located: Located, hook: str) -> tuple[WantedSae, Located]:
         sae = WantedSae(id=located.name, hook_point=hook or None, allow_model_mismatch=allow_model_mismatch)
@@ -75,15 +76,14 @@ def run(
 
     def prepare(_home: Home, report: Reporter) -> Boot:
         if model is None:
-            return Boot(active_profile=profile, restores=not no_restore)
+            return Boot(active_profile=by_name, active_file=file, restores=not no_restore)
         token = settings.hf_token.get_secret_value() if settings.hf_token else None
-        file = Path(profile) if profile and profile.endswith(".json") else None
         sources = [source.rpartition("@") if "@" in source else (source, "", "") for source in sae or ()]
         return Boot(
             model=locate_model(model, token, report),
             saes=[wanted(locate_sae(where, token, report), hook) for where, _, hook in sources],
-            profile_files=[file] if file else [],
-            active_profile=read_profile(file).name if file else profile,
+            active_profile=by_name,
+            active_file=file,
             force=force,
         )
 

@@ -27,14 +27,17 @@ from millm.events import Events
 from millm.hub.downloads import Downloads
 from millm.hub.home import Home
 from millm.hub.hub import Hub
+from millm.hub.labels import Labels
 from millm.hub.library import Library
 from millm.hub.locate import Located
+from millm.lifecycle.backing_up import back_up_daily
 from millm.lifecycle.models import load
 from millm.lifecycle.restoring import restore
 from millm.lifecycle.saes import attach
 from millm.lifecycle.sleeping import watch_idle
 from millm.lifecycle.steering import activate_profile
-from millm.profiles.store import ProfileStore
+from millm.profiles.contract import Profile
+from millm.profiles.store import MOST_NAMED, ProfileStore
 from millm.settings import Settings
 from millm.state import State
 from millm.storage import Database
@@ -48,6 +51,8 @@ class Boot:
     saes: Sequence[tuple[WantedSae, Located]] = ()
     profile_files: Sequence[Path] = ()
     active_profile: str | None = None
+    active_file: Path | None = None
+    """A profile's file, instead of the name of one."""
     force: bool = False
     """Load the model whatever the estimate of its memory says."""
     restores: bool = True
@@ -106,7 +111,8 @@ def state_of(settings: Settings, engine: EngineClient, home: Home, database: Dat
     events = Events()
     downloads = Downloads(database, settings, events.publish_job)
     library = Library(home, database, bundle.models(home.folder), bundle.saes(), trusted=settings.trust_remote_code)
-    return State(settings, engine, ProfileStore(), Hub(home, database, library, downloads), events=events)
+    hub = Hub(home, database, library, downloads)
+    return State(settings, engine, ProfileStore(database), hub, Labels(database), events=events)
 
 
 async def _run(state: State, prepare: Prepare, listening: socket.socket, console: Console) -> None:
@@ -115,6 +121,7 @@ async def _run(state: State, prepare: Prepare, listening: socket.socket, console
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     booting = asyncio.create_task(_boot(state, prepare, console))
     idling = asyncio.create_task(watch_idle(state))
+    copying = asyncio.create_task(back_up_daily(state))
     try:
         await asyncio.wait({serving, booting}, return_when=asyncio.FIRST_COMPLETED)
         if booting.done():
@@ -122,10 +129,10 @@ async def _run(state: State, prepare: Prepare, listening: socket.socket, console
             _announce(state, listening, console)
             await serving
     finally:
-        for task in (booting, idling):
+        for task in (booting, idling, copying):
             task.cancel()
         server.should_exit = True
-        await asyncio.gather(serving, booting, idling, return_exceptions=True)
+        await asyncio.gather(serving, booting, idling, copying, return_exceptions=True)
         await state.hub.downloads.close()
         await state.engine.close()
 
@@ -147,11 +154,11 @@ async def _boot(state: State, prepare: Prepare, console: Console) -> None:
     state.is_starting = True
     with reporting(console) as report:
         boot = await asyncio.to_thread(prepare, home, report)
-        _add_profiles(state, home, boot)
+        chosen = await asyncio.to_thread(_take_in, state.profiles, home, boot)
         await state.engine.start()
         await _bring_up(state, boot, report)
-    if boot.active_profile:
-        await activate_profile(state, boot.active_profile)
+    if chosen:
+        await activate_profile(state, chosen.name)
     state.is_starting = False
     state.tell_status()
 
@@ -167,21 +174,21 @@ async def _bring_up(state: State, boot: Boot, report: Reporter) -> None:
         await attach(state, sae, located=located, on_progress=report.event)
 
 
-def _add_profiles(state: State, home: Home, boot: Boot) -> None:
-    """Those of `boot` and of the home folder; a file may well be both. Raises InvalidProfile or ProfileNotFound."""
-    for path in boot.profile_files:
-        if path.resolve().parent != home.profiles:
-            state.profiles.add_file(path)
-    state.profiles.add_folder(home.profiles)
-    if boot.active_profile:
-        state.profiles.find(boot.active_profile)
+def _take_in(profiles: ProfileStore, home: Home, boot: Boot) -> Profile | None:
+    """The files of `boot` and of the home folder; → what is to be active. Raises InvalidProfile or ProfileNotFound."""
+    for path in (*boot.profile_files, *sorted(home.profiles.glob("*.json"))):
+        profiles.take_in(path)
+    if boot.active_file:
+        return profiles.bring(boot.active_file)
+    return profiles.find(boot.active_profile) if boot.active_profile else None
 
 
 def _announce(state: State, listening: socket.socket, console: Console) -> None:
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    if state.cause:
-        console.print(f" [bold red]![/] {escape(state.cause.message)}", soft_wrap=True)
+    for told in (state.hub.database.notice, state.cause.message if state.cause else None):
+        if told:
+            console.print(f" [bold red]![/] {escape(told)}", soft_wrap=True)
     if state.model:
         facts = state.model.facts
         size = f"{facts.parameters / 1e6:,.0f} M"
@@ -198,10 +205,17 @@ def _announce(state: State, listening: socket.socket, console: Console) -> None:
         for warning in sae.warnings:
             console.print(f" [yellow]![/] {escape(warning)}", soft_wrap=True)
     if state.profiles:
-        console.print(f" [green]✓[/] profiles: {', '.join(state.profiles)}", soft_wrap=True)
+        console.print(f" [green]✓[/] profiles: {escape(_named(state.profiles))}", soft_wrap=True)
     console.print(f" [bold]ready[/]  {url}   OpenAI base URL {url}/v1   (Ctrl+C stops)", soft_wrap=True)
     for warning in warnings_of(state.settings, host):
         console.print(warning, soft_wrap=True)
+
+
+def _named(profiles: ProfileStore) -> str:
+    """Some of them."""
+    names = [profile.name for profile in profiles.all()[:MOST_NAMED]]
+    more = len(profiles) - len(names)
+    return ", ".join([*names, *([f"and {more:,} more"] if more else [])])
 
 
 def warnings_of(settings: Settings, host: str) -> list[str]:

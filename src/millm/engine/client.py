@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -16,10 +17,17 @@ from millm.engine.messages import (
     Failed,
     Finished,
     Generate,
+    Judge,
+    Judged,
     LoadModel,
     ModelFacts,
     Scores,
     SetActiveSteering,
+    Studied,
+    Study,
+    Survey,
+    Surveyed,
+    Text,
     Token,
 )
 from millm.engine.pace import Pace
@@ -27,8 +35,9 @@ from millm.errors import EngineCrashed, ModelNotLoaded, QueueFull
 from millm.sae.steering import Steering
 
 Inbox = asyncio.Queue[OfSequence]
+Answer = TypeVar("Answer", Embedded, Judged, Surveyed)
 
-EMBEDDED_AT_ONCE = 8
+TEXTS_AT_ONCE = 8
 """Texts of one job that the engine has: enough that it never waits for the next, and other jobs have their turn."""
 
 
@@ -138,24 +147,42 @@ class EngineClient(KeptEngine):
 
         Raises MillmError, when one of them fails; the others are then cancelled, as when the caller leaves.
         """
-        self.check_room(min(len(texts), EMBEDDED_AT_ONCE))
+        return await self._few_at_a_time(texts, Embedded)
+
+    async def judge(self, *texts: Judge) -> list[Judged]:
+        """How likely each answer is; as `embed`."""
+        return await self._few_at_a_time(texts, Judged)
+
+    async def survey(self, *texts: Survey) -> list[Surveyed]:
+        """Which features fire on each text; as `embed`."""
+        return await self._few_at_a_time(texts, Surveyed)
+
+    async def study(self, command: Study) -> Studied:
+        """What decoder rows say. Raises ModelNotLoaded and what the engine refuses."""
+        self.check_room(0)
+        event = await self._ask(command)
+        assert isinstance(event, Studied)
+        return event
+
+    async def _few_at_a_time(self, texts: Sequence[Text], kind: type[Answer]) -> list[Answer]:
+        self.check_room(min(len(texts), TEXTS_AT_ONCE))
         inbox: Inbox = asyncio.Queue()
         unsent, open_ids = deque(texts), set[str]()
-        vectors: dict[str, Embedded] = {}
+        answers: dict[str, Answer] = {}
         try:
             while unsent or open_ids:
-                following = [unsent.popleft() for _ in range(min(len(unsent), EMBEDDED_AT_ONCE - len(open_ids)))]
+                following = [unsent.popleft() for _ in range(min(len(unsent), TEXTS_AT_ONCE - len(open_ids)))]
                 open_ids.update(text.id for text in following)
                 self._sequences.update({text.id: inbox for text in following})
                 self._send(*following)
                 event = await inbox.get()
                 raise_failure(event)
-                assert isinstance(event, Embedded)
+                assert isinstance(event, kind)
                 open_ids.remove(event.id)
-                vectors[event.id] = event
+                answers[event.id] = event
         finally:
             self.cancel(*open_ids & self._sequences.keys())
-        return [vectors[text.id] for text in texts]
+        return [answers[text.id] for text in texts]
 
     def cancel(self, *ids: str) -> None:
         """End sequences at the next step; whoever iterates over them still gets their `Finished`."""

@@ -10,28 +10,25 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from millm.engine.messages import Embedded, Pooling
+from millm.engine.messages import Embed, Embedded, Pooling
 from millm.engine.scheduler import Row
 from millm.engine.sequence import Sequence
 from millm.engine.taps import Taps
-from millm.errors import ModelNotLoaded, NonFiniteOutput
+from millm.errors import NonFiniteOutput
 from millm.sae.hooks import CausalModel
 
 
-def embed(model: PreTrainedModel | None, taps: Taps, text: Sequence) -> Embedded:
-    """Raises ModelNotLoaded, NonFiniteOutput and what `Taps.start` raises.
+def embed(model: PreTrainedModel, taps: Taps, text: Sequence, asked: Embed) -> Embedded:
+    """Raises NonFiniteOutput and what `Taps.start` raises.
 
     The caller gives back what `text` holds of the taps, also then.
     """
-    if model is None:
-        raise ModelNotLoaded("no model is loaded")
-    assert text.pooling is not None
     taps.start(text)
-    row = Row(text, 0, text.request.prompt)
+    row = Row(text, 0, asked.tokens)
     taps.prepare((row,))
-    vector = normalised(pooled(last_hidden_states(model, row.tokens), text.pooling))
+    vector = normalised(pooled(last_hidden_states(model, row.tokens), asked.pooling))
     (readings,) = taps.collect((row,))
-    return Embedded(id=text.id, vector=vector.cpu().numpy().astype("<f4").tobytes(), readings=readings)
+    return Embedded(id=asked.id, vector=vector.cpu().numpy().astype("<f4").tobytes(), readings=readings)
 
 
 @torch.inference_mode()

@@ -19,14 +19,18 @@ from millm.engine.deaths import TOO_OFTEN, Deaths
 from millm.engine.messages import (
     AttachSae,
     Command,
+    Decomposed,
     Degraded,
     DetachSae,
+    DirectionsFound,
     Done,
     Embedded,
     Event,
     Failed,
     Fault,
+    FeatureDescribed,
     Finished,
+    Judged,
     LoadModel,
     LogLine,
     ModelFacts,
@@ -37,6 +41,9 @@ from millm.engine.messages import (
     SaeFacts,
     Scores,
     Started,
+    Studied,
+    Study,
+    Surveyed,
     Token,
     UnloadModel,
 )
@@ -47,10 +54,10 @@ log = structlog.get_logger()
 
 OnProgress = Callable[[Progress], None]
 Status = Literal["stopped", "ready", "restarting", "down"]
-Change = LoadModel | UnloadModel | AttachSae | DetachSae | Fault
+Change = LoadModel | UnloadModel | AttachSae | DetachSae | Study | Fault
 """A command that is answered once, and may tell how far it has come before."""
-Told = ModelLoaded | SaeAttached | Done | Failed
-OfSequence = Scores | Token | Finished | Embedded | Failed
+Told = ModelLoaded | SaeAttached | Studied | Done | Failed
+OfSequence = Scores | Token | Finished | Embedded | Judged | Surveyed | Failed
 Inbox = asyncio.Queue[Progress | Told]
 
 LOAD_STALL_SECONDS = 300.0
@@ -219,6 +226,8 @@ class KeptEngine(ABC):
                 case LogLine():
                     logs.take(event.level, event.event, event.time, event.fields)
                 case Progress() | ModelLoaded() | SaeAttached() | Done():
+                    self._answer(event)
+                case FeatureDescribed() | DirectionsFound() | Decomposed():
                     self._answer(event)
                 case Failed() if event.id in self._commands:
                     self._answer(event)

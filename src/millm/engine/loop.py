@@ -14,7 +14,7 @@ from threading import Thread
 import torch
 from msgspec.structs import replace
 
-from millm.engine import memory, platform
+from millm.engine import memory, platform, study
 from millm.engine import model as models
 from millm.engine.attach import attach, stage
 from millm.engine.failing import failed
@@ -30,12 +30,15 @@ from millm.engine.messages import (
     Event,
     Fault,
     Generate,
+    Judge,
     LoadModel,
     ModelLoaded,
     Progress,
     SaeAttached,
     SetActiveSteering,
     Started,
+    Study,
+    Survey,
     UnloadModel,
 )
 from millm.engine.selftest import choose_runner
@@ -99,7 +102,7 @@ class Engine:
         match command:
             case Generate():
                 self.work.scheduler.add(command)
-            case Embed():
+            case Embed() | Judge() | Survey():
                 self.work.scheduler.add_text(command)
             case Cancel():
                 self.work.scheduler.cancel(command.id)
@@ -108,7 +111,7 @@ class Engine:
             case _:
                 self._change(command)
 
-    def _change(self, command: LoadModel | UnloadModel | AttachSae | DetachSae | Fault | Staged) -> None:
+    def _change(self, command: LoadModel | UnloadModel | AttachSae | DetachSae | Study | Fault | Staged) -> None:
         match command:
             case LoadModel():
                 self._answer(command.id, partial(self._load, command))
@@ -122,6 +125,8 @@ class Engine:
                 self._answer(command.id, partial(self._detach, command))
             case Fault():
                 self._answer(command.id, partial(self._arm, command))
+            case _:
+                self._answer(command.id, partial(study.answer, self.work.model, self.work.taps, command))
 
     def _answer(self, command_id: str, work: Callable[[], Event]) -> None:
         """The edge where a command's failure becomes its answer; what was there before goes on serving."""
@@ -159,6 +164,7 @@ class Engine:
             vocabulary,
             verdict.scheduler(),
             device=model.device,
+            context=facts.context_length,
             load=command.id,
         )
         self._faults.watch(model)

@@ -533,6 +533,8 @@ class Degraded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     reason: str
 
 
+Studied = FeatureDescribed | DirectionsFound | Decomposed
+
 Event = (
     Started
     | Progress
@@ -545,9 +547,7 @@ Event = (
     | Embedded
     | Judged
     | Surveyed
-    | FeatureDescribed
-    | DirectionsFound
-    | Decomposed
+    | Studied
     | Failed
     | Degraded
     | LogLine

@@ -1,4 +1,4 @@
-"""Who runs next: first come, first served, as many at once as the runner has room for; texts to embed one by one.
+"""Who runs next: first come, first served, as many at once as the runner has room for; texts apart, one by one.
 
 Knows nothing about torch: it plans rows, the runner turns them into tensors.
 """
@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from millm.engine.messages import Embed, Generate
+from millm.engine.messages import Generate, Text
 from millm.engine.sequence import Sequence
 
 PATIENCE = 32
@@ -55,7 +55,7 @@ class Scheduler:
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
         self._texts: deque[Sequence] = deque()
-        """To embed, each in a pass of its own."""
+        """To embed, judge or survey, each in a pass of its own."""
 
     @property
     def is_idle(self) -> bool:
@@ -68,11 +68,11 @@ class Scheduler:
     def add(self, request: Generate) -> None:
         self._waiting.append(Sequence.of(request))
 
-    def add_text(self, text: Embed) -> None:
+    def add_text(self, text: Text) -> None:
         self._texts.append(Sequence.of_text(text))
 
     def next_text(self, fits: Callable[[Sequence], bool]) -> Sequence | None:
-        """The text to embed in this step. One that does not fit waits for those that run."""
+        """The text that goes through the model in this step. One that does not fit waits for those that run."""
         first = self._texts[0] if self._texts else None
         return first if first and (fits(first) or not self._running) else None
 

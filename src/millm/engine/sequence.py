@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from millm.engine.messages import Embed, Generate, Pooling, Reading, Watch
+from millm.engine.messages import Embed, Generate, Judge, Reading, Survey, Text, Watch
 from millm.sae.steering import Steering
 
 
@@ -25,8 +25,8 @@ class Sequence:
     """Tokens of the prompt whose keys and values were there already."""
     prefilling: bool = True
     """Not yet through with what it came with: its tokens go through the model by themselves, in chunks."""
-    pooling: Pooling | None = None
-    """How its hidden states become a vector; None: it is to be continued, not embedded."""
+    text: Text | None = None
+    """What is asked about it in a pass of its own; None: it is to be continued."""
     cancelled: bool = False
     passed_over: int = 0
     """How often a later one started before it."""
@@ -47,19 +47,11 @@ class Sequence:
         return cls(request, steering=request.steering, watch=request.watch, due=due)
 
     @classmethod
-    def of_text(cls, text: Embed) -> "Sequence":
-        """All of it is a prompt: what a watch asks of generated tokens is told of these."""
-        watch = tuple(replace(watch, tokens="prompt", when="before") for watch in text.watch)
-        request = Generate(
-            id=text.id,
-            prompt=text.tokens,
-            max_tokens=0,
-            watch=watch,
-            deadline_seconds=text.deadline_seconds,
-            model=text.model,
-        )
-        sequence = cls.of(request)
-        sequence.pooling = text.pooling
+    def of_text(cls, text: Text) -> "Sequence":
+        sequence = cls.of(_as_request(text))
+        sequence.text = text
+        if isinstance(text, Judge):
+            sequence.generated = list(text.answer)
         return sequence
 
     @property
@@ -94,3 +86,21 @@ class Sequence:
         """Its keys and values are lost: everything it has is fed once more."""
         self.fed = 0
         self.prefilling = True
+
+
+def _as_request(text: Text) -> Generate:
+    """All of it is a prompt, save for the answer that is judged."""
+    common: dict[str, Any] = {
+        "id": text.id,
+        "max_tokens": 0,
+        "deadline_seconds": text.deadline_seconds,
+        "model": text.model,
+    }
+    match text:
+        case Embed():  # what a watch asks of generated tokens is told of these
+            watch = tuple(replace(watch, tokens="prompt", when="before") for watch in text.watch)
+            return Generate(prompt=text.tokens, watch=watch, **common)
+        case Judge():
+            return Generate(prompt=text.prompt, steering=text.steering, **common)
+        case Survey():
+            return Generate(prompt=text.tokens, **common)

@@ -20,7 +20,7 @@ from millm.engine.scheduler import Row
 from millm.engine.sequence import Sequence
 from millm.errors import InvalidSteering, MillmError, SaeDetached, SaeMismatch, SaeNotFound
 from millm.sae.hooks import HookPoint
-from millm.sae.steering import Steering
+from millm.sae.steering import Steering, TapSteering
 from millm.sae.tap import Tap
 from millm.sae.tap_step import Span, TapRow, asked, due
 
@@ -67,7 +67,7 @@ class Taps:
         self._attached: dict[str, Attachment] = {}
         self._leaving: list[Attachment] = []
         """Detached, and still in use."""
-        self._special_ids = special_ids
+        self.special_ids = special_ids
         self.detached: str | None = None
         """Why every SAE was turned off, if they were; until one is attached."""
 
@@ -97,8 +97,23 @@ class Taps:
     def detach(self, sae: str) -> None:
         """Nothing new uses it; its hook goes with the next `sweep` that finds it unused. Raises SaeNotFound."""
         if sae not in self._attached:
-            raise SaeNotFound(f"no SAE named {sae!r} is attached; there are: {', '.join(self._attached) or 'none'}")
+            raise self._unknown(sae)
         self._leaving.append(self._attached.pop(sae))
+
+    def named(self, sae: str, meant: str = "") -> Attachment:
+        """`meant`: the attachment's id, if it matters. Raises SaeNotFound or SaeDetached."""
+        if sae not in self._attached and not meant and not self.detached:
+            raise self._unknown(sae)
+        return self._find(sae, meant)
+
+    def _unknown(self, sae: str) -> SaeNotFound:
+        return SaeNotFound(f"no SAE named {sae!r} is attached; there are: {', '.join(self._attached) or 'none'}")
+
+    def steered_by(self, tap: TapSteering) -> Attachment:
+        """Whose tap this would be. Raises SaeNotFound, SaeDetached or InvalidSteering."""
+        attached = self.named(tap.sae, tap.attachment)
+        _check(attached.facts, TapRow(tap.features))
+        return attached
 
     def sweep(self) -> bool:
         """Take off the hooks of what is detached and out of use; False if there was none."""
@@ -312,7 +327,7 @@ class Taps:
     def _applies(self, steering: Steering, position: int, token: int, prompt_length: int) -> bool:
         if steering.skip != "none" and position == 0:
             return False
-        if steering.skip == "special" and token in self._special_ids:
+        if steering.skip == "special" and token in self.special_ids:
             return False
         if steering.positions == "prompt":
             return position < prompt_length

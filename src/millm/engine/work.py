@@ -4,6 +4,7 @@ Knows nothing about commands, text or HTTP.
 """
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -15,18 +16,18 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from millm.engine import embedding, memory, sampler, scoring
+from millm.engine import embedding, judging, memory, sampler, scoring, surveying
 from millm.engine.failing import failed
 from millm.engine.faults import Faults
 from millm.engine.grammar import Vocabulary
-from millm.engine.messages import Event, Finished, Reading, Reason, Receipt, Token
+from millm.engine.messages import Embed, Event, Finished, Judge, Reading, Reason, Receipt, Survey, Token
 from millm.engine.relief import Relief
 from millm.engine.runners.runner import Runner
 from millm.engine.scheduler import Pass, Row, Scheduler
 from millm.engine.sequence import Sequence
 from millm.engine.taps import Taps
 from millm.engine.watchdog import EXIT_CODE
-from millm.errors import ModelCannotGenerate, ModelNotLoaded, Timeout
+from millm.errors import ContextLengthExceeded, ModelCannotGenerate, ModelNotLoaded, Timeout
 from millm.sae.steering import Steering
 
 log = structlog.get_logger()
@@ -48,6 +49,8 @@ class Work:
     scheduler: Scheduler = field(default_factory=lambda: Scheduler(capacity=1))
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where the model is, or was."""
+    context: int = sys.maxsize
+    """Tokens that a text may have."""
     load: str = ""
     """Of the command that brought the model."""
 
@@ -59,7 +62,7 @@ class Work:
         for rows in self.scheduler.plan(partial(self._place, events)):
             if self.scheduler.runs(rows):
                 events += self._advance(rows)
-        events += self._embed()
+        events += self._next_text()
         if events:
             self.post(events)
         self.sweep()
@@ -96,18 +99,32 @@ class Work:
             self.post([failed(sequence.id, ModelNotLoaded(why))])
         self.taps.remove_all()
 
-    def _embed(self) -> list[Event]:
+    def _next_text(self) -> list[Event]:
         """At most one text in a step, so that the streams go on."""
         text = self.scheduler.next_text(self.taps.fits)
-        return self._guarded([text], partial(self._embed_text, text)) if text else []
+        return self._guarded([text], partial(self._finish_text, text)) if text else []
 
-    def _embed_text(self, text: Sequence) -> list[Event]:
+    def _finish_text(self, text: Sequence) -> list[Event]:
         self._check_model(text)
         self.faults.point = "prefill"
-        embedded = embedding.embed(self.model, self.taps, text)
+        answer = self._answer_of(text)
         self.scheduler.remove(text)
         self._close(text)
-        return [embedded]
+        return [answer]
+
+    def _answer_of(self, text: Sequence) -> Event:
+        assert self.model is not None
+        assert text.text is not None
+        if text.length > self.context:
+            raise ContextLengthExceeded(f"this text has {text.length} tokens, the model takes {self.context}")
+        match text.text:
+            case Embed() as asked:
+                return embedding.embed(self.model, self.taps, text, asked)
+            case Survey() as asked:
+                return surveying.survey(self.model, self.taps, asked)
+            case Judge() as asked:
+                self._check_generates()
+                return judging.judge(self.model, self.taps, text, asked)
 
     def _time_out(self, sequences: Iterable[Sequence]) -> list[Event]:
         events: list[Event] = []
@@ -122,8 +139,7 @@ class Work:
 
     def _start(self, sequence: Sequence) -> list[Event]:
         self._check_model(sequence)
-        if self.runner is None:
-            raise ModelCannotGenerate("this model only embeds: it has no head that writes tokens")
+        self._check_generates()
         if sequence.taps is None:
             self.taps.start(sequence)
         if sequence.sampler is None:
@@ -137,6 +153,10 @@ class Work:
             raise ModelNotLoaded("no model is loaded")
         if sequence.request.model not in ("", self.load):
             raise ModelNotLoaded("the model was replaced while this request was read; ask again")
+
+    def _check_generates(self) -> None:
+        if self.runner is None:
+            raise ModelCannotGenerate("this model only embeds: it has no head that writes tokens")
 
     def _place(self, events: list[Event], sequence: Sequence) -> bool:
         """A row of the cache for a sequence whose prompt begins; False if it ended instead."""

@@ -49,7 +49,8 @@ async def _attach(state: State, wanted: WantedSae, located: Located | None, tell
     await awaken(state)
     before, held = state.engine.restorable, state.held
     facts = await state.engine.attach(await asyncio.to_thread(_command, state, wanted, found), tell)
-    attached = AttachedSae(facts, {label.index: label.max_act for label in labels if label.max_act})
+    state.labels.lay(facts.sae, labels)
+    attached = AttachedSae(facts, await asyncio.to_thread(state.labels.max_acts, facts.sae))
     _swap(state, wanted.replaces, attached)
     kept = DesiredSae(replace(wanted, id=facts.sae, replaces=None), folder)
     try:
@@ -57,6 +58,7 @@ async def _attach(state: State, wanted: WantedSae, located: Located | None, tell
     except NotStored:
         await _take_back(state, facts.sae, before.saes.get(wanted.replaces or ""), held)
         raise
+    state.labels.retain(state.saes)
     return attached
 
 
@@ -90,6 +92,7 @@ async def _detach(state: State, sae: str) -> None:
         steer(state, held.active)
         raise
     await state.engine.detach(sae)
+    state.labels.retain(state.saes)
 
 
 def _check_attached(state: State, sae: str) -> None:

@@ -1,6 +1,9 @@
 """What a profile may be called: 1 to 128 characters of any script; two names that read the same are one."""
 
+import re
 import unicodedata
+from collections.abc import Iterator
+from itertools import count
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -27,6 +30,15 @@ def checked(name: str) -> str:
 def key(name: str) -> str:
     """Equal for names that differ in case or in how their characters are composed."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def numbered(name: str) -> Iterator[str]:
+    """`name`, `name (2)`, `name (3)`, …, none longer than a name may be; `name (2)` is followed by `name (3)`."""
+    yield name
+    plain = re.sub(r" \([1-9]\d*\)$", "", name)
+    for number in count(2):
+        ending = f" ({number})"
+        yield plain[: LONGEST - len(ending)] + ending
 
 
 ProfileName = Annotated[

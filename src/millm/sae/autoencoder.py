@@ -105,6 +105,14 @@ class SparseAutoencoder:
             self._resident[key] = torch.cat(norms).to(device)
         return self._resident[key]
 
+    def projections(self, vector: Tensor) -> Tensor:
+        """vector [d_out] on the CPU -> its length along every feature's unit decoder row, [d_sae], float32.
+
+        The decoder is read some rows at a time, and none of it stays.
+        """
+        chunks = torch.split(self._stored["W_dec"], _ROWS_AT_A_TIME)
+        return torch.cat([chunk.float() @ vector for chunk in chunks]) / self.decoder_norms()
+
     def _whole_encoder(self, device: torch.device) -> EncoderRows:
         return _encoder_rows(self.config, {name: self._on(device, name) for name in self._per_feature() - {"W_dec"}})
 

@@ -76,6 +76,14 @@ class Tap:
             self._bank.release(feature.index for feature in row.encoded)
             self._bank.release(row.watched)
 
+    def sum_of(self, features: Sequence[Coefficients]) -> Tensor:
+        """What features of mode `add` add together: Σ strength · unit decoder row  # [d]"""
+        if not features:
+            return torch.zeros(self.sae.config.d_out, device=self.device)
+        rows: FeatureRows = self.sae.features([feature.index for feature in features], device=self.device)
+        strengths = torch.tensor([feature.alpha for feature in features], device=self.device)
+        return strengths @ rows.dec
+
     def prepare(self, rows: Sequence[int], keep: Sequence[Sequence[bool]], spans: Sequence[Span]) -> None:
         """Choose the rows of the next pass. `keep[b][t]` is False where token t of row b is left alone."""
         self.output = TapOutput()
@@ -199,7 +207,7 @@ class Tap:
 
     def _write(self, index: int, row: TapRow) -> None:
         added = [feature for feature in row.features if not reads_activation(feature)]
-        self._delta[index] = self._sum_of(added)
+        self._delta[index] = self.sum_of(added)
         slots = self._bank.acquire(feature.index for feature in row.encoded)
         self._fill(self._steered[index], slots)
         self._coefficients[:, index] = 0.0
@@ -207,14 +215,6 @@ class Tap:
             values = (feature.alpha, feature.beta, feature.lo, feature.hi)
             self._coefficients[:, index, column] = torch.tensor(values, device=self.device)
         self._fill(self._watched[index], self._bank.acquire(row.watched))
-
-    def _sum_of(self, features: Sequence[Coefficients]) -> Tensor:
-        """Σ strength · unit decoder row  # [d]"""
-        if not features:
-            return torch.zeros(self.sae.config.d_out, device=self.device)
-        rows: FeatureRows = self.sae.features([feature.index for feature in features], device=self.device)
-        strengths = torch.tensor([feature.alpha for feature in features], device=self.device)
-        return strengths @ rows.dec
 
     @staticmethod
     def _fill(table_row: Tensor, slots: Sequence[int]) -> None:

@@ -1,0 +1,105 @@
+"""All that is known about one feature: its label, what its decoder row writes, its neighbours, how strong it gets."""
+
+import msgspec
+
+from millm.engine.messages import FeatureDescribed
+from millm.hub.labels import Label, Labels
+from millm.hub.registry import neuronpedia_link
+from millm.state import AttachedSae, State
+from millm.text.tokenizer import Tokenizer
+
+USUAL_SHARE = 0.5
+"""Of the residual norm: where steering is strong and mostly still coherent (docs/steering.md)."""
+
+
+class PromotedToken(msgspec.Struct, frozen=True, kw_only=True):
+    """A token that a feature makes likelier, or less likely."""
+
+    id: int
+    token: str
+    logit: float
+    """Per unit of strength."""
+
+
+class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
+    """A feature that points the same way."""
+
+    index: int
+    cosine: float
+    label: str | None
+
+
+class Strengths(msgspec.Struct, frozen=True, kw_only=True):
+    """To begin with, in residual units: unit `raw`, mode `add`."""
+
+    half_norm: float
+    """Half the residual norm at the hook: the usual sweet spot."""
+    half_max_act: float | None
+    """Half of what the feature itself reaches, where that is known."""
+
+
+class FeatureCard(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known about one feature."""
+
+    sae: str
+    index: int
+    label: str | None
+    source: str | None
+    """Of the label."""
+    max_act: float | None
+    density: float | None
+    layer: int
+    hook_point: str
+    decoder_norm: float
+    promoted: tuple[PromotedToken, ...]
+    suppressed: tuple[PromotedToken, ...]
+    neighbours: tuple[Neighbour, ...]
+    strengths: Strengths
+    neuronpedia: str | None
+    """A link to its page, where the catalogue knows it."""
+
+
+async def card(state: State, attached: AttachedSae, index: int) -> FeatureCard:
+    """Raises MillmError."""
+    tokenizer = state.model_or_raise().tokenizer
+    described = await state.described.of(state.engine, attached.facts, index)
+    return _card(
+        attached, state.labels.of(attached.facts.sae, index) or Label(index), described, tokenizer, state.labels
+    )
+
+
+def _card(
+    attached: AttachedSae, label: Label, described: FeatureDescribed, tokenizer: Tokenizer, labels: Labels
+) -> FeatureCard:
+    facts = attached.facts
+    return FeatureCard(
+        sae=facts.sae,
+        index=label.index,
+        label=label.label or None,
+        source=label.source or None,
+        max_act=label.max_act,
+        density=label.density,
+        layer=facts.layer,
+        hook_point=facts.hook_point,
+        decoder_norm=described.decoder_norm,
+        promoted=_tokens(described.promoted, tokenizer),
+        suppressed=_tokens(described.suppressed, tokenizer),
+        neighbours=tuple(
+            Neighbour(index=index, cosine=cosine, label=label_of(labels, facts.sae, index))
+            for index, cosine in described.neighbours
+        ),
+        strengths=Strengths(
+            half_norm=USUAL_SHARE * facts.residual_norm, half_max_act=label.max_act and USUAL_SHARE * label.max_act
+        ),
+        neuronpedia=neuronpedia_link(facts.sae, label.index),
+    )
+
+
+def label_of(labels: Labels, sae: str, index: int) -> str | None:
+    """Its words, if it has any."""
+    label = labels.of(sae, index)
+    return label.label or None if label else None
+
+
+def _tokens(found: tuple[tuple[int, float], ...], tokenizer: Tokenizer) -> tuple[PromotedToken, ...]:
+    return tuple(PromotedToken(id=id, token=tokenizer.token_text(id), logit=logit) for id, logit in found)

@@ -1,0 +1,62 @@
+"""A contrast as it is told: with labels, and with a profile made of what was found."""
+
+from typing import Any
+
+import msgspec
+
+from millm.features.card import label_of
+from millm.features.contrasting import Contrast, Separation
+from millm.features.making import profile_of
+from millm.state import AttachedSae, State
+
+
+class Separator(msgspec.Struct, frozen=True, kw_only=True):
+    """A feature that separates the texts."""
+
+    index: int
+    label: str | None
+    score: float
+    """Standardised difference of the means: the larger, the clearer."""
+    auc: float
+    """How often a text of A has more of it than one of B, 0 to 1."""
+    mean_a: float
+    mean_b: float
+    max: float
+    """At any token."""
+
+
+class Separators(msgspec.Struct, frozen=True, kw_only=True):
+    """The features that separate two sets of texts, the clearest first."""
+
+    sae: str
+    more_in_a: tuple[Separator, ...]
+    more_in_b: tuple[Separator, ...]
+    profile: dict[str, Any] | None
+    """Of the first of `more_in_a`, as `POST /api/profiles` takes it; null where there are none to steer."""
+
+
+def separators(state: State, attached: AttachedSae, found: Contrast, *, limit: int, make: int, name: str) -> Separators:
+    """`limit`: each way. `make`: features of the profile, which is called `name`."""
+    profile = profile_of(name, found.more_in_a[:make], attached, state.model_or_raise(), state.labels)
+    return Separators(
+        sae=attached.facts.sae,
+        more_in_a=_named(state, attached, found.more_in_a[:limit]),
+        more_in_b=_named(state, attached, found.more_in_b[:limit]),
+        profile=profile.model_dump(mode="json", exclude_none=True) if profile else None,
+    )
+
+
+def _named(state: State, attached: AttachedSae, found: tuple[Separation, ...]) -> tuple[Separator, ...]:
+    sae = attached.facts.sae
+    return tuple(
+        Separator(
+            index=one.index,
+            label=label_of(state.labels, sae, one.index),
+            score=one.score,
+            auc=one.auc,
+            mean_a=one.mean_a,
+            mean_b=one.mean_b,
+            max=one.largest,
+        )
+        for one in found
+    )

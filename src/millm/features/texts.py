@@ -1,0 +1,69 @@
+"""Texts as the token ids that the model reads, checked before the engine is asked anything about them."""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
+
+from millm.engine.messages import Survey, Surveyed
+from millm.errors import ContextLengthExceeded, InvalidRequest, Timeout
+from millm.state import AttachedSae, LoadedModel, State
+
+Result = TypeVar("Result")
+Ids = Sequence[int]
+
+
+def ids_of(model: LoadedModel, text: str, name: str) -> list[int]:
+    """As a completion would read it, or an encoder. Raises InvalidRequest or ContextLengthExceeded naming `name`."""
+    most = model.facts.context_length
+    if not model.tokenizer.may_fit(text, most):
+        raise _too_long(name, most, f"more than {most}")
+    read = model.tokenizer.encode if model.facts.generates else model.tokenizer.encode_whole
+    return check_ids(model, read(text), name)
+
+
+def check_ids(model: LoadedModel, ids: list[int], name: str) -> list[int]:
+    """Raises InvalidRequest or ContextLengthExceeded naming `name`."""
+    most = model.facts.context_length
+    if not ids:
+        raise InvalidRequest(f"`{name}` holds nothing that this model reads.", param=name)
+    if max(ids) >= model.facts.vocab_size:
+        raise InvalidRequest(f"`{name}` takes token ids from 0 to {model.facts.vocab_size - 1}.", param=name)
+    if len(ids) > most:
+        raise _too_long(name, most, str(len(ids)))
+    return ids
+
+
+async def surveyed(state: State, attached: AttachedSae, texts: Sequence[Ids], job_id: str) -> list[Surveyed]:
+    """Which features fire on each text. Raises Timeout, or what the engine raises."""
+    model, facts = state.model_or_raise(), attached.facts
+    asked = [
+        Survey(
+            id=f"{job_id}-{place}",
+            sae=facts.sae,
+            tokens=tuple(ids),
+            deadline_seconds=state.settings.request_timeout,
+            attachment=facts.id,
+            model=model.facts.id,
+        )
+        for place, ids in enumerate(texts)
+    ]
+    return await in_time(state, state.engine.survey(*asked))
+
+
+async def in_time(state: State, work: Awaitable[Result]) -> Result:
+    """The texts of a long job reach the engine one after the other, so its deadlines alone would not do.
+
+    Raises Timeout, or what `work` raises.
+    """
+    seconds = state.settings.request_timeout
+    try:
+        async with asyncio.timeout(seconds):
+            return await work
+    except TimeoutError as error:
+        raise Timeout(f"this request took longer than {seconds:g} s; ask for less") from error
+
+
+def _too_long(name: str, most: int, found: str) -> ContextLengthExceeded:
+    return ContextLengthExceeded(
+        f"This model's maximum context length is {most} tokens, and `{name}` has {found}; shorten it.", param=name
+    )

@@ -1,0 +1,75 @@
+"""Finding a feature by the words of its label, or by its number. Lexical: knows no meaning, only letters."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from millm.hub.label_lines import Label
+
+_NO_WORD = re.compile(r"[\W_]+")
+
+
+class _Entry(NamedTuple):
+    words: str
+    """Of the label, each behind a space."""
+    label: Label
+
+
+class Found(NamedTuple):
+    """How well it fits, least first, and what was found."""
+
+    rank: int
+    length: int
+    label: Label
+
+
+@dataclass(frozen=True)
+class LabelIndex:
+    """The labels of one SAE, ready to be searched."""
+
+    _entries: Sequence[_Entry]
+    _by_index: dict[int, Label]
+
+    @classmethod
+    def of(cls, labels: Iterable[Label]) -> "LabelIndex":
+        by_index = {label.index: label for label in sorted(labels, key=lambda label: label.index)}
+        return cls([_Entry(_words(label.label), label) for label in by_index.values() if label.label], by_index)
+
+    def search(self, text: str) -> list[Found]:
+        """Every word of `text` must be in a label; all labels for an empty one.
+
+        First the feature of that number, then labels that are just that, then those with words that begin so, then
+        those that have the letters inside; the shorter first, and of those alike the lower index.
+        """
+        wanted = _words(text)
+        inside = wanted.split()
+        if text.strip() and not inside:
+            return []
+        starts = [f" {word}" for word in inside]
+        found = [
+            Found(_rank(words, wanted, starts), len(words) if inside else 0, label)
+            for words, label in self._entries
+            if all(word in words for word in inside)
+        ]
+        return sorted([*self._numbered(text.strip()), *found], key=lambda one: (one.rank, one.length, one.label.index))
+
+    def _numbered(self, text: str) -> list[Found]:
+        if not (text.isascii() and text.isdigit() and len(text) <= 10):
+            return []
+        label = self._by_index.get(int(text))
+        is_found_anyway = label is None or _words(text).strip() in _words(label.label)
+        return [] if label is None or is_found_anyway else [Found(-1, 0, label)]
+
+
+def _rank(words: str, wanted: str, starts: Sequence[str]) -> int:
+    if words == wanted:
+        return 0
+    return 1 if all(start in words for start in starts) else 2
+
+
+def _words(text: str) -> str:
+    """Lower case, one space before each word, nothing else between them."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return _NO_WORD.sub(" ", f" {plain}").rstrip()
