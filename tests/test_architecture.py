@@ -22,6 +22,7 @@ LEVELS = [
     ("lifecycle",),
     ("features",),
     ("profiles.selection",),
+    ("profiles.importing", "profiles.exporting"),
     ("profiles.binding",),
     ("profiles.resolving",),
     ("state",),
@@ -39,7 +40,7 @@ LEVELS = [
     ("hub.jobs", "hub.entries", "hub.cache_folder", "backups"),
     ("errors", ""),
 ]
-NEIGHBOURS = {("demo", "hub"), ("hub", "text")}
+NEIGHBOURS = {("demo", "hub"), ("hub", "text"), ("profiles", "hub")}
 """Rooms on one level that may know each other, one way."""
 
 TORCH_ROOMS = ("engine", "sae")

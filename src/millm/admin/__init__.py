@@ -15,6 +15,7 @@ from millm.admin import (
     loading,
     logs,
     models,
+    profile_files,
     registry,
     saes,
     status,
@@ -24,7 +25,7 @@ from millm.admin import (
 
 router = APIRouter(prefix="/api", tags=["admin"])
 for part in (
-    status, loading, models, saes, attachments, steering, discovery, features, jobs, registry, hardware, logs, events,
-    tickets,
+    status, loading, models, saes, attachments, steering, discovery, features, profile_files, jobs, registry, hardware,
+    logs, events, tickets,
 ):  # fmt: skip
     router.include_router(part.router)

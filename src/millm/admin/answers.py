@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from millm.admin.imported import Imported, ImportPreview
 from millm.engine.messages import SaeFacts
 from millm.features.card import FeatureCard
 from millm.features.found import FoundLabel, FoundLabels, PutLabels
@@ -20,6 +21,7 @@ from millm.status import ServerStatus, SteeringState
 STRUCTS: tuple[type[msgspec.Struct], ...] = (
     ModelEntry, SaeEntry, Freed, Job, Preview, Estimate, ServerStatus, SaeFacts, Found, ShelfModel, Hardware, Line,
     SteeringState, FeatureCard, FoundLabel, FoundLabels, PutLabels, Inspection, Separators,
+    ImportPreview, Imported,
 )  # fmt: skip
 
 _PLACE = "#/components/schemas/{name}"

@@ -7,6 +7,7 @@ for it, and none for block 0, which it cannot steer (common/common.cpp, src/llam
 import math
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 from millm.errors import InvalidImport
 
@@ -115,7 +116,7 @@ class _Reader:
             raise InvalidImport("the GGUF file holds numbers that are not finite")
         return values
 
-    def unpack(self, layout: str) -> tuple[int, ...]:
+    def unpack(self, layout: str) -> tuple[Any, ...]:
         values = struct.unpack_from(layout, self.data, self.at)
         self.at += struct.calcsize(layout)
         return values

@@ -1,4 +1,4 @@
-"""A ZIP archive as one JSON document, {file name: its JSON}: read in memory, within limits, nothing unpacked to disk."""
+"""A ZIP archive as one JSON document, {file name: its JSON}: in memory, within limits, nothing unpacked to disk."""
 
 import io
 import json
@@ -55,7 +55,9 @@ def parsed(data: bytes, name: str) -> Any:
     except RecursionError as error:
         raise InvalidImport(f"{name[:80]} is nested too deeply") from error
     except ValueError as error:  # not UTF-8 either
-        raise InvalidImport(f"{name[:80]} is no JSON: it has to be UTF-8, without NaN, Infinity or a key twice") from error
+        raise InvalidImport(
+            f"{name[:80]} is no JSON: it has to be UTF-8, without NaN, Infinity or a key twice"
+        ) from error
 
 
 def _refused(constant: str) -> Any:

@@ -1,4 +1,4 @@
-"""A JSON document that knows which of its leaves were read: the others are told, so that nothing is dropped silently."""
+"""A JSON document that knows which of its leaves were read: the others are told, so that none is dropped silently."""
 
 from __future__ import annotations
 

@@ -40,5 +40,5 @@ def entries(node: Node, known: Known) -> list[Entry]:
 
 def _nameless(edit: Node, name: str | None) -> Unresolved:
     id = (edit / "feature_id").text() or name or "?"
-    (edit / "value").number()
+    edit.note(f"{name or id} at {(edit / 'value').number():g}: in no profile before its index is known")
     return Unresolved(edit.place, "feature", id, f"{name or id} has no index_in_sae, so that nobody knows which it is")

@@ -48,7 +48,7 @@ def _experiment(node: Node, known: Known) -> Iterator[Entry]:
         raise node.refused("has no feature, in selected_features or results.steered_multi")
     for at in features:
         ending = f" · {_called(at)}" if len(features) > 1 else ""
-        yield _alone(node, at, f"{name}{ending}", (node / "sae_id", known), _shared(node, "experiment"))
+        yield _alone(at, f"{name}{ending}", (node / "sae_id", known), _shared(node, "experiment"))
 
 
 def _called(at: Node) -> str:
@@ -57,7 +57,7 @@ def _called(at: Node) -> str:
 
 def _shared(node: Node, format: str, id: str = "id") -> dict[str, Any]:
     """What all profiles of a document have in common."""
-    prompt = (node / "prompt").text()
+    prompt = (node / "prompt").text() or None
     model = node / "model_id"
     if model.value is not None:
         model.note("a name of miStudio's own: the profile names no model")
@@ -82,7 +82,7 @@ def _moment(node: Node) -> datetime | None:
         raise node.refused("has to be a moment as ISO 8601 writes it") from error
 
 
-def _alone(node: Node, at: Node, name: str, sae: tuple[Node, Known], more: dict[str, Any]) -> Entry:
+def _alone(at: Node, name: str, sae: tuple[Node, Known], more: dict[str, Any]) -> Entry:
     """A profile of one feature."""
     found = _feature(at)
     at.note(ROWS)
@@ -118,7 +118,7 @@ def _combined(node: Node, known: Known) -> Entry:
     node.note(ROWS)
     references = tuple(one for saes in found for one in saes.references)
     asked: tuple[Unresolved, ...] = tuple(one for saes in found for one in saes.unresolved)
-    name = " + ".join(one.label or f"feature {one.index}" for one in features)[:128]
+    name = (node / "name").text() or " + ".join(one.label or f"feature {one.index}" for one in features)[:128]
     return entry(Draft(node, name, features, Saes(references, asked), _shared(node, "combined", "combined_id")))
 
 
@@ -143,4 +143,4 @@ def _browser(node: Node, known: Known) -> list[Entry]:
     sae = sae / "id" if isinstance(sae.value, dict) else sae
     prompts = tuple((prompt.text() or "")[:4000] for prompt in state / "prompts") or None
     more = {"example_prompts": prompts, "skip": "none", "provenance": {"source": "mistudio", "format": "browser state"}}
-    return [_alone(node, at, _called(at), (sae, known), more) for at in state / "selectedFeatures"]
+    return [_alone(at, _called(at), (sae, known), more) for at in state / "selectedFeatures"]

@@ -51,6 +51,8 @@ def _steering(node: Node, known: Known) -> Entry:
     method, factor = (node / "steer_method").text() or METHOD, 1.0
     if method != METHOD:
         raise (node / "steer_method").refused(f"is {method[:40]!r}; only {METHOD} can be done here")
+    if "steer_method" in node:
+        (node / "steer_method").note("what mode `add` does")
     if "strength_multiplier" in node:
         factor = (node / "strength_multiplier").number()
         (node / "strength_multiplier").note("multiplied into the strengths")
@@ -151,9 +153,11 @@ def _hook(node: Node) -> tuple[int, str]:
         found = _NAMED_HOOK.fullmatch(at.required())
         if not found:
             raise at.refused("is no hook point that is known: blocks.<layer>.resid-pre or resid-post")
+        at.note("the hook point, as SAELens names it")
         return int(found[1]), f"blocks.{found[1]}.hook_resid_{found[2]}"
     at, layer = node / "hookType", (node / "layerNumber").whole(10_000)
     kind = at.required()
     if kind not in _HOOKS:
         raise at.refused(f"has to be one of {', '.join(_HOOKS)}")
+    at.note(f"the hook point, with the layer: blocks.{layer}.{_HOOKS[kind]}")
     return layer, f"blocks.{layer}.{_HOOKS[kind]}"

@@ -1,8 +1,10 @@
 """The four shapes that were written as "miLLM profile" elsewhere: flat, wrapped, by the ADR, and of the browser."""
 
+from pydantic import ValidationError
+
 from millm.profiles.contract import ProfileFeature, SaeReference
 from millm.profiles.importers.document import Node
-from millm.profiles.importers.made import Draft, Saes, colour, entry, feature, foreign, label
+from millm.profiles.importers.made import Draft, Saes, colour, complaint, entry, feature, foreign, label
 from millm.profiles.importers.values import Entry, Known
 
 FORMAT = "millm profile of another server"
@@ -43,19 +45,23 @@ def _saes(at: Node, known: Known) -> Saes:
     sae, sae_id = at / "sae", at / "sae_id"
     if isinstance(sae.value, dict):
         repo = "repo_id" if "repo_id" in sae else "repo"
-        return _public(sae / repo, _layer(sae / "layer"), known)
+        return _public(sae / repo, _layer(sae / "layer"), known, sae)
     layer = _layer(at / "layer")
     if isinstance(sae.value, str):
         return _public(sae, layer, known)
     return foreign(sae_id, sae_id.required(), known, layer) if sae_id.value is not None else Saes()
 
 
-def _public(node: Node, layer: int | None, known: Known) -> Saes:
-    """A Hugging Face repository; one of several SAEs where it holds more, told by its layer."""
+def _public(node: Node, layer: int | None, known: Known, more: Node | None = None) -> Saes:
+    """A Hugging Face repository; which of its SAEs, `path` and `revision` of our own exports say."""
     name = node.required()
     if name in known.saes or "/" not in name:
         return foreign(node, name, known, layer)
-    return Saes((SaeReference(repo_id=name[:512], layer=layer),))
+    path, revision = ((more / "path").text(), (more / "revision").text()) if more else (None, None)
+    try:
+        return Saes((SaeReference(repo_id=name, path=path, revision=revision, layer=layer),))
+    except ValidationError as error:
+        raise node.refused(f"is no SAE: {complaint(error)}") from error
 
 
 def _layer(node: Node) -> int | None:

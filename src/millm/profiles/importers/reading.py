@@ -111,7 +111,7 @@ def unwrapped(node: Node) -> list[Node]:
         return [found for item in node for found in unwrapped(item)]
     if "data" in node and ("success" in node or "pagination" in node):
         return unwrapped(node / "data")
-    if "task_id" in node and "result" in node:
+    if "result" in node and ("task_id" in node or "comparison_id" in node):
         return unwrapped(node / "result")
     return [node]
 
