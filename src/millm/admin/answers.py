@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from millm.admin.monitor_told import Forgotten, MonitorState, RequestTold, Statistics
+from millm.admin.imported import Imported, ImportPreview
 from millm.engine.messages import SaeFacts
 from millm.experiments.told import Calibration, Comparison, Swept
 from millm.features.card import FeatureCard
@@ -27,6 +28,7 @@ STRUCTS: tuple[type[msgspec.Struct], ...] = (
     MonitorState, Statistics, RequestRow, RequestTold, Forgotten,
     Comparison, Swept, Calibration,
     ProfileEntry, ProfilePage, ProfileTold,
+    ImportPreview, Imported,
 )  # fmt: skip
 
 _PLACE = "#/components/schemas/{name}"
