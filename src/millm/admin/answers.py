@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from millm.admin.monitor_told import Forgotten, MonitorState, RequestTold, Statistics
 from millm.admin.imported import Imported, ImportPreview
+from millm.admin.monitor_told import Forgotten, MonitorState, RequestTold, Statistics
 from millm.engine.messages import SaeFacts
 from millm.experiments.told import Calibration, Comparison, Swept
 from millm.features.card import FeatureCard
