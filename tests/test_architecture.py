@@ -17,11 +17,13 @@ LEVELS = [
     ("cli",),
     ("app", "wire"),
     ("startpage", "admin", "guard"),
+    ("experiments",),
     ("openai",),
     ("openai.envelope", "openai.json_route", "openai.validation", "access"),
     ("lifecycle",),
     ("features",),
-    ("profiles.selection",),
+    ("profiles.saving", "profiles.selection"),
+    ("profiles.importing", "profiles.exporting"),
     ("profiles.binding",),
     ("profiles.resolving",),
     ("state",),
@@ -40,7 +42,7 @@ LEVELS = [
     ("hub.jobs", "hub.entries", "hub.cache_folder", "monitor.rows", "backups"),
     ("errors", ""),
 ]
-NEIGHBOURS = {("demo", "hub"), ("hub", "text")}
+NEIGHBOURS = {("demo", "hub"), ("hub", "text"), ("profiles", "hub")}
 """Rooms on one level that may know each other, one way."""
 
 TORCH_ROOMS = ("engine", "sae")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -108,6 +109,15 @@ class LibraryChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"
     name: str
 
 
+class ProfilesChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="profiles"):
+    """A profile is new, says something else, has another name, or is gone."""
+
+    name: str
+    what: Literal["added", "changed", "deleted"]
+    was: str | None = None
+    """Its name before, if that was another."""
+
+
 class Dropped(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="dropped"):
     """The listener was too slow for so many events, older than the next one."""
 
@@ -123,6 +133,7 @@ Event = (
     | ChangeProgress
     | JobChanged
     | LibraryChanged
+    | ProfilesChanged
     | Dropped
 )
 

@@ -9,6 +9,7 @@ from millm.admin import (
     attachments,
     discovery,
     events,
+    experiments,
     features,
     hardware,
     jobs,
@@ -16,6 +17,8 @@ from millm.admin import (
     logs,
     models,
     monitor,
+    profile_files,
+    profiles,
     registry,
     requests,
     saes,
@@ -26,8 +29,7 @@ from millm.admin import (
 
 router = APIRouter(prefix="/api", tags=["admin"])
 for part in (
-    status, loading, models, saes, attachments, steering, discovery, features, monitor, requests, jobs, registry,
-    hardware, logs, events,
-    tickets,
+    status, loading, models, saes, attachments, steering, profile_files, profiles, experiments, discovery, features,
+    monitor, requests, jobs, registry, hardware, logs, events, tickets,
 ):  # fmt: skip
     router.include_router(part.router)

@@ -81,6 +81,15 @@ def join(pieces: list[Piece]) -> Piece:
     )
 
 
+async def joined(pieces: AsyncGenerator[Piece], choices: int) -> list[Piece]:
+    """Each choice whole, in their order, when all have ended."""
+    parts: list[list[Piece]] = [[] for _ in range(choices)]
+    async with aclosing(pieces):
+        async for piece in pieces:
+            parts[piece.choice].append(piece)
+    return [join(some) for some in parts]
+
+
 async def write(
     engine: EngineClient,
     sequences: Sequence[Generate],

@@ -1,6 +1,5 @@
 """A job's answer, streamed or whole: both are made of the same pieces in the same form."""
 
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
@@ -18,7 +17,7 @@ from millm.openai.disconnect import unless_gone
 from millm.openai.extension import receipt_of
 from millm.openai.forms import Form
 from millm.openai.job import Job
-from millm.openai.pieces import End, Piece, join, write
+from millm.openai.pieces import End, Piece, joined, write
 from millm.openai.schemas.answers import Answer, Choice, Extension, ObjectName, PromptDetails, Usage
 from millm.openai.streaming import stream
 from millm.text.detokenizer import Detokenizer
@@ -88,18 +87,14 @@ def _of_piece(job: Job, form: Form, piece: Piece) -> list[Answer]:
 
 
 async def _whole(job: Job, form: Form, pieces: Pieces) -> Answer:
-    parts: dict[int, list[Piece]] = defaultdict(list)
-    async with aclosing(pieces):
-        async for piece in pieces:
-            parts[piece.choice].append(piece)
-    joined = [join(parts[index]) for index in range(len(job.sequences))]
-    told = best(joined, job.tries, job.told)
+    choices = await joined(pieces, len(job.sequences))
+    told = best(choices, job.tries, job.told)
     ended = [(piece, piece.end) for piece in told if piece.end]
     return _answer(
         job,
         form.whole_object,
         [form.whole(piece, end.reason) for piece, end in ended],
-        usage=_usage(job, [piece.end for piece in joined if piece.end]),
+        usage=_usage(job, [piece.end for piece in choices if piece.end]),
         extension=_receipt(job, told, watching=bool(job.watching.asked)),
     )
 
