@@ -118,9 +118,9 @@ def test_a_card_without_a_label_is_a_card(api: httpx.Client) -> None:
     ("method", "path", "body", "status", "param"),
     [
         ("GET", f"/{FEATURES}", None, 422, "index"),
-        ("GET", "/-1", None, 404, None),
+        ("GET", "/-1", None, 422, "index"),
         ("GET", "/99999999999", None, 422, "index"),
-        ("GET", "/x", None, 404, None),
+        ("GET", "/x", None, 422, "index"),
         ("GET", "/3?sae=nope", None, 404, "sae"),
         ("GET", "/search?sae=nope", None, 404, "sae"),
         ("GET", "/search?limit=0", None, 422, "limit"),

@@ -79,7 +79,7 @@ async def post_labels(
     return told(PutLabels(sae=attached.facts.sae, labels=len(labels)))
 
 
-@router.get("/{index:int}", dependencies=[requires("monitor")], responses=answered(FeatureCard))
+@router.get("/{index}", dependencies=[requires("monitor")], responses=answered(FeatureCard))
 async def get_feature(request: Request, index: Index, sae: AttachedName = None) -> Response:
     """Its label, the tokens that it makes likelier, its neighbours, and strengths to begin with."""
     state: State = request.app.state.millm
@@ -88,7 +88,7 @@ async def get_feature(request: Request, index: Index, sae: AttachedName = None) 
     return told(await card(state, attached_sae(state, sae), index))
 
 
-@router.put("/{index:int}/label", dependencies=[requires("admin")], responses=answered(FoundLabel))
+@router.put("/{index}/label", dependencies=[requires("admin")], responses=answered(FoundLabel))
 async def put_label(request: Request, body: WrittenLabel, index: Index, sae: AttachedName = None) -> Response:
     """Write down what a feature means; its file stays as it is."""
     state: State = request.app.state.millm
@@ -99,7 +99,7 @@ async def put_label(request: Request, body: WrittenLabel, index: Index, sae: Att
     return told(label_told(attached.facts.sae, state.labels.of(attached.facts.sae, index) or label))
 
 
-@router.delete("/{index:int}/label", dependencies=[requires("admin")], responses=answered(FoundLabel))
+@router.delete("/{index}/label", dependencies=[requires("admin")], responses=answered(FoundLabel))
 async def delete_label(request: Request, index: Index, sae: AttachedName = None) -> Response:
     """Take back what was written or imported; → what the SAE's own file says."""
     state: State = request.app.state.millm
