@@ -30,8 +30,8 @@ from millm.settings import Settings
 from millm.status import ServerStatus
 from millm.tickets import LIFE_SECONDS
 from tools import client_tables
+from tools.admin_sections import admin_sections
 from tools.field_tables import of_model, table
-from tools.library_section import library_section
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -141,7 +141,7 @@ def api_page() -> str:
         f"## {title}\n\n{table(('field', 'type', 'default', 'meaning'), of_model(m))}{_passed_over(m)}"
         for title, m in sections
     )
-    body += f"\n{library_section()}"
+    body += f"\n{admin_sections()}"
     body += f"\n## The websocket /api/events\n\n{EVENTS_LEAD}\n\n{table(('type', 'fields', 'when'), _events())}"
     return _page(
         "API",
