@@ -1,8 +1,8 @@
 """What those who listen to `/api/events` cost the answers: pairwise ABBA on one real server with a tiny model.
 
-The tiny random model of the tests writes some hundred tokens a second, so that events come as fast as on a GPU. Base:
-nobody listens and nothing is watched. Each block runs base, case, case, base; its ratio is the case's time per token over
-the base's. Result: benchmarks/results/listeners.json, saved after every case.
+The tiny random model of the tests writes some hundred tokens a second on one thread, so that events come as on a GPU.
+Each block runs base, case, case, base; its ratio is the case's time per token over the base's, which is that of nobody
+listening to the same. Result: benchmarks/results/listeners.json, saved after every case.
 
     python -m benchmarks.listeners [--blocks 24] [--tokens 160] [--minutes 2]
 """
@@ -39,7 +39,7 @@ def main() -> None:
     record = Record(given.results / "listeners.json", f"ABBA, up to {given.blocks} blocks of 4 answers, tiny model")
     with tempfile.TemporaryDirectory() as scratch:
         model, sae = write_model(Path(scratch, "tiny-llama")), write_sae(Path(scratch, "tiny"))
-        with servers.millm(model, Path(scratch, "home"), "--sae", str(sae)) as server:
+        with servers.millm(model, Path(scratch, "home"), "--sae", str(sae), cpu_threads="1") as server:
             measure(record, server.remote.url, given)
 
 
