@@ -55,7 +55,7 @@ RECORDED = {
 """File in docs/terminal → heading."""
 
 EVENTS_LEAD = (
-    "Every frame is one JSON object. The first is a `hello`. A client may send"
+    "Every frame is a JSON list of events, at most twenty a second. The first event is a `hello`. A client may send"
     ' `{"type": "watch", "sae": "<name>", "features": [3, 11]}` to have `activations` of these features only (at most'
     " 1024; none: of all; without `sae`: of any); anything else closes the connection with 1008. One that does not read"
     " for 5 s is closed with 1013; the 65th connection is refused with 503."

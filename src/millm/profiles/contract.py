@@ -193,11 +193,11 @@ MOST_ACTIVATIONS = 8
 
 
 def _one_or_several(sent: Any, several: ValidatorFunctionWrapHandler) -> Any:
-    return several(sent) if isinstance(sent, list) else (ActivationsRequest.model_validate(sent),)
+    return several(sent) if isinstance(sent, list) else [ActivationsRequest.model_validate(sent)]
 
 
 ActivationsField = Annotated[
-    tuple[ActivationsRequest, ...],
+    list[ActivationsRequest],
     Field(min_length=1, max_length=MOST_ACTIVATIONS),
     WrapValidator(
         _one_or_several,
