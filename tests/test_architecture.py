@@ -22,11 +22,15 @@ LEVELS = [
     ("openai.envelope", "openai.json_route", "openai.validation", "access"),
     ("lifecycle",),
     ("features",),
-    ("profiles.selection",),
+    (
+        "profiles.saving",
+        "profiles.selection",
+    ),
     ("profiles.binding",),
     ("profiles.resolving",),
     ("state",),
     ("tickets", "status", "desired"),
+    ("monitor",),
     ("principal",),
     ("features.described",),
     ("text", "hub", "profiles", "demo", "engine.client", "engine.kept", "engine.child", "engine.pace"),
@@ -37,7 +41,7 @@ LEVELS = [
     ("why_cpu",),
     ("engine.messages", "logs", "gpus", "container"),
     ("sae.steering", "sae.calibration_text", "settings", "storage"),
-    ("hub.jobs", "hub.entries", "hub.cache_folder", "backups"),
+    ("hub.jobs", "hub.entries", "hub.cache_folder", "monitor.rows", "backups"),
     ("errors", ""),
 ]
 NEIGHBOURS = {("demo", "hub"), ("hub", "text")}

@@ -16,7 +16,10 @@ from millm.admin import (
     loading,
     logs,
     models,
+    monitor,
+    profiles,
     registry,
+    requests,
     saes,
     status,
     steering,
@@ -25,7 +28,7 @@ from millm.admin import (
 
 router = APIRouter(prefix="/api", tags=["admin"])
 for part in (
-    status, loading, models, saes, attachments, steering, experiments, discovery, features, jobs, registry,
-    hardware, logs, events, tickets,
+    status, loading, models, saes, attachments, steering, profiles, experiments, discovery, features, monitor, requests,
+    jobs, registry, hardware, logs, events, tickets,
 ):  # fmt: skip
     router.include_router(part.router)

@@ -186,8 +186,9 @@ def _take_in(profiles: ProfileStore, home: Home, boot: Boot) -> Profile | None:
 def _announce(state: State, listening: socket.socket, console: Console) -> None:
     host, port = listening.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    for told in filter(None, (state.hub.database.notice, state.cause and state.cause.message)):
-        console.print(f" [bold red]![/] {escape(told)}", soft_wrap=True)
+    for told in (state.hub.database.notice, state.cause.message if state.cause else None):
+        if told:
+            console.print(f" [bold red]![/] {escape(told)}", soft_wrap=True)
     if state.model:
         facts = state.model.facts
         size = f"{facts.parameters / 1e6:,.0f} M"

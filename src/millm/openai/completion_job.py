@@ -15,7 +15,17 @@ async def completion_job(state: State, body: CompletionRequest, header_profile: 
     selection = choose(state, body, header_profile)
     prompts = await asyncio.to_thread(_ids, selection.model, body.prompt)
     echoes = _echoes(selection.model, body.prompt, prompts) if body.echo else ()
-    return plan(state, selection, body, prompts, prefix=prefix, stop=body.stop, continues=True, echoes=echoes)
+    return plan(
+        state,
+        selection,
+        body,
+        prompts,
+        prefix=prefix,
+        stop=body.stop,
+        continues=True,
+        echoes=echoes,
+        last_words=body.prompt[0] if isinstance(body.prompt[0], str) else "",
+    )
 
 
 def _ids(model: LoadedModel, prompts: list[Prompt]) -> list[list[int]]:
