@@ -19,6 +19,7 @@ from millm.admin.steering import ActiveSteering, SteeringChange, Turned
 from millm.cli import COMMANDS
 from millm.errors import MillmError
 from millm.events import Event
+from millm.experiments.bodies import Calibrate, Compare, Sweep
 from millm.openai.json_route import DEEPEST
 from millm.openai.responses.request import ResponsesRequest
 from millm.openai.schemas.chat import ChatRequest
@@ -129,6 +130,9 @@ def api_page() -> str:
         ("POST /v1/completions", CompletionRequest),
         ("POST /v1/responses", ResponsesRequest),
         ("POST /v1/embeddings", EmbeddingRequest),
+        ("POST /api/compare", Compare),
+        ("POST /api/sweep", Sweep),
+        ("POST /api/calibrate", Calibrate),
         ("PUT /api/steering", ActiveSteering),
         ("PATCH /api/steering", SteeringChange),
         ("An entry of its `features`", Turned),

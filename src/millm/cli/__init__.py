@@ -41,6 +41,7 @@ COMMANDS = {
     "features": Command("Find what an SAE's features mean, by words or by texts in which they fire.", LOOK, "features"),
     "ps": Command("Show what runs, on which device, and until when.", LOOK, "ps"),
     "bench": Command("Measure a running server: tokens per second, and how long a reader waits.", LOOK, "bench"),
+    "sweep": Command("Turn a steering up step by step, and measure what it does to an answer.", LOOK, "sweep"),
     "doctor": Command("Check this machine and say how to mend what is missing.", LOOK, "doctor"),
 }
 """In the order of the help."""

@@ -1,6 +1,7 @@
 """A running server, over HTTP: what can be asked for, and an answer as it comes. Knows no terminal."""
 
 from collections.abc import Generator
+from contextlib import closing
 from typing import TypeVar
 
 import httpx
@@ -108,13 +109,18 @@ class Remote:
 
     def stream(self, body: dict[str, object]) -> Generator[Chunk]:
         """A chat completion as it comes; closing the iterator cancels it. Raises MillmError."""
+        with closing(self.events("/v1/chat/completions", {**body, "stream": True})) as told:
+            for event in told:
+                yield chunk_of(event)
+
+    def events(self, path: str, body: dict[str, object]) -> Generator[bytes]:
+        """The data of an answer's events as they come; closing the iterator cancels it. Raises MillmError."""
         try:
-            with self._http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as answer:
+            with self._http.stream("POST", path, json=body) as answer:
                 if answer.is_error:
                     answer.read()
                     raise self._refusal(answer)
-                for event in events(answer.iter_bytes()):
-                    yield chunk_of(event)
+                yield from events(answer.iter_bytes())
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise self._absent() from error
         except httpx.TransportError as error:
