@@ -135,7 +135,11 @@ def test_what_a_format_cannot_carry_is_refused_by_name(format: str, changes: dic
         ("adr", {"model": None}, "needs `model`"),
         ("neuronpedia", {"saes": [{"repo_id": "o/n", "path": "p"}]}, "no page of the SAE"),
         ("lm-eval", {"saes": [{"repo_id": "o/n"}]}, "needs the `layer`"),
-        ("lm-eval", {"saes": [{"repo_id": "o/n", "layer": 2, "hook_point": "blocks.2.hook_mlp_out"}]}, "layer's output"),
+        (
+            "lm-eval",
+            {"saes": [{"repo_id": "o/n", "layer": 2, "hook_point": "blocks.2.hook_mlp_out"}]},
+            "layer's output",
+        ),
         ("adr", {"features": [{"index": 3, "strength": 1.0, "unit": "norm"}]}, "residual norm"),
     ],
 )
