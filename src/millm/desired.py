@@ -3,6 +3,8 @@
 Plain values and their one row in the database; that it is so is the business of `lifecycle`.
 """
 
+import sqlite3
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -71,5 +73,10 @@ def read(database: Database) -> Desired:
 
 def write(database: Database, desired: Desired) -> None:
     """When this returns, it holds."""
+    database.write(written(desired))
+
+
+def written(desired: Desired) -> Callable[[sqlite3.Connection], object]:
+    """For a transaction that writes something else besides."""
     body = msgspec.json.encode(desired).decode()
-    database.write(lambda connection: connection.execute("INSERT OR REPLACE INTO desired VALUES (1, ?)", (body,)))
+    return lambda connection: connection.execute("INSERT OR REPLACE INTO desired VALUES (1, ?)", (body,))

@@ -16,6 +16,7 @@ from millm.features.described import Described
 from millm.hub.estimate import Estimate
 from millm.hub.hub import Hub
 from millm.hub.labels import Labels
+from millm.monitor.monitor import Monitor
 from millm.profiles.active import Active, Edits
 from millm.profiles.store import ProfileStore
 from millm.settings import Settings
@@ -104,8 +105,10 @@ class State:
     events: Events = field(default_factory=Events)
     tickets: Tickets = field(default_factory=Tickets)
     described: Described = field(default_factory=Described)
+    monitor: Monitor = field(init=False)
 
     def __post_init__(self) -> None:
+        self.monitor = Monitor(self.settings, self.events, self.hub.database)
         self.engine.on_degraded = self.saes_lost
         self.engine.on_emptied = lambda error: self.lost(error, "safe_mode")
         self.engine.on_status = self.tell_status

@@ -112,7 +112,7 @@ def _anew(state: State, was: Active | None) -> Active | None:
 
 async def remember(state: State, wanted: Desired) -> None:
     """With what is active now. When this returns, it survives whatever happens. Raises NotStored."""
-    state.desired = _with(wanted, state.active)
+    state.desired = with_active(wanted, state.active)
     if state.is_restoring:
         return  # until all of it is there, what was acknowledged stays what it was
     async with state.writing:
@@ -123,7 +123,7 @@ async def remember(state: State, wanted: Desired) -> None:
             raise
 
 
-def _with(wanted: Desired, current: Active | None) -> Desired:
+def with_active(wanted: Desired, current: Active | None) -> Desired:
     if current is None:
         return replace(wanted, profile=None, steering=None, muted=(), solo=(), on=True)
     says_itself = current.is_modified or current.profile is None

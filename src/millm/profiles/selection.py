@@ -52,7 +52,8 @@ def select(
     name = profile if profile is not None else alias
     if name is None:
         return _following(state, loaded)
-    found = _profile(state, loaded, name)
+    found = state.profiles.find(name)
+    _check(state, loaded, found)
     return Selection(loaded, found.name, _resolved(state, bind(state.saes, found)))
 
 
@@ -61,10 +62,15 @@ def active(state: State, *, steering: SteeringRequest | None = None, profile: st
 
     Raises ModelNotLoaded, ProfileNotFound, InvalidProfile, InvalidSteering or SaeDetached.
     """
-    loaded = state.model_or_raise()
+    state.model_or_raise()
     if profile is None:
         return racked(state, steering) if steering else None
-    found = _profile(state, loaded, profile)
+    return applied(state, state.profiles.find(profile))
+
+
+def applied(state: State, found: Profile) -> Active:
+    """What would be active with this profile. Raises as `active` does."""
+    _check(state, state.model_or_raise(), found)
     made = racked(state, bind(state.saes, found), profile=found.name)
     if made is None:
         raise InvalidProfile(f"profile {found.name!r} steers nothing", param="profile")
@@ -179,12 +185,10 @@ def _following(state: State, loaded: LoadedModel) -> Selection:
     return Selection(loaded, state.active.profile, state.active.steering, follows_active=True)
 
 
-def _profile(state: State, loaded: LoadedModel, name: str) -> Profile:
-    found = state.profiles.find(name)
+def _check(state: State, loaded: LoadedModel, found: Profile) -> None:
     check_model(found, loaded)
     if found.features:
         _check_attached(state)
-    return found
 
 
 def _resolved(state: State, asked: SteeringRequest) -> Steering | None:

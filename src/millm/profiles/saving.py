@@ -1,0 +1,67 @@
+"""The steering that is active now, as a profile that says by itself what it was made on."""
+
+from collections.abc import Iterable
+
+from pydantic import ValidationError
+
+from millm.engine.messages import ModelFacts
+from millm.errors import Conflict, InvalidProfile, SaeDetached
+from millm.profiles.active import Active, heard
+from millm.profiles.binding import reference_of
+from millm.profiles.contract import ModelReference, Profile, Provenance, SaeReference, WatchedFeature
+from millm.state import LoadedModel, State
+
+
+def profile_of_active(
+    state: State,
+    name: str,
+    *,
+    description: str = "",
+    watch: tuple[WatchedFeature, ...] = (),
+    example_prompts: tuple[str, ...] = (),
+    tags: tuple[str, ...] = (),
+) -> Profile:
+    """With the knobs that are heard; the master switch is no part of it.
+
+    Raises Conflict where nothing steers, SaeDetached, or InvalidProfile for a watched feature of an unknown SAE.
+    """
+    current, model = state.active, state.model_or_raise()
+    if current is None:
+        raise Conflict("nothing steers the server that could be saved; steer it first, or send a whole profile")
+    asked = heard(current.asked, current.muted, current.solo)
+    used = {feature.sae for feature in current.asked.features} | {feature.sae for feature in watch}
+    said = dict(
+        **asked.model_dump(include={"positions", "skip", "skip_constrained", "reference_norm"}),
+        name=name,
+        description=description,
+        model=_model(model),
+        saes=tuple(_references(state, used - {None}, current)),
+        features=asked.features,
+        watch=watch,
+        example_prompts=example_prompts,
+        tags=tags,
+        provenance=Provenance(source="millm"),
+    )
+    try:
+        return Profile.model_validate(said)
+    except ValidationError as error:
+        raise InvalidProfile(error.errors(include_input=False, include_url=False)[0]["msg"]) from error
+
+
+def _model(model: LoadedModel) -> ModelReference:
+    repo_id, _, revision = model.name.partition("@")
+    return ModelReference(repo_id=repo_id, revision=revision or None, quantization=_how(model.facts))
+
+
+def _how(facts: ModelFacts) -> str | None:
+    return facts.weights[:64] or None
+
+
+def _references(state: State, names: Iterable[str | None], current: Active) -> Iterable[SaeReference]:
+    """Strengths in `norm` may have been written against another norm than the one measured here."""
+    for name in sorted(filter(None, names)):
+        if name not in state.saes:
+            raise SaeDetached(f"SAE {name!r} is not attached any more; attach it, and save then")
+        reference = reference_of(state.saes[name])
+        norm = current.asked.reference_norm or reference.reference_norm
+        yield reference.model_copy(update={"reference_norm": norm})
