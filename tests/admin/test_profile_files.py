@@ -62,6 +62,9 @@ def test_a_name_that_is_taken_is_refused_renamed_replaced_or_skipped(door: httpx
     document = {**FLAT, "name": "twice"}
     take(door, document, sae="sae_1=tiny").raise_for_status()
     assert take(door, document).json()["error"]["param"] == "on_conflict"
+    twins = [{**document, "name": "twins"}, {**document, "name": "Twins"}]
+    assert take(door, twins).json()["error"]["code"] == "profile_name_taken"
+    assert door.get("/api/profiles/twins").status_code == 404
     did = {
         how: take(door, document, on_conflict=how).raise_for_status().json()["entries"][0]
         for how in ("skip", "replace", "rename")

@@ -29,7 +29,7 @@ from millm.admin import (
 
 router = APIRouter(prefix="/api", tags=["admin"])
 for part in (
-    status, loading, models, saes, attachments, steering, profile_files, profiles, experiments, discovery, features, monitor,
-    requests, jobs, registry, hardware, logs, events, tickets,
+    status, loading, models, saes, attachments, steering, profile_files, profiles, experiments, discovery, features,
+    monitor, requests, jobs, registry, hardware, logs, events, tickets,
 ):  # fmt: skip
     router.include_router(part.router)
