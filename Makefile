@@ -57,8 +57,8 @@ bench: $(VENV)/dev-installed ## measure overhead, throughput and others (PEERS=.
 	$(BIN)/python -m benchmarks.peers $(PEERS)
 	$(BIN)/python -m tools.make_docs
 
-efficacy: $(VENV)/dev-installed ## measure every shipped profile and write src/millm/demo/MODEL_CARD.md (half an hour)
-	$(BIN)/python tools/measure_profiles.py
+efficacy: $(VENV)/dev-installed ## measure every shipped profile by strength and write docs/efficacy.md (half an hour)
+	$(BIN)/python -m tools.efficacy
 
 # transformers 5.17 wants huggingface_hub 1.x, so the two come together, beside what is installed.
 .cache/oldest/installed: Makefile | $(VENV)/dev-installed

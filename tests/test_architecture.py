@@ -17,18 +17,18 @@ LEVELS = [
     ("cli",),
     ("app", "wire"),
     ("startpage", "admin", "guard"),
+    ("experiments",),
     ("openai",),
     ("openai.envelope", "openai.json_route", "openai.validation", "access"),
     ("lifecycle",),
     ("features",),
-    (
-        "profiles.saving",
-        "profiles.selection",
-    ),
+    ("profiles.saving", "profiles.selection"),
+    ("profiles.importing", "profiles.exporting"),
     ("profiles.binding",),
     ("profiles.resolving",),
     ("state",),
     ("tickets", "status", "desired"),
+    ("monitor",),
     ("principal",),
     ("features.described",),
     ("text", "hub", "profiles", "demo", "engine.client", "engine.kept", "engine.child", "engine.pace"),
@@ -39,10 +39,10 @@ LEVELS = [
     ("why_cpu",),
     ("engine.messages", "logs", "gpus", "container"),
     ("sae.steering", "sae.calibration_text", "settings", "storage"),
-    ("hub.jobs", "hub.entries", "hub.cache_folder", "backups"),
+    ("hub.jobs", "hub.entries", "hub.cache_folder", "monitor.rows", "backups"),
     ("errors", ""),
 ]
-NEIGHBOURS = {("demo", "hub"), ("hub", "text")}
+NEIGHBOURS = {("demo", "hub"), ("hub", "text"), ("profiles", "hub")}
 """Rooms on one level that may know each other, one way."""
 
 TORCH_ROOMS = ("engine", "sae")

@@ -13,7 +13,7 @@ from millm.profiles.contract import Profile
 from tests.cli.terminal import millm
 from tests.fixtures.fakehub import serving
 from tests.fixtures.process import Server, running
-from tools.make_docs import DOCS, figures, pages
+from tools.make_docs import DOCS, figures, pages, profile_schema
 
 ROOT = DOCS.parent
 WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md", *sorted(DOCS.rglob("*.md"))]
@@ -41,6 +41,10 @@ def made() -> dict[str, str]:
 @pytest.mark.parametrize("name", ["settings.md", "errors.md", "api.md", "cli.md", "compatibility.md"])
 def test_generated_pages_are_fresh(name: str, made: dict[str, str]) -> None:
     assert (DOCS / name).read_text("utf-8") == made[name], "run `make docs`"
+
+
+def test_the_schema_of_profiles_is_fresh() -> None:
+    assert (DOCS / "profile.schema.json").read_text("utf-8") == profile_schema(), "run `make docs`"
 
 
 def test_the_figures_shown_are_those_measured() -> None:

@@ -14,6 +14,7 @@ from millm.events import (
     Event,
     Events,
     JobChanged,
+    Letter,
     LibraryChanged,
     StatusChanged,
     SteeringChanged,
@@ -22,7 +23,11 @@ from millm.hub.jobs import Asked, Job
 
 
 def event(number: int) -> SteeringChanged:
-    return SteeringChanged(profile=str(number), fingerprint=None)
+    return SteeringChanged(version=1, profile=str(number), fingerprint=None)
+
+
+def events_of(letters: Iterable[Letter]) -> list[Event]:
+    return [letter.event for letter in letters]
 
 
 def test_everything_comes_once_in_order() -> None:
@@ -32,14 +37,24 @@ def test_everything_comes_once_in_order() -> None:
             assert len(events) == 2
             for number in range(5):
                 events.publish(event(number))
-            assert await one.take() == [event(number) for number in range(5)]
+            assert events_of(await one.take()) == [event(number) for number in range(5)]
             taking = asyncio.create_task(one.take())
             await asyncio.sleep(0)
             assert not taking.done()
             events.publish(event(5))
-            assert await taking == [event(5)]
+            assert events_of(await taking) == [event(5)]
             assert len(await other.take()) == 6
         assert len(events) == 0
+
+    asyncio.run(scenario())
+
+
+def test_an_event_is_written_once_however_many_listen() -> None:
+    async def scenario() -> None:
+        events = Events()
+        with events.listening() as one, events.listening() as other:
+            events.publish(event(1))
+            assert (await one.take())[0].json is (await other.take())[0].json
 
     asyncio.run(scenario())
 
@@ -50,11 +65,11 @@ def test_a_slow_listener_keeps_the_latest_and_is_told_what_it_missed() -> None:
         with events.listening() as slow:
             for number in range(MAILBOX + 1000):
                 events.publish(event(number))
-            told, *kept = await slow.take()
+            told, *kept = events_of(await slow.take())
             assert told == Dropped(count=1000)
             assert kept == [event(number) for number in range(1000, MAILBOX + 1000)]
             events.publish(event(0))
-            assert await slow.take() == [event(0)]
+            assert events_of(await slow.take()) == [event(0)]
 
     asyncio.run(scenario())
 
@@ -73,7 +88,7 @@ def heard(events: Iterable[Event], pause: float = 0.0) -> list[Event]:
             for each in events:
                 mail.publish(each)
                 time.sleep(pause)
-            return await listener.take()
+            return events_of(await listener.take())
 
     return asyncio.run(scenario())
 
@@ -101,7 +116,7 @@ def test_a_job_that_has_brought_something_says_so() -> None:
         with events.listening() as listener:
             events.publish_job(JOB)
             events.publish_job(replace(JOB, state="installed"))
-            *jobs, brought = await listener.take()
+            *jobs, brought = events_of(await listener.take())
             assert [event.job.state for event in jobs if isinstance(event, JobChanged)] == ["running", "installed"]
             assert brought == LibraryChanged(kind="sae", name="a/b")
 

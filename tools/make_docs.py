@@ -62,8 +62,12 @@ EVENTS_LEAD = (
 )
 
 
+SCHEMA_ID = "urn:millm:profile:1"
+
+
 def main() -> None:
-    for path, text in {**{DOCS / name: text for name, text in pages().items()}, **figures()}.items():
+    written = {DOCS / name: text for name, text in pages().items()}
+    for path, text in {DOCS / "profile.schema.json": profile_schema(), **written, **figures()}.items():
         path.write_text(text, encoding="utf-8")
 
 
@@ -72,6 +76,13 @@ def pages() -> dict[str, str]:
     clients = client_tables.with_tables((DOCS / "compatibility.md").read_text("utf-8"))
     made = {"settings.md": settings_page(), "errors.md": errors_page(), "api.md": api_page(), "cli.md": cli_page()}
     return {**made, "compatibility.md": clients}
+
+
+def profile_schema() -> str:
+    """The profile contract for other tools: JSON Schema 2020-12."""
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID}
+    schema = {**head, **Profile.model_json_schema(), "title": "miLLM profile, version 1"}
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def figures() -> dict[Path, str]:

@@ -9,14 +9,17 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from millm.hub.jobs import ACTIVE, Job, Kind
+from millm.monitor.rows import RequestRow
 
-MAILBOX = 256
+MAILBOX = 4096
 """Events that wait for one listener."""
 MOST_LISTENERS = 64
 MOST_A_SECOND = 4
@@ -32,7 +35,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="he
 
 
 class Activations(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="activations"):
-    """Activations of one SAE at one token of a request that asked for some."""
+    """Activations of one SAE at one token, of what the monitor watches; where it watches nothing, of what the request
+    asked for."""
 
     endpoint: str
     """The path that was asked, e.g. `/v1/chat/completions`."""
@@ -49,6 +53,16 @@ class Activations(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", t
     """One per feature."""
     top: tuple[tuple[int, float], ...] | UnsetType = UNSET
     """(feature, activation), largest first; left out where the whole dictionary was not read."""
+    after: tuple[float, ...] | UnsetType = UNSET
+    """`values` after steering, where both are watched."""
+    top_after: tuple[tuple[int, float], ...] | UnsetType = UNSET
+
+
+class RequestEnded(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="request"):
+    """A request has been answered, or has failed, or its client has gone."""
+
+    request: RequestRow
+    """As `GET /api/requests` lists it."""
 
 
 class SteeringChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="steering"):
@@ -113,6 +127,7 @@ class Dropped(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="
 Event = (
     Hello
     | Activations
+    | RequestEnded
     | SteeringChanged
     | StatusChanged
     | ChangeProgress
@@ -123,29 +138,41 @@ Event = (
 )
 
 
+@dataclass(frozen=True)
+class Letter:
+    """An event on its way: written down once, however many get it."""
+
+    event: Event
+
+    @cached_property
+    def json(self) -> bytes:
+        return msgspec.json.encode(self.event)
+
+
 class Listener:
     """One mailbox."""
 
     def __init__(self) -> None:
-        self._mail: deque[Event] = deque()
+        self._mail: deque[Letter] = deque()
         self._dropped = 0
         self._came = asyncio.Event()
 
-    def put(self, event: Event) -> None:
+    def put(self, letter: Letter) -> None:
         if len(self._mail) == MAILBOX:
             self._mail.popleft()
             self._dropped += 1
-        self._mail.append(event)
+        self._mail.append(letter)
         self._came.set()
 
-    async def take(self) -> list[Event]:
+    async def take(self) -> list[Letter]:
         """Everything that came since, as soon as there is something."""
         await self._came.wait()
         self._came.clear()
-        events = [Dropped(count=self._dropped), *self._mail] if self._dropped else list(self._mail)
+        missed = [Letter(Dropped(count=self._dropped))] if self._dropped else []
+        letters = [*missed, *self._mail]
         self._mail.clear()
         self._dropped = 0
-        return events
+        return letters
 
 
 class Steps:
@@ -201,8 +228,9 @@ class Events:
             self.publish(LibraryChanged(kind=job.asked.kind, name=job.name))
 
     def _put(self, event: Event) -> None:
+        letter = Letter(event)
         for listener in self._listeners:
-            listener.put(event)
+            listener.put(letter)
 
     @contextmanager
     def listening(self) -> Iterator[Listener]:

@@ -16,6 +16,7 @@ from millm.features.described import Described
 from millm.hub.estimate import Estimate
 from millm.hub.hub import Hub
 from millm.hub.labels import Labels
+from millm.monitor.monitor import Monitor
 from millm.profiles.active import Active, Edits
 from millm.profiles.menu import Menu
 from millm.profiles.store import ProfileStore
@@ -107,8 +108,10 @@ class State:
     menu: Menu = field(default_factory=Menu)
     """Which profiles can be applied."""
     described: Described = field(default_factory=Described)
+    monitor: Monitor = field(init=False)
 
     def __post_init__(self) -> None:
+        self.monitor = Monitor(self.settings, self.events, self.hub.database)
         self.engine.on_degraded = self.saes_lost
         self.engine.on_emptied = lambda error: self.lost(error, "safe_mode")
         self.engine.on_status = self.tell_status

@@ -86,7 +86,7 @@ class LibraryClient:
     @contextmanager
     def listening(self) -> Iterator[ClientConnection]:
         with connect(f"{self.url.replace('http', 'ws')}/api/events", max_size=None) as socket:
-            assert json.loads(socket.recv(10))["type"] == "hello"
+            assert [event["type"] for event in json.loads(socket.recv(10))] == ["hello"]
             yield socket
 
     def at_once(self, *calls: Callable[[], Result]) -> list[Result]:
@@ -114,6 +114,7 @@ def events_until(socket: ClientConnection, last: Callable[[dict[str, Any]], bool
     """What comes, up to the first of which `last` is true."""
     heard = []
     while True:
-        heard.append(json.loads(socket.recv(30)))
-        if last(heard[-1]):
-            return heard
+        for event in json.loads(socket.recv(30)):
+            heard.append(event)
+            if last(event):
+                return heard

@@ -1,4 +1,4 @@
-"""A profile ships only with a recorded effect, and the record is of the profile that ships."""
+"""A profile ships only with a recorded effect, the record is of the profile that ships, and the pages show it."""
 
 import json
 
@@ -6,7 +6,11 @@ import pytest
 
 from millm.demo import bundle
 from millm.profiles.files import read_profile
-from tools.measure_profiles import CARD_HEAD, MEASUREMENTS, MEASURES, MODEL_CARD, card, repetition, share_of_capitals
+from millm.text.repetition import repetition
+from tools.efficacy.figures import at, cliffs_delta, difference_interval
+from tools.efficacy.measures import MEASURES, share_of_capitals
+from tools.efficacy.measuring import MULTIPLES, Answer
+from tools.efficacy.pages import CARD_HEAD, MEASUREMENTS, MODEL_CARD, pages
 
 RECORD = json.loads(MEASUREMENTS.read_text("utf-8"))
 PROFILES = [path.stem for path in bundle.profile_files()]
@@ -14,23 +18,35 @@ PROFILES = [path.stem for path in bundle.profile_files()]
 
 @pytest.mark.parametrize("name", PROFILES)
 def test_its_effect_is_recorded(name: str) -> None:
-    """20 prompts × 3 seeds each way; the 95 % interval of steered − base lies above zero."""
+    """At its own strengths, the 95 % interval of steered − base lies above zero."""
     record = RECORD["profiles"][name]
     profile = read_profile(bundle.PROFILES_FOLDER / f"{name}.json")
+    own = at(record, 1.0)
     assert record["features"] == [feature.model_dump(exclude_none=True) for feature in profile.features]
+    assert tuple(one["multiple"] for one in record["steered"]) == MULTIPLES
+    asked = len(RECORD["prompts"]) * len(RECORD["sampling"]["seeds"])
     assert len(RECORD["prompts"]) >= 20
-    assert len(RECORD["sampling"]["seeds"]) >= 3
-    assert min(record[way]["answers"] for way in ("base", "steered", "asked")) >= 59
-    assert record["steered_minus_base_95"][0] > 0
-    assert record["steered"]["effect"] > record["base"]["effect"]
+    assert min(way["answers"] for way in (record["base"], record["asked"], *record["steered"])) >= 0.95 * asked
+    low, high = own["minus_base_95"]
+    assert 0 < low < own["effect"] - record["base"]["effect"] < high
+    assert own["cliffs_delta"] > 0
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_more_strength_is_further_from_the_base_model(name: str) -> None:
+    record = RECORD["profiles"][name]
+    gentle, own = at(record, 0.25), at(record, 1.0)
+    assert gentle["kl"] < own["kl"]
+    assert gentle["effect"] < own["effect"]
 
 
 def test_nothing_is_recorded_that_does_not_ship() -> None:
     assert sorted(RECORD["profiles"]) == PROFILES == sorted(MEASURES)
 
 
-def test_the_card_is_made_from_the_record() -> None:
-    assert MODEL_CARD.read_text("utf-8") == card(RECORD), "run `python tools/measure_profiles.py --card-only`"
+def test_the_pages_are_made_from_the_record() -> None:
+    for path, text in pages(RECORD).items():
+        assert path.read_text("utf-8") == text, f"{path.name}: run `python -m tools.efficacy --show`"
     assert CARD_HEAD.read_text("utf-8").rstrip() in MODEL_CARD.read_text("utf-8")
 
 
@@ -40,3 +56,18 @@ def test_the_measures_measure() -> None:
     assert MEASURES["food"].metric("She cooked two dishes slowly") == pytest.approx(2 / 5)
     assert repetition("a b c a b c") == pytest.approx(1 / 4)
     assert repetition("a b") == 0
+
+
+def test_the_statistics_are_what_they_are_called() -> None:
+    assert cliffs_delta([1, 2], [0, 0]) == 1
+    assert cliffs_delta([1, 2], [1, 2]) == 0
+    assert cliffs_delta([0, 3], [1, 1]) == 0
+    loud, quiet = ([_answer(prompt, text) for prompt in range(5)] for text in ("AB", "Ab"))
+    assert difference_interval(share_of_capitals, loud, quiet) == (0.5, 0.5)
+    mixed = [*loud[:3], *quiet[3:]]
+    low, high = difference_interval(share_of_capitals, mixed, quiet)
+    assert 0 <= low < 0.3 < high <= 0.5
+
+
+def _answer(prompt: int, text: str) -> Answer:
+    return Answer(profile="", multiple=0.0, asked=False, prompt=prompt, seed=1, text=text, nll=1.0, kl=0.0)

@@ -19,6 +19,7 @@ from millm.sae import hooks
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.fixed_step import Extent
 from millm.sae.formats import canonicalise
+from millm.sae.sizes import MAX_WATCHED_FEATURES
 from millm.sae.tap import Tap
 from tests.engine import zoo
 from tests.engine.test_architectures import nothing_steered
@@ -26,7 +27,11 @@ from tests.engine.test_graphs import recordable
 from tests.fixtures.tiny import write_sae
 
 ROWS = 2
-WATCHES, STEERS, BOTH = Extent(0, 32, False), Extent(8, 0, True), Extent(64, 128, True)
+WATCHES, STEERS, BOTH = (
+    Extent(0, 32, steers=False, reads_both=False),
+    Extent(8, 0, steers=True, reads_both=False),
+    Extent(64, MAX_WATCHED_FEATURES, steers=True, reads_both=True),
+)
 """What a tap does: reads, adds and clamps, all of it."""
 
 

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from millm.engine.messages import Finished, Generate, Reading, Receipt, Token
+from millm.engine.messages import Finished, Generate, Reading, Receipt, Token, Watch
+from millm.monitor.watching import merged
 from millm.openai.pieces import Piece, join, write
 from millm.text.detokenizer import Detokenizer
 from millm.text.tokenizer import Tokenizer
@@ -42,11 +43,14 @@ def tokenizer(tiny_model: Path) -> Tokenizer:
     return Tokenizer.from_folder(tiny_model)
 
 
+WATCHING = merged([Watch(sae="s", features=(1,), top_k=1, sample_every=1, tokens="all")], [])
+
+
 def written(tokenizer: Tokenizer, engine: ScriptedEngine, stop: tuple[str, ...] = ()) -> list[Piece]:
     async def collect() -> list[Piece]:
         sequence = Generate(id="s", prompt=(5, 6), max_tokens=99)
         text = Detokenizer(tokenizer, stop)
-        return [piece async for piece in write(engine, [sequence], [text], tokenizer)]  # type: ignore[arg-type]
+        return [piece async for piece in write(engine, [sequence], [text], tokenizer, watching=WATCHING)]  # type: ignore[arg-type]
 
     return asyncio.run(collect())
 

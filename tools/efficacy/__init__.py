@@ -1,1 +1,1 @@
-"""What the demo's profiles do: by strength, beside the base model and beside a system prompt (`make efficacy`)."""
+"""What the demo's profiles do, by strength, beside the base model and a system prompt: measured and shown."""

@@ -1,4 +1,4 @@
-"""What each demo profile is for: how its effect shows in a text, how one asks for it instead, what is asked."""
+"""What each demo profile is for, how that shows in a text, and how one would ask for it; the questions asked."""
 
 import re
 from collections.abc import Callable

@@ -9,14 +9,18 @@ from millm.admin import (
     attachments,
     discovery,
     events,
+    experiments,
     features,
     hardware,
     jobs,
     loading,
     logs,
     models,
+    monitor,
+    profile_files,
     profiles,
     registry,
+    requests,
     saes,
     status,
     steering,
@@ -25,7 +29,7 @@ from millm.admin import (
 
 router = APIRouter(prefix="/api", tags=["admin"])
 for part in (
-    status, loading, models, saes, attachments, steering, profiles, discovery, features, jobs, registry, hardware, logs,
-    events, tickets,
+    status, loading, models, saes, attachments, steering, profile_files, profiles, experiments, discovery, features,
+    monitor, requests, jobs, registry, hardware, logs, events, tickets,
 ):  # fmt: skip
     router.include_router(part.router)

@@ -4,7 +4,10 @@ from typing import Any
 
 import msgspec
 
+from millm.admin.imported import Imported, ImportPreview
+from millm.admin.monitor_told import Forgotten, MonitorState, RequestTold, Statistics
 from millm.engine.messages import SaeFacts
+from millm.experiments.told import Calibration, Comparison, Swept
 from millm.features.card import FeatureCard
 from millm.features.found import FoundLabel, FoundLabels, PutLabels
 from millm.features.inspecting import Inspection
@@ -15,13 +18,17 @@ from millm.hub.estimate import Estimate
 from millm.hub.jobs import Job, Preview
 from millm.hub.registry import Found, ShelfModel
 from millm.logs.recent import Line
+from millm.monitor.rows import RequestRow
 from millm.profiles.entry import ProfileEntry, ProfilePage, ProfileTold
 from millm.status import ServerStatus, SteeringState
 
 STRUCTS: tuple[type[msgspec.Struct], ...] = (
     ModelEntry, SaeEntry, Freed, Job, Preview, Estimate, ServerStatus, SaeFacts, Found, ShelfModel, Hardware, Line,
     SteeringState, FeatureCard, FoundLabel, FoundLabels, PutLabels, Inspection, Separators,
+    MonitorState, Statistics, RequestRow, RequestTold, Forgotten,
+    Comparison, Swept, Calibration,
     ProfileEntry, ProfilePage, ProfileTold,
+    ImportPreview, Imported,
 )  # fmt: skip
 
 _PLACE = "#/components/schemas/{name}"

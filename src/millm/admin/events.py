@@ -1,28 +1,36 @@
-"""The websocket `/api/events`: a hello, then everything that happens, as JSON text; inbound only a filter.
+"""The websocket `/api/events`: a hello, then everything that happens, as JSON lists; inbound only a filter.
 
-A peer that does not read is cut off after a few seconds. Pings are uvicorn's, and so is the limit on inbound frames.
+What happens within a twentieth of a second is one frame. A peer that does not read is cut off after a few seconds.
+Pings are uvicorn's, and so is the limit on inbound frames.
 """
 
 import asyncio
-from collections.abc import Iterable
-from typing import Annotated, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 from fastapi import APIRouter, WebSocket
-from msgspec import UNSET, Meta
+from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import replace
 from starlette.websockets import WebSocketDisconnect
 
 from millm import __version__
 from millm.access import requires
 from millm.errors import Unavailable
-from millm.events import MOST_LISTENERS, Activations, Event, Hello, Listener
+from millm.events import MOST_LISTENERS, Activations, Event, Hello, Letter, Listener
 from millm.openai.envelope import answer_failure
 from millm.state import State
 
 router = APIRouter()
 
+T = TypeVar("T")
+Top = tuple[tuple[int, float], ...]
+
 SEND_SECONDS = 5.0
+FRAME_SECONDS = 0.05
+"""At most one frame in so long: a screen shows no more, and a fast engine is not held up by a send for every token."""
+LARGEST_FRAME = 2**18
+"""Bytes, roughly: clients often refuse more than a MiB."""
 
 TRY_AGAIN_LATER, POLICY_VIOLATION = 1013, 1008
 """Close codes of RFC 6455 and its registry."""
@@ -67,12 +75,19 @@ class _Client:
             except WebSocketDisconnect:
                 return 1000, ""
 
-    async def write(self, events: Iterable[Event]) -> None:
+    async def write(self, letters: Iterable[Letter]) -> None:
         """Raises TimeoutError for a client that does not read."""
-        for event in events:
-            if (left := self._filter.of(event)) is not None:
-                async with asyncio.timeout(SEND_SECONDS):
-                    await self._socket.send_text(msgspec.json.encode(left).decode())
+        for frame in _frames(filter(None, map(self._wanted, letters))):
+            async with asyncio.timeout(SEND_SECONDS):
+                await self._socket.send_text(frame)
+            await asyncio.sleep(FRAME_SECONDS)
+
+    def _wanted(self, letter: Letter) -> bytes | None:
+        """What is left of it, written down; None if nothing is."""
+        left = self._filter.of(letter.event)
+        if left is None:
+            return None
+        return letter.json if left is letter.event else msgspec.json.encode(left)
 
     async def write_all(self) -> tuple[int, str]:
         """Until the client is gone or too slow; → the code and the reason to close with."""
@@ -93,7 +108,7 @@ async def events(socket: WebSocket) -> None:
         full = Unavailable(f"{MOST_LISTENERS} connections listen to events already; close one and try again")
         return await socket.send_denial_response(answer_failure(full))
     with state.events.listening() as listener:
-        listener.put(Hello(version=__version__, status=state.status))
+        listener.put(Letter(Hello(version=__version__, status=state.status)))
         await socket.accept()
         await _close(socket, *await _first_of(_Client(socket, listener)))
     return None
@@ -119,11 +134,43 @@ async def _close(socket: WebSocket, code: int, reason: str) -> None:
         return  # it was gone before
 
 
+def _frames(events: Iterable[bytes]) -> Iterator[str]:
+    """All of them, as lists that are not too long."""
+    frame: list[bytes] = []
+    for event in events:
+        if frame and sum(map(len, frame)) + len(event) > LARGEST_FRAME:
+            yield _list(frame)
+            frame = []
+        frame.append(event)
+    if frame:
+        yield _list(frame)
+
+
+def _list(events: Iterable[bytes]) -> str:
+    return f"[{b','.join(events).decode()}]"
+
+
 def _only(event: Activations, features: frozenset[int]) -> Activations | None:
-    kept = [
-        (feature, value) for feature, value in zip(event.features, event.values, strict=True) if feature in features
-    ]
-    top = UNSET if event.top is UNSET else tuple(pair for pair in event.top if pair[0] in features)
-    if not kept and not top:
+    kept = [place for place, feature in enumerate(event.features) if feature in features]
+    top, top_after = _top(event.top, features), _top(event.top_after, features)
+    if not kept and not top and not top_after:
         return None
-    return replace(event, features=tuple(f for f, _ in kept), values=tuple(v for _, v in kept), top=top or UNSET)
+    return replace(
+        event,
+        features=_at(kept, event.features),
+        values=_at(kept, event.values),
+        after=event.after and _at(kept, event.after),
+        top=top,
+        top_after=top_after,
+    )
+
+
+def _at(places: Iterable[int], values: Sequence[T]) -> tuple[T, ...]:
+    """None of none: a reading may have lost its values."""
+    return tuple(values[place] for place in places) if values else ()
+
+
+def _top(top: Top | UnsetType, features: frozenset[int]) -> Top | UnsetType:
+    if top is UNSET:
+        return UNSET
+    return tuple(pair for pair in top if pair[0] in features) or UNSET

@@ -127,6 +127,8 @@ class Watch(msgspec.Struct, frozen=True, kw_only=True):
     """Report `top_k` at every n-th position; None: as often as the SAE's `sample_every` says."""
     attachment: str = ""
     """`SaeFacts.id` of the attachment that is meant: another of the same name will not do."""
+    optional: bool = False
+    """Nobody who asked wants it: where that is not attached any more, the sequence goes on without."""
 
 
 class Generate(msgspec.Struct, frozen=True, tag=True, kw_only=True):

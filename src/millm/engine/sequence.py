@@ -98,7 +98,7 @@ def _as_request(text: Text) -> Generate:
     }
     match text:
         case Embed():  # what a watch asks of generated tokens is told of these
-            watch = tuple(replace(watch, tokens="prompt", when="before") for watch in text.watch)
+            watch = tuple(replace(watch, tokens="prompt") for watch in text.watch)
             return Generate(prompt=text.tokens, watch=watch, **common)
         case Judge():
             return Generate(prompt=text.prompt, steering=text.steering, **common)

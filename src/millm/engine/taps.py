@@ -11,18 +11,18 @@ from collections.abc import Sequence as Sequence_
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
-import torch
 from msgspec.structs import replace
 from torch.utils.hooks import RemovableHandle
 
 from millm.engine.messages import Reading, Receipt, SaeFacts, Watch
+from millm.engine.readings import readings_of, span_of
 from millm.engine.scheduler import Row
 from millm.engine.sequence import Sequence
 from millm.errors import InvalidSteering, MillmError, SaeDetached, SaeMismatch, SaeNotFound
 from millm.sae.hooks import HookPoint
 from millm.sae.steering import Steering, TapSteering
 from millm.sae.tap import Tap
-from millm.sae.tap_step import Span, TapRow, asked, due
+from millm.sae.tap_step import TapRow
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +149,7 @@ class Taps:
         """
         sequence.taps = SequenceTaps({})
         self._do_without(sequence)
+        sequence.watch = tuple(watch for watch in sequence.watch if not watch.optional or self._is_there(watch))
         self._acquire(sequence, sequence.taps.rows, {})
 
     def _do_without(self, sequence: Sequence) -> None:
@@ -222,7 +223,7 @@ class Taps:
     def prepare(self, rows: Sequence_[Row]) -> None:
         """Set every tap for one forward pass over `rows` (all of one length)."""
         keep = [self.steered(row.sequence, row.start, row.tokens) for row in rows]
-        spans = [_span(row) for row in rows]
+        spans = [span_of(row) for row in rows]
         for attached in self._hooked:
             attached.tap.prepare([row.sequence.taps.rows.get(attached, 0) for row in rows], keep, spans)
 
@@ -239,7 +240,7 @@ class Taps:
             self._collect_ratio(attached, rows)
             for index, row in enumerate(rows):
                 if attached in row.sequence.taps.rows:
-                    readings[index] += _readings(attached.facts.sae, attached.tap, index, row)
+                    readings[index] += readings_of(attached.facts.sae, attached.tap, index, row)
         for row in rows:
             row.sequence.taps.read = max(row.sequence.taps.read, row.start + len(row.tokens))
         return [tuple(found) for found in readings]
@@ -319,6 +320,10 @@ class Taps:
         ids = {sae: attached.facts.id for sae, attached in self._attached.items()}
         return all(tap.sae in ids and tap.attachment in ("", ids[tap.sae]) for tap in steering.taps)
 
+    def _is_there(self, watch: Watch) -> bool:
+        attached = self._attached.get(watch.sae)
+        return attached is not None and watch.attachment in ("", attached.facts.id)
+
     def _release(self, rows: dict[Attachment, int]) -> None:
         for attached, index in rows.items():
             attached.tap.release(index)
@@ -356,36 +361,3 @@ def _check(facts: SaeFacts, row: TapRow) -> None:
     for index in (*(feature.index for feature in row.features), *row.watched):
         if not 0 <= index < facts.features:
             raise InvalidSteering(f"feature {index} is not in 0..{facts.features - 1} of SAE {facts.sae!r}")
-
-
-def _span(row: Row) -> Span:
-    return Span(row.start, len(row.tokens), len(row.sequence.request.prompt))
-
-
-def _readings(sae: str, tap: Tap, index: int, row: Row) -> list[Reading]:
-    """Readings of row `index` of the last pass, at the tokens its watch asks for."""
-    watch = next((watch for watch in row.sequence.watch if watch.sae == sae), None)
-    if watch is None:
-        return []
-    span, read = _span(row), row.sequence.taps.read
-    wanted = [offset for offset in asked(watch, span) if row.start + offset >= read]
-    sampled = [offset for offset in due(watch, span, tap.sample_every) if row.start + offset >= read]
-    values = _rows_of(tap.output.watched, index, wanted, len(watch.features))
-    top_values = _rows_of(tap.output.top_values, index, sampled, watch.top_k)
-    top_indices = _rows_of(tap.output.top_indices, index, sampled, watch.top_k)
-    top = {
-        offset: tuple((int(j), a) for j, a in zip(i, t, strict=True))
-        for offset, i, t in zip(sampled, top_indices, top_values, strict=True)
-    }
-    return [
-        Reading(sae, row.start + offset, tuple(v), top.get(offset, ()))
-        for offset, v in zip(wanted, values, strict=True)
-    ]
-
-
-def _rows_of(table: torch.Tensor | None, index: int, wanted: list[int], width: int) -> list[list[float]]:
-    """`table [B, T, ≥ width]` → the wanted tokens of row `index`, `width` columns each."""
-    if table is None or not wanted:
-        return [[] for _ in wanted]
-    picked: list[list[float]] = table[index, wanted, :width].tolist()
-    return picked

@@ -137,6 +137,27 @@ def neuronpedia_link(sae_id: str, feature: int | None = None) -> str | None:
     return link if link is None or feature is None else f"{link}/{feature}"
 
 
+def neuronpedia_id(sae_id: str) -> str | None:
+    """`model/layer-source`, as Neuronpedia calls it; None where the catalogue does not say."""
+    sae = _record(sae_id)
+    return None if sae is None else sae.neuronpedia
+
+
+def from_neuronpedia(name: str) -> RegistrySae | None:
+    """By `model/layer-source`; None where none or several are called that."""
+    found = _by_neuronpedia().get(name, [])
+    return _told(found[0]) if len(found) == 1 else None
+
+
+@cache
+def _by_neuronpedia() -> dict[str, list[Record]]:
+    found: dict[str, list[Record]] = {}
+    for sae in index().saes:
+        if sae.neuronpedia:
+            found.setdefault(sae.neuronpedia, []).append(sae)
+    return found
+
+
 @cache
 def shelf() -> tuple[ShelfModel, ...]:
     """Models that there are SAEs for, the smallest first."""

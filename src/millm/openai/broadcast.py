@@ -1,44 +1,35 @@
-"""Activations on their way into an answer, told to whoever listens to the server's events as well."""
+"""An answer on its way out, told to the monitor: its first token, its ends, and what became of it."""
 
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from millm.engine.messages import Watch
-from millm.events import Activations, Events
-from millm.openai.job import Job
+from millm.errors import MillmError
+from millm.monitor.recording import Outcome, Recording
 from millm.openai.pieces import Piece
-from millm.openai.schemas.answers import Activation
-from millm.openai.schemas.embeddings import InputActivation
 
 
-async def published(pieces: AsyncGenerator[Piece], job: Job, endpoint: str, events: Events) -> AsyncGenerator[Piece]:
-    """The same pieces."""
-    async with aclosing(pieces):
-        async for piece in pieces:
-            if piece.activations and len(events):
-                for event in _events(piece, job, endpoint):
-                    events.publish(event)
-            yield piece
+def follow(recording: Recording, piece: Piece) -> None:
+    if piece.says_something:
+        recording.first_token()
+    if end := piece.end:
+        recording.ended(
+            Outcome(end=end.reason, tokens=end.tokens, cached_tokens=end.cached_tokens, receipt=end.receipt)
+        )
 
 
-def _events(piece: Piece, job: Job, endpoint: str) -> Iterable[Activations]:
-    watch = job.sequences[piece.choice].watch
-    for found in piece.activations:
-        yield event_of(found, found.choice, watch, endpoint, job.id)
-
-
-def event_of(
-    found: Activation | InputActivation, index: int, watch: Iterable[Watch], endpoint: str, request_id: str
-) -> Activations:
-    """`index`: of the choice or the input that the token belongs to."""
-    return Activations(
-        endpoint=endpoint,
-        request_id=request_id,
-        index=index,
-        position=found.position,
-        token=found.token,
-        sae=found.sae,
-        features=next((one.features for one in watch if one.sae == found.sae), ()),
-        values=found.values,
-        top=found.top,
-    )
+@contextmanager
+def until_its_end(recording: Recording) -> Iterator[None]:
+    """However that comes, the recording is closed with it."""
+    try:
+        yield
+    except MillmError as error:
+        recording.close("failed", error.code)
+        raise
+    except (GeneratorExit, asyncio.CancelledError):
+        recording.close("cancelled")
+        raise
+    except BaseException:
+        recording.close("failed")
+        raise
+    recording.close()

@@ -11,6 +11,7 @@ from millm.openai.reading import reading_of
 from millm.openai.schemas.chat import ChatRequest
 from millm.openai.tools import Tooling
 from millm.state import State
+from millm.text.content import text_of
 
 
 async def chat_job(
@@ -40,4 +41,5 @@ async def chat_job(
         grammar=grammar,
         reading=reading_of(model, tooling, written.prompt.text, is_constrained=grammar is not None),
         tools_omitted=not written.tells_tools,
+        last_words=text_of(body.messages[-1].content),
     )

@@ -1,19 +1,16 @@
 """`POST /v1/completions`: text that goes on where a prompt ends. The prompt is taken as it is, without a template."""
 
-import asyncio
-
 from fastapi import APIRouter, Request, Response
 
-from millm.errors import InvalidRequest
-from millm.lifecycle.on_demand import ready_for
+from millm.openai.completion_job import completion_job
 from millm.openai.forms import CompletionForm
-from millm.openai.job import ProfileHeader, choose, plan
+from millm.openai.job import ProfileHeader
 from millm.openai.json_route import JsonRoute
-from millm.openai.schemas.completions import CompletionRequest, Prompt
+from millm.openai.schemas.completions import CompletionRequest
 from millm.openai.schemas.document import STREAM
 from millm.openai.telling import tell
 from millm.openai.unsupported import check_completion
-from millm.state import LoadedModel, State
+from millm.state import State
 
 router = APIRouter(route_class=JsonRoute)
 
@@ -23,39 +20,6 @@ async def completions(body: CompletionRequest, request: Request, x_millm_profile
     """Continue one prompt or several, whole or as a stream."""
     check_completion(body)
     state: State = request.app.state.millm
-    await ready_for(state, body.model)
-    selection = choose(state, body, x_millm_profile)
-    prompts = await asyncio.to_thread(_ids, selection.model, body.prompt)
-    echoes = _echoes(selection.model, body.prompt, prompts) if body.echo else ()
-    job = plan(state, selection, body, prompts, prefix="cmpl-", stop=body.stop, continues=True, echoes=echoes)
-    form = CompletionForm(selection.model.tokenizer, logprobs=body.logprobs is not None)
+    job = await completion_job(state, body, x_millm_profile, prefix="cmpl-")
+    form = CompletionForm(job.selection.model.tokenizer, logprobs=body.logprobs is not None)
     return await tell(request, state.engine, job, form, streaming=body.stream)
-
-
-def _ids(model: LoadedModel, prompts: list[Prompt]) -> list[list[int]]:
-    return [_text(model, prompt) if isinstance(prompt, str) else _known(model, prompt) for prompt in prompts]
-
-
-def _echoes(model: LoadedModel, prompts: list[Prompt], ids: list[list[int]]) -> list[str]:
-    """Each prompt as it was written, or as its tokens are."""
-    return [
-        prompt if isinstance(prompt, str) else b"".join(model.tokenizer.spelled(prompt_ids)).decode(errors="replace")
-        for prompt, prompt_ids in zip(prompts, ids, strict=True)
-    ]
-
-
-def _text(model: LoadedModel, text: str) -> list[int]:
-    """Without text, and where no token marks a beginning, the answer begins after the end of another text."""
-    model.tokenizer.check_length(text, model.facts.context_length)
-    ids = model.tokenizer.encode(text)
-    if not ids and model.tokenizer.eos_id is not None:
-        return [model.tokenizer.eos_id]
-    if not ids:
-        raise InvalidRequest("`prompt` is empty; this model needs at least one token.", param="prompt")
-    return ids
-
-
-def _known(model: LoadedModel, ids: list[int]) -> list[int]:
-    if max(ids) >= model.facts.vocab_size:
-        raise InvalidRequest(f"`prompt` takes token ids from 0 to {model.facts.vocab_size - 1}.", param="prompt")
-    return ids

@@ -3,17 +3,22 @@
 import asyncio
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from urllib.parse import unquote
 
 import msgspec
 from fastapi import APIRouter, Request, Response
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from millm.engine.messages import Embed, Embedded, Watch
 from millm.errors import ContextLengthExceeded, InvalidRequest, Timeout, UnsupportedParameter
-from millm.events import MAILBOX, Events
 from millm.lifecycle.on_demand import ready_for
-from millm.openai.broadcast import event_of
+from millm.monitor.recording import Asked, Outcome, Recording
+from millm.monitor.rows import Source
+from millm.monitor.sources import source_of
+from millm.monitor.watching import Watching, merged
+from millm.openai.broadcast import until_its_end
 from millm.openai.disconnect import unless_gone
 from millm.openai.job import ProfileHeader
 from millm.openai.json_route import JsonRoute
@@ -27,10 +32,14 @@ from millm.openai.schemas.embeddings import (
     InputActivation,
 )
 from millm.openai.vectors import shortened, written
-from millm.profiles.selection import select, watches
+from millm.openai.watching import watching_of
+from millm.profiles.selection import select
 from millm.state import LoadedModel, State
 
 router = APIRouter(route_class=JsonRoute)
+
+AT_ONCE = 256
+"""Readings that are told in one turn of the event loop."""
 
 
 @router.post("/embeddings")
@@ -39,15 +48,20 @@ async def embeddings(body: EmbeddingRequest, request: Request, x_millm_profile: 
     state: State = request.app.state.millm
     await ready_for(state, body.model)
     model = _chosen(state, body, x_millm_profile)
-    watch = watches(state, body.activations) if body.activations else ()
+    watching = _read_everywhere(watching_of(state, body.activations or ()))
+    source = source_of(request.headers)
     state.engine.check_room()
     inputs = await asyncio.to_thread(_ids, model, body.input)
     job_id = f"embd-{uuid.uuid4().hex}"
-    texts = _texts(state, model, inputs, watch, job_id)
-    vectors = await unless_gone(request, _in_time(state, texts))
-    found = await asyncio.to_thread(_activations, model, texts, vectors)
-    await _publish(state.events, request.url.path, job_id, watch, found)
-    answer = await asyncio.to_thread(_answer, body, vectors, _usage(texts), _extension(watch, found))
+    texts = _texts(state, model, inputs, watching.engine, job_id)
+    asked = _asked(request.url.path, model, source, texts, watching, job_id)
+    recording = state.monitor.record(asked)
+    with until_its_end(recording):
+        vectors = await unless_gone(request, _in_time(state, texts))
+        recording.ended(Outcome(end="embedded"))
+        await _record(recording, model, texts, vectors)
+    found = await asyncio.to_thread(_activations, model, texts, vectors, watching)
+    answer = await asyncio.to_thread(_answer, body, vectors, _usage(texts), _extension(watching.asked, found))
     return Response(answer, media_type="application/json")
 
 
@@ -76,6 +90,31 @@ def _chosen(state: State, body: EmbeddingRequest, header_profile: str | None) ->
     if body.dimensions is not None and body.dimensions > width:
         raise InvalidRequest(f"`dimensions` should be from 1 to {width}.", param="dimensions")
     return selection.model
+
+
+def _read_everywhere(watching: Watching) -> Watching:
+    """A text is never steered, and all of it is read."""
+    asked, monitored = (
+        [replace(watch, tokens="all", when="before") for watch in some] for some in (watching.asked, watching.monitored)
+    )
+    return merged(asked, monitored)
+
+
+def _asked(
+    endpoint: str, model: LoadedModel, source: Source, texts: Sequence[Embed], watching: Watching, job_id: str
+) -> Asked:
+    lengths = tuple(len(text.tokens) for text in texts)
+    return Asked(
+        id=job_id,
+        endpoint=endpoint,
+        model=model.name,
+        profile=None,
+        source=source,
+        streamed=False,
+        prompts=lengths,
+        prompt_tokens=sum(lengths),
+        watching=watching,
+    )
 
 
 # ------------------------------------------------------------------------------------------------ texts as token ids
@@ -145,7 +184,7 @@ def _usage(texts: Sequence[Embed]) -> EmbeddingUsage:
 
 
 def _activations(
-    model: LoadedModel, texts: Sequence[Embed], vectors: Sequence[Embedded]
+    model: LoadedModel, texts: Sequence[Embed], vectors: Sequence[Embedded], watching: Watching
 ) -> tuple[InputActivation, ...]:
     return tuple(
         InputActivation(
@@ -157,7 +196,7 @@ def _activations(
             top=reading.top or UNSET,
         )
         for place, (text, vector) in enumerate(zip(texts, vectors, strict=True))
-        for reading in vector.readings
+        for reading in watching.of_request(vector.readings, len(text.tokens))
     )
 
 
@@ -166,11 +205,16 @@ def _extension(watch: tuple[Watch, ...], found: tuple[InputActivation, ...]) -> 
     return EmbeddingExtension(activations=found if watch else UNSET, sample_every=every)
 
 
-async def _publish(
-    events: Events, endpoint: str, job_id: str, watch: tuple[Watch, ...], found: Sequence[InputActivation]
+async def _record(
+    recording: Recording, model: LoadedModel, texts: Sequence[Embed], vectors: Sequence[Embedded]
 ) -> None:
-    """There may be a hundred thousand of them: others have a turn of the event loop in between."""
-    for place, one in enumerate(found if len(events) else ()):
-        if place % MAILBOX == 0:
+    """There may be a hundred thousand readings: others have a turn of the event loop in between."""
+    for place, (text, vector) in enumerate(zip(texts, vectors, strict=True)):
+        for first in range(0, len(vector.readings), AT_ONCE):
+            some = vector.readings[first : first + AT_ONCE]
+            recording.saw(place, some, partial(_text_at, model, text.tokens))
             await asyncio.sleep(0)
-        events.publish(event_of(one, one.input, watch, endpoint, job_id))
+
+
+def _text_at(model: LoadedModel, ids: Sequence[int], position: int) -> str:
+    return model.tokenizer.token_text(ids[position])

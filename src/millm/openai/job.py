@@ -14,11 +14,15 @@ from msgspec import UNSET, UnsetType
 import millm
 from millm.engine.messages import Generate, ModelFacts
 from millm.errors import ContextLengthExceeded, InvalidRequest, ModelCannotGenerate
+from millm.monitor.recording import Asked
+from millm.monitor.rows import Source
+from millm.monitor.watching import Watching
 from millm.openai.reading import VERBATIM, AnswerReading
 from millm.openai.schemas.chat import ChatRequest
 from millm.openai.schemas.common import GenerationFields
 from millm.openai.schemas.completions import CompletionRequest
-from millm.profiles.selection import Selection, select, watches
+from millm.openai.watching import watching_of
+from millm.profiles.selection import Selection, select
 from millm.state import LoadedModel, State
 
 ProfileHeader = Annotated[
@@ -49,14 +53,31 @@ class Job:
     """Choices told of each prompt's: the likeliest."""
     prompt_tokens: int
     include_usage: bool
-    watching: bool
+    is_streamed: bool
+    watching: Watching
     reading: AnswerReading = VERBATIM
     tools_omitted: bool = False
+    last_words: str = ""
+    """Of the one who asks: the last message, or the first prompt."""
 
     @property
     def sample_every(self) -> int | UnsetType:
         """How often `top_k` is read, where it is asked for."""
-        return next((watch.sample_every for watch in self.sequences[0].watch if watch.sample_every), UNSET)
+        return next((watch.sample_every for watch in self.watching.asked if watch.sample_every), UNSET)
+
+    def asked(self, endpoint: str, source: Source) -> Asked:
+        """For the monitor."""
+        return Asked(
+            id=self.id,
+            endpoint=endpoint,
+            model=self.selection.model.name,
+            profile=self.selection.profile,
+            source=source,
+            streamed=self.is_streamed,
+            prompts=tuple(len(sequence.prompt) for sequence in self.sequences),
+            prompt_tokens=self.prompt_tokens,
+            watching=self.watching,
+        )
 
 
 def choose(state: State, body: GenerationFields, header_profile: str | None) -> Selection:
@@ -93,6 +114,7 @@ def plan(
     reading: AnswerReading = VERBATIM,
     tools_omitted: bool = False,
     echoes: Sequence[str] = (),
+    last_words: str = "",
 ) -> Job:
     """Raises InvalidRequest, ContextLengthExceeded, InvalidSteering or SaeDetached."""
     _check_amount(len(prompts) * body.tries, state.engine.capacity)
@@ -100,13 +122,14 @@ def plan(
     if body.limit is not None and body.min_tokens > body.limit:
         raise InvalidRequest(f"`min_tokens` should be at most the answer's limit, {body.limit}.", param="min_tokens")
     job_id = f"{prefix}{uuid.uuid4().hex}"
+    watching = watching_of(state, body.activations or ())
     return Job(
         id=job_id,
         created=int(time.time()),
         asked_model=body.model,
         fingerprint=_fingerprint(selection.model),
         selection=selection,
-        sequences=_sequences(state, selection, body, prompts, job_id, grammar),
+        sequences=_sequences(state, selection, body, prompts, job_id, grammar, watching),
         stop=tuple(stop),
         continues=continues,
         echoes=tuple(echo for echo in echoes for _ in range(body.tries)),
@@ -114,9 +137,11 @@ def plan(
         told=body.n,
         prompt_tokens=sum(len(prompt) for prompt in prompts),
         include_usage=body.stream_options.include_usage,
-        watching=body.activations is not None,
+        watching=watching,
+        is_streamed=body.stream,
         reading=reading,
         tools_omitted=tools_omitted,
+        last_words=last_words,
     )
 
 
@@ -127,10 +152,10 @@ def _sequences(
     prompts: Sequence[Sequence[int]],
     job_id: str,
     grammar: str | None,
+    watching: Watching,
 ) -> tuple[Generate, ...]:
     facts = selection.model.facts
     limit = state.settings.default_max_tokens if body.limit is None else body.limit
-    watch = watches(state, body.activations) if body.activations else ()
     return tuple(
         Generate(
             id=f"{job_id}-{place}-{k}",
@@ -139,7 +164,7 @@ def _sequences(
             sampling=body.sampling(k, body.alternatives),
             stop_ids=(*(() if body.ignore_eos else facts.stop_ids), *body.stop_token_ids),
             steering=selection.steering,
-            watch=watch,
+            watch=watching.engine,
             follows_active=selection.follows_active,
             deadline_seconds=state.settings.request_timeout,
             grammar=grammar,

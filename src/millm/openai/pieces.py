@@ -12,12 +12,16 @@ from msgspec import UNSET
 
 from millm.engine.client import EngineClient
 from millm.engine.messages import Finished, Generate, Reading, Receipt, Score, Scores, Token
+from millm.monitor.recording import Recording
+from millm.monitor.watching import Watching
 from millm.openai.reading import VERBATIM, AnswerReading
 from millm.openai.schemas.answers import Activation, FinishReason
 from millm.text.detokenizer import Detokenizer
 from millm.text.offsets import Offsets
 from millm.text.tokenizer import Tokenizer
 from millm.text.told import CallDelta, Told
+
+NOTHING = Watching()
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,15 @@ def join(pieces: list[Piece]) -> Piece:
     )
 
 
+async def joined(pieces: AsyncGenerator[Piece], choices: int) -> list[Piece]:
+    """Each choice whole, in their order, when all have ended."""
+    parts: list[list[Piece]] = [[] for _ in range(choices)]
+    async with aclosing(pieces):
+        async for piece in pieces:
+            parts[piece.choice].append(piece)
+    return [join(some) for some in parts]
+
+
 async def write(
     engine: EngineClient,
     sequences: Sequence[Generate],
@@ -84,8 +97,12 @@ async def write(
     tokenizer: Tokenizer,
     reading: AnswerReading = VERBATIM,
     echoes: Sequence[str] = (),
+    watching: Watching = NOTHING,
+    recording: Recording | None = None,
 ) -> AsyncGenerator[Piece]:
     """The pieces of all choices as they come; only a choice's last has an `end`.
+
+    What the request is told of what is watched is `watching`'s to say; the monitor's part goes into the `recording`.
 
     `echoes`: what each choice begins with, its prompt as somebody wrote it; none where answers begin with themselves.
     Raises MillmError when one of them fails. Closing it cancels the sequences at the next step.
@@ -96,6 +113,8 @@ async def write(
     }
     for writer, echo in zip(writers.values(), echoes, strict=bool(echoes)):
         writer.echo = echo
+    for writer in writers.values():
+        writer.watching, writer.recording = watching, recording
     async with aclosing(engine.generate(*sequences)) as events:
         async for event in events:
             writer = writers[event.id]
@@ -127,6 +146,9 @@ class _Writer:
         self._ids = list(prompt)
         self._offsets = Offsets()
         self._tokens = 0
+        self._prompt = len(self._ids)
+        self.watching = NOTHING
+        self.recording: Recording | None = None
         self.echo: str | None = None
         """What is still to be told before the answer: its prompt."""
         self.scores: list[Score] = []
@@ -163,7 +185,7 @@ class _Writer:
             reason = "length"
         return self._piece(told, event.readings, End(reason, self._tokens, event.receipt, event.cached_tokens))
 
-    def _piece(self, told: Told, readings: Iterable[Reading], end: End | None = None) -> Piece:
+    def _piece(self, told: Told, readings: Sequence[Reading], end: End | None = None) -> Piece:
         self._has_called = self._has_called or bool(told.calls)
         tokens = self._released(told, end)
         return Piece(
@@ -172,7 +194,7 @@ class _Writer:
             reasoning=told.reasoning,
             tokens=tokens,
             offsets=tuple(self._offsets.place(self._tokenizer.token_bytes(token.token)) for token in tokens),
-            activations=tuple(self._activation(reading) for reading in readings),
+            activations=self._activations(readings),
             calls=tuple(_part(delta) for delta in told.calls),
             end=end,
         )
@@ -184,14 +206,26 @@ class _Writer:
         released, self._held = tuple(self._held), []
         return released
 
+    def _activations(self, readings: Sequence[Reading]) -> tuple[Activation, ...]:
+        if not readings:
+            return ()
+        if self.recording:
+            self.recording.saw(self._choice, readings, self._text_at)
+        return tuple(map(self._activation, self.watching.of_request(readings, self._prompt)))
+
+    def _text_at(self, position: int) -> str:
+        return self._tokenizer.token_text(self._ids[position])
+
     def _activation(self, reading: Reading) -> Activation:
         return Activation(
             choice=self._choice,
             sae=reading.sae,
             position=reading.position,
-            token=self._tokenizer.token_text(self._ids[reading.position]),
+            token=self._text_at(reading.position),
             values=reading.values,
             top=reading.top or UNSET,
+            after=reading.after or UNSET,
+            top_after=reading.top_after or UNSET,
         )
 
 

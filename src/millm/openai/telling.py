@@ -1,6 +1,5 @@
 """A job's answer, streamed or whole: both are made of the same pieces in the same form."""
 
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
@@ -9,13 +8,16 @@ from fastapi import Request, Response
 from msgspec import UNSET, UnsetType
 
 from millm.engine.client import EngineClient
+from millm.monitor.monitor import Monitor
+from millm.monitor.recording import Asked
+from millm.monitor.sources import source_of
 from millm.openai.best_of import best
-from millm.openai.broadcast import published
+from millm.openai.broadcast import follow, until_its_end
 from millm.openai.disconnect import unless_gone
 from millm.openai.extension import receipt_of
 from millm.openai.forms import Form
 from millm.openai.job import Job
-from millm.openai.pieces import End, Piece, join, write
+from millm.openai.pieces import End, Piece, joined, write
 from millm.openai.schemas.answers import Answer, Choice, Extension, ObjectName, PromptDetails, Usage
 from millm.openai.streaming import stream
 from millm.text.detokenizer import Detokenizer
@@ -33,11 +35,23 @@ async def tell(request: Request, engine: EngineClient, job: Job, form: Form, *, 
 
 
 def pieces_of(engine: EngineClient, job: Job, request: Request) -> Pieces:
-    """What is written, as it comes; whoever listens to the events is told of what is watched."""
+    """What is written, as it comes; the monitor is told of it. Raises InvalidRequest for a strange `X-Millm-Source`."""
+    source = source_of(request.headers, job.last_words)
+    return _pieces(engine, job, request.app.state.millm.monitor, job.asked(request.url.path, source))
+
+
+async def _pieces(engine: EngineClient, job: Job, monitor: Monitor, asked: Asked) -> Pieces:
     tokenizer = job.selection.model.tokenizer
     texts = [Detokenizer(tokenizer, job.stop, continues=job.continues, shown=job.reading.shown) for _ in job.sequences]
-    pieces = write(engine, job.sequences, texts, tokenizer, job.reading, job.echoes)
-    return published(pieces, job, request.url.path, request.app.state.millm.events)
+    recording = monitor.record(asked)
+    pieces = write(
+        engine, job.sequences, texts, tokenizer, job.reading, job.echoes, watching=job.watching, recording=recording
+    )
+    with until_its_end(recording):
+        async with aclosing(pieces):
+            async for piece in pieces:
+                follow(recording, piece)
+                yield piece
 
 
 async def _chunks(job: Job, form: Form, pieces: Pieces) -> AsyncGenerator[Answer]:
@@ -73,19 +87,15 @@ def _of_piece(job: Job, form: Form, piece: Piece) -> list[Answer]:
 
 
 async def _whole(job: Job, form: Form, pieces: Pieces) -> Answer:
-    parts: dict[int, list[Piece]] = defaultdict(list)
-    async with aclosing(pieces):
-        async for piece in pieces:
-            parts[piece.choice].append(piece)
-    joined = [join(parts[index]) for index in range(len(job.sequences))]
-    told = best(joined, job.tries, job.told)
+    choices = await joined(pieces, len(job.sequences))
+    told = best(choices, job.tries, job.told)
     ended = [(piece, piece.end) for piece in told if piece.end]
     return _answer(
         job,
         form.whole_object,
         [form.whole(piece, end.reason) for piece, end in ended],
-        usage=_usage(job, [piece.end for piece in joined if piece.end]),
-        extension=_receipt(job, told, watching=job.watching),
+        usage=_usage(job, [piece.end for piece in choices if piece.end]),
+        extension=_receipt(job, told, watching=bool(job.watching.asked)),
     )
 
 

@@ -3,7 +3,17 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, FiniteFloat, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    FiniteFloat,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from millm.profiles.names import ProfileName
@@ -177,3 +187,22 @@ class ActivationsRequest(_Value):
         Field(description="Relative to steering; `both` adds `after` to each token."),
     ] = "before"
     sae: str | None = None
+
+
+MOST_ACTIVATIONS = 8
+
+
+def _one_or_several(sent: Any, several: ValidatorFunctionWrapHandler) -> Any:
+    return several(sent) if isinstance(sent, list) else (ActivationsRequest.model_validate(sent),)
+
+
+ActivationsField = Annotated[
+    tuple[ActivationsRequest, ...],
+    Field(min_length=1, max_length=MOST_ACTIVATIONS),
+    WrapValidator(
+        _one_or_several,
+        json_schema_input_type=ActivationsRequest
+        | Annotated[list[ActivationsRequest], Field(min_length=1, max_length=MOST_ACTIVATIONS)],
+    ),
+]
+"""`activations` in a request's body: one such object, or a list with one for each of several SAEs."""

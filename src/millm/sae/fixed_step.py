@@ -13,7 +13,7 @@ from millm.sae.tap_step import TapStep
 
 ENCODED = (0, 8, MAX_ENCODED_FEATURES)
 """Columns of coefficients in a recording: as few as hold what is used."""
-WATCHED = (0, 32, MAX_WATCHED_FEATURES)
+WATCHED = (0, 32, 96, MAX_WATCHED_FEATURES)
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Extent:
     encoded: int
     watched: int
     steers: bool
+    reads_both: bool
 
 
 def is_fixable(step: TapStep) -> bool:
@@ -31,7 +32,12 @@ def is_fixable(step: TapStep) -> bool:
 
 
 def extent_of(step: TapStep) -> Extent:
-    return Extent(_at_least(step.encoded, ENCODED), _at_least(step.watched, WATCHED), step.steers)
+    return Extent(
+        encoded=_at_least(step.encoded, ENCODED),
+        watched=_at_least(step.watched, WATCHED),
+        steers=step.steers,
+        reads_both=step.reads_both,
+    )
 
 
 def blank(extent: Extent, rows: int, device: torch.device) -> TapStep:
@@ -44,6 +50,7 @@ def blank(extent: Extent, rows: int, device: torch.device) -> TapStep:
         top_k=0,
         steers=extent.steers,
         reads_after=torch.zeros(rows, 1, 1, dtype=torch.bool, device=device) if extent.steers else None,
+        reads_both=extent.reads_both,
         whole_before=None,
         whole_after=None,
     )

@@ -102,6 +102,7 @@ class Tap:
             top_k=max((plan.row.watch.top_k for plan in live if plan.row.watch and plan.due), default=0),
             steers=any(plan.row.features for plan in live),
             reads_after=self._reads_after(plans),
+            reads_both=any(plan.row.reads_both for plan in live),
             whole_before=self._places([plan.whole_before if plan else set() for plan in plans], len(keep[0])),
             whole_after=self._places([plan.whole_after if plan else set() for plan in plans], len(keep[0])),
         )
@@ -142,12 +143,12 @@ class Tap:
         delta = self._delta_of(x, step, before) * step.keep[..., None]  # [B, T, d]
         steered = x + delta
         ratio = delta.norm(dim=-1) / x.norm(dim=-1).clamp_min(1e-12)  # [B, T]
-        if step.reads_after is None:
-            self.output = self._output(x, step, before, ratio)
-        else:
-            after = self._whole(steered, step, step.whole_after)
-            whole = after.where(step.reads_after, before) if after and before else after or before
-            self.output = self._output(torch.where(step.reads_after, steered, x), step, whole, ratio)
+        after = self._whole(steered, step, step.whole_after)
+        behind = self._output(steered, step, after) if step.reads_both else None
+        if step.reads_after is not None:  # from here on x is what each row is read at: before its steering, or after
+            before = after.where(step.reads_after, before) if after and before else after or before
+            x = torch.where(step.reads_after, steered, x)
+        self.output = self._output(x, step, before, ratio, behind)
         return steered.to(hidden.dtype)
 
     def _delta_of(self, x: Tensor, step: TapStep, whole: WholeReading | None) -> Tensor:
@@ -177,9 +178,17 @@ class Tap:
             named = self._bank.feature_ids[torch.cat([steered, watched], dim=-1)]  # [B, K + M]
         return read_whole(self.sae, x, at, named, step.top_k)
 
-    def _output(self, x: Tensor, step: TapStep, whole: WholeReading | None, ratio: Tensor | None = None) -> TapOutput:
+    def _output(
+        self,
+        x: Tensor,
+        step: TapStep,
+        whole: WholeReading | None,
+        ratio: Tensor | None = None,
+        after: TapOutput | None = None,
+    ) -> TapOutput:
         return TapOutput(
             ratio=ratio,
+            after=after,
             watched=self._watched_of(x, step, whole) if step.watched else None,
             top_values=whole.top_values if whole else None,
             top_indices=whole.top_indices if whole else None,

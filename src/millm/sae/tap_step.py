@@ -32,7 +32,14 @@ class TapRow:
     @property
     def reads_after(self) -> bool:
         """Without steering of its own, after is as before."""
-        return self.watch is not None and self.watch.when == "after" and bool(self.features)
+        return self._reads("after")
+
+    @property
+    def reads_both(self) -> bool:
+        return self._reads("both")
+
+    def _reads(self, when: str) -> bool:
+        return self.watch is not None and self.watch.when == when and bool(self.features)
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,8 @@ class TapStep:
     steers: bool
     """False when every row only watches: the hidden states are then left untouched."""
     reads_after: Tensor | None  # [B, 1, 1] bool: read this row's activations after steering; None: no row's
+    reads_both: bool
+    """Some row is read after steering as well."""
     whole_before: Tensor | None  # [N] int64, b·T + t: tokens whose whole dictionary is read before steering
     whole_after: Tensor | None  # [N] int64: likewise after steering
 
@@ -72,6 +81,8 @@ class TapOutput:
     watched: Tensor | None = None  # [B, T, M]
     top_values: Tensor | None = None  # [B, T, k]
     top_indices: Tensor | None = None  # [B, T, k]
+    after: "TapOutput | None" = None
+    """What was read after steering as well; it has no ratio and no `after`."""
 
 
 def asked(watch: Watch | None, span: Span) -> list[int]:
@@ -123,4 +134,4 @@ def plan_row(row: TapRow, keep: Sequence[bool], span: Span, *, sample_every: int
         steered.update(offset for offset, kept in enumerate(keep if row.encoded else ()) if kept)
     if row.reads_after:
         return RowPlan(row, wanted, sampled, steered, read)
-    return RowPlan(row, wanted, sampled, steered | read, set())
+    return RowPlan(row, wanted, sampled, steered | read, read if row.reads_both else set())

@@ -110,7 +110,7 @@ class Writer:
             millm=receipt_of(
                 self._job.selection,
                 [join(self._pieces)],
-                watching=self._job.watching,
+                watching=bool(self._job.watching.asked),
                 sample_every=self._job.sample_every,
                 tools_omitted=self._job.tools_omitted,
             ),

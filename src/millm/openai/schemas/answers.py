@@ -22,6 +22,9 @@ class Activation(msgspec.Struct, frozen=True, kw_only=True):
     values: tuple[float, ...]
     top: tuple[tuple[int, float], ...] | UnsetType
     """Left out at tokens where the whole dictionary was not read."""
+    after: tuple[float, ...] | UnsetType = UNSET
+    """`values` after steering, where `when` is `both`."""
+    top_after: tuple[tuple[int, float], ...] | UnsetType = UNSET
 
 
 class Extension(msgspec.Struct, frozen=True, kw_only=True):

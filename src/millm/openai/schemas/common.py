@@ -16,7 +16,7 @@ from pydantic_core import CoreSchema
 from millm.engine.messages import Sampling
 from millm.openai.schemas.complaints import first_alone
 from millm.openai.schemas.within import Within
-from millm.profiles.contract import ActivationsRequest, SteeringRequest
+from millm.profiles.contract import ActivationsField, SteeringRequest
 
 INT64 = 2**63
 
@@ -81,7 +81,9 @@ class GenerationFields(Fields):
 
     profile: Annotated[str | None, Field(description="Name of the steering profile to apply.")] = None
     steering: Annotated[SteeringRequest | None, Field(description="A steering; null or {} is the base model.")] = None
-    activations: ActivationsRequest | None = None
+    activations: Annotated[
+        ActivationsField | None, Field(description="What to report of which tokens; a list for several SAEs.")
+    ] = None
 
     @property
     def tries(self) -> int:

@@ -8,7 +8,7 @@ from pydantic import Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from millm.openai.schemas.common import Fields
-from millm.profiles.contract import ActivationsRequest
+from millm.profiles.contract import ActivationsField
 
 MOST_INPUTS = 2048
 """OpenAI's own limit."""
@@ -56,7 +56,7 @@ class EmbeddingRequest(Fields):
     )
     profile: Annotated[str | None, Field(description="Accepted, and changes nothing.")] = None
     activations: Annotated[
-        ActivationsRequest | None, Field(description="Read at every token; `tokens` and `when` change nothing.")
+        ActivationsField | None, Field(description="Read at every token; `tokens` and `when` change nothing.")
     ] = None
 
 

@@ -1,0 +1,51 @@
+"""What `/api/monitor` and `/api/requests` answer: plain values."""
+
+import msgspec
+
+from millm.monitor.config import SaeWatch
+from millm.monitor.rows import RequestRow
+from millm.monitor.statistics import FeatureStatistics
+from millm.monitor.track import TrackedToken
+
+
+class WatchState(SaeWatch, frozen=True, kw_only=True):
+    """What is read of one SAE, and whether it can be."""
+
+    active: bool
+    """False: that SAE is not attached."""
+
+
+class MonitorState(msgspec.Struct, frozen=True, kw_only=True):
+    """What is watched in every request that begins now."""
+
+    on: bool
+    watch: tuple[WatchState, ...]
+    follow_profile: bool
+    """Also what the active profile would have watched."""
+    history: int
+    """Requests that are remembered."""
+    history_size: int
+    history_bytes: int
+    """Of memory that they take."""
+
+
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the requests that are meant, per feature that was watched by name."""
+
+    edges: tuple[float, ...]
+    """Of each `histogram`."""
+    requests: int
+    features: tuple[FeatureStatistics, ...]
+
+
+class RequestTold(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that has ended, with the activations that were watched in it."""
+
+    request: RequestRow
+    activations: tuple[TrackedToken, ...]
+
+
+class Forgotten(msgspec.Struct, frozen=True, kw_only=True):
+    """What the history holds no more."""
+
+    requests: int

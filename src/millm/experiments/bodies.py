@@ -1,0 +1,108 @@
+"""The bodies of `/api/compare`, `/api/sweep` and `/api/calibrate`: one question, its sampling, and a steering."""
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, FiniteFloat, model_validator
+from pydantic_core import PydanticCustomError
+
+from millm.openai.schemas.chat import ChatMessage
+from millm.openai.schemas.common import INT64, Fields, GenerationFields
+from millm.openai.schemas.within import Within
+
+MOST_TOKENS = 256
+"""Of each answer of a sweep."""
+
+Seed = Annotated[int, Within(-INT64, INT64 - 1)]
+Scale = Annotated[FiniteFloat, Within(-10, 10)]
+
+
+class Experiment(GenerationFields):
+    """What a chat or a completion can be asked, of one answer; a steering, a profile, or what is active."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Annotated[
+        str, Field(max_length=1024, description="`<model>` or `<model>:<profile>`; default: the model that is loaded.")
+    ] = ""
+    messages: Annotated[list[ChatMessage], Field(max_length=2048)] = Field(default_factory=list)
+    prompt: Annotated[
+        str | None, Field(description="Instead of `messages`: a text that goes on, without a template.")
+    ] = None
+    system_prompt: Annotated[
+        str | None, Field(min_length=1, description="The base model is asked with this in front of `messages`, too.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _asks_one_thing(self) -> "Experiment":
+        if bool(self.messages) == (self.prompt is not None):
+            raise PydanticCustomError("one_question", "Input should have `messages` or a `prompt`, and not both")
+        if self.system_prompt is not None and not self.messages:
+            raise PydanticCustomError(
+                "system_prompt_alone", "`system_prompt` goes with `messages`, not with a `prompt`"
+            )
+        if self.n != 1 or self.activations is not None or self.stream_options.include_usage:
+            raise PydanticCustomError(
+                "not_here", "`n`, `activations` and `stream_options` are not for experiments; leave them out"
+            )
+        return self
+
+
+class Compare(Experiment):
+    max_tokens: Annotated[int | None, Field(ge=1)] = None
+    stream: Annotated[bool, Field(description="False: one JSON object, when all is written.")] = True
+
+
+class Measured(Experiment):
+    """Answers that are measured."""
+
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=8, description="One answer each.")] = Field(
+        default_factory=lambda: [1, 2]
+    )
+    max_tokens: Annotated[int, Within(1, MOST_TOKENS)] = 64
+    temperature: Annotated[float, Within(0, 2)] = 0.7
+
+    @model_validator(mode="after")
+    def _has_seeds(self) -> "Measured":
+        if self.seed is not None:
+            raise PydanticCustomError("seeds_instead", "Input should have `seeds`, a list, instead of `seed`")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise PydanticCustomError("seeds_twice", "`seeds` should hold each seed once")
+        return self
+
+
+class Sweep(Measured):
+    scales: Annotated[
+        list[Scale],
+        Field(min_length=2, max_length=21, description="What all strengths are multiplied with; 0: the base model."),
+    ]
+    stream: Annotated[bool, Field(description="False: one JSON object, when all is measured.")] = True
+
+    @model_validator(mode="after")
+    def _has_scales(self) -> "Sweep":
+        if len(set(self.scales)) < len(self.scales):
+            raise PydanticCustomError("scales_twice", "`scales` should hold each number once")
+        return self
+
+
+class Guard(Fields):
+    """What an answer may become, and still be one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_perplexity_ratio: Annotated[
+        float, Field(gt=1, le=1000, description="Perplexity under the base model, steered / base.")
+    ] = 3.0
+    max_repetition: Annotated[
+        float, Field(gt=0, le=1, description="Share of 3-word sequences that were there before.")
+    ] = 0.3
+
+
+class Calibrate(Measured):
+    guard: Guard = Guard()
+    most: Annotated[float, Field(gt=0, le=10, description="The largest multiple that is tried.")] = 2.0
+
+    @model_validator(mode="after")
+    def _is_told_whole(self) -> "Calibrate":
+        if self.stream or self.system_prompt is not None:
+            raise PydanticCustomError("not_calibrated", "`stream` and `system_prompt` are not for this; leave them out")
+        return self

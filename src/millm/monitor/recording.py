@@ -1,0 +1,150 @@
+"""One request while it is answered: what is watched goes into the history and to those who listen, then its row."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from msgspec import UNSET
+
+from millm.engine.messages import Reading, Receipt
+from millm.events import Activations, Events, RequestEnded
+from millm.monitor.history import ROW_BYTES, Entry, History
+from millm.monitor.rows import End, RequestRow, Source, WatchedSae
+from millm.monitor.track import Track
+from millm.monitor.watching import Watching
+
+TextOf = Callable[[int], str]
+"""Of a token, by its position in prompt + completion."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is known of a request before it is answered."""
+
+    id: str
+    endpoint: str
+    model: str
+    profile: str | None
+    source: Source
+    streamed: bool
+    prompts: tuple[int, ...]
+    """Tokens of each choice's prompt, or of each input."""
+    prompt_tokens: int
+    watching: Watching
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a choice, or all the inputs, ended."""
+
+    end: End
+    tokens: int = 0
+    cached_tokens: int = 0
+    receipt: Receipt | None = None
+
+
+class Recording:
+    def __init__(self, asked: Asked, history: History, events: Events, texts: str) -> None:
+        """`texts`: `answers`, `all` or `off`, as the setting `history_texts`."""
+        self._asked, self._history, self._events, self._texts = asked, history, events, texts
+        self._began, self._clock = time.time(), time.monotonic()
+        self._first_token: float | None = None
+        self._features = {watch.sae: watch.features for watch in asked.watching.kept}
+        self._tracks: dict[tuple[int, str, bool], Track] = {}
+        self._bytes = ROW_BYTES if history.take(ROW_BYTES) else 0
+        self._is_cut = False
+        self._outcomes: list[Outcome] = []
+
+    def first_token(self) -> None:
+        if self._first_token is None:
+            self._first_token = time.monotonic() - self._clock
+
+    def saw(self, index: int, readings: Iterable[Reading], text_of: TextOf) -> None:
+        """Readings as the engine tells them, of one choice or input."""
+        for reading in self._asked.watching.of_monitor(readings, self._asked.prompts[index]):
+            text = text_of(reading.position)
+            if len(self._events):
+                self._tell(index, reading, text)
+            self._keep(index, reading, text)
+
+    def ended(self, outcome: Outcome) -> None:
+        self._outcomes.append(outcome)
+
+    def close(self, end: End | None = None, error: str | None = None) -> None:
+        """`end`: how all of it ended, where that was not each choice's own end."""
+        row = self._row(end or (self._outcomes[0].end if self._outcomes else "failed"), error)
+        if self._bytes:
+            self._history.add(Entry(row, tuple(self._tracks.values()), self._bytes))
+        self._events.publish(RequestEnded(request=row))
+
+    def _tell(self, index: int, reading: Reading, text: str) -> None:
+        self._events.publish(
+            Activations(
+                endpoint=self._asked.endpoint,
+                request_id=self._asked.id,
+                index=index,
+                position=reading.position,
+                token=text,
+                sae=reading.sae,
+                features=self._features[reading.sae],
+                values=reading.values,
+                top=reading.top or UNSET,
+                after=reading.after or UNSET,
+                top_after=reading.top_after or UNSET,
+            )
+        )
+
+    def _keep(self, index: int, reading: Reading, text: str) -> None:
+        features = self._features[reading.sae] if reading.values else ()
+        numbers = len(reading.values) + len(reading.after) + 2 * (len(reading.top) + len(reading.top_after))
+        taken = Track.cost(numbers)
+        if self._is_cut or not self._bytes or not self._history.take(taken):
+            self._is_cut = True
+            return
+        self._bytes += taken
+        prompt = self._asked.prompts[index]
+        place = (index, reading.sae, bool(features))  # short of memory, the engine gives up some of it on the way
+        track = self._tracks.setdefault(place, Track(index, reading.sae, features, prompt))
+        kept = text if self._texts == "all" or (self._texts == "answers" and reading.position >= prompt) else None
+        track.add(reading.position, kept, reading.values, reading.top, reading.after, reading.top_after)
+
+    def _row(self, end: End, error: str | None) -> RequestRow:
+        receipts = [outcome.receipt for outcome in self._outcomes if outcome.receipt]
+        steered = sum(receipt.tokens_steered for receipt in receipts)
+        ratios = sum(receipt.delta_norm_ratio * receipt.tokens_steered for receipt in receipts)
+        asked = self._asked
+        return RequestRow(
+            id=asked.id,
+            endpoint=asked.endpoint,
+            model=asked.model,
+            profile=asked.profile,
+            client=asked.source.client,
+            task=asked.source.task,
+            began=self._began,
+            seconds=time.monotonic() - self._clock,
+            first_token_seconds=self._first_token,
+            streamed=asked.streamed,
+            end=end,
+            error=error,
+            choices=len(asked.prompts),
+            prompt_tokens=asked.prompt_tokens,
+            completion_tokens=sum(outcome.tokens for outcome in self._outcomes),
+            cached_tokens=min(sum(outcome.cached_tokens for outcome in self._outcomes), asked.prompt_tokens),
+            steering=receipts[0].fingerprint if receipts else None,
+            tokens_steered=steered,
+            delta_norm_ratio=ratios / steered if steered else 0.0,
+            degraded=next((receipt.degraded for receipt in receipts if receipt.degraded), None),
+            watched=self._watched(),
+            is_cut=self._is_cut and self._history.size > 0,
+        )
+
+    def _watched(self) -> tuple[WatchedSae, ...]:
+        return tuple(
+            WatchedSae(
+                sae=watch.sae,
+                features=watch.features,
+                top_k=watch.top_k,
+                tokens=sum(len(track) for track in self._tracks.values() if track.sae == watch.sae),
+            )
+            for watch in self._asked.watching.kept
+        )

@@ -1,0 +1,91 @@
+"""Who asked: the family of the client, and what a chat client does behind the chat.
+
+Read in Open WebUI 0.12.4: it takes its `metadata` (with the task) out of what it sends on, and names the task only in a
+header that its user adds to the connection, `X-Millm-Task: {{TASK}}`. Without that, the first words of its own prompts
+tell (`config.py` there); `X-OpenWebUI-…` headers come with ENABLE_FORWARD_USER_INFO_HEADERS.
+"""
+
+import re
+from collections.abc import Mapping
+
+from millm.errors import InvalidRequest
+from millm.monitor.rows import Source
+
+SOURCE_HEADER = "x-millm-source"
+TASK_HEADER = "x-millm-task"
+
+_TAG = re.compile(r"[\w .:-]{1,64}", re.ASCII)
+
+_FAMILIES = (
+    ("asyncopenai/python", "openai-python"),
+    ("openai/python", "openai-python"),
+    ("openai/js", "openai-node"),
+    ("asyncopenai/js", "openai-node"),
+    ("curl/", "curl"),
+    ("python-requests/", "python-requests"),
+    ("python-httpx/", "python-httpx"),
+    ("node", "node"),
+    ("mozilla/", "browser"),
+)
+"""How a User-Agent begins, in small letters → its family."""
+
+_MARK = "### Task:"
+_TASKS = (
+    ("Generate a concise", "title_generation"),
+    ("Generate 1-3 broad tags", "tags_generation"),
+    ("Predict 3-5 useful messages", "follow_up_generation"),
+    ("Suggest 3-5 relevant follow-up", "follow_up_generation"),
+    ("Generate a detailed prompt for am image", "image_prompt_generation"),
+    ("Analyze the chat history to determine the necessity", "query_generation"),
+    ("You are an autocompletion system", "autocomplete_generation"),
+)
+"""Behind the mark; a chat about documents has it too ("Respond to the user query…"), and is a chat."""
+_UNMARKED = (
+    ("Your task is to reflect the speaker's likely facial expression", "emoji_generation"),
+    ("You have been provided with a set of responses from various models", "moa_response_generation"),
+)
+
+
+def source_of(headers: Mapping[str, str], prompt: str = "") -> Source:
+    """`headers` by small letters; `prompt`: what was asked last. Raises InvalidRequest for a strange tag."""
+    task = _tag(headers, TASK_HEADER) or _task_of(prompt)
+    client = _tag(headers, SOURCE_HEADER) or _client_of(headers)
+    is_behind_a_chat = task is not None and TASK_HEADER not in headers and client in ("aiohttp", "other")
+    return Source(client="open-webui" if is_behind_a_chat else client, task=task)
+
+
+def _tag(headers: Mapping[str, str], name: str) -> str | None:
+    """What the header says; nothing where it is empty, as Open WebUI sends it with a message of the chat."""
+    told = headers.get(name, "").strip()
+    if told and not _TAG.fullmatch(told):
+        raise InvalidRequest(
+            f"The header `{name}` takes up to 64 letters, digits, blanks and any of `.:-_`.", param=name
+        )
+    return told or None
+
+
+def _client_of(headers: Mapping[str, str]) -> str:
+    if any(name.startswith("x-openwebui-") for name in headers):
+        return "open-webui"
+    agent = headers.get("user-agent", "").lower()
+    if "aiohttp/" in agent:
+        return "aiohttp"
+    known = next((family for start, family in _FAMILIES if agent.startswith(start)), None)
+    return known or _product(agent)
+
+
+def _product(agent: str) -> str:
+    """`tool/1.2 (…)` → `tool`."""
+    name = agent.partition("/")[0].strip()
+    return name if _TAG.fullmatch(name) else "other"
+
+
+def _task_of(prompt: str) -> str | None:
+    begins = prompt[:500].lstrip()
+    if not begins.startswith(_MARK):
+        return _named(begins, _UNMARKED)
+    return _named(begins.removeprefix(_MARK).lstrip(), _TASKS)
+
+
+def _named(text: str, known: tuple[tuple[str, str], ...]) -> str | None:
+    return next((task for start, task in known if text.startswith(start)), None)

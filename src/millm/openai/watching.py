@@ -1,0 +1,39 @@
+"""What is watched in a request: its own `activations`, the monitor's list, and what the active profile would have."""
+
+from collections.abc import Sequence
+
+from millm.engine.messages import Watch
+from millm.errors import InvalidSteering, MillmError
+from millm.monitor.watching import Watching
+from millm.profiles.binding import watched
+from millm.profiles.contract import ActivationsRequest
+from millm.profiles.selection import watches
+from millm.state import State
+
+
+def watching_of(state: State, asked: Sequence[ActivationsRequest]) -> Watching:
+    """Raises InvalidSteering or SaeDetached for what the request itself asks; the monitor's never stands in its way."""
+    own = [watch for one in asked for watch in watches(state, one)]
+    _check_once(own)
+    facts = {name: attached.facts for name, attached in state.saes.items()}
+    return state.monitor.watching(own, facts, _followed(state))
+
+
+def _check_once(own: Sequence[Watch]) -> None:
+    names = [watch.sae for watch in own]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidSteering(
+                f"activations: SAE {name!r} is named twice; ask once for all of it", param="activations"
+            )
+
+
+def _followed(state: State) -> dict[str, tuple[int, ...]]:
+    """A profile that does not fit any more, or is gone, has nothing watched."""
+    config = state.monitor.config
+    if not (config.on and config.follow_profile and state.active and state.active.profile):
+        return {}
+    try:
+        return watched(state.saes, state.profiles.find(state.active.profile))
+    except MillmError:
+        return {}

@@ -1,0 +1,137 @@
+"""llama.cpp's control vectors as GGUF: written and read, F32 only.
+
+`direction.N` is added to the output of block N (counted from 0, as here): llama.cpp keeps the row N - 1 of its buffer
+for it, and none for block 0, which it cannot steer (common/common.cpp, src/llama-adapter.cpp).
+"""
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from millm.errors import InvalidImport
+
+ARCHITECTURE = "controlvector"
+PROFILE = "millm.profile"
+"""Where a profile lies in the metadata of what was exported here."""
+_MAGIC = b"GGUF"
+_ALIGNMENT = 32
+_UINT32, _INT32, _STRING = 4, 5, 8
+_SIZES = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_MOST = 4096
+"""Keys and tensors."""
+
+
+@dataclass(frozen=True)
+class ControlVector:
+    """A direction per layer, in residual units."""
+
+    directions: dict[int, tuple[float, ...]]
+    model_hint: str = ""
+    profile: str | None = None
+    """Its JSON, where miLLM wrote it."""
+
+
+def written(vector: ControlVector) -> bytes:
+    """The file: version 3, little-endian."""
+    pairs = [
+        ("general.architecture", _string(ARCHITECTURE)),
+        (f"{ARCHITECTURE}.model_hint", _string(vector.model_hint)),
+        (f"{ARCHITECTURE}.layer_count", (_INT32, struct.pack("<i", len(vector.directions)))),
+    ]
+    if vector.profile is not None:
+        pairs.append((PROFILE, _string(vector.profile)))
+    head = _MAGIC + struct.pack("<IQQ", 3, len(vector.directions), len(pairs))
+    for name, (kind, value) in pairs:
+        head += _text(name) + struct.pack("<I", kind) + value
+    data = b""
+    for layer, values in sorted(vector.directions.items()):
+        head += _text(f"direction.{layer}") + struct.pack("<IQIQ", 1, len(values), 0, len(data))
+        data += _padded(struct.pack(f"<{len(values)}f", *values))
+    return _padded(head) + data
+
+
+def read(data: bytes) -> ControlVector:
+    """Raises InvalidImport."""
+    try:
+        return _Reader(data).vector()
+    except (struct.error, UnicodeDecodeError, OverflowError) as error:
+        raise InvalidImport("the GGUF file is damaged, or cut short") from error
+
+
+def _string(text: str) -> tuple[int, bytes]:
+    return _STRING, _text(text)
+
+
+def _text(text: str) -> bytes:
+    encoded = text.encode()
+    return struct.pack("<Q", len(encoded)) + encoded
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % _ALIGNMENT)
+
+
+class _Reader:
+    """A place in the file that moves as values are read."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def vector(self) -> ControlVector:
+        magic, version, tensors, keys = self.unpack("<4sIQQ")
+        if magic != _MAGIC or version not in (2, 3) or tensors > _MOST or keys > _MOST:
+            raise InvalidImport(f"only GGUF of version 2 or 3, with at most {_MOST} keys and tensors, can be read")
+        metadata = {self.text(): self.value() for _ in range(keys)}
+        if metadata.get("general.architecture") != ARCHITECTURE:
+            raise InvalidImport(f"the GGUF file is no control vector: its architecture is not {ARCHITECTURE!r}")
+        rows = [self.row() for _ in range(tensors)]
+        alignment = metadata.get("general.alignment", _ALIGNMENT)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise InvalidImport("general.alignment of the GGUF file has to be a positive number")
+        start = -(-self.at // alignment) * alignment
+        profile = metadata.get(PROFILE)
+        return ControlVector(
+            {layer: self.numbers(start + offset, length) for layer, length, offset in rows},
+            str(metadata.get(f"{ARCHITECTURE}.model_hint", "")),
+            profile if isinstance(profile, str) else None,
+        )
+
+    def row(self) -> tuple[int, int, int]:
+        name = self.text()
+        (dimensions,) = self.unpack("<I")
+        layer = name.removeprefix("direction.")
+        if layer == name or not layer.isascii() or not layer.isdigit() or len(layer) > 5 or layer == "0":
+            raise InvalidImport(f"a tensor of a control vector is called direction.<1…>, not {name[:80]!r}")
+        if dimensions != 1:
+            raise InvalidImport(f"{name} has to have one dimension")
+        length, kind, offset = self.unpack("<QIQ")
+        if kind != 0 or length * 4 > len(self.data):
+            raise InvalidImport(f"{name} has to be F32, and to be in the file")
+        return int(layer), length, offset
+
+    def numbers(self, at: int, length: int) -> tuple[float, ...]:
+        values = struct.unpack_from(f"<{length}f", self.data, at)
+        if not all(math.isfinite(value) for value in values):
+            raise InvalidImport("the GGUF file holds numbers that are not finite")
+        return values
+
+    def unpack(self, layout: str) -> tuple[Any, ...]:
+        values = struct.unpack_from(layout, self.data, self.at)
+        self.at += struct.calcsize(layout)
+        return values
+
+    def text(self) -> str:
+        (length,) = self.unpack("<Q")
+        if length > len(self.data) - self.at:
+            raise InvalidImport("the GGUF file is damaged, or cut short")
+        self.at += length
+        return str(self.data[self.at - length : self.at], "utf-8")
+
+    def value(self) -> object:
+        (kind,) = self.unpack("<I")
+        if kind == _STRING:
+            return self.text()
+        if kind not in _SIZES:
+            raise InvalidImport("the GGUF file's metadata holds lists, which no control vector needs")
+        return self.unpack(_SIZES[kind])[0]

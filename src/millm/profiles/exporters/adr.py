@@ -1,0 +1,27 @@
+"""The profile as the first design of miLLM wrote it: for readers of that shape. It says nothing about tokens."""
+
+from typing import Any
+
+from millm.profiles.contract import Profile
+from millm.profiles.exporters.carried import Measured, check_tokens, only_sae, raw, refused
+
+FORMAT = "the ADR's shape"
+
+
+def document(profile: Profile, measured: Measured) -> dict[str, Any]:
+    """Raises InvalidProfile. `sae.path` and `sae.revision` are ours: other readers pass over them."""
+    check_tokens(profile, FORMAT, None)
+    sae = only_sae(profile, FORMAT)
+    if not sae.repo_id or profile.model is None:
+        raise refused(profile, f"{FORMAT} needs `model`, and the `repo_id` of the SAE in `saes`")
+    return {
+        "version": "1.0",
+        "name": profile.name,
+        "description": profile.description or None,
+        "model": {"repo_id": profile.model.repo_id, "quantization": profile.model.quantization},
+        "sae": {"repo_id": sae.repo_id, "path": sae.path, "revision": sae.revision, "layer": sae.layer},
+        "features": [
+            {"index": one.index, "strength": one.strength, "label": one.label, "color": one.color}
+            for one in raw(profile, FORMAT, measured)
+        ],
+    }

@@ -1,0 +1,189 @@
+"""What is exported and read again steers the same; what a format cannot carry is refused by name."""
+
+import io
+import json
+import struct
+from pathlib import Path
+
+import pytest
+from gguf import GGUFReader
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from millm.engine.messages import Direction
+from millm.errors import InvalidProfile
+from millm.profiles.contract import Profile, SaeReference
+from millm.profiles.exporters import adr, gguf, lm_eval, mistudio, neuronpedia
+from millm.profiles.exporters.carried import Measured
+from millm.profiles.exporting import native
+from millm.profiles.importers.reading import preview
+from millm.profiles.importers.values import Known
+
+SHAPES = Path(__file__).parent / "shapes"
+SCOPE = "google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71"
+SAE = SaeReference(repo_id="google/gemma-scope-2b-pt-res", path="layer_20/width_16k/average_l0_71", layer=20)
+FORMATS = ("millm", "adr", "mistudio", "neuronpedia", "lm-eval", "gguf")
+SKIP = {"mistudio": "none", "lm-eval": "none", "gguf": "none"}
+
+
+def written(profile: Profile, format: str) -> bytes:
+    match format:
+        case "millm":
+            return native(profile)
+        case "lm-eval":
+            return lm_eval.text(profile, Measured()).encode()
+        case "gguf":
+            gguf.check(profile)
+            vector = struct.pack("<4f", 1.0, 2.0, 0.0, -1.0)
+            place = "blocks.20.hook_resid_post"
+            direction = Direction(sae="x", layer=20, hook_point=place, vector=vector, norm=2.4, varies=False)
+            return gguf.file(profile, [direction], "gemma2")
+    module = {"adr": adr, "mistudio": mistudio, "neuronpedia": neuronpedia}[format]
+    return json.dumps(module.document(profile, Measured())).encode()
+
+
+def steering(profile: Profile) -> object:
+    features = sorted((one.index, one.strength, one.mode, one.unit) for one in profile.features)
+    return features, profile.positions, profile.skip, profile.skip_constrained
+
+
+def again(profile: Profile, format: str) -> Profile:
+    known = Known({profile.saes[0].called or "": SCOPE})
+    (entry,) = preview(written(profile, format), known).entries
+    assert entry.unresolved == ()
+    assert entry.profile is not None
+    return entry.profile
+
+
+FEATURES = st.dictionaries(
+    st.integers(0, 16383), st.floats(-300, 300, allow_nan=False), min_size=1, max_size=4
+)  # fmt: skip
+NAMES = st.text(st.characters(categories=("L", "N")), min_size=1, max_size=40)
+
+
+@settings(max_examples=170, deadline=None)
+@pytest.mark.parametrize("format", FORMATS)
+@given(features=FEATURES, name=NAMES, special=st.sampled_from([None, "none", "special"]))
+def test_any_profile_that_a_format_can_carry_comes_back_the_same(
+    format: str, features: dict[int, float], name: str, special: str | None
+) -> None:
+    skip = special if format in ("millm", "neuronpedia") else SKIP.get(format)
+    profile = Profile(
+        name=name, model="google/gemma-2-2b", saes=(SAE,), skip=skip,
+        features=[{"index": index, "strength": strength} for index, strength in features.items()],
+    )  # fmt: skip
+    read = again(profile, format)
+    assert steering(read) == steering(profile)
+    assert read.saes[0].layer == 20
+
+
+@pytest.mark.parametrize(
+    ("shape", "format"),
+    [
+        ("millm-v1.json", "millm"),
+        ("peer-a-flat.json", "millm"),
+        ("peer-b-wrapped.json", "adr"),
+        ("peer-c-adr.json", "adr"),
+        ("peer-d-browser.json", "adr"),
+        ("mistudio-experiment.json", "mistudio"),
+        ("mistudio-experiment-multi.json", "mistudio"),
+        ("mistudio-combined.json", "mistudio"),
+        ("mistudio-sweep.json", "mistudio"),
+        ("mistudio-browser.json", "mistudio"),
+        ("neuronpedia-steer.json", "neuronpedia"),
+        ("neuronpedia-steer-chat.json", "neuronpedia"),
+        ("neuronpedia-list.json", "neuronpedia"),
+        ("neuronpedia-feature.txt", "neuronpedia"),
+        ("lm-eval.csv", "lm-eval"),
+        ("goodfire-variant.json", "millm"),
+    ],
+)
+def test_an_imported_profile_survives_its_own_format(shape: str, format: str) -> None:
+    asked = preview((SHAPES / shape).read_bytes(), Known())
+    known = Known({one.id: SCOPE for entry in asked.entries for one in entry.unresolved if one.kind == "sae"})
+    for entry in preview((SHAPES / shape).read_bytes(), known).entries:
+        assert entry.profile is not None
+        assert steering(again(entry.profile, format)) == steering(entry.profile)
+
+
+def profile(**changes: object) -> Profile:
+    whole = {"name": "x", "model": "google/gemma-2-2b", "saes": [SAE], "features": [{"index": 3, "strength": 5.0}]}
+    return Profile.model_validate({**whole, **changes})
+
+
+@pytest.mark.parametrize("format", [format for format in FORMATS if format != "millm"])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"positions": "prompt"}, "`positions` is 'prompt'"),
+        ({"skip": "bos"}, "`skip` is 'bos'"),
+        ({"skip_constrained": True}, "`skip_constrained`"),
+        ({"features": [{"index": 3, "mode": "ablate"}]}, "mode 'ablate'"),
+    ],
+)
+def test_what_a_format_cannot_carry_is_refused_by_name(format: str, changes: dict[str, object], said: str) -> None:
+    with pytest.raises(InvalidProfile, match=said):
+        written(profile(**{"skip": SKIP.get(format), **changes}), format)
+
+
+@pytest.mark.parametrize(
+    ("format", "changes", "said"),
+    [
+        ("mistudio", {"features": [{"index": 3, "strength": 301.0}]}, "takes ±300"),
+        ("mistudio", {"features": [{"index": index, "strength": 1.0} for index in range(5)]}, "takes 1 to 4"),
+        ("mistudio", {"saes": []}, "exactly one SAE"),
+        ("adr", {"model": None}, "needs `model`"),
+        ("neuronpedia", {"saes": [{"repo_id": "o/n", "path": "p"}]}, "no page of the SAE"),
+        ("lm-eval", {"saes": [{"repo_id": "o/n"}]}, "needs the `layer`"),
+        (
+            "lm-eval",
+            {"saes": [{"repo_id": "o/n", "layer": 2, "hook_point": "blocks.2.hook_mlp_out"}]},
+            "layer's output",
+        ),
+        ("adr", {"features": [{"index": 3, "strength": 1.0, "unit": "norm"}]}, "residual norm"),
+    ],
+)
+def test_limits_are_named(format: str, changes: dict[str, object], said: str) -> None:
+    with pytest.raises(InvalidProfile, match=said):
+        written(profile(**{"skip": SKIP.get(format), **changes}), format)
+
+
+def test_units_become_residual_units_where_they_were_measured() -> None:
+    units = [{"index": 3, "strength": 0.5, "unit": "norm"}, {"index": 4, "strength": 2.0, "unit": "max_act"}]
+    measured = Measured({SAE.called: 60.0}, {SAE.called: {4: 7.0}})
+    assert [one["strength"] for one in adr.document(profile(features=units), measured)["features"]] == [30.0, 14.0]
+    own = profile(features=units[:1], reference_norm=10.0)
+    assert adr.document(own, measured)["features"][0]["strength"] == 5.0
+
+
+def test_miStudios_colours_are_its_own_and_all_different() -> None:
+    colours = ["blue", "blue", "pink", None]
+    features = [{"index": index, "strength": 1.0, "color": colour} for index, colour in enumerate(colours)]
+    told = mistudio.document(profile(features=features, skip="none"), Measured())["result"]["features_applied"]
+    assert told[0]["color"] == "blue"
+    assert {one["color"] for one in told} == set(mistudio.COLOURS)
+
+
+def test_the_control_vector_is_what_the_gguf_library_reads(tmp_path: Path) -> None:
+    path = tmp_path / "vector.gguf"
+    path.write_bytes(written(profile(skip="none"), "gguf"))
+    reader = GGUFReader(path)
+    assert reader.fields["general.architecture"].contents() == "controlvector"
+    (tensor,) = reader.tensors
+    assert (tensor.name, tensor.data.tolist()) == ("direction.20", [1.0, 2.0, 0.0, -1.0])
+
+
+def test_a_control_vector_of_another_tool_is_directions() -> None:
+    from_us = io.BytesIO(written(profile(skip="none"), "gguf")).read()
+    plain = from_us.replace(b"millm.profile", b"other.profile")
+    (entry,) = preview(plain, Known()).entries
+    (vector,) = entry.vectors
+    assert (vector.layer, vector.values) == (20, (1.0, 2.0, 0.0, -1.0))
+
+
+@pytest.mark.parametrize("place", ["blocks.0.hook_resid_post", "blocks.20.hook_mlp_out"])
+def test_llama_cpp_steers_outputs_of_layers_from_1_on(place: str) -> None:
+    layer = int(place.split(".")[1])
+    direction = Direction(sae="x", layer=layer, hook_point=place, vector=bytes(16), norm=0.0, varies=False)
+    with pytest.raises(InvalidProfile, match="from 1 on"):
+        gguf.file(profile(skip="none"), [direction], "gemma2")
