@@ -1,5 +1,7 @@
 """A profile as lists show it: what it is about and whether it can be applied now, without its features."""
 
+from typing import Any
+
 import msgspec
 
 from millm.profiles.contract import Profile
@@ -41,7 +43,7 @@ class ProfilePage(msgspec.Struct, frozen=True, kw_only=True):
 class ProfileTold(msgspec.Struct, frozen=True, kw_only=True):
     """One profile, whole."""
 
-    profile: dict[str, object]
+    profile: dict[str, Any]
     """As a file has it."""
     entry: ProfileEntry
 
