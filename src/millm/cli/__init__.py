@@ -38,6 +38,7 @@ COMMANDS = {
     "saes": Command("Search the public SAEs by model, layer, width and site.", LIBRARY, "saes"),
     "import": Command("Add a folder of yours to the library. It is linked, not copied.", LIBRARY, "import_folder"),
     "rm": Command("Delete a model or an SAE from the disk.", LIBRARY, "rm"),
+    "profiles": Command("List, choose, compare, import and export profiles: saved steerings.", LOOK, "profiles"),
     "features": Command("Find what an SAE's features mean, by words or by texts in which they fire.", LOOK, "features"),
     "ps": Command("Show what runs, on which device, and until when.", LOOK, "ps"),
     "bench": Command("Measure a running server: tokens per second, and how long a reader waits.", LOOK, "bench"),

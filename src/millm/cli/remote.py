@@ -2,7 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import closing
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
@@ -74,18 +74,32 @@ class Remote:
 
     def ask(self, method: str, path: str, returns: type[Told], body: object = None) -> Told:
         """A question and its answer in JSON. Raises what the server said, or CannotStart when none answers there."""
+        return self._decoded(self._answer(method, path, json=body), returns)
+
+    def send(self, path: str, document: bytes, returns: type[Told]) -> Told:
+        """A document of any kind, posted as it is. Raises as `ask` does."""
+        return self._decoded(self._answer("POST", path, content=document), returns)
+
+    def fetch(self, path: str) -> bytes:
+        """A file. Raises as `ask` does."""
+        return self._answer("GET", path).content
+
+    def _decoded(self, answer: httpx.Response, returns: type[Told]) -> Told:
         try:
-            answer = self._http.request(method, path, json=body)
+            return msgspec.json.decode(answer.content, type=returns)
+        except msgspec.DecodeError as error:
+            raise self._stranger(answer) from error
+
+    def _answer(self, method: str, path: str, **body: Any) -> httpx.Response:
+        try:
+            answer = self._http.request(method, path, **body)
         except (httpx.ConnectError, httpx.TimeoutException) as error:
             raise self._absent() from error
         except httpx.TransportError as error:
             raise self._broken(error) from error
         if answer.is_error:
             raise self._refusal(answer)
-        try:
-            return msgspec.json.decode(answer.content, type=returns)
-        except msgspec.DecodeError as error:
-            raise self._stranger(answer) from error
+        return answer
 
     def is_there(self) -> bool:
         """A miLLM server answers."""
