@@ -102,6 +102,13 @@ def test_a_card_says_what_the_decoder_row_does(api: httpx.Client, tiny_model, ti
     }
 
 
+def test_a_card_says_what_was_seen_of_it(api: httpx.Client, chat: dict[str, Any]) -> None:
+    api.post("/v1/chat/completions", json={**chat, "activations": {"features": [23]}}).raise_for_status()
+    (seen,) = api.get("/api/monitor/statistics", params={"sae": "tiny", "feature": 23}).json()["features"]
+    assert api.get("/api/features/23").json()["observed"] == seen
+    assert seen["tokens"] > 0
+
+
 def test_a_card_without_a_label_is_a_card(api: httpx.Client) -> None:
     card = api.get(f"/api/features/{FEATURES - 1}").raise_for_status().json()
     assert (card["label"], card["source"], card["max_act"], card["strengths"]["half_max_act"]) == (None,) * 4

@@ -100,12 +100,6 @@ async def contrast_texts(request: Request, body: Contrasted) -> Response:
     model = state.model_or_raise()
     texts = await asyncio.to_thread(_all_ids, model, body)
     found = await unless_gone(request, surveyed(state, attached, texts, _job_id("contrast")))
-    for place, text in enumerate(found):
-        if text.tokens == 0:
-            raise InvalidRequest(
-                f"`{_place(body, place)}` has no token that counts (the first and special tokens do not); write more",
-                param=_place(body, place),
-            )
     sides = found[: len(body.a)], found[len(body.a) :]
     separations = await asyncio.to_thread(
         contrast, *sides, limit=max(body.limit, body.make), residual_norm=attached.facts.residual_norm

@@ -1,10 +1,14 @@
 """All that is known about one feature: its label, what its decoder row writes, its neighbours, how strong it gets."""
 
+import asyncio
+
 import msgspec
 
 from millm.engine.messages import FeatureDescribed
 from millm.hub.labels import Label, Labels
 from millm.hub.registry import neuronpedia_link
+from millm.monitor.history import Filter
+from millm.monitor.statistics import FeatureStatistics, statistics
 from millm.state import AttachedSae, State
 from millm.text.tokenizer import Tokenizer
 
@@ -55,6 +59,8 @@ class FeatureCard(msgspec.Struct, frozen=True, kw_only=True):
     suppressed: tuple[PromotedToken, ...]
     neighbours: tuple[Neighbour, ...]
     strengths: Strengths
+    observed: FeatureStatistics | None
+    """In the requests of the history that watched it; None: none did."""
     neuronpedia: str | None
     """A link to its page, where the catalogue knows it."""
 
@@ -63,13 +69,24 @@ async def card(state: State, attached: AttachedSae, index: int) -> FeatureCard:
     """Raises MillmError."""
     tokenizer = state.model_or_raise().tokenizer
     described = await state.described.of(state.engine, attached.facts, index)
-    return _card(
-        attached, state.labels.of(attached.facts.sae, index) or Label(index), described, tokenizer, state.labels
-    )
+    label = state.labels.of(attached.facts.sae, index) or Label(index)
+    observed = await _observed(state, attached.facts.sae, index)
+    return _card(attached, label, described, observed, tokenizer, state.labels)
+
+
+async def _observed(state: State, sae: str, index: int) -> FeatureStatistics | None:
+    which = Filter(sae=sae, feature=index)
+    entries = tuple(state.monitor.history.newest(which))
+    return next(iter(await asyncio.to_thread(statistics, entries, which)), None)
 
 
 def _card(
-    attached: AttachedSae, label: Label, described: FeatureDescribed, tokenizer: Tokenizer, labels: Labels
+    attached: AttachedSae,
+    label: Label,
+    described: FeatureDescribed,
+    observed: FeatureStatistics | None,
+    tokenizer: Tokenizer,
+    labels: Labels,
 ) -> FeatureCard:
     facts = attached.facts
     return FeatureCard(
@@ -91,6 +108,7 @@ def _card(
         strengths=Strengths(
             half_norm=USUAL_SHARE * facts.residual_norm, half_max_act=label.max_act and USUAL_SHARE * label.max_act
         ),
+        observed=observed,
         neuronpedia=neuronpedia_link(facts.sae, label.index),
     )
 

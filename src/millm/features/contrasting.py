@@ -43,7 +43,7 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def contrast(a: Sequence[Surveyed], b: Sequence[Surveyed], *, limit: int, residual_norm: float) -> Contrast:
-    """At most `limit` each way. Each set has one text or more, each with a token that counts."""
+    """At most `limit` each way. Each set has one text or more."""
     numbers = _numbers(a, b)
     differences = {index: _difference(*both) for index, both in numbers.items()}
     errors = [error for _, error in differences.values()]

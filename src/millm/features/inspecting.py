@@ -30,7 +30,7 @@ class ReadToken(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     token: str
     counts: bool
-    """False at position 0 and for special tokens: what fires there says little of the text."""
+    """False at position 0 and for special tokens, where there are others: what fires there says little of the text."""
     top: tuple[Firing, ...]
     values: tuple[float, ...]
     """Of the features that were asked for, in their order."""
@@ -106,13 +106,14 @@ def _embed(
 
 def _tokens(model: LoadedModel, sae: str, ids: Ids, embedded: Embedded, labels: Labels) -> Iterable[ReadToken]:
     readings: Mapping[int, Reading] = {reading.position: reading for reading in embedded.readings}
+    counting = _counting(ids, model.tokenizer.special_ids)
     for position, id in enumerate(ids):
         reading = readings.get(position, Reading(sae, position, ()))
         yield ReadToken(
             position=position,
             id=id,
             token=model.tokenizer.token_text(id),
-            counts=position > 0 and id not in model.tokenizer.special_ids,
+            counts=position in counting,
             top=tuple(
                 Firing(index, activation, label_of(labels, sae, index))
                 for index, activation in reading.top
@@ -120,6 +121,12 @@ def _tokens(model: LoadedModel, sae: str, ids: Ids, embedded: Embedded, labels: 
             ),
             values=reading.values,
         )
+
+
+def _counting(ids: Ids, special_ids: AbstractSet[int]) -> AbstractSet[int]:
+    """Positions that a survey counts (`engine/surveying.py`)."""
+    behind = range(1, len(ids))
+    return {position for position in behind if ids[position] not in special_ids} or set(behind) or {0}
 
 
 def _over_all(
@@ -134,6 +141,6 @@ def _over_all(
             index=fired.index,
             label=label_of(labels, sae, fired.index),
             max=fired.largest,
-            mean=fired.total / survey.tokens if survey.tokens else 0.0,
+            mean=fired.total / survey.tokens,
             count=fired.count,
         )
