@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 from pydantic import BaseModel
@@ -98,6 +98,8 @@ def _structs_in(kind: Any) -> Iterator[type[msgspec.Struct]]:
 
 def _in_json(kind: Any) -> str:
     parts = get_args(kind)
+    if get_origin(kind) is Annotated:
+        return _in_json(parts[0])
     if get_origin(kind) is Literal:
         return ", ".join(f"`{value}`" for value in parts)
     if get_origin(kind) is tuple:

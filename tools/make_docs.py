@@ -19,6 +19,7 @@ from millm.admin.steering import ActiveSteering, SteeringChange, Turned
 from millm.cli import COMMANDS
 from millm.errors import MillmError
 from millm.events import Event
+from millm.experiments.bodies import Calibrate, Compare, Sweep
 from millm.openai.json_route import DEEPEST
 from millm.openai.responses.request import ResponsesRequest
 from millm.openai.schemas.chat import ChatRequest
@@ -30,8 +31,8 @@ from millm.settings import Settings
 from millm.status import ServerStatus
 from millm.tickets import LIFE_SECONDS
 from tools import client_tables
+from tools.admin_sections import admin_sections
 from tools.field_tables import of_model, table
-from tools.library_section import library_section
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -55,7 +56,7 @@ RECORDED = {
 """File in docs/terminal → heading."""
 
 EVENTS_LEAD = (
-    "Every frame is one JSON object. The first is a `hello`. A client may send"
+    "Every frame is a JSON list of events, at most twenty a second. The first event is a `hello`. A client may send"
     ' `{"type": "watch", "sae": "<name>", "features": [3, 11]}` to have `activations` of these features only (at most'
     " 1024; none: of all; without `sae`: of any); anything else closes the connection with 1008. One that does not read"
     " for 5 s is closed with 1013; the 65th connection is refused with 503."
@@ -129,6 +130,9 @@ def api_page() -> str:
         ("POST /v1/completions", CompletionRequest),
         ("POST /v1/responses", ResponsesRequest),
         ("POST /v1/embeddings", EmbeddingRequest),
+        ("POST /api/compare", Compare),
+        ("POST /api/sweep", Sweep),
+        ("POST /api/calibrate", Calibrate),
         ("PUT /api/steering", ActiveSteering),
         ("PATCH /api/steering", SteeringChange),
         ("An entry of its `features`", Turned),
@@ -141,7 +145,7 @@ def api_page() -> str:
         f"## {title}\n\n{table(('field', 'type', 'default', 'meaning'), of_model(m))}{_passed_over(m)}"
         for title, m in sections
     )
-    body += f"\n{library_section()}"
+    body += f"\n{admin_sections()}"
     body += f"\n## The websocket /api/events\n\n{EVENTS_LEAD}\n\n{table(('type', 'fields', 'when'), _events())}"
     return _page(
         "API",

@@ -18,6 +18,7 @@ from millm.hub.hub import Hub
 from millm.hub.labels import Labels
 from millm.monitor.monitor import Monitor
 from millm.profiles.active import Active, Edits
+from millm.profiles.menu import Menu
 from millm.profiles.store import ProfileStore
 from millm.settings import Settings
 from millm.status import Cause, Changing
@@ -104,6 +105,8 @@ class State:
     """Changes that go on although whoever asked may have gone."""
     events: Events = field(default_factory=Events)
     tickets: Tickets = field(default_factory=Tickets)
+    menu: Menu = field(default_factory=Menu)
+    """Which profiles can be applied."""
     described: Described = field(default_factory=Described)
     monitor: Monitor = field(init=False)
 

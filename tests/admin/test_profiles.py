@@ -241,7 +241,7 @@ def test_listeners_are_told(inside: Inside, api: httpx.Client) -> None:
         with inside.state.events.listening() as listener:
             for method, address, body in requests:
                 await asyncio.to_thread(api.request, method, f"/profiles{address}", json=body)
-            return await listener.take()
+            return [letter.event for letter in await listener.take()]
 
     events = inside.run(
         heard_during(

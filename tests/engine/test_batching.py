@@ -54,6 +54,7 @@ WATCHES: tuple[tuple[Watch, ...], ...] = (
     (),
     (Watch(sae="tiny", features=(3, 11, 40), tokens="generated"),),
     (Watch(sae="tiny", features=(7,), top_k=2, sample_every=1, tokens="all", when="after"),),
+    (Watch(sae="tiny", features=(5, 11), top_k=3, sample_every=2, tokens="all", when="both"),),
 )
 
 
@@ -107,6 +108,8 @@ def assert_same_readings(found: Sequence[Reading], expected: Sequence[Reading]) 
     for one, other in zip(found, expected, strict=True):
         assert one.values == pytest.approx(other.values, abs=2e-4)
         assert dict(one.top) == pytest.approx(dict(other.top), abs=2e-4)
+        assert one.after == pytest.approx(other.after, abs=2e-4)
+        assert dict(one.top_after) == pytest.approx(dict(other.top_after), abs=2e-4)
 
 
 def test_sixteen_profiles_at_once_are_each_alone(

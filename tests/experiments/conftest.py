@@ -13,7 +13,7 @@ from tests.fixtures.inside import Inside, serving
 
 @pytest.fixture(scope="package")
 def inside(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_sae: Path) -> Iterator[Inside]:
-    with serving(tiny_model, tiny_sae, tmp_path_factory.mktemp("home"), max_queue=64) as running:
+    with serving(tiny_model, tiny_sae, tmp_path_factory.mktemp("home"), max_queue=64, cpu_int8="off") as running:
         yield running
 
 

@@ -23,6 +23,8 @@ from tests.fixtures.tiny import HOOK_LAYER, write_sae
 
 ADD = {"features": [{"index": 3, "strength": 4.0}]}
 SWEEP: dict[str, Any] = {"messages": MESSAGES, "max_tokens": 10, "temperature": 0.8, "steering": ADD}
+WRITTEN: dict[str, Any] = {"logit_bias": {"0": -100, "1": -100}}
+"""No special tokens: those are not told by their bytes."""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def test_figures_are_those_of_plain_transformers(
 ) -> None:
     assert inside.state.model
     ids = {inside.state.model.tokenizer.token_bytes(id): id for id in range(inside.state.model.facts.vocab_size)}
-    _, *points, end = events(api, "/api/sweep", {**SWEEP, "scales": [1.5, -1], "seeds": [3, 4]})
+    _, *points, end = events(api, "/api/sweep", {**SWEEP, **WRITTEN, "scales": [1.5, -1], "seeds": [3, 4]})
     assert [(point["scale"], point["seed"]) for point in points] == [
         (-1, 3), (-1, 4), (0, 3), (0, 4), (1.5, 3), (1.5, 4),
     ]  # fmt: skip
@@ -75,7 +77,7 @@ def test_figures_are_those_of_plain_transformers(
     prompt = tokenizer.apply_chat_template(MESSAGES, add_generation_prompt=True, return_dict=False)
     for point in points:
         scaled = {"features": [{"index": 3, "strength": 4.0 * point["scale"]}]} if point["scale"] else None
-        alone = answered(api, seed=point["seed"], steering=scaled, max_tokens=10, logprobs=True)
+        alone = answered(api, seed=point["seed"], steering=scaled, max_tokens=10, logprobs=True, **WRITTEN)
         choice = alone["choices"][0]
         assert (point["text"], point["finish_reason"]) == (choice["message"]["content"], choice["finish_reason"])
         answer = [ids[bytes(one["bytes"])] for one in choice["logprobs"]["content"]]

@@ -11,7 +11,7 @@ from tools.efficacy.figures import Figures
 COLUMNS, WIDE, HIGH = 4, 230, 190
 LEFT, TOP, PLOT_WIDE, PLOT_HIGH = 34, 34, 164, 108
 MOST_MULTIPLE = 2.0
-PERPLEXITIES = (1.0, 1000.0)
+PERPLEXITIES = (1.0, 100.0)
 """Its axis, on the right, is one of logarithms."""
 
 STYLE = """\

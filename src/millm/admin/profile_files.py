@@ -12,13 +12,14 @@ from millm.access import requires
 from millm.admin.answers import answered
 from millm.admin.imported import Imported, ImportedEntry, ImportPreview, entry_told, preview_told
 from millm.admin.route import AdminRoute, told
-from millm.errors import InvalidImport, ProfileNotFound
+from millm.errors import InvalidImport, ProfileNameTaken
 from millm.lifecycle.labels import relabelled
+from millm.lifecycle.profiles import add, change
 from millm.profiles.contract import Profile
 from millm.profiles.exporting import Format, exported
 from millm.profiles.importers.values import Entry
 from millm.profiles.importing import previewed, remember
-from millm.profiles.names import LONGEST, ProfileName
+from millm.profiles.names import LONGEST, ProfileName, key
 from millm.state import State
 
 router = APIRouter(prefix="/profiles", route_class=AdminRoute)
@@ -122,23 +123,21 @@ def _named(entries: list[Entry], name: str | None) -> list[Entry]:
 
 def _check(state: State, entries: Sequence[Entry], on_conflict: Conflict) -> None:
     """All that can be refused is refused before anything is written."""
+    seen: set[str] = set()
     for entry in entries:
         if entry.unresolved:
             first = entry.unresolved[0]
             raise InvalidImport(f"{first.path}: {first.id[:200]!r} is not known here; {first.reason}", param="sae")
-        if entry.profile and on_conflict == "refuse" and _is_taken(state, entry.profile):
-            raise InvalidImport(
+        if entry.profile and on_conflict == "refuse" and (_is_taken(state, entry.name) or key(entry.name) in seen):
+            raise ProfileNameTaken(
                 f"there is a profile named {entry.name!r} already; import with on_conflict rename, replace or skip",
                 param="on_conflict",
             )
+        seen.add(key(entry.name))
 
 
-def _is_taken(state: State, profile: Profile) -> bool:
-    try:
-        state.profiles.stored(profile.name)
-    except ProfileNotFound:
-        return False
-    return True
+def _is_taken(state: State, name: str) -> bool:
+    return any(key(one.name) == key(name) for one in state.profiles.all())
 
 
 async def _taken_in(state: State, entry: Entry, on_conflict: Conflict) -> ImportedEntry:
@@ -147,18 +146,18 @@ async def _taken_in(state: State, entry: Entry, on_conflict: Conflict) -> Import
         return entry_told(entry, "added")
     if entry.profile is None:
         return entry_told(entry, "nothing")
-    return await asyncio.to_thread(_stored, state, entry, entry.profile, on_conflict)
+    return await _stored(state, entry, entry.profile, on_conflict)
 
 
-def _stored(state: State, entry: Entry, profile: Profile, on_conflict: Conflict) -> ImportedEntry:
-    if not _is_taken(state, profile):
-        state.profiles.add(profile)
+async def _stored(state: State, entry: Entry, profile: Profile, on_conflict: Conflict) -> ImportedEntry:
+    if not _is_taken(state, profile.name):
+        await add(state, profile)
         return entry_told(entry, "added")
     if on_conflict == "skip":
         return entry_told(entry, "skipped")
     if on_conflict == "replace":
-        state.profiles.replace(profile.name, profile)
+        await change(state, profile.name, profile)
         return entry_told(entry, "replaced")
     free = state.profiles.free_name(profile.name)
-    state.profiles.add(profile.model_copy(update={"name": free}))
+    await add(state, profile.model_copy(update={"name": free}))
     return entry_told(replace(entry, name=free), "added")

@@ -38,9 +38,11 @@ COMMANDS = {
     "saes": Command("Search the public SAEs by model, layer, width and site.", LIBRARY, "saes"),
     "import": Command("Add a folder of yours to the library. It is linked, not copied.", LIBRARY, "import_folder"),
     "rm": Command("Delete a model or an SAE from the disk.", LIBRARY, "rm"),
+    "profiles": Command("List, choose, compare, import and export profiles: saved steerings.", LOOK, "profiles"),
     "features": Command("Find what an SAE's features mean, by words or by texts in which they fire.", LOOK, "features"),
     "ps": Command("Show what runs, on which device, and until when.", LOOK, "ps"),
     "bench": Command("Measure a running server: tokens per second, and how long a reader waits.", LOOK, "bench"),
+    "sweep": Command("Turn a steering up step by step, and measure what it does to an answer.", LOOK, "sweep"),
     "doctor": Command("Check this machine and say how to mend what is missing.", LOOK, "doctor"),
 }
 """In the order of the help."""

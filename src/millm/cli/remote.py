@@ -1,7 +1,8 @@
 """A running server, over HTTP: what can be asked for, and an answer as it comes. Knows no terminal."""
 
 from collections.abc import Generator
-from typing import TypeVar
+from contextlib import closing
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
@@ -73,18 +74,32 @@ class Remote:
 
     def ask(self, method: str, path: str, returns: type[Told], body: object = None) -> Told:
         """A question and its answer in JSON. Raises what the server said, or CannotStart when none answers there."""
+        return self._decoded(self._answer(method, path, json=body), returns)
+
+    def send(self, path: str, document: bytes, returns: type[Told]) -> Told:
+        """A document of any kind, posted as it is. Raises as `ask` does."""
+        return self._decoded(self._answer("POST", path, content=document), returns)
+
+    def fetch(self, path: str) -> bytes:
+        """A file. Raises as `ask` does."""
+        return self._answer("GET", path).content
+
+    def _decoded(self, answer: httpx.Response, returns: type[Told]) -> Told:
         try:
-            answer = self._http.request(method, path, json=body)
+            return msgspec.json.decode(answer.content, type=returns)
+        except msgspec.DecodeError as error:
+            raise self._stranger(answer) from error
+
+    def _answer(self, method: str, path: str, **body: Any) -> httpx.Response:
+        try:
+            answer = self._http.request(method, path, **body)
         except (httpx.ConnectError, httpx.TimeoutException) as error:
             raise self._absent() from error
         except httpx.TransportError as error:
             raise self._broken(error) from error
         if answer.is_error:
             raise self._refusal(answer)
-        try:
-            return msgspec.json.decode(answer.content, type=returns)
-        except msgspec.DecodeError as error:
-            raise self._stranger(answer) from error
+        return answer
 
     def is_there(self) -> bool:
         """A miLLM server answers."""
@@ -108,13 +123,18 @@ class Remote:
 
     def stream(self, body: dict[str, object]) -> Generator[Chunk]:
         """A chat completion as it comes; closing the iterator cancels it. Raises MillmError."""
+        with closing(self.events("/v1/chat/completions", {**body, "stream": True})) as told:
+            for event in told:
+                yield chunk_of(event)
+
+    def events(self, path: str, body: dict[str, object]) -> Generator[bytes]:
+        """The data of an answer's events as they come; closing the iterator cancels it. Raises MillmError."""
         try:
-            with self._http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as answer:
+            with self._http.stream("POST", path, json=body) as answer:
                 if answer.is_error:
                     answer.read()
                     raise self._refusal(answer)
-                for event in events(answer.iter_bytes()):
-                    yield chunk_of(event)
+                yield from events(answer.iter_bytes())
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise self._absent() from error
         except httpx.TransportError as error:

@@ -126,6 +126,9 @@ class Provenance(_Value):
     note: Annotated[str | None, Field(max_length=2000, description="What its import changed or left out.")] = None
 
 
+ModelName = Annotated[str, Field(min_length=1, max_length=512)]
+
+
 def _reference(value: Any) -> Any:
     """A model's name alone is enough."""
     return {"repo_id": value} if isinstance(value, str) else value
@@ -137,7 +140,9 @@ class Profile(SteeringRequest):
     version: Literal["1"] = VERSION
     name: ProfileName
     description: Annotated[str, Field(max_length=2000)] = ""
-    model: Annotated[ModelReference | None, BeforeValidator(_reference)] = None
+    model: Annotated[
+        ModelReference | None, BeforeValidator(_reference, json_schema_input_type=ModelReference | ModelName | None)
+    ] = None
     saes: Annotated[tuple[SaeReference, ...], Field(max_length=MOST_SAES)] = ()
     """None: whatever is attached, by the names that `features` use."""
     features: Annotated[tuple[ProfileFeature, ...], FailFast(), Field(max_length=MOST_FEATURES)] = ()
@@ -193,11 +198,11 @@ MOST_ACTIVATIONS = 8
 
 
 def _one_or_several(sent: Any, several: ValidatorFunctionWrapHandler) -> Any:
-    return several(sent) if isinstance(sent, list) else (ActivationsRequest.model_validate(sent),)
+    return several(sent) if isinstance(sent, list) else [ActivationsRequest.model_validate(sent)]
 
 
 ActivationsField = Annotated[
-    tuple[ActivationsRequest, ...],
+    list[ActivationsRequest],
     Field(min_length=1, max_length=MOST_ACTIVATIONS),
     WrapValidator(
         _one_or_several,

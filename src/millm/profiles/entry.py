@@ -1,6 +1,11 @@
 """A profile as lists show it: what it is about and whether it can be applied now, without its features."""
 
+from typing import Any
+
 import msgspec
+
+from millm.profiles.contract import Profile
+from millm.profiles.store import Stored
 
 
 class ProfileEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +43,30 @@ class ProfilePage(msgspec.Struct, frozen=True, kw_only=True):
 class ProfileTold(msgspec.Struct, frozen=True, kw_only=True):
     """One profile, whole."""
 
-    profile: dict[str, object]
+    profile: dict[str, Any]
     """As a file has it."""
     entry: ProfileEntry
+
+
+def entry_of(stored: Stored, *, is_active: bool, misfit: str | None, model: str | None) -> ProfileEntry:
+    """`model`: the name of the loaded one, if there is one."""
+    profile = stored.profile
+    return ProfileEntry(
+        name=profile.name,
+        description=profile.description,
+        model=profile.model.repo_id if profile.model else None,
+        saes=_saes(profile),
+        features=len(profile.features),
+        is_active=is_active,
+        misfit=misfit,
+        model_id=f"{model}:{profile.name}" if model and misfit is None else None,
+        created=stored.created,
+        updated=stored.updated,
+        source=profile.provenance.source if profile.provenance else None,
+    )
+
+
+def _saes(profile: Profile) -> tuple[str, ...]:
+    """By the names that the profile gives them."""
+    stated = [sae.called or sae.hook_point or "" for sae in profile.saes]
+    return tuple(stated or sorted({feature.sae for feature in profile.features if feature.sae}))

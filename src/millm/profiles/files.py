@@ -13,15 +13,21 @@ from millm.profiles.contract import Profile
 def read_profile(path: Path) -> Profile:
     """Raises InvalidProfile with the file's name and the first thing that is wrong."""
     try:
-        return Profile.model_validate(json.loads(path.read_bytes()))
+        return profile_from(path.read_bytes(), path.name)
     except OSError as error:
         raise InvalidProfile(f"{path.name}: cannot be read ({error.strerror})") from error
+
+
+def profile_from(document: bytes, name: str) -> Profile:
+    """Raises InvalidProfile with the document's `name` and the first thing that is wrong."""
+    try:
+        return Profile.model_validate(json.loads(document))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "document"
-        raise InvalidProfile(f"{path.name}: {where}: {first['msg']}") from error
+        raise InvalidProfile(f"{name}: {where}: {first['msg']}") from error
     except ValueError as error:  # not JSON, or not UTF-8
-        raise InvalidProfile(f"{path.name}: not a JSON document") from error
+        raise InvalidProfile(f"{name}: not a JSON document") from error
 
 
 def digest_of(profile: Profile) -> str:

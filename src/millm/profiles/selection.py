@@ -4,6 +4,7 @@ Resolved once, at the door, into values that the engine only has to look at. Nev
 cannot be applied exactly is refused by name.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from millm.engine.messages import SaeFacts, Watch
@@ -105,8 +106,16 @@ def model_cards(state: State) -> list[ModelCard]:
     if model is None:
         return []
     own = ModelCard(model.name, model.name, model.created, None, "")
-    profiles = state.profiles.all() if state.settings.profile_models == "auto" else ()
-    return [own, *(_card(model, profile) for profile in profiles if misfit(model, state.saes, profile) is None)]
+    profiles = _fitting(state, model) if state.settings.profile_models == "auto" else ()
+    return [own, *(_card(model, profile) for profile in profiles)]
+
+
+def _fitting(state: State, model: LoadedModel) -> Sequence[Profile]:
+    saes, profiles = state.saes, state.profiles
+    return state.menu.fitting(
+        (profiles, profiles.revision, model, saes),
+        lambda: [profile for profile in profiles.all() if misfit(model, saes, profile) is None],
+    )
 
 
 def _card(model: LoadedModel, profile: Profile) -> ModelCard:

@@ -1,0 +1,109 @@
+"""What those who listen to `/api/events` cost the answers: pairwise ABBA on one real server with a tiny model.
+
+The tiny random model of the tests writes some hundred tokens a second on one thread, so that events come as on a GPU.
+Each block runs base, case, case, base; its ratio is the case's time per token over the base's, which is that of nobody
+listening to the same. Result: benchmarks/results/listeners.json, saved after every case.
+
+    python -m benchmarks.listeners [--blocks 24] [--tokens 160] [--minutes 2]
+"""
+
+import argparse
+import contextlib
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+from websockets.sync.client import connect
+
+from benchmarks import options, servers
+from benchmarks.pairs import blocks
+from benchmarks.record import Record
+from millm.cli.figures import ratio
+from millm.events import MOST_LISTENERS
+from tests.fixtures.tiny import write_model, write_sae
+
+WATCHED = {"features": list(range(32)), "tokens": "all"}
+PROMPT = list(range(10, 42))
+
+Listening = Callable[[str], contextlib.AbstractContextManager[object]]
+
+
+def main() -> None:
+    given = options.parse(options.with_blocks(options.parser(__doc__, tokens=160), blocks=24, minutes=2))
+    record = Record(given.results / "listeners.json", f"ABBA, up to {given.blocks} blocks of 4 answers, tiny model")
+    with tempfile.TemporaryDirectory() as scratch:
+        model, sae = write_model(Path(scratch, "tiny-llama")), write_sae(Path(scratch, "tiny"))
+        with servers.millm(model, Path(scratch, "home"), "--sae", str(sae), cpu_threads="1") as server:
+            measure(record, server.remote.url, given)
+
+
+def measure(record: Record, url: str, given: argparse.Namespace) -> None:
+    cases: dict[str, tuple[Listening, bool]] = {
+        "nobody, 32 features watched": (nobody, True),
+        "one that never reads": (never_reading, True),
+        "64 listeners": (partial(reading, count=MOST_LISTENERS), True),
+        "one, every token of 32 features": (partial(reading, count=1), True),
+        "64 listeners, nothing watched": (partial(reading, count=MOST_LISTENERS), False),
+    }
+    for name, (listening, watches) in cases.items():
+        record.section(f"cases/{name}", partial(case, url, given, listening, watches, given.minutes * 60 / len(cases)))
+
+
+def case(url: str, given: argparse.Namespace, listening: Listening, watches: bool, seconds: float) -> object:
+    """Both sides watch the same or nothing: what is compared is the listeners."""
+    base = partial(per_token, url, given.tokens, nobody, watches and listening is not nobody)
+    heard = partial(per_token, url, given.tokens, listening, watches)
+    for warm in (base, heard):
+        warm()
+    done = blocks({"base": base, "heard": heard}, given.blocks, seconds)
+    times = {name: [sum(block[name]) / 2 for block in done] for name in ("base", "heard")}
+    found = ratio([one / other for one, other in zip(times["heard"], times["base"], strict=True)])
+    return {**msgspec.structs.asdict(found), "base_tokens_per_second": round(1 / min(times["base"]), 1)}
+
+
+def per_token(url: str, tokens: int, listening: Listening, watches: bool) -> float:
+    """Seconds per token of one answer, while these listen."""
+    watch = [{"sae": "tiny", **WATCHED}]
+    httpx.put(f"{url}/api/monitor", json={"on": watches, "watch": watch}).raise_for_status()
+    body = {"model": "tiny-llama", "prompt": PROMPT, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+    with listening(url):
+        begun = time.perf_counter()
+        httpx.post(f"{url}/v1/completions", json=body, timeout=60).raise_for_status()
+        return (time.perf_counter() - begun) / tokens
+
+
+@contextlib.contextmanager
+def nobody(_: str) -> Iterator[None]:
+    yield
+
+
+@contextlib.contextmanager
+def reading(url: str, count: int) -> Iterator[None]:
+    """So many whose clients take what comes: the library reads ahead in a thread of its own."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            stack.enter_context(connect(f"{url.replace('http', 'ws')}/api/events", max_size=None))
+        yield
+
+
+@contextlib.contextmanager
+def never_reading(url: str) -> Iterator[None]:
+    """A handshake, and then not one byte is read."""
+    place = urlsplit(url)
+    with socket.create_connection((place.hostname or "", place.port or 0)) as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.sendall(
+            f"GET /api/events HTTP/1.1\r\nHost: {place.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        yield
+
+
+if __name__ == "__main__":
+    main()

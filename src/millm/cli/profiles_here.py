@@ -1,0 +1,74 @@
+"""The profiles on this disk, without a server: the same questions as `profiles_remote.py` asks one over HTTP.
+
+What writes holds the home, so that no server starts meanwhile. Only miLLM's own files are understood here.
+"""
+
+from collections.abc import Sequence
+
+from millm.cli.profile_import import Did, Document, OnConflict, Outcome
+from millm.errors import CannotStart, InvalidImport
+from millm.hub.home import Home
+from millm.profiles.contract import Profile
+from millm.profiles.entry import ProfileEntry, entry_of
+from millm.profiles.files import profile_from
+from millm.profiles.names import key
+from millm.profiles.store import ProfileStore
+from millm.settings import Settings
+from millm.storage import Database
+
+NO_SERVER = "no server runs"
+_EVERY = 10**9
+
+
+class ProfilesHere:
+    def __init__(self, settings: Settings) -> None:
+        self._home = Home(settings.home_folder)
+        self._home.create()
+        self._store = ProfileStore(Database(self._home.database))
+
+    def entries(self, search: str) -> Sequence[ProfileEntry]:
+        found, _ = self._store.page(search=search, limit=_EVERY)
+        return [entry_of(stored, is_active=False, misfit=NO_SERVER, model=None) for stored in found]
+
+    def profile(self, name: str) -> Profile:
+        return self._store.find(name)
+
+    def export(self, name: str, format: str) -> bytes:
+        if format != "millm":
+            raise CannotStart(f"--format {format} needs a running server; start one, or leave it out")
+        return self._store.find(name).model_dump_json(indent=2, exclude_none=True).encode() + b"\n"
+
+    def preview(self, document: Document, saes: Sequence[str]) -> Sequence[Outcome]:
+        profile = self._read(document, saes)
+        taken = key(profile.name) in {key(one.name) for one in self._store.all()}
+        return [Outcome(path="$", name=profile.name, notes=("the name is taken",) if taken else ())]
+
+    def take(
+        self, document: Document, saes: Sequence[str], on_conflict: OnConflict, name: str | None
+    ) -> Sequence[Outcome]:
+        profile = self._read(document, saes)
+        if name is not None:
+            profile = Profile.model_validate({**profile.model_dump(), "name": name})
+        with self._home.locked():
+            return [self._taken(profile, on_conflict)]
+
+    def _read(self, document: Document, saes: Sequence[str]) -> Profile:
+        if saes or not document.content.lstrip().startswith(b"{"):
+            raise InvalidImport(
+                f"{document.name}: only miLLM's own profiles can be imported without a server; start one, and try again"
+            )
+        return profile_from(document.content, document.name)
+
+    def _taken(self, profile: Profile, on_conflict: OnConflict) -> Outcome:
+        is_taken = key(profile.name) in {key(one.name) for one in self._store.all()}
+        did: Did = "added"
+        if is_taken and on_conflict == "skip":
+            did = "skipped"
+        elif is_taken and on_conflict == "replace":
+            did, _ = "replaced", self._store.replace(profile.name, profile)
+        elif is_taken and on_conflict == "rename":
+            profile = profile.model_copy(update={"name": self._store.free_name(profile.name)})
+            self._store.add(profile)
+        else:
+            self._store.add(profile)
+        return Outcome(path="$", name=profile.name, did=did)

@@ -1,0 +1,53 @@
+"""`millm profiles` without a server, on this disk; and with one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from millm.cli.profile_diff import Difference, differences
+from millm.profiles.contract import Profile, SteeringRequest
+from tests.cli.terminal import Ran, assert_refused, millm
+from tests.fixtures.process import Server
+from tests.fixtures.tiny import write_profiles
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    write_profiles(tmp_path / "files")
+    return tmp_path / "files"
+
+
+def test_without_a_server(tmp_path: Path, files: Path) -> None:
+    def profiles(*arguments: str, stdin: str = "") -> Ran:
+        return millm("profiles", *arguments, home=tmp_path / "home", stdin=stdin, MILLM_PORT="1")
+
+    imported = profiles("import", str(files / "push.json"), str(files / "hold.json"))
+    assert (imported.code, "push" in imported.out, "added" in imported.out) == (0, True, True), imported
+    (hold, push) = json.loads(profiles("list", "--json").out)
+    assert (hold["name"], push["name"], push["misfit"]) == ("hold", "push", "no server runs")
+    exported = profiles("export", "PUSH").out
+    assert Profile.model_validate_json(exported) == Profile.model_validate_json((files / "push.json").read_bytes())
+    assert_refused(profiles("import", "-", stdin=exported), "already")
+    assert "feature 3" in profiles("diff", "push", "hold").out
+    assert_refused(profiles("use", "push"), "no miLLM server")
+
+
+def test_on_a_server(server: Server, tmp_path: Path) -> None:
+    def profiles(*arguments: str) -> Ran:
+        return millm("profiles", *arguments, "--url", server.url, home=tmp_path)
+
+    assert "push steers" in profiles("use", "push").out
+    assert json.loads(profiles("diff", "hold", "--active", "--json").out)[0]["before"] is not None
+    assert "nothing steers" in profiles("off").out
+
+
+def test_a_difference_is_told_by_feature() -> None:
+    before = SteeringRequest.model_validate({"features": [{"index": 1, "strength": 2}, {"index": 2, "strength": 3}]})
+    after = SteeringRequest.model_validate({"features": [{"index": 2, "mode": "ablate"}], "positions": "prompt"})
+    assert differences(before, before) == []
+    assert differences(before, after) == [
+        Difference("feature 1", "+2 raw", None),
+        Difference("feature 2", "+3 raw", "ablate"),
+        Difference("positions", "all", "prompt"),
+    ]

@@ -1,0 +1,88 @@
+"""Two who watch one request: each sees what it would have seen alone."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from millm.engine.messages import Reading, Watch
+from millm.monitor.watching import Watching, covers, merged
+from millm.sae.sizes import MAX_WATCHED_FEATURES
+
+PROMPT, LENGTH, FEATURES = 5, 12, 9
+
+
+def activation(position: int, feature: int, after: bool) -> float:
+    return float((position * 7 + feature * 5) % 11) + (100 if after and feature % 2 else 0)
+
+
+def reading(watch: Watch, position: int) -> Reading:
+    """What an engine tells of one token."""
+    both = [_side(watch, position, after) for after in (False, True)]
+    before, after = both if watch.when == "both" else (both[watch.when == "after"], ((), ()))
+    return Reading(watch.sae, position, before[0], before[1], after[0], after[1])
+
+
+def _side(watch: Watch, position: int, after: bool) -> Any:
+    values = tuple(activation(position, feature, after) for feature in watch.features)
+    ranked = sorted(((f, activation(position, f, after)) for f in range(FEATURES)), key=lambda pair: -pair[1])
+    is_due = watch.top_k and position % (watch.sample_every or 1) == 0
+    return values, tuple(ranked[: watch.top_k]) if is_due else ()
+
+
+def readings(watches: tuple[Watch, ...]) -> list[Reading]:
+    return [
+        reading(watch, position)
+        for position in range(LENGTH)
+        for watch in watches
+        if covers(watch.tokens, position, PROMPT)
+    ]
+
+
+def watch_of(sae: str) -> st.SearchStrategy[Watch]:
+    features = st.lists(st.integers(0, FEATURES - 1), unique=True, min_size=1, max_size=5).map(tuple)
+    top_k = st.integers(0, 4)
+    made = st.builds(
+        Watch, sae=st.just(sae), features=features, top_k=top_k,
+        tokens=st.sampled_from(["generated", "prompt", "all"]), when=st.sampled_from(["before", "after", "both"]),
+        sample_every=st.integers(1, 6),
+    )  # fmt: skip
+    return made.filter(lambda watch: watch.features or watch.top_k)
+
+
+lists = st.lists(st.sampled_from(["a", "b", "c"]), unique=True, max_size=3).flatmap(
+    lambda names: st.tuples(*map(watch_of, names))
+)
+
+
+@given(asked=lists, monitored=lists)
+def test_each_sees_what_it_would_have_seen_alone(asked: tuple[Watch, ...], monitored: tuple[Watch, ...]) -> None:
+    watching = merged(asked, monitored)
+    assert len({watch.sae for watch in watching.engine}) == len(watching.engine), "one of each SAE"
+    read = readings(watching.engine)
+    assert by_place(watching.of_request(read, PROMPT)) == by_place(readings(asked))
+    assert by_place(watching.of_monitor(read, PROMPT)) == by_place(readings(monitored or asked))
+
+
+def by_place(found: Any) -> dict[tuple[str, int], Reading]:
+    return {(one.sae, one.position): one for one in found}
+
+
+def test_nobody_watches() -> None:
+    assert merged((), ()) == Watching()
+    assert merged((), ()).engine == ()
+
+
+def test_more_than_the_engine_can_read_is_what_the_request_asked() -> None:
+    asked = Watch(sae="a", features=tuple(range(MAX_WATCHED_FEATURES - 1)))
+    monitored = Watch(sae="a", features=(0, MAX_WATCHED_FEATURES, MAX_WATCHED_FEATURES + 1))
+    watching = merged([asked], [monitored])
+    assert watching.kept[0].features == (0, MAX_WATCHED_FEATURES)
+    assert len(watching.engine[0].features) == MAX_WATCHED_FEATURES
+
+
+@pytest.mark.parametrize("optional", [False, True])
+def test_what_a_request_asks_is_never_left_out(optional: bool) -> None:
+    mine = Watch(sae="a", features=(1,), optional=optional)
+    assert merged([mine], [Watch(sae="a", features=(2,), optional=True)]).engine[0].optional == optional

@@ -1,0 +1,133 @@
+"""The sections on `/api` of the API page: its routes, what they take and what they answer, read from the code."""
+
+from collections.abc import Iterable
+from types import ModuleType
+
+import msgspec
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from millm.access import Required
+from millm.admin import (
+    attachments,
+    discovery,
+    experiments,
+    features,
+    hardware,
+    jobs,
+    loading,
+    logs,
+    models,
+    monitor,
+    profile_files,
+    profiles,
+    registry,
+    requests,
+    saes,
+    status,
+    steering,
+)  # fmt: skip
+from millm.admin.answers import STRUCTS
+from millm.admin.attachments import Attach
+from millm.admin.discovery import Contrasted, Inspected
+from millm.admin.features import WrittenLabel
+from millm.admin.ids import Download
+from millm.admin.loading import Load, ToEstimate
+from millm.admin.monitor import MonitorBody
+from millm.admin.profiles import Duplicate, Rename, Save
+from millm.admin.steering import Which, WhichKnob
+from millm.experiments.bodies import Calibrate, Compare, Sweep
+from tools.field_tables import of_model, of_struct, table, with_parts
+
+LIBRARY_LEAD = (
+    "What is on disk, how it gets there, and what of it is in memory. An `id` is `owner/name` (`@revision` unless it is"
+    " `main`), of an SAE `owner/name/path/inside`; what was imported or ships with miLLM has no slash. Whatever takes"
+    " long goes on when the client leaves: downloads are jobs, and `/api/events` tells how far each has come. Scope"
+    " `monitor` comes with every key; `admin` with the admin key, or with the API key where there is no other."
+)
+
+STEERING_LEAD = (
+    "Profiles, what is active, and files of them: [profiles.md](profiles.md) is the contract. In an address a profile's"
+    " name is percent-encoded."
+)
+WATCHING_LEAD = (
+    "What is watched in every request, what was seen in the last ones, what is known of a feature, and how steering"
+    " changes answers. `compare` and `sweep` are streams of server-sent events unless `stream` is false; leaving ends"
+    " them. [monitoring.md](monitoring.md) tells how to use them."
+)
+
+SECTIONS: tuple[tuple[str, str, tuple[ModuleType, ...], tuple[type[BaseModel], ...]], ...] = (
+    (
+        "The library",
+        LIBRARY_LEAD,
+        (models, loading, saes, attachments, jobs, registry, status, hardware, logs),
+        (Download, Load, ToEstimate, Attach),
+    ),
+    (
+        "Profiles and the active steering",
+        STEERING_LEAD,
+        (steering, profile_files, profiles),
+        (WhichKnob, Which, Save, Rename, Duplicate),
+    ),
+    (
+        "Monitoring, features and experiments",
+        WATCHING_LEAD,
+        (monitor, requests, features, discovery, experiments),
+        (MonitorBody, WrittenLabel, Inspected, Contrasted, Compare, Sweep, Calibrate),
+    ),
+)
+"""Title, lead, whose routes, and what they take besides what other sections tell of."""
+
+
+def admin_sections() -> str:
+    """The routes under `/api`, what they take, and behind them all that they answer."""
+    answers = [
+        f"### `{struct.__name__}`\n\n{_lead(struct)}{table(('field', 'type', 'meaning'), of_struct(struct))}"
+        for struct in with_parts(STRUCTS)
+    ]
+    return "\n".join([*(_section(*section) for section in SECTIONS), "## What `/api` answers\n", *answers])
+
+
+def _section(title: str, lead: str, parts: Iterable[ModuleType], models_: Iterable[type[BaseModel]]) -> str:
+    routes = [_route(route) for part in parts for route in part.router.routes if isinstance(route, APIRoute)]
+    bodies = [
+        f"### `{model.__name__}`\n\n{table(('field', 'type', 'default', 'meaning'), of_model(model))}"
+        for model in models_
+    ]
+    head = ("route", "scope", "takes", "answers", "")
+    return "\n".join([f"## {title}\n\n{lead}\n\n{table(head, routes)}", *bodies])
+
+
+def _route(route: APIRoute) -> tuple[str, ...]:
+    method = next(iter(route.methods or ()))
+    (scope,) = (each.dependency.scope for each in route.dependencies if isinstance(each.dependency, Required))
+    body = route.body_field.field_info.annotation if route.body_field else None
+    takes = [f"[`{body.__name__}`](#{body.__name__.lower()})"] if body else []
+    takes += [f"`?{field.name}`" for field in route.dependant.query_params]
+    address = f"/api{route.path}".replace(":path", "")
+    return (
+        f"`{method} {address}`",
+        scope,
+        " ".join(takes),
+        _answer(route),
+        " ".join((route.endpoint.__doc__ or "").split()),
+    )
+
+
+def _answer(route: APIRoute) -> str:
+    """Of what status it is if not 200, and which struct, or a list of which under what name."""
+    ((code, told),) = ((code, told) for code, told in route.responses.items() if "content" in told)
+    if "application/json" not in told["content"]:
+        return "a file"
+    schema = told["content"]["application/json"]["schema"]
+    ((before, of, after),) = (
+        [(f'`{{"{name}": [`', each["items"], "`]}`") for name, each in schema["properties"].items()]
+        if "properties" in schema
+        else [("", schema, "")]
+    )
+    name = of["$ref"].rpartition("/")[2]
+    return f"{'' if code == 200 else f'{code}, '}{before}[`{name}`](#{name.lower()}){after}"
+
+
+def _lead(struct: type[msgspec.Struct]) -> str:
+    return " ".join(struct.__doc__.split()).replace("None", "null") + "\n\n" if struct.__doc__ else ""
