@@ -10,6 +10,7 @@ from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
+from msgspec import UnsetType
 from pydantic import BaseModel
 
 Row = tuple[str, ...]
@@ -105,7 +106,7 @@ def _in_json(kind: Any) -> str:
     if get_origin(kind) is tuple:
         return f"list of {_in_json(parts[0])}"
     if parts and get_origin(kind) is not dict:
-        return " or ".join(_in_json(part) for part in parts)
+        return " or ".join(_in_json(part) for part in parts if part is not UnsetType)
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return f"[`{kind.__name__}`](#{kind.__name__.lower()})"
     return _NAMES[get_origin(kind) or kind]
