@@ -1,7 +1,8 @@
 """The sections on `/api` of the API page: its routes, what they take and what they answer, read from the code."""
 
 from collections.abc import Iterable
-from types import ModuleType
+from types import ModuleType, NoneType
+from typing import get_args
 
 import msgspec
 from fastapi.routing import APIRoute
@@ -102,7 +103,7 @@ def _route(route: APIRoute) -> tuple[str, ...]:
     method = next(iter(route.methods or ()))
     (scope,) = (each.dependency.scope for each in route.dependencies if isinstance(each.dependency, Required))
     body = route.body_field.field_info.annotation if route.body_field else None
-    takes = [f"[`{body.__name__}`](#{body.__name__.lower()})"] if body else []
+    takes = [_taken(kind) for kind in get_args(body) or (body,) if isinstance(kind, type) and kind is not NoneType]
     takes += [f"`?{field.name}`" for field in route.dependant.query_params]
     address = f"/api{route.path}".replace(":path", "")
     return (
@@ -112,6 +113,12 @@ def _route(route: APIRoute) -> tuple[str, ...]:
         _answer(route),
         " ".join((route.endpoint.__doc__ or "").split()),
     )
+
+
+def _taken(body: type) -> str:
+    """Linked where it is told of here; the others have a heading of their own above."""
+    told = {model for _, _, _, models_ in SECTIONS for model in models_}
+    return f"[`{body.__name__}`](#{body.__name__.lower()})" if body in told else f"`{body.__name__}`"
 
 
 def _answer(route: APIRoute) -> str:

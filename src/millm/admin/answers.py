@@ -41,6 +41,11 @@ def answered(struct: type[msgspec.Struct], status: int = 200) -> Responses:
     return {status: _json(_reference(struct), struct)}
 
 
+def file(*media_types: str) -> Responses:
+    """The answer is a file."""
+    return {200: {"description": "The file.", "content": {media_type: {} for media_type in media_types}}}
+
+
 def listed(struct: type[msgspec.Struct], name: str) -> Responses:
     """The answer is an object with a list of these."""
     these = {"type": "array", "items": _reference(struct)}

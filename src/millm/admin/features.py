@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field, FiniteFloat, StringConstraints
 
 from millm.access import requires
-from millm.admin.answers import answered
+from millm.admin.answers import answered, file
 from millm.admin.ids import LONGEST, Body
 from millm.admin.route import AdminRoute, told
 from millm.errors import InvalidImport
@@ -50,7 +50,7 @@ async def search_features(
     return told(await asyncio.to_thread(found_labels, state.labels, saes, q, limit, offset))
 
 
-@router.get("/labels", dependencies=[requires("monitor")])
+@router.get("/labels", dependencies=[requires("monitor")], responses=file("application/jsonl"))
 async def get_labels(request: Request, sae: AttachedName = None) -> Response:
     """All labels of an SAE as JSONL, to keep, to share and to import again."""
     state: State = request.app.state.millm

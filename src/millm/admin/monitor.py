@@ -9,7 +9,7 @@ from pydantic import Field
 from starlette.responses import StreamingResponse
 
 from millm.access import requires
-from millm.admin.answers import answered
+from millm.admin.answers import answered, file
 from millm.admin.ids import Body
 from millm.admin.monitor_told import MonitorState, Statistics, WatchState
 from millm.admin.requests import Wanted
@@ -64,7 +64,7 @@ async def get_statistics(request: Request, which: Wanted) -> Response:
 @router.get(
     "/export",
     dependencies=[requires("monitor")],
-    responses={200: {"content": {"application/x-ndjson": {}, "text/csv": {}}, "description": "The file."}},
+    responses=file("application/x-ndjson", "text/csv"),
 )
 async def export(
     request: Request,

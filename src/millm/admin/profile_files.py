@@ -9,7 +9,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from millm.access import requires
-from millm.admin.answers import answered
+from millm.admin.answers import answered, file
 from millm.admin.imported import Imported, ImportedEntry, ImportPreview, entry_told, preview_told
 from millm.admin.route import AdminRoute, told
 from millm.errors import InvalidImport, ProfileNameTaken
@@ -69,7 +69,7 @@ async def import_document(
     return told(Imported(entries=tuple([await _taken_in(state, entry, on_conflict) for entry in entries])))
 
 
-@router.get("/{name}/export", dependencies=[requires("monitor")])
+@router.get("/{name}/export", dependencies=[requires("monitor")], responses=file("application/octet-stream"))
 async def export_profile(
     request: Request,
     name: Annotated[str, Path(max_length=LONGEST)],
