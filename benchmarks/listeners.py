@@ -10,6 +10,8 @@ listening to the same. Result: benchmarks/results/listeners.json, saved after ev
 import argparse
 import contextlib
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +21,6 @@ from urllib.parse import urlsplit
 
 import httpx
 import msgspec
-from websockets.sync.client import connect
-
 from benchmarks import options, servers
 from benchmarks.pairs import blocks
 from benchmarks.record import Record
@@ -85,11 +85,15 @@ def nobody(_: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(url: str, count: int) -> Iterator[None]:
-    """So many whose clients take what comes: the library reads ahead in a thread of its own."""
-    with contextlib.ExitStack() as stack:
-        for _ in range(count):
-            stack.enter_context(connect(f"{url.replace('http', 'ws')}/api/events", max_size=None))
+    """So many who take what comes, in one process of their own."""
+    address = f"{url.replace('http', 'ws')}/api/events"
+    command = [sys.executable, "-m", "benchmarks.ears", address, str(count)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as ears:
+        assert ears.stdin
+        assert ears.stdout
+        assert ears.stdout.readline() == "ready\n"
         yield
+        ears.stdin.close()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -84,10 +85,11 @@ class LibraryClient:
         return job
 
     @contextmanager
-    def listening(self) -> Iterator[ClientConnection]:
+    def listening(self) -> Iterator["Ear"]:
         with connect(f"{self.url.replace('http', 'ws')}/api/events", max_size=None) as socket:
-            assert [event["type"] for event in json.loads(socket.recv(10))] == ["hello"]
-            yield socket
+            ear = Ear(socket)
+            assert ear.next()["type"] == "hello"
+            yield ear
 
     def at_once(self, *calls: Callable[[], Result]) -> list[Result]:
         with ThreadPoolExecutor(len(calls)) as threads:
@@ -110,11 +112,22 @@ class LibraryClient:
         validator.validate(answer.json())
 
 
-def events_until(socket: ClientConnection, last: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+class Ear:
+    """A listener: events one by one, however many come in a frame."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._rest: deque[dict[str, Any]] = deque()
+
+    def next(self, seconds: float = 30) -> dict[str, Any]:
+        while not self._rest:
+            self._rest.extend(json.loads(self._socket.recv(seconds)))
+        return self._rest.popleft()
+
+
+def events_until(ear: Ear, last: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
     """What comes, up to the first of which `last` is true."""
-    heard = []
-    while True:
-        for event in json.loads(socket.recv(30)):
-            heard.append(event)
-            if last(event):
-                return heard
+    heard = [ear.next()]
+    while not last(heard[-1]):
+        heard.append(ear.next())
+    return heard

@@ -34,7 +34,7 @@ def test_a_model_comes_from_the_hub_and_goes_again(library: LibraryClient) -> No
     assert (entry["state"], entry["origin"], entry["commit"]) == ("whole", "hub", preview["commit"])
     with library.listening() as socket:
         freed = library.delete(f"/api/models/{LLAMA}")
-        assert json.loads(socket.recv(10)) == {"type": "library", "kind": "model", "name": LLAMA}
+        assert socket.next(10) == {"type": "library", "kind": "model", "name": LLAMA}
     assert freed["id"] == LLAMA
     assert freed["bytes"] >= preview["size"]
     assert library.refused("GET", f"/api/models/{LLAMA}") == (404, "model_not_found")

@@ -1,6 +1,5 @@
 """The SAEs on disk, and on the model: listed, downloaded, attached, detached, traded and refused."""
 
-import json
 from typing import Any
 
 import pytest
@@ -110,7 +109,7 @@ def test_an_sae_comes_from_the_hub_is_refused_where_it_does_not_fit_and_attached
     library.delete(f"/api/attachments/{SCOPE_SAE}")
     with library.listening() as socket:
         assert library.delete(f"/api/saes/{SCOPE_SAE}")["bytes"] >= entry["size"]
-        assert json.loads(socket.recv(10)) == {"type": "library", "kind": "sae", "name": SCOPE_SAE}
+        assert socket.next(10) == {"type": "library", "kind": "sae", "name": SCOPE_SAE}
     assert library.refused("GET", f"/api/saes/{SCOPE_SAE}") == (404, "sae_not_found")
     library.loaded(MODEL)
     for model in (GEMMA, GPT2):
