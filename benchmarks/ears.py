@@ -15,7 +15,7 @@ async def listen(url: str, count: int) -> None:
     ready = asyncio.Barrier(count + 1)
     ears = [asyncio.create_task(ear(url, ready)) for _ in range(count)]
     await ready.wait()
-    print("ready", flush=True)  # noqa: T201
+    print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.read)
     for task in ears:
         task.cancel()

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import msgspec
+
 from benchmarks import options, servers
 from benchmarks.pairs import blocks
 from benchmarks.record import Record
