@@ -51,3 +51,17 @@ def test_a_difference_is_told_by_feature() -> None:
         Difference("feature 2", "+3 raw", "ablate"),
         Difference("positions", "all", "prompt"),
     ]
+
+
+def test_one_that_leaves_its_sae_open_is_compared_by_feature_alone() -> None:
+    def steering(*features: tuple[int, str | None]) -> SteeringRequest:
+        said = [{"index": index, "strength": 2, "sae": sae} for index, sae in features]
+        return SteeringRequest.model_validate({"features": said})
+
+    assert differences(steering((1, None)), steering((1, "tiny"))) == []
+    assert differences(steering((1, None)), steering((2, "tiny"))) == [
+        Difference("feature 1", "+2 raw", None),
+        Difference("feature 2", None, "+2 raw"),
+    ]
+    assert len(differences(steering((1, None)), steering((1, "a"), (1, "b")))) == 3
+    assert len(differences(steering((1, "a")), steering((1, "b")))) == 2

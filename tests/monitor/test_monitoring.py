@@ -4,71 +4,16 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-import torch
-from transformers import LlamaForCausalLM
 from websockets.sync.client import connect
 
-from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats.detect import canonicalise
 from tests.fixtures.close import assert_close
-from tests.fixtures.inside import Inside, serving
-from tests.fixtures.tiny import HOOK_LAYER
+from tests.fixtures.inside import Inside
+from tests.monitor.watched import MONITORED, complete
 
 PROMPTS = [[5, 9, 30, 77, 120], [40, 41, 42], [200, 11, 60, 61, 62, 63, 64, 65, 66]]
-TOKENS = 6
-MONITORED = {"sae": "tiny", "features": [40, 3], "top_k": 2, "tokens": "all", "sample_every": 1}
-
-
-@pytest.fixture(scope="module")
-def inside(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_sae: Path) -> Iterator[Inside]:
-    with serving(tiny_model, tiny_sae, tmp_path_factory.mktemp("home"), cpu_int8="off", history_size=8) as inside:
-        yield inside
-
-
-@pytest.fixture
-def api(inside: Inside) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=inside.url, timeout=30) as client:
-        client.delete("/api/requests").raise_for_status()
-        yield client
-        client.put("/api/monitor", json={"on": False}).raise_for_status()
-        client.put("/api/steering", content=b"null").raise_for_status()
-
-
-def complete(
-    api: httpx.Client, prompt: list[int], headers: dict[str, str] | None = None, **body: Any
-) -> httpx.Response:
-    asked = {"model": "tiny-llama", "prompt": prompt, "temperature": 0, "max_tokens": TOKENS, "ignore_eos": True}
-    return api.post("/v1/completions", json={**asked, **body}, headers=headers)
-
-
-class Hooked:
-    """Activations by transformers and the SAE alone."""
-
-    def __init__(self, model: Path, sae: Path, folder: Path) -> None:
-        self._model = LlamaForCausalLM.from_pretrained(model, dtype=torch.float32)
-        self._sae = SparseAutoencoder.open(canonicalise(sae, folder))
-
-    def activations(self, prompt: list[int]) -> list[list[float]]:
-        """Of the prompt and of what is written greedily  # [tokens, features]"""
-        seen: list[torch.Tensor] = []
-        handle = self._model.model.layers[HOOK_LAYER].register_forward_hook(lambda _m, _a, out: seen.append(out))
-        ids = list(prompt)
-        with torch.inference_mode():
-            for _ in range(TOKENS):
-                ids.append(int(self._model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
-        handle.remove()
-        encoded: list[list[float]] = self._sae.encode(seen[-1][0]).tolist()
-        return encoded
-
-
-@pytest.fixture(scope="module")
-def hooked(tiny_model: Path, tiny_sae: Path, tmp_path_factory: pytest.TempPathFactory) -> Hooked:
-    return Hooked(tiny_model, tiny_sae, tmp_path_factory.mktemp("canonical"))
 
 
 @contextmanager

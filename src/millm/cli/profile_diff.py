@@ -1,5 +1,6 @@
 """What two steerings do differently: by feature, and what holds for all of them."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from millm.profiles.contract import Profile, ProfileFeature, SteeringRequest
@@ -15,6 +16,8 @@ class Difference(NamedTuple):
 def differences(before: SteeringRequest, after: SteeringRequest) -> list[Difference]:
     """In the order of SAEs and features, then the rest."""
     left, right = _knobs(before), _knobs(after)
+    if not (_names(left) and _names(right)) and len(_names(left) | _names(right)) <= 1:
+        left, right = _unnamed(left), _unnamed(right)  # one of them leaves open which SAE is meant; the other has one
     found = [
         Difference(
             " ".join(filter(None, ("feature", str(index), sae))), left.get((sae, index)), right.get((sae, index))
@@ -39,6 +42,14 @@ def knob_text(feature: ProfileFeature) -> str:
 def _knobs(steering: SteeringRequest) -> dict[tuple[str, int], str]:
     only = _only_sae(steering)
     return {(feature.sae or only, feature.index): knob_text(feature) for feature in steering.features}
+
+
+def _names(knobs: Mapping[tuple[str, int], str]) -> set[str]:
+    return {sae for sae, _ in knobs if sae}
+
+
+def _unnamed(knobs: Mapping[tuple[str, int], str]) -> dict[tuple[str, int], str]:
+    return {("", index): text for (_, index), text in knobs.items()}
 
 
 def _only_sae(steering: SteeringRequest) -> str:

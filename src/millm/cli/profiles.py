@@ -136,6 +136,10 @@ def export(
         str, typer.Option("--format", help="millm, adr, mistudio, neuronpedia, lm-eval or gguf.")
     ] = "millm",
     output: Annotated[Path, typer.Option("--output", "-o", help="A file; `-` is stdout.")] = Path("-"),
+    skip: Annotated[
+        str | None,
+        typer.Option(help="default, none or special: export as if it said so, for tools that cannot say it."),
+    ] = None,
     url: Url = None,
     api_key: ApiKey = None,
 ) -> None:
@@ -145,7 +149,7 @@ def export(
 
         millm profiles export yelling --format gguf -o yelling.gguf
     """
-    document = _open(url, api_key).export(name, format)
+    document = _open(url, api_key).export(name, format, skip)
     if output == Path("-"):
         sys.stdout.buffer.write(document)
         return

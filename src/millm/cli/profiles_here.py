@@ -33,9 +33,9 @@ class ProfilesHere:
     def profile(self, name: str) -> Profile:
         return self._store.find(name)
 
-    def export(self, name: str, format: str) -> bytes:
-        if format != "millm":
-            raise CannotStart(f"--format {format} needs a running server; start one, or leave it out")
+    def export(self, name: str, format: str, skip: str | None) -> bytes:
+        if format != "millm" or skip:
+            raise CannotStart("--format and --skip need a running server; start one, or leave them out")
         return self._store.find(name).model_dump_json(indent=2, exclude_none=True).encode() + b"\n"
 
     def preview(self, document: Document, saes: Sequence[str]) -> Sequence[Outcome]:

@@ -44,8 +44,9 @@ class RemoteProfiles:
     def off(self) -> ServerStatus:
         return self._remote.ask("POST", "/api/profiles/deactivate", ServerStatus)
 
-    def export(self, name: str, format: str) -> bytes:
-        return self._remote.fetch(f"{_address(name)}/export?{urlencode({'format': format})}")
+    def export(self, name: str, format: str, skip: str | None) -> bytes:
+        wanted = {"format": format, **({"skip": skip} if skip else {})}
+        return self._remote.fetch(f"{_address(name)}/export?{urlencode(wanted)}")
 
     def preview(self, document: Document, saes: Sequence[str]) -> Sequence[Outcome]:
         query = urlencode([("sae", sae) for sae in saes])
