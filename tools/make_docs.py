@@ -8,10 +8,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
+import typer
 from pydantic import BaseModel
 
 from benchmarks import tables
@@ -193,9 +196,24 @@ def _events() -> list[tuple[str, ...]]:
 
 
 def cli_page() -> str:
-    shown = [("millm --help", ["--help"]), *((f"millm {name} --help", [name, "--help"]) for name in COMMANDS)]
-    blocks = [f"## `{title}`\n\n```text\n{help_text(arguments)}\n```\n" for title, arguments in shown]
+    shown = [["--help"], *([*command, "--help"] for command in _commands())]
+    with ThreadPoolExecutor(2) as threads:
+        helps = list(threads.map(help_text, shown))
+    blocks = [
+        f"## `millm {' '.join(arguments)}`\n\n```text\n{told}\n```\n"
+        for arguments, told in zip(shown, helps, strict=True)
+    ]
     return _page("Commands", CLI_LEAD, "\n".join([*_recordings(), *blocks]))
+
+
+def _commands() -> Iterator[list[str]]:
+    """Those of a group behind it."""
+    for name, (_, _, module) in COMMANDS.items():
+        yield [name]
+        group: typer.Typer | None = getattr(import_module(f"millm.cli.{module}"), "group", None)
+        for command in group.registered_commands if group else ():
+            assert command.callback
+            yield [name, command.name or command.callback.__name__]
 
 
 def _recordings() -> Iterator[str]:
