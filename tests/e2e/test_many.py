@@ -41,10 +41,10 @@ def status(server: Server) -> dict[str, Any]:
 
 
 def until_idle(server: Server) -> float:
-    """→ the seconds it took, two at most."""
+    """→ the seconds it took, ten at most: five hundred sockets are closed on a machine that may be busy."""
     begun = time.monotonic()
     while (now := status(server))["in_flight"]:
-        assert time.monotonic() - begun < 2, now
+        assert time.monotonic() - begun < 10, now
     return time.monotonic() - begun
 
 
