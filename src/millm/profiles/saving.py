@@ -28,6 +28,7 @@ def profile_of_active(
     current, model = state.active, state.model_or_raise()
     if current is None:
         raise Conflict("nothing steers the server that could be saved; steer it first, or send a whole profile")
+    _check_watch(state, watch)
     asked = heard(current.asked, current.muted, current.solo)
     used = {feature.sae for feature in current.asked.features} | {feature.sae for feature in watch}
     said = dict(
@@ -46,6 +47,13 @@ def profile_of_active(
         return Profile.model_validate(said)
     except ValidationError as error:
         raise InvalidProfile(error.errors(include_input=False, include_url=False)[0]["msg"]) from error
+
+
+def _check_watch(state: State, watch: Iterable[WatchedFeature]) -> None:
+    for feature in watch:
+        if feature.sae not in (None, *state.saes):
+            known = ", ".join(state.saes) or "none"
+            raise InvalidProfile(f"`watch`: no SAE named {feature.sae!r} is attached; attached: {known}", param="watch")
 
 
 def _model(model: LoadedModel) -> ModelReference:
