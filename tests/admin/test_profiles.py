@@ -224,6 +224,13 @@ def test_what_steers_becomes_a_profile(inside: Inside, api: httpx.Client) -> Non
     assert names(api) == ["hold", "MINE", "push"]
 
 
+def test_a_watched_feature_of_an_sae_that_is_not_there_is_refused(inside: Inside, api: httpx.Client) -> None:
+    steer(inside, SteeringRequest.model_validate({"features": [{"index": 3, "strength": 6}]}))
+    refused = api.post("/profiles/save", json={"name": "mine", "watch": [{"index": 3, "sae": "nope"}]})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "invalid_profile")
+    assert api.get("/profiles/mine").status_code == 404
+
+
 def test_muted_knobs_are_not_saved_and_not_lost(inside: Inside, api: httpx.Client) -> None:
     asked = SteeringRequest.model_validate({"features": [{"index": 3, "strength": 6}, {"index": 4, "strength": 6}]})
     steer(inside, asked, muted=frozenset({("tiny", 4)}))
