@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(1800)]
 CASES = 5000
 LONGEST_QUERY = 16_000
 """Characters: beyond the limit on all headers a connection is closed, which `tests/guard` looks at."""
-FROM_SCHEMA = 260
+FROM_SCHEMA = 90
 """Examples for each operation and each of: requests that fit the document, requests that do not."""
 GROWTH = 24 * 2**20
 """Bytes that the server may have grown by after a thousand requests, when its caches are full."""
