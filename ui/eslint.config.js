@@ -1,0 +1,48 @@
+/** What is checked beside types: hooks' rules, and that rooms do not know each other. */
+import js from "@eslint/js";
+import hooks from "eslint-plugin-react-hooks";
+import ts from "typescript-eslint";
+
+const ROOMS = ["playground", "steering", "models", "saes", "monitor", "profiles", "features", "server", "settings"];
+
+const forbidding = (room) => ({
+  files: [`src/${room}/**`],
+  rules: {
+    "no-restricted-imports": [
+      "error",
+      {
+        patterns: [
+          {
+            group: ["@/app/*", ...ROOMS.filter((other) => other !== room).map((other) => `@/${other}/*`)],
+            message: "A page knows components/ and lib/; app/ puts pages together.",
+          },
+        ],
+      },
+    ],
+  },
+});
+
+export default ts.config(
+  { ignores: ["node_modules", "src/lib/schema.d.ts"] },
+  js.configs.recommended,
+  ts.configs.strict,
+  hooks.configs.flat.recommended,
+  {
+    files: ["scripts/**"],
+    languageOptions: { globals: { process: "readonly", console: "readonly", URL: "readonly" } },
+  },
+  ...ROOMS.map(forbidding),
+  {
+    files: ["src/components/**", "src/lib/**"],
+    rules: {
+      "no-restricted-imports": [
+        "error",
+        {
+          patterns: [
+            { group: ["@/app/*", ...ROOMS.map((room) => `@/${room}/*`)], message: "Shared code knows no page." },
+          ],
+        },
+      ],
+    },
+  },
+);

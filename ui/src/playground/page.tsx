@@ -1,0 +1,4 @@
+/** Playground. */
+import { Page } from "@/components/page";
+
+export const PlaygroundPage = () => <Page title="Playground">{null}</Page>;

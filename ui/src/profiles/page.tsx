@@ -1,0 +1,4 @@
+/** Profiles. */
+import { Page } from "@/components/page";
+
+export const ProfilesPage = () => <Page title="Profiles">{null}</Page>;

@@ -1,0 +1,4 @@
+/** SAEs. */
+import { Page } from "@/components/page";
+
+export const SaesPage = () => <Page title="SAEs">{null}</Page>;

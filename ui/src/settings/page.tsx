@@ -1,0 +1,4 @@
+/** Settings. */
+import { Page } from "@/components/page";
+
+export const SettingsPage = () => <Page title="Settings">{null}</Page>;
