@@ -16,7 +16,7 @@ LEVELS = [
     ("__main__",),
     ("cli",),
     ("app", "wire"),
-    ("startpage", "admin", "guard"),
+    ("startpage", "webpage", "admin", "guard"),
     ("experiments",),
     ("openai",),
     ("openai.envelope", "openai.json_route", "openai.validation", "access"),

@@ -14,6 +14,7 @@ from millm.guard.rules import Rules
 from millm.openai.failures import install_error_handlers
 from millm.openai.schemas.document import FAILURES
 from millm.state import State
+from millm.webpage import WebPage
 
 
 def create_app(state: State) -> FastAPI:
@@ -34,6 +35,7 @@ def create_app(state: State) -> FastAPI:
     app.include_router(openai.router)
     app.include_router(admin.router)
     app.include_router(startpage.router)
+    app.include_router(WebPage().router)
     app.add_api_route("/healthz", _healthz, methods=["GET"], include_in_schema=False)
     app.add_api_route("/readyz", _readyz, methods=["GET"], include_in_schema=False)
     app.openapi = partial(_document, app)  # type: ignore[method-assign]  # FastAPI's own way to extend the document
