@@ -45,7 +45,7 @@ function What({ status }: { status: Schemas["ServerStatus"] }) {
 
 const Queue = ({ status }: { status: Schemas["ServerStatus"] }) =>
   status.in_flight > 0 && (
-    <Badge variant="outline" visibleFrom="sm" title={`${status.running} run, ${status.waiting} wait`}>
+    <Badge variant="default" visibleFrom="sm" title={`${status.running} run, ${status.waiting} wait`}>
       {status.in_flight} in flight
     </Badge>
   );
