@@ -48,6 +48,18 @@ fix: $(VENV)/dev-installed   ## format and mend what lint can mend
 types: $(VENV)/dev-installed ## strict type checking alone
 	$(BIN)/mypy
 
+page: $(VENV)/dev-installed ui/node_modules ## check, test and build the page (ui/)
+	npm --prefix ui run check
+	npm --prefix ui test
+	npm --prefix ui run build
+
+page-types: $(VENV)/dev-installed ui/node_modules ## write the page's types from the server's OpenAPI document
+	$(BIN)/python -m tools.make_openapi | npm --prefix ui run --silent types
+
+ui/node_modules: ui/package-lock.json
+	npm --prefix ui ci --no-audit --no-fund
+	@touch $@
+
 docs: $(VENV)/dev-installed  ## write the pages that are made from the code and from the figures
 	$(BIN)/python -m tools.make_docs
 
@@ -77,4 +89,4 @@ $(VENV)/dev-installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $(VENV)/installed $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup run check test test-crashes test-machine test-clients test-openwebui oldest fix types docs bench efficacy
+.PHONY: help demo setup run check test test-crashes test-machine test-clients test-openwebui oldest fix types page page-types docs bench efficacy

@@ -10,7 +10,7 @@ from millm.errors import InvalidApiKey, ScopeMissing
 from millm.principal import Principal, Scope, identify
 from millm.state import State
 
-PUBLIC = frozenset(("/healthz", "/readyz", "/", "/openapi.json"))
+PUBLIC = frozenset(("/healthz", "/readyz", "/", "/openapi.json", "/ui", "/ui/{path:path}"))
 """The only addresses that declare no scope."""
 
 

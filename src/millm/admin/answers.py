@@ -1,12 +1,13 @@
-"""What the OpenAPI document says of answers under `/api`: the structs that they are, as JSON schemas."""
+"""What the OpenAPI document says of answers under `/api` and of events: the structs that they are, as JSON schemas."""
 
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
 from millm.admin.imported import Imported, ImportPreview
 from millm.admin.monitor_told import Forgotten, MonitorState, RequestTold, Statistics
 from millm.engine.messages import SaeFacts
+from millm.events import Event
 from millm.experiments.told import Calibration, Comparison, Swept
 from millm.features.card import FeatureCard
 from millm.features.found import FoundLabel, FoundLabels, PutLabels
@@ -53,8 +54,16 @@ def listed(struct: type[msgspec.Struct], name: str) -> Responses:
 
 
 def schemas() -> dict[str, Any]:
-    """Of the structs, and of those that they hold, by their names."""
-    return msgspec.json.schema_components(STRUCTS, ref_template=_PLACE)[1]
+    """Of the structs, of the websocket's events, and of those that they hold, by their names."""
+    told = msgspec.json.schema_components((*STRUCTS, *get_args(Event)), ref_template=_PLACE)[1]
+    return {name: _whole(schema) for name, schema in told.items()}
+
+
+def _whole(schema: dict[str, Any]) -> dict[str, Any]:
+    """What has a default is still in every answer; what may be left out (`UnsetType`) has none."""
+    properties = schema.get("properties", {})
+    always = [name for name in properties if name in schema.get("required", []) or "default" in properties[name]]
+    return schema | {"required": always} if always else schema
 
 
 def _reference(struct: type[msgspec.Struct]) -> dict[str, str]:

@@ -58,14 +58,14 @@ async def list_profiles(
     return told(ProfilePage(profiles=tuple(entry_of(state, stored) for stored in found), total=total))
 
 
-@router.post("", dependencies=[requires("admin")], responses=answered(ProfileEntry, 201))
+@router.post("", dependencies=[requires("admin")], status_code=201, responses=answered(ProfileEntry, 201))
 async def add_profile(request: Request, body: Profile) -> Response:
     """Add a profile, as a file has it."""
     state: State = request.app.state.millm
     return told(entry_of(state, await profiles.add(state, body)), 201)
 
 
-@router.post("/save", dependencies=[requires("admin")], responses=answered(ProfileEntry, 201))
+@router.post("/save", dependencies=[requires("admin")], status_code=201, responses=answered(ProfileEntry, 201))
 async def save_profile(request: Request, body: Save) -> Response:
     """Make a profile of the steering that is active now, which has that name then.
 
@@ -125,7 +125,9 @@ async def rename_profile(request: Request, name: Name, body: Rename) -> Response
     return told(entry_of(state, await profiles.change(state, name, renamed)))
 
 
-@router.post("/{name}/duplicate", dependencies=[requires("admin")], responses=answered(ProfileEntry, 201))
+@router.post(
+    "/{name}/duplicate", dependencies=[requires("admin")], status_code=201, responses=answered(ProfileEntry, 201)
+)
 async def duplicate_profile(request: Request, name: Name, body: Duplicate | None = None) -> Response:
     """Add the same under another name."""
     state: State = request.app.state.millm

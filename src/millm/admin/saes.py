@@ -46,7 +46,7 @@ async def delete_sae(request: Request, id: IdInAddress) -> Response:
     return told(freed)
 
 
-@router.post("", dependencies=[requires("admin")], responses=answered(Job, 202))
+@router.post("", dependencies=[requires("admin")], status_code=202, responses=answered(Job, 202))
 async def download_sae(request: Request, body: Download) -> Response:
     """Fetch an SAE from Hugging Face, in the background: the job tells how far it is."""
     state: State = request.app.state.millm

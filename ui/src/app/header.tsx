@@ -77,7 +77,12 @@ function Master() {
   });
   return (
     <Switch
-      label="Steering"
+      aria-label="Steering"
+      label={
+        <Text span size="sm" visibleFrom="sm">
+          Steering
+        </Text>
+      }
       checked={data?.on ?? false}
       disabled={!data?.steering || flip.isPending}
       onChange={(event) => flip.mutate(event.currentTarget.checked)}

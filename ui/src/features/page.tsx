@@ -1,4 +1,4 @@
 /** Features. */
-import { Page } from "@/components/page";
+import { InTerminal } from "@/components/in-terminal";
 
-export const FeaturesPage = () => <Page title="Features">{null}</Page>;
+export const FeaturesPage = () => <InTerminal title="Features" command="millm features search" />;

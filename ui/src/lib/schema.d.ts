@@ -1,7 +1,1058 @@
 // Written by scripts/types.mjs from the server's OpenAPI document; do not edit.
-// sha256 a54537ac10514b5473993972cfa862d680d73c491f62a810994d381b3f771235
+// sha256 f9ee3743010b6b6d5230f6aa937b5222f02e955438bf5172fd504eae2ffc4d43
 
 export interface paths {
+    "/api/attachments": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Attachments
+         * @description What is attached, and what that has found out.
+         */
+        get: operations["list_attachments_api_attachments_get"];
+        put?: never;
+        /**
+         * Attach
+         * @description Attach an SAE while the model answers; → what that found out.
+         */
+        post: operations["attach_api_attachments_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/attachments/{sae}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Detach
+         * @description Take an SAE off the model while it answers; → the status.
+         */
+        delete: operations["detach_api_attachments__sae__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/calibrate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Post Calibrate
+         * @description The largest multiple of all strengths that keeps to a guard. A suggestion: nothing is changed.
+         */
+        post: operations["post_calibrate_api_calibrate_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/compare": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Post Compare
+         * @description The same question with one seed: the base model's answer, the steered one, the system prompt's.
+         *
+         *     Streamed, all at once: `{"column", "text"}` as it comes, an end of each column with its receipt, then where the
+         *     steered answer first differs.
+         */
+        post: operations["post_compare_api_compare_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/features/contrast": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Contrast Texts
+         * @description Which features fire more on one set of texts than on the other, and a profile made of them (not saved).
+         */
+        post: operations["contrast_texts_api_features_contrast_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/features/inspect": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Inspect Text
+         * @description Which features fire on a text: at each token, and over all of it. The base model reads it, unsteered.
+         */
+        post: operations["inspect_text_api_features_inspect_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/features/labels": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Labels
+         * @description All labels of an SAE as JSONL, to keep, to share and to import again.
+         */
+        get: operations["get_labels_api_features_labels_get"];
+        put?: never;
+        /**
+         * Post Labels
+         * @description Lay labels over those that are known: JSONL, ours or Neuronpedia's. All of them, or none if a line is none.
+         */
+        post: operations["post_labels_api_features_labels_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/features/search": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Search Features
+         * @description Features whose labels have every word, the best first: the label itself, beginnings of words, letters inside.
+         */
+        get: operations["search_features_api_features_search_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/features/{index}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Feature
+         * @description Its label, the tokens that it makes likelier, its neighbours, and strengths to begin with.
+         */
+        get: operations["get_feature_api_features__index__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/features/{index}/label": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Put Label
+         * @description Write down what a feature means; its file stays as it is.
+         */
+        put: operations["put_label_api_features__index__label_put"];
+        post?: never;
+        /**
+         * Delete Label
+         * @description Take back what was written or imported; → what the SAE's own file says.
+         */
+        delete: operations["delete_label_api_features__index__label_delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/hardware": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Hardware
+         * @description What there is to run a model on.
+         */
+        get: operations["get_hardware_api_hardware_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Jobs
+         * @description All of them, the newest first.
+         */
+        get: operations["list_jobs_api_jobs_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Job
+         * @description One job.
+         */
+        get: operations["get_job_api_jobs__id__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/{id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel Job
+         * @description End a download; the files that are whole stay.
+         */
+        post: operations["cancel_job_api_jobs__id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/{id}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Resume Job
+         * @description Go on with a download that was interrupted, cancelled or has failed.
+         */
+        post: operations["resume_job_api_jobs__id__resume_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/logs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Logs
+         * @description The latest lines, the oldest of them first; with `after`, the first that came after that line.
+         */
+        get: operations["get_logs_api_logs_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/models": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Models
+         * @description Every model of the library, those that are not whole included.
+         */
+        get: operations["list_models_api_models_get"];
+        put?: never;
+        /**
+         * Download Model
+         * @description Fetch a model from Hugging Face, in the background: the job tells how far it is.
+         */
+        post: operations["download_model_api_models_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/models/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel
+         * @description Give up the load that is under way: it ends as soon as it next reports, and what was there before answers on.
+         */
+        post: operations["cancel_api_models_cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/models/estimate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Estimate
+         * @description How much memory a model would take, and whether it fits.
+         */
+        post: operations["estimate_api_models_estimate_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/models/load": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Load
+         * @description Load a model of the library in place of the one that answers; → the status, once it does.
+         *
+         *     It goes on when the client leaves; `/cancel` gives it up.
+         */
+        post: operations["load_api_models_load_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/models/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Preview Model
+         * @description What a download would bring: sizes, licence, what the model is.
+         */
+        post: operations["preview_model_api_models_preview_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/models/unload": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Unload
+         * @description Let running answers end, then give the memory back; → the status.
+         */
+        post: operations["unload_api_models_unload_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/models/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Model
+         * @description One model of the library.
+         */
+        get: operations["get_model_api_models__id__get"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete Model
+         * @description Remove a model's files; those that another entry shares stay.
+         */
+        delete: operations["delete_model_api_models__id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/monitor": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Monitor
+         * @description What is watched in every request.
+         */
+        get: operations["get_monitor_api_monitor_get"];
+        /**
+         * Put Monitor
+         * @description Watch this from now on, in every request that begins; it is remembered across restarts.
+         */
+        put: operations["put_monitor_api_monitor_put"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/monitor/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Export
+         * @description The activations of the requests that are meant, as a file; the newest request first.
+         */
+        get: operations["export_api_monitor_export_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/monitor/statistics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Statistics
+         * @description How often and how strongly each feature fired that was watched by name; of `values`, in residual units.
+         */
+        get: operations["get_statistics_api_monitor_statistics_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/profiles": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Profiles
+         * @description Profiles in the order of their names, and how many there are.
+         */
+        get: operations["list_profiles_api_profiles_get"];
+        put?: never;
+        /**
+         * Add Profile
+         * @description Add a profile, as a file has it.
+         */
+        post: operations["add_profile_api_profiles_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/profiles/deactivate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Deactivate
+         * @description The base model answers from the next token on, unless a request says otherwise; → the status.
+         */
+        post: operations["deactivate_api_profiles_deactivate_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/profiles/import": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Import Document
+         * @description Take a document's entries in; what is unresolved has to be said first, and nothing is taken in by halves.
+         */
+        post: operations["import_document_api_profiles_import_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/profiles/import/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Preview Import
+         * @description What a document of any known shape would become: every entry, and all that is changed or left out.
+         */
+        post: operations["preview_import_api_profiles_import_preview_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/profiles/save": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Save Profile
+         * @description Make a profile of the steering that is active now, which has that name then.
+         *
+         *     With the model and the SAEs that it was made on, and the knobs that are heard.
+         */
+        post: operations["save_profile_api_profiles_save_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/profiles/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Profile
+         * @description One profile, as a file has it.
+         */
+        get: operations["get_profile_api_profiles__name__get"];
+        /**
+         * Put Profile
+         * @description Put another in its place, under that one's name. The active profile is applied anew: all of it, or nothing.
+         */
+        put: operations["put_profile_api_profiles__name__put"];
+        post?: never;
+        /**
+         * Delete Profile
+         * @description Delete a profile; → what it was.
+         */
+        delete: operations["delete_profile_api_profiles__name__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/profiles/{name}/activate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Activate Named
+         * @description Steer with it from the next token on, every request that does not say otherwise.
+         */
+        post: operations["activate_named_api_profiles__name__activate_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/profiles/{name}/duplicate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Duplicate Profile
+         * @description Add the same under another name.
+         */
+        post: operations["duplicate_profile_api_profiles__name__duplicate_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/profiles/{name}/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Export Profile
+         * @description A profile as a file, in another tool's format too; what that cannot carry is refused by name.
+         */
+        get: operations["export_profile_api_profiles__name__export_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/profiles/{name}/rename": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Rename Profile
+         * @description Give it another name. The active one stays active.
+         */
+        post: operations["rename_profile_api_profiles__name__rename_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/registry/models": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Shelf
+         * @description Models that have SAEs: how many, of which layers and widths.
+         */
+        get: operations["list_shelf_api_registry_models_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/registry/saes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Search Saes
+         * @description Those that fit all that is asked for: how many there are, and `limit` of them from `offset` on.
+         */
+        get: operations["search_saes_api_registry_saes_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/requests": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Requests
+         * @description The last requests, the newest first; without activations.
+         */
+        get: operations["list_requests_api_requests_get"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete Requests
+         * @description Forget all of them.
+         */
+        delete: operations["delete_requests_api_requests_delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/requests/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Request
+         * @description One request, with what was watched in it; `sae` and `feature` leave out what was not.
+         */
+        get: operations["get_request_api_requests__id__get"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete Request
+         * @description Forget one request.
+         */
+        delete: operations["delete_request_api_requests__id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/saes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Saes
+         * @description Every SAE of the library, those that are not whole included.
+         */
+        get: operations["list_saes_api_saes_get"];
+        put?: never;
+        /**
+         * Download Sae
+         * @description Fetch an SAE from Hugging Face, in the background: the job tells how far it is.
+         */
+        post: operations["download_sae_api_saes_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/saes/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Preview Sae
+         * @description What a download would bring: which files, and how large they are.
+         */
+        post: operations["preview_sae_api_saes_preview_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/saes/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Sae
+         * @description One SAE of the library.
+         */
+        get: operations["get_sae_api_saes__id__get"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete Sae
+         * @description Remove an SAE's files; those that another entry shares stay.
+         */
+        delete: operations["delete_sae_api_saes__id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/status": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Status
+         * @description What the server is and does at this moment.
+         */
+        get: operations["get_status_api_status_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/steering": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Steering
+         * @description What is active, with every knob in every unit.
+         */
+        get: operations["get_steering_api_steering_get"];
+        /**
+         * Put Steering
+         * @description Make a steering or a profile active; null and {} are the base model.
+         *
+         *     Answers that are being made and follow what is active change from their next token.
+         */
+        put: operations["put_steering_api_steering_put"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        /**
+         * Patch Steering
+         * @description Turn, add, mute or remove some knobs, or flip the master switch; what is not named stays as it is.
+         */
+        patch: operations["patch_steering_api_steering_patch"];
+        trace?: never;
+    };
+    "/api/steering/redo": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Redo Steering
+         * @description Make the change again that was taken back last.
+         */
+        post: operations["redo_steering_api_steering_redo_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/steering/undo": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Undo Steering
+         * @description Take the last change of the steering back; the last 50 can be.
+         */
+        post: operations["undo_steering_api_steering_undo_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/sweep": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Post Sweep
+         * @description All strengths at several multiples, with several seeds: each answer measured, then the means.
+         *
+         *     Streamed, a point at a time; closing the connection ends it.
+         */
+        post: operations["post_sweep_api_sweep_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/ws-ticket": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Issue Ticket
+         * @description A ticket that stands for the key of this request.
+         */
+        post: operations["issue_ticket_api_ws_ticket_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/chat/completions": {
         parameters: {
             query?: never;
@@ -122,1061 +1173,56 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/status": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Get Status
-         * @description What the server is and does at this moment.
-         */
-        get: operations["get_status_api_status_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/models/load": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Load
-         * @description Load a model of the library in place of the one that answers; → the status, once it does.
-         *
-         *     It goes on when the client leaves; `/cancel` gives it up.
-         */
-        post: operations["load_api_models_load_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/models/unload": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Unload
-         * @description Let running answers end, then give the memory back; → the status.
-         */
-        post: operations["unload_api_models_unload_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/models/cancel": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Cancel
-         * @description Give up the load that is under way: it ends as soon as it next reports, and what was there before answers on.
-         */
-        post: operations["cancel_api_models_cancel_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/models/estimate": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Estimate
-         * @description How much memory a model would take, and whether it fits.
-         */
-        post: operations["estimate_api_models_estimate_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/models": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * List Models
-         * @description Every model of the library, those that are not whole included.
-         */
-        get: operations["list_models_api_models_get"];
-        put?: never;
-        /**
-         * Download Model
-         * @description Fetch a model from Hugging Face, in the background: the job tells how far it is.
-         */
-        post: operations["download_model_api_models_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/models/{id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Get Model
-         * @description One model of the library.
-         */
-        get: operations["get_model_api_models__id__get"];
-        put?: never;
-        post?: never;
-        /**
-         * Delete Model
-         * @description Remove a model's files; those that another entry shares stay.
-         */
-        delete: operations["delete_model_api_models__id__delete"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/models/preview": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Preview Model
-         * @description What a download would bring: sizes, licence, what the model is.
-         */
-        post: operations["preview_model_api_models_preview_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/saes": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * List Saes
-         * @description Every SAE of the library, those that are not whole included.
-         */
-        get: operations["list_saes_api_saes_get"];
-        put?: never;
-        /**
-         * Download Sae
-         * @description Fetch an SAE from Hugging Face, in the background: the job tells how far it is.
-         */
-        post: operations["download_sae_api_saes_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/saes/{id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Get Sae
-         * @description One SAE of the library.
-         */
-        get: operations["get_sae_api_saes__id__get"];
-        put?: never;
-        post?: never;
-        /**
-         * Delete Sae
-         * @description Remove an SAE's files; those that another entry shares stay.
-         */
-        delete: operations["delete_sae_api_saes__id__delete"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/saes/preview": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Preview Sae
-         * @description What a download would bring: which files, and how large they are.
-         */
-        post: operations["preview_sae_api_saes_preview_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/attachments": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * List Attachments
-         * @description What is attached, and what that has found out.
-         */
-        get: operations["list_attachments_api_attachments_get"];
-        put?: never;
-        /**
-         * Attach
-         * @description Attach an SAE while the model answers; → what that found out.
-         */
-        post: operations["attach_api_attachments_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/attachments/{sae}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        post?: never;
-        /**
-         * Detach
-         * @description Take an SAE off the model while it answers; → the status.
-         */
-        delete: operations["detach_api_attachments__sae__delete"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/steering": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Get Steering
-         * @description What is active, with every knob in every unit.
-         */
-        get: operations["get_steering_api_steering_get"];
-        /**
-         * Put Steering
-         * @description Make a steering or a profile active; null and {} are the base model.
-         *
-         *     Answers that are being made and follow what is active change from their next token.
-         */
-        put: operations["put_steering_api_steering_put"];
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        /**
-         * Patch Steering
-         * @description Turn, add, mute or remove some knobs, or flip the master switch; what is not named stays as it is.
-         */
-        patch: operations["patch_steering_api_steering_patch"];
-        trace?: never;
-    };
-    "/api/steering/undo": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Undo Steering
-         * @description Take the last change of the steering back; the last 50 can be.
-         */
-        post: operations["undo_steering_api_steering_undo_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/steering/redo": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Redo Steering
-         * @description Make the change again that was taken back last.
-         */
-        post: operations["redo_steering_api_steering_redo_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/profiles/import/preview": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Preview Import
-         * @description What a document of any known shape would become: every entry, and all that is changed or left out.
-         */
-        post: operations["preview_import_api_profiles_import_preview_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/profiles/import": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Import Document
-         * @description Take a document's entries in; what is unresolved has to be said first, and nothing is taken in by halves.
-         */
-        post: operations["import_document_api_profiles_import_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/profiles/{name}/export": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Export Profile
-         * @description A profile as a file, in another tool's format too; what that cannot carry is refused by name.
-         */
-        get: operations["export_profile_api_profiles__name__export_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/profiles": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * List Profiles
-         * @description Profiles in the order of their names, and how many there are.
-         */
-        get: operations["list_profiles_api_profiles_get"];
-        put?: never;
-        /**
-         * Add Profile
-         * @description Add a profile, as a file has it.
-         */
-        post: operations["add_profile_api_profiles_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/profiles/save": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Save Profile
-         * @description Make a profile of the steering that is active now, which has that name then.
-         *
-         *     With the model and the SAEs that it was made on, and the knobs that are heard.
-         */
-        post: operations["save_profile_api_profiles_save_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/profiles/deactivate": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Deactivate
-         * @description The base model answers from the next token on, unless a request says otherwise; → the status.
-         */
-        post: operations["deactivate_api_profiles_deactivate_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/profiles/{name}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Get Profile
-         * @description One profile, as a file has it.
-         */
-        get: operations["get_profile_api_profiles__name__get"];
-        /**
-         * Put Profile
-         * @description Put another in its place, under that one's name. The active profile is applied anew: all of it, or nothing.
-         */
-        put: operations["put_profile_api_profiles__name__put"];
-        post?: never;
-        /**
-         * Delete Profile
-         * @description Delete a profile; → what it was.
-         */
-        delete: operations["delete_profile_api_profiles__name__delete"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/profiles/{name}/rename": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Rename Profile
-         * @description Give it another name. The active one stays active.
-         */
-        post: operations["rename_profile_api_profiles__name__rename_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/profiles/{name}/duplicate": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Duplicate Profile
-         * @description Add the same under another name.
-         */
-        post: operations["duplicate_profile_api_profiles__name__duplicate_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/profiles/{name}/activate": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Activate Named
-         * @description Steer with it from the next token on, every request that does not say otherwise.
-         */
-        post: operations["activate_named_api_profiles__name__activate_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/compare": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Post Compare
-         * @description The same question with one seed: the base model's answer, the steered one, the system prompt's.
-         *
-         *     Streamed, all at once: `{"column", "text"}` as it comes, an end of each column with its receipt, then where the
-         *     steered answer first differs.
-         */
-        post: operations["post_compare_api_compare_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/sweep": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Post Sweep
-         * @description All strengths at several multiples, with several seeds: each answer measured, then the means.
-         *
-         *     Streamed, a point at a time; closing the connection ends it.
-         */
-        post: operations["post_sweep_api_sweep_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/calibrate": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Post Calibrate
-         * @description The largest multiple of all strengths that keeps to a guard. A suggestion: nothing is changed.
-         */
-        post: operations["post_calibrate_api_calibrate_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/features/inspect": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Inspect Text
-         * @description Which features fire on a text: at each token, and over all of it. The base model reads it, unsteered.
-         */
-        post: operations["inspect_text_api_features_inspect_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/features/contrast": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Contrast Texts
-         * @description Which features fire more on one set of texts than on the other, and a profile made of them (not saved).
-         */
-        post: operations["contrast_texts_api_features_contrast_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/features/search": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Search Features
-         * @description Features whose labels have every word, the best first: the label itself, beginnings of words, letters inside.
-         */
-        get: operations["search_features_api_features_search_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/features/labels": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Get Labels
-         * @description All labels of an SAE as JSONL, to keep, to share and to import again.
-         */
-        get: operations["get_labels_api_features_labels_get"];
-        put?: never;
-        /**
-         * Post Labels
-         * @description Lay labels over those that are known: JSONL, ours or Neuronpedia's. All of them, or none if a line is none.
-         */
-        post: operations["post_labels_api_features_labels_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/features/{index}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Get Feature
-         * @description Its label, the tokens that it makes likelier, its neighbours, and strengths to begin with.
-         */
-        get: operations["get_feature_api_features__index__get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/features/{index}/label": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        /**
-         * Put Label
-         * @description Write down what a feature means; its file stays as it is.
-         */
-        put: operations["put_label_api_features__index__label_put"];
-        post?: never;
-        /**
-         * Delete Label
-         * @description Take back what was written or imported; → what the SAE's own file says.
-         */
-        delete: operations["delete_label_api_features__index__label_delete"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/monitor": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Get Monitor
-         * @description What is watched in every request.
-         */
-        get: operations["get_monitor_api_monitor_get"];
-        /**
-         * Put Monitor
-         * @description Watch this from now on, in every request that begins; it is remembered across restarts.
-         */
-        put: operations["put_monitor_api_monitor_put"];
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/monitor/statistics": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Get Statistics
-         * @description How often and how strongly each feature fired that was watched by name; of `values`, in residual units.
-         */
-        get: operations["get_statistics_api_monitor_statistics_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/monitor/export": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Export
-         * @description The activations of the requests that are meant, as a file; the newest request first.
-         */
-        get: operations["export_api_monitor_export_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/requests": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * List Requests
-         * @description The last requests, the newest first; without activations.
-         */
-        get: operations["list_requests_api_requests_get"];
-        put?: never;
-        post?: never;
-        /**
-         * Delete Requests
-         * @description Forget all of them.
-         */
-        delete: operations["delete_requests_api_requests_delete"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/requests/{id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Get Request
-         * @description One request, with what was watched in it; `sae` and `feature` leave out what was not.
-         */
-        get: operations["get_request_api_requests__id__get"];
-        put?: never;
-        post?: never;
-        /**
-         * Delete Request
-         * @description Forget one request.
-         */
-        delete: operations["delete_request_api_requests__id__delete"];
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/jobs": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * List Jobs
-         * @description All of them, the newest first.
-         */
-        get: operations["list_jobs_api_jobs_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/jobs/{id}": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Get Job
-         * @description One job.
-         */
-        get: operations["get_job_api_jobs__id__get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/jobs/{id}/cancel": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Cancel Job
-         * @description End a download; the files that are whole stay.
-         */
-        post: operations["cancel_job_api_jobs__id__cancel_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/jobs/{id}/resume": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Resume Job
-         * @description Go on with a download that was interrupted, cancelled or has failed.
-         */
-        post: operations["resume_job_api_jobs__id__resume_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/registry/saes": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Search Saes
-         * @description Those that fit all that is asked for: how many there are, and `limit` of them from `offset` on.
-         */
-        get: operations["search_saes_api_registry_saes_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/registry/models": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * List Shelf
-         * @description Models that have SAEs: how many, of which layers and widths.
-         */
-        get: operations["list_shelf_api_registry_models_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/hardware": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Get Hardware
-         * @description What there is to run a model on.
-         */
-        get: operations["get_hardware_api_hardware_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/logs": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Get Logs
-         * @description The latest lines, the oldest of them first; with `after`, the first that came after that line.
-         */
-        get: operations["get_logs_api_logs_get"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/api/ws-ticket": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        get?: never;
-        put?: never;
-        /**
-         * Issue Ticket
-         * @description A ticket that stands for the key of this request.
-         */
-        post: operations["issue_ticket_api_ws_ticket_post"];
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * Activation
+         * @description Activations of one SAE at one token.
+         */
+        Activation: {
+            after?: number[];
+            choice: number;
+            position: number;
+            sae: string;
+            token: string;
+            top: [
+                number,
+                number
+            ][];
+            top_after?: [
+                number,
+                number
+            ][];
+            values: number[];
+        };
+        /**
+         * Activations
+         * @description Activations of one SAE at one token, of what the monitor watches; where it watches nothing, of what the request
+         *         asked for.
+         */
+        Activations: {
+            after?: number[];
+            endpoint: string;
+            features: number[];
+            index: number;
+            position: number;
+            request_id: string;
+            sae: string;
+            token: string;
+            top?: [
+                number,
+                number
+            ][];
+            top_after?: [
+                number,
+                number
+            ][];
+            /** @enum {unknown} */
+            type: "activations";
+            values: number[];
+        };
         /**
          * ActivationsRequest
          * @description `activations` in a request's body: which features to report, at which tokens.
@@ -1187,12 +1233,8 @@ export interface components {
              * @default []
              */
             features?: number[];
-            /**
-             * Top K
-             * @description Also the most active features of the whole dictionary.
-             * @default 0
-             */
-            top_k?: number;
+            /** Sae */
+            sae?: string | null;
             /**
              * Sample Every
              * @description Read `top_k` at positions that are a multiple of this.
@@ -1205,14 +1247,18 @@ export interface components {
              */
             tokens?: "generated" | "prompt" | "all";
             /**
+             * Top K
+             * @description Also the most active features of the whole dictionary.
+             * @default 0
+             */
+            top_k?: number;
+            /**
              * When
              * @description Relative to steering; `both` adds `after` to each token.
              * @default before
              * @enum {string}
              */
             when?: "before" | "after" | "both";
-            /** Sae */
-            sae?: string | null;
         };
         /**
          * ActiveSteering
@@ -1230,6 +1276,13 @@ export interface components {
              * @enum {string}
              */
             positions?: "all" | "prompt" | "generated";
+            /**
+             * Profile
+             * @description Name of a profile, instead of all else.
+             */
+            profile?: string | null;
+            /** Reference Norm */
+            reference_norm?: number | null;
             /** Skip */
             skip?: ("bos" | "special" | "none") | null;
             /**
@@ -1238,13 +1291,6 @@ export interface components {
              * @default false
              */
             skip_constrained?: boolean;
-            /** Reference Norm */
-            reference_norm?: number | null;
-            /**
-             * Profile
-             * @description Name of a profile, instead of all else.
-             */
-            profile?: string | null;
             /**
              * Version
              * @description Refuse with 409 `steering_outdated` unless it is still this version.
@@ -1252,25 +1298,38 @@ export interface components {
             version?: number | null;
         };
         /**
+         * Asked
+         * @description Files of a Hugging Face repository, by what they are for.
+         */
+        Asked: {
+            /** @enum {unknown} */
+            kind: "model" | "sae";
+            /** @default  */
+            path: string;
+            repository: string;
+            /** @default main */
+            revision: string;
+        };
+        /**
          * Attach
          * @description An SAE of the library, and where on the model it belongs if its files do not say.
          */
         Attach: {
-            /** Id */
-            id: string;
-            /**
-             * Hook Point
-             * @description Such as `blocks.20.hook_resid_post`.
-             */
-            hook_point?: string | null;
-            /** Layer */
-            layer?: number | null;
             /**
              * Allow Model Mismatch
              * @description Also if it was trained on another model of the same width; a warning stays.
              * @default false
              */
             allow_model_mismatch?: boolean;
+            /**
+             * Hook Point
+             * @description Such as `blocks.20.hook_resid_post`.
+             */
+            hook_point?: string | null;
+            /** Id */
+            id: string;
+            /** Layer */
+            layer?: number | null;
             /**
              * Replaces
              * @description An SAE that is detached in the same moment.
@@ -1280,123 +1339,15 @@ export interface components {
         /** Calibrate */
         Calibrate: {
             /**
-             * Model
-             * @description `<model>` or `<model>:<profile>`; default: the model that is loaded.
-             * @default
+             * Activations
+             * @description What to report of which tokens; a list for several SAEs.
              */
-            model?: string;
-            /**
-             * Temperature
-             * @default 0.7
-             */
-            temperature?: number;
-            /**
-             * Top P
-             * @default 1
-             */
-            top_p?: number;
-            /**
-             * Top K
-             * @description 0 or -1: all tokens.
-             * @default 0
-             */
-            top_k?: number;
-            /**
-             * Min P
-             * @default 0
-             */
-            min_p?: number;
-            /**
-             * Presence Penalty
-             * @default 0
-             */
-            presence_penalty?: number;
+            activations?: components["schemas"]["ActivationsRequest"] | components["schemas"]["ActivationsRequest"][] | null;
             /**
              * Frequency Penalty
              * @default 0
              */
             frequency_penalty?: number;
-            /**
-             * Repetition Penalty
-             * @description Divides the logits of tokens that were seen, in prompt and answer.
-             * @default 1
-             */
-            repetition_penalty?: number;
-            /** Logit Bias */
-            logit_bias?: {
-                [key: string]: number;
-            };
-            /** Seed */
-            seed?: number | null;
-            /**
-             * N
-             * @default 1
-             */
-            n?: number;
-            /** Stop */
-            stop?: string[];
-            /**
-             * Stop Token Ids
-             * @description Tokens that end the answer as well.
-             */
-            stop_token_ids?: number[];
-            /**
-             * Ignore Eos
-             * @description The model's own end tokens do not end the answer.
-             * @default false
-             */
-            ignore_eos?: boolean;
-            /**
-             * Min Tokens
-             * @description No token ends the answer before so many.
-             * @default 0
-             */
-            min_tokens?: number;
-            /**
-             * Stream
-             * @default false
-             */
-            stream?: boolean;
-            /**
-             * @default {
-             *       "include_usage": false
-             *     }
-             */
-            stream_options?: components["schemas"]["StreamOptions"];
-            /**
-             * Profile
-             * @description Name of the steering profile to apply.
-             */
-            profile?: string | null;
-            /** @description A steering; null or {} is the base model. */
-            steering?: components["schemas"]["SteeringRequest"] | null;
-            /**
-             * Activations
-             * @description What to report of which tokens; a list for several SAEs.
-             */
-            activations?: components["schemas"]["ActivationsRequest"] | components["schemas"]["ActivationsRequest"][] | null;
-            /** Messages */
-            messages?: components["schemas"]["ChatMessage"][];
-            /**
-             * Prompt
-             * @description Instead of `messages`: a text that goes on, without a template.
-             */
-            prompt?: string | null;
-            /**
-             * System Prompt
-             * @description The base model is asked with this in front of `messages`, too.
-             */
-            system_prompt?: string | null;
-            /**
-             * Seeds
-             * @description One answer each.
-             */
-            seeds?: number[];
-            /**
-             * Max Tokens
-             * @default 64
-             */
-            max_tokens?: number;
             /**
              * @default {
              *       "max_perplexity_ratio": 3,
@@ -1405,100 +1356,80 @@ export interface components {
              */
             guard?: components["schemas"]["Guard"];
             /**
-             * Most
-             * @description The largest multiple that is tried.
-             * @default 2
+             * Ignore Eos
+             * @description The model's own end tokens do not end the answer.
+             * @default false
              */
-            most?: number;
-        };
-        /** CalledFunction */
-        CalledFunction: {
-            /** Name */
-            name: string;
+            ignore_eos?: boolean;
+            /** Logit Bias */
+            logit_bias?: {
+                [key: string]: number;
+            };
             /**
-             * Arguments
-             * @default {}
+             * Max Tokens
+             * @default 64
              */
-            arguments?: unknown;
-        } & {
-            [key: string]: unknown;
-        };
-        /** ChatMessage */
-        ChatMessage: {
-            /**
-             * Role
-             * @enum {string}
-             */
-            role: "developer" | "system" | "user" | "assistant" | "tool" | "function";
-            /** Content */
-            content?: string | {
-                [key: string]: unknown;
-            }[];
-            /** Name */
-            name?: string | null;
-            /** Tool Calls */
-            tool_calls?: components["schemas"]["ToolCall"][];
-            /** Tool Call Id */
-            tool_call_id?: string | null;
-            function_call?: components["schemas"]["CalledFunction"] | null;
-        } & {
-            [key: string]: unknown;
-        };
-        /** ChatRequest */
-        ChatRequest: {
-            /**
-             * Model
-             * @description `<model>` or `<model>:<profile>`.
-             */
-            model: string;
-            /**
-             * Temperature
-             * @default 1
-             */
-            temperature?: number;
-            /**
-             * Top P
-             * @default 1
-             */
-            top_p?: number;
-            /**
-             * Top K
-             * @description 0 or -1: all tokens.
-             * @default 0
-             */
-            top_k?: number;
+            max_tokens?: number;
+            /** Messages */
+            messages?: components["schemas"]["ChatMessage"][];
             /**
              * Min P
              * @default 0
              */
             min_p?: number;
             /**
+             * Min Tokens
+             * @description No token ends the answer before so many.
+             * @default 0
+             */
+            min_tokens?: number;
+            /**
+             * Model
+             * @description `<model>` or `<model>:<profile>`; default: the model that is loaded.
+             * @default
+             */
+            model?: string;
+            /**
+             * Most
+             * @description The largest multiple that is tried.
+             * @default 2
+             */
+            most?: number;
+            /**
+             * N
+             * @default 1
+             */
+            n?: number;
+            /**
              * Presence Penalty
              * @default 0
              */
             presence_penalty?: number;
             /**
-             * Frequency Penalty
-             * @default 0
+             * Profile
+             * @description Name of the steering profile to apply.
              */
-            frequency_penalty?: number;
+            profile?: string | null;
+            /**
+             * Prompt
+             * @description Instead of `messages`: a text that goes on, without a template.
+             */
+            prompt?: string | null;
             /**
              * Repetition Penalty
              * @description Divides the logits of tokens that were seen, in prompt and answer.
              * @default 1
              */
             repetition_penalty?: number;
-            /** Logit Bias */
-            logit_bias?: {
-                [key: string]: number;
-            };
             /** Seed */
             seed?: number | null;
             /**
-             * N
-             * @default 1
+             * Seeds
+             * @description One answer each.
              */
-            n?: number;
+            seeds?: number[];
+            /** @description A steering; null or {} is the base model. */
+            steering?: components["schemas"]["SteeringRequest"] | null;
             /** Stop */
             stop?: string[];
             /**
@@ -1506,18 +1437,6 @@ export interface components {
              * @description Tokens that end the answer as well.
              */
             stop_token_ids?: number[];
-            /**
-             * Ignore Eos
-             * @description The model's own end tokens do not end the answer.
-             * @default false
-             */
-            ignore_eos?: boolean;
-            /**
-             * Min Tokens
-             * @description No token ends the answer before so many.
-             * @default 0
-             */
-            min_tokens?: number;
             /**
              * Stream
              * @default false
@@ -1530,74 +1449,118 @@ export interface components {
              */
             stream_options?: components["schemas"]["StreamOptions"];
             /**
-             * Profile
-             * @description Name of the steering profile to apply.
+             * System Prompt
+             * @description The base model is asked with this in front of `messages`, too.
              */
-            profile?: string | null;
-            /** @description A steering; null or {} is the base model. */
-            steering?: components["schemas"]["SteeringRequest"] | null;
+            system_prompt?: string | null;
+            /**
+             * Temperature
+             * @default 0.7
+             */
+            temperature?: number;
+            /**
+             * Top K
+             * @description 0 or -1: all tokens.
+             * @default 0
+             */
+            top_k?: number;
+            /**
+             * Top P
+             * @default 1
+             */
+            top_p?: number;
+        };
+        /**
+         * Calibration
+         * @description A suggestion; nothing was changed.
+         */
+        Calibration: {
+            guard: components["schemas"]["GuardTold"];
+            model: string;
+            note: string;
+            points: components["schemas"]["Means"][];
+            scale: number | null;
+            strengths: components["schemas"]["Strength"][];
+        };
+        /** CalledFunction */
+        CalledFunction: {
+            /**
+             * Arguments
+             * @default {}
+             */
+            arguments?: unknown;
+            /** Name */
+            name: string;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * Cause
+         * @description Why something is as it is.
+         */
+        Cause: {
+            code: string;
+            message: string;
+        };
+        /**
+         * ChangeProgress
+         * @description How far loading a model or attaching an SAE has come.
+         */
+        ChangeProgress: {
+            done: number;
+            stage: string;
+            total: number;
+            /** @enum {unknown} */
+            type: "progress";
+            what: string;
+        };
+        /**
+         * Changing
+         * @description A model that is being loaded or unloaded, an SAE that is being attached or detached.
+         */
+        Changing: {
+            /** @default 0 */
+            done: number;
+            name: string;
+            /** @default  */
+            stage: string;
+            /** @default 0 */
+            total: number;
+            what: string;
+        };
+        /** ChatMessage */
+        ChatMessage: {
+            /** Content */
+            content?: string | {
+                [key: string]: unknown;
+            }[];
+            function_call?: components["schemas"]["CalledFunction"] | null;
+            /** Name */
+            name?: string | null;
+            /**
+             * Role
+             * @enum {string}
+             */
+            role: "developer" | "system" | "user" | "assistant" | "tool" | "function";
+            /** Tool Call Id */
+            tool_call_id?: string | null;
+            /** Tool Calls */
+            tool_calls?: components["schemas"]["ToolCall"][];
+        } & {
+            [key: string]: unknown;
+        };
+        /** ChatRequest */
+        ChatRequest: {
             /**
              * Activations
              * @description What to report of which tokens; a list for several SAEs.
              */
             activations?: components["schemas"]["ActivationsRequest"] | components["schemas"]["ActivationsRequest"][] | null;
-            /** Messages */
-            messages: components["schemas"]["ChatMessage"][];
-            /** Max Completion Tokens */
-            max_completion_tokens?: number | null;
             /**
-             * Max Tokens
-             * @description Older name of `max_completion_tokens`.
+             * Add Generation Prompt
+             * @description Default: true.
              */
-            max_tokens?: number | null;
-            /**
-             * Logprobs
-             * @default false
-             */
-            logprobs?: boolean;
-            /** Top Logprobs */
-            top_logprobs?: number | null;
-            /**
-             * @description `text`, `json_object` or `json_schema`: [structured output](structured-output.md).
-             * @default {
-             *       "type": "text"
-             *     }
-             */
-            response_format?: components["schemas"]["ResponseFormat"];
-            /** Modalities */
-            modalities?: string[];
-            /**
-             * Tools
-             * @description Functions that may be called.
-             */
-            tools?: components["schemas"]["Tool"][];
-            /**
-             * Tool Choice
-             * @description `auto`, `none`, `required`, a function, or `allowed_tools`. Default: `auto`.
-             */
-            tool_choice?: unknown;
-            /**
-             * Parallel Tool Calls
-             * @description Several calls in one answer. Default: with `auto` yes, with `required` no.
-             */
-            parallel_tool_calls?: boolean | null;
-            /**
-             * Functions
-             * @description Older form of `tools`.
-             */
-            functions?: components["schemas"]["OfferedFunction"][];
-            /**
-             * Function Call
-             * @description Older form of `tool_choice`.
-             */
-            function_call?: {
-                [key: string]: unknown;
-            } | string | null;
-            /**
-             * Reasoning Effort
-             * @description For templates that read it.
-             */
-            reasoning_effort?: string | null;
+            add_generation_prompt?: boolean | null;
             /**
              * Chat Template Kwargs
              * @description Switches of the model's template, such as `enable_thinking`.
@@ -1606,75 +1569,112 @@ export interface components {
                 [key: string]: unknown;
             };
             /**
-             * Add Generation Prompt
-             * @description Default: true.
-             */
-            add_generation_prompt?: boolean | null;
-            /**
              * Continue Final Message
              * @description The answer goes on with the last message, which must be the assistant's.
              * @default false
              */
             continue_final_message?: boolean;
-        } & {
-            [key: string]: unknown;
-        };
-        /** Compare */
-        Compare: {
-            /**
-             * Model
-             * @description `<model>` or `<model>:<profile>`; default: the model that is loaded.
-             * @default
-             */
-            model?: string;
-            /**
-             * Temperature
-             * @default 1
-             */
-            temperature?: number;
-            /**
-             * Top P
-             * @default 1
-             */
-            top_p?: number;
-            /**
-             * Top K
-             * @description 0 or -1: all tokens.
-             * @default 0
-             */
-            top_k?: number;
-            /**
-             * Min P
-             * @default 0
-             */
-            min_p?: number;
-            /**
-             * Presence Penalty
-             * @default 0
-             */
-            presence_penalty?: number;
             /**
              * Frequency Penalty
              * @default 0
              */
             frequency_penalty?: number;
             /**
-             * Repetition Penalty
-             * @description Divides the logits of tokens that were seen, in prompt and answer.
-             * @default 1
+             * Function Call
+             * @description Older form of `tool_choice`.
              */
-            repetition_penalty?: number;
+            function_call?: {
+                [key: string]: unknown;
+            } | string | null;
+            /**
+             * Functions
+             * @description Older form of `tools`.
+             */
+            functions?: components["schemas"]["OfferedFunction"][];
+            /**
+             * Ignore Eos
+             * @description The model's own end tokens do not end the answer.
+             * @default false
+             */
+            ignore_eos?: boolean;
             /** Logit Bias */
             logit_bias?: {
                 [key: string]: number;
             };
-            /** Seed */
-            seed?: number | null;
+            /**
+             * Logprobs
+             * @default false
+             */
+            logprobs?: boolean;
+            /** Max Completion Tokens */
+            max_completion_tokens?: number | null;
+            /**
+             * Max Tokens
+             * @description Older name of `max_completion_tokens`.
+             */
+            max_tokens?: number | null;
+            /** Messages */
+            messages: components["schemas"]["ChatMessage"][];
+            /**
+             * Min P
+             * @default 0
+             */
+            min_p?: number;
+            /**
+             * Min Tokens
+             * @description No token ends the answer before so many.
+             * @default 0
+             */
+            min_tokens?: number;
+            /** Modalities */
+            modalities?: string[];
+            /**
+             * Model
+             * @description `<model>` or `<model>:<profile>`.
+             */
+            model: string;
             /**
              * N
              * @default 1
              */
             n?: number;
+            /**
+             * Parallel Tool Calls
+             * @description Several calls in one answer. Default: with `auto` yes, with `required` no.
+             */
+            parallel_tool_calls?: boolean | null;
+            /**
+             * Presence Penalty
+             * @default 0
+             */
+            presence_penalty?: number;
+            /**
+             * Profile
+             * @description Name of the steering profile to apply.
+             */
+            profile?: string | null;
+            /**
+             * Reasoning Effort
+             * @description For templates that read it.
+             */
+            reasoning_effort?: string | null;
+            /**
+             * Repetition Penalty
+             * @description Divides the logits of tokens that were seen, in prompt and answer.
+             * @default 1
+             */
+            repetition_penalty?: number;
+            /**
+             * @description `text`, `json_object` or `json_schema`: [structured output](structured-output.md).
+             * @default {
+             *       "type": "text"
+             *     }
+             */
+            response_format?: components["schemas"]["ResponseFormat"];
+            /** Seed */
+            seed?: number | null;
+            /** @description A steering; null or {} is the base model. */
+            steering?: components["schemas"]["SteeringRequest"] | null;
             /** Stop */
             stop?: string[];
             /**
@@ -1683,17 +1683,140 @@ export interface components {
              */
             stop_token_ids?: number[];
             /**
+             * Stream
+             * @default false
+             */
+            stream?: boolean;
+            /**
+             * @default {
+             *       "include_usage": false
+             *     }
+             */
+            stream_options?: components["schemas"]["StreamOptions"];
+            /**
+             * Temperature
+             * @default 1
+             */
+            temperature?: number;
+            /**
+             * Tool Choice
+             * @description `auto`, `none`, `required`, a function, or `allowed_tools`. Default: `auto`.
+             */
+            tool_choice?: unknown;
+            /**
+             * Tools
+             * @description Functions that may be called.
+             */
+            tools?: components["schemas"]["Tool"][];
+            /**
+             * Top K
+             * @description 0 or -1: all tokens.
+             * @default 0
+             */
+            top_k?: number;
+            /** Top Logprobs */
+            top_logprobs?: number | null;
+            /**
+             * Top P
+             * @default 1
+             */
+            top_p?: number;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
+         * Column
+         * @description One column whole.
+         */
+        Column: {
+            column: string;
+            /** @enum {unknown} */
+            finish_reason: "length" | "stop" | "tool_calls";
+            reasoning?: string;
+            receipt: components["schemas"]["Extension"];
+            text: string;
+            usage: components["schemas"]["Usage"];
+        };
+        /** Compare */
+        Compare: {
+            /**
+             * Activations
+             * @description What to report of which tokens; a list for several SAEs.
+             */
+            activations?: components["schemas"]["ActivationsRequest"] | components["schemas"]["ActivationsRequest"][] | null;
+            /**
+             * Frequency Penalty
+             * @default 0
+             */
+            frequency_penalty?: number;
+            /**
              * Ignore Eos
              * @description The model's own end tokens do not end the answer.
              * @default false
              */
             ignore_eos?: boolean;
+            /** Logit Bias */
+            logit_bias?: {
+                [key: string]: number;
+            };
+            /** Max Tokens */
+            max_tokens?: number | null;
+            /** Messages */
+            messages?: components["schemas"]["ChatMessage"][];
+            /**
+             * Min P
+             * @default 0
+             */
+            min_p?: number;
             /**
              * Min Tokens
              * @description No token ends the answer before so many.
              * @default 0
              */
             min_tokens?: number;
+            /**
+             * Model
+             * @description `<model>` or `<model>:<profile>`; default: the model that is loaded.
+             * @default
+             */
+            model?: string;
+            /**
+             * N
+             * @default 1
+             */
+            n?: number;
+            /**
+             * Presence Penalty
+             * @default 0
+             */
+            presence_penalty?: number;
+            /**
+             * Profile
+             * @description Name of the steering profile to apply.
+             */
+            profile?: string | null;
+            /**
+             * Prompt
+             * @description Instead of `messages`: a text that goes on, without a template.
+             */
+            prompt?: string | null;
+            /**
+             * Repetition Penalty
+             * @description Divides the logits of tokens that were seen, in prompt and answer.
+             * @default 1
+             */
+            repetition_penalty?: number;
+            /** Seed */
+            seed?: number | null;
+            /** @description A steering; null or {} is the base model. */
+            steering?: components["schemas"]["SteeringRequest"] | null;
+            /** Stop */
+            stop?: string[];
+            /**
+             * Stop Token Ids
+             * @description Tokens that end the answer as well.
+             */
+            stop_token_ids?: number[];
             /**
              * Stream
              * @description False: one JSON object, when all is written.
@@ -1707,49 +1830,15 @@ export interface components {
              */
             stream_options?: components["schemas"]["StreamOptions"];
             /**
-             * Profile
-             * @description Name of the steering profile to apply.
-             */
-            profile?: string | null;
-            /** @description A steering; null or {} is the base model. */
-            steering?: components["schemas"]["SteeringRequest"] | null;
-            /**
-             * Activations
-             * @description What to report of which tokens; a list for several SAEs.
-             */
-            activations?: components["schemas"]["ActivationsRequest"] | components["schemas"]["ActivationsRequest"][] | null;
-            /** Messages */
-            messages?: components["schemas"]["ChatMessage"][];
-            /**
-             * Prompt
-             * @description Instead of `messages`: a text that goes on, without a template.
-             */
-            prompt?: string | null;
-            /**
              * System Prompt
              * @description The base model is asked with this in front of `messages`, too.
              */
             system_prompt?: string | null;
-            /** Max Tokens */
-            max_tokens?: number | null;
-        };
-        /** CompletionRequest */
-        CompletionRequest: {
-            /**
-             * Model
-             * @description `<model>` or `<model>:<profile>`.
-             */
-            model: string;
             /**
              * Temperature
              * @default 1
              */
             temperature?: number;
-            /**
-             * Top P
-             * @default 1
-             */
-            top_p?: number;
             /**
              * Top K
              * @description 0 or -1: all tokens.
@@ -1757,37 +1846,112 @@ export interface components {
              */
             top_k?: number;
             /**
-             * Min P
-             * @default 0
+             * Top P
+             * @default 1
              */
-            min_p?: number;
+            top_p?: number;
+        };
+        /**
+         * Comparison
+         * @description The same answer several ways, whole.
+         */
+        Comparison: {
+            columns: components["schemas"]["Column"][];
+            divergence: number | null;
+            model: string;
+            prompt_tokens: {
+                [key: string]: number;
+            };
+            seed: number;
+        };
+        /** CompletionDetails */
+        CompletionDetails: {
+            /** @default 0 */
+            reasoning_tokens: number;
+        };
+        /** CompletionRequest */
+        CompletionRequest: {
             /**
-             * Presence Penalty
-             * @default 0
+             * Activations
+             * @description What to report of which tokens; a list for several SAEs.
              */
-            presence_penalty?: number;
+            activations?: components["schemas"]["ActivationsRequest"] | components["schemas"]["ActivationsRequest"][] | null;
+            /**
+             * Best Of
+             * @description So many are written, the `n` likeliest per token are told.
+             */
+            best_of?: number | null;
+            /**
+             * Echo
+             * @description The answer begins with the prompt, and `logprobs` are told of it too.
+             * @default false
+             */
+            echo?: boolean;
             /**
              * Frequency Penalty
              * @default 0
              */
             frequency_penalty?: number;
             /**
-             * Repetition Penalty
-             * @description Divides the logits of tokens that were seen, in prompt and answer.
-             * @default 1
+             * Ignore Eos
+             * @description The model's own end tokens do not end the answer.
+             * @default false
              */
-            repetition_penalty?: number;
+            ignore_eos?: boolean;
             /** Logit Bias */
             logit_bias?: {
                 [key: string]: number;
             };
-            /** Seed */
-            seed?: number | null;
+            /** Logprobs */
+            logprobs?: number | null;
+            /**
+             * Max Tokens
+             * @default 16
+             */
+            max_tokens?: number;
+            /**
+             * Min P
+             * @default 0
+             */
+            min_p?: number;
+            /**
+             * Min Tokens
+             * @description No token ends the answer before so many.
+             * @default 0
+             */
+            min_tokens?: number;
+            /**
+             * Model
+             * @description `<model>` or `<model>:<profile>`.
+             */
+            model: string;
             /**
              * N
              * @default 1
              */
             n?: number;
+            /**
+             * Presence Penalty
+             * @default 0
+             */
+            presence_penalty?: number;
+            /**
+             * Profile
+             * @description Name of the steering profile to apply.
+             */
+            profile?: string | null;
+            /** Prompt */
+            prompt?: string | string[] | number[] | number[][];
+            /**
+             * Repetition Penalty
+             * @description Divides the logits of tokens that were seen, in prompt and answer.
+             * @default 1
+             */
+            repetition_penalty?: number;
+            /** Seed */
+            seed?: number | null;
+            /** @description A steering; null or {} is the base model. */
+            steering?: components["schemas"]["SteeringRequest"] | null;
             /** Stop */
             stop?: string[];
             /**
@@ -1795,18 +1959,6 @@ export interface components {
              * @description Tokens that end the answer as well.
              */
             stop_token_ids?: number[];
-            /**
-             * Ignore Eos
-             * @description The model's own end tokens do not end the answer.
-             * @default false
-             */
-            ignore_eos?: boolean;
-            /**
-             * Min Tokens
-             * @description No token ends the answer before so many.
-             * @default 0
-             */
-            min_tokens?: number;
             /**
              * Stream
              * @default false
@@ -1819,37 +1971,21 @@ export interface components {
              */
             stream_options?: components["schemas"]["StreamOptions"];
             /**
-             * Profile
-             * @description Name of the steering profile to apply.
+             * Temperature
+             * @default 1
              */
-            profile?: string | null;
-            /** @description A steering; null or {} is the base model. */
-            steering?: components["schemas"]["SteeringRequest"] | null;
+            temperature?: number;
             /**
-             * Activations
-             * @description What to report of which tokens; a list for several SAEs.
+             * Top K
+             * @description 0 or -1: all tokens.
+             * @default 0
              */
-            activations?: components["schemas"]["ActivationsRequest"] | components["schemas"]["ActivationsRequest"][] | null;
-            /** Prompt */
-            prompt?: string | string[] | number[] | number[][];
+            top_k?: number;
             /**
-             * Max Tokens
-             * @default 16
+             * Top P
+             * @default 1
              */
-            max_tokens?: number;
-            /** Logprobs */
-            logprobs?: number | null;
-            /**
-             * Echo
-             * @description The answer begins with the prompt, and `logprobs` are told of it too.
-             * @default false
-             */
-            echo?: boolean;
-            /**
-             * Best Of
-             * @description So many are written, the `n` likeliest per token are told.
-             */
-            best_of?: number | null;
+            top_p?: number;
         } & {
             [key: string]: unknown;
         };
@@ -1862,11 +1998,6 @@ export interface components {
             a: string[];
             /** B */
             b: string[];
-            /**
-             * Sae
-             * @description Default: the only SAE that is attached.
-             */
-            sae?: string | null;
             /**
              * Limit
              * @description Features told of each direction.
@@ -1885,6 +2016,25 @@ export interface components {
              * @default contrast
              */
             name?: string;
+            /**
+             * Sae
+             * @description Default: the only SAE that is attached.
+             */
+            sae?: string | null;
+        };
+        /** Cpu */
+        Cpu: {
+            cores: number | null;
+            name: string;
+            threads: number;
+        };
+        /**
+         * Disk
+         * @description Bytes of the disk that something is on.
+         */
+        Disk: {
+            free: number;
+            total: number;
         };
         /**
          * Download
@@ -1903,6 +2053,15 @@ export interface components {
              */
             revision?: string;
         };
+        /**
+         * Dropped
+         * @description The listener was too slow for so many events, older than the next one.
+         */
+        Dropped: {
+            count: number;
+            /** @enum {unknown} */
+            type: "dropped";
+        };
         /** Duplicate */
         Duplicate: {
             /**
@@ -1914,15 +2073,15 @@ export interface components {
         /** EmbeddingRequest */
         EmbeddingRequest: {
             /**
-             * Model
-             * @description `<model>`; a profile changes nothing in a vector.
+             * Activations
+             * @description Read at every token; `tokens` and `when` change nothing.
              */
-            model: string;
+            activations?: components["schemas"]["ActivationsRequest"] | components["schemas"]["ActivationsRequest"][] | null;
             /**
-             * Input
-             * @description Texts or token ids; at most 2048 of them.
+             * Dimensions
+             * @description Only the first so many numbers, at length 1 again.
              */
-            input: string | string[] | number[] | number[][];
+            dimensions?: number | null;
             /**
              * Encoding Format
              * @description `base64`: little-endian float32.
@@ -1931,20 +2090,20 @@ export interface components {
              */
             encoding_format?: "float" | "base64";
             /**
-             * Dimensions
-             * @description Only the first so many numbers, at length 1 again.
+             * Input
+             * @description Texts or token ids; at most 2048 of them.
              */
-            dimensions?: number | null;
+            input: string | string[] | number[] | number[][];
+            /**
+             * Model
+             * @description `<model>`; a profile changes nothing in a vector.
+             */
+            model: string;
             /**
              * Profile
              * @description Accepted, and changes nothing.
              */
             profile?: string | null;
-            /**
-             * Activations
-             * @description Read at every token; `tokens` and `when` change nothing.
-             */
-            activations?: components["schemas"]["ActivationsRequest"] | components["schemas"]["ActivationsRequest"][] | null;
         } & {
             [key: string]: unknown;
         };
@@ -1953,14 +2112,14 @@ export interface components {
          * @description Why a request was refused, or failed.
          */
         Error: {
-            /** Message */
-            message: string;
-            /** Type */
-            type: string;
-            /** Param */
-            param: string | null;
             /** Code */
             code: string | null;
+            /** Message */
+            message: string;
+            /** Param */
+            param: string | null;
+            /** Type */
+            type: string;
         };
         /**
          * ErrorAnswer
@@ -1969,22 +2128,180 @@ export interface components {
         ErrorAnswer: {
             error: components["schemas"]["Error"];
         };
+        /**
+         * Estimate
+         * @description Bytes on the device, part by part; None where the files do not say.
+         */
+        Estimate: {
+            activations: number | null;
+            /** @default  */
+            advice: string;
+            context: number | null;
+            device: string;
+            dtype: string;
+            /** @default 0 */
+            evictable: number;
+            free: number | null;
+            kv_cache: number | null;
+            kv_cache_all: number | null;
+            model: string;
+            overhead: number;
+            quantization: string;
+            saes: number;
+            slots: number;
+            total: number | null;
+            /** @enum {unknown} */
+            verdict: "does_not_fit" | "fits" | "unknown";
+            weights: number | null;
+            /** @default null */
+            while_loading: number | null;
+        };
+        /**
+         * Extension
+         * @description `millm` in an answer: which steering was applied, in proof, and what was watched.
+         */
+        Extension: {
+            activations?: components["schemas"]["Activation"][];
+            degraded?: string;
+            delta_norm_ratio?: number;
+            profile?: string | null;
+            sample_every?: number;
+            steering?: string | null;
+            tokens_steered?: number;
+            tools_omitted?: boolean;
+        };
+        /**
+         * FeatureCard
+         * @description All that is known about one feature.
+         */
+        FeatureCard: {
+            decoder_norm: number;
+            density: number | null;
+            hook_point: string;
+            index: number;
+            label: string | null;
+            layer: number;
+            max_act: number | null;
+            neighbours: components["schemas"]["Neighbour"][];
+            neuronpedia: string | null;
+            observed: components["schemas"]["FeatureStatistics"] | null;
+            promoted: components["schemas"]["PromotedToken"][];
+            sae: string;
+            source: string | null;
+            strengths: components["schemas"]["Strengths"];
+            suppressed: components["schemas"]["PromotedToken"][];
+        };
+        /**
+         * FeatureOnText
+         * @description A feature over the tokens that count.
+         */
+        FeatureOnText: {
+            count: number;
+            index: number;
+            label: string | null;
+            max: number;
+            mean: number;
+        };
+        /**
+         * FeatureStatistics
+         * @description One feature over the requests that are meant. It fires where its activation is above 0.
+         */
+        FeatureStatistics: {
+            feature: number;
+            fired: number;
+            frequency: number;
+            histogram: number[];
+            largest: components["schemas"]["Largest"] | null;
+            mean: number;
+            mean_fired: number;
+            sae: string;
+            tokens: number;
+        };
+        /**
+         * Firing
+         * @description A feature at a token.
+         */
+        Firing: {
+            activation: number;
+            index: number;
+            /** @default null */
+            label: string | null;
+        };
+        /**
+         * Forgotten
+         * @description What the history holds no more.
+         */
+        Forgotten: {
+            requests: number;
+        };
+        /**
+         * Found
+         * @description A page of what was searched for.
+         */
+        Found: {
+            saes: components["schemas"]["RegistrySae"][];
+            total: number;
+        };
+        /**
+         * FoundLabel
+         * @description A feature that was searched for.
+         */
+        FoundLabel: {
+            density: number | null;
+            index: number;
+            label: string;
+            max_act: number | null;
+            sae: string;
+            source: string;
+        };
+        /**
+         * FoundLabels
+         * @description A page of the features whose labels fit.
+         */
+        FoundLabels: {
+            features: components["schemas"]["FoundLabel"][];
+            total: number;
+        };
+        /**
+         * Freed
+         * @description What a deletion gave back.
+         */
+        Freed: {
+            bytes: number;
+            id: string;
+            /** @default 0 */
+            kept: number;
+        };
         /** FunctionTool */
         FunctionTool: {
-            /** Type */
-            type: string;
-            /** Name */
-            name: string;
             /** Description */
             description?: string | null;
+            /** Name */
+            name: string;
             /** Parameters */
             parameters?: {
                 [key: string]: unknown;
             } | null;
             /** Strict */
             strict?: boolean | null;
+            /** Type */
+            type: string;
         } & {
             [key: string]: unknown;
+        };
+        /**
+         * Gpu
+         * @description One GPU; sizes in bytes.
+         */
+        Gpu: {
+            free: number;
+            id: string;
+            name: string;
+            number: number;
+            ours: number | null;
+            temperature: number | null;
+            total: number;
+            used: number;
         };
         /**
          * Guard
@@ -2004,48 +2321,160 @@ export interface components {
              */
             max_repetition?: number;
         };
+        /** GuardTold */
+        GuardTold: {
+            max_perplexity_ratio: number;
+            max_repetition: number;
+        };
+        /** Hardware */
+        Hardware: {
+            cache: components["schemas"]["Disk"];
+            cpu: components["schemas"]["Cpu"];
+            driver: string | null;
+            driver_cuda: string | null;
+            gpus: components["schemas"]["Gpu"][];
+            home: components["schemas"]["Disk"];
+            memory: components["schemas"]["Memory"];
+            reason: components["schemas"]["Reason"] | null;
+            torch: components["schemas"]["Platform"] | null;
+        };
+        /**
+         * Hello
+         * @description The first event of a connection.
+         */
+        Hello: {
+            status: string;
+            /** @enum {unknown} */
+            type: "hello";
+            version: string;
+        };
+        /**
+         * ImportPreview
+         * @description What a document would become.
+         */
+        ImportPreview: {
+            entries: components["schemas"]["PreviewEntry"][];
+            format: string;
+            notes: string[];
+        };
+        /**
+         * Imported
+         * @description What a document has become.
+         */
+        Imported: {
+            entries: components["schemas"]["ImportedEntry"][];
+        };
+        /**
+         * ImportedEntry
+         * @description What one of them has become.
+         */
+        ImportedEntry: {
+            /** @enum {unknown} */
+            did: "added" | "nothing" | "replaced" | "skipped";
+            name: string;
+            notes: string[];
+            path: string;
+        };
         /**
          * Inspected
          * @description A text in one of three forms.
          */
         Inspected: {
-            /** Text */
-            text?: string | null;
-            /**
-             * Messages
-             * @description Through the chat template.
-             */
-            messages?: components["schemas"]["ChatMessage"][] | null;
-            /**
-             * Input Ids
-             * @description As they are.
-             */
-            input_ids?: number[] | null;
-            /**
-             * Sae
-             * @description Default: the only SAE that is attached.
-             */
-            sae?: string | null;
-            /**
-             * Top K
-             * @description At each token.
-             * @default 5
-             */
-            top_k?: number;
             /**
              * Features
              * @description To tell at every token.
              */
             features?: number[];
             /**
+             * Input Ids
+             * @description As they are.
+             */
+            input_ids?: number[] | null;
+            /**
              * Limit
              * @description Features over the whole text.
              * @default 50
              */
             limit?: number;
+            /**
+             * Messages
+             * @description Through the chat template.
+             */
+            messages?: components["schemas"]["ChatMessage"][] | null;
+            /**
+             * Sae
+             * @description Default: the only SAE that is attached.
+             */
+            sae?: string | null;
+            /** Text */
+            text?: string | null;
+            /**
+             * Top K
+             * @description At each token.
+             * @default 5
+             */
+            top_k?: number;
+        };
+        /**
+         * Inspection
+         * @description Which features fire on a text.
+         */
+        Inspection: {
+            counted: number;
+            features: components["schemas"]["FeatureOnText"][];
+            fired: number;
+            sae: string;
+            tokens: components["schemas"]["ReadToken"][];
+        };
+        /**
+         * Job
+         * @description A download, from asked for to installed.
+         */
+        Job: {
+            asked: components["schemas"]["Asked"];
+            /** @default 1 */
+            attempt: number;
+            /** @default null */
+            commit: string | null;
+            created: number;
+            /** @default 0 */
+            done: number;
+            /** @default 0 */
+            files_done: number;
+            /** @default 0 */
+            files_total: number;
+            id: string;
+            name: string;
+            /** @default null */
+            problem: components["schemas"]["Problem"] | null;
+            /** @default null */
+            retry_in: number | null;
+            /** @default null */
+            seconds_left: number | null;
+            /** @default null */
+            speed: number | null;
+            /** @enum {unknown} */
+            state: "cancelled" | "converting" | "failed" | "installed" | "interrupted" | "queued" | "resolving" | "running" | "verifying" | "waiting";
+            /** @default 0 */
+            total: number;
+            updated: number;
+        };
+        /**
+         * JobChanged
+         * @description A download went on, waits, ended or was asked for: at least twice a second while it runs.
+         */
+        JobChanged: {
+            job: components["schemas"]["Job"];
+            /** @enum {unknown} */
+            type: "job";
         };
         /** JsonSchema */
         JsonSchema: {
+            /**
+             * Description
+             * @default
+             */
+            description?: string;
             /** Name */
             name: string;
             /** Schema */
@@ -2055,25 +2484,47 @@ export interface components {
              * @default false
              */
             strict?: boolean;
-            /**
-             * Description
-             * @default
-             */
-            description?: string;
         } & {
             [key: string]: unknown;
         };
+        /**
+         * Largest
+         * @description Where an activation was largest.
+         */
+        Largest: {
+            index: number;
+            position: number;
+            request_id: string;
+            value: number;
+        };
+        /**
+         * LibraryChanged
+         * @description Something was installed, imported or deleted.
+         */
+        LibraryChanged: {
+            /** @enum {unknown} */
+            kind: "model" | "sae";
+            name: string;
+            /** @enum {unknown} */
+            type: "library";
+        };
+        /** Line */
+        Line: {
+            event: string;
+            fields: Record<string, never>;
+            level: string;
+            number: number;
+            time: string;
+        };
         /** Load */
         Load: {
-            /** Id */
-            id: string;
+            /** Attention */
+            attention?: ("auto" | "eager" | "sdpa" | "flash_attention_2") | null;
             /**
-             * Quantization
-             * @description Through bitsandbytes.
+             * Context
+             * @description Tokens of one sequence.
              */
-            quantization?: ("none" | "8bit" | "4bit") | null;
-            /** Dtype */
-            dtype?: ("auto" | "float32" | "bfloat16" | "float16") | null;
+            context?: number | null;
             /** Device */
             device?: string | null;
             /**
@@ -2081,30 +2532,136 @@ export interface components {
              * @description `auto` spreads it over several GPUs.
              */
             device_map?: ("single" | "auto") | null;
-            /** Attention */
-            attention?: ("auto" | "eager" | "sdpa" | "flash_attention_2") | null;
-            /**
-             * Slots
-             * @description Requests that run at once.
-             */
-            slots?: number | null;
-            /**
-             * Context
-             * @description Tokens of one sequence.
-             */
-            context?: number | null;
+            /** Dtype */
+            dtype?: ("auto" | "float32" | "bfloat16" | "float16") | null;
             /**
              * Force
              * @description Also where the estimate says that it does not fit.
              * @default false
              */
             force?: boolean;
+            /** Id */
+            id: string;
+            /**
+             * Quantization
+             * @description Through bitsandbytes.
+             */
+            quantization?: ("none" | "8bit" | "4bit") | null;
+            /**
+             * Slots
+             * @description Requests that run at once.
+             */
+            slots?: number | null;
+        };
+        /**
+         * Means
+         * @description The points of one multiple, over the seeds.
+         */
+        Means: {
+            answers: number;
+            kl: number | null;
+            perplexity: number | null;
+            repetition: number;
+            scale: number | null;
+            tokens: number;
+        };
+        /**
+         * Memory
+         * @description Bytes, of the machine or of this container where that is less.
+         */
+        Memory: {
+            available: number;
+            ours: number;
+            total: number;
+        };
+        /**
+         * MemoryUse
+         * @description Bytes on the device, measured after the load.
+         */
+        MemoryUse: {
+            free: number;
+            kv_cache: number;
+            process: number;
+            weights: number;
+        };
+        /**
+         * ModelEntry
+         * @description A model of the library.
+         */
+        ModelEntry: {
+            /** @default null */
+            architecture: string | null;
+            /** @default null */
+            commit: string | null;
+            /** @default null */
+            context_length: number | null;
+            /** @default null */
+            dtype: string | null;
+            /** @default true */
+            generates: boolean;
+            id: string;
+            /** @default false */
+            is_loaded: boolean;
+            /** @default false */
+            is_verified: boolean;
+            /** @default null */
+            last_used: number | null;
+            /** @default null */
+            model_type: string | null;
+            /** @default false */
+            needs_remote_code: boolean;
+            /** @enum {unknown} */
+            origin: "builtin" | "hub" | "imported";
+            /** @default null */
+            parameters: number | null;
+            /** @default null */
+            problem: string | null;
+            /** @default null */
+            quantization: string | null;
+            /** @default 0 */
+            shared: number;
+            size: number;
+            /** @enum {unknown} */
+            state: "damaged" | "incomplete" | "whole";
+        };
+        /**
+         * ModelFacts
+         * @description What the loaded model says of itself.
+         */
+        ModelFacts: {
+            architecture: string;
+            context_length: number;
+            device: string;
+            dtype: string;
+            /** @default true */
+            generates: boolean;
+            /** @default  */
+            id: string;
+            layers: number;
+            /** @default null */
+            memory: components["schemas"]["MemoryUse"] | null;
+            parameters: number;
+            runner: string;
+            /** @default  */
+            runner_reason: string;
+            /** @default 1 */
+            slots: number;
+            stop_ids: number[];
+            vocab_size: number;
+            /** @default  */
+            weights: string;
+            width: number;
         };
         /**
          * ModelReference
          * @description The model that a profile was made on.
          */
         ModelReference: {
+            /**
+             * Quantization
+             * @description How it was loaded then: a hint.
+             */
+            quantization?: string | null;
             /**
              * Repo Id
              * @description A Hugging Face id, or a local name.
@@ -2115,17 +2672,26 @@ export interface components {
              * @description A branch, a tag or a commit.
              */
             revision?: string | null;
-            /**
-             * Quantization
-             * @description How it was loaded then: a hint.
-             */
-            quantization?: string | null;
+        };
+        /** ModelStatus */
+        ModelStatus: {
+            /** @default null */
+            estimate: components["schemas"]["Estimate"] | null;
+            facts: components["schemas"]["ModelFacts"];
+            name: string;
+            /** @default null */
+            unloads_in: number | null;
         };
         /**
          * MonitorBody
          * @description What to watch in every request: all of it, as it is to be.
          */
         MonitorBody: {
+            /**
+             * Follow Profile
+             * @default false
+             */
+            follow_profile?: boolean;
             /**
              * On
              * @default true
@@ -2135,21 +2701,37 @@ export interface components {
             watch?: {
                 [key: string]: unknown;
             }[];
-            /**
-             * Follow Profile
-             * @default false
-             */
-            follow_profile?: boolean;
+        };
+        /**
+         * MonitorState
+         * @description What is watched in every request that begins now.
+         */
+        MonitorState: {
+            follow_profile: boolean;
+            history: number;
+            history_bytes: number;
+            history_size: number;
+            on: boolean;
+            watch: components["schemas"]["WatchState"][];
+        };
+        /**
+         * Neighbour
+         * @description A feature that points the same way.
+         */
+        Neighbour: {
+            cosine: number;
+            index: number;
+            label: string | null;
         };
         /** OfferedFunction */
         OfferedFunction: {
-            /** Name */
-            name: string;
             /**
              * Description
              * @default
              */
             description?: string;
+            /** Name */
+            name: string;
             /** Parameters */
             parameters?: {
                 [key: string]: unknown;
@@ -2163,21 +2745,139 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * Platform
+         * @description What the engine runs on.
+         */
+        Platform: {
+            built_for: string | null;
+            devices: string[];
+            threads: number;
+            torch: string;
+        };
+        /**
+         * Point
+         * @description One answer at one multiple of the strengths, measured.
+         */
+        Point: {
+            /** @default 0 */
+            done: number;
+            /** @enum {unknown} */
+            finish_reason: "length" | "stop" | "tool_calls";
+            kl: number | null;
+            nll: number | null;
+            perplexity: number | null;
+            repetition: number;
+            scale: number | null;
+            seed: number;
+            text: string;
+            tokens: number;
+        };
+        /**
+         * Preview
+         * @description What a download would bring, found out without downloading it.
+         */
+        Preview: {
+            /** @default null */
+            architecture: string | null;
+            asked: components["schemas"]["Asked"];
+            commit: string;
+            disk_free: number;
+            disk_reserve: number;
+            /** @default null */
+            dtype: string | null;
+            files: components["schemas"]["PreviewFile"][];
+            /** @default false */
+            gated: boolean;
+            /** @default true */
+            has_access: boolean;
+            /** @default 0 */
+            known_saes: number;
+            /** @default null */
+            licence: string | null;
+            link: string;
+            name: string;
+            /** @default false */
+            needs_remote_code: boolean;
+            /** @default null */
+            parameters: number | null;
+            /** @default null */
+            quantization: string | null;
+            size: number;
+            skipped: number;
+            to_download: number;
+        };
+        /**
+         * PreviewEntry
+         * @description One thing of a document.
+         */
+        PreviewEntry: {
+            /** @enum {unknown} */
+            becomes: "labels" | "nothing" | "profile";
+            labels: number;
+            misfit: string | null;
+            name: string;
+            notes: string[];
+            path: string;
+            profile: Record<string, never> | null;
+            sae: string | null;
+            unresolved: components["schemas"]["ToResolve"][];
+        };
+        /** PreviewFile */
+        PreviewFile: {
+            is_here: boolean;
+            path: string;
+            size: number;
+        };
+        /**
+         * Problem
+         * @description Why a job failed, or why it waits.
+         */
+        Problem: {
+            code: string;
+            /** @default null */
+            link: string | null;
+            message: string;
+        };
+        /**
          * Profile
          * @description A steering with a name, and all that is needed to apply it elsewhere exactly as here.
          */
         Profile: {
             /**
+             * Description
+             * @default
+             */
+            description?: string;
+            /**
+             * Example Prompts
+             * @default []
+             */
+            example_prompts?: string[];
+            /**
              * Features
              * @default []
              */
             features?: components["schemas"]["ProfileFeature"][];
+            model?: components["schemas"]["ModelReference"] | string | null;
+            /**
+             * Name
+             * @description 1 to 128 characters of any script, without slashes.
+             */
+            name: string;
             /**
              * Positions
              * @default all
              * @enum {string}
              */
             positions?: "all" | "prompt" | "generated";
+            provenance?: components["schemas"]["Provenance"] | null;
+            /** Reference Norm */
+            reference_norm?: number | null;
+            /**
+             * Saes
+             * @default []
+             */
+            saes?: components["schemas"]["SaeReference"][];
             /** Skip */
             skip?: ("bos" | "special" | "none") | null;
             /**
@@ -2186,8 +2886,11 @@ export interface components {
              * @default false
              */
             skip_constrained?: boolean;
-            /** Reference Norm */
-            reference_norm?: number | null;
+            /**
+             * Tags
+             * @default []
+             */
+            tags?: string[];
             /**
              * Version
              * @default 1
@@ -2195,37 +2898,27 @@ export interface components {
              */
             version?: "1";
             /**
-             * Name
-             * @description 1 to 128 characters of any script, without slashes.
-             */
-            name: string;
-            /**
-             * Description
-             * @default
-             */
-            description?: string;
-            model?: components["schemas"]["ModelReference"] | string | null;
-            /**
-             * Saes
-             * @default []
-             */
-            saes?: components["schemas"]["SaeReference"][];
-            /**
              * Watch
              * @default []
              */
             watch?: components["schemas"]["WatchedFeature"][];
-            /**
-             * Example Prompts
-             * @default []
-             */
-            example_prompts?: string[];
-            /**
-             * Tags
-             * @default []
-             */
-            tags?: string[];
-            provenance?: components["schemas"]["Provenance"] | null;
+        };
+        /**
+         * ProfileEntry
+         * @description One profile of the list.
+         */
+        ProfileEntry: {
+            created: number;
+            description: string;
+            features: number;
+            is_active: boolean;
+            misfit: string | null;
+            model: string | null;
+            model_id: string | null;
+            name: string;
+            saes: string[];
+            source: string | null;
+            updated: number;
         };
         /**
          * ProfileFeature
@@ -2233,22 +2926,25 @@ export interface components {
          */
         ProfileFeature: {
             /**
+             * Color
+             * @description How it is drawn: a name or `#rrggbb`.
+             */
+            color?: string | null;
+            /**
              * Index
              * @description Feature index in the SAE's dictionary.
              */
             index: number;
             /**
-             * Strength
-             * @description What is asked, in `unit`.
-             * @default 0
+             * Label
+             * @description What the feature seems to mean.
              */
-            strength?: number;
+            label?: string | null;
             /**
-             * Unit
-             * @default raw
-             * @enum {string}
+             * Max Act
+             * @description The feature's maximum, for `max_act`.
              */
-            unit?: "raw" | "norm" | "max_act";
+            max_act?: number | null;
             /**
              * Mode
              * @default add
@@ -2261,31 +2957,68 @@ export interface components {
              */
             sae?: string | null;
             /**
-             * Max Act
-             * @description The feature's maximum, for `max_act`.
+             * Strength
+             * @description What is asked, in `unit`.
+             * @default 0
              */
-            max_act?: number | null;
+            strength?: number;
             /**
-             * Label
-             * @description What the feature seems to mean.
+             * Unit
+             * @default raw
+             * @enum {string}
              */
-            label?: string | null;
-            /**
-             * Color
-             * @description How it is drawn: a name or `#rrggbb`.
-             */
-            color?: string | null;
+            unit?: "raw" | "norm" | "max_act";
+        };
+        /**
+         * ProfilePage
+         * @description A part of the list, in the order of names.
+         */
+        ProfilePage: {
+            profiles: components["schemas"]["ProfileEntry"][];
+            total: number;
+        };
+        /**
+         * ProfileTold
+         * @description One profile, whole.
+         */
+        ProfileTold: {
+            entry: components["schemas"]["ProfileEntry"];
+            profile: Record<string, never>;
+        };
+        /**
+         * ProfilesChanged
+         * @description A profile is new, says something else, has another name, or is gone.
+         */
+        ProfilesChanged: {
+            name: string;
+            /** @enum {unknown} */
+            type: "profiles";
+            /** @default null */
+            was: string | null;
+            /** @enum {unknown} */
+            what: "added" | "changed" | "deleted";
+        };
+        /**
+         * PromotedToken
+         * @description A token that a feature makes likelier, or less likely.
+         */
+        PromotedToken: {
+            id: number;
+            logit: number;
+            token: string;
+        };
+        /** PromptDetails */
+        PromptDetails: {
+            /** @default 0 */
+            cached_tokens: number;
         };
         /**
          * Provenance
          * @description Where a profile comes from.
          */
         Provenance: {
-            /**
-             * Source
-             * @description A tool: `millm`, `mistudio`, `neuronpedia`, …
-             */
-            source: string;
+            /** Created */
+            created?: string | null;
             /**
              * Format
              * @description Which of its formats.
@@ -2296,15 +3029,47 @@ export interface components {
              * @description What it is called there.
              */
             id?: string | null;
-            /** Url */
-            url?: string | null;
-            /** Created */
-            created?: string | null;
             /**
              * Note
              * @description What its import changed or left out.
              */
             note?: string | null;
+            /**
+             * Source
+             * @description A tool: `millm`, `mistudio`, `neuronpedia`, …
+             */
+            source: string;
+            /** Url */
+            url?: string | null;
+        };
+        /**
+         * PutLabels
+         * @description What an import brought.
+         */
+        PutLabels: {
+            labels: number;
+            sae: string;
+        };
+        /**
+         * ReadToken
+         * @description A token, and what fires there.
+         */
+        ReadToken: {
+            counts: boolean;
+            id: number;
+            position: number;
+            token: string;
+            top: components["schemas"]["Firing"][];
+            values: number[];
+        };
+        /**
+         * Reason
+         * @description Why the CPU does the work.
+         */
+        Reason: {
+            /** @default  */
+            fix: string;
+            message: string;
         };
         /** Reasoning */
         Reasoning: {
@@ -2312,6 +3077,27 @@ export interface components {
             effort?: ("none" | "minimal" | "low" | "medium" | "high" | "xhigh" | "max") | null;
         } & {
             [key: string]: unknown;
+        };
+        /**
+         * RegistrySae
+         * @description A public SAE; what the catalogue does not say is None.
+         */
+        RegistrySae: {
+            format: string;
+            hook_point: string | null;
+            id: string;
+            l0: number | null;
+            layer: number | null;
+            model: string | null;
+            neuronpedia: string | null;
+            path: string;
+            releases: string[];
+            repository: string;
+            /** @enum {unknown} */
+            site: "attn_out" | "embed" | "hook_z" | "mlp_out" | "resid_mid" | "resid_post" | "resid_pre" | "transcoder";
+            /** @enum {unknown} */
+            support: "converted" | "no" | "read";
+            width: number | null;
         };
         /** Rename */
         Rename: {
@@ -2321,81 +3107,78 @@ export interface components {
              */
             name: string;
         };
+        /**
+         * RequestEnded
+         * @description A request has been answered, or has failed, or its client has gone.
+         */
+        RequestEnded: {
+            request: components["schemas"]["RequestRow"];
+            /** @enum {unknown} */
+            type: "request";
+        };
+        /**
+         * RequestRow
+         * @description A request that has ended, without its activations.
+         */
+        RequestRow: {
+            began: number;
+            cached_tokens: number;
+            choices: number;
+            client: string;
+            completion_tokens: number;
+            degraded: string | null;
+            delta_norm_ratio: number;
+            /** @enum {unknown} */
+            end: "cancelled" | "embedded" | "failed" | "length" | "stop" | "tool_calls";
+            endpoint: string;
+            /** @default null */
+            error: string | null;
+            first_token_seconds: number | null;
+            id: string;
+            /** @default false */
+            is_cut: boolean;
+            model: string;
+            profile: string | null;
+            prompt_tokens: number;
+            seconds: number;
+            steering: string | null;
+            streamed: boolean;
+            task: string | null;
+            tokens_steered: number;
+            /** @default [] */
+            watched: components["schemas"]["WatchedSae"][];
+        };
+        /**
+         * RequestTold
+         * @description A request that has ended, with the activations that were watched in it.
+         */
+        RequestTold: {
+            activations: components["schemas"]["TrackedToken"][];
+            request: components["schemas"]["RequestRow"];
+        };
         /** ResponseFormat */
         ResponseFormat: {
+            json_schema?: components["schemas"]["JsonSchema"] | null;
             /**
              * Type
              * @enum {string}
              */
             type: "text" | "json_object" | "json_schema";
-            json_schema?: components["schemas"]["JsonSchema"] | null;
         } & {
             [key: string]: unknown;
         };
         /** ResponsesRequest */
         ResponsesRequest: {
             /**
-             * Model
-             * @description `<model>` or `<model>:<profile>`.
+             * Activations
+             * @description What to report of which tokens; a list for several SAEs.
              */
-            model: string;
-            /**
-             * Temperature
-             * @default 1
-             */
-            temperature?: number;
-            /**
-             * Top P
-             * @default 1
-             */
-            top_p?: number;
-            /**
-             * Top K
-             * @description 0 or -1: all tokens.
-             * @default 0
-             */
-            top_k?: number;
-            /**
-             * Min P
-             * @default 0
-             */
-            min_p?: number;
-            /**
-             * Presence Penalty
-             * @default 0
-             */
-            presence_penalty?: number;
+            activations?: components["schemas"]["ActivationsRequest"] | components["schemas"]["ActivationsRequest"][] | null;
             /**
              * Frequency Penalty
              * @default 0
              */
             frequency_penalty?: number;
-            /**
-             * Repetition Penalty
-             * @description Divides the logits of tokens that were seen, in prompt and answer.
-             * @default 1
-             */
-            repetition_penalty?: number;
-            /** Logit Bias */
-            logit_bias?: {
-                [key: string]: number;
-            };
-            /** Seed */
-            seed?: number | null;
-            /**
-             * N
-             * @description A response has one answer.
-             * @default 1
-             * @constant
-             */
-            n?: 1;
-            /** Stop */
-            stop?: string[];
-            /**
-             * Stop Token Ids
-             * @description Tokens that end the answer as well.
-             */
-            stop_token_ids?: number[];
             /**
              * Ignore Eos
              * @description The model's own end tokens do not end the answer.
@@ -2403,34 +3186,10 @@ export interface components {
              */
             ignore_eos?: boolean;
             /**
-             * Min Tokens
-             * @description No token ends the answer before so many.
-             * @default 0
+             * Include
+             * @description `message.output_text.logprobs` is honoured.
              */
-            min_tokens?: number;
-            /**
-             * Stream
-             * @default false
-             */
-            stream?: boolean;
-            /**
-             * @default {
-             *       "include_usage": false
-             *     }
-             */
-            stream_options?: components["schemas"]["StreamOptions"];
-            /**
-             * Profile
-             * @description Name of the steering profile to apply.
-             */
-            profile?: string | null;
-            /** @description A steering; null or {} is the base model. */
-            steering?: components["schemas"]["SteeringRequest"] | null;
-            /**
-             * Activations
-             * @description What to report of which tokens; a list for several SAEs.
-             */
-            activations?: components["schemas"]["ActivationsRequest"] | components["schemas"]["ActivationsRequest"][] | null;
+            include?: string[];
             /**
              * Input
              * @description A question, or the whole conversation as messages, function calls and their outputs.
@@ -2443,15 +3202,110 @@ export interface components {
              * @description A system message before all others.
              */
             instructions?: string | null;
+            /** Logit Bias */
+            logit_bias?: {
+                [key: string]: number;
+            };
             /** Max Output Tokens */
             max_output_tokens?: number | null;
-            /** Top Logprobs */
-            top_logprobs?: number | null;
             /**
-             * Include
-             * @description `message.output_text.logprobs` is honoured.
+             * Max Tool Calls
+             * @description Echoed: it limits tools that run on a server.
              */
-            include?: string[];
+            max_tool_calls?: number | null;
+            /**
+             * Metadata
+             * @description Echoed.
+             */
+            metadata?: {
+                [key: string]: string;
+            };
+            /**
+             * Min P
+             * @default 0
+             */
+            min_p?: number;
+            /**
+             * Min Tokens
+             * @description No token ends the answer before so many.
+             * @default 0
+             */
+            min_tokens?: number;
+            /**
+             * Model
+             * @description `<model>` or `<model>:<profile>`.
+             */
+            model: string;
+            /**
+             * N
+             * @description A response has one answer.
+             * @default 1
+             * @constant
+             */
+            n?: 1;
+            /**
+             * Parallel Tool Calls
+             * @description Several calls in one answer. Default: with `auto` yes, with `required` no.
+             */
+            parallel_tool_calls?: boolean | null;
+            /**
+             * Presence Penalty
+             * @default 0
+             */
+            presence_penalty?: number;
+            /**
+             * Profile
+             * @description Name of the steering profile to apply.
+             */
+            profile?: string | null;
+            /**
+             * Prompt Cache Key
+             * @description Echoed.
+             */
+            prompt_cache_key?: string | null;
+            /**
+             * @description `effort`: for templates that read it.
+             * @default {}
+             */
+            reasoning?: components["schemas"]["Reasoning"];
+            /**
+             * Repetition Penalty
+             * @description Divides the logits of tokens that were seen, in prompt and answer.
+             * @default 1
+             */
+            repetition_penalty?: number;
+            /**
+             * Safety Identifier
+             * @description Echoed.
+             */
+            safety_identifier?: string | null;
+            /** Seed */
+            seed?: number | null;
+            /** @description A steering; null or {} is the base model. */
+            steering?: components["schemas"]["SteeringRequest"] | null;
+            /** Stop */
+            stop?: string[];
+            /**
+             * Stop Token Ids
+             * @description Tokens that end the answer as well.
+             */
+            stop_token_ids?: number[];
+            /**
+             * Stream
+             * @default false
+             */
+            stream?: boolean;
+            /**
+             * @default {
+             *       "include_usage": false
+             *     }
+             */
+            stream_options?: components["schemas"]["StreamOptions"];
+            /**
+             * Temperature
+             * @default 1
+             */
+            temperature?: number;
             /**
              * @description `format`: `text`, `json_object` or `json_schema`.
              * @default {
@@ -2463,31 +3317,29 @@ export interface components {
              */
             text?: components["schemas"]["TextConfig"];
             /**
-             * Tools
-             * @description Functions that may be called.
-             */
-            tools?: components["schemas"]["FunctionTool"][];
-            /**
              * Tool Choice
              * @description `auto`, `none`, `required`, a function, or `allowed_tools`.
              * @default auto
              */
             tool_choice?: unknown;
             /**
-             * Parallel Tool Calls
-             * @description Several calls in one answer. Default: with `auto` yes, with `required` no.
+             * Tools
+             * @description Functions that may be called.
              */
-            parallel_tool_calls?: boolean | null;
+            tools?: components["schemas"]["FunctionTool"][];
             /**
-             * Max Tool Calls
-             * @description Echoed: it limits tools that run on a server.
+             * Top K
+             * @description 0 or -1: all tokens.
+             * @default 0
              */
-            max_tool_calls?: number | null;
+            top_k?: number;
+            /** Top Logprobs */
+            top_logprobs?: number | null;
             /**
-             * @description `effort`: for templates that read it.
-             * @default {}
+             * Top P
+             * @default 1
              */
-            reasoning?: components["schemas"]["Reasoning"];
+            top_p?: number;
             /**
              * Truncation
              * @description Echoed: nothing is cut, too long a conversation is refused.
@@ -2496,29 +3348,72 @@ export interface components {
              */
             truncation?: "auto" | "disabled";
             /**
-             * Metadata
-             * @description Echoed.
-             */
-            metadata?: {
-                [key: string]: string;
-            };
-            /**
              * User
              * @description Echoed.
              */
             user?: string | null;
-            /**
-             * Safety Identifier
-             * @description Echoed.
-             */
-            safety_identifier?: string | null;
-            /**
-             * Prompt Cache Key
-             * @description Echoed.
-             */
-            prompt_cache_key?: string | null;
         } & {
             [key: string]: unknown;
+        };
+        /**
+         * SaeEntry
+         * @description An SAE of the library.
+         */
+        SaeEntry: {
+            /** @default null */
+            architecture: string | null;
+            /** @default null */
+            commit: string | null;
+            /** @default null */
+            d_in: number | null;
+            /** @default null */
+            format: string | null;
+            /** @default null */
+            hook_point: string | null;
+            id: string;
+            /** @default false */
+            is_attached: boolean;
+            /** @default false */
+            is_verified: boolean;
+            /** @default null */
+            layer: number | null;
+            /** @default null */
+            model: string | null;
+            /** @default null */
+            neuronpedia: string | null;
+            /** @enum {unknown} */
+            origin: "builtin" | "hub" | "imported";
+            /** @default null */
+            problem: string | null;
+            size: number;
+            /** @enum {unknown} */
+            state: "damaged" | "incomplete" | "whole";
+            /** @default null */
+            width: number | null;
+        };
+        /**
+         * SaeFacts
+         * @description What attaching an SAE found out.
+         */
+        SaeFacts: {
+            architecture: string;
+            exclude_special_tokens: boolean;
+            features: number;
+            hook_point: string;
+            /** @default  */
+            id: string;
+            l0: number;
+            layer: number;
+            /** @default 0 */
+            memory: number;
+            residual_norm: number;
+            sae: string;
+            /** @default 1 */
+            sample_every: number;
+            sha256: string;
+            steerable: boolean;
+            variance_explained: number | null;
+            warnings: string[];
         };
         /**
          * SaeReference
@@ -2526,20 +3421,32 @@ export interface components {
          */
         SaeReference: {
             /**
+             * Hook Point
+             * @description As SAELens names it: `blocks.20.hook_resid_post`.
+             */
+            hook_point?: string | null;
+            /** Layer */
+            layer?: number | null;
+            /**
              * Name
              * @description What `features` call it; default: its `repo_id`.
              */
             name?: string | null;
             /**
-             * Repo Id
-             * @description A Hugging Face id.
-             */
-            repo_id?: string | null;
-            /**
              * Path
              * @description Folder or file inside the repository.
              */
             path?: string | null;
+            /**
+             * Reference Norm
+             * @description The residual norm there, for `unit: norm`.
+             */
+            reference_norm?: number | null;
+            /**
+             * Repo Id
+             * @description A Hugging Face id.
+             */
+            repo_id?: string | null;
             /** Revision */
             revision?: string | null;
             /**
@@ -2547,23 +3454,11 @@ export interface components {
              * @description Of its weights.
              */
             sha256?: string | null;
-            /** Layer */
-            layer?: number | null;
-            /**
-             * Hook Point
-             * @description As SAELens names it: `blocks.20.hook_resid_post`.
-             */
-            hook_point?: string | null;
             /**
              * Width
              * @description Features in its dictionary.
              */
             width?: number | null;
-            /**
-             * Reference Norm
-             * @description The residual norm there, for `unit: norm`.
-             */
-            reference_norm?: number | null;
         };
         /**
          * Save
@@ -2571,27 +3466,133 @@ export interface components {
          */
         Save: {
             /**
-             * Name
-             * @description 1 to 128 characters of any script, without slashes.
-             */
-            name: string;
-            /**
              * Description
              * @default
              */
             description?: string;
+            /** Example Prompts */
+            example_prompts?: string[];
+            /**
+             * Name
+             * @description 1 to 128 characters of any script, without slashes.
+             */
+            name: string;
             /**
              * Overwrite
              * @description A profile that has the name already.
              * @default false
              */
             overwrite?: boolean;
-            /** Watch */
-            watch?: components["schemas"]["WatchedFeature"][];
-            /** Example Prompts */
-            example_prompts?: string[];
             /** Tags */
             tags?: string[];
+            /** Watch */
+            watch?: components["schemas"]["WatchedFeature"][];
+        };
+        /**
+         * Separator
+         * @description A feature that separates the texts.
+         */
+        Separator: {
+            auc: number;
+            index: number;
+            label: string | null;
+            max: number;
+            mean_a: number;
+            mean_b: number;
+            score: number;
+        };
+        /**
+         * Separators
+         * @description The features that separate two sets of texts, the clearest first.
+         */
+        Separators: {
+            more_in_a: components["schemas"]["Separator"][];
+            more_in_b: components["schemas"]["Separator"][];
+            profile: Record<string, never> | null;
+            sae: string;
+        };
+        /** ServerStatus */
+        ServerStatus: {
+            cause: components["schemas"]["Cause"] | null;
+            changing: components["schemas"]["Changing"] | null;
+            degraded: string | null;
+            in_flight: number;
+            model: components["schemas"]["ModelStatus"] | null;
+            /** @default null */
+            notice: string | null;
+            platform: components["schemas"]["Platform"] | null;
+            running: number;
+            saes: components["schemas"]["SaeFacts"][];
+            status: string;
+            steering: components["schemas"]["SteeringStatus"] | null;
+            version: string;
+            waiting: number;
+        };
+        /**
+         * ShelfModel
+         * @description A model that there are public SAEs for.
+         */
+        ShelfModel: {
+            id: string;
+            layers: number[];
+            parameters: number | null;
+            saes: number;
+            sites: ("attn_out" | "embed" | "hook_z" | "mlp_out" | "resid_mid" | "resid_post" | "resid_pre" | "transcoder")[];
+            widths: number[];
+        };
+        /**
+         * Statistics
+         * @description Of the requests that are meant, per feature that was watched by name.
+         */
+        Statistics: {
+            edges: number[];
+            features: components["schemas"]["FeatureStatistics"][];
+            requests: number;
+        };
+        /**
+         * StatusChanged
+         * @description A model is being loaded, was loaded or unloaded, an SAE attached or detached, or something was given up.
+         */
+        StatusChanged: {
+            /** @default null */
+            cause: string | null;
+            degraded: string | null;
+            model: string | null;
+            saes: string[];
+            status: string;
+            /** @enum {unknown} */
+            type: "status";
+        };
+        /**
+         * SteeredFeature
+         * @description One knob.
+         */
+        SteeredFeature: {
+            color: string | null;
+            index: number;
+            is_heard: boolean;
+            label: string | null;
+            max_act: number | null;
+            mode: string;
+            muted: boolean;
+            norm: number | null;
+            raw: number | null;
+            sae: string;
+            solo: boolean;
+            strength: number;
+            unit: string;
+        };
+        /**
+         * SteeredHook
+         * @description What is added at one hook point, over the features that are heard.
+         */
+        SteeredHook: {
+            delta_norm: number | null;
+            delta_share: number | null;
+            hook_point: string;
+            residual_norm: number;
+            sae: string;
+            varies: boolean;
         };
         /**
          * SteeringChange
@@ -2599,31 +3600,42 @@ export interface components {
          */
         SteeringChange: {
             /**
-             * Version
-             * @description Refuse with 409 `steering_outdated` unless it is still this version.
-             */
-            version?: number | null;
-            /**
-             * On
-             * @description The master switch.
-             */
-            on?: boolean | null;
-            /**
              * Features
              * @default []
              */
             features?: components["schemas"]["Turned"][];
             /**
+             * On
+             * @description The master switch.
+             */
+            on?: boolean | null;
+            /** Positions */
+            positions?: ("all" | "prompt" | "generated") | null;
+            /**
              * Remove
              * @default []
              */
             remove?: components["schemas"]["WhichKnob"][];
-            /** Positions */
-            positions?: ("all" | "prompt" | "generated") | null;
             /** Skip */
             skip?: ("bos" | "special" | "none") | null;
             /** Skip Constrained */
             skip_constrained?: boolean | null;
+            /**
+             * Version
+             * @description Refuse with 409 `steering_outdated` unless it is still this version.
+             */
+            version?: number | null;
+        };
+        /**
+         * SteeringChanged
+         * @description Another steering is active, for all who follow it.
+         */
+        SteeringChanged: {
+            fingerprint: string | null;
+            profile: string | null;
+            /** @enum {unknown} */
+            type: "steering";
+            version: number;
         };
         /**
          * SteeringRequest
@@ -2641,6 +3653,8 @@ export interface components {
              * @enum {string}
              */
             positions?: "all" | "prompt" | "generated";
+            /** Reference Norm */
+            reference_norm?: number | null;
             /** Skip */
             skip?: ("bos" | "special" | "none") | null;
             /**
@@ -2649,8 +3663,37 @@ export interface components {
              * @default false
              */
             skip_constrained?: boolean;
-            /** Reference Norm */
-            reference_norm?: number | null;
+        };
+        /**
+         * SteeringState
+         * @description What steers every request that does not say otherwise.
+         */
+        SteeringState: {
+            /** @default [] */
+            features: components["schemas"]["SteeredFeature"][];
+            fingerprint: string | null;
+            /** @default [] */
+            hooks: components["schemas"]["SteeredHook"][];
+            is_modified: boolean;
+            on: boolean;
+            profile: string | null;
+            /** @default 0 */
+            redo: number;
+            steering: Record<string, never> | null;
+            /** @default 0 */
+            undo: number;
+            version: number;
+            /** @default [] */
+            warnings: string[];
+        };
+        /** SteeringStatus */
+        SteeringStatus: {
+            fingerprint: string | null;
+            /** @default false */
+            is_modified: boolean;
+            /** @default true */
+            on: boolean;
+            profile: string | null;
         };
         /** StreamOptions */
         StreamOptions: {
@@ -2662,8 +3705,65 @@ export interface components {
         } & {
             [key: string]: unknown;
         };
+        /**
+         * Strength
+         * @description A feature at the multiple that is suggested.
+         */
+        Strength: {
+            index: number;
+            mode: string;
+            sae: string | null;
+            strength: number;
+            unit: string;
+        };
+        /**
+         * Strengths
+         * @description To begin with, in residual units: unit `raw`, mode `add`.
+         */
+        Strengths: {
+            half_max_act: number | null;
+            half_norm: number;
+        };
         /** Sweep */
         Sweep: {
+            /**
+             * Activations
+             * @description What to report of which tokens; a list for several SAEs.
+             */
+            activations?: components["schemas"]["ActivationsRequest"] | components["schemas"]["ActivationsRequest"][] | null;
+            /**
+             * Frequency Penalty
+             * @default 0
+             */
+            frequency_penalty?: number;
+            /**
+             * Ignore Eos
+             * @description The model's own end tokens do not end the answer.
+             * @default false
+             */
+            ignore_eos?: boolean;
+            /** Logit Bias */
+            logit_bias?: {
+                [key: string]: number;
+            };
+            /**
+             * Max Tokens
+             * @default 64
+             */
+            max_tokens?: number;
+            /** Messages */
+            messages?: components["schemas"]["ChatMessage"][];
+            /**
+             * Min P
+             * @default 0
+             */
+            min_p?: number;
+            /**
+             * Min Tokens
+             * @description No token ends the answer before so many.
+             * @default 0
+             */
+            min_tokens?: number;
             /**
              * Model
              * @description `<model>` or `<model>:<profile>`; default: the model that is loaded.
@@ -2671,53 +3771,45 @@ export interface components {
              */
             model?: string;
             /**
-             * Temperature
-             * @default 0.7
-             */
-            temperature?: number;
-            /**
-             * Top P
+             * N
              * @default 1
              */
-            top_p?: number;
-            /**
-             * Top K
-             * @description 0 or -1: all tokens.
-             * @default 0
-             */
-            top_k?: number;
-            /**
-             * Min P
-             * @default 0
-             */
-            min_p?: number;
+            n?: number;
             /**
              * Presence Penalty
              * @default 0
              */
             presence_penalty?: number;
             /**
-             * Frequency Penalty
-             * @default 0
+             * Profile
+             * @description Name of the steering profile to apply.
              */
-            frequency_penalty?: number;
+            profile?: string | null;
+            /**
+             * Prompt
+             * @description Instead of `messages`: a text that goes on, without a template.
+             */
+            prompt?: string | null;
             /**
              * Repetition Penalty
              * @description Divides the logits of tokens that were seen, in prompt and answer.
              * @default 1
              */
             repetition_penalty?: number;
-            /** Logit Bias */
-            logit_bias?: {
-                [key: string]: number;
-            };
+            /**
+             * Scales
+             * @description What all strengths are multiplied with; 0: the base model.
+             */
+            scales: number[];
             /** Seed */
             seed?: number | null;
             /**
-             * N
-             * @default 1
+             * Seeds
+             * @description One answer each.
              */
-            n?: number;
+            seeds?: number[];
+            /** @description A steering; null or {} is the base model. */
+            steering?: components["schemas"]["SteeringRequest"] | null;
             /** Stop */
             stop?: string[];
             /**
@@ -2725,18 +3817,6 @@ export interface components {
              * @description Tokens that end the answer as well.
              */
             stop_token_ids?: number[];
-            /**
-             * Ignore Eos
-             * @description The model's own end tokens do not end the answer.
-             * @default false
-             */
-            ignore_eos?: boolean;
-            /**
-             * Min Tokens
-             * @description No token ends the answer before so many.
-             * @default 0
-             */
-            min_tokens?: number;
             /**
              * Stream
              * @description False: one JSON object, when all is measured.
@@ -2750,44 +3830,37 @@ export interface components {
              */
             stream_options?: components["schemas"]["StreamOptions"];
             /**
-             * Profile
-             * @description Name of the steering profile to apply.
-             */
-            profile?: string | null;
-            /** @description A steering; null or {} is the base model. */
-            steering?: components["schemas"]["SteeringRequest"] | null;
-            /**
-             * Activations
-             * @description What to report of which tokens; a list for several SAEs.
-             */
-            activations?: components["schemas"]["ActivationsRequest"] | components["schemas"]["ActivationsRequest"][] | null;
-            /** Messages */
-            messages?: components["schemas"]["ChatMessage"][];
-            /**
-             * Prompt
-             * @description Instead of `messages`: a text that goes on, without a template.
-             */
-            prompt?: string | null;
-            /**
              * System Prompt
              * @description The base model is asked with this in front of `messages`, too.
              */
             system_prompt?: string | null;
             /**
-             * Seeds
-             * @description One answer each.
+             * Temperature
+             * @default 0.7
              */
-            seeds?: number[];
+            temperature?: number;
             /**
-             * Max Tokens
-             * @default 64
+             * Top K
+             * @description 0 or -1: all tokens.
+             * @default 0
              */
-            max_tokens?: number;
+            top_k?: number;
             /**
-             * Scales
-             * @description What all strengths are multiplied with; 0: the base model.
+             * Top P
+             * @default 1
              */
-            scales: number[];
+            top_p?: number;
+        };
+        /**
+         * Swept
+         * @description A sweep, whole.
+         */
+        Swept: {
+            model: string;
+            points: components["schemas"]["Point"][];
+            prompt_tokens: number;
+            summary: components["schemas"]["Means"][];
+            system_prompt_tokens?: number;
         };
         /** TextConfig */
         TextConfig: {
@@ -2808,34 +3881,32 @@ export interface components {
         };
         /** TextFormat */
         TextFormat: {
-            /**
-             * Type
-             * @default text
-             * @enum {string}
-             */
-            type?: "text" | "json_object" | "json_schema";
+            /** Description */
+            description?: string | null;
             /** Name */
             name?: string | null;
             /** Schema */
             schema?: unknown;
             /** Strict */
             strict?: boolean | null;
-            /** Description */
-            description?: string | null;
+            /**
+             * Type
+             * @default text
+             * @enum {string}
+             */
+            type?: "text" | "json_object" | "json_schema";
         } & {
             [key: string]: unknown;
         };
         /** ToEstimate */
         ToEstimate: {
-            /** Id */
-            id: string;
+            /** Attention */
+            attention?: ("auto" | "eager" | "sdpa" | "flash_attention_2") | null;
             /**
-             * Quantization
-             * @description Through bitsandbytes.
+             * Context
+             * @description Tokens of one sequence.
              */
-            quantization?: ("none" | "8bit" | "4bit") | null;
-            /** Dtype */
-            dtype?: ("auto" | "float32" | "bfloat16" | "float16") | null;
+            context?: number | null;
             /** Device */
             device?: string | null;
             /**
@@ -2843,42 +3914,77 @@ export interface components {
              * @description `auto` spreads it over several GPUs.
              */
             device_map?: ("single" | "auto") | null;
-            /** Attention */
-            attention?: ("auto" | "eager" | "sdpa" | "flash_attention_2") | null;
+            /** Dtype */
+            dtype?: ("auto" | "float32" | "bfloat16" | "float16") | null;
+            /** Id */
+            id: string;
             /**
-             * Slots
-             * @description Requests that run at once.
+             * Quantization
+             * @description Through bitsandbytes.
              */
-            slots?: number | null;
-            /**
-             * Context
-             * @description Tokens of one sequence.
-             */
-            context?: number | null;
+            quantization?: ("none" | "8bit" | "4bit") | null;
             /**
              * Saes
              * @description SAEs to be attached.
              */
             saes?: string[];
+            /**
+             * Slots
+             * @description Requests that run at once.
+             */
+            slots?: number | null;
+        };
+        /**
+         * ToResolve
+         * @description What has to be said, or attached, before an entry can be taken in.
+         */
+        ToResolve: {
+            id: string;
+            /** @enum {unknown} */
+            kind: "feature" | "sae" | "vector";
+            path: string;
+            reason: string;
         };
         /** Tool */
         Tool: {
+            function: components["schemas"]["OfferedFunction"];
             /**
              * Type
              * @constant
              */
             type: "function";
-            function: components["schemas"]["OfferedFunction"];
         } & {
             [key: string]: unknown;
         };
         /** ToolCall */
         ToolCall: {
+            function: components["schemas"]["CalledFunction"];
             /** Id */
             id?: string | null;
-            function: components["schemas"]["CalledFunction"];
         } & {
             [key: string]: unknown;
+        };
+        /**
+         * TrackedToken
+         * @description What was seen at one token of a request.
+         */
+        TrackedToken: {
+            after?: number[];
+            features: number[];
+            generated: boolean;
+            index: number;
+            position: number;
+            sae: string;
+            token: string | null;
+            top?: [
+                number,
+                number
+            ][];
+            top_after?: [
+                number,
+                number
+            ][];
+            values: number[];
         };
         /**
          * Turned
@@ -2886,10 +3992,46 @@ export interface components {
          */
         Turned: {
             /**
+             * Color
+             * @description How it is drawn: a name or `#rrggbb`.
+             */
+            color?: string | null;
+            /**
              * Index
              * @description Feature index in the SAE's dictionary.
              */
             index: number;
+            /**
+             * Label
+             * @description What the feature seems to mean.
+             */
+            label?: string | null;
+            /**
+             * Max Act
+             * @description The feature's maximum, for `max_act`.
+             */
+            max_act?: number | null;
+            /**
+             * Mode
+             * @default add
+             * @enum {string}
+             */
+            mode?: "add" | "clamp" | "min_clamp" | "scale" | "ablate";
+            /**
+             * Muted
+             * @description Does nothing for now.
+             */
+            muted?: boolean | null;
+            /**
+             * Sae
+             * @description Which SAE, if there are several: in a profile one of its `saes`.
+             */
+            sae?: string | null;
+            /**
+             * Solo
+             * @description While any is, only these do something.
+             */
+            solo?: boolean | null;
             /**
              * Strength
              * @description What is asked, in `unit`.
@@ -2902,42 +4044,48 @@ export interface components {
              * @enum {string}
              */
             unit?: "raw" | "norm" | "max_act";
+        };
+        /** Usage */
+        Usage: {
+            completion_tokens: number;
             /**
-             * Mode
-             * @default add
-             * @enum {string}
+             * @default {
+             *       "reasoning_tokens": 0
+             *     }
              */
-            mode?: "add" | "clamp" | "min_clamp" | "scale" | "ablate";
+            completion_tokens_details: components["schemas"]["CompletionDetails"];
+            prompt_tokens: number;
             /**
-             * Sae
-             * @description Which SAE, if there are several: in a profile one of its `saes`.
+             * @default {
+             *       "cached_tokens": 0
+             *     }
              */
-            sae?: string | null;
+            prompt_tokens_details: components["schemas"]["PromptDetails"];
+            total_tokens: number;
+        };
+        /**
+         * WatchState
+         * @description What is read of one SAE, and whether it can be.
+         */
+        WatchState: {
+            active: boolean;
+            /** @default [] */
+            features: number[];
+            sae: string;
+            /** @default null */
+            sample_every: number | null;
             /**
-             * Max Act
-             * @description The feature's maximum, for `max_act`.
+             * @default generated
+             * @enum {unknown}
              */
-            max_act?: number | null;
+            tokens: "all" | "generated" | "prompt";
+            /** @default 0 */
+            top_k: number;
             /**
-             * Label
-             * @description What the feature seems to mean.
+             * @default before
+             * @enum {unknown}
              */
-            label?: string | null;
-            /**
-             * Color
-             * @description How it is drawn: a name or `#rrggbb`.
-             */
-            color?: string | null;
-            /**
-             * Muted
-             * @description Does nothing for now.
-             */
-            muted?: boolean | null;
-            /**
-             * Solo
-             * @description While any is, only these do something.
-             */
-            solo?: boolean | null;
+            when: "after" | "before" | "both";
         };
         /**
          * WatchedFeature
@@ -2949,13 +4097,23 @@ export interface components {
              * @description Feature index in the SAE's dictionary.
              */
             index: number;
+            /** Label */
+            label?: string | null;
             /**
              * Sae
              * @description As in `features`.
              */
             sae?: string | null;
-            /** Label */
-            label?: string | null;
+        };
+        /**
+         * WatchedSae
+         * @description What the history has of one SAE.
+         */
+        WatchedSae: {
+            features: number[];
+            sae: string;
+            tokens: number;
+            top_k: number;
         };
         /** Which */
         Which: {
@@ -2988,1164 +4146,6 @@ export interface components {
              */
             max_act?: number | null;
         };
-        /**
-         * ModelEntry
-         * @description A model of the library.
-         */
-        ModelEntry: {
-            id: string;
-            /** @enum {unknown} */
-            origin: "builtin" | "hub" | "imported";
-            /** @enum {unknown} */
-            state: "damaged" | "incomplete" | "whole";
-            /** @default null */
-            problem: string | null;
-            /** @default false */
-            is_verified: boolean;
-            /** @default null */
-            commit: string | null;
-            size: number;
-            /** @default 0 */
-            shared: number;
-            /** @default null */
-            architecture: string | null;
-            /** @default null */
-            model_type: string | null;
-            /** @default null */
-            parameters: number | null;
-            /** @default null */
-            dtype: string | null;
-            /** @default null */
-            quantization: string | null;
-            /** @default null */
-            context_length: number | null;
-            /** @default true */
-            generates: boolean;
-            /** @default false */
-            needs_remote_code: boolean;
-            /** @default false */
-            is_loaded: boolean;
-            /** @default null */
-            last_used: number | null;
-        };
-        /**
-         * SaeEntry
-         * @description An SAE of the library.
-         */
-        SaeEntry: {
-            id: string;
-            /** @enum {unknown} */
-            origin: "builtin" | "hub" | "imported";
-            /** @enum {unknown} */
-            state: "damaged" | "incomplete" | "whole";
-            /** @default null */
-            problem: string | null;
-            /** @default false */
-            is_verified: boolean;
-            /** @default null */
-            commit: string | null;
-            size: number;
-            /** @default null */
-            format: string | null;
-            /** @default null */
-            architecture: string | null;
-            /** @default null */
-            width: number | null;
-            /** @default null */
-            d_in: number | null;
-            /** @default null */
-            hook_point: string | null;
-            /** @default null */
-            layer: number | null;
-            /** @default null */
-            model: string | null;
-            /** @default null */
-            neuronpedia: string | null;
-            /** @default false */
-            is_attached: boolean;
-        };
-        /**
-         * Freed
-         * @description What a deletion gave back.
-         */
-        Freed: {
-            id: string;
-            bytes: number;
-            /** @default 0 */
-            kept: number;
-        };
-        /**
-         * Job
-         * @description A download, from asked for to installed.
-         */
-        Job: {
-            id: string;
-            asked: components["schemas"]["Asked"];
-            name: string;
-            /** @enum {unknown} */
-            state: "cancelled" | "converting" | "failed" | "installed" | "interrupted" | "queued" | "resolving" | "running" | "verifying" | "waiting";
-            /** @default null */
-            commit: string | null;
-            /** @default 0 */
-            done: number;
-            /** @default 0 */
-            total: number;
-            /** @default 0 */
-            files_done: number;
-            /** @default 0 */
-            files_total: number;
-            /** @default null */
-            speed: number | null;
-            /** @default null */
-            seconds_left: number | null;
-            /** @default 1 */
-            attempt: number;
-            /** @default null */
-            retry_in: number | null;
-            /** @default null */
-            problem: components["schemas"]["Problem"] | null;
-            created: number;
-            updated: number;
-        };
-        /**
-         * Asked
-         * @description Files of a Hugging Face repository, by what they are for.
-         */
-        Asked: {
-            /** @enum {unknown} */
-            kind: "model" | "sae";
-            repository: string;
-            /** @default main */
-            revision: string;
-            /** @default  */
-            path: string;
-        };
-        /**
-         * Problem
-         * @description Why a job failed, or why it waits.
-         */
-        Problem: {
-            code: string;
-            message: string;
-            /** @default null */
-            link: string | null;
-        };
-        /**
-         * Preview
-         * @description What a download would bring, found out without downloading it.
-         */
-        Preview: {
-            asked: components["schemas"]["Asked"];
-            name: string;
-            commit: string;
-            files: components["schemas"]["PreviewFile"][];
-            size: number;
-            to_download: number;
-            skipped: number;
-            /** @default null */
-            licence: string | null;
-            /** @default false */
-            gated: boolean;
-            /** @default true */
-            has_access: boolean;
-            link: string;
-            /** @default null */
-            architecture: string | null;
-            /** @default null */
-            dtype: string | null;
-            /** @default null */
-            parameters: number | null;
-            /** @default null */
-            quantization: string | null;
-            /** @default false */
-            needs_remote_code: boolean;
-            /** @default 0 */
-            known_saes: number;
-            disk_free: number;
-            disk_reserve: number;
-        };
-        /** PreviewFile */
-        PreviewFile: {
-            path: string;
-            size: number;
-            is_here: boolean;
-        };
-        /**
-         * Estimate
-         * @description Bytes on the device, part by part; None where the files do not say.
-         */
-        Estimate: {
-            model: string;
-            device: string;
-            quantization: string;
-            dtype: string;
-            context: number | null;
-            slots: number;
-            weights: number | null;
-            /** @default null */
-            while_loading: number | null;
-            kv_cache: number | null;
-            kv_cache_all: number | null;
-            saes: number;
-            activations: number | null;
-            overhead: number;
-            total: number | null;
-            free: number | null;
-            /** @default 0 */
-            evictable: number;
-            /** @enum {unknown} */
-            verdict: "does_not_fit" | "fits" | "unknown";
-            /** @default  */
-            advice: string;
-        };
-        /** ServerStatus */
-        ServerStatus: {
-            version: string;
-            status: string;
-            cause: components["schemas"]["Cause"] | null;
-            changing: components["schemas"]["Changing"] | null;
-            model: components["schemas"]["ModelStatus"] | null;
-            saes: components["schemas"]["SaeFacts"][];
-            steering: components["schemas"]["SteeringStatus"] | null;
-            degraded: string | null;
-            /** @default null */
-            notice: string | null;
-            platform: components["schemas"]["Platform"] | null;
-            in_flight: number;
-            running: number;
-            waiting: number;
-        };
-        /**
-         * Cause
-         * @description Why something is as it is.
-         */
-        Cause: {
-            code: string;
-            message: string;
-        };
-        /**
-         * Changing
-         * @description A model that is being loaded or unloaded, an SAE that is being attached or detached.
-         */
-        Changing: {
-            what: string;
-            name: string;
-            /** @default  */
-            stage: string;
-            /** @default 0 */
-            done: number;
-            /** @default 0 */
-            total: number;
-        };
-        /** ModelStatus */
-        ModelStatus: {
-            name: string;
-            facts: components["schemas"]["ModelFacts"];
-            /** @default null */
-            estimate: components["schemas"]["Estimate"] | null;
-            /** @default null */
-            unloads_in: number | null;
-        };
-        /**
-         * ModelFacts
-         * @description What the loaded model says of itself.
-         */
-        ModelFacts: {
-            /** @default  */
-            id: string;
-            architecture: string;
-            layers: number;
-            width: number;
-            vocab_size: number;
-            context_length: number;
-            stop_ids: number[];
-            device: string;
-            dtype: string;
-            parameters: number;
-            runner: string;
-            /** @default  */
-            runner_reason: string;
-            /** @default 1 */
-            slots: number;
-            /** @default true */
-            generates: boolean;
-            /** @default null */
-            memory: components["schemas"]["MemoryUse"] | null;
-            /** @default  */
-            weights: string;
-        };
-        /**
-         * MemoryUse
-         * @description Bytes on the device, measured after the load.
-         */
-        MemoryUse: {
-            weights: number;
-            kv_cache: number;
-            process: number;
-            free: number;
-        };
-        /**
-         * SaeFacts
-         * @description What attaching an SAE found out.
-         */
-        SaeFacts: {
-            /** @default  */
-            id: string;
-            sae: string;
-            architecture: string;
-            layer: number;
-            hook_point: string;
-            features: number;
-            steerable: boolean;
-            exclude_special_tokens: boolean;
-            residual_norm: number;
-            variance_explained: number | null;
-            l0: number;
-            warnings: string[];
-            sha256: string;
-            /** @default 0 */
-            memory: number;
-            /** @default 1 */
-            sample_every: number;
-        };
-        /** SteeringStatus */
-        SteeringStatus: {
-            profile: string | null;
-            fingerprint: string | null;
-            /** @default true */
-            on: boolean;
-            /** @default false */
-            is_modified: boolean;
-        };
-        /**
-         * Platform
-         * @description What the engine runs on.
-         */
-        Platform: {
-            torch: string;
-            built_for: string | null;
-            threads: number;
-            devices: string[];
-        };
-        /**
-         * Found
-         * @description A page of what was searched for.
-         */
-        Found: {
-            total: number;
-            saes: components["schemas"]["RegistrySae"][];
-        };
-        /**
-         * RegistrySae
-         * @description A public SAE; what the catalogue does not say is None.
-         */
-        RegistrySae: {
-            id: string;
-            repository: string;
-            path: string;
-            releases: string[];
-            model: string | null;
-            layer: number | null;
-            /** @enum {unknown} */
-            site: "attn_out" | "embed" | "hook_z" | "mlp_out" | "resid_mid" | "resid_post" | "resid_pre" | "transcoder";
-            hook_point: string | null;
-            width: number | null;
-            l0: number | null;
-            neuronpedia: string | null;
-            format: string;
-            /** @enum {unknown} */
-            support: "converted" | "no" | "read";
-        };
-        /**
-         * ShelfModel
-         * @description A model that there are public SAEs for.
-         */
-        ShelfModel: {
-            id: string;
-            parameters: number | null;
-            saes: number;
-            layers: number[];
-            widths: number[];
-            sites: ("attn_out" | "embed" | "hook_z" | "mlp_out" | "resid_mid" | "resid_post" | "resid_pre" | "transcoder")[];
-        };
-        /** Hardware */
-        Hardware: {
-            cpu: components["schemas"]["Cpu"];
-            memory: components["schemas"]["Memory"];
-            gpus: components["schemas"]["Gpu"][];
-            driver: string | null;
-            driver_cuda: string | null;
-            torch: components["schemas"]["Platform"] | null;
-            reason: components["schemas"]["Reason"] | null;
-            home: components["schemas"]["Disk"];
-            cache: components["schemas"]["Disk"];
-        };
-        /** Cpu */
-        Cpu: {
-            name: string;
-            cores: number | null;
-            threads: number;
-        };
-        /**
-         * Memory
-         * @description Bytes, of the machine or of this container where that is less.
-         */
-        Memory: {
-            total: number;
-            available: number;
-            ours: number;
-        };
-        /**
-         * Gpu
-         * @description One GPU; sizes in bytes.
-         */
-        Gpu: {
-            number: number;
-            name: string;
-            total: number;
-            used: number;
-            free: number;
-            ours: number | null;
-            temperature: number | null;
-            id: string;
-        };
-        /**
-         * Reason
-         * @description Why the CPU does the work.
-         */
-        Reason: {
-            message: string;
-            /** @default  */
-            fix: string;
-        };
-        /**
-         * Disk
-         * @description Bytes of the disk that something is on.
-         */
-        Disk: {
-            total: number;
-            free: number;
-        };
-        /** Line */
-        Line: {
-            number: number;
-            time: string;
-            level: string;
-            event: string;
-            fields: Record<string, never>;
-        };
-        /**
-         * SteeringState
-         * @description What steers every request that does not say otherwise.
-         */
-        SteeringState: {
-            version: number;
-            profile: string | null;
-            is_modified: boolean;
-            on: boolean;
-            fingerprint: string | null;
-            steering: Record<string, never> | null;
-            /** @default [] */
-            features: components["schemas"]["SteeredFeature"][];
-            /** @default [] */
-            hooks: components["schemas"]["SteeredHook"][];
-            /** @default [] */
-            warnings: string[];
-            /** @default 0 */
-            undo: number;
-            /** @default 0 */
-            redo: number;
-        };
-        /**
-         * SteeredFeature
-         * @description One knob.
-         */
-        SteeredFeature: {
-            sae: string;
-            index: number;
-            strength: number;
-            unit: string;
-            mode: string;
-            label: string | null;
-            color: string | null;
-            muted: boolean;
-            solo: boolean;
-            is_heard: boolean;
-            raw: number | null;
-            norm: number | null;
-            max_act: number | null;
-        };
-        /**
-         * SteeredHook
-         * @description What is added at one hook point, over the features that are heard.
-         */
-        SteeredHook: {
-            sae: string;
-            hook_point: string;
-            residual_norm: number;
-            delta_norm: number | null;
-            delta_share: number | null;
-            varies: boolean;
-        };
-        /**
-         * FeatureCard
-         * @description All that is known about one feature.
-         */
-        FeatureCard: {
-            sae: string;
-            index: number;
-            label: string | null;
-            source: string | null;
-            max_act: number | null;
-            density: number | null;
-            layer: number;
-            hook_point: string;
-            decoder_norm: number;
-            promoted: components["schemas"]["PromotedToken"][];
-            suppressed: components["schemas"]["PromotedToken"][];
-            neighbours: components["schemas"]["Neighbour"][];
-            strengths: components["schemas"]["Strengths"];
-            observed: components["schemas"]["FeatureStatistics"] | null;
-            neuronpedia: string | null;
-        };
-        /**
-         * PromotedToken
-         * @description A token that a feature makes likelier, or less likely.
-         */
-        PromotedToken: {
-            id: number;
-            token: string;
-            logit: number;
-        };
-        /**
-         * Neighbour
-         * @description A feature that points the same way.
-         */
-        Neighbour: {
-            index: number;
-            cosine: number;
-            label: string | null;
-        };
-        /**
-         * Strengths
-         * @description To begin with, in residual units: unit `raw`, mode `add`.
-         */
-        Strengths: {
-            half_norm: number;
-            half_max_act: number | null;
-        };
-        /**
-         * FeatureStatistics
-         * @description One feature over the requests that are meant. It fires where its activation is above 0.
-         */
-        FeatureStatistics: {
-            sae: string;
-            feature: number;
-            tokens: number;
-            fired: number;
-            frequency: number;
-            mean: number;
-            mean_fired: number;
-            largest: components["schemas"]["Largest"] | null;
-            histogram: number[];
-        };
-        /**
-         * Largest
-         * @description Where an activation was largest.
-         */
-        Largest: {
-            value: number;
-            request_id: string;
-            index: number;
-            position: number;
-        };
-        /**
-         * FoundLabel
-         * @description A feature that was searched for.
-         */
-        FoundLabel: {
-            sae: string;
-            index: number;
-            label: string;
-            max_act: number | null;
-            density: number | null;
-            source: string;
-        };
-        /**
-         * FoundLabels
-         * @description A page of the features whose labels fit.
-         */
-        FoundLabels: {
-            total: number;
-            features: components["schemas"]["FoundLabel"][];
-        };
-        /**
-         * PutLabels
-         * @description What an import brought.
-         */
-        PutLabels: {
-            sae: string;
-            labels: number;
-        };
-        /**
-         * Inspection
-         * @description Which features fire on a text.
-         */
-        Inspection: {
-            sae: string;
-            tokens: components["schemas"]["ReadToken"][];
-            counted: number;
-            features: components["schemas"]["FeatureOnText"][];
-            fired: number;
-        };
-        /**
-         * ReadToken
-         * @description A token, and what fires there.
-         */
-        ReadToken: {
-            position: number;
-            id: number;
-            token: string;
-            counts: boolean;
-            top: components["schemas"]["Firing"][];
-            values: number[];
-        };
-        /**
-         * Firing
-         * @description A feature at a token.
-         */
-        Firing: {
-            index: number;
-            activation: number;
-            /** @default null */
-            label: string | null;
-        };
-        /**
-         * FeatureOnText
-         * @description A feature over the tokens that count.
-         */
-        FeatureOnText: {
-            index: number;
-            label: string | null;
-            max: number;
-            mean: number;
-            count: number;
-        };
-        /**
-         * Separators
-         * @description The features that separate two sets of texts, the clearest first.
-         */
-        Separators: {
-            sae: string;
-            more_in_a: components["schemas"]["Separator"][];
-            more_in_b: components["schemas"]["Separator"][];
-            profile: Record<string, never> | null;
-        };
-        /**
-         * Separator
-         * @description A feature that separates the texts.
-         */
-        Separator: {
-            index: number;
-            label: string | null;
-            score: number;
-            auc: number;
-            mean_a: number;
-            mean_b: number;
-            max: number;
-        };
-        /**
-         * MonitorState
-         * @description What is watched in every request that begins now.
-         */
-        MonitorState: {
-            on: boolean;
-            watch: components["schemas"]["WatchState"][];
-            follow_profile: boolean;
-            history: number;
-            history_size: number;
-            history_bytes: number;
-        };
-        /**
-         * WatchState
-         * @description What is read of one SAE, and whether it can be.
-         */
-        WatchState: {
-            sae: string;
-            /** @default [] */
-            features: number[];
-            /** @default 0 */
-            top_k: number;
-            /**
-             * @default generated
-             * @enum {unknown}
-             */
-            tokens: "all" | "generated" | "prompt";
-            /**
-             * @default before
-             * @enum {unknown}
-             */
-            when: "after" | "before" | "both";
-            /** @default null */
-            sample_every: number | null;
-            active: boolean;
-        };
-        /**
-         * Statistics
-         * @description Of the requests that are meant, per feature that was watched by name.
-         */
-        Statistics: {
-            edges: number[];
-            requests: number;
-            features: components["schemas"]["FeatureStatistics"][];
-        };
-        /**
-         * RequestRow
-         * @description A request that has ended, without its activations.
-         */
-        RequestRow: {
-            id: string;
-            endpoint: string;
-            model: string;
-            profile: string | null;
-            client: string;
-            task: string | null;
-            began: number;
-            seconds: number;
-            first_token_seconds: number | null;
-            streamed: boolean;
-            /** @enum {unknown} */
-            end: "cancelled" | "embedded" | "failed" | "length" | "stop" | "tool_calls";
-            /** @default null */
-            error: string | null;
-            choices: number;
-            prompt_tokens: number;
-            completion_tokens: number;
-            cached_tokens: number;
-            steering: string | null;
-            tokens_steered: number;
-            delta_norm_ratio: number;
-            degraded: string | null;
-            /** @default [] */
-            watched: components["schemas"]["WatchedSae"][];
-            /** @default false */
-            is_cut: boolean;
-        };
-        /**
-         * WatchedSae
-         * @description What the history has of one SAE.
-         */
-        WatchedSae: {
-            sae: string;
-            features: number[];
-            top_k: number;
-            tokens: number;
-        };
-        /**
-         * RequestTold
-         * @description A request that has ended, with the activations that were watched in it.
-         */
-        RequestTold: {
-            request: components["schemas"]["RequestRow"];
-            activations: components["schemas"]["TrackedToken"][];
-        };
-        /**
-         * TrackedToken
-         * @description What was seen at one token of a request.
-         */
-        TrackedToken: {
-            index: number;
-            sae: string;
-            position: number;
-            generated: boolean;
-            token: string | null;
-            features: number[];
-            values: number[];
-            top?: [
-                number,
-                number
-            ][];
-            after?: number[];
-            top_after?: [
-                number,
-                number
-            ][];
-        };
-        /**
-         * Forgotten
-         * @description What the history holds no more.
-         */
-        Forgotten: {
-            requests: number;
-        };
-        /**
-         * Comparison
-         * @description The same answer several ways, whole.
-         */
-        Comparison: {
-            model: string;
-            seed: number;
-            columns: components["schemas"]["Column"][];
-            divergence: number | null;
-            prompt_tokens: {
-                [key: string]: number;
-            };
-        };
-        /**
-         * Column
-         * @description One column whole.
-         */
-        Column: {
-            column: string;
-            text: string;
-            reasoning?: string;
-            /** @enum {unknown} */
-            finish_reason: "length" | "stop" | "tool_calls";
-            usage: components["schemas"]["Usage"];
-            receipt: components["schemas"]["Extension"];
-        };
-        /** Usage */
-        Usage: {
-            prompt_tokens: number;
-            completion_tokens: number;
-            total_tokens: number;
-            /**
-             * @default {
-             *       "cached_tokens": 0
-             *     }
-             */
-            prompt_tokens_details: components["schemas"]["PromptDetails"];
-            /**
-             * @default {
-             *       "reasoning_tokens": 0
-             *     }
-             */
-            completion_tokens_details: components["schemas"]["CompletionDetails"];
-        };
-        /** PromptDetails */
-        PromptDetails: {
-            /** @default 0 */
-            cached_tokens: number;
-        };
-        /** CompletionDetails */
-        CompletionDetails: {
-            /** @default 0 */
-            reasoning_tokens: number;
-        };
-        /**
-         * Extension
-         * @description `millm` in an answer: which steering was applied, in proof, and what was watched.
-         */
-        Extension: {
-            profile?: string | null;
-            steering?: string | null;
-            tokens_steered?: number;
-            delta_norm_ratio?: number;
-            degraded?: string;
-            activations?: components["schemas"]["Activation"][];
-            sample_every?: number;
-            tools_omitted?: boolean;
-        };
-        /**
-         * Activation
-         * @description Activations of one SAE at one token.
-         */
-        Activation: {
-            choice: number;
-            sae: string;
-            position: number;
-            token: string;
-            values: number[];
-            top: [
-                number,
-                number
-            ][];
-            after?: number[];
-            top_after?: [
-                number,
-                number
-            ][];
-        };
-        /**
-         * Swept
-         * @description A sweep, whole.
-         */
-        Swept: {
-            model: string;
-            points: components["schemas"]["Point"][];
-            summary: components["schemas"]["Means"][];
-            prompt_tokens: number;
-            system_prompt_tokens?: number;
-        };
-        /**
-         * Point
-         * @description One answer at one multiple of the strengths, measured.
-         */
-        Point: {
-            scale: number | null;
-            seed: number;
-            text: string;
-            tokens: number;
-            nll: number | null;
-            perplexity: number | null;
-            kl: number | null;
-            repetition: number;
-            /** @enum {unknown} */
-            finish_reason: "length" | "stop" | "tool_calls";
-            /** @default 0 */
-            done: number;
-        };
-        /**
-         * Means
-         * @description The points of one multiple, over the seeds.
-         */
-        Means: {
-            scale: number | null;
-            answers: number;
-            tokens: number;
-            perplexity: number | null;
-            kl: number | null;
-            repetition: number;
-        };
-        /**
-         * Calibration
-         * @description A suggestion; nothing was changed.
-         */
-        Calibration: {
-            model: string;
-            scale: number | null;
-            strengths: components["schemas"]["Strength"][];
-            note: string;
-            points: components["schemas"]["Means"][];
-            guard: components["schemas"]["GuardTold"];
-        };
-        /**
-         * Strength
-         * @description A feature at the multiple that is suggested.
-         */
-        Strength: {
-            index: number;
-            sae: string | null;
-            strength: number;
-            unit: string;
-            mode: string;
-        };
-        /** GuardTold */
-        GuardTold: {
-            max_perplexity_ratio: number;
-            max_repetition: number;
-        };
-        /**
-         * ProfileEntry
-         * @description One profile of the list.
-         */
-        ProfileEntry: {
-            name: string;
-            description: string;
-            model: string | null;
-            saes: string[];
-            features: number;
-            is_active: boolean;
-            misfit: string | null;
-            model_id: string | null;
-            created: number;
-            updated: number;
-            source: string | null;
-        };
-        /**
-         * ProfilePage
-         * @description A part of the list, in the order of names.
-         */
-        ProfilePage: {
-            profiles: components["schemas"]["ProfileEntry"][];
-            total: number;
-        };
-        /**
-         * ProfileTold
-         * @description One profile, whole.
-         */
-        ProfileTold: {
-            profile: Record<string, never>;
-            entry: components["schemas"]["ProfileEntry"];
-        };
-        /**
-         * ImportPreview
-         * @description What a document would become.
-         */
-        ImportPreview: {
-            format: string;
-            entries: components["schemas"]["PreviewEntry"][];
-            notes: string[];
-        };
-        /**
-         * PreviewEntry
-         * @description One thing of a document.
-         */
-        PreviewEntry: {
-            path: string;
-            /** @enum {unknown} */
-            becomes: "labels" | "nothing" | "profile";
-            name: string;
-            profile: Record<string, never> | null;
-            labels: number;
-            sae: string | null;
-            notes: string[];
-            unresolved: components["schemas"]["ToResolve"][];
-            misfit: string | null;
-        };
-        /**
-         * ToResolve
-         * @description What has to be said, or attached, before an entry can be taken in.
-         */
-        ToResolve: {
-            path: string;
-            /** @enum {unknown} */
-            kind: "feature" | "sae" | "vector";
-            id: string;
-            reason: string;
-        };
-        /**
-         * Imported
-         * @description What a document has become.
-         */
-        Imported: {
-            entries: components["schemas"]["ImportedEntry"][];
-        };
-        /**
-         * ImportedEntry
-         * @description What one of them has become.
-         */
-        ImportedEntry: {
-            path: string;
-            name: string;
-            /** @enum {unknown} */
-            did: "added" | "nothing" | "replaced" | "skipped";
-            notes: string[];
-        };
-        /**
-         * Hello
-         * @description The first event of a connection.
-         */
-        Hello: {
-            /** @enum {unknown} */
-            type: "hello";
-            version: string;
-            status: string;
-        };
-        /**
-         * Activations
-         * @description Activations of one SAE at one token, of what the monitor watches; where it watches nothing, of what the request
-         *         asked for.
-         */
-        Activations: {
-            /** @enum {unknown} */
-            type: "activations";
-            endpoint: string;
-            request_id: string;
-            index: number;
-            position: number;
-            token: string;
-            sae: string;
-            features: number[];
-            values: number[];
-            top?: [
-                number,
-                number
-            ][];
-            after?: number[];
-            top_after?: [
-                number,
-                number
-            ][];
-        };
-        /**
-         * RequestEnded
-         * @description A request has been answered, or has failed, or its client has gone.
-         */
-        RequestEnded: {
-            /** @enum {unknown} */
-            type: "request";
-            request: components["schemas"]["RequestRow"];
-        };
-        /**
-         * SteeringChanged
-         * @description Another steering is active, for all who follow it.
-         */
-        SteeringChanged: {
-            /** @enum {unknown} */
-            type: "steering";
-            version: number;
-            profile: string | null;
-            fingerprint: string | null;
-        };
-        /**
-         * StatusChanged
-         * @description A model is being loaded, was loaded or unloaded, an SAE attached or detached, or something was given up.
-         */
-        StatusChanged: {
-            /** @enum {unknown} */
-            type: "status";
-            status: string;
-            model: string | null;
-            saes: string[];
-            degraded: string | null;
-            /** @default null */
-            cause: string | null;
-        };
-        /**
-         * ChangeProgress
-         * @description How far loading a model or attaching an SAE has come.
-         */
-        ChangeProgress: {
-            /** @enum {unknown} */
-            type: "progress";
-            what: string;
-            stage: string;
-            done: number;
-            total: number;
-        };
-        /**
-         * JobChanged
-         * @description A download went on, waits, ended or was asked for: at least twice a second while it runs.
-         */
-        JobChanged: {
-            /** @enum {unknown} */
-            type: "job";
-            job: components["schemas"]["Job"];
-        };
-        /**
-         * LibraryChanged
-         * @description Something was installed, imported or deleted.
-         */
-        LibraryChanged: {
-            /** @enum {unknown} */
-            type: "library";
-            /** @enum {unknown} */
-            kind: "model" | "sae";
-            name: string;
-        };
-        /**
-         * ProfilesChanged
-         * @description A profile is new, says something else, has another name, or is gone.
-         */
-        ProfilesChanged: {
-            /** @enum {unknown} */
-            type: "profiles";
-            name: string;
-            /** @enum {unknown} */
-            what: "added" | "changed" | "deleted";
-            /** @default null */
-            was: string | null;
-        };
-        /**
-         * Dropped
-         * @description The listener was too slow for so many events, older than the next one.
-         */
-        Dropped: {
-            /** @enum {unknown} */
-            type: "dropped";
-            count: number;
-        };
     };
     responses: never;
     parameters: never;
@@ -4155,6 +4155,2718 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    list_attachments_api_attachments_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What attaching an SAE found out. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        attachments: components["schemas"]["SaeFacts"][];
+                    };
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    attach_api_attachments_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Attach"];
+            };
+        };
+        responses: {
+            /** @description What attaching an SAE found out. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SaeFacts"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    detach_api_attachments__sae__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                sae: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description ServerStatus. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServerStatus"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    post_calibrate_api_calibrate_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Calibrate"];
+            };
+        };
+        responses: {
+            /** @description A suggestion; nothing was changed. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Calibration"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    post_compare_api_compare_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Compare"];
+            };
+        };
+        responses: {
+            /** @description The same answer several ways, whole. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Comparison"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    contrast_texts_api_features_contrast_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Contrasted"];
+            };
+        };
+        responses: {
+            /** @description The features that separate two sets of texts, the clearest first. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Separators"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    inspect_text_api_features_inspect_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Inspected"];
+            };
+        };
+        responses: {
+            /** @description Which features fire on a text. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Inspection"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    get_labels_api_features_labels_get: {
+        parameters: {
+            query?: {
+                /** @description Default: the only SAE that is attached. */
+                sae?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The file. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                    "application/jsonl": unknown;
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    post_labels_api_features_labels_post: {
+        parameters: {
+            query?: {
+                /** @description Default: the only SAE that is attached. */
+                sae?: string | null;
+                /** @description Of the lines that name none. */
+                source?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What an import brought. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PutLabels"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    search_features_api_features_search_get: {
+        parameters: {
+            query?: {
+                /** @description Words, or a number; empty: all labels. */
+                q?: string;
+                /** @description Default: every SAE that is attached. */
+                sae?: string | null;
+                limit?: number;
+                offset?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of the features whose labels fit. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FoundLabels"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    get_feature_api_features__index__get: {
+        parameters: {
+            query?: {
+                /** @description Default: the only SAE that is attached. */
+                sae?: string | null;
+            };
+            header?: never;
+            path: {
+                index: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description All that is known about one feature. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FeatureCard"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    put_label_api_features__index__label_put: {
+        parameters: {
+            query?: {
+                /** @description Default: the only SAE that is attached. */
+                sae?: string | null;
+            };
+            header?: never;
+            path: {
+                index: number;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WrittenLabel"];
+            };
+        };
+        responses: {
+            /** @description A feature that was searched for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FoundLabel"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    delete_label_api_features__index__label_delete: {
+        parameters: {
+            query?: {
+                /** @description Default: the only SAE that is attached. */
+                sae?: string | null;
+            };
+            header?: never;
+            path: {
+                index: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A feature that was searched for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FoundLabel"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    get_hardware_api_hardware_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Hardware. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Hardware"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    list_jobs_api_jobs_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A download, from asked for to installed. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        jobs: components["schemas"]["Job"][];
+                    };
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    get_job_api_jobs__id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A download, from asked for to installed. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    cancel_job_api_jobs__id__cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A download, from asked for to installed. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    resume_job_api_jobs__id__resume_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A download, from asked for to installed. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    get_logs_api_logs_get: {
+        parameters: {
+            query?: {
+                /** @description The least severe that is shown. */
+                level?: "debug" | "info" | "warning" | "error";
+                limit?: number;
+                /** @description The number of a line: only what came after it. */
+                after?: number | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Line. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        lines: components["schemas"]["Line"][];
+                    };
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    list_models_api_models_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A model of the library. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        models: components["schemas"]["ModelEntry"][];
+                    };
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    download_model_api_models_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Download"];
+            };
+        };
+        responses: {
+            /** @description A download, from asked for to installed. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    cancel_api_models_cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description ServerStatus. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServerStatus"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    estimate_api_models_estimate_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ToEstimate"];
+            };
+        };
+        responses: {
+            /** @description Bytes on the device, part by part; None where the files do not say. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Estimate"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    load_api_models_load_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Load"];
+            };
+        };
+        responses: {
+            /** @description ServerStatus. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServerStatus"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    preview_model_api_models_preview_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Download"];
+            };
+        };
+        responses: {
+            /** @description What a download would bring, found out without downloading it. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Preview"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    unload_api_models_unload_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description ServerStatus. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServerStatus"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    get_model_api_models__id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A model of the library. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelEntry"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    delete_model_api_models__id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What a deletion gave back. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Freed"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    get_monitor_api_monitor_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What is watched in every request that begins now. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MonitorState"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    put_monitor_api_monitor_put: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MonitorBody"];
+            };
+        };
+        responses: {
+            /** @description What is watched in every request that begins now. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MonitorState"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    export_api_monitor_export_get: {
+        parameters: {
+            query: {
+                /** @description A line per token, or a row per feature of it. */
+                format: "jsonl" | "csv";
+                client?: string | null;
+                /** @description Empty: those without one. */
+                profile?: string | null;
+                /** @description Empty: those of no task. */
+                task?: string | null;
+                /** @description Such as `/v1/chat/completions`. */
+                endpoint?: string | null;
+                /** @description Some of it was watched. */
+                sae?: string | null;
+                /** @description Watched by name, or among the most active. */
+                feature?: number | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The file. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                    "application/x-ndjson": unknown;
+                    "text/csv": unknown;
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    get_statistics_api_monitor_statistics_get: {
+        parameters: {
+            query?: {
+                client?: string | null;
+                /** @description Empty: those without one. */
+                profile?: string | null;
+                /** @description Empty: those of no task. */
+                task?: string | null;
+                /** @description Such as `/v1/chat/completions`. */
+                endpoint?: string | null;
+                /** @description Some of it was watched. */
+                sae?: string | null;
+                /** @description Watched by name, or among the most active. */
+                feature?: number | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Of the requests that are meant, per feature that was watched by name. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Statistics"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    list_profiles_api_profiles_get: {
+        parameters: {
+            query?: {
+                /** @description Found in the name, the description or a tag. */
+                search?: string;
+                limit?: number;
+                offset?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A part of the list, in the order of names. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProfilePage"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    add_profile_api_profiles_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Profile"];
+            };
+        };
+        responses: {
+            /** @description One profile of the list. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProfileEntry"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    deactivate_api_profiles_deactivate_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description ServerStatus. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServerStatus"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    import_document_api_profiles_import_post: {
+        parameters: {
+            query?: {
+                /** @description `<foreign id>=<our id>`: which of our SAEs is meant; repeatable. */
+                sae?: string[];
+                /** @description JSON path of an entry; repeatable. */
+                only?: string[];
+                /** @description Name, for the only entry. */
+                as?: string | null;
+                on_conflict?: "refuse" | "rename" | "replace" | "skip";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": string;
+            };
+        };
+        responses: {
+            /** @description What a document has become. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Imported"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    preview_import_api_profiles_import_preview_post: {
+        parameters: {
+            query?: {
+                /** @description `<foreign id>=<our id>`: which of our SAEs is meant; repeatable. */
+                sae?: string[];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": string;
+            };
+        };
+        responses: {
+            /** @description What a document would become. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ImportPreview"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    save_profile_api_profiles_save_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Save"];
+            };
+        };
+        responses: {
+            /** @description One profile of the list. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProfileEntry"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    get_profile_api_profiles__name__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Of a profile, in any case. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One profile, whole. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProfileTold"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    put_profile_api_profiles__name__put: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Of a profile, in any case. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Profile"];
+            };
+        };
+        responses: {
+            /** @description One profile of the list. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProfileEntry"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    delete_profile_api_profiles__name__delete: {
+        parameters: {
+            query?: {
+                /** @description Also the active one, which is turned off. */
+                force?: boolean;
+            };
+            header?: never;
+            path: {
+                /** @description Of a profile, in any case. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One profile of the list. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProfileEntry"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    activate_named_api_profiles__name__activate_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Of a profile, in any case. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One profile of the list. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProfileEntry"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    duplicate_profile_api_profiles__name__duplicate_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Of a profile, in any case. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["Duplicate"] | null;
+            };
+        };
+        responses: {
+            /** @description One profile of the list. */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProfileEntry"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    export_profile_api_profiles__name__export_get: {
+        parameters: {
+            query?: {
+                format?: "millm" | "adr" | "mistudio" | "neuronpedia" | "lm-eval" | "gguf";
+                /** @description Export as if the profile said so: what other tools steer differs from our `bos`. */
+                skip?: ("default" | "none" | "special") | null;
+            };
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The file. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                    "application/octet-stream": unknown;
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    rename_profile_api_profiles__name__rename_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Of a profile, in any case. */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Rename"];
+            };
+        };
+        responses: {
+            /** @description One profile of the list. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProfileEntry"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    list_shelf_api_registry_models_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A model that there are public SAEs for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        models: components["schemas"]["ShelfModel"][];
+                    };
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    search_saes_api_registry_saes_get: {
+        parameters: {
+            query?: {
+                model?: string | null;
+                layer?: number | null;
+                site?: ("resid_pre" | "resid_mid" | "resid_post" | "attn_out" | "mlp_out" | "hook_z" | "transcoder" | "embed") | null;
+                /** @description Features. */
+                width?: number | null;
+                /** @description Found in the id or the release. */
+                text?: string;
+                limit?: number;
+                offset?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of what was searched for. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Found"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    list_requests_api_requests_get: {
+        parameters: {
+            query?: {
+                limit?: number;
+                /** @description A request's id: only older ones. */
+                before?: string | null;
+                client?: string | null;
+                /** @description Empty: those without one. */
+                profile?: string | null;
+                /** @description Empty: those of no task. */
+                task?: string | null;
+                /** @description Such as `/v1/chat/completions`. */
+                endpoint?: string | null;
+                /** @description Some of it was watched. */
+                sae?: string | null;
+                /** @description Watched by name, or among the most active. */
+                feature?: number | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A request that has ended, without its activations. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        requests: components["schemas"]["RequestRow"][];
+                    };
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    delete_requests_api_requests_delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What the history holds no more. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Forgotten"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    get_request_api_requests__id__get: {
+        parameters: {
+            query?: {
+                client?: string | null;
+                /** @description Empty: those without one. */
+                profile?: string | null;
+                /** @description Empty: those of no task. */
+                task?: string | null;
+                /** @description Such as `/v1/chat/completions`. */
+                endpoint?: string | null;
+                /** @description Some of it was watched. */
+                sae?: string | null;
+                /** @description Watched by name, or among the most active. */
+                feature?: number | null;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A request that has ended, with the activations that were watched in it. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RequestTold"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    delete_request_api_requests__id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What the history holds no more. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Forgotten"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    list_saes_api_saes_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description An SAE of the library. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        saes: components["schemas"]["SaeEntry"][];
+                    };
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    download_sae_api_saes_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Download"];
+            };
+        };
+        responses: {
+            /** @description A download, from asked for to installed. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Job"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    preview_sae_api_saes_preview_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Download"];
+            };
+        };
+        responses: {
+            /** @description What a download would bring, found out without downloading it. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Preview"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    get_sae_api_saes__id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description An SAE of the library. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SaeEntry"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    delete_sae_api_saes__id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What a deletion gave back. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Freed"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    get_status_api_status_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description ServerStatus. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ServerStatus"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    get_steering_api_steering_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description What steers every request that does not say otherwise. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SteeringState"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    put_steering_api_steering_put: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ActiveSteering"] | null;
+            };
+        };
+        responses: {
+            /** @description What steers every request that does not say otherwise. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SteeringState"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    patch_steering_api_steering_patch: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SteeringChange"];
+            };
+        };
+        responses: {
+            /** @description What steers every request that does not say otherwise. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SteeringState"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    redo_steering_api_steering_redo_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["Which"] | null;
+            };
+        };
+        responses: {
+            /** @description What steers every request that does not say otherwise. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SteeringState"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    undo_steering_api_steering_undo_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["Which"] | null;
+            };
+        };
+        responses: {
+            /** @description What steers every request that does not say otherwise. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SteeringState"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    post_sweep_api_sweep_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Sweep"];
+            };
+        };
+        responses: {
+            /** @description A sweep, whole. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Swept"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    issue_ticket_api_ws_ticket_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
     chat_completions_v1_chat_completions_post: {
         parameters: {
             query?: never;
@@ -4398,2763 +7110,6 @@ export interface operations {
                 content: {
                     "application/json": unknown;
                     "text/event-stream": string;
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    get_status_api_status_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description ServerStatus. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ServerStatus"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    load_api_models_load_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Load"];
-            };
-        };
-        responses: {
-            /** @description ServerStatus. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ServerStatus"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    unload_api_models_unload_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description ServerStatus. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ServerStatus"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    cancel_api_models_cancel_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description ServerStatus. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ServerStatus"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    estimate_api_models_estimate_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["ToEstimate"];
-            };
-        };
-        responses: {
-            /** @description Bytes on the device, part by part; None where the files do not say. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Estimate"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    list_models_api_models_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description A model of the library. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        models: components["schemas"]["ModelEntry"][];
-                    };
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    download_model_api_models_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Download"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": unknown;
-                };
-            };
-            /** @description A download, from asked for to installed. */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Job"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    get_model_api_models__id__get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description A model of the library. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ModelEntry"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    delete_model_api_models__id__delete: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description What a deletion gave back. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Freed"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    preview_model_api_models_preview_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Download"];
-            };
-        };
-        responses: {
-            /** @description What a download would bring, found out without downloading it. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Preview"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    list_saes_api_saes_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description An SAE of the library. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        saes: components["schemas"]["SaeEntry"][];
-                    };
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    download_sae_api_saes_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Download"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": unknown;
-                };
-            };
-            /** @description A download, from asked for to installed. */
-            202: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Job"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    get_sae_api_saes__id__get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description An SAE of the library. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SaeEntry"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    delete_sae_api_saes__id__delete: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description What a deletion gave back. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Freed"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    preview_sae_api_saes_preview_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Download"];
-            };
-        };
-        responses: {
-            /** @description What a download would bring, found out without downloading it. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Preview"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    list_attachments_api_attachments_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description What attaching an SAE found out. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        attachments: components["schemas"]["SaeFacts"][];
-                    };
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    attach_api_attachments_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Attach"];
-            };
-        };
-        responses: {
-            /** @description What attaching an SAE found out. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SaeFacts"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    detach_api_attachments__sae__delete: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                sae: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description ServerStatus. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ServerStatus"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    get_steering_api_steering_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description What steers every request that does not say otherwise. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SteeringState"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    put_steering_api_steering_put: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: {
-            content: {
-                "application/json": components["schemas"]["ActiveSteering"] | null;
-            };
-        };
-        responses: {
-            /** @description What steers every request that does not say otherwise. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SteeringState"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    patch_steering_api_steering_patch: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["SteeringChange"];
-            };
-        };
-        responses: {
-            /** @description What steers every request that does not say otherwise. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SteeringState"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    undo_steering_api_steering_undo_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: {
-            content: {
-                "application/json": components["schemas"]["Which"] | null;
-            };
-        };
-        responses: {
-            /** @description What steers every request that does not say otherwise. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SteeringState"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    redo_steering_api_steering_redo_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: {
-            content: {
-                "application/json": components["schemas"]["Which"] | null;
-            };
-        };
-        responses: {
-            /** @description What steers every request that does not say otherwise. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["SteeringState"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    preview_import_api_profiles_import_preview_post: {
-        parameters: {
-            query?: {
-                /** @description `<foreign id>=<our id>`: which of our SAEs is meant; repeatable. */
-                sae?: string[];
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/octet-stream": string;
-            };
-        };
-        responses: {
-            /** @description What a document would become. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ImportPreview"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    import_document_api_profiles_import_post: {
-        parameters: {
-            query?: {
-                /** @description `<foreign id>=<our id>`: which of our SAEs is meant; repeatable. */
-                sae?: string[];
-                /** @description JSON path of an entry; repeatable. */
-                only?: string[];
-                /** @description Name, for the only entry. */
-                as?: string | null;
-                on_conflict?: "refuse" | "rename" | "replace" | "skip";
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/octet-stream": string;
-            };
-        };
-        responses: {
-            /** @description What a document has become. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Imported"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    export_profile_api_profiles__name__export_get: {
-        parameters: {
-            query?: {
-                format?: "millm" | "adr" | "mistudio" | "neuronpedia" | "lm-eval" | "gguf";
-                /** @description Export as if the profile said so: what other tools steer differs from our `bos`. */
-                skip?: ("default" | "none" | "special") | null;
-            };
-            header?: never;
-            path: {
-                name: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description The file. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": unknown;
-                    "application/octet-stream": unknown;
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    list_profiles_api_profiles_get: {
-        parameters: {
-            query?: {
-                /** @description Found in the name, the description or a tag. */
-                search?: string;
-                limit?: number;
-                offset?: number;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description A part of the list, in the order of names. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ProfilePage"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    add_profile_api_profiles_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Profile"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": unknown;
-                };
-            };
-            /** @description One profile of the list. */
-            201: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ProfileEntry"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    save_profile_api_profiles_save_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Save"];
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": unknown;
-                };
-            };
-            /** @description One profile of the list. */
-            201: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ProfileEntry"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    deactivate_api_profiles_deactivate_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description ServerStatus. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ServerStatus"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    get_profile_api_profiles__name__get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description Of a profile, in any case. */
-                name: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description One profile, whole. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ProfileTold"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    put_profile_api_profiles__name__put: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description Of a profile, in any case. */
-                name: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Profile"];
-            };
-        };
-        responses: {
-            /** @description One profile of the list. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ProfileEntry"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    delete_profile_api_profiles__name__delete: {
-        parameters: {
-            query?: {
-                /** @description Also the active one, which is turned off. */
-                force?: boolean;
-            };
-            header?: never;
-            path: {
-                /** @description Of a profile, in any case. */
-                name: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description One profile of the list. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ProfileEntry"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    rename_profile_api_profiles__name__rename_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description Of a profile, in any case. */
-                name: string;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Rename"];
-            };
-        };
-        responses: {
-            /** @description One profile of the list. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ProfileEntry"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    duplicate_profile_api_profiles__name__duplicate_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description Of a profile, in any case. */
-                name: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: {
-            content: {
-                "application/json": components["schemas"]["Duplicate"] | null;
-            };
-        };
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": unknown;
-                };
-            };
-            /** @description One profile of the list. */
-            201: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ProfileEntry"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    activate_named_api_profiles__name__activate_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description Of a profile, in any case. */
-                name: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description One profile of the list. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ProfileEntry"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    post_compare_api_compare_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Compare"];
-            };
-        };
-        responses: {
-            /** @description The same answer several ways, whole. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Comparison"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    post_sweep_api_sweep_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Sweep"];
-            };
-        };
-        responses: {
-            /** @description A sweep, whole. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Swept"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    post_calibrate_api_calibrate_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Calibrate"];
-            };
-        };
-        responses: {
-            /** @description A suggestion; nothing was changed. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Calibration"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    inspect_text_api_features_inspect_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Inspected"];
-            };
-        };
-        responses: {
-            /** @description Which features fire on a text. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Inspection"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    contrast_texts_api_features_contrast_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["Contrasted"];
-            };
-        };
-        responses: {
-            /** @description The features that separate two sets of texts, the clearest first. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Separators"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    search_features_api_features_search_get: {
-        parameters: {
-            query?: {
-                /** @description Words, or a number; empty: all labels. */
-                q?: string;
-                /** @description Default: every SAE that is attached. */
-                sae?: string | null;
-                limit?: number;
-                offset?: number;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description A page of the features whose labels fit. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["FoundLabels"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    get_labels_api_features_labels_get: {
-        parameters: {
-            query?: {
-                /** @description Default: the only SAE that is attached. */
-                sae?: string | null;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description The file. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": unknown;
-                    "application/jsonl": unknown;
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    post_labels_api_features_labels_post: {
-        parameters: {
-            query?: {
-                /** @description Default: the only SAE that is attached. */
-                sae?: string | null;
-                /** @description Of the lines that name none. */
-                source?: string;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description What an import brought. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["PutLabels"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    get_feature_api_features__index__get: {
-        parameters: {
-            query?: {
-                /** @description Default: the only SAE that is attached. */
-                sae?: string | null;
-            };
-            header?: never;
-            path: {
-                index: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description All that is known about one feature. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["FeatureCard"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    put_label_api_features__index__label_put: {
-        parameters: {
-            query?: {
-                /** @description Default: the only SAE that is attached. */
-                sae?: string | null;
-            };
-            header?: never;
-            path: {
-                index: number;
-            };
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["WrittenLabel"];
-            };
-        };
-        responses: {
-            /** @description A feature that was searched for. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["FoundLabel"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    delete_label_api_features__index__label_delete: {
-        parameters: {
-            query?: {
-                /** @description Default: the only SAE that is attached. */
-                sae?: string | null;
-            };
-            header?: never;
-            path: {
-                index: number;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description A feature that was searched for. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["FoundLabel"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    get_monitor_api_monitor_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description What is watched in every request that begins now. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["MonitorState"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    put_monitor_api_monitor_put: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody: {
-            content: {
-                "application/json": components["schemas"]["MonitorBody"];
-            };
-        };
-        responses: {
-            /** @description What is watched in every request that begins now. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["MonitorState"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    get_statistics_api_monitor_statistics_get: {
-        parameters: {
-            query?: {
-                client?: string | null;
-                /** @description Empty: those without one. */
-                profile?: string | null;
-                /** @description Empty: those of no task. */
-                task?: string | null;
-                /** @description Such as `/v1/chat/completions`. */
-                endpoint?: string | null;
-                /** @description Some of it was watched. */
-                sae?: string | null;
-                /** @description Watched by name, or among the most active. */
-                feature?: number | null;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Of the requests that are meant, per feature that was watched by name. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Statistics"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    export_api_monitor_export_get: {
-        parameters: {
-            query: {
-                /** @description A line per token, or a row per feature of it. */
-                format: "jsonl" | "csv";
-                client?: string | null;
-                /** @description Empty: those without one. */
-                profile?: string | null;
-                /** @description Empty: those of no task. */
-                task?: string | null;
-                /** @description Such as `/v1/chat/completions`. */
-                endpoint?: string | null;
-                /** @description Some of it was watched. */
-                sae?: string | null;
-                /** @description Watched by name, or among the most active. */
-                feature?: number | null;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description The file. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": unknown;
-                    "application/x-ndjson": unknown;
-                    "text/csv": unknown;
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    list_requests_api_requests_get: {
-        parameters: {
-            query?: {
-                limit?: number;
-                /** @description A request's id: only older ones. */
-                before?: string | null;
-                client?: string | null;
-                /** @description Empty: those without one. */
-                profile?: string | null;
-                /** @description Empty: those of no task. */
-                task?: string | null;
-                /** @description Such as `/v1/chat/completions`. */
-                endpoint?: string | null;
-                /** @description Some of it was watched. */
-                sae?: string | null;
-                /** @description Watched by name, or among the most active. */
-                feature?: number | null;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description A request that has ended, without its activations. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        requests: components["schemas"]["RequestRow"][];
-                    };
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    delete_requests_api_requests_delete: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description What the history holds no more. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Forgotten"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    get_request_api_requests__id__get: {
-        parameters: {
-            query?: {
-                client?: string | null;
-                /** @description Empty: those without one. */
-                profile?: string | null;
-                /** @description Empty: those of no task. */
-                task?: string | null;
-                /** @description Such as `/v1/chat/completions`. */
-                endpoint?: string | null;
-                /** @description Some of it was watched. */
-                sae?: string | null;
-                /** @description Watched by name, or among the most active. */
-                feature?: number | null;
-            };
-            header?: never;
-            path: {
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description A request that has ended, with the activations that were watched in it. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["RequestTold"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    delete_request_api_requests__id__delete: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description What the history holds no more. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Forgotten"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    list_jobs_api_jobs_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description A download, from asked for to installed. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        jobs: components["schemas"]["Job"][];
-                    };
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    get_job_api_jobs__id__get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description A download, from asked for to installed. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Job"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    cancel_job_api_jobs__id__cancel_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description A download, from asked for to installed. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Job"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    resume_job_api_jobs__id__resume_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description A download, from asked for to installed. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Job"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    search_saes_api_registry_saes_get: {
-        parameters: {
-            query?: {
-                model?: string | null;
-                layer?: number | null;
-                site?: ("resid_pre" | "resid_mid" | "resid_post" | "attn_out" | "mlp_out" | "hook_z" | "transcoder" | "embed") | null;
-                /** @description Features. */
-                width?: number | null;
-                /** @description Found in the id or the release. */
-                text?: string;
-                limit?: number;
-                offset?: number;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description A page of what was searched for. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Found"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    list_shelf_api_registry_models_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description A model that there are public SAEs for. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        models: components["schemas"]["ShelfModel"][];
-                    };
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    get_hardware_api_hardware_get: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Hardware. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Hardware"];
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    get_logs_api_logs_get: {
-        parameters: {
-            query?: {
-                /** @description The least severe that is shown. */
-                level?: "debug" | "info" | "warning" | "error";
-                limit?: number;
-                /** @description The number of a line: only what came after it. */
-                after?: number | null;
-            };
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Line. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": {
-                        lines: components["schemas"]["Line"][];
-                    };
-                };
-            };
-            /** @description Refused; nothing has changed. */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-            /** @description Failed, or not now. */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["ErrorAnswer"];
-                };
-            };
-        };
-    };
-    issue_ticket_api_ws_ticket_post: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": unknown;
                 };
             };
             /** @description Refused; nothing has changed. */

@@ -1,4 +1,4 @@
 /** Models. */
-import { Page } from "@/components/page";
+import { InTerminal } from "@/components/in-terminal";
 
-export const ModelsPage = () => <Page title="Models">{null}</Page>;
+export const ModelsPage = () => <InTerminal title="Models" command="millm list" />;

@@ -1,4 +1,4 @@
 /** Monitor. */
-import { Page } from "@/components/page";
+import { InTerminal } from "@/components/in-terminal";
 
-export const MonitorPage = () => <Page title="Monitor">{null}</Page>;
+export const MonitorPage = () => <InTerminal title="Monitor" command="curl http://localhost:8000/api/monitor" />;

@@ -1,4 +1,4 @@
 /** Profiles. */
-import { Page } from "@/components/page";
+import { InTerminal } from "@/components/in-terminal";
 
-export const ProfilesPage = () => <Page title="Profiles">{null}</Page>;
+export const ProfilesPage = () => <InTerminal title="Profiles" command="millm profiles list" />;

@@ -1,4 +1,4 @@
 /** SAEs. */
-import { Page } from "@/components/page";
+import { InTerminal } from "@/components/in-terminal";
 
-export const SaesPage = () => <Page title="SAEs">{null}</Page>;
+export const SaesPage = () => <InTerminal title="SAEs" command="millm saes" />;

@@ -1,4 +1,4 @@
 /** Server. */
-import { Page } from "@/components/page";
+import { InTerminal } from "@/components/in-terminal";
 
-export const ServerPage = () => <Page title="Server">{null}</Page>;
+export const ServerPage = () => <InTerminal title="Server" command="millm ps" />;

@@ -1,4 +1,4 @@
 /** Settings. */
-import { Page } from "@/components/page";
+import { InTerminal } from "@/components/in-terminal";
 
-export const SettingsPage = () => <Page title="Settings">{null}</Page>;
+export const SettingsPage = () => <InTerminal title="Settings" command="millm serve --help" />;
