@@ -1,4 +1,7 @@
 /** The places of the menu: pages that are there. */
-import { IconAdjustments } from "@tabler/icons-react";
+import { IconAdjustments, IconCpu } from "@tabler/icons-react";
 
-export const PLACES = [{ to: "/", label: "Playground", icon: IconAdjustments }] as const;
+export const PLACES = [
+  { to: "/", label: "Playground", icon: IconAdjustments },
+  { to: "/models", label: "Models", icon: IconCpu },
+] as const;

@@ -1,0 +1,24 @@
+/** What only this page asks. */
+import { keepPreviousData, queryOptions } from "@tanstack/react-query";
+import { api, told, type Schemas } from "@/lib/api";
+
+export const shelf = queryOptions({
+  queryKey: ["registry", "models"],
+  queryFn: async () => (await told(api.GET("/api/registry/models"))).models,
+  staleTime: Infinity, // it ships with the server
+});
+
+export const estimate = (wanted: Schemas["ToEstimate"]) =>
+  queryOptions({
+    queryKey: ["estimate", wanted],
+    queryFn: () => told(api.POST("/api/models/estimate", { body: wanted })),
+    staleTime: 5_000,
+    placeholderData: keepPreviousData,
+  });
+
+export const preview = (id: string) =>
+  queryOptions({
+    queryKey: ["preview", id],
+    queryFn: () => told(api.POST("/api/models/preview", { body: { id, revision: "main" } })),
+    retry: false,
+  });
