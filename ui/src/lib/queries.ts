@@ -25,6 +25,12 @@ export const models = queryOptions({
 export const saes = queryOptions({ queryKey: ["saes"], queryFn: async () => (await told(api.GET("/api/saes"))).saes });
 export const jobs = queryOptions({ queryKey: ["jobs"], queryFn: async () => (await told(api.GET("/api/jobs"))).jobs });
 
+export const shelf = queryOptions({
+  queryKey: ["registry", "models"],
+  queryFn: async () => (await told(api.GET("/api/registry/models"))).models,
+  staleTime: Infinity, // it ships with the server
+});
+
 export const PAGE = 100;
 
 export const profiles = (search = "", offset = 0) =>

@@ -6,8 +6,8 @@ import { Failed, Loading } from "@/components/states";
 import { failed, said } from "@/components/toast";
 import { api, told, type Schemas } from "@/lib/api";
 import { bytes, count } from "@/lib/numbers";
-import { client, jobs } from "@/lib/queries";
-import { preview, shelf } from "./queries";
+import { client, jobs, shelf } from "@/lib/queries";
+import { preview } from "./queries";
 
 const MOST = 40;
 

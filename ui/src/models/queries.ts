@@ -2,12 +2,6 @@
 import { keepPreviousData, queryOptions } from "@tanstack/react-query";
 import { api, told, type Schemas } from "@/lib/api";
 
-export const shelf = queryOptions({
-  queryKey: ["registry", "models"],
-  queryFn: async () => (await told(api.GET("/api/registry/models"))).models,
-  staleTime: Infinity, // it ships with the server
-});
-
 export const estimate = (wanted: Schemas["ToEstimate"]) =>
   queryOptions({
     queryKey: ["estimate", wanted],
