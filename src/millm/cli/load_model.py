@@ -15,7 +15,7 @@ from millm.cli.output import notes, out, tell_json
 from millm.cli.remote import Remote, connect
 from millm.cli.running import running
 from millm.cli.wanted import wanted_model
-from millm.errors import ModelNotLoaded
+from millm.errors import Conflict
 from millm.status import ServerStatus
 
 
@@ -58,7 +58,7 @@ def run(
 
 def _give_up(remote: Remote, id: str) -> None:
     """Tells how it ended: it may have been loaded in this very moment. A second Ctrl+C does not wait for that."""
-    with suppress(ModelNotLoaded):  # nothing is being loaded any more
+    with suppress(Conflict):  # nothing is being loaded any more
         remote.ask("POST", "/api/models/cancel", ServerStatus, {})
     while (status := remote.ask("GET", "/api/status", ServerStatus)).changing:
         time.sleep(TICK_SECONDS)
