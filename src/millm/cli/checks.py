@@ -167,4 +167,5 @@ def pages() -> Finding:
     """Whether the browser's pages were built into the package."""
     if files("millm").joinpath("web", "index.html").is_file():
         return Finding("pages", "ok", "the browser's pages are here")
-    return Finding("pages", "ok", "the browser's pages are not built into this copy: a start page stands in for them")
+    fix = "install without MILLM_SKIP_UI, e.g. `pip install -e .`"
+    return Finding("pages", "warning", "the browser's pages are not built into this copy", fix)
