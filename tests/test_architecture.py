@@ -27,7 +27,7 @@ LEVELS = [
     ("profiles.binding",),
     ("profiles.resolving",),
     ("state",),
-    ("tickets", "status", "desired"),
+    ("tickets", "status", "desired", "settings_told"),
     ("monitor",),
     ("principal",),
     ("features.described",),

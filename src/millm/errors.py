@@ -31,7 +31,8 @@
     │   ├── InUse                      what would be deleted is loaded or attached
     │   ├── ProfileNameTaken           another profile has that name
     │   ├── ProfileActive              what would be deleted steers the server
-    │   └── SteeringOutdated           somebody else has changed the steering since
+    │   ├── SteeringOutdated           somebody else has changed the steering since
+    │   └── RequestCancelled           whoever runs the server ended it in the queue
     ├── DoesNotFit                507
     │   ├── ModelTooLarge              more memory than the device has
     │   └── InsufficientDisk           more bytes than the disk has free
@@ -242,6 +243,11 @@ class ProfileActive(Conflict):
 class SteeringOutdated(Conflict):
     code = "steering_outdated"
     when = "the steering has another `version` than the change was made for: somebody else has changed it"
+
+
+class RequestCancelled(Conflict):
+    code = "request_cancelled"
+    when = "the request was ended on the server, by `POST /api/queue/{id}/cancel`"
 
 
 class DoesNotFit(MillmError):

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from millm.errors import CannotStart
@@ -134,6 +134,17 @@ class Settings(BaseSettings):
     hf_token: SecretStr | None = Field(
         None, validation_alias="HF_TOKEN", description="Hugging Face token for private or gated repositories."
     )
+
+    _given: frozenset[str] = PrivateAttr(frozenset())
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self._given = frozenset(given)
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Said on the command line."""
+        return self._given
 
     @property
     def home_folder(self) -> Path:

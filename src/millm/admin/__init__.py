@@ -19,9 +19,11 @@ from millm.admin import (
     monitor,
     profile_files,
     profiles,
+    queue,
     registry,
     requests,
     saes,
+    settings,
     status,
     steering,
     tickets,
@@ -30,6 +32,6 @@ from millm.admin import (
 router = APIRouter(prefix="/api", tags=["admin"])
 for part in (
     status, loading, models, saes, attachments, steering, profile_files, profiles, experiments, discovery, features,
-    monitor, requests, jobs, registry, hardware, logs, events, tickets,
+    monitor, requests, queue, jobs, registry, hardware, settings, logs, events, tickets,
 ):  # fmt: skip
     router.include_router(part.router)

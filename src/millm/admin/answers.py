@@ -19,14 +19,16 @@ from millm.hub.estimate import Estimate
 from millm.hub.jobs import Job, Preview
 from millm.hub.registry import Found, ShelfModel
 from millm.logs.recent import Line
-from millm.monitor.rows import RequestRow
+from millm.monitor.rows import OpenRequest, RequestRow
 from millm.profiles.entry import ProfileEntry, ProfilePage, ProfileTold
+from millm.settings_told import Setting
 from millm.status import ServerStatus, SteeringState
 
 STRUCTS: tuple[type[msgspec.Struct], ...] = (
-    ModelEntry, SaeEntry, Freed, Job, Preview, Estimate, ServerStatus, SaeFacts, Found, ShelfModel, Hardware, Line,
+    ModelEntry, SaeEntry, Freed, Job, Preview, Estimate, ServerStatus, SaeFacts, Found, ShelfModel, Hardware, Setting,
+    Line,
     SteeringState, FeatureCard, FoundLabel, FoundLabels, PutLabels, Inspection, Separators,
-    MonitorState, Statistics, RequestRow, RequestTold, Forgotten,
+    MonitorState, Statistics, OpenRequest, RequestRow, RequestTold, Forgotten,
     Comparison, Swept, Calibration,
     ProfileEntry, ProfilePage, ProfileTold,
     ImportPreview, Imported,

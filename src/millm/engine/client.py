@@ -31,7 +31,7 @@ from millm.engine.messages import (
     Token,
 )
 from millm.engine.pace import Pace
-from millm.errors import EngineCrashed, ModelNotLoaded, QueueFull
+from millm.errors import EngineCrashed, ModelNotLoaded, QueueFull, RequestCancelled
 from millm.sae.steering import Steering
 
 Inbox = asyncio.Queue[OfSequence]
@@ -183,6 +183,14 @@ class EngineClient(KeptEngine):
         finally:
             self.cancel(*open_ids & self._sequences.keys())
         return [answers[text.id] for text in texts]
+
+    def dismiss(self, *ids: str) -> bool:
+        """Whoever iterates over one of these gets RequestCancelled, and none runs on; False: the engine has none."""
+        ours = [id for id in ids if id in self._sequences]
+        for id in ours[:1]:  # one fails, and with it the job that they are of
+            message = "The request was ended on the server."
+            self._sequences[id].put_nowait(Failed(id=id, code=RequestCancelled.code, message=message))
+        return bool(ours)
 
     def cancel(self, *ids: str) -> None:
         """End sequences at the next step; whoever iterates over them still gets their `Finished`."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from millm.engine.messages import SaeFacts, Watch
 from millm.events import Events
@@ -25,6 +26,8 @@ class Monitor:
         self._events = events
         self._database = database
         self._writing = asyncio.Lock()
+        self.open: dict[str, Recording] = {}
+        """Requests that have not ended, by their ids, the oldest first."""
 
     async def change(self, wanted: MonitorConfig) -> None:
         """For the requests that begin from now on. Raises NotStored; nothing has changed then."""
@@ -48,7 +51,11 @@ class Monitor:
         return merged(asked, [watch for watch in wanted if watch.features or watch.top_k])
 
     def record(self, asked: Asked) -> Recording:
-        return Recording(asked, self.history, self._events, self._texts)
+        """From here until it is closed, the request is open."""
+        closed = partial(self.open.pop, asked.id, None)
+        recording = Recording(asked, self.history, self._events, self._texts, closed)
+        self.open[asked.id] = recording
+        return recording
 
 
 def _with(own: SaeWatch | None, sae: str, features: tuple[int, ...]) -> SaeWatch:

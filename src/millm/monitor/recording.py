@@ -9,7 +9,7 @@ from msgspec import UNSET
 from millm.engine.messages import Reading, Receipt
 from millm.events import Activations, Events, RequestEnded
 from millm.monitor.history import ROW_BYTES, Entry, History
-from millm.monitor.rows import End, RequestRow, Source, WatchedSae
+from millm.monitor.rows import End, OpenRequest, RequestRow, Source, WatchedSae
 from millm.monitor.track import Track
 from millm.monitor.watching import Watching
 
@@ -31,6 +31,8 @@ class Asked:
     """Tokens of each choice's prompt, or of each input."""
     prompt_tokens: int
     watching: Watching
+    sequences: tuple[str, ...]
+    """What the engine calls its parts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +46,12 @@ class Outcome:
 
 
 class Recording:
-    def __init__(self, asked: Asked, history: History, events: Events, texts: str) -> None:
-        """`texts`: `answers`, `all` or `off`, as the setting `history_texts`."""
+    def __init__(
+        self, asked: Asked, history: History, events: Events, texts: str, closed: Callable[[], object]
+    ) -> None:
+        """`texts`: `answers`, `all` or `off`, as the setting `history_texts`; `closed` is called at its end."""
         self._asked, self._history, self._events, self._texts = asked, history, events, texts
+        self._closed = closed
         self._began, self._clock = time.time(), time.monotonic()
         self._first_token: float | None = None
         self._features = {watch.sae: watch.features for watch in asked.watching.kept}
@@ -54,6 +59,27 @@ class Recording:
         self._bytes = ROW_BYTES if history.take(ROW_BYTES) else 0
         self._is_cut = False
         self._outcomes: list[Outcome] = []
+
+    @property
+    def sequences(self) -> tuple[str, ...]:
+        return self._asked.sequences
+
+    def so_far(self) -> OpenRequest:
+        asked = self._asked
+        return OpenRequest(
+            id=asked.id,
+            endpoint=asked.endpoint,
+            model=asked.model,
+            profile=asked.profile,
+            client=asked.source.client,
+            task=asked.source.task,
+            began=self._began,
+            seconds=time.monotonic() - self._clock,
+            first_token_seconds=self._first_token,
+            streamed=asked.streamed,
+            choices=len(asked.prompts),
+            prompt_tokens=asked.prompt_tokens,
+        )
 
     def first_token(self) -> None:
         if self._first_token is None:
@@ -72,6 +98,7 @@ class Recording:
 
     def close(self, end: End | None = None, error: str | None = None) -> None:
         """`end`: how all of it ended, where that was not each choice's own end."""
+        self._closed()
         row = self._row(end or (self._outcomes[0].end if self._outcomes else "failed"), error)
         if self._bytes:
             self._history.add(Entry(row, tuple(self._tracks.values()), self._bytes))

@@ -26,6 +26,26 @@ class WatchedSae(msgspec.Struct, frozen=True, kw_only=True):
     """At so many it was read."""
 
 
+class OpenRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that is being answered, or waits for that."""
+
+    id: str
+    endpoint: str
+    model: str
+    profile: str | None
+    client: str
+    task: str | None
+    began: float
+    """Unix time, in seconds."""
+    seconds: float
+    """Since then."""
+    first_token_seconds: float | None
+    """None: nothing is written yet: it waits, or its prompt is read."""
+    streamed: bool
+    choices: int
+    prompt_tokens: int
+
+
 class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
     """A request that has ended, without its activations."""
 

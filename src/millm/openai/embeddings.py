@@ -114,6 +114,7 @@ def _asked(
         prompts=lengths,
         prompt_tokens=sum(lengths),
         watching=watching,
+        sequences=tuple(text.id for text in texts),
     )
 
 

@@ -77,6 +77,7 @@ class Job:
             prompts=tuple(len(sequence.prompt) for sequence in self.sequences),
             prompt_tokens=self.prompt_tokens,
             watching=self.watching,
+            sequences=tuple(sequence.id for sequence in self.sequences),
         )
 
 

@@ -1,5 +1,5 @@
 // Written by scripts/types.mjs from the server's OpenAPI document; do not edit.
-// sha256 f9ee3743010b6b6d5230f6aa937b5222f02e955438bf5172fd504eae2ffc4d43
+// sha256 0f822048ca0cfdb151e0844f5c1f620a3ef3448197e227285d841ecfe60706ca
 
 export interface paths {
     "/api/attachments": {
@@ -765,6 +765,46 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/queue": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Queue
+         * @description The requests that have not ended, the oldest first.
+         */
+        get: operations["list_queue_api_queue_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/queue/{id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel Request
+         * @description End a request: its client is told `request_cancelled`.
+         */
+        post: operations["cancel_request_api_queue__id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/registry/models": {
         parameters: {
             query?: never;
@@ -916,6 +956,26 @@ export interface paths {
          * @description Remove an SAE's files; those that another entry shares stay.
          */
         delete: operations["delete_sae_api_saes__id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/settings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Settings
+         * @description Every setting; they hold until the server is started again.
+         */
+        get: operations["get_settings_api_settings_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -2745,6 +2805,24 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * OpenRequest
+         * @description A request that is being answered, or waits for that.
+         */
+        OpenRequest: {
+            began: number;
+            choices: number;
+            client: string;
+            endpoint: string;
+            first_token_seconds: number | null;
+            id: string;
+            model: string;
+            profile: string | null;
+            prompt_tokens: number;
+            seconds: number;
+            streamed: boolean;
+            task: string | null;
+        };
+        /**
          * Platform
          * @description What the engine runs on.
          */
@@ -3527,6 +3605,20 @@ export interface components {
             steering: components["schemas"]["SteeringStatus"] | null;
             version: string;
             waiting: number;
+        };
+        /**
+         * Setting
+         * @description A setting, as it holds until the server is started again.
+         */
+        Setting: {
+            default: string | null;
+            is_kept_back: boolean;
+            meaning: string;
+            name: string;
+            /** @enum {unknown} */
+            origin: "command line" | "default" | "environment" | "file .env";
+            value: string | null;
+            variable: string;
         };
         /**
          * ShelfModel
@@ -6066,6 +6158,86 @@ export interface operations {
             };
         };
     };
+    list_queue_api_queue_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A request that is being answered, or waits for that. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        requests: components["schemas"]["OpenRequest"][];
+                    };
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    cancel_request_api_queue__id__cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A request that is being answered, or waits for that. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OpenRequest"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
     list_shelf_api_registry_models_get: {
         parameters: {
             query?: never;
@@ -6521,6 +6693,46 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Freed"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    get_settings_api_settings_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A setting, as it holds until the server is started again. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        settings: components["schemas"]["Setting"][];
+                    };
                 };
             };
             /** @description Refused; nothing has changed. */
