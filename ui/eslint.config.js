@@ -29,8 +29,17 @@ export default ts.config(
   hooks.configs.flat.recommended,
   { rules: { "@typescript-eslint/no-non-null-assertion": "off" } }, // an index that was just checked still may be undefined to tsc
   {
-    files: ["scripts/**"],
-    languageOptions: { globals: { process: "readonly", console: "readonly", URL: "readonly" } },
+    files: ["scripts/**", "e2e/**"],
+    languageOptions: {
+      globals: {
+        ...Object.fromEntries(
+          ["process", "console", "URL", "URLSearchParams", "fetch", "setTimeout"].map((name) => [name, "readonly"]),
+        ),
+        ...Object.fromEntries(
+          ["document", "window", "performance", "MutationObserver", "axe"].map((name) => [name, "readonly"]),
+        ),
+      },
+    },
   },
   ...ROOMS.map(forbidding),
   {

@@ -10,7 +10,7 @@ import { nonce, theme } from "./theme";
 export const App = () => (
   <MantineProvider theme={theme} defaultColorScheme="auto" getStyleNonce={nonce}>
     <QueryClientProvider client={client}>
-      <Notifications role="status" aria-live="polite" />
+      <Notifications position="bottom-left" role="status" aria-live="polite" />
       <RouterProvider router={router} />
     </QueryClientProvider>
   </MantineProvider>

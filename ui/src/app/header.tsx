@@ -9,7 +9,7 @@ import { bytes } from "@/lib/numbers";
 import { client, hardware, status, steering } from "@/lib/queries";
 
 export function Header() {
-  const { data } = useQuery(status);
+  const { data } = useQuery({ ...status, refetchInterval: ({ state }) => (state.data?.in_flight ? 2000 : false) });
   return (
     <Group gap="sm" wrap="nowrap" justify="space-between" flex={1} miw={0}>
       <Group gap="sm" wrap="nowrap" miw={0}>

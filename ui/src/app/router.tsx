@@ -23,7 +23,11 @@ const routes = [
   createRoute({ ...at("/"), component: lazyRouteComponent(() => import("@/playground/page"), "PlaygroundPage") }),
   createRoute({ ...at("/models"), component: lazyRouteComponent(() => import("@/models/page"), "ModelsPage") }),
   createRoute({ ...at("/saes"), component: lazyRouteComponent(() => import("@/saes/page"), "SaesPage") }),
-  createRoute({ ...at("/monitor"), component: lazyRouteComponent(() => import("@/monitor/page"), "MonitorPage") }),
+  createRoute({
+    ...at("/monitor"),
+    validateSearch: (search): { request?: string } => ({ request: text(search.request) }),
+    component: lazyRouteComponent(() => import("@/monitor/page"), "MonitorPage"),
+  }),
   createRoute({ ...at("/profiles"), component: lazyRouteComponent(() => import("@/profiles/page"), "ProfilesPage") }),
   createRoute({
     ...at("/features"),

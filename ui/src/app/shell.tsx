@@ -5,6 +5,7 @@ import { Link, Outlet, useLocation } from "@tanstack/react-router";
 import { Rack } from "@/steering/rack";
 import { Banner } from "./banner";
 import { Header } from "./header";
+import { Palette } from "./palette";
 import { PLACES } from "./places";
 
 const WITH_KNOBS = ["/", "/monitor"];
@@ -24,6 +25,7 @@ export function Shell() {
       aside={{ width: 350, breakpoint: "lg", collapsed: { desktop: !isRackHere || !showsRack, mobile: true } }}
       padding="md"
     >
+      <Palette />
       <AppShell.Header>
         <a href="#main" className="skip-link">
           To the page

@@ -1,5 +1,5 @@
 /** Colours with enough contrast in light and dark (WCAG 2.2 AA): Mantine's light buttons alone have not. */
-import { createTheme, Drawer, Modal } from "@mantine/core";
+import { createTheme, Drawer, Menu, Modal } from "@mantine/core";
 
 export const theme = createTheme({
   primaryColor: "indigo",
@@ -10,6 +10,7 @@ export const theme = createTheme({
   cursorType: "pointer",
   components: {
     Drawer: Drawer.extend({ defaultProps: { closeButtonProps: { "aria-label": "Close" } } }),
+    Menu: Menu.extend({ defaultProps: { withInitialFocusPlaceholder: false } }), // a menu has items alone
     Modal: Modal.extend({ defaultProps: { closeButtonProps: { "aria-label": "Close" } } }),
   },
 });

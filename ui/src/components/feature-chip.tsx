@@ -20,7 +20,7 @@ export function FeatureChip({ sae, index, label, value }: Props) {
   return (
     <Menu position="bottom-start" withinPortal>
       <Menu.Target>
-        <UnstyledButton aria-label={`${name}: what to do with it`} maw="100%">
+        <UnstyledButton maw="100%">
           <Badge variant="default" size="lg" tt="none" fw={500} maw="100%" title={`${name} (${index} of ${sae})`}>
             {name}
             {value != null && ` · ${short(value)}`}

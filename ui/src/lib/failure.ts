@@ -30,9 +30,13 @@ export function failureOf(body: unknown, response: Response): Failure {
 
 export const UNREACHABLE = "unreachable";
 
+/** What fetch throws in Chromium, Firefox and Safari; any other TypeError is a fault of the page. */
+const NO_ANSWER = /failed to fetch|networkerror|load failed/i;
+
 /** Whatever was thrown, as a failure: what fetch throws is a server that does not answer. */
 export function asFailure(thrown: unknown): Failure {
   if (thrown instanceof Failure) return thrown;
-  if (thrown instanceof TypeError) return new Failure("The server does not answer. Is it running?", UNREACHABLE, 0);
+  if (thrown instanceof TypeError && NO_ANSWER.test(thrown.message))
+    return new Failure("The server does not answer. Is it running?", UNREACHABLE, 0);
   return new Failure(thrown instanceof Error ? thrown.message : String(thrown), "unexpected", 0);
 }

@@ -82,7 +82,7 @@ export function useWatch() {
   return { isWatched, toggle, isPending: save.isPending };
 }
 
-const asAsked = ({ sae, features, top_k, tokens, when, sample_every }: Schemas["WatchState"]) => ({
+export const asAsked = ({ sae, features, top_k, tokens, when, sample_every }: Schemas["WatchState"]) => ({
   sae,
   features,
   top_k,

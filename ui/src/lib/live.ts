@@ -81,7 +81,7 @@ function heard(event: Event): void {
       client.setQueryData(jobs.queryKey, (all) => all && [event.job, ...all.filter((job) => job.id !== event.job.id)]);
       return;
     case "library":
-      return outdated("models", "saes", "jobs", "registry");
+      return outdated("models", "saes", "jobs", "registry", "labels", "feature");
     case "profiles":
       return outdated("profiles", "profile", "monitor");
     case "request":

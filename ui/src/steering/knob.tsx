@@ -3,6 +3,7 @@ import { ActionIcon, Anchor, Badge, Card, Group, Select, Stack, Text } from "@ma
 import { IconEye, IconEyeOff, IconTrash, IconVolume, IconVolumeOff } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
+import { Sparkline } from "@/components/sparkline";
 import type { Schemas } from "@/lib/api";
 import { useTurn, useWatch, type Knob } from "@/lib/knobs";
 import { signed } from "@/lib/numbers";
@@ -95,6 +96,11 @@ export function KnobCard({ knob, hook, removed }: Props) {
             />
           )}
         </Group>
+        {watch.isWatched(sae, index) && (
+          <Group gap="xs">
+            <Sparkline sae={sae} index={index} name={name} />
+          </Group>
+        )}
         <Text size="xs">
           <Badge size="xs" variant="default" tt="none">
             {index}

@@ -5,12 +5,12 @@ import { notifications } from "@mantine/notifications";
 import { IconArrowBackUp, IconArrowForwardUp } from "@tabler/icons-react";
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
+import { FindFeature } from "@/components/find-feature";
 import { Empty, Failed, Loading } from "@/components/states";
 import { said } from "@/components/toast";
-import { useClear, useUndo, type Knob } from "@/lib/knobs";
+import { useClear, useSteer, useUndo, type Knob } from "@/lib/knobs";
 import { percent } from "@/lib/numbers";
 import { status, steering } from "@/lib/queries";
-import { AddKnob } from "./add-knob";
 import { KnobCard } from "./knob";
 import { SaveAs } from "./save";
 
@@ -18,6 +18,7 @@ export function Rack() {
   const { data: state, error, refetch } = useQuery(steering);
   const { data: server } = useQuery(status);
   const [undo, redo, clear] = [useUndo("undo"), useUndo("redo"), useClear()];
+  const steer = useSteer();
   const [isSaving, saving] = useDisclosure(false);
   if (error) return <Failed thrown={error} retry={() => void refetch()} />;
   if (!state || !server) return <Loading />;
@@ -98,7 +99,11 @@ export function Rack() {
           A knob is a feature of an SAE.
         </Empty>
       ) : (
-        <AddKnob saes={server.saes} />
+        <FindFeature
+          label="Add a feature"
+          saes={server.saes.filter((sae) => sae.steerable)}
+          chosen={(sae, index) => void steer(sae, index)}
+        />
       )}
       {state.features.map((knob) => (
         <KnobCard

@@ -1,53 +1,56 @@
-/** Adding a knob: by the words of its label, or by its index. */
+/** Finding a feature of an attached SAE: by the words of its label, or by its index. */
 import { Combobox, Loader, Select, Stack, Text, TextInput, useCombobox } from "@mantine/core";
 import { useDebouncedValue } from "@mantine/hooks";
 import { useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 import { api, told, type Schemas } from "@/lib/api";
 import { asFailure } from "@/lib/failure";
-import { useSteer } from "@/lib/knobs";
 
 const MOST = 20;
 
-export function AddKnob({ saes }: { saes: readonly Schemas["SaeFacts"][] }) {
-  const steerable = saes.filter((sae) => sae.steerable);
+interface Props {
+  saes: readonly Schemas["SaeFacts"][];
+  label: string;
+  chosen: (sae: string, index: number) => void;
+}
+
+export function FindFeature({ saes, label, chosen }: Props) {
   const [wanted, setSae] = useState<string | null>(null);
   const [text, setText] = useState("");
   const [query] = useDebouncedValue(text.trim(), 200);
-  const steer = useSteer();
   const combobox = useCombobox({ onDropdownClose: () => combobox.resetSelectedOption() });
-  const sae = steerable.find(({ sae }) => sae === wanted) ?? steerable[0];
+  const sae = saes.find(({ sae }) => sae === wanted) ?? saes[0];
   const name = sae?.sae ?? "";
   const found = useQuery({
-    queryKey: ["labels", name, query],
+    queryKey: ["found", name, query],
     queryFn: () => told(api.GET("/api/features/search", { params: { query: { q: query, sae: name, limit: MOST } } })),
     enabled: query !== "" && name !== "",
   });
   if (!sae) return null;
   const index = /^\d+$/.test(query) ? Number(query) : null;
   const isOutside = index !== null && index >= sae.features;
-  const add = (chosen: string) => {
-    void steer(name, Number(chosen));
+  const choose = (option: string) => {
+    chosen(name, Number(option));
     setText("");
     combobox.closeDropdown();
   };
   return (
     <Stack gap={4}>
-      {steerable.length > 1 && (
+      {saes.length > 1 && (
         <Select
           size="xs"
           label="Of"
-          data={steerable.map(({ sae }) => sae)}
+          data={saes.map(({ sae }) => sae)}
           value={name}
           onChange={setSae}
           allowDeselect={false}
         />
       )}
-      <Combobox store={combobox} onOptionSubmit={add}>
+      <Combobox store={combobox} onOptionSubmit={choose}>
         <Combobox.Target>
           <TextInput
             size="xs"
-            label="Add a feature"
+            label={label}
             description="Its index, or words of its label"
             value={text}
             onChange={(event) => {
