@@ -21,7 +21,7 @@ check: $(VENV)/dev-installed ## format, lint and types, as CI runs them
 	$(BIN)/mypy
 
 test: $(VENV)/dev-installed  ## all tests but those that install other people's clients
-	$(BIN)/python -m pytest -m 'not clients and not openwebui and not fuzz and not crashes and not machine'
+	$(BIN)/python -m pytest -m 'not clients and not openwebui and not page and not fuzz and not crashes and not machine'
 
 fuzz: $(VENV)/dev-installed  ## ten thousand made-up requests
 	$(BIN)/python -m pytest -m fuzz
@@ -52,6 +52,12 @@ page: $(VENV)/dev-installed ui/node_modules ## check, test and build the page (u
 	npm --prefix ui run check
 	npm --prefix ui test
 	npm --prefix ui run build
+
+test-page: $(VENV)/dev-installed ui/node_modules ## the page in a real browser, over real servers; needs Chromium, and `make page` first
+	$(BIN)/python -m pytest -m page
+
+screenshots: $(VENV)/dev-installed ui/node_modules ## every page in light and dark, wide and narrow, into build/screenshots; needs Chromium
+	$(BIN)/python -m tools.make_screenshots
 
 page-types: $(VENV)/dev-installed ui/node_modules ## write the page's types from the server's OpenAPI document
 	$(BIN)/python -m tools.make_openapi | npm --prefix ui run --silent types
@@ -89,4 +95,4 @@ $(VENV)/dev-installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $(VENV)/installed $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup run check test test-crashes test-machine test-clients test-openwebui oldest fix types page page-types docs bench efficacy
+.PHONY: help demo setup run check test test-crashes test-machine test-clients test-openwebui test-page screenshots oldest fix types page page-types docs bench efficacy

@@ -155,3 +155,13 @@ def test_the_start_page_shows_what_is_there(demo_server: Server) -> None:
         f"{demo_server.url}/v1",
     ):
         assert shown in page
+
+
+def test_every_test_that_proves_a_requirement_is_there() -> None:
+    page = (DOCS / "requirements.md").read_text("utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+)(?:\[([\w-]+)\])?)?`", page)
+    assert len(named) > 50
+    for path, test, case in named:
+        source = (ROOT / path).read_text("utf-8")
+        assert not test or f"def {test}(" in source, f"{path}::{test}"
+        assert not case or f'"{case}"' in source, f"{path}::{test}[{case}]"

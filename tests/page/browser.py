@@ -1,0 +1,51 @@
+"""A journey of `ui/e2e` in Chromium: it goes its way, and may ask for what only this process can do."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+UI = Path(__file__).parents[2] / "ui"
+PATIENCE = 240
+
+Deed = Callable[[], Any]
+
+
+def journey(name: str, url: str, deeds: Mapping[str, Deed] | None = None, pictures: Path | None = None) -> Any:
+    """→ what it tells. Its first problem fails the test."""
+    chromium = shutil.which("chromium")
+    assert chromium, "this needs Chromium: apt-get install chromium"
+    assert (UI / "node_modules").is_dir(), "run `make page` first"
+    asked = {"journey": name, "url": url, "chromium": chromium, "pictures": pictures and str(pictures)}
+    with subprocess.Popen(
+        ["node", str(UI / "e2e" / "run.mjs")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    ) as process:  # fmt: skip
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        try:
+            told = _followed(process.stdin, process.stdout, asked, deeds or {})
+            if told is None:
+                raise AssertionError(process.stderr.read()[-4000:])
+            return told["told"]
+        finally:
+            process.kill()
+
+
+def _followed(to: Any, back: Any, asked: Mapping[str, Any], deeds: Mapping[str, Deed]) -> Any:
+    """None where it ended without a word."""
+    _write(to, asked)
+    for line in back:
+        said = json.loads(line)
+        if "told" in said:
+            return said
+        _write(to, deeds[said["ask"]]())
+    return None
+
+
+def _write(to: Any, what: Any) -> None:
+    to.write(json.dumps(what) + "\n")
+    to.flush()
