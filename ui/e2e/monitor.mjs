@@ -19,10 +19,7 @@ export default async function ({ url, newPage, expect, accessible }) {
   const messages = [{ role: "user", content: "WRITE IN CAPITALS" }];
   const { id } = await api("POST", "/v1/chat/completions", { model: model.name, messages, max_tokens: 12 });
 
-  await page
-    .getByRole("button", { name: /^Open the request of/ })
-    .first()
-    .click();
+  await page.getByTitle(id).click(); // the list follows what is asked
   await page.getByText(id).waitFor();
   const { activations } = await api("GET", `/api/requests/${id}`);
   const tokens = page.getByRole("option");

@@ -9,9 +9,11 @@ export default async function ({ url, newPage, expect, accessible }) {
   await page.goto(`${url}/ui/settings`);
   await page.getByRole("table", { name: "Settings of the server" }).waitFor();
   await page.keyboard.press("Control+k");
-  await page.getByLabel("Search", { exact: true }).last().fill("mon");
+  const palette = page.getByPlaceholder("A page, a profile, something to do");
+  await palette.fill("mon");
   await accessible(page, "the palette");
   await page.keyboard.press("Enter");
+  await palette.waitFor({ state: "detached" });
   await page.getByRole("heading", { name: "Monitor", level: 1 }).waitFor();
   await page.getByRole("heading", { name: "Knobs" }).waitFor();
 

@@ -87,7 +87,13 @@ const named = (all: readonly Row[], chosen: string | null, of: (row: Row) => str
 const Line = ({ row, open }: { row: Row; open: () => void }) => (
   <Table.Tr>
     <Table.Td>
-      <Anchor component="button" size="sm" onClick={open} aria-label={`Open the request of ${clock(row.began)}`}>
+      <Anchor
+        component="button"
+        size="sm"
+        onClick={open}
+        title={row.id}
+        aria-label={`Open the request of ${clock(row.began)}`}
+      >
         {clock(row.began)}
       </Anchor>
     </Table.Td>
