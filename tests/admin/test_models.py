@@ -20,6 +20,14 @@ def test_what_is_on_disk_and_which_of_it_is_loaded(library: LibraryClient) -> No
     assert entries[SPARE]["origin"] == "imported"
 
 
+def test_what_the_hub_has(library: LibraryClient) -> None:
+    (found,) = library.post("/api/models/search", {"text": " tiny/LLAMA "})["models"]
+    assert (found["id"], found["gated"], found["known_saes"]) == (LLAMA, False, 0)
+    assert library.post("/api/models/search", {"text": "no such thing"}) == {"models": []}
+    for body in ({"text": " "}, {"text": ""}, {"text": "x" * 201}, {"text": "x", "limit": 0}, {"text": 7}, {}):
+        assert library.refused("POST", "/api/models/search", body)[0] == 422, body
+
+
 def test_a_model_comes_from_the_hub_and_goes_again(library: LibraryClient) -> None:
     preview = library.post("/api/models/preview", {"id": LLAMA})
     assert (preview["name"], preview["licence"], preview["architecture"]) == (LLAMA, "apache-2.0", "LlamaForCausalLM")

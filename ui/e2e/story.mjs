@@ -8,8 +8,12 @@ export default async function ({ url, newPage, expect, ask, accessible }) {
   await page.goto(`${url}/ui/`);
   await page.getByRole("link", { name: "Choose a model" }).click();
 
-  await page.getByLabel("Hugging Face id").fill(model);
-  await page.getByRole("button", { name: "Look at it" }).first().click();
+  await page.getByLabel("Hugging Face id").fill(model.split("/")[1]);
+  await page.getByRole("button", { name: "Search Hugging Face" }).click();
+  const found = page.getByRole("table", { name: "Found on Hugging Face" });
+  await found.waitFor();
+  await accessible(page, "what was found");
+  await found.getByRole("button", { name: model, exact: true }).click();
   await page.getByRole("button", { name: /^Fetch / }).click();
   await page.getByRole("button", { name: `Load ${model}`, exact: true }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Load", exact: true }).click();

@@ -16,7 +16,7 @@ from millm.features.separators import Separators
 from millm.hardware import Hardware
 from millm.hub.entries import Freed, ModelEntry, SaeEntry
 from millm.hub.estimate import Estimate
-from millm.hub.jobs import Job, Preview
+from millm.hub.jobs import Job, Preview, RemoteModel
 from millm.hub.registry import Found, ShelfModel
 from millm.logs.recent import Line
 from millm.monitor.rows import OpenRequest, RequestRow
@@ -25,8 +25,8 @@ from millm.settings_told import Setting
 from millm.status import ServerStatus, SteeringState
 
 STRUCTS: tuple[type[msgspec.Struct], ...] = (
-    ModelEntry, SaeEntry, Freed, Job, Preview, Estimate, ServerStatus, SaeFacts, Found, ShelfModel, Hardware, Setting,
-    Line,
+    ModelEntry, SaeEntry, Freed, Job, Preview, RemoteModel, Estimate, ServerStatus, SaeFacts, Found, ShelfModel,
+    Hardware, Setting, Line,
     SteeringState, FeatureCard, FoundLabel, FoundLabels, PutLabels, Inspection, Separators,
     MonitorState, Statistics, OpenRequest, RequestRow, RequestTold, Forgotten,
     Comparison, Swept, Calibration,

@@ -1,22 +1,32 @@
 """`/api/models`: the models that are on disk, and how another one gets there or leaves."""
 
 import asyncio
+from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 from msgspec.structs import replace
+from pydantic import Field
 
 from millm.access import requires
 from millm.admin.answers import answered, listed
 from millm.admin.deleting import deleting, is_loaded
-from millm.admin.ids import Download, IdInAddress
+from millm.admin.ids import Body, Download, IdInAddress
 from millm.admin.route import AdminRoute, told
 from millm.events import LibraryChanged
 from millm.hub.downloads import asked_for
 from millm.hub.entries import Freed, ModelEntry
-from millm.hub.jobs import Job, Preview
+from millm.hub.jobs import Job, Preview, RemoteModel
+from millm.openai.disconnect import unless_gone
 from millm.state import State
 
 router = APIRouter(prefix="/models", route_class=AdminRoute)
+
+
+class HubSearch(Body):
+    """Words of a model's name, on Hugging Face."""
+
+    text: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
 
 
 @router.get("", dependencies=[requires("monitor")], responses=listed(ModelEntry, "models"))
@@ -58,6 +68,14 @@ async def preview_model(request: Request, body: Download) -> Response:
     """What a download would bring: sizes, licence, what the model is."""
     state: State = request.app.state.millm
     return told(await state.hub.downloads.preview(asked_for(body.id, "model", body.revision)))
+
+
+@router.post("/search", dependencies=[requires("admin")], responses=listed(RemoteModel, "models"))
+async def search_models(request: Request, body: HubSearch) -> Response:
+    """Models on Hugging Face that this server could load (safetensors), the most fetched first."""
+    state: State = request.app.state.millm
+    found = await unless_gone(request, state.hub.downloads.search(body.text.strip(), body.limit))
+    return told({"models": found})
 
 
 def _with_use(state: State, entry: ModelEntry) -> ModelEntry:

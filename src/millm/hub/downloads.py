@@ -21,11 +21,11 @@ from millm.hub.blobs import remove_orphans
 from millm.hub.cache_folder import cache_folder
 from millm.hub.convert import convert, needs_conversion
 from millm.hub.home import Home
-from millm.hub.jobs import ACTIVE, Asked, Job, JobState, Preview, Problem
+from millm.hub.jobs import ACTIVE, Asked, Job, JobState, Preview, Problem, RemoteModel
 from millm.hub.journal import Journal
-from millm.hub.orders import Fetched, Moved, Previewed, Refused
+from millm.hub.orders import Fetched, Moved, Offered, Previewed, Refused
 from millm.hub.pace import Pace
-from millm.hub.worker import obey, order_of
+from millm.hub.worker import obey, order_of, search_of
 from millm.settings import Settings
 from millm.storage import Database
 
@@ -86,6 +86,16 @@ class Downloads:
                 if isinstance(news, Refused):
                     raise from_code(news.problem.code, news.problem.message)
         raise DownloadFailed(f"{asked.name}: {_ENDED.message}")
+
+    async def search(self, words: str, limit: int) -> tuple[RemoteModel, ...]:
+        """The models of Hugging Face's whose names have these words. Raises what the hub refuses it with."""
+        async with self._previews, aclosing(obey(search_of(words, limit, self._settings))) as told:
+            async for news in told:
+                if isinstance(news, Offered):
+                    return news.models
+                if isinstance(news, Refused):
+                    raise from_code(news.problem.code, news.problem.message)
+        raise DownloadFailed("the search was ended from outside; try again")
 
     async def start(self, asked: Asked) -> Job:
         """The same asked, unless it is installed, is one job and goes on. Raises InvalidRequest or QueueFull."""

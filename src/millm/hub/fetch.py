@@ -1,4 +1,4 @@
-"""The process of one download or one preview: an order on standard input, news on standard output.
+"""The process of one download, one preview or one search: an order on standard input, news on standard output.
 
 It and what it imports alone know `huggingface_hub`. Standard input stays open: its end means that whoever ordered is
 gone, and ends the process too.
@@ -16,10 +16,11 @@ from huggingface_hub import constants, get_token
 from huggingface_hub.utils import logging as hub_logging
 
 from millm.hub.ledger import Ledger
-from millm.hub.orders import News, Order, Previewed, Refused
+from millm.hub.orders import News, Offered, Order, Previewed, Refused, Search
 from millm.hub.patience import Patience
 from millm.hub.preview import preview
-from millm.hub.refusals import problem
+from millm.hub.refusals import problem, search_problem
+from millm.hub.searching import search
 from millm.hub.transfer import fetch
 
 _TICK_SECONDS = 0.2
@@ -33,12 +34,23 @@ def main() -> None:
     line = sys.stdin.buffer.readline()
     if not line:
         return  # who wanted to order has gone
-    order = msgspec.json.decode(line, type=Order)
+    order = msgspec.json.decode(line, type=Order | Search)
     threading.Thread(target=_end_with_who_ordered, daemon=True).start()
+    _tell(_found(order) if isinstance(order, Search) else _done(order))
+    os._exit(0)  # without waiting for threads that still download what nobody wants any more
+
+
+def _found(order: Search) -> News:
+    try:
+        return Offered(models=search(order, order.token or get_token()))
+    except Exception as error:  # noqa: BLE001  as below
+        return Refused(problem=search_problem(error))
+
+
+def _done(order: Order) -> News:
     ledger = Ledger(order.asked)
     threading.Thread(target=_tell_again_and_again, args=(ledger,), daemon=True).start()
-    _tell(_obey(order, ledger))
-    os._exit(0)  # without waiting for threads that still download what nobody wants any more
+    return _obey(order, ledger)
 
 
 def _obey(order: Order, ledger: Ledger) -> News:

@@ -43,6 +43,21 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """A page to open, e.g. where a licence is accepted."""
 
 
+class RemoteModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model of Hugging Face's, as its search tells it."""
+
+    id: str
+    """`owner/name`."""
+    downloads: int
+    """Of the last thirty days."""
+    likes: int
+    gated: bool
+    """Its licence has to be accepted on its page first."""
+    parameters: int | None
+    known_saes: int
+    """SAEs for it that the registry knows."""
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A download, from asked for to installed."""
 

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from millm.hub.installed import InstalledFile
-from millm.hub.jobs import Asked, JobState, Preview, Problem
+from millm.hub.jobs import Asked, JobState, Preview, Problem, RemoteModel
 
 TRIES = 8
 
@@ -21,8 +21,8 @@ CODE = "*.py"
 SAE_FILES = ("*.safetensors", "*.npz", "*.json", "labels.jsonl")
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """A line."""
+class Order(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A line: one repository, to fetch or to look at."""
 
     what: Literal["fetch", "preview"]
     asked: Asked
@@ -38,6 +38,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds before the second try; each further one waits twice as long, up to a minute."""
     accepts_cached: bool = False
     """Where the hub cannot be reached, what is whole in the cache will do."""
+
+
+class Search(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A line: the models whose names have these words."""
+
+    words: str
+    limit: int
+    token: str | None
+    """As an order's."""
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -69,13 +78,19 @@ class Previewed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     preview: Preview
 
 
+class Offered(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The last news of a search."""
+
+    models: tuple[RemoteModel, ...]
+
+
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The last news of one that did not."""
 
     problem: Problem
 
 
-News = Moved | Fetched | Previewed | Refused
+News = Moved | Fetched | Previewed | Offered | Refused
 
 
 def patterns(asked: Asked, trusted: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:

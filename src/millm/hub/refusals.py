@@ -43,6 +43,23 @@ def problem(error: BaseException, asked: Asked) -> Problem:
     return Problem(code=refusal.code, message=refusal.message, link=link)
 
 
+def search_problem(error: BaseException) -> Problem:
+    """Of a search, which names no repository."""
+    refusal = _search_refusal(error)
+    return Problem(code=refusal.code, message=refusal.message)
+
+
+def _search_refusal(error: BaseException) -> MillmError:
+    match error:
+        case OfflineModeIsEnabled():
+            return DownloadFailed("HF_HUB_OFFLINE forbids to search Hugging Face; unset it, or give a model's whole id")
+        case HfHubHTTPError(response=object(status_code=401)) if _sent_token(error):
+            return InvalidToken("Hugging Face does not accept this HF_TOKEN; make a new one, or unset it")
+    return DownloadFailed(
+        f"{constants.ENDPOINT} could not be searched ({_kind(error)}); check the network and HF_ENDPOINT, and try again"
+    )
+
+
 def is_passing(error: BaseException) -> bool:
     """True for what another try may mend."""
     match _innermost(error):

@@ -10,7 +10,7 @@ import msgspec
 
 from millm.hub.cache_folder import cache_folder
 from millm.hub.jobs import Asked
-from millm.hub.orders import News, Order, patterns
+from millm.hub.orders import News, Order, Search, patterns
 from millm.settings import Settings
 
 _LONGEST_LINE = 1 << 26
@@ -28,13 +28,21 @@ def order_of(what: Literal["fetch", "preview"], asked: Asked, settings: Settings
         asked=asked,
         patterns=wanted,
         but_not=but_not,
-        token=settings.hf_token.get_secret_value() if settings.hf_token else None,
+        token=_token(settings),
         reserve=settings.download_reserve_bytes,
         backoff=settings.download_backoff,
     )
 
 
-async def obey(order: Order) -> AsyncGenerator[News, None]:
+def search_of(words: str, limit: int, settings: Settings) -> Search:
+    return Search(words=words, limit=limit, token=_token(settings))
+
+
+def _token(settings: Settings) -> str | None:
+    return settings.hf_token.get_secret_value() if settings.hf_token else None
+
+
+async def obey(order: Order | Search) -> AsyncGenerator[News, None]:
     """News as they come, the last of which is no `Moved`; nothing more if the process is ended from outside.
 
     Use it in `aclosing`: the process, and with it the download, is ended at once.

@@ -1,5 +1,5 @@
 // Written by scripts/types.mjs from the server's OpenAPI document; do not edit.
-// sha256 0f822048ca0cfdb151e0844f5c1f620a3ef3448197e227285d841ecfe60706ca
+// sha256 3418f95407eff93a886033d2fba68dfb833186199675aa0efa850ec9042a247f
 
 export interface paths {
     "/api/attachments": {
@@ -437,6 +437,26 @@ export interface paths {
          * @description What a download would bring: sizes, licence, what the model is.
          */
         post: operations["preview_model_api_models_preview_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/models/search": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Search Models
+         * @description Models on Hugging Face that this server could load (safetensors), the most fetched first.
+         */
+        post: operations["search_models_api_models_search_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -2409,6 +2429,19 @@ export interface components {
             version: string;
         };
         /**
+         * HubSearch
+         * @description Words of a model's name, on Hugging Face.
+         */
+        HubSearch: {
+            /**
+             * Limit
+             * @default 20
+             */
+            limit?: number;
+            /** Text */
+            text: string;
+        };
+        /**
          * ImportPreview
          * @description What a document would become.
          */
@@ -3176,6 +3209,18 @@ export interface components {
             /** @enum {unknown} */
             support: "converted" | "no" | "read";
             width: number | null;
+        };
+        /**
+         * RemoteModel
+         * @description A model of Hugging Face's, as its search tells it.
+         */
+        RemoteModel: {
+            downloads: number;
+            gated: boolean;
+            id: string;
+            known_saes: number;
+            likes: number;
+            parameters: number | null;
         };
         /** Rename */
         Rename: {
@@ -5268,6 +5313,50 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Preview"];
+                };
+            };
+            /** @description Refused; nothing has changed. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Failed, or not now. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    search_models_api_models_search_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["HubSearch"];
+            };
+        };
+        responses: {
+            /** @description A model of Hugging Face's, as its search tells it. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        models: components["schemas"]["RemoteModel"][];
+                    };
                 };
             };
             /** @description Refused; nothing has changed. */

@@ -1,4 +1,5 @@
-/** Getting a model: from the shelf of those with public SAEs, or by its Hugging Face id; what it brings is told first. */
+/** Getting a model: from the shelf of those with public SAEs, by a search, or by its Hugging Face id; what it
+brings is told first. */
 import { Anchor, Button, Combobox, Group, Stack, Text, TextInput, Title, useCombobox } from "@mantine/core";
 import { useMutation, useQuery } from "@tanstack/react-query";
 import { useState } from "react";
@@ -8,12 +9,14 @@ import { api, told, type Schemas } from "@/lib/api";
 import { bytes, count } from "@/lib/numbers";
 import { client, jobs, shelf } from "@/lib/queries";
 import { preview } from "./queries";
+import { Found } from "./search";
 
 const MOST = 40;
 
 export function GetModel() {
   const [text, setText] = useState("");
   const [chosen, setChosen] = useState<string | null>(null);
+  const [words, setWords] = useState<string | null>(null);
   const known = useQuery(shelf).data ?? [];
   const combobox = useCombobox();
   const typed = text.trim();
@@ -21,6 +24,7 @@ export function GetModel() {
   const choose = (id: string) => {
     setText(id);
     setChosen(id);
+    setWords(null);
     combobox.closeDropdown();
   };
   return (
@@ -41,7 +45,7 @@ export function GetModel() {
                 flex={1}
                 miw={220}
                 label="Hugging Face id"
-                description="The list has models with public SAEs; any other id works too"
+                description="The list has models with public SAEs; any other id works too, and words to search for"
                 placeholder="owner/name"
                 value={text}
                 onChange={(event) => {
@@ -69,8 +73,20 @@ export function GetModel() {
           <Button type="submit" variant="default" disabled={!typed}>
             Look at it
           </Button>
+          <Button
+            variant="default"
+            disabled={!typed}
+            onClick={() => {
+              setWords(typed);
+              setChosen(null);
+              combobox.closeDropdown();
+            }}
+          >
+            Search Hugging Face
+          </Button>
         </Group>
       </form>
+      {words && <Found words={words} choose={choose} />}
       {chosen && <Offer id={chosen} done={() => setChosen(null)} />}
     </Stack>
   );

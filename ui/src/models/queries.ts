@@ -10,6 +10,14 @@ export const estimate = (wanted: Schemas["ToEstimate"]) =>
     placeholderData: keepPreviousData,
   });
 
+export const searched = (text: string) =>
+  queryOptions({
+    queryKey: ["hub", text],
+    queryFn: async () => (await told(api.POST("/api/models/search", { body: { text, limit: 20 } }))).models,
+    staleTime: 60_000,
+    retry: false,
+  });
+
 export const preview = (id: string) =>
   queryOptions({
     queryKey: ["preview", id],
