@@ -5,6 +5,9 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+from millm import __version__
+from millm.gpus import driver
+
 
 def describe() -> dict[str, object]:
     return {
@@ -13,8 +16,16 @@ def describe() -> dict[str, object]:
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "python": platform.python_version(),
-        **{package: version(package) for package in ("torch", "transformers", "millm")},
+        **{package: version(package) for package in ("torch", "transformers")},
+        "millm": __version__,
+        **_gpus(),
     }
+
+
+def _gpus() -> dict[str, object]:
+    """Nothing where there are none."""
+    found = driver()
+    return {"gpus": [gpu.name for gpu in found.gpus], "driver": found.version} if found and found.gpus else {}
 
 
 def _cpu() -> str:

@@ -18,9 +18,9 @@ _HEAD = """\
 # Benchmarks
 """
 _LEAD = """\
-All on the demo model (SmolLM2-135M-Instruct, on the CPU), through a real server on loopback, one program at work at a
-time. What is compared is measured in turn, there and back, within one run; intervals are bootstrap 95 % intervals of
-the median over the blocks. `make bench` measures everything again; `millm bench` measures a server of your own."""
+All on the demo model (SmolLM2-135M-Instruct, on the CPU) where nothing else is said, through a real server on loopback,
+one program at work at a time. What is compared is measured in turn, there and back, within one run; intervals are
+bootstrap 95 % intervals of the median over the blocks. `make bench` measures everything again; `millm bench` measures a server of your own."""
 _INT8 = {"off": "fp32", "auto": "as it comes"}
 """MILLM_CPU_INT8 → what to call it."""
 
@@ -37,7 +37,8 @@ def with_summary(readme: str, results: Results) -> str:
 def summary(results: Results) -> str:
     """The figures that a newcomer asks for, and the machine they were measured on."""
     rows = [*_overhead_rows(results), *_throughput_rows(results)]
-    machine = next((_machine(found) for found in results.values()), "no machine yet")
+    measured = [results[name] for name in ("overhead", "throughput") if name in results]
+    machine = next((_machine(found) for found in measured), "no machine yet")
     told = f"On {machine}. `millm bench` measures yours. [How, and others beside it](benchmarks/README.md)"
     return f"{table(('demo model', 'measured', '95 % interval'), rows)}\n{_paragraph(told)}"
 
@@ -48,6 +49,7 @@ def page(results: Results) -> str:
         _section(results, "overhead", "What steering and watching cost", _overhead),
         _section(results, "throughput", "Tokens per second, start and memory", _throughput),
         _section(results, "peers", "Beside others", _peers),
+        _section(results, "gpu", "On a GPU", _gpu),
     ]
     return "\n".join([_HEAD, _paragraph(_LEAD), *parts])
 
@@ -116,6 +118,28 @@ def _peers(found: Any) -> str:
     rows = [(peer["what"], _versions(peer), *_peer(peer["levels"])) for peer in found["peers"].values()]
     head = ("", "versions", "tokens/s, one reader", "tokens/s, 8 at once", "first token ms, one reader (p50 / p95)")
     return f"Each alone on the machine, one after another.\n\n{table(head, rows)}"
+
+
+def _gpu(found: Any) -> str:
+    runs = {name: found[name] for name in ("graphs-off", "graphs-auto", "8bit", "4bit") if name in found}
+    speeds = [
+        (name, run["runner"]["runner"], run["runner"]["weights"], *_level(level))
+        for name, run in runs.items()
+        for level in run["levels"]
+    ]
+    head = ("", "runner", "weights", "readers", "tokens/s", "first token ms (p50 / p95)",
+            "between tokens ms (p50 / p95)", "errors")  # fmt: skip
+    costs = [
+        (name, mode, f"{row['ratio']:.3f}", _interval(row), str(row["tokens_per_second"]),
+         str(row["base_tokens_per_second"]))
+        for name, run in runs.items() for mode, row in run.get("modes", {}).items() if "ratio" in row
+    ]  # fmt: skip
+    cost_head = ("", "", "× base", "95 % interval", "tokens/s", "base tokens/s")
+    return (
+        "The prompts of `millm bench` at a token per byte, 150 to 2,500 tokens; steered by one feature.\n\n"
+        f"{table(head, speeds)}\n"
+        f"Time per token of one reader over that of a server without any SAE.\n\n{table(cost_head, costs)}"
+    )
 
 
 def _versions(peer: Any) -> str:
@@ -195,4 +219,6 @@ def _interval(row: Any, digits: int = 3) -> str:
 def _machine(found: Any) -> str:
     facts = found["machine"]
     versions = ", ".join(f"{package} {facts[package]}" for package in ("torch", "transformers", "millm"))
-    return f"{facts['cores']} cores ({facts['cpu']}), {versions}, load average {facts['load_average'][0]} at the start"
+    gpus = "".join(f"{gpu}, " for gpu in facts.get("gpus", ()))
+    load = f"load average {facts['load_average'][0]} at the start"
+    return f"{gpus}{facts['cores']} cores ({facts['cpu']}), {versions}, {load}"

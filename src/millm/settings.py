@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     runner: Literal["auto", "slots", "plain"] = Field(
         "auto", description="`slots` runs many requests at once, `plain` one at a time; `auto` tests the model."
     )
-    graphs: Literal["auto", "off"] = Field("off", description="`auto` replays decoding as CUDA graphs on a GPU.")
+    graphs: Literal["auto", "off"] = Field("auto", description="`auto` replays decoding as CUDA graphs on a GPU.")
     slots: int = Field(32, ge=1, le=256, description="Requests that run at once; the rest wait.")
     max_queue: int = Field(512, ge=1, description="Requests that may wait; one more is answered 503 `queue_full`.")
     request_timeout: float | None = Field(

@@ -78,7 +78,7 @@ def test_the_summary_names_what_was_measured_only() -> None:
 
 
 def test_without_results_the_page_says_how_to_measure() -> None:
-    assert page({}).count("Not measured yet: `python -m benchmarks.") == 3
+    assert page({}).count("Not measured yet: `python -m benchmarks.") == 4
     assert "time per token" not in summary({})
 
 

@@ -92,7 +92,7 @@ def build(name: str) -> PreTrainedModel:
 
 def greedy(model: PreTrainedModel, prompt: tuple[int, ...], new: int) -> list[int]:
     """What transformers' own `generate` answers."""
-    ids = torch.tensor([prompt])
+    ids = torch.tensor([prompt], device=model.device)
     answer = model.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, do_sample=False, eos_token_id=None, pad_token_id=0
     )

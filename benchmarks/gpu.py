@@ -1,0 +1,111 @@
+"""A GPU: tokens per second with and without CUDA graphs, what steering and watching cost, weights in 8 and 4 bits.
+
+On a model of Gemma-2-2B's shape with random weights in bfloat16, and an SAE of the shape of Gemma Scope's 16k ones at
+layer 20: what is written means nothing, how fast it is written is the real model's. Speeds of readers at once are of
+one run each; overheads are pairwise ABBA over two servers, as in benchmarks/overhead.py.
+Result: benchmarks/results/gpu.json, saved after every section.
+
+    python -m benchmarks.gpu [--shape gemma-2-2b] [--device cuda] [--tokens 128] [--blocks 12] [--minutes 2]
+"""
+
+import argparse
+import tempfile
+from collections.abc import Mapping
+from functools import partial
+from itertools import count
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from benchmarks import options, readers, servers, standin
+from benchmarks.overhead import ONE, WATCHED, asker, mode
+from benchmarks.record import Record
+from benchmarks.servers import Running
+from millm.cli.figures import spread
+from millm.cli.load import Body
+
+REQUESTS = {1: 3, 8: 24, 32: 96}
+"""Readers at once → requests."""
+ON: Body = {"ignore_eos": True}
+MODES: Mapping[str, Body] = {
+    "add-1": {"steering": ONE},
+    "watch-32": {"steering": None, "activations": WATCHED},
+    "watch-32+add": {"steering": ONE, "activations": WATCHED},
+}
+
+
+def main() -> None:
+    parser = options.with_blocks(options.parser(__doc__, tokens=128), blocks=12, minutes=2)
+    parser.add_argument("--shape", choices=standin.SHAPES, default="gemma-2-2b", help="of the model and the SAE")
+    parser.add_argument("--device", default="cuda", help="as MILLM_DEVICE")
+    given = options.parse(parser)
+    what = f"{given.shape}'s shape, random weights in bfloat16; answers of {given.tokens} tokens, greedy"
+    record = Record(given.results / "gpu.json", what)
+    with tempfile.TemporaryDirectory() as scratch:
+        shape, place = standin.SHAPES[given.shape], Path(scratch)
+        model = standin.write_model(place / given.shape, shape, given.device)
+        sae = standin.write_sae(place / "sae", shape, given.shape)
+        measure(record, model, sae, place, given)
+
+
+def measure(record: Record, model: Path, sae: Path, place: Path, given: argparse.Namespace) -> None:
+    serve = partial(servers.millm, model, device=given.device)
+    for graphs in ("off", "auto"):
+        with (
+            serve(place / f"plain-{graphs}", graphs=graphs) as plain,
+            serve(place / f"tapped-{graphs}", "--sae", str(sae), graphs=graphs) as tapped,
+        ):
+            record.section(f"graphs-{graphs}/runner", partial(runner, tapped))
+            record.section(f"graphs-{graphs}/same", partial(same, plain, tapped))
+            record.section(f"graphs-{graphs}/levels", partial(levels, tapped, given.tokens))
+            record.section(f"graphs-{graphs}/modes", partial(modes, plain, tapped, given))
+    for bits in ("8bit", "4bit"):
+        with serve(place / bits, "--sae", str(sae), quantization=bits, graphs="auto") as small:
+            record.section(f"{bits}/runner", partial(runner, small))
+            record.section(f"{bits}/levels", partial(levels, small, given.tokens, {1: 2}))
+
+
+def runner(server: Running) -> object:
+    """What runs, why not faster, and what it takes."""
+    facts = server.remote.ask("GET", "/api/status", dict[str, Any])["model"]["facts"]
+    return {name: facts[name] for name in ("runner", "runner_reason", "device", "dtype", "weights", "memory")} | {
+        "ready_seconds": server.ready_seconds
+    }
+
+
+def same(plain: Running, tapped: Running) -> dict[str, object]:
+    """Whether an SAE that is attached and idle changes nothing, and how much a steering adds, as a share of ‖h‖."""
+    base, idle, steered = (
+        answer(server, {"steering": how}) for server, how in ((plain, None), (tapped, None), (tapped, ONE))
+    )
+    words = [told["choices"][0]["message"]["content"] for told in (base, idle)]
+    return {"idle_is_base": words[0] == words[1], "delta_norm_ratio": steered["millm"]["delta_norm_ratio"]}
+
+
+def answer(server: Running, extra: Body) -> Any:
+    messages = [{"role": "user", "content": "Tell me about the sea."}]
+    body: Body = {"messages": messages, "temperature": 0, "max_tokens": 64, **ON, **extra}
+    asked = {"model": server.remote.choose(None), **body}
+    return server.remote.ask("POST", "/v1/chat/completions", dict[str, Any], asked)
+
+
+def levels(server: Running, tokens: int, requests: Mapping[int, int] = REQUESTS) -> object:
+    return readers.levels(server, server.remote.choose(None), tokens, requests, {"steering": ONE, **ON})
+
+
+def modes(plain: Running, tapped: Running, given: argparse.Namespace) -> dict[str, object]:
+    """Per mode, what overhead.py tells of it; and the time to the first token of a short prompt."""
+    numbers = count(1), count(1)
+    first_tokens: list[float] = []
+    ends = monotonic() + 60 * given.minutes
+    found: dict[str, object] = {}
+    for place, (name, extra) in enumerate(MODES.items()):
+        base = asker(plain, {"steering": None, **ON}, given.tokens, numbers[0])
+        other = asker(tapped, {**extra, **ON}, given.tokens, numbers[1])
+        share = (ends - monotonic()) / (len(MODES) - place)
+        found[name] = mode(base, other, given.blocks, share, first_tokens)
+    return found | {"first_token_ms": spread(first_tokens, scale=1000)}
+
+
+if __name__ == "__main__":
+    main()
