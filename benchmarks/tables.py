@@ -20,7 +20,8 @@ _HEAD = """\
 _LEAD = """\
 All on the demo model (SmolLM2-135M-Instruct, on the CPU) where nothing else is said, through a real server on loopback,
 one program at work at a time. What is compared is measured in turn, there and back, within one run; intervals are
-bootstrap 95 % intervals of the median over the blocks. `make bench` measures everything again; `millm bench` measures a server of your own."""
+bootstrap 95 % intervals of the median over the blocks. `make bench` measures everything again; `millm bench` measures a
+server of your own."""
 _INT8 = {"off": "fp32", "auto": "as it comes"}
 """MILLM_CPU_INT8 → what to call it."""
 
