@@ -121,7 +121,7 @@ class Settings(BaseSettings):
         64 * 2**20, ge=2**20, description="Memory for the history: the oldest requests go before their time."
     )
     history_texts: Literal["answers", "all", "off"] = Field(
-        "answers", description="Which texts the history keeps: `all` keeps prompts too, `off` neither."
+        "answers", description="Which texts the history keeps: `all` keeps prompts and bodies too, `off` none."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe line to log.")
     log_format: Literal["auto", "console", "json"] = Field(

@@ -39,10 +39,18 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestTold(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that has ended, with the activations that were watched in it."""
+    """A request that has ended, with the activations that were watched in it.
+
+    Texts are null where the setting `MILLM_HISTORY_TEXTS` does not keep them, or there was no room.
+    """
 
     request: RequestRow
     activations: tuple[TrackedToken, ...]
+    prompts: tuple[str, ...] | None
+    """As the model read them, with the chat template and its special tokens."""
+    answers: tuple[str, ...] | None
+    body: str | None
+    """The request's JSON, as it came."""
 
 
 class Forgotten(msgspec.Struct, frozen=True, kw_only=True):

@@ -51,7 +51,10 @@ async def get_request(request: Request, id: str, which: Wanted) -> Response:
     state: State = request.app.state.millm
     entry = state.monitor.history.find(id)
     seen = tuple(token for track in filter(which.means, entry.tracks) for token in track.tokens())
-    return told(RequestTold(request=entry.row, activations=seen))
+    texts = entry.texts
+    return told(
+        RequestTold(request=entry.row, activations=seen, prompts=texts.prompts, answers=texts.answers, body=texts.body)
+    )
 
 
 @router.delete("/{id}", dependencies=[requires("admin")], responses=answered(Forgotten))

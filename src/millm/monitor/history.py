@@ -12,6 +12,17 @@ ROW_BYTES = 2048
 """Roughly what a request takes without activations."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """What was said, as far as the setting `history_texts` keeps it and there was room; None: not kept."""
+
+    prompts: tuple[str, ...] | None = None
+    """As the model read them, special tokens and all."""
+    answers: tuple[str, ...] | None = None
+    body: str | None = None
+    """The request's own, in JSON."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A request that has ended."""
@@ -19,6 +30,7 @@ class Entry:
     row: RequestRow
     tracks: tuple[Track, ...]
     bytes: int
+    texts: Texts = Texts()
 
 
 @dataclass(frozen=True, kw_only=True)

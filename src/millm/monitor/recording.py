@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from millm.engine.messages import Reading, Receipt
 from millm.events import Activations, Events, RequestEnded
-from millm.monitor.history import ROW_BYTES, Entry, History
+from millm.monitor.history import ROW_BYTES, Entry, History, Texts
 from millm.monitor.rows import End, OpenRequest, RequestRow, Source, WatchedSae
 from millm.monitor.track import Track
 from millm.monitor.watching import Watching
@@ -33,6 +33,10 @@ class Asked:
     watching: Watching
     sequences: tuple[str, ...]
     """What the engine calls its parts."""
+    read: Callable[[], tuple[str, ...]]
+    """→ the different prompts, or the inputs, as the model reads them."""
+    body: bytes
+    """As it came."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +63,7 @@ class Recording:
         self._bytes = ROW_BYTES if history.take(ROW_BYTES) else 0
         self._is_cut = False
         self._outcomes: list[Outcome] = []
+        self._written: list[list[str]] | None = None if texts == "off" else [[] for _ in asked.prompts]
 
     @property
     def sequences(self) -> tuple[str, ...]:
@@ -93,6 +98,13 @@ class Recording:
                 self._tell(index, reading, text)
             self._keep(index, reading, text)
 
+    def wrote(self, index: int, text: str) -> None:
+        """More of one choice's answer."""
+        if self._written is not None and self._bytes and text:
+            self._written = self._written if self._takes(len(text)) else None
+            if self._written is not None:
+                self._written[index].append(text)
+
     def ended(self, outcome: Outcome) -> None:
         self._outcomes.append(outcome)
 
@@ -101,8 +113,24 @@ class Recording:
         self._closed()
         row = self._row(end or (self._outcomes[0].end if self._outcomes else "failed"), error)
         if self._bytes:
-            self._history.add(Entry(row, tuple(self._tracks.values()), self._bytes))
+            texts = self._texts_kept()
+            self._history.add(Entry(row, tuple(self._tracks.values()), self._bytes, texts))
         self._events.publish(RequestEnded(request=row))
+
+    def _texts_kept(self) -> Texts:
+        prompts, body = None, None
+        if self._texts == "all" and self._takes(4 * self._asked.prompt_tokens + len(self._asked.body)):
+            prompts, body = self._asked.read(), self._asked.body.decode(errors="replace")
+        wrote = self._written if self._outcomes and self._outcomes[0].end != "embedded" else None
+        answers = None if wrote is None else tuple("".join(parts) for parts in wrote)
+        return Texts(prompts=prompts, answers=answers, body=body)
+
+    def _takes(self, more: int) -> bool:
+        """Room for so many bytes more of this request."""
+        if not self._bytes or not self._history.take(more):
+            return False
+        self._bytes += more
+        return True
 
     def _tell(self, index: int, reading: Reading, text: str) -> None:
         self._events.publish(
@@ -124,11 +152,9 @@ class Recording:
     def _keep(self, index: int, reading: Reading, text: str) -> None:
         features = self._features[reading.sae] if reading.values else ()
         numbers = len(reading.values) + len(reading.after) + 2 * (len(reading.top) + len(reading.top_after))
-        taken = Track.cost(numbers)
-        if self._is_cut or not self._bytes or not self._history.take(taken):
+        if self._is_cut or not self._takes(Track.cost(numbers)):
             self._is_cut = True
             return
-        self._bytes += taken
         prompt = self._asked.prompts[index]
         place = (index, reading.sae, bool(features))  # short of memory, the engine gives up some of it on the way
         track = self._tracks.setdefault(place, Track(index, reading.sae, features, prompt))

@@ -12,6 +12,7 @@ from millm.openai.pieces import Piece
 def follow(recording: Recording, piece: Piece) -> None:
     if piece.says_something:
         recording.first_token()
+        recording.wrote(piece.choice, piece.text)
     if end := piece.end:
         recording.ended(
             Outcome(end=end.reason, tokens=end.tokens, cached_tokens=end.cached_tokens, receipt=end.receipt)

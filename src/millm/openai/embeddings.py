@@ -54,7 +54,7 @@ async def embeddings(body: EmbeddingRequest, request: Request, x_millm_profile: 
     inputs = await asyncio.to_thread(_ids, model, body.input)
     job_id = f"embd-{uuid.uuid4().hex}"
     texts = _texts(state, model, inputs, watching.engine, job_id)
-    asked = _asked(request.url.path, model, source, texts, watching, job_id)
+    asked = _asked(request.url.path, model, source, texts, watching, job_id, await request.body())
     recording = state.monitor.record(asked)
     with until_its_end(recording):
         vectors = await unless_gone(request, _in_time(state, texts))
@@ -101,7 +101,13 @@ def _read_everywhere(watching: Watching) -> Watching:
 
 
 def _asked(
-    endpoint: str, model: LoadedModel, source: Source, texts: Sequence[Embed], watching: Watching, job_id: str
+    endpoint: str,
+    model: LoadedModel,
+    source: Source,
+    texts: Sequence[Embed],
+    watching: Watching,
+    job_id: str,
+    body: bytes,
 ) -> Asked:
     lengths = tuple(len(text.tokens) for text in texts)
     return Asked(
@@ -115,6 +121,8 @@ def _asked(
         prompt_tokens=sum(lengths),
         watching=watching,
         sequences=tuple(text.id for text in texts),
+        read=lambda: tuple(model.tokenizer.decode(text.tokens, skip_special=False) for text in texts),
+        body=body,
     )
 
 

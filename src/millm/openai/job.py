@@ -65,8 +65,8 @@ class Job:
         """How often `top_k` is read, where it is asked for."""
         return next((watch.sample_every for watch in self.watching.asked if watch.sample_every), UNSET)
 
-    def asked(self, endpoint: str, source: Source) -> Asked:
-        """For the monitor."""
+    def asked(self, endpoint: str, source: Source, body: bytes) -> Asked:
+        """For the monitor; `body`: the request's, as it came."""
         return Asked(
             id=self.id,
             endpoint=endpoint,
@@ -78,7 +78,13 @@ class Job:
             prompt_tokens=self.prompt_tokens,
             watching=self.watching,
             sequences=tuple(sequence.id for sequence in self.sequences),
+            read=self._prompts_read,
+            body=body,
         )
+
+    def _prompts_read(self) -> tuple[str, ...]:
+        decode = self.selection.model.tokenizer.decode
+        return tuple(decode(sequence.prompt, skip_special=False) for sequence in self.sequences[:: self.tries])
 
 
 def choose(state: State, body: GenerationFields, header_profile: str | None) -> Selection:

@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from millm.engine.client import EngineClient
 from millm.monitor.monitor import Monitor
-from millm.monitor.recording import Asked
+from millm.monitor.rows import Source
 from millm.monitor.sources import source_of
 from millm.openai.best_of import best
 from millm.openai.broadcast import follow, until_its_end
@@ -37,10 +37,12 @@ async def tell(request: Request, engine: EngineClient, job: Job, form: Form, *, 
 def pieces_of(engine: EngineClient, job: Job, request: Request) -> Pieces:
     """What is written, as it comes; the monitor is told of it. Raises InvalidRequest for a strange `X-Millm-Source`."""
     source = source_of(request.headers, job.last_words)
-    return _pieces(engine, job, request.app.state.millm.monitor, job.asked(request.url.path, source))
+    return _pieces(engine, job, request, source)
 
 
-async def _pieces(engine: EngineClient, job: Job, monitor: Monitor, asked: Asked) -> Pieces:
+async def _pieces(engine: EngineClient, job: Job, request: Request, source: Source) -> Pieces:
+    monitor: Monitor = request.app.state.millm.monitor
+    asked = job.asked(request.url.path, source, await request.body())
     tokenizer = job.selection.model.tokenizer
     texts = [Detokenizer(tokenizer, job.stop, continues=job.continues, shown=job.reading.shown) for _ in job.sequences]
     recording = monitor.record(asked)

@@ -1,0 +1,70 @@
+"""What was said, as the history keeps it: prompts as the model read them, answers, and bodies to send again."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from transformers import AutoTokenizer
+
+from tests.fixtures.inside import serving
+
+MESSAGES = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Tell me about the sea."}]
+CHAT = {"model": "tiny-llama", "messages": MESSAGES, "max_tokens": 8, "temperature": 0}
+
+
+@pytest.fixture(scope="module", params=["all", "answers", "off"])
+def kept(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def api(kept: str, tiny_model: Path, tiny_sae: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    home = tmp_path_factory.mktemp("home")
+    with (
+        serving(tiny_model, tiny_sae, home, cpu_int8="off", history_texts=kept) as inside,
+        httpx.Client(base_url=inside.url, timeout=30) as client,
+    ):
+        yield client
+
+
+def remembered(api: httpx.Client, told: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = api.get(f"/api/requests/{told['id']}").raise_for_status().json()
+    return found
+
+
+def test_a_chat(api: httpx.Client, kept: str, tiny_model: Path) -> None:
+    told = api.post("/v1/chat/completions", json=CHAT | {"n": 2}).raise_for_status().json()
+    found = remembered(api, told)
+    said = [choice["message"]["content"] for choice in told["choices"]]
+    assert found["answers"] == (None if kept == "off" else said)
+    if kept != "all":
+        assert found["prompts"] is found["body"] is None
+        return
+    template = AutoTokenizer.from_pretrained(tiny_model).apply_chat_template
+    assert found["prompts"] == [template(MESSAGES, tokenize=False, add_generation_prompt=True)]
+    assert json.loads(found["body"]) == CHAT | {"n": 2}
+    again = api.post("/v1/chat/completions", content=found["body"].encode()).raise_for_status().json()
+    assert [choice["message"]["content"] for choice in again["choices"]] == said
+
+
+def test_a_stream_is_put_together(api: httpx.Client, kept: str) -> None:
+    text, id = "", ""
+    with api.stream("POST", "/v1/chat/completions", json=CHAT | {"stream": True}) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("data: {"):
+                chunk = json.loads(line.removeprefix("data: "))
+                id = chunk["id"]
+                text += "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
+    assert text
+    assert remembered(api, {"id": id})["answers"] == (None if kept == "off" else [text])
+
+
+def test_embeddings_have_no_answers(api: httpx.Client, kept: str) -> None:
+    api.post("/v1/embeddings", json={"model": "tiny-llama", "input": ["One", "two"]}).raise_for_status()
+    newest = api.get("/api/requests?endpoint=/v1/embeddings").json()["requests"][0]
+    found = remembered(api, newest)
+    assert found["answers"] is None
+    assert found["prompts"] == (["One", "two"] if kept == "all" else None)
