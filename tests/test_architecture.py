@@ -39,7 +39,7 @@ LEVELS = [
     ("why_cpu",),
     ("engine.messages", "logs", "gpus", "container"),
     ("sae.steering", "sae.calibration_text", "settings", "storage"),
-    ("hub.jobs", "hub.entries", "hub.cache_folder", "monitor.rows", "backups"),
+    ("hub.jobs", "hub.entries", "hub.cache_folder", "monitor.rows", "backups", "doors"),
     ("errors", ""),
 ]
 NEIGHBOURS = {("demo", "hub"), ("hub", "text"), ("profiles", "hub")}

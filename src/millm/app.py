@@ -29,7 +29,7 @@ def create_app(state: State) -> FastAPI:
     )
     app.state.millm = state
     rules = Rules.allowing(state.settings.allowed_hosts, state.settings.allowed_origins)
-    app.add_middleware(Gate, rules=rules)
+    app.add_middleware(Gate, rules=rules, doors=state.doors)
     install_error_handlers(app, state.settings.max_body_bytes)
     app.add_middleware(AnswerHeaders, rules=rules)  # the last is the outermost: what the others answer gets them too
     app.include_router(openai.router)

@@ -1,5 +1,5 @@
 """The few objects that outlive a request: settings, the engine, the loaded model, the attached SAEs,
-what steers, the profiles, what is on disk, what features mean, the tickets that are out, who listens."""
+what steers, the profiles, what is on disk, what features mean, the tickets that are out, who is inside, who listens."""
 
 import asyncio
 import time
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from millm.desired import Desired
+from millm.doors import Doors
 from millm.engine.client import EngineClient
 from millm.engine.messages import LoadModel, ModelFacts, SaeFacts
 from millm.engine.restorable import Restorable
@@ -103,6 +104,7 @@ class State:
     """What is remembered last is what was acknowledged last."""
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     """Changes that go on although whoever asked may have gone."""
+    doors: Doors = field(default_factory=Doors)
     events: Events = field(default_factory=Events)
     tickets: Tickets = field(default_factory=Tickets)
     menu: Menu = field(default_factory=Menu)
@@ -119,6 +121,8 @@ class State:
     @property
     def status(self) -> str:
         """`ready` when a model answers; the others are told in `status.ServerStatus`."""
+        if self.doors.are_closing:
+            return "draining"
         if self.engine.status in ("restarting", "down"):
             return self.engine.status
         return "loading" if self.is_starting else self.phase

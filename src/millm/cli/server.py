@@ -1,6 +1,7 @@
-"""One server's life: take the home and the port, then load, serve, and stop cleanly.
+"""One server's life: take the home and the port, then load, serve, let answers end, and stop.
 
-The port answers at once (health checks, 503 for the rest) while the model is still being fetched and loaded.
+The port answers at once (health checks, 503 for the rest) while the model is still being fetched and loaded, and as
+long as answers are still being made once the server was asked to stop.
 """
 
 import asyncio
@@ -11,14 +12,16 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from rich.console import Console
-from rich.markup import escape
 
 from millm import logs, wire
 from millm.app import create_app
-from millm.cli.progress import Reporter, reporting
+from millm.cli.in_log import InLog
+from millm.cli.on_screen import OnScreen
+from millm.cli.progress import Reporter
 from millm.demo import bundle
 from millm.desired import Desired, WantedModel, WantedSae, read
 from millm.engine.client import EngineClient
@@ -36,8 +39,9 @@ from millm.lifecycle.restoring import restore
 from millm.lifecycle.saes import attach
 from millm.lifecycle.sleeping import watch_idle
 from millm.lifecycle.steering import activate_profile
+from millm.lifecycle.stopping import Asked, close_doors, let_end, send_away
 from millm.profiles.contract import Profile
-from millm.profiles.store import MOST_NAMED, ProfileStore
+from millm.profiles.store import ProfileStore
 from millm.settings import Settings
 from millm.state import State
 from millm.storage import Database
@@ -62,14 +66,18 @@ class Boot:
 Prepare = Callable[[Home, Reporter], Boot]
 """Finds or fetches everything, in a thread of its own."""
 
+Voice = OnScreen | InLog
+
 
 def run_server(settings: Settings, prepare: Prepare, console: Console) -> None:
     """Returns when the server was asked to stop. Raises CannotStart and its kin before anything heavy happens."""
-    logs.configure(settings)
+    voice = InLog() if settings.log_format == "json" else OnScreen(console)
     home = Home(settings.home_folder)
-    home.create()
-    with home.locked(), contextlib.closing(_bind(settings)) as listening:
-        asyncio.run(_serve(settings, home, prepare, listening, console))
+    with logs.writing(settings), voice.refusing():
+        home.create()
+        with home.locked(), contextlib.closing(_bind(settings)) as listening:
+            asyncio.run(_serve(settings, home, prepare, listening, voice))
+        voice.has_stopped()
 
 
 def _bind(settings: Settings) -> socket.socket:
@@ -95,7 +103,7 @@ def _refusal(settings: Settings, error: OSError | UnicodeError) -> CannotStart:
     return CannotStart(f"cannot listen on {settings.host!r}, port {settings.port} ({reason}); give another with --host")
 
 
-async def _serve(settings: Settings, home: Home, prepare: Prepare, listening: socket.socket, console: Console) -> None:
+async def _serve(settings: Settings, home: Home, prepare: Prepare, listening: socket.socket, voice: Voice) -> None:
     engine = EngineClient(
         max_queue=settings.max_queue,
         step_seconds=settings.step_timeout,
@@ -103,7 +111,7 @@ async def _serve(settings: Settings, home: Home, prepare: Prepare, listening: so
     )
     with contextlib.closing(Database(home.database)) as database:
         state = state_of(settings, engine, home, database)
-        await _run(state, prepare, listening, console)
+        await _run(state, prepare, listening, voice)
 
 
 def state_of(settings: Settings, engine: EngineClient, home: Home, database: Database) -> State:
@@ -115,44 +123,73 @@ def state_of(settings: Settings, engine: EngineClient, home: Home, database: Dat
     return State(settings, engine, ProfileStore(database), hub, Labels(database), events=events)
 
 
-async def _run(state: State, prepare: Prepare, listening: socket.socket, console: Console) -> None:
-    settings = state.settings
-    server = _Server(wire.config(create_app(state), settings, stop_seconds=3))
+async def _run(state: State, prepare: Prepare, listening: socket.socket, voice: Voice) -> None:
+    asked = _asked_by_signals()
+    server = _Server(wire.config(create_app(state), state.settings, stop_seconds=3))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
-    booting = asyncio.create_task(_boot(state, prepare, console))
-    idling = asyncio.create_task(watch_idle(state))
-    copying = asyncio.create_task(back_up_daily(state))
+    booting = asyncio.create_task(_boot(state, prepare, voice))
+    beside = (asyncio.create_task(watch_idle(state)), asyncio.create_task(back_up_daily(state)))
     try:
-        await asyncio.wait({serving, booting}, return_when=asyncio.FIRST_COMPLETED)
+        await _first_of(booting, serving, asked)
         if booting.done():
-            booting.result()
-            _announce(state, listening, console)
-            await serving
+            voice.is_ready(state, _url(listening), listening.getsockname()[0])
+            await _first_of(serving, asked)
+        booting.cancel()
+        await _let_out(state, asked, voice)
     finally:
-        for task in (booting, idling, copying):
+        for task in (booting, *beside):
             task.cancel()
+        server.force_exit = asked.twice.is_set()
         server.should_exit = True
-        await asyncio.gather(serving, booting, idling, copying, return_exceptions=True)
+        await asyncio.gather(serving, booting, *beside, return_exceptions=True)
         await state.hub.downloads.close()
         await state.engine.close()
 
 
-class _Server(uvicorn.Server):
-    """Ctrl+C and SIGTERM end it as a success: uvicorn would raise them again, before the engine is ended."""
+def _asked_by_signals() -> Asked:
+    """Ctrl+C and SIGTERM: uvicorn would close the port at the first of them, and raise it again at the end."""
+    asked, loop = Asked(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked.again)
+    return asked
 
+
+async def _first_of(*tasks: asyncio.Task[None] | Asked) -> None:
+    """Until one of them is done, or somebody has asked. Raises what the one raised."""
+    waiting: list[asyncio.Task[Any]] = [
+        asyncio.create_task(each.once.wait()) if isinstance(each, Asked) else each for each in tasks
+    ]
+    done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for each in done:
+        each.result()
+
+
+async def _let_out(state: State, asked: Asked, voice: Voice) -> None:
+    close_doors(state)
+    seconds = state.settings.stop_timeout
+    voice.stops(state.doors.inside, seconds)
+    await let_end(state, seconds, asked)
+    voice.sends_away(state.doors.inside)
+    await send_away(state)
+
+
+class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
+        """They are taken care of."""
         yield
 
 
-async def _boot(state: State, prepare: Prepare, console: Console) -> None:
+def _url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _boot(state: State, prepare: Prepare, voice: Voice) -> None:
     """What can be refused early is refused before torch, in the engine's process, is imported."""
     home = state.hub.home
     state.is_starting = True
-    with reporting(console) as report:
+    with voice.reporting() as report:
         boot = await asyncio.to_thread(prepare, home, report)
         chosen = await asyncio.to_thread(_take_in, state.profiles, home, boot)
         await state.engine.start()
@@ -181,59 +218,3 @@ def _take_in(profiles: ProfileStore, home: Home, boot: Boot) -> Profile | None:
     if boot.active_file:
         return profiles.bring(boot.active_file)
     return profiles.find(boot.active_profile) if boot.active_profile else None
-
-
-def _announce(state: State, listening: socket.socket, console: Console) -> None:
-    host, port = listening.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    for told in (state.hub.database.notice, state.cause.message if state.cause else None):
-        if told:
-            console.print(f" [bold red]![/] {escape(told)}", soft_wrap=True)
-    if state.model:
-        facts = state.model.facts
-        size = f"{facts.parameters / 1e6:,.0f} M"
-        console.print(f" [green]✓[/] {escape(state.model.name)} ({size}, {facts.weights}, {facts.device})")
-    else:
-        console.print(" no model is loaded: `millm pull OWNER/NAME`, then `millm load OWNER/NAME`")
-    for attached in state.saes.values():
-        sae = attached.facts
-        explained = "" if sae.variance_explained is None else f", explains {sae.variance_explained:.0%}"
-        console.print(
-            f" [green]✓[/] SAE {escape(sae.sae)} on {sae.hook_point} ({sae.features:,} features{explained})",
-            soft_wrap=True,
-        )
-        for warning in sae.warnings:
-            console.print(f" [yellow]![/] {escape(warning)}", soft_wrap=True)
-    if state.profiles:
-        console.print(f" [green]✓[/] profiles: {escape(_named(state.profiles))}", soft_wrap=True)
-    console.print(f" [bold]ready[/]  {url}   OpenAI base URL {url}/v1   (Ctrl+C stops)", soft_wrap=True)
-    for warning in warnings_of(state.settings, host):
-        console.print(warning, soft_wrap=True)
-
-
-def _named(profiles: ProfileStore) -> str:
-    """Some of them."""
-    names = [profile.name for profile in profiles.all()[:MOST_NAMED]]
-    more = len(profiles) - len(names)
-    return ", ".join([*names, *([f"and {more:,} more"] if more else [])])
-
-
-def warnings_of(settings: Settings, host: str) -> list[str]:
-    """Who could come in that the operator may not have thought of."""
-    told = []
-    if not _is_loopback(host) and settings.api_key:
-        told.append(
-            f" [yellow]![/] listening on {host}: whoever reaches this machine and has the key can use the server"
-        )
-    elif not _is_loopback(host):
-        told.append(
-            f" [bold red]![/] listening on {host} [bold red]without a key[/]: everybody who reaches this machine can"
-            " use the server and change what it does; set MILLM_API_KEY, or --host 127.0.0.1"
-        )
-    if "*" in settings.allowed_hosts:
-        told.append(" [yellow]![/] MILLM_ALLOWED_HOSTS=*: a web page that rebinds DNS can use the server")
-    return told
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "::1" or host.startswith("127.")

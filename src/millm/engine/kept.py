@@ -9,7 +9,7 @@ import contextlib
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
@@ -96,6 +96,10 @@ class KeptEngine(ABC):
     @abstractmethod
     def _abandon(self) -> None:
         """Every answer that is being made ends with EngineCrashed."""
+
+    @abstractmethod
+    def _concerned(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """What is to be added to a line of the engine's log: whose answer it is about."""
 
     @abstractmethod
     def _changed(self) -> None:
@@ -224,7 +228,7 @@ class KeptEngine(ABC):
                 case Started():
                     self.platform = event.platform
                 case LogLine():
-                    logs.take(event.level, event.event, event.time, event.fields)
+                    logs.take(event.level, event.event, event.time, event.fields | self._concerned(event.fields))
                 case Progress() | ModelLoaded() | SaeAttached() | Done():
                     self._answer(event)
                 case FeatureDescribed() | DirectionsFound() | Decomposed():

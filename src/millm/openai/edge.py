@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from millm.errors import ShuttingDown
 from millm.openai.envelope import answer_failure
 
 log = structlog.get_logger()
@@ -47,6 +48,11 @@ class RequestEdge:
         with structlog.contextvars.bound_contextvars(request_id=answer.request_id):
             try:
                 await self.app(_headless(scope), _limited(scope, receive, self._largest_body), answer.send)
+            except asyncio.CancelledError:  # the server stops, and this did not end of itself in time
+                if not answer.started:
+                    stopped = ShuttingDown("the server was stopped before this was done; try again when it is back")
+                    await answer_failure(stopped)(scope, receive, answer.send)
+                raise
             except Exception as failure:  # the edge: what nobody caught is logged and told as a 500
                 log.exception("request.failed")
                 if answer.started:
