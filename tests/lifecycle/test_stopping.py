@@ -21,6 +21,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.fixtures.process import Server, running
+from tests.fixtures.tiny import write_profiles
 
 ASKED = {"model": "tiny-llama", "prompt": "The sea is wide", "max_tokens": 40, "temperature": 0, "ignore_eos": True}
 SLOW = 20.0
@@ -49,6 +50,9 @@ class Held:
 
     def get(self, address: str) -> httpx.Response:
         return httpx.get(f"{self.server.url}{address}", timeout=10, trust_env=False)
+
+    def put(self, address: str, body: object) -> httpx.Response:
+        return httpx.put(f"{self.server.url}{address}", json=body, timeout=10, trust_env=False)
 
     def hold(self) -> None:
         self.engine.suspend()
@@ -193,3 +197,28 @@ def test_without_answers_it_stops_at_once_and_says_goodbye_to_who_listens(there:
     assert there.ended() == 0
     assert time.monotonic() - began < 5
     assert not there.told("stopping:")
+
+
+def test_after_a_stop_all_that_was_acknowledged_is_back(tiny_model: Path, tiny_sae: Path, tmp_path: Path) -> None:
+    """Model, SAE and the profile that steers: changed over HTTP, stopped by SIGTERM in the middle of an answer."""
+    home = tmp_path / "home"
+    write_profiles(home / "profiles")
+    with held(tiny_model, tiny_sae, home) as there:
+        assert there.put("/api/steering", {"profile": "push"}).status_code == 200
+        before, said = situation(there), there.ask(max_tokens=12).result(30).json()
+        streamed = there.stream(max_tokens=200)
+        os.kill(there.server.process.pid, signal.SIGTERM)
+        assert streamed.result(30)[1][-1] == "[DONE]"
+        assert there.ended() == 0
+    assert before[2] == "push"
+    with running("serve", model="tiny-llama", home=home) as server, ThreadPoolExecutor(1) as pool:
+        again = Held(server, psutil.Process(server.process.pid), pool)
+        assert situation(again) == before
+        told = again.ask(max_tokens=12).result(30).json()
+    assert told["choices"][0]["text"] == said["choices"][0]["text"]
+    assert told["millm"]["steering"] == said["millm"]["steering"]
+
+
+def situation(there: Held) -> tuple[str, list[str], str]:
+    status = there.get("/api/status").json()
+    return status["model"]["name"], [sae["sae"] for sae in status["saes"]], status["steering"]["profile"]

@@ -1,31 +1,17 @@
 """What a server says of itself where nobody sits at a terminal: the same as lines of its log, all of which is JSON."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 
 import structlog
 
 from millm.cli.exposure import warnings_of
 from millm.cli.progress import Reporter, reporting_to
-from millm.errors import MillmError
 from millm.state import State
 
 log = structlog.get_logger()
 
 
 class InLog:
-    @contextmanager
-    def refusing(self) -> Iterator[None]:
-        """Why a server cannot start is a line too. Raises SystemExit."""
-        try:
-            yield
-        except MillmError as error:
-            log.error("server.cannot_start", code=error.code, reason=error.message)
-            raise SystemExit(1) from error
-        except Exception as error:  # the process's edge: a trace on stderr would be no line of the log
-            log.critical("server.crashed", exc_info=True)
-            raise SystemExit(1) from error
-
     def reporting(self) -> AbstractContextManager[Reporter]:
         return reporting_to(_Stages())
 

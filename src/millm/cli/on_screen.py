@@ -1,6 +1,6 @@
 """What a server says of itself to people at a terminal."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,10 +17,6 @@ _ALARM = " [bold red]![/] {}"
 class OnScreen:
     def __init__(self, console: Console) -> None:
         self._console = console
-
-    def refusing(self) -> AbstractContextManager[None]:
-        """Why a server cannot start is told as any other command's failure."""
-        return nullcontext()
 
     def reporting(self) -> AbstractContextManager[Reporter]:
         return reporting(self._console)

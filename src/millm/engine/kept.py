@@ -84,6 +84,8 @@ class KeptEngine(ABC):
         self._commands: dict[str, Inbox] = {}
         self._restorable = Restorable()
         self._deaths = Deaths()
+        self.restarts = 0
+        """Times that it died and was started again."""
         self._child: Child | None = None
         self._restoring: asyncio.Task[None] | None = None
 
@@ -286,6 +288,7 @@ class KeptEngine(ABC):
             self._set_status("down")
         else:
             self._set_status("restarting")
+            self.restarts += 1
             self._restoring = asyncio.create_task(self._restore())
 
     def _restore_less(self) -> bool:
