@@ -11,6 +11,7 @@ BETWEEN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 ANSWER_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Seconds."""
 
+LABELS = {"millm_http_requests": ("route", "method", "status"), "millm_answers": ("endpoint", "end")}
 NO_ROUTE = "none"
 """For all addresses at which nothing is served."""
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"))
@@ -24,14 +25,14 @@ class Meter:
         self._requests = Counter(
             "millm_http_requests",
             "Requests and websockets that have ended, by route, method and status.",
-            ("route", "method", "status"),
+            LABELS["millm_http_requests"],
             registry=registry,
         )
         self._answers = Counter(
             "millm_answers",
             "Answers that have ended, by address and by how: `stop`, `length`, `tool_calls`, `embedded`, `cancelled`"
             " (the client went), or the code of the error.",
-            ("endpoint", "end"),
+            LABELS["millm_answers"],
             registry=registry,
         )
         self._first_token = Histogram(
