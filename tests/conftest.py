@@ -3,10 +3,12 @@
 import importlib.util
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from millm.demo.weights import prepare
 from millm.settings import Settings
@@ -16,6 +18,9 @@ from tests.fixtures.tiny import write_model, write_profiles, write_sae
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """A suite that was started in the background ignores Ctrl+C, and so would every command that it starts."""
+
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
+"""For a server inside this process, which logs on threads of its own: pytest trades `sys.stdout` with each test."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -16,7 +16,7 @@ LEVELS = [
     ("__main__",),
     ("cli",),
     ("app", "wire"),
-    ("startpage", "webpage", "admin", "guard"),
+    ("startpage", "webpage", "admin", "guard", "metrics.route"),
     ("experiments",),
     ("openai",),
     ("openai.envelope", "openai.json_route", "openai.validation", "access"),
@@ -26,6 +26,7 @@ LEVELS = [
     ("profiles.importing", "profiles.exporting"),
     ("profiles.binding",),
     ("profiles.resolving",),
+    ("metrics.gauges",),
     ("state",),
     ("tickets", "status", "desired", "settings_told"),
     ("monitor",),
@@ -39,7 +40,7 @@ LEVELS = [
     ("why_cpu",),
     ("engine.messages", "logs", "gpus", "container"),
     ("sae.steering", "sae.calibration_text", "settings", "storage"),
-    ("hub.jobs", "hub.entries", "hub.cache_folder", "monitor.rows", "backups"),
+    ("hub.jobs", "hub.entries", "hub.cache_folder", "monitor.rows", "backups", "doors", "metrics"),
     ("errors", ""),
 ]
 NEIGHBOURS = {("demo", "hub"), ("hub", "text"), ("profiles", "hub")}
@@ -137,8 +138,16 @@ def test_imports_are_at_the_top_of_the_file(module: str) -> None:
 
 
 def test_the_api_process_starts_without_torch() -> None:
-    code = (
-        "import sys, millm.app, millm.cli.demo, millm.cli.serve; print(*({'torch', 'transformers'} & {*sys.modules}))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    assert imported_by("millm.cli.demo, millm.cli.serve, millm.cli.serving") & {"torch", "transformers"} == set()
+
+
+def test_a_server_is_refused_before_the_web_server_is_imported() -> None:
+    assert imported_by("millm.cli.demo, millm.cli.serve") & {"fastapi", "uvicorn", "jinja2"} == set()
+
+
+def imported_by(modules: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys, {modules}; print(*sys.modules)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return set(done.stdout.split())

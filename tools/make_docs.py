@@ -33,7 +33,7 @@ from millm.profiles.contract import ActivationsRequest, Profile, ProfileFeature,
 from millm.settings import Settings
 from millm.status import ServerStatus
 from millm.tickets import LIFE_SECONDS
-from tools import client_tables
+from tools import client_tables, metric_table
 from tools.admin_sections import admin_sections
 from tools.field_tables import of_model, table
 
@@ -62,7 +62,7 @@ EVENTS_LEAD = (
     "Every frame is a JSON list of events, at most twenty a second. The first event is a `hello`. A client may send"
     ' `{"type": "watch", "sae": "<name>", "features": [3, 11]}` to have `activations` of these features only (at most'
     " 1024; none: of all; without `sae`: of any); anything else closes the connection with 1008. One that does not read"
-    " for 5 s is closed with 1013; the 65th connection is refused with 503."
+    " for 5 s is closed with 1013, all with 1001 when the server stops; the 65th connection is refused with 503."
 )
 
 
@@ -79,7 +79,8 @@ def pages() -> dict[str, str]:
     """File name → text."""
     clients = client_tables.with_tables((DOCS / "compatibility.md").read_text("utf-8"))
     made = {"settings.md": settings_page(), "errors.md": errors_page(), "api.md": api_page(), "cli.md": cli_page()}
-    return {**made, "compatibility.md": clients}
+    running = metric_table.with_table((DOCS / "operations" / "running.md").read_text("utf-8"))
+    return {**made, "compatibility.md": clients, "operations/running.md": running}
 
 
 def profile_schema() -> str:

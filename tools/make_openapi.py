@@ -5,6 +5,8 @@ import sys
 from typing import cast
 
 from millm.app import create_app
+from millm.doors import Doors
+from millm.metrics.meter import Meter
 from millm.settings import Settings
 from millm.state import State
 
@@ -13,6 +15,8 @@ class _Unserved:
     """What making the application reads of a state."""
 
     settings = Settings()
+    doors = Doors()
+    meter = Meter()
 
 
 def document() -> str:

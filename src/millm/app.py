@@ -11,6 +11,7 @@ from millm.admin.answers import schemas
 from millm.guard.gate import Gate
 from millm.guard.headers import AnswerHeaders
 from millm.guard.rules import Rules
+from millm.metrics import route as metrics
 from millm.openai.failures import install_error_handlers
 from millm.openai.schemas.document import FAILURES
 from millm.state import State
@@ -29,11 +30,12 @@ def create_app(state: State) -> FastAPI:
     )
     app.state.millm = state
     rules = Rules.allowing(state.settings.allowed_hosts, state.settings.allowed_origins)
-    app.add_middleware(Gate, rules=rules)
-    install_error_handlers(app, state.settings.max_body_bytes)
+    app.add_middleware(Gate, rules=rules, doors=state.doors)
+    install_error_handlers(app, state.settings.max_body_bytes, state.meter)
     app.add_middleware(AnswerHeaders, rules=rules)  # the last is the outermost: what the others answer gets them too
     app.include_router(openai.router)
     app.include_router(admin.router)
+    app.include_router(metrics.router)
     app.include_router(startpage.router)
     app.include_router(WebPage().router)
     app.add_api_route("/healthz", _healthz, methods=["GET"], include_in_schema=False)

@@ -43,6 +43,7 @@
     ├── Unavailable               503  try again: something is loading, full or restarting
     │   ├── ModelNotLoaded
     │   ├── QueueFull
+    │   ├── ShuttingDown               the server is being stopped
     │   ├── EngineCrashed
     │   ├── InsufficientMemory
     │   ├── NotStored                  what was asked would be forgotten: the disk is full, or read-only
@@ -309,6 +310,12 @@ class QueueFull(Unavailable):
         super().__init__(message, param=param)
         if retry_after_seconds is not None:
             self.retry_after_seconds = retry_after_seconds
+
+
+class ShuttingDown(Unavailable):
+    code = "shutting_down"
+    when = "the server is being stopped: nothing new is begun, and what has not ended in `MILLM_STOP_TIMEOUT` is ended"
+    retry_after_seconds = 10
 
 
 class EngineCrashed(Unavailable):

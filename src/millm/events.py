@@ -156,6 +156,7 @@ class Listener:
         self._mail: deque[Letter] = deque()
         self._dropped = 0
         self._came = asyncio.Event()
+        self._is_closed = False
 
     def put(self, letter: Letter) -> None:
         if len(self._mail) == MAILBOX:
@@ -163,6 +164,15 @@ class Listener:
             self._dropped += 1
         self._mail.append(letter)
         self._came.set()
+
+    def close(self) -> None:
+        """What is there can still be taken."""
+        self._is_closed = True
+        self._came.set()
+
+    @property
+    def is_over(self) -> bool:
+        return self._is_closed and not self._mail
 
     async def take(self) -> list[Letter]:
         """Everything that came since, as soon as there is something."""
@@ -215,6 +225,11 @@ class Events:
     @property
     def is_full(self) -> bool:
         return len(self) >= MOST_LISTENERS
+
+    def close(self) -> None:
+        """Everybody who listens gets what there is, and then goes."""
+        for listener in self._listeners:
+            listener.close()
 
     def publish(self, event: Event) -> None:
         """Of progress, at most `MOST_A_SECOND` events for each thing that progresses."""

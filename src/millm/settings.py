@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     drain_timeout: float = Field(
         30.0, ge=0, description="Seconds that running answers have to end before their model is unloaded or replaced."
     )
+    stop_timeout: float = Field(
+        30.0, ge=0, description="Seconds that running answers have to end before the server stops (Ctrl+C, SIGTERM)."
+    )
     download_reserve_bytes: int = Field(2 * 2**30, ge=0, description="Room that a download leaves free on the disk.")
     download_backoff: float = Field(
         1.0, gt=0, description="Seconds before a download that failed is tried again; doubles each time, up to 60."

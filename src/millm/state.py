@@ -1,5 +1,6 @@
 """The few objects that outlive a request: settings, the engine, the loaded model, the attached SAEs,
-what steers, the profiles, what is on disk, what features mean, the tickets that are out, who listens."""
+what steers, the profiles, what is on disk, what features mean, the tickets that are out, who is inside, who listens,
+what is counted."""
 
 import asyncio
 import time
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from millm.desired import Desired
+from millm.doors import Doors
 from millm.engine.client import EngineClient
 from millm.engine.messages import LoadModel, ModelFacts, SaeFacts
 from millm.engine.restorable import Restorable
@@ -16,6 +18,7 @@ from millm.features.described import Described
 from millm.hub.estimate import Estimate
 from millm.hub.hub import Hub
 from millm.hub.labels import Labels
+from millm.metrics.meter import Meter
 from millm.monitor.monitor import Monitor
 from millm.profiles.active import Active, Edits
 from millm.profiles.menu import Menu
@@ -103,7 +106,9 @@ class State:
     """What is remembered last is what was acknowledged last."""
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     """Changes that go on although whoever asked may have gone."""
+    doors: Doors = field(default_factory=Doors)
     events: Events = field(default_factory=Events)
+    meter: Meter = field(default_factory=Meter)
     tickets: Tickets = field(default_factory=Tickets)
     menu: Menu = field(default_factory=Menu)
     """Which profiles can be applied."""
@@ -111,7 +116,7 @@ class State:
     monitor: Monitor = field(init=False)
 
     def __post_init__(self) -> None:
-        self.monitor = Monitor(self.settings, self.events, self.hub.database)
+        self.monitor = Monitor(self.settings, self.events, self.hub.database, self.meter)
         self.engine.on_degraded = self.saes_lost
         self.engine.on_emptied = lambda error: self.lost(error, "safe_mode")
         self.engine.on_status = self.tell_status
@@ -119,6 +124,8 @@ class State:
     @property
     def status(self) -> str:
         """`ready` when a model answers; the others are told in `status.ServerStatus`."""
+        if self.doors.are_closing:
+            return "draining"
         if self.engine.status in ("restarting", "down"):
             return self.engine.status
         return "loading" if self.is_starting else self.phase

@@ -109,8 +109,8 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     status: str
     """`empty` (no model is loaded), `asleep` (it comes back with the next request), `loading`, `ready`, `draining`
-    (answers end before the model goes), `restarting` (the engine died; the model is being loaded again), `safe_mode`
-    (it died too often: nothing is loaded by itself) or `down`."""
+    (answers end before the model goes, or the server), `restarting` (the engine died; the model is being loaded
+    again), `safe_mode` (it died too often: nothing is loaded by itself) or `down`."""
     cause: Cause | None
     """Why the last change failed, or why nothing is loaded."""
     changing: Changing | None

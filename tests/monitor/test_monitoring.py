@@ -148,7 +148,9 @@ def test_what_is_set_is_told_and_survives_a_restart(inside: Inside, api) -> None
     told = api.put("/api/monitor", json={"watch": [MONITORED, later], "follow_profile": True}).json()
     assert [(one["sae"], one["active"]) for one in told["watch"]] == [("tiny", True), ("not/here", False)]
     assert api.get("/api/monitor").json() == told
-    again = type(inside.state.monitor)(inside.state.settings, inside.state.events, inside.state.hub.database)
+    again = type(inside.state.monitor)(
+        inside.state.settings, inside.state.events, inside.state.hub.database, inside.state.meter
+    )
     assert again.config == inside.state.monitor.config
     assert complete(api, PROMPTS[0]).status_code == 200
 

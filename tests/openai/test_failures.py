@@ -95,7 +95,8 @@ def test_a_bug_is_logged_with_its_trace_and_told_as_nothing_but_a_bug(client) ->
     assert "secret" not in answer.text
     assert "ZeroDivisionError" not in answer.text
     assert [(line["event"], line["request_id"]) for line in logged] == [
-        ("request.failed", answer.headers["x-request-id"])
+        ("request.failed", answer.headers["x-request-id"]),
+        ("request.ended", answer.headers["x-request-id"]),
     ]
     assert logged[0]["exc_info"]
 

@@ -132,7 +132,10 @@ def test_a_failure_after_it_is_an_event_and_the_stream_still_ends_properly(path,
     assert set(error) == {"message", "type", "param", "code"}
     assert (error["type"], error["code"]) == ("server_error", code)
     assert b"secret" not in answer.content
-    assert [(line["event"], "exc_info" in line) for line in logged] == [("stream.failed", path == "/buggy")]
+    assert [(line["event"], "exc_info" in line) for line in logged] == [
+        ("stream.failed", path == "/buggy"),
+        ("request.ended", False),
+    ]
 
 
 def call(method: str, path: str, *, leave: Callable[[list[dict[str, object]]], Awaitable[None]]) -> list[dict]:
@@ -186,4 +189,4 @@ def test_the_work_ends_when_the_client_goes(method, path, leave, name) -> None:
         sent = call(method, path, leave=leave)
     assert closed == [name]
     assert sent[0]["status"] in (200, 499)
-    assert not logged
+    assert [line["event"] for line in logged] == ["request.ended"]

@@ -32,7 +32,7 @@ FRAME_SECONDS = 0.05
 LARGEST_FRAME = 2**18
 """Bytes, roughly: clients often refuse more than a MiB."""
 
-TRY_AGAIN_LATER, POLICY_VIOLATION = 1013, 1008
+GOING_AWAY, TRY_AGAIN_LATER, POLICY_VIOLATION = 1001, 1013, 1008
 """Close codes of RFC 6455 and its registry."""
 
 
@@ -90,10 +90,11 @@ class _Client:
         return letter.json if left is letter.event else msgspec.json.encode(left)
 
     async def write_all(self) -> tuple[int, str]:
-        """Until the client is gone or too slow; → the code and the reason to close with."""
+        """Until the client is gone or too slow, or the server stops; → the code and the reason to close with."""
         try:
-            while True:
+            while not self._listener.is_over:
                 await self.write(await self._listener.take())
+            return GOING_AWAY, "the server is being stopped"
         except TimeoutError:
             return TRY_AGAIN_LATER, f"nothing was read for {SEND_SECONDS:g} s"
         except WebSocketDisconnect:

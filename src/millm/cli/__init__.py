@@ -1,7 +1,8 @@
 """The commands. Only the one that was asked for is imported, so that `millm --help` is immediate.
 
-That one import by name is the second place (after `engine/process.py`) where a module is imported inside a function:
-the alternative, importing the web server for every `--help`, costs most of a second.
+That import by name is the second place (after `engine/process.py`) where a module is imported inside a function: the
+alternative, importing the web server for every `--help`, costs most of a second. `server.py` uses it once more, to take
+the home and the port first.
 """
 
 import signal
@@ -68,7 +69,7 @@ def build(arguments: list[str]) -> typer.Typer:
     wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, (summary, panel, module) in COMMANDS.items():
         if name == wanted:
-            _add(app, name, _import(module), summary, panel)
+            _add(app, name, import_by_name(module), summary, panel)
         else:
             app.command(name, help=summary, short_help=summary, rich_help_panel=panel)(_unused)
     return app
@@ -81,9 +82,9 @@ def _add(app: typer.Typer, name: str, module: ModuleType, summary: str, panel: s
         app.command(name, short_help=summary, rich_help_panel=panel)(module.run)
 
 
-def _import(module: str) -> ModuleType:
-    """The command's module. Ctrl+C meanwhile ends the process at once: an interrupt raised inside pydantic's compiled
-    core would come out of the import as an error of another kind, with a trace.
+def import_by_name(module: str) -> ModuleType:
+    """A command's module, or the server behind it. Ctrl+C meanwhile ends the process at once: an interrupt raised
+    inside pydantic's compiled core would come out of the import as an error of another kind, with a trace.
     """
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:

@@ -1,13 +1,16 @@
-"""Progress bars: one line per stage, whoever reports it; and the way to stop whoever reports."""
+"""Progress: bars on a terminal, one line per stage, whoever reports it; and the way to stop whoever reports."""
 
 from asyncio import CancelledError
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from millm.engine.messages import Progress as ProgressEvent
+
+Show = Callable[[str, int, int], None]
+"""(stage, done, total)"""
 
 
 class Reporter:
@@ -16,9 +19,8 @@ class Reporter:
     A thread cannot be cancelled: what runs in one, a download say, ends at its next report.
     """
 
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._stages: dict[str, TaskID] = {}
+    def __init__(self, show: Show) -> None:
+        self._show = show
         self._is_stopped = False
 
     def stop(self) -> None:
@@ -27,12 +29,21 @@ class Reporter:
     def __call__(self, stage: str, done: int, total: int) -> None:
         if self._is_stopped:
             raise CancelledError
-        if stage not in self._stages:
-            self._stages[stage] = self._progress.add_task(stage, total=total)
-        self._progress.update(self._stages[stage], completed=done, total=total)
+        self._show(stage, done, total)
 
     def event(self, event: ProgressEvent) -> None:
         self(event.stage, event.done, event.total)
+
+
+class _Bars:
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._stages: dict[str, TaskID] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._stages:
+            self._stages[stage] = self._progress.add_task(stage, total=total)
+        self._progress.update(self._stages[stage], completed=done, total=total)
 
 
 @contextmanager
@@ -44,9 +55,17 @@ def reporting(console: Console, *, stays: bool = True) -> Iterator[Reporter]:
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
     )
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=not stays) as progress:
-        report = Reporter(progress)
-        try:
-            yield report
-        finally:
-            report.stop()
+    with (
+        Progress(*columns, TimeElapsedColumn(), console=console, transient=not stays) as progress,
+        reporting_to(_Bars(progress)) as report,
+    ):
+        yield report
+
+
+@contextmanager
+def reporting_to(show: Show) -> Iterator[Reporter]:
+    report = Reporter(show)
+    try:
+        yield report
+    finally:
+        report.stop()

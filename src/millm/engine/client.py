@@ -5,8 +5,9 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import structlog
 from msgspec.structs import replace
 
 from millm.engine.kept import TICK_SECONDS, KeptEngine, OfSequence, OnProgress, crashed, raise_failure
@@ -31,14 +32,22 @@ from millm.engine.messages import (
     Token,
 )
 from millm.engine.pace import Pace
-from millm.errors import EngineCrashed, ModelNotLoaded, QueueFull, RequestCancelled
+from millm.errors import EngineCrashed, MillmError, ModelNotLoaded, QueueFull, RequestCancelled
 from millm.sae.steering import Steering
 
-Inbox = asyncio.Queue[OfSequence]
 Answer = TypeVar("Answer", Embedded, Judged, Surveyed)
 
 TEXTS_AT_ONCE = 8
 """Texts of one job that the engine has: enough that it never waits for the next, and other jobs have their turn."""
+
+
+class Inbox(asyncio.Queue[OfSequence]):
+    """Where the events of a job's sequences go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked_by: str | None = structlog.contextvars.get_contextvars().get("request_id")
+        """The request, as log lines know it."""
 
 
 class EngineClient(KeptEngine):
@@ -55,6 +64,7 @@ class EngineClient(KeptEngine):
         self._pace = Pace()
         self._last_end = time.monotonic()
         self._active: Steering | None = None
+        self._ended: MillmError | None = None
 
     # -------------------------------------------------------------------------------------------- how busy it is
 
@@ -98,6 +108,12 @@ class EngineClient(KeptEngine):
     def reopen(self) -> None:
         self.closed_because = None
 
+    def end(self, because: MillmError) -> None:
+        """For good: what is in flight ends with this error, and so does all that comes."""
+        self._ended = because
+        for id, inbox in self._sequences.items():
+            inbox.put_nowait(Failed(id=id, code=because.code, message=because.message))
+
     def set_active(self, steering: Steering | None) -> None:
         """What sequences that follow get, those in flight from their next token."""
         self._active = steering
@@ -106,7 +122,10 @@ class EngineClient(KeptEngine):
     # --------------------------------------------------------------------------------------------------- answers
 
     def check_room(self, sequences: int = 1) -> None:
-        """Raises ModelNotLoaded, or QueueFull when that many more would have to wait with too many others."""
+        """Raises what it was ended with, ModelNotLoaded, or QueueFull when that many more would have to wait with too
+        many others."""
+        if self._ended:
+            raise self._ended
         if self.status == "restarting":
             raise ModelNotLoaded("the engine stopped and is being restarted; try again in a few seconds")
         if self.closed_because:
@@ -127,7 +146,7 @@ class EngineClient(KeptEngine):
         Raises MillmError, when one of them fails; closing the iterator cancels the others at the next step.
         """
         self.check_room(len(requests))
-        inbox: Inbox = asyncio.Queue()
+        inbox = Inbox()
         open_ids = {request.id for request in requests}
         self._sequences.update(dict.fromkeys(open_ids, inbox))
         try:
@@ -166,7 +185,7 @@ class EngineClient(KeptEngine):
 
     async def _few_at_a_time(self, texts: Sequence[Text], kind: type[Answer]) -> list[Answer]:
         self.check_room(min(len(texts), TEXTS_AT_ONCE))
-        inbox: Inbox = asyncio.Queue()
+        inbox = Inbox()
         unsent, open_ids = deque(texts), set[str]()
         answers: dict[str, Answer] = {}
         try:
@@ -208,6 +227,10 @@ class EngineClient(KeptEngine):
             inbox = self._sequences.pop(event.id, None)
         if inbox:
             inbox.put_nowait(event)
+
+    def _concerned(self, fields: dict[str, Any]) -> dict[str, Any]:
+        inbox = self._sequences.get(fields.get("command", ""))
+        return {"request_id": inbox.asked_by} if inbox and inbox.asked_by else {}
 
     def _abandon(self) -> None:
         failed = crashed()

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
@@ -84,6 +84,8 @@ class KeptEngine(ABC):
         self._commands: dict[str, Inbox] = {}
         self._restorable = Restorable()
         self._deaths = Deaths()
+        self.restarts = 0
+        """Times that it died and was started again."""
         self._child: Child | None = None
         self._restoring: asyncio.Task[None] | None = None
 
@@ -96,6 +98,10 @@ class KeptEngine(ABC):
     @abstractmethod
     def _abandon(self) -> None:
         """Every answer that is being made ends with EngineCrashed."""
+
+    @abstractmethod
+    def _concerned(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """What is to be added to a line of the engine's log: whose answer it is about."""
 
     @abstractmethod
     def _changed(self) -> None:
@@ -224,7 +230,7 @@ class KeptEngine(ABC):
                 case Started():
                     self.platform = event.platform
                 case LogLine():
-                    logs.take(event.level, event.event, event.time, event.fields)
+                    logs.take(event.level, event.event, event.time, event.fields | self._concerned(event.fields))
                 case Progress() | ModelLoaded() | SaeAttached() | Done():
                     self._answer(event)
                 case FeatureDescribed() | DirectionsFound() | Decomposed():
@@ -282,6 +288,7 @@ class KeptEngine(ABC):
             self._set_status("down")
         else:
             self._set_status("restarting")
+            self.restarts += 1
             self._restoring = asyncio.create_task(self._restore())
 
     def _restore_less(self) -> bool:

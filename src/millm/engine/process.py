@@ -7,9 +7,13 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
+import structlog
+
 from millm import logs
 from millm.engine.messages import Event, LogLine, decode_commands, encode
 from millm.engine.watchdog import Watchdog
+
+log = structlog.get_logger()
 
 NICE = 5
 """The doors come first: where the engine takes every core, a health check still answers at once."""
@@ -29,7 +33,11 @@ def main(connection: Connection, log_level: str, step_seconds: float) -> None:
     # The one import inside a function: the API process imports this module to spawn it and must stay free of torch.
     from millm.engine.loop import Engine  # noqa: PLC0415
 
-    Engine(inbox, post, Watchdog(step_seconds)).run()
+    try:
+        Engine(inbox, post, Watchdog(step_seconds)).run()
+    except Exception as error:  # the process's edge: multiprocessing would print the trace
+        log.critical("engine.crashed", exc_info=True)
+        raise SystemExit(1) from error
 
 
 def _read(connection: Connection, inbox: SimpleQueue[Any]) -> None:

@@ -4,6 +4,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from millm.doors import Doors
 from millm.errors import AmbiguousLength, MillmError
 from millm.guard.rules import Rules
 from millm.openai.envelope import answer_failure
@@ -30,9 +31,10 @@ _POLICY_VIOLATION = 1008
 class Gate:
     """Middleware, for http and websocket alike."""
 
-    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+    def __init__(self, app: ASGIApp, rules: Rules, doors: Doors) -> None:
         self.app = app
         self._rules = rules
+        self._doors = doors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -41,13 +43,15 @@ class Gate:
         headers, method = Headers(scope=scope), scope.get("method", "GET")
         try:
             self._rules.check(headers, method, scope["path"])
+            self._doors.check(scope["type"], method)
         except MillmError as refused:
             await _refuse(refused, scope, receive, send)
             return
         if method == "OPTIONS" and "origin" in headers and "access-control-request-method" in headers:
             await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, send)
         else:
-            await self.app(scope, receive, send)
+            with self._doors.passing(method, scope["path"]):
+                await self.app(scope, receive, send)
 
 
 async def _refuse(refused: MillmError, scope: Scope, receive: Receive, send: Send) -> None:

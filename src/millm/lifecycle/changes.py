@@ -7,7 +7,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from millm.engine.messages import Progress
-from millm.errors import MillmError
+from millm.errors import MillmError, ShuttingDown
 from millm.events import ChangeProgress
 from millm.state import State
 from millm.status import Cause, Changing
@@ -20,8 +20,13 @@ Tell = Callable[[Progress], None]
 
 
 async def started(state: State) -> None:
-    """Until all is there that the server was started with: what people ask for comes after it, not between."""
+    """Until all is there that the server was started with: what people ask for comes after it, not between.
+
+    Raises ShuttingDown.
+    """
     while state.is_starting:
+        if state.doors.are_closing:
+            raise ShuttingDown("the server is being stopped before it was ready; try again when it is back")
         await asyncio.sleep(_TICK_SECONDS)
 
 

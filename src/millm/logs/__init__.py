@@ -6,11 +6,13 @@ HTTP no path of this machine either.
 
 import logging
 import sys
-from collections.abc import Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 import structlog
 
+from millm.logs import printed, uncaught
 from millm.logs.recent import Recent, without_trace
 from millm.logs.redaction import PathRedaction, SecretRedaction, plain
 from millm.settings import Settings
@@ -22,6 +24,8 @@ Fields = dict[str, Any]
 Send = Callable[[str, str, str, Fields], None]
 """(level, event, time, fields)."""
 
+_FIRST = ("timestamp", "level", "event")
+"""What a line begins with."""
 _BEFORE: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.processors.add_log_level,
@@ -30,7 +34,24 @@ _BEFORE: list[structlog.typing.Processor] = [
 ]
 
 
-def configure(settings: Settings) -> None:
+@contextmanager
+def writing(settings: Settings) -> Iterator[None]:
+    """As long as a server runs. In JSON, whatever anything prints beside the log is a line of it, too."""
+    if settings.log_format != "json":
+        configure(settings)
+        yield
+        return
+    with printed.taken(_tell_printed) as stderr:
+        configure(settings, stderr)
+        yield
+
+
+def _tell_printed(text: str) -> None:
+    """At a level that is always shown: nobody knows what it is."""
+    structlog.get_logger().warning("printed", text=text)
+
+
+def configure(settings: Settings, stderr: TextIO | None = None) -> None:
     """For the process that writes: to stderr as `settings.log_format` says, `auto` being console on a terminal."""
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
@@ -43,9 +64,9 @@ def configure(settings: Settings) -> None:
     def remember(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         shown = {name: secrets.of(plain(value)) for name, value in line.items()}
         RECENT.add(paths.of(without_trace(shown)))
-        return shown
+        return {name: shown[name] for name in _FIRST if name in shown} | shown
 
-    _configure(settings.log_level, [remember, renderer])
+    _configure(settings.log_level, [remember, renderer], stderr)
 
 
 def forward(level: str, send: Send) -> None:
@@ -64,14 +85,16 @@ def take(level: str, event: str, time: str, fields: Fields) -> None:
     structlog.get_logger().log(_number(level), event, **{**fields, "timestamp": time})
 
 
-def _configure(level: str, last: list[structlog.typing.Processor]) -> None:
+def _configure(level: str, last: list[structlog.typing.Processor], stderr: TextIO | None = None) -> None:
     structlog.configure(
         processors=[*_BEFORE, *last],
         wrapper_class=structlog.make_filtering_bound_logger(_number(level)),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(stderr or sys.stderr),
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(handlers=[_FromLibraries()], level=logging.WARNING, force=True)
+    logging.captureWarnings(True)
+    uncaught.told(structlog.get_logger())
 
 
 class _FromLibraries(logging.Handler):
@@ -79,7 +102,7 @@ class _FromLibraries(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger().log(
-            record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info or None
+            record.levelno, record.getMessage().strip(), logger=record.name, exc_info=record.exc_info or None
         )
 
 

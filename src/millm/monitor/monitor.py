@@ -1,15 +1,16 @@
 """The monitor of one server: what it watches in every request, and the history of the last ones."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 
 from millm.engine.messages import SaeFacts, Watch
 from millm.events import Events
+from millm.metrics.meter import Meter
 from millm.monitor import config
 from millm.monitor.config import MonitorConfig, SaeWatch
 from millm.monitor.history import History
 from millm.monitor.recording import Asked, Recording
+from millm.monitor.rows import RequestRow
 from millm.monitor.watching import Watching, merged
 from millm.settings import Settings
 from millm.storage import Database
@@ -18,12 +19,13 @@ from millm.storage import Database
 class Monitor:
     """Lives on one event loop."""
 
-    def __init__(self, settings: Settings, events: Events, database: Database) -> None:
+    def __init__(self, settings: Settings, events: Events, database: Database, meter: Meter) -> None:
         """As it was set before a restart; the history is empty."""
         self.config = config.read(database)
         self.history = History(settings.history_size, settings.history_bytes)
         self._texts = settings.history_texts
         self._events = events
+        self._meter = meter
         self._database = database
         self._writing = asyncio.Lock()
         self.open: dict[str, Recording] = {}
@@ -50,10 +52,14 @@ class Monitor:
         ]
         return merged(asked, [watch for watch in wanted if watch.features or watch.top_k])
 
-    def record(self, asked: Asked) -> Recording:
-        """From here until it is closed, the request is open."""
-        closed = partial(self.open.pop, asked.id, None)
-        recording = Recording(asked, self.history, self._events, self._texts, closed)
+    def record(self, asked: Asked, tell: Callable[[RequestRow], object]) -> Recording:
+        """From here until it is closed, the request is open; then what came of it is told."""
+
+        def closed(row: RequestRow) -> None:
+            self.open.pop(asked.id, None)
+            tell(row)
+
+        recording = Recording(asked, self.history, self._events, self._meter, self._texts, closed)
         self.open[asked.id] = recording
         return recording
 

@@ -8,6 +8,7 @@ from msgspec import UNSET
 
 from millm.engine.messages import Reading, Receipt
 from millm.events import Activations, Events, RequestEnded
+from millm.metrics.meter import Meter
 from millm.monitor.history import ROW_BYTES, Entry, History, Texts
 from millm.monitor.rows import End, OpenRequest, RequestRow, Source, WatchedSae
 from millm.monitor.track import Track
@@ -51,13 +52,21 @@ class Outcome:
 
 class Recording:
     def __init__(
-        self, asked: Asked, history: History, events: Events, texts: str, closed: Callable[[], object]
+        self,
+        asked: Asked,
+        history: History,
+        events: Events,
+        meter: Meter,
+        texts: str,
+        closed: Callable[[RequestRow], object],
     ) -> None:
         """`texts`: `answers`, `all` or `off`, as the setting `history_texts`; `closed` is called at its end."""
         self._asked, self._history, self._events, self._texts = asked, history, events, texts
-        self._closed = closed
+        self._meter, self._closed = meter, closed
         self._began, self._clock = time.time(), time.monotonic()
         self._first_token: float | None = None
+        self._last_tokens: dict[int, float] = {}
+        """Choice → when its last token came, by the clock."""
         self._features = {watch.sae: watch.features for watch in asked.watching.kept}
         self._tracks: dict[tuple[int, str, bool], Track] = {}
         self._bytes = ROW_BYTES if history.take(ROW_BYTES) else 0
@@ -89,6 +98,13 @@ class Recording:
     def first_token(self) -> None:
         if self._first_token is None:
             self._first_token = time.monotonic() - self._clock
+            self._meter.first_token(self._first_token)
+
+    def token(self, index: int) -> None:
+        """One has come, of this choice."""
+        now, before = time.monotonic(), self._last_tokens.get(index)
+        self._last_tokens[index] = now
+        self._meter.token(None if before is None else now - before)
 
     def saw(self, index: int, readings: Iterable[Reading], text_of: TextOf) -> None:
         """Readings as the engine tells them, of one choice or input."""
@@ -110,8 +126,11 @@ class Recording:
 
     def close(self, end: End | None = None, error: str | None = None) -> None:
         """`end`: how all of it ended, where that was not each choice's own end."""
-        self._closed()
         row = self._row(end or (self._outcomes[0].end if self._outcomes else "failed"), error)
+        self._closed(row)
+        self._meter.ended(row.endpoint, error or row.end, row.seconds)
+        if self._outcomes or self._last_tokens:
+            self._meter.read(row.prompt_tokens, row.cached_tokens)
         if self._bytes:
             texts = self._texts_kept()
             self._history.add(Entry(row, tuple(self._tracks.values()), self._bytes, texts))

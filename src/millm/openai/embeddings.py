@@ -20,6 +20,7 @@ from millm.monitor.sources import source_of
 from millm.monitor.watching import Watching, merged
 from millm.openai.broadcast import until_its_end
 from millm.openai.disconnect import unless_gone
+from millm.openai.ended import rows_of
 from millm.openai.job import ProfileHeader
 from millm.openai.json_route import JsonRoute
 from millm.openai.schemas.embeddings import (
@@ -54,8 +55,8 @@ async def embeddings(body: EmbeddingRequest, request: Request, x_millm_profile: 
     inputs = await asyncio.to_thread(_ids, model, body.input)
     job_id = f"embd-{uuid.uuid4().hex}"
     texts = _texts(state, model, inputs, watching.engine, job_id)
-    asked = _asked(request.url.path, model, source, texts, watching, job_id, await request.body())
-    recording = state.monitor.record(asked)
+    asked = _asked(request.scope["path"], model, source, texts, watching, job_id, await request.body())
+    recording = state.monitor.record(asked, rows_of(request.scope).append)
     with until_its_end(recording):
         vectors = await unless_gone(request, _in_time(state, texts))
         recording.ended(Outcome(end="embedded"))

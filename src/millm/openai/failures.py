@@ -1,5 +1,6 @@
 """Which failure becomes which answer, for every route of the application."""
 
+from functools import partial
 from http import HTTPStatus
 from typing import cast
 
@@ -11,7 +12,9 @@ from starlette.routing import Match
 from starlette.websockets import WebSocket, WebSocketState
 
 from millm.errors import InvalidRequest, MillmError, NotFound
+from millm.metrics.meter import Meter
 from millm.openai.edge import LARGEST_BODY, RequestEdge
+from millm.openai.ended import tell_ended
 from millm.openai.envelope import answer_failure, error_response
 from millm.openai.validation import dotted, sentence
 
@@ -29,8 +32,8 @@ _SERVER_FAILED = 1011
 """https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1"""
 
 
-def install_error_handlers(app: FastAPI, largest_body: int = LARGEST_BODY) -> None:
-    """Make `app` answer every failure in the envelope, and put a request id on every answer.
+def install_error_handlers(app: FastAPI, largest_body: int = LARGEST_BODY, meter: Meter | None = None) -> None:
+    """Make `app` answer every failure in the envelope, put a request id on every answer, and log and count its end.
 
     `largest_body`: bytes; more is refused.
     """
@@ -38,7 +41,7 @@ def install_error_handlers(app: FastAPI, largest_body: int = LARGEST_BODY) -> No
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_client_gone)
-    app.add_middleware(RequestEdge, largest_body=largest_body)
+    app.add_middleware(RequestEdge, largest_body=largest_body, on_end=partial(tell_ended, meter or Meter()))
 
 
 async def _on_millm_error(connection: HTTPConnection, failure: Exception) -> Response:

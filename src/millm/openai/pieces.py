@@ -173,6 +173,8 @@ class _Writer:
 
     def token(self, token: Token) -> Piece:
         self._tokens += 1
+        if self.recording:
+            self.recording.token(self._choice)
         self._ids.append(token.token)
         self._held.append(token)
         return self._piece(self._reader.feed(self._text.push(token.token)), token.readings)

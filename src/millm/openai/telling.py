@@ -1,6 +1,6 @@
 """A job's answer, streamed or whole: both are made of the same pieces in the same form."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -9,11 +9,12 @@ from msgspec import UNSET, UnsetType
 
 from millm.engine.client import EngineClient
 from millm.monitor.monitor import Monitor
-from millm.monitor.rows import Source
+from millm.monitor.recording import Recording
 from millm.monitor.sources import source_of
 from millm.openai.best_of import best
 from millm.openai.broadcast import follow, until_its_end
 from millm.openai.disconnect import unless_gone
+from millm.openai.ended import rows_of
 from millm.openai.extension import receipt_of
 from millm.openai.forms import Form
 from millm.openai.job import Job
@@ -37,15 +38,19 @@ async def tell(request: Request, engine: EngineClient, job: Job, form: Form, *, 
 def pieces_of(engine: EngineClient, job: Job, request: Request) -> Pieces:
     """What is written, as it comes; the monitor is told of it. Raises InvalidRequest for a strange `X-Millm-Source`."""
     source = source_of(request.headers, job.last_words)
-    return _pieces(engine, job, request, source)
-
-
-async def _pieces(engine: EngineClient, job: Job, request: Request, source: Source) -> Pieces:
     monitor: Monitor = request.app.state.millm.monitor
-    asked = job.asked(request.url.path, source, await request.body())
+
+    def record(body: bytes) -> Recording:
+        asked = job.asked(request.scope["path"], source, body)
+        return monitor.record(asked, rows_of(request.scope).append)
+
+    return _pieces(engine, job, request, record)
+
+
+async def _pieces(engine: EngineClient, job: Job, request: Request, record: Callable[[bytes], Recording]) -> Pieces:
     tokenizer = job.selection.model.tokenizer
     texts = [Detokenizer(tokenizer, job.stop, continues=job.continues, shown=job.reading.shown) for _ in job.sequences]
-    recording = monitor.record(asked)
+    recording = record(await request.body())
     pieces = write(
         engine, job.sequences, texts, tokenizer, job.reading, job.echoes, watching=job.watching, recording=recording
     )

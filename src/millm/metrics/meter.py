@@ -1,0 +1,87 @@
+"""What is counted from the start of the server on: requests, answers, tokens and how long they took.
+
+One for each server, in a registry of its own. Labels are addresses, methods, statuses, ends and error codes of ours
+alone: nothing that a client could make up.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+BETWEEN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+ANSWER_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+"""Seconds."""
+
+LABELS = {"millm_http_requests": ("route", "method", "status"), "millm_answers": ("endpoint", "end")}
+NO_ROUTE = "none"
+"""For all addresses at which nothing is served."""
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"))
+
+
+class Meter:
+    """Lives on one event loop."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "millm_http_requests",
+            "Requests and websockets that have ended, by route, method and status.",
+            LABELS["millm_http_requests"],
+            registry=registry,
+        )
+        self._answers = Counter(
+            "millm_answers",
+            "Answers that have ended, by address and by how: `stop`, `length`, `tool_calls`, `embedded`, `cancelled`"
+            " (the client went), or the code of the error.",
+            LABELS["millm_answers"],
+            registry=registry,
+        )
+        self._first_token = Histogram(
+            "millm_time_to_first_token_seconds",
+            "From when a request was understood until the first text of its answer, waiting included.",
+            buckets=FIRST_TOKEN_BUCKETS,
+            registry=registry,
+        )
+        self._between = Histogram(
+            "millm_inter_token_seconds",
+            "Between two tokens of one choice.",
+            buckets=BETWEEN_BUCKETS,
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "millm_answer_seconds",
+            "From when a request was understood until the end of its answer, however it ended.",
+            buckets=ANSWER_BUCKETS,
+            registry=registry,
+        )
+        self._generated = Counter(
+            "millm_generated_tokens", "Tokens written, those of answers that did not end too.", registry=registry
+        )
+        self._prompt = Counter(
+            "millm_prompt_tokens", "Tokens of the prompts and inputs that got an answer.", registry=registry
+        )
+        self._cached = Counter(
+            "millm_cached_prompt_tokens", "Those of them that did not have to be computed again.", registry=registry
+        )
+
+    def answered(self, route: str | None, method: str, status: int | None) -> None:
+        """Over HTTP; no status: nothing was sent."""
+        known = method if method in _METHODS else "other"
+        self._requests.labels(route or NO_ROUTE, known, "none" if status is None else str(status)).inc()
+
+    def first_token(self, seconds: float) -> None:
+        self._first_token.observe(seconds)
+
+    def token(self, seconds: float | None) -> None:
+        """`seconds` since the one before it, if there was one."""
+        self._generated.inc()
+        if seconds is not None:
+            self._between.observe(seconds)
+
+    def ended(self, endpoint: str, end: str, seconds: float) -> None:
+        self._answers.labels(endpoint, end).inc()
+        self._seconds.observe(seconds)
+
+    def read(self, prompt: int, cached: int) -> None:
+        """Tokens of a prompt that has been answered, in part at least."""
+        self._prompt.inc(prompt)
+        self._cached.inc(cached)

@@ -1,0 +1,28 @@
+"""What docs/operations/running.md shows of `/metrics`: each family, its kind, its labels and what it means."""
+
+import re
+from collections.abc import Iterator
+
+from millm.metrics.gauges import GAUGES
+from millm.metrics.meter import LABELS, Meter
+from tools.field_tables import table
+
+_BLOCK = re.compile(r"(<!-- metrics: .*? -->\n).*?(\n<!-- /metrics -->)", re.DOTALL)
+
+
+def with_table(page: str) -> str:
+    """`page` with what stands between its marks made anew."""
+    told = table(("name", "kind", "labels", "meaning"), list(_rows()))
+    return _BLOCK.sub(lambda found: f"{found[1]}\n{told}{found[2]}", page)
+
+
+def _rows() -> Iterator[tuple[str, str, str, str]]:
+    for family in Meter().registry.collect():
+        yield _row(family.name, family.type, LABELS.get(family.name, ()), family.documentation)
+    for gauge in GAUGES:
+        yield _row(gauge.name, gauge.kind, gauge.labels, gauge.help)
+
+
+def _row(name: str, kind: str, labels: tuple[str, ...], meaning: str) -> tuple[str, str, str, str]:
+    whole = f"{name}_total" if kind == "counter" else name
+    return f"`{whole}`", kind, " ".join(f"`{label}`" for label in labels), meaning
