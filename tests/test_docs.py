@@ -124,7 +124,7 @@ def test_the_other_commands_are_known() -> None:
         "millm demo",
     }
     ours = {"millm serve google/gemma-2-2b --sae google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71"}
-    assert set(others) == install | ours | set(commands(DOCS / "library.md"))
+    assert set(others) == install | ours | set(commands(DOCS / "library.md")) | set(commands(DOCS / "python.md"))
 
 
 def test_the_librarys_commands_run(repositories: Path, tmp_path: Path) -> None:
