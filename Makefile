@@ -21,7 +21,7 @@ check: $(VENV)/dev-installed ## format, lint and types, as CI runs them
 	$(BIN)/mypy
 
 test: $(VENV)/dev-installed  ## all tests but those that install other people's clients
-	$(BIN)/python -m pytest -m 'not clients and not openwebui and not page and not fuzz and not crashes and not machine'
+	$(BIN)/python -m pytest -m 'not clients and not openwebui and not page and not fuzz and not crashes and not machine and not package'
 
 fuzz: $(VENV)/dev-installed  ## ten thousand made-up requests
 	$(BIN)/python -m pytest -m fuzz
@@ -34,6 +34,9 @@ test-machine: $(VENV)/dev-installed ## ten thousand changes of what is loaded, i
 
 test-clients: $(VENV)/dev-installed ## real clients (openai, LangChain, AI SDK...) in environments of their own; needs npm
 	$(BIN)/python -m pytest -m clients
+
+package-test: $(VENV)/dev-installed ## build the sdist and the wheel, and use the wheel in an environment of its own
+	$(BIN)/python -m pytest -m package
 
 test-openwebui: $(VENV)/dev-installed ## Open WebUI itself and its page; needs npm and Chromium
 	$(BIN)/python -m pytest -m openwebui
@@ -95,4 +98,4 @@ $(VENV)/dev-installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $(VENV)/installed $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup run check test test-crashes test-machine test-clients test-openwebui test-page screenshots oldest fix types page page-types docs bench efficacy
+.PHONY: help demo setup run check test package-test test-crashes test-machine test-clients test-openwebui test-page screenshots oldest fix types page page-types docs bench efficacy

@@ -17,6 +17,7 @@ LEVELS = [
     ("cli",),
     ("app", "wire"),
     ("startpage", "webpage", "admin", "guard", "metrics.route"),
+    ("notebook",),
     ("experiments",),
     ("openai",),
     ("openai.envelope", "openai.json_route", "openai.validation", "access"),
@@ -46,8 +47,8 @@ LEVELS = [
 NEIGHBOURS = {("demo", "hub"), ("hub", "text"), ("profiles", "hub")}
 """Rooms on one level that may know each other, one way."""
 
-TORCH_ROOMS = ("engine", "sae")
-"""The engine process's rooms."""
+TORCH_ROOMS = ("engine", "sae", "notebook")
+"""The engine process's rooms, and library use, which is a process of somebody's own."""
 WITHOUT_TORCH = (
     "engine.child",
     "engine.client",
@@ -66,6 +67,9 @@ WITHOUT_TORCH = (
     "sae.foreign.order",
 )
 """What the API process uses of them."""
+
+TOLD_TO_TYPE_CHECKERS = {"": {"errors", "notebook"}}
+"""What a module names under TYPE_CHECKING and imports when it is first asked for: `from millm import SAE`."""
 
 LATE_LIBRARY = {"text.response_template": {"transformers"}}
 """Where a library is imported inside a function: without torch, and only for models that need it."""
@@ -116,7 +120,7 @@ def room(module: str) -> str:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_run_downhill(module: str) -> None:
-    for imported in own_imports(MODULES[module]):
+    for imported in own_imports(MODULES[module]) - TOLD_TO_TYPE_CHECKERS.get(module, set()):
         same_room = room(imported) == room(module) and level(imported) >= level(module)
         downhill = level(imported) > level(module)
         assert same_room or downhill or (room(module), room(imported)) in NEIGHBOURS, f"{module} imports {imported}"
@@ -137,17 +141,38 @@ def test_imports_are_at_the_top_of_the_file(module: str) -> None:
             assert not imports(function), f"{module}.{function.name} imports inside"
 
 
-def test_the_api_process_starts_without_torch() -> None:
-    assert imported_by("millm.cli.demo, millm.cli.serve, millm.cli.serving") & {"torch", "transformers"} == set()
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if room(name) != "notebook"))
+def test_nothing_of_the_server_knows_library_use(module: str) -> None:
+    known = own_imports(MODULES[module]) - TOLD_TO_TYPE_CHECKERS.get(module, set())
+    assert not {imported for imported in known if room(imported) == "notebook"}
 
 
-def test_a_server_is_refused_before_the_web_server_is_imported() -> None:
-    assert imported_by("millm.cli.demo, millm.cli.serve") & {"fastapi", "uvicorn", "jinja2"} == set()
+def test_what_type_checkers_are_told_is_under_type_checking() -> None:
+    for module in TOLD_TO_TYPE_CHECKERS:
+        body = [node for node in MODULES[module].body if not isinstance(node, ast.If)]
+        assert not own_imports(ast.Module(body, type_ignores=[]))
 
 
-def imported_by(modules: str) -> set[str]:
+HEAVY = {"torch", "transformers"}
+
+
+def imported_by(code: str) -> set[str]:
+    """What a fresh Python has imported after `code`."""
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys, {modules}; print(*sys.modules)"],
+        [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     return set(done.stdout.split())
+
+
+def test_the_api_process_starts_without_torch() -> None:
+    assert not imported_by("import millm.cli.demo, millm.cli.serve, millm.cli.serving") & HEAVY
+
+
+def test_a_server_is_refused_before_the_web_server_is_imported() -> None:
+    assert not imported_by("import millm.cli.demo, millm.cli.serve") & {"fastapi", "uvicorn", "jinja2"}
+
+
+def test_library_use_is_imported_when_it_is_asked_for() -> None:
+    assert not imported_by("import millm; dir(millm); millm.__version__; millm.MillmError") & HEAVY
+    assert imported_by("from millm import SAE, steered, watching") >= HEAVY

@@ -126,7 +126,8 @@ def test_the_other_commands_are_known() -> None:
         "millm demo",
     }
     ours = {"millm serve google/gemma-2-2b --sae google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71"}
-    run_elsewhere = {*commands(DOCS / "library.md"), *commands(DOCS / "operations" / "running.md")}
+    pages = (DOCS / "library.md", DOCS / "python.md", DOCS / "operations" / "running.md")
+    run_elsewhere = {command for page in pages for command in commands(page)}
     assert set(others) == install | ours | {command for command in run_elsewhere if not command.startswith("curl")}
 
 

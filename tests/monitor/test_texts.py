@@ -21,7 +21,9 @@ def kept(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def api(kept: str, tiny_model: Path, tiny_sae: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def api(
+    kept: str, tiny_model: Path, tiny_sae: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[httpx.Client]:
     home = tmp_path_factory.mktemp("home")
     with (
         serving(tiny_model, tiny_sae, home, cpu_int8="off", history_texts=kept) as inside,

@@ -39,27 +39,27 @@ def stage(command: AttachSae) -> Path:
 def attach(model: PreTrainedModel, taps: Taps, command: AttachSae, folder: Path, on_progress: OnProgress) -> SaeFacts:
     """`folder`: as `stage` made it. Raises InvalidSae or SaeMismatch, and then nothing has changed."""
     on_progress(_STAGE, 0, 3)
-    _refuse_unknown_encoder(model)
-    sae = _open(folder, model)
-    point = _point(model, sae, command.hook_point)
+    refuse_unknown_encoder(model)
+    sae = open_for(folder, model)
+    point = point_of(model, sae, command.hook_point)
     taps.check_free(command.sae, point, command.replaces)
     taps.rest()
-    _check_width(model, sae, point)
+    check_width(model, sae, point)
     _check_model(sae, command)
     on_progress(_STAGE, 1, 3)
-    x, target = _captured(model, sae, point, command.calibration_ids)
+    x, target = captured(model, sae, point, command.calibration_ids)
     calibration = calibrate(sae, x, target)
     sample_every = governor.measure(model, sae, command.calibration_ids[0], x)
     on_progress(_STAGE, 2, 3)
     # Opened again: calibrating read all of it, the tap needs a few rows.
-    tap = Tap(_open(folder, model), model.device, sample_every)
+    tap = Tap(open_for(folder, model), model.device, sample_every)
     facts = _facts(sae, point, calibration, tap, command)
     taps.attach(tap, point, facts, command.replaces)
     on_progress(_STAGE, 3, 3)
     return facts
 
 
-def _refuse_unknown_encoder(model: PreTrainedModel) -> None:
+def refuse_unknown_encoder(model: PreTrainedModel) -> None:
     """What an encoder's layers give out is normalised or not, family by family: none has been checked."""
     if not model.can_generate() and not is_known(model.config.get_text_config(decoder=True)):
         raise SaeMismatch(
@@ -68,7 +68,7 @@ def _refuse_unknown_encoder(model: PreTrainedModel) -> None:
         )
 
 
-def _open(folder: Path, model: PreTrainedModel) -> SparseAutoencoder:
+def open_for(folder: Path, model: PreTrainedModel) -> SparseAutoencoder:
     """TransformerLens centres what LayerNorm models write to the residual stream, and leaves RMSNorm models alone."""
     sae = SparseAutoencoder.open(folder)
     if not any(isinstance(module, nn.LayerNorm) for module in model.modules()):
@@ -76,7 +76,7 @@ def _open(folder: Path, model: PreTrainedModel) -> SparseAutoencoder:
     return sae
 
 
-def _point(model: PreTrainedModel, sae: SparseAutoencoder, override: str | None) -> HookPoint:
+def point_of(model: PreTrainedModel, sae: SparseAutoencoder, override: str | None) -> HookPoint:
     name = override or sae.config.hf_hook_name or sae.config.hook_name
     if name is None:
         raise InvalidSae("this SAE does not say where it belongs; name the hook point, e.g. blocks.12.hook_resid_post")
@@ -90,13 +90,13 @@ def _check_model(sae: SparseAutoencoder, command: AttachSae) -> None:
         raise SaeModelMismatch(f"{mismatch}; `allow_model_mismatch` attaches it all the same")
 
 
-def _check_width(model: PreTrainedModel, sae: SparseAutoencoder, point: HookPoint) -> None:
+def check_width(model: PreTrainedModel, sae: SparseAutoencoder, point: HookPoint) -> None:
     width = hooks.width_at(model, point)
     if width != sae.config.d_in:
         raise SaeMismatch(f"this SAE expects width {sae.config.d_in}, but {point.name} of this model has {width}")
 
 
-def _captured(
+def captured(
     model: PreTrainedModel, sae: SparseAutoencoder, point: HookPoint, texts: tuple[tuple[int, ...], ...]
 ) -> tuple[Tensor, Tensor]:
     """What the SAE reads [N, d_in] and should give back [N, d_out] over the calibration texts.

@@ -216,7 +216,7 @@ class Taps:
         prompt_length = len(sequence.request.prompt)
         decided_from = prompt_length - 1 if steering.skip_constrained and sequence.request.grammar else sys.maxsize
         return [
-            position < decided_from and self._applies(steering, position, token, prompt_length)
+            position < decided_from and steering.applies(position, token, prompt_length, self.special_ids)
             for position, token in enumerate(tokens, start=start)
         ]
 
@@ -328,17 +328,6 @@ class Taps:
         for attached, index in rows.items():
             attached.tap.release(index)
         rows.clear()
-
-    def _applies(self, steering: Steering, position: int, token: int, prompt_length: int) -> bool:
-        if steering.skip != "none" and position == 0:
-            return False
-        if steering.skip == "special" and token in self.special_ids:
-            return False
-        if steering.positions == "prompt":
-            return position < prompt_length
-        if steering.positions == "generated":
-            return position >= prompt_length - 1
-        return True
 
 
 def tap_rows(sequence: Sequence) -> dict[str, TapRow]:

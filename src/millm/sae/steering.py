@@ -12,6 +12,7 @@ are all in units of the residual stream. (SAELens calls that `fold_W_dec_norm`.)
 
 import hashlib
 import math
+from collections.abc import Set
 from typing import Literal
 
 import msgspec
@@ -73,6 +74,18 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True):
     skip: Skip = "bos"
     skip_constrained: bool = False
     """Left alone: tokens whose successor a grammar decides."""
+
+    def applies(self, position: int, token: int, prompt_length: int, special_ids: Set[int]) -> bool:
+        """Is the token at `position` of prompt + completion steered?"""
+        if self.skip != "none" and position == 0:
+            return False
+        if self.skip == "special" and token in special_ids:
+            return False
+        if self.positions == "prompt":
+            return position < prompt_length
+        if self.positions == "generated":
+            return position >= prompt_length - 1
+        return True
 
     @property
     def fingerprint(self) -> str:

@@ -1,0 +1,53 @@
+"""Whether an SAE belongs on a model, and where: the checks that the server makes when it attaches one."""
+
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from millm.engine.attach import check_width, open_for, point_of, refuse_unknown_encoder
+from millm.engine.messages import SaeFacts
+from millm.errors import InvalidRequest, SaeModelMismatch
+from millm.notebook.resting import resting
+from millm.notebook.sae import SAE
+from millm.sae.autoencoder import SparseAutoencoder
+from millm.sae.hooks import HookPoint
+from millm.sae.model_names import model_mismatch
+
+
+def fit(model: PreTrainedModel, sae: SAE) -> HookPoint:
+    """Raises SaeMismatch, SaeModelMismatch, InvalidSae, or InvalidRequest for what is no Transformers model."""
+    if not isinstance(model, PreTrainedModel):
+        raise InvalidRequest(f"a Transformers model is needed, not {type(model).__name__}", param="model")
+    refuse_unknown_encoder(model)
+    _check_name(model, sae)
+    own = open_for(sae.folder, model)
+    point = point_of(model, own, sae.hook_point)
+    with resting(model):
+        check_width(model, own, point)
+    return point
+
+
+def _check_name(model: PreTrainedModel, sae: SAE) -> None:
+    """A folder's name says nothing of the model in it."""
+    name = model.name_or_path
+    mismatch = None if not name or Path(name).exists() else model_mismatch(sae.config.model_name, name)
+    if mismatch and not sae.allow_model_mismatch:
+        raise SaeModelMismatch(f"{mismatch}; `SAE.load(…, allow_model_mismatch=True)` allows it all the same")
+
+
+def facts(sae: SAE, autoencoder: SparseAutoencoder, point: HookPoint, name: str) -> SaeFacts:
+    """As the server knows an attached SAE, but for what nobody has measured."""
+    return SaeFacts(
+        sae=name,
+        architecture=autoencoder.config.architecture,
+        layer=point.layer,
+        hook_point=point.name,
+        features=autoencoder.config.d_sae,
+        steerable=autoencoder.config.steerable,
+        exclude_special_tokens=autoencoder.config.exclude_special_tokens,
+        residual_norm=sae.residual_norm or float("nan"),
+        variance_explained=None,
+        l0=float("nan"),
+        warnings=(),
+        sha256=sae.sha256,
+    )
