@@ -21,7 +21,7 @@ check: $(VENV)/dev-installed ## format, lint and types, as CI runs them
 	$(BIN)/mypy
 
 test: $(VENV)/dev-installed  ## all tests but those that install other people's clients
-	$(BIN)/python -m pytest -m 'not clients and not openwebui and not page and not fuzz and not crashes and not machine and not package'
+	$(BIN)/python -m pytest -m 'not clients and not openwebui and not page and not fuzz and not crashes and not machine and not package and not image'
 
 fuzz: $(VENV)/dev-installed  ## ten thousand made-up requests
 	$(BIN)/python -m pytest -m fuzz
@@ -40,6 +40,12 @@ package-test: $(VENV)/dev-installed ## build the sdist and the wheel, and use th
 
 test-openwebui: $(VENV)/dev-installed ## Open WebUI itself and its page; needs npm and Chromium
 	$(BIN)/python -m pytest -m openwebui
+
+image:           ## build the image millm with Docker (BASE_IMAGE=... TORCH_INDEX=cpu WITH_DEMO=1: see docs/operations/docker.md)
+	docker build --tag millm --build-arg REVISION="$$(git rev-parse HEAD)" $(foreach name,BASE_IMAGE TORCH_INDEX WITH_DEMO,$(if $($(name)),--build-arg $(name)=$($(name)))) .
+
+image-test: $(VENV)/dev-installed ## check Dockerfile and compose files, build the image and run it, without Docker; needs root, buildah and mmdebstrap
+	TORCH_INDEX=$(TORCH_INDEX) $(BIN)/python -m pytest tests/container
 
 oldest: $(VENV)/dev-installed .cache/oldest/installed ## the engine's tests on the oldest transformers that is supported
 	PYTHONPATH=.cache/oldest $(BIN)/python -m pytest $(OLDEST)
@@ -98,4 +104,4 @@ $(VENV)/dev-installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $(VENV)/installed $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup run check test package-test test-crashes test-machine test-clients test-openwebui test-page screenshots oldest fix types page page-types docs bench efficacy
+.PHONY: help demo setup run check test package-test test-crashes test-machine test-clients test-openwebui test-page screenshots oldest fix types page page-types docs bench efficacy image image-test

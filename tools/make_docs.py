@@ -35,6 +35,7 @@ from millm.status import ServerStatus
 from millm.tickets import LIFE_SECONDS
 from tools import client_tables, metric_table
 from tools.admin_sections import admin_sections
+from tools.env_example import env_example
 from tools.field_tables import of_model, table
 
 ROOT = Path(__file__).parents[1]
@@ -71,7 +72,8 @@ SCHEMA_ID = "urn:millm:profile:1"
 
 def main() -> None:
     written = {DOCS / name: text for name, text in pages().items()}
-    for path, text in {DOCS / "profile.schema.json": profile_schema(), **written, **figures()}.items():
+    once = {DOCS / "profile.schema.json": profile_schema(), ROOT / ".env.example": env_example()}
+    for path, text in {**once, **written, **figures()}.items():
         path.write_text(text, encoding="utf-8")
 
 

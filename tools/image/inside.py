@@ -1,0 +1,79 @@
+"""The container, started and asked: run by `tools.image` in namespaces of its own. ROOT HOME, and the config on stdin.
+
+`docker run --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges --network none`, by hand: where
+there is no Docker, mounts and `setpriv` do what it would.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+
+from tools.image.asking import ask_for_steering, ask_the_door, check_the_process
+from tools.image.config import ImageConfig
+from tools.image.record import Record
+from tools.image.rooms import Container
+
+URL = "http://127.0.0.1:8000"
+AS_IN_COMPOSE = {"MILLM_ALLOWED_HOSTS": "millm"}
+START_SECONDS = 180
+STOP_SECONDS = 45
+
+
+def main() -> None:
+    root, home = map(Path, sys.argv[1:])
+    config = ImageConfig(json.load(sys.stdin))
+    record = Record()
+    container = Container(root, config)
+    container.close(home)
+    record.check("its root cannot be written, by root either", container.refuses_a_file_at("/opt/venv/new"), True)
+    record.check("health before it runs", container.run(config.health).returncode, 1)
+    record.add("millm demo, /data empty, no network:")
+    demo = _started(container, ["demo"], record)
+    check_the_process(demo, record)
+    ask_the_door(URL, record)
+    ask_for_steering(URL, record)
+    _stop(demo, record)
+    record.add("millm serve, on the same /data:")
+    again = _started(container, config.command, record)
+    ask_for_steering(URL, record)
+    _stop(again, record)
+
+
+def _started(container: Container, command: list[str], record: Record) -> "subprocess.Popen[bytes]":
+    """Once it is ready."""
+    begun = time.monotonic()
+    process = container.start(command, AS_IN_COMPOSE)
+    for address in ("healthz", "readyz"):
+        _wait_for(f"{URL}/{address}", process)
+        record.add(f"{time.monotonic() - begun:6.1f} s  until /{address} answered 200")
+        if address == "healthz":
+            record.check("health", container.run(container.config.health).returncode, 0)
+    return process
+
+
+def _wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            if httpx.get(url, timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass  # it does not listen yet
+        time.sleep(0.1)
+    raise SystemExit(f"{url.rpartition('/')[2]} did not come; the process: {process.poll()}")
+
+
+def _stop(process: "subprocess.Popen[bytes]", record: Record) -> None:
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    record.check("exit code after SIGTERM", process.wait(STOP_SECONDS), 0)
+    record.add(f"{time.monotonic() - begun:6.1f} s  until it had stopped")
+
+
+if __name__ == "__main__":
+    main()
