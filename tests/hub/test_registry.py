@@ -170,6 +170,10 @@ def test_a_search_narrows_by_everything_at_once() -> None:
     found = search(model="google/gemma-2-2b", layer=12, site="resid_post", width=16384, text="canonical")
     assert [sae.id for sae in found.saes] == [CANONICAL]
     assert search(model="google/gemma-2-2b", layer=99).total == 0
+    sparse = search(model="google/gemma-2-2b", layer=12, most_l0=40, limit=500)
+    every = search(model="google/gemma-2-2b", layer=12, limit=500)
+    assert [sae for sae in every.saes if sae.l0 is not None and sae.l0 <= 40] == list(sparse.saes)
+    assert 0 < sparse.total < every.total
 
 
 @pytest.mark.parametrize("model", ["google/gemma-2-2b", "gemma-2-2b", "google/gemma-2-2b-it", "unsloth/gemma-2-2b"])

@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.page, pytest.mark.demo]
         "server",
         "palette",
         "every-page",
+        "states",
     ],
 )
 def test_the_page_of_the_demo(

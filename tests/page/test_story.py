@@ -67,6 +67,7 @@ def test_the_page_comes_back_after_a_restart(repositories: Path, tmp_path: Path)
     with serving(repositories) as hub:
         there = shelf(hub, tmp_path)
         with restarting(there) as deeds:
+            journey("empty", f"http://127.0.0.1:{there.port}")
             journey("restart", f"http://127.0.0.1:{there.port}", deeds)
 
 

@@ -26,6 +26,17 @@ export default async function ({ url, newPage, expect, accessible }) {
   const { error } = await (await ended).json();
   expect(error.code === "request_cancelled", `its client is told: ${error.code}`);
 
+  await page.getByRole("tab", { name: "Requests" }).click();
+  await page
+    .getByRole("row", { name: /a long one/ })
+    .getByRole("button")
+    .click();
+  await page.getByRole("heading", { name: "A request", level: 1 }).waitFor();
+  await page.getByText("MILLM_HISTORY_TEXTS=all").waitFor();
+  await page.getByRole("button", { name: "Answer" }).click();
+  await accessible(page, "what was said");
+  await page.goto(`${url}/ui/server`);
+
   await page.getByRole("tab", { name: "Logs" }).click();
   await page.getByText("engine.runner").first().waitFor();
   await accessible(page, "the log");

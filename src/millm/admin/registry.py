@@ -24,13 +24,24 @@ async def search_saes(
     layer: Annotated[int | None, Query(ge=0, le=10_000)] = None,
     site: Site | None = None,
     width: Annotated[int | None, Query(ge=1, le=10**9, description="Features.")] = None,
+    most_l0: Annotated[
+        float | None, Query(ge=0, le=10**9, description="Features that are active at a token, at most.")
+    ] = None,
     text: Annotated[str, Query(max_length=LONGEST, description="Found in the id or the release.")] = "",
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     offset: Annotated[int, Query(ge=0, le=10**6)] = 0,
 ) -> Response:
     """Those that fit all that is asked for: how many there are, and `limit` of them from `offset` on."""
     found = await asyncio.to_thread(
-        registry.search, model=model, layer=layer, site=site, width=width, text=text, limit=limit, offset=offset
+        registry.search,
+        model=model,
+        layer=layer,
+        site=site,
+        width=width,
+        most_l0=most_l0,
+        text=text,
+        limit=limit,
+        offset=offset,
     )
     return told(found)
 

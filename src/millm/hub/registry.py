@@ -90,6 +90,7 @@ def search(
     layer: int | None = None,
     site: str | None = None,
     width: int | None = None,
+    most_l0: float | None = None,
     text: str = "",
     limit: int = 50,
     offset: int = 0,
@@ -97,7 +98,7 @@ def search(
     """The best first: of that very model, residual stream, a common width, Neuronpedia's choice, a usual L0.
 
     `model` is a Hugging Face id or a short name; SAEs of its base or tuned versions are found too. `text`: words that
-    must all be in the repository, the path or a release's name.
+    must all be in the repository, the path or a release's name. `most_l0` leaves out those whose L0 is not known, too.
     """
     words = text.lower().split()
     found = [
@@ -106,6 +107,7 @@ def search(
         if (layer is None or sae.layer == layer)
         and (site is None or sae.site == site)
         and (width is None or sae.width == width)
+        and (most_l0 is None or (sae.l0 is not None and sae.l0 <= most_l0))
         and (model is None or _release(sae).model in _models_like(model))
         and (not words or all(word in _words(sae) for word in words))
     ]

@@ -34,7 +34,7 @@ function What({ status }: { status: Schemas["ServerStatus"] }) {
   const profile =
     status.steering && `${status.steering.profile ?? "unnamed"}${status.steering.is_modified ? " ● modified" : ""}`;
   return (
-    <Text size="sm" truncate visibleFrom="xs" title={[status.model?.name, saes, profile].filter(Boolean).join(" · ")}>
+    <Text size="sm" truncate title={[status.model?.name, saes, profile].filter(Boolean).join(" · ")}>
       {status.model?.name ?? status.changing?.name ?? "no model"}
       {status.changing && ` (${status.changing.what}: ${status.changing.stage || "…"})`}
       {saes && ` · ${saes}`}

@@ -1,6 +1,6 @@
 /** What the page knows of the server, by name: the one source of truth. Events say when it is out of date. */
-import { QueryClient, keepPreviousData, queryOptions } from "@tanstack/react-query";
-import { api, told } from "./api";
+import { QueryClient, infiniteQueryOptions, keepPreviousData, queryOptions } from "@tanstack/react-query";
+import { api, told, type Schemas } from "./api";
 import { Failure } from "./failure";
 
 export const client = new QueryClient({
@@ -57,4 +57,26 @@ export const requests = (before?: string) =>
     queryKey: ["requests", before ?? null],
     queryFn: async () =>
       (await told(api.GET("/api/requests", { params: { query: { before, limit: PAGE } } }))).requests,
+  });
+
+/** Which requests are meant. */
+export interface Filter {
+  client?: string;
+  profile?: string;
+  /** Empty: without what chat clients ask for behind the chat. */
+  task?: "";
+}
+
+export const rows = (filter: Filter) =>
+  infiniteQueryOptions({
+    queryKey: ["requests", "rows", filter],
+    queryFn: async ({ pageParam }) =>
+      (
+        await told(
+          api.GET("/api/requests", { params: { query: { ...filter, limit: PAGE, before: pageParam ?? undefined } } }),
+        )
+      ).requests,
+    initialPageParam: null as string | null,
+    getNextPageParam: (page: Schemas["RequestRow"][]) => (page.length === PAGE ? page.at(-1)!.id : undefined),
+    placeholderData: keepPreviousData,
   });

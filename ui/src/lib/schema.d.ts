@@ -1,5 +1,5 @@
 // Written by scripts/types.mjs from the server's OpenAPI document; do not edit.
-// sha256 3418f95407eff93a886033d2fba68dfb833186199675aa0efa850ec9042a247f
+// sha256 829bca616b5363fd598bd528316b00f7ed61bbd17860cd8b37eda65aadeda4ea
 
 export interface paths {
     "/api/attachments": {
@@ -3274,9 +3274,14 @@ export interface components {
         /**
          * RequestTold
          * @description A request that has ended, with the activations that were watched in it.
+         *
+         *         Texts are null where the setting `MILLM_HISTORY_TEXTS` does not keep them, or there was no room.
          */
         RequestTold: {
             activations: components["schemas"]["TrackedToken"][];
+            answers: string[] | null;
+            body: string | null;
+            prompts: string[] | null;
             request: components["schemas"]["RequestRow"];
         };
         /** ResponseFormat */
@@ -6375,6 +6380,8 @@ export interface operations {
                 site?: ("resid_pre" | "resid_mid" | "resid_post" | "attn_out" | "mlp_out" | "hook_z" | "transcoder" | "embed") | null;
                 /** @description Features. */
                 width?: number | null;
+                /** @description Features that are active at a token, at most. */
+                most_l0?: number | null;
                 /** @description Found in the id or the release. */
                 text?: string;
                 limit?: number;

@@ -14,6 +14,7 @@ import { FiredTable } from "./fired-table";
 import { one } from "./queries";
 import { Receipt } from "./receipt";
 import { TokenTable } from "./token-table";
+import { Words } from "./words";
 
 export function OneRequest({ id, closed }: { id: string; closed: () => void }) {
   const { data, error, refetch } = useQuery(one(id));
@@ -33,6 +34,7 @@ export function OneRequest({ id, closed }: { id: string; closed: () => void }) {
   return (
     <Stack>
       <Receipt row={data.request} />
+      <Words told={data} />
       {parts.length === 0 ? (
         <Empty title="Nothing was watched in it">
           Watch features in the monitor, or ask for “activations” in the request, and its tokens are shown here.

@@ -8,7 +8,7 @@ import { monitor } from "@/lib/queries";
 import { Exports } from "./exports";
 import { Live } from "./live";
 import { OneRequest } from "./one-request";
-import { Requests } from "./requests";
+import { Requests } from "@/components/requests";
 import { StatisticsTable } from "./statistics";
 import { Watched } from "./watched";
 

@@ -9,8 +9,9 @@ import type { Schemas } from "@/lib/api";
 import { profiles, status, steering } from "@/lib/queries";
 import type { Sampling } from "./asking";
 import { Composer } from "./composer";
-import { messages, useConversation, type Column } from "./conversation";
+import { messages, useConversation, type Column, type Turn } from "./conversation";
 import { CopyAs } from "./copy-as";
+import { Prompts } from "./prompts";
 import { activeSteering, KNOBS, preselected, SteerWith } from "./steer-with";
 import { BASE, PROMPTED, STEERED, Turns } from "./turns";
 
@@ -46,7 +47,8 @@ function Ready({ status, state, profiles }: ReadyProps) {
   const [wanted, choose] = useState<string | null>(null);
   const [system, setSystem] = useState<string | null>(null);
   const [showsDifference, setShowsDifference] = useState(false);
-  const { turns, isWriting, send, stop, clear } = useConversation();
+  const conversation = useConversation();
+  const { turns, isWriting, send, stop, clear } = conversation;
 
   if (!status.model)
     return (
@@ -75,11 +77,14 @@ function Ready({ status, state, profiles }: ReadyProps) {
 
   const ask = () => {
     if (!draft.trim() || isWriting) return;
-    void send({ ...asked, question: draft.trim(), after: turns });
+    void send({ ...asked, question: draft.trim(), after: turns.at(-1)?.id ?? null });
     setDraft("");
   };
-  const retry = (place: number) =>
-    void send({ ...asked, question: turns[place]!.question, after: turns.slice(0, place) });
+  const retry = ({ question, parent }: Turn) => void send({ ...asked, question, after: parent });
+  const edit = ({ question, parent }: Turn) => {
+    conversation.goTo(parent);
+    setDraft(question);
+  };
   const isNothing = chosen === KNOBS && "steering" in steered && steered.steering === null;
   const next = draft.trim() || turns.at(-1)?.question || BEGIN;
   return (
@@ -93,12 +98,16 @@ function Ready({ status, state, profiles }: ReadyProps) {
       )}
       <Turns
         turns={turns}
+        all={conversation.all}
         columns={columns.map(({ name }) => name)}
         showsDifference={showsDifference}
         isWriting={isWriting}
         retry={retry}
-        edit={(place) => setDraft(turns[place]!.question)}
+        edit={edit}
+        branch={({ id }) => conversation.goTo(id)}
+        show={conversation.show}
       />
+      <Prompts profile={chosen === KNOBS ? state.profile : chosen} choose={setDraft} />
       <Composer {...{ draft, setDraft, sampling, setSampling, isWriting, stop }} send={ask} />
       {system !== null && (
         <Textarea
@@ -122,7 +131,7 @@ function Ready({ status, state, profiles }: ReadyProps) {
         <CopyAs
           shown={{ origin: location.origin, model, sampling, steered, messages: messages(columns[1]!, turns, next) }}
         />
-        {turns.length > 0 && (
+        {conversation.all.length > 0 && (
           <Button variant="default" onClick={clear}>
             New conversation
           </Button>

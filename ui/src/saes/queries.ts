@@ -7,6 +7,7 @@ export interface Facets {
   layer?: number;
   site?: "resid_pre" | "resid_mid" | "resid_post" | "attn_out" | "mlp_out" | "hook_z" | "transcoder" | "embed";
   width?: number;
+  most_l0?: number;
   text?: string;
 }
 

@@ -1,5 +1,5 @@
 /** Public SAEs for a model: layer by layer, by site, width and name, to be fetched. */
-import { Button, Group, Pagination, Select, Stack, Table, Text, TextInput, Title } from "@mantine/core";
+import { Button, Group, NumberInput, Pagination, Select, Stack, Table, Text, TextInput, Title } from "@mantine/core";
 import { useMutation, useQuery } from "@tanstack/react-query";
 import { useState } from "react";
 import { Failed, Loading } from "@/components/states";
@@ -54,6 +54,14 @@ export function Registry({ loaded }: { loaded: string | null }) {
               data={model.widths.map(String)}
               value={facets.width ? String(facets.width) : null}
               onChange={(width) => change({ width: width ? Number(width) : undefined })}
+            />
+            <NumberInput
+              label="Active at a token, at most"
+              hideControls
+              min={0}
+              max={1e9}
+              value={facets.most_l0 ?? ""}
+              onChange={(most) => change({ most_l0: typeof most === "number" ? most : undefined })}
             />
             <TextInput
               label="Words of its name"

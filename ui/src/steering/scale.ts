@@ -29,5 +29,13 @@ export function zoneOf(share: number): Zone {
   return size <= 1 ? "strong" : "likely incoherent";
 }
 
+/** Where the zones end, as places of the slider from -1 to 1, the smallest first; those beyond its range are not there. */
+export const zoneEnds = (range: number, share: number): number[] =>
+  [0.2, 0.7, 1]
+    .map((end) => end / share)
+    .filter((strength) => strength < range)
+    .flatMap((strength) => [placeOf(-strength, range), placeOf(strength, range)])
+    .sort((one, other) => one - other);
+
 /** Three digits are what a hand on a slider means. */
 export const rounded = (strength: number): number => Number(strength.toPrecision(3));

@@ -2,7 +2,7 @@
 import { Box, Group, NumberInput, Slider, Stack, Text } from "@mantine/core";
 import { useState, type KeyboardEvent } from "react";
 import { percent, short, signed } from "@/lib/numbers";
-import { placeOf, rounded, strengthAt, zoneOf } from "./scale";
+import { placeOf, rounded, strengthAt, zoneEnds, zoneOf } from "./scale";
 
 interface Props {
   name: string;
@@ -49,6 +49,7 @@ export function Strength({ name, strength, range, share, commit }: Props) {
             label={signed}
             thumbLabel={`Strength of ${name}`}
           />
+          {share !== null && <Zones range={range} share={share} />}
         </Box>
         <Exact name={name} strength={shown} release={release} />
       </Group>
@@ -58,6 +59,20 @@ export function Strength({ name, strength, range, share, commit }: Props) {
         </Text>
       )}
     </Stack>
+  );
+}
+
+/** The zones below the track: plain in the middle, denser the further out; what the number is in is said in words. */
+function Zones({ range, share }: { range: number; share: number }) {
+  const places = [-1, ...zoneEnds(range, share), 1];
+  return (
+    <div className="zones" aria-hidden>
+      {places.slice(1).map((end, at) => {
+        const from = places[at]!;
+        const zone = zoneOf(strengthAt((from + end) / 2, range) * share);
+        return <span key={end} data-zone={zone} title={zone} style={{ flexGrow: end - from }} />;
+      })}
+    </div>
   );
 }
 

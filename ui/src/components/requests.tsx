@@ -2,10 +2,10 @@
 import { Anchor, Badge, Button, Group, Select, Stack, Switch, Table, Text } from "@mantine/core";
 import { useInfiniteQuery } from "@tanstack/react-query";
 import { useState } from "react";
-import { Empty, Failed, Loading } from "@/components/states";
+import { Empty, Failed, Loading } from "./states";
 import type { Schemas } from "@/lib/api";
 import { clock, count, duration } from "@/lib/numbers";
-import { rows } from "./queries";
+import { rows } from "@/lib/queries";
 
 type Row = Schemas["RequestRow"];
 
