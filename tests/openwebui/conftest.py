@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.clients import environments
+from tests.container.composing import composed
 from tests.fixtures.process import Server
 from tests.openwebui.recorder import Recorder, recording
 
@@ -84,16 +85,13 @@ def conversation(open_webui: OpenWebUI, tmp_path_factory: pytest.TempPathFactory
 
 
 def settings(folder: Path, base_url: str) -> dict[str, str]:
-    """Nothing of it asks the internet for anything."""
+    """Those of compose.yaml, at another address; and nothing of it asks the internet for anything."""
     return {
         **environments.outside(),
+        **composed("compose.yaml")["services"]["open-webui"]["environment"],
+        "OPENAI_API_BASE_URL": base_url,
         "DATA_DIR": str(folder),
         "WEBUI_SECRET_KEY": "only a test",
-        "WEBUI_AUTH": "False",
-        "OPENAI_API_BASE_URL": base_url,
-        "OPENAI_API_KEY": "any",
-        "ENABLE_OLLAMA_API": "False",
-        "ENABLE_PERSISTENT_CONFIG": "False",
         "RAG_EMBEDDING_ENGINE": "openai",
         "RAG_OPENAI_API_BASE_URL": base_url,
         "RAG_OPENAI_API_KEY": "any",

@@ -22,6 +22,8 @@ class Exchange:
 
     path: str
     body: dict[str, Any]
+    headers: dict[str, str]
+    """By small letters."""
     begun: float
     status: int = 0
     answer: bytes = b""
@@ -78,7 +80,8 @@ def _handler(upstream: httpx.Client, exchanges: list[Exchange]) -> type[http.ser
 
         def _pass_on(self) -> None:
             content = self.rfile.read(int(self.headers.get("content-length", 0)))
-            exchange = Exchange(urlsplit(self.path).path, json.loads(content or b"{}"), time.monotonic())
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            exchange = Exchange(urlsplit(self.path).path, json.loads(content or b"{}"), headers, time.monotonic())
             exchanges.append(exchange)
             with contextlib.suppress(OSError, httpx.TransportError):  # one of the two has gone: so does the other
                 self._ask(content, exchange)

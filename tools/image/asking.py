@@ -45,6 +45,6 @@ def ask_for_steering(url: str, record: Record) -> None:
 
 def _answer(url: str, model: str) -> dict[str, Any]:
     asked = {"model": model, "messages": [{"role": "user", "content": "Tell me about the sea."}]}
-    answer = httpx.post(f"{url}/v1/chat/completions", json={**asked, "temperature": 0, "max_tokens": 24}, timeout=120)
+    answer = httpx.post(f"{url}/v1/chat/completions", json={**asked, "temperature": 0, "max_tokens": 24}, timeout=600)
     told: dict[str, Any] = answer.raise_for_status().json()
     return told

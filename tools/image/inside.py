@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -20,7 +22,8 @@ from tools.image.rooms import Container
 
 URL = "http://127.0.0.1:8000"
 AS_IN_COMPOSE = {"MILLM_ALLOWED_HOSTS": "millm"}
-START_SECONDS = 180
+START_SECONDS = 900
+"""Ten on a machine that does nothing else."""
 STOP_SECONDS = 45
 
 
@@ -33,38 +36,42 @@ def main() -> None:
     record.check("its root cannot be written, by root either", container.refuses_a_file_at("/opt/venv/new"), True)
     record.check("health before it runs", container.run(config.health).returncode, 1)
     record.add("millm demo, /data empty, no network:")
-    demo = _started(container, ["demo"], record)
-    check_the_process(demo, record)
-    ask_the_door(URL, record)
-    ask_for_steering(URL, record)
-    _stop(demo, record)
+    with _running(container, ["demo"], record) as process:
+        check_the_process(process, record)
+        ask_the_door(URL, record)
+        ask_for_steering(URL, record)
     record.add("millm serve, on the same /data:")
-    again = _started(container, config.command, record)
-    ask_for_steering(URL, record)
-    _stop(again, record)
+    with _running(container, config.command, record):
+        ask_for_steering(URL, record)
 
 
-def _started(container: Container, command: list[str], record: Record) -> "subprocess.Popen[bytes]":
-    """Once it is ready."""
+@contextmanager
+def _running(container: Container, command: list[str], record: Record) -> "Iterator[subprocess.Popen[bytes]]":
+    """From ready to a clean stop."""
     begun = time.monotonic()
     process = container.start(command, AS_IN_COMPOSE)
-    for address in ("healthz", "readyz"):
-        _wait_for(f"{URL}/{address}", process)
-        record.add(f"{time.monotonic() - begun:6.1f} s  until /{address} answered 200")
-        if address == "healthz":
-            record.check("health", container.run(container.config.health).returncode, 0)
-    return process
+    try:
+        for address in ("healthz", "readyz"):
+            _wait_for(f"{URL}/{address}", process)
+            record.add(f"{time.monotonic() - begun:6.1f} s  until /{address} answered 200")
+            if address == "healthz":
+                record.check("health", container.run(container.config.health).returncode, 0)
+        yield process
+        _stop(process, record)
+    finally:
+        process.kill()
 
 
 def _wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
     until = time.monotonic() + START_SECONDS
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            if httpx.get(url, timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass  # it does not listen yet
-        time.sleep(0.1)
+    with httpx.Client(timeout=5) as http:  # one for all: making it takes more of the processor than asking
+        while time.monotonic() < until and process.poll() is None:
+            try:
+                if http.get(url).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass  # it does not listen yet
+            time.sleep(0.2)
     raise SystemExit(f"{url.rpartition('/')[2]} did not come; the process: {process.poll()}")
 
 

@@ -37,7 +37,11 @@ class Record:
 
     def tools(self, suite: str) -> None:
         memory = psutil.virtual_memory().total / 2**30
-        self.add(f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {psutil.cpu_count()} cores, {memory:.0f} GiB")
+        load = psutil.getloadavg()[0]
+        self.add(
+            f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {psutil.cpu_count()} cores, {memory:.0f} GiB;"
+            f" before it began, {load:.1f} programs wanted a core"
+        )
         self.add(f"{_first_line('buildah', '--version')}; {_first_line('mmdebstrap', '--version')}; Debian {suite}")
 
     def text(self) -> str:
