@@ -39,11 +39,14 @@ def build(target: Path) -> Path:
             laid_out.write_text(relinked((ROOT / source).read_text("utf-8"), source, place), encoding="utf-8")
         else:
             shutil.copy(ROOT / source, laid_out)
-    subprocess.run(
-        [sys.executable, "-m", "zensical", "build", "--strict", "--config-file", "mkdocs.yml"],
-        cwd=target, env={**os.environ, "NO_COLOR": "1"}, check=True,
-    )  # fmt: skip
+    zensical(target)
     return target / "site"
+
+
+def zensical(folder: Path) -> None:
+    """Raises CalledProcessError where a link leads to no page."""
+    command = [sys.executable, "-m", "zensical", "build", "--strict", "--config-file", "mkdocs.yml"]
+    subprocess.run(command, cwd=folder, env={**os.environ, "NO_COLOR": "1"}, check=True)
 
 
 def sources() -> dict[str, str]:

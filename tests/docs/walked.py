@@ -1,0 +1,40 @@
+"""Which pages are followed, and what is there when the reader begins."""
+
+DEMO = (
+    "README.md",
+    "docs/quickstart.md",
+    "docs/steering.md",
+    "docs/monitoring.md",
+    "docs/structured-output.md",
+    "docs/guide/steering-and-saes.md",
+    "docs/guide/strengths.md",
+    "docs/recipes/open-webui.md",
+    "docs/recipes/librechat.md",
+    "docs/recipes/langchain.md",
+    "docs/recipes/llm.md",
+    "docs/recipes/rag-embeddings.md",
+    "docs/recipes/ab-tests.md",
+    "docs/operations/performance.md",
+    "docs/operations/troubleshooting.md",
+    "docs/operations/security.md",
+)
+"""The demo is running."""
+
+EMPTY = (
+    "CONTRIBUTING.md",
+    "docs/library.md",
+    "docs/recipes/gemma-2-2b.md",
+    "docs/recipes/llama-scope.md",
+    "docs/recipes/gpt2.md",
+    "docs/recipes/own-sae.md",
+    "docs/operations/memory.md",
+)
+"""Nothing is: the page starts its own server, on a hub of stand-ins."""
+
+ELSEWHERE = {
+    "docs/profiles.md": (
+        "tests/admin/test_profile_files.py::test_the_documents_commands_run",
+        "tests/admin/test_profile_files.py::test_the_documents_example_is_a_profile",
+    ),
+}
+"""Page → the tests that run what is on it."""
