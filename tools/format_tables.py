@@ -1,4 +1,4 @@
-"""Which SAEs are read and where they can be attached: formats and hook points, from the code that reads and finds them."""
+"""Which SAEs are read and where they can be attached, from the code that reads and places them."""
 
 from types import SimpleNamespace
 from typing import get_args
@@ -47,13 +47,13 @@ NORMALISED = {
     "constant_norm_rescale": "scaled to length √d, per token",
 }
 
-REFUSED = """What is refused, by name: CLTs and crosscoders, temporal and matching-pursuit SAEs, `expected_average_only_in` without
-its factor, weights that are not finite, `topk` without `k`, and an architecture or a normalisation that is not listed.
-Pickles (`.pt`, `.bin`) are read only in the formats above that have no other form, as tensors alone, in a process
-without secrets ([decision 12](../decisions/0012-other-libraries-saes-are-read-here.md)).
+REFUSED = """What is refused, by name: any other architecture or normalisation (temporal, matching pursuit), weights
+that are not finite, `topk` without `k`, `expected_average_only_in` without its factor. Pickles are read only in the formats
+above that have no other form, as tensors alone, in a process without secrets
+([decision 12](../decisions/0012-other-libraries-saes-are-read-here.md)).
 """
 
-HOOKS = """A hook point is called as TransformerLens calls it, `blocks.20.hook_resid_post`, or as the model's own module,
+HOOKS = """A hook point is called as TransformerLens calls it, `blocks.20.hook_resid_post`, or as the model's module,
 `model.layers.20.mlp.output`. The residual stream (`resid_pre`, `resid_post`) is there in whatever
 `AutoModelForCausalLM` loads. The other names are there where the family has been checked: the module and its side are
 in the table, from the decoder layer on.
@@ -63,21 +63,28 @@ in the table, from the decoder layer on.
 def body() -> str:
     return "\n".join(
         [
-            LEAD, "## Formats\n", table(("file", "format", "how"), _formats()), REFUSED,
-            "## Architectures\n", table(("architecture", "what for"), _told(STEERABLE, get_args(Architecture))),
-            "## Normalisation of what the SAE reads\n", table(("`normalize_activations`", ""), _told(NORMALISED, get_args(Normalisation))),
+            LEAD,
+            "## Formats\n",
+            table(("file", "format", "how"), _formats()),
+            REFUSED,
+            "## Architectures\n",
+            table(("architecture", "what for"), _told(STEERABLE, get_args(Architecture))),
+            "## Normalisation of what the SAE reads\n",
+            table(("`normalize_activations`", ""), _told(NORMALISED, get_args(Normalisation))),
             "`expected_average_only_in` is folded into the weights where the catalogue knows the factor.\n",
-            "## Hook points by model family\n", HOOKS, table(("kind", "name"), [(f"`{kind}`", f"`blocks.N.{name}`") for kind, name in LENS_NAMES.items()]),
+            "## Hook points by model family\n",
+            HOOKS,
+            table(("kind", "name"), [(f"`{kind}`", f"`blocks.N.{name}`") for kind, name in LENS_NAMES.items()]),
             table(("family (`model_type`)", *(f"`{kind}`" for kind in _kinds())), _families()),
             "A family that is not listed has `resid_pre` and `resid_post`, and every module by its own name.\n",
         ]
-    )  # fmt: skip
+    )
 
 
 def _formats() -> list[tuple[str, ...]]:
     assert set(NATIVE) == set(detect._READERS)
     assert set(CONVERTED) == set(get_args(Format))
-    native = [(f"`{file}`", whose, "as it is") for file, whose in NATIVE.items()]
+    native: list[tuple[str, ...]] = [(f"`{file}`", whose, "as it is") for file, whose in NATIVE.items()]
     return native + [(", ".join(_files(format)), whose, "converted once") for format, whose in CONVERTED.items()]
 
 

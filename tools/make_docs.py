@@ -33,7 +33,7 @@ from millm.profiles.contract import ActivationsRequest, Profile, ProfileFeature,
 from millm.settings import Settings
 from millm.status import ServerStatus
 from millm.tickets import LIFE_SECONDS
-from tools import client_tables, format_tables, openai_tables
+from tools import client_tables, format_tables, memory_tables, openai_tables
 from tools.admin_sections import admin_sections
 from tools.field_tables import of_model, table
 
@@ -88,6 +88,7 @@ def pages() -> dict[str, str]:
     made |= {
         "reference/openai.md": _page("The OpenAI surface", "", openai_tables.body()),
         "reference/formats-and-hooks.md": _page("SAE formats and hook points", "", format_tables.body()),
+        "operations/memory.md": memory_tables.with_tables((DOCS / "operations" / "memory.md").read_text("utf-8")),
         "decisions/index.md": _page("Decisions", DECISIONS_LEAD, decisions()),
     }
     return {**made, "compatibility.md": clients}

@@ -52,7 +52,9 @@ def zensical(folder: Path) -> None:
 def sources() -> dict[str, str]:
     """Every file of the site, from the repository's root → from the site's."""
     inside = [path for path in sorted((ROOT / "docs").rglob("*")) if path.is_file()]
-    return {path.relative_to(ROOT).as_posix(): path.relative_to(ROOT / "docs").as_posix() for path in inside} | ELSEWHERE
+    return {
+        path.relative_to(ROOT).as_posix(): path.relative_to(ROOT / "docs").as_posix() for path in inside
+    } | ELSEWHERE
 
 
 def relinked(text: str, source: str, place: str) -> str:

@@ -40,7 +40,10 @@ model. Which client was tested with what is in [compatibility](../compatibility.
 
 _ENDPOINTS: tuple[tuple[str, type[BaseModel], Any, Neutral], ...] = (
     ("POST /v1/chat/completions", ChatRequest, chat_create_params.CompletionCreateParamsBase, CHAT_REFUSED),
-    ("POST /v1/completions", CompletionRequest, completion_create_params.CompletionCreateParamsBase, COMPLETION_REFUSED),
+    (
+        "POST /v1/completions", CompletionRequest, completion_create_params.CompletionCreateParamsBase,
+        COMPLETION_REFUSED,
+    ),
     (
         "POST /v1/responses", ResponsesRequest, response_create_params.ResponseCreateParamsBase,
         {name: neutral for name, (neutral, _) in RESPONSES_REFUSED.items()},
@@ -64,7 +67,10 @@ def rows(ours: type[BaseModel], theirs: Any, refused: Neutral) -> list[tuple[str
     return [
         *((f"`{name}`", _status(name, ours, refused), _but(name, refused)) for name in sorted(published)),
         *((f"`{name}`", "added", "") for name in added),
-        *((f"`{name}`, of other servers", _status(name, ours, refused), _but(name, refused)) for name in sorted(others)),
+        *(
+            (f"`{name}`, of other servers", _status(name, ours, refused), _but(name, refused))
+            for name in sorted(others)
+        ),
     ]
 
 

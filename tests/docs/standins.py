@@ -20,12 +20,13 @@ from transformers import (
 from tests.fixtures.tiny import CONTEXT, write_tokenizer
 
 GATED = {"google/gemma-2-2b", "google/gemma-2-2b-it", "meta-llama/Llama-3.1-8B"}
-WIDTH = 32
+WIDTH = 64
+"""The least that is packed in 4 bits on a CPU."""
 FEW = 1024
 """Features, where the real SAE's thousands are not named."""
 _IDS = {"vocab_size": 400, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _SHAPE = {
-    "hidden_size": WIDTH, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
+    "hidden_size": WIDTH, "intermediate_size": 128, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32,
     "max_position_embeddings": CONTEXT,
 }  # fmt: skip
 
@@ -105,8 +106,8 @@ def _write_flat_saelens(folder: Path) -> None:
     save_file(_tensors(FEW), folder / "sae_weights.safetensors")
     told = {
         "architecture": "standard", "d_in": WIDTH, "d_sae": FEW, "dtype": "torch.float32", "device": "cpu",
-        "model_name": "gpt2-small", "hook_name": "blocks.8.hook_resid_pre", "hook_layer": 8, "activation_fn_str": "relu",
-        "apply_b_dec_to_input": True, "normalize_activations": "none", "prepend_bos": True, "context_size": 128,
+        "model_name": "gpt2-small", "hook_name": "blocks.8.hook_resid_pre", "hook_layer": 8,
+        "activation_fn_str": "relu", "apply_b_dec_to_input": True, "normalize_activations": "none", "prepend_bos": True, "context_size": 128,
     }  # fmt: skip
     (folder / "cfg.json").write_text(json.dumps(told), encoding="utf-8")
 
@@ -118,7 +119,9 @@ def write_own_sae(folder: Path) -> Path:
     told = {
         "architecture": "standard", "d_in": WIDTH, "d_sae": FEW, "dtype": "float32", "device": "cpu",
         "apply_b_dec_to_input": True, "normalize_activations": "none", "reshape_activations": "none",
-        "metadata": {"sae_lens_version": "6.54.12", "model_name": "gemma-2-2b", "hook_name": "blocks.12.hook_resid_post"},
+        "metadata": {
+            "sae_lens_version": "6.54.12", "model_name": "gemma-2-2b", "hook_name": "blocks.12.hook_resid_post",
+        },
     }  # fmt: skip
     (folder / "cfg.json").write_text(json.dumps(told), encoding="utf-8")
     return folder

@@ -6,9 +6,9 @@ import pytest
 
 from tests.docs.blocks import ROOT, RUN, SHELL, SHOWN, WRITTEN, all_blocks, blocks_of, name_of
 from tests.docs.notrun import NOT_RUN, NotRun, is_listed
-from tests.docs.walked import DEMO, ELSEWHERE, EMPTY
+from tests.docs.walked import CLIENTS, DEMO, ELSEWHERE, EMPTY
 
-PAGES = (*DEMO, *EMPTY, *ELSEWHERE)
+PAGES = (*DEMO, *CLIENTS, *EMPTY, *ELSEWHERE)
 
 
 def test_every_page_with_something_to_run_is_run() -> None:

@@ -23,14 +23,18 @@ def made() -> dict[str, str]:
 @pytest.mark.parametrize(
     "name",
     ["settings.md", "errors.md", "api.md", "cli.md", "compatibility.md", "reference/openai.md",
-     "reference/formats-and-hooks.md", "decisions/index.md"],
+     "reference/formats-and-hooks.md", "operations/memory.md", "decisions/index.md"],
 )  # fmt: skip
 def test_generated_pages_are_fresh(name: str, made: dict[str, str]) -> None:
     assert (DOCS / name).read_text("utf-8") == made[name], "run `make docs`"
 
 
 def test_no_generated_page_is_forgotten(made: dict[str, str]) -> None:
-    noted = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md") if "make_docs.py" in path.read_text("utf-8")[:200]}
+    noted = {
+        path.relative_to(DOCS).as_posix()
+        for path in DOCS.rglob("*.md")
+        if "make_docs.py" in path.read_text("utf-8")[:200]
+    }
     assert noted <= set(made)
 
 

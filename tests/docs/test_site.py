@@ -12,7 +12,15 @@ import yaml
 from tools.make_docs import DOCS
 from tools.make_site import ELSEWHERE, ROOT, build, zensical
 
-LOADS = {"img": "src", "script": "src", "link": "href", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
+LOADS = {
+    "img": "src",
+    "script": "src",
+    "link": "href",
+    "iframe": "src",
+    "source": "src",
+    "video": "src",
+    "audio": "src",
+}
 """Tag → the attribute that a browser fetches by itself."""
 _IN_STYLE = re.compile(r"url\(\s*['\"]?(?P<url>(?:https?:)?//[^'\")]+)|@import\s+['\"](?P<imported>[^'\"]+)")
 

@@ -1,4 +1,4 @@
-"""Follows a page as a reader does: writes its files, runs its commands and its Python in order, compares what it prints.
+"""Follows a page as a reader does: writes its files, runs commands and Python in order, compares what is printed.
 
 What differs from the page: host and port of the server, `hf_...` for a token, and `make TARGET`, which is only planned.
 """
@@ -42,11 +42,13 @@ class Walk:
     server: Server | None = None
     exits: ExitStack = field(default_factory=ExitStack)
     said: str = ""
-    """What the last block printed."""
+    """What was printed since something was compared."""
+    interpreter: Path = Path(sys.executable)
+    """Runs the page's Python."""
     python: subprocess.Popen[str] | None = None
 
     def follow(self, page: str) -> None:
-        _put_commands_on_the_path(self.folder)
+        self.put_commands_on_the_path()
         (self.folder / ".curlrc").write_text("fail-with-body\nsilent\nshow-error\n")
         with self.exits:
             for block in blocks_of(ROOT / page):
@@ -56,12 +58,13 @@ class Walk:
     def take(self, block: Block) -> None:
         if block.title == "prints":
             _compare(self.said, block.text)
+            self.said = ""
         elif block.title:
             self.write(block)
         elif block.language in SHELL:
-            self.said = "".join(self.run(command) for command in block.commands if not is_listed(block.page, command))
+            self.said += "".join(self.run(command) for command in block.commands if not is_listed(block.page, command))
         elif block.language == "python":
-            self.said = self.execute(block.text)
+            self.said += self.execute(block.text)
         elif block.language == "json":
             Profile.model_validate_json(block.text)
 
@@ -84,11 +87,14 @@ class Walk:
         return _done(self.here(command), self.folder, self.environment)
 
     def serve(self, words: list[str]) -> str:
-        """In place of the server that the page had started before."""
+        """In place of the server that the page had started before; the demo is there."""
+        if "demo" in words:
+            assert self.server
+            return "".join(self.server.lines)
         self.exits.close()
         at = words.index("millm") + 1
         given = dict(word.split("=", 1) for word in words[: at - 1])
-        arguments = [self.here(word) for word in words[at:] if word not in ("&",)]
+        arguments = [self.here(word) for word in words[at:]]
         started = running(
             *arguments, model="", home=self.folder / "home", variables=self.variables | given, cwd=self.folder
         )
@@ -99,7 +105,7 @@ class Walk:
         """One interpreter for all Python of the page."""
         if self.python is None or self.python.poll() is not None:
             self.python = subprocess.Popen(
-                [sys.executable, "-c", _DRIVER], cwd=self.folder, env=self.environment, text=True,
+                [self.interpreter, "-c", _DRIVER], cwd=self.folder, env=self.environment, text=True,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
             self.exits.callback(self.python.communicate)
@@ -122,6 +128,19 @@ class Walk:
             text = text.replace(shown, meant)
         return text
 
+    def put_commands_on_the_path(self) -> None:
+        """`millm` is the one that is tested; `llm` and `python` are of the page's interpreter."""
+        (self.folder / "bin").mkdir()
+        python = f'"{self.interpreter}"'
+        for name, runs in {
+            "millm": f'"{sys.executable}" -m millm',
+            "python": python,
+            "llm": f"{python} -m llm",
+        }.items():
+            command = self.folder / "bin" / name
+            command.write_text(f'#!/bin/sh\nexec {runs} "$@"\n')
+            command.chmod(0o755)
+
     @property
     def environment(self) -> dict[str, str]:
         port = {"MILLM_PORT": self.server.url.rpartition(":")[2]} if self.server else {}
@@ -139,15 +158,6 @@ def _done(command: str, folder: Path, variables: Mapping[str, str]) -> str:
     )  # fmt: skip
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
-
-
-def _put_commands_on_the_path(folder: Path) -> None:
-    """`millm` and `python` are those that the tests run with."""
-    (folder / "bin").mkdir(parents=True)
-    for name, arguments in {"millm": " -m millm", "python": "", "python3": ""}.items():
-        command = folder / "bin" / name
-        command.write_text(f'#!/bin/sh\nexec "{sys.executable}"{arguments} "$@"\n')
-        command.chmod(0o755)
 
 
 def _compare(said: str, shown: str) -> None:

@@ -10,8 +10,6 @@ DEMO = (
     "docs/guide/strengths.md",
     "docs/recipes/open-webui.md",
     "docs/recipes/librechat.md",
-    "docs/recipes/langchain.md",
-    "docs/recipes/llm.md",
     "docs/recipes/rag-embeddings.md",
     "docs/recipes/ab-tests.md",
     "docs/operations/performance.md",
@@ -19,6 +17,9 @@ DEMO = (
     "docs/operations/security.md",
 )
 """The demo is running."""
+
+CLIENTS = ("docs/recipes/langchain.md", "docs/recipes/llm.md")
+"""The demo is running, and the client is installed in an environment of its own (`make test-clients`)."""
 
 EMPTY = (
     "CONTRIBUTING.md",
