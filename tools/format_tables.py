@@ -48,8 +48,8 @@ NORMALISED = {
 }
 
 REFUSED = """What is refused, by name: any other architecture or normalisation (temporal, matching pursuit), weights
-that are not finite, `topk` without `k`, `expected_average_only_in` without its factor. Pickles are read only in the formats
-above that have no other form, as tensors alone, in a process without secrets
+that are not finite, `topk` without `k`, `expected_average_only_in` without its factor. Pickles are read only in the
+formats above that have no other form, as tensors alone, in a process without secrets
 ([decision 12](../decisions/0012-other-libraries-saes-are-read-here.md)).
 """
 

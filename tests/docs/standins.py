@@ -107,7 +107,8 @@ def _write_flat_saelens(folder: Path) -> None:
     told = {
         "architecture": "standard", "d_in": WIDTH, "d_sae": FEW, "dtype": "torch.float32", "device": "cpu",
         "model_name": "gpt2-small", "hook_name": "blocks.8.hook_resid_pre", "hook_layer": 8,
-        "activation_fn_str": "relu", "apply_b_dec_to_input": True, "normalize_activations": "none", "prepend_bos": True, "context_size": 128,
+        "activation_fn_str": "relu", "apply_b_dec_to_input": True, "normalize_activations": "none",
+        "prepend_bos": True, "context_size": 128,
     }  # fmt: skip
     (folder / "cfg.json").write_text(json.dumps(told), encoding="utf-8")
 

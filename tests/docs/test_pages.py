@@ -8,11 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.docs.blocks import EXAMPLE_URL, ROOT, WRITTEN, blocks, commands
+from tests.docs.blocks import EXAMPLE_URL, ROOT, WRITTEN, blocks
 from tests.fixtures.process import Server
 from tools.make_docs import DOCS, figures, pages, profile_schema
 
-EVERY_COMMAND = sorted({command for path in WRITTEN for command in commands(path)})
+_ERROR = re.compile(r"\b(?P<status>[45]\d\d) `(?P<code>[a-z_]+)`|`(?P<before>[a-z_]+)` \((?P<behind>[45]\d\d)\)")
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +70,6 @@ def test_make_does_what_the_readme_says_it_does() -> None:
     assert planned.rstrip().endswith("millm demo")
 
 
-@pytest.mark.parametrize("command", [command for command in EVERY_COMMAND if command.startswith("make")])
-def test_every_make_target_exists(command: str) -> None:
-    target = command.split()[1]
-    subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, check=True)
-
-
 @pytest.mark.demo
 def test_the_python_example_runs(demo_server: Server) -> None:
     (code,) = blocks(ROOT / "README.md", "python")
@@ -108,3 +102,45 @@ def test_every_test_that_proves_a_requirement_is_there() -> None:
         source = (ROOT / path).read_text("utf-8")
         assert not test or f"def {test}(" in source, f"{path}::{test}"
         assert not case or f'"{case}"' in source, f"{path}::{test}[{case}]"
+
+
+def test_every_error_that_a_page_names_with_its_status_is_one() -> None:
+    known = dict(re.findall(r"^\| `(\w+)` \| (\d{3}) \|", (DOCS / "errors.md").read_text("utf-8"), re.MULTILINE))
+    named = [
+        (path.name, found["code"] or found["before"], found["status"] or found["behind"])
+        for path in WRITTEN
+        if path.name != "errors.md"
+        for found in _ERROR.finditer(path.read_text("utf-8"))
+    ]
+    assert len(named) > 40
+    assert [(page, code, status) for page, code, status in named if known.get(code) != status] == []
+
+
+def test_the_zones_of_the_guide_are_those_of_the_page() -> None:
+    source = (ROOT / "ui" / "src" / "steering" / "scale.ts").read_text("utf-8")
+    zones = re.findall(r'"([a-z ]+)"', source[source.index("export type Zone") :].splitlines()[0])
+    limits = re.findall(r"size <=? ([\d.]+)", source)
+    guide = (DOCS / "guide" / "strengths.md").read_text("utf-8")
+    table = guide[guide.index("share of the norm | zone") :].partition("\n\n")[0]
+    rows = re.findall(r"^\| ([^|]*\d[^|]*) \| ([a-z ]+) \|", table, re.MULTILINE)
+    assert [zone for _, zone in rows] == zones
+    told = [sorted({float(number) for number in re.findall(r"[\d.]+", share)}) for share, _ in rows]
+    low, middle, high = (float(limit) for limit in limits)
+    assert told == [[low], [low, middle], [middle, high], [high]]
+
+
+def test_the_figures_of_the_guide_are_those_of_efficacy() -> None:
+    guide = (DOCS / "guide" / "strengths.md").read_text("utf-8")
+    shown = re.findall(r"^\| ([\d.]+) \| (\d+) % \| ([\d.]+) \| (\d+) % \|", guide, re.MULTILINE)
+    page = (DOCS / "efficacy.md").read_text("utf-8")
+    rows = re.findall(
+        r"^\| ([\d.]+)[^|]* \| ([\d.]+) \|.*?\|[^|]*\| ([\d.]+) \| ([\d.]+) \|",
+        page[page.index("## yelling") :],
+        re.MULTILINE,
+    )
+    measured = {
+        scale: (f"{100 * float(effect):.0f}", perplexity, f"{100 * float(repeats):.0f}")
+        for scale, effect, perplexity, repeats in rows
+    }
+    assert len(shown) == 6
+    assert {scale: tuple(row) for scale, *row in shown} == {scale: measured[scale] for scale, *_ in shown}
