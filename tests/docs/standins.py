@@ -1,4 +1,4 @@
-"""Tiny random stand-ins under the ids that the recipes name, deep and wide enough for the layers and features there."""
+"""Tiny random stand-ins under the ids that the recipes name, with just the layers and features that are named there."""
 
 import json
 from pathlib import Path
@@ -33,11 +33,11 @@ _SHAPE = {
 
 def write_standins(root: Path) -> Path:
     """All of them below `root`; some seconds, 20 MB."""
-    gemma = Gemma2Config(num_hidden_layers=26, query_pre_attn_scalar=16, sliding_window=128, **_SHAPE, **_IDS)
+    gemma = Gemma2Config(num_hidden_layers=21, query_pre_attn_scalar=16, sliding_window=128, **_SHAPE, **_IDS)
     _write(root / "google/gemma-2-2b", Gemma2ForCausalLM(gemma))
     _write(root / "google/gemma-2-2b-it", Gemma2ForCausalLM(gemma))
-    _write(root / "meta-llama/Llama-3.1-8B", LlamaForCausalLM(LlamaConfig(num_hidden_layers=32, **_SHAPE, **_IDS)))
-    gpt2 = GPT2Config(n_embd=WIDTH, n_layer=12, n_head=2, n_positions=CONTEXT, **_IDS)
+    _write(root / "meta-llama/Llama-3.1-8B", LlamaForCausalLM(LlamaConfig(num_hidden_layers=16, **_SHAPE, **_IDS)))
+    gpt2 = GPT2Config(n_embd=WIDTH, n_layer=9, n_head=2, n_positions=CONTEXT, **_IDS)
     _write(root / "openai-community/gpt2", GPT2LMHeadModel(gpt2))
     scope = root / "google/gemma-scope-2b-pt-res"
     _write_scope(scope / "layer_20/width_16k/average_l0_71", 16384)

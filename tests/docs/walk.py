@@ -22,7 +22,8 @@ from tests.docs.notrun import is_listed
 from tests.fixtures.fakehub import TOKEN
 from tests.fixtures.process import Server, environment, running
 
-SECONDS = 120
+SECONDS = 240
+"""For a command, on a machine that is busy with other things."""
 _SERVES = re.compile(r"(?:\w+=\S+ )*millm (serve|demo)\b")
 _DRIVER = """
 import json, sys
