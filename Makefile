@@ -78,6 +78,9 @@ ui/node_modules: ui/package-lock.json
 docs: $(VENV)/dev-installed  ## write the pages that are made from the code and from the figures
 	$(BIN)/python -m tools.make_docs
 
+site: $(VENV)/dev-installed  ## the documentation as a site, in build/site/site; a broken link ends it
+	$(BIN)/python -m tools.make_site
+
 bench: $(VENV)/dev-installed ## measure overhead, throughput and others (PEERS=...: see benchmarks/peers.py); half an hour
 	$(BIN)/python -m benchmarks.overhead
 	$(BIN)/python -m benchmarks.throughput
@@ -104,4 +107,4 @@ $(VENV)/dev-installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $(VENV)/installed $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup run check test package-test test-crashes test-machine test-clients test-openwebui test-page screenshots oldest fix types page page-types docs bench efficacy image image-test
+.PHONY: help demo setup run check test package-test test-crashes test-machine test-clients test-openwebui test-page screenshots oldest fix types page page-types docs bench efficacy image image-test site

@@ -1,6 +1,6 @@
-"""Write the pages that are tables: of the code (settings, errors, the API, commands, clients) and of the benchmarks.
+"""Write the pages that are tables: of the code (settings, errors, the API, commands, clients…) and of the benchmarks.
 
-python -m tools.make_docs        # tests/test_docs.py fails when a page is stale
+python -m tools.make_docs        # tests/docs/test_pages.py fails when a page is stale
 """
 
 import json
@@ -33,7 +33,7 @@ from millm.profiles.contract import ActivationsRequest, Profile, ProfileFeature,
 from millm.settings import Settings
 from millm.status import ServerStatus
 from millm.tickets import LIFE_SECONDS
-from tools import client_tables, metric_table
+from tools import client_tables, format_tables, memory_tables, metric_table, openai_tables
 from tools.admin_sections import admin_sections
 from tools.env_example import env_example
 from tools.field_tables import of_model, table
@@ -67,6 +67,12 @@ EVENTS_LEAD = (
 )
 
 
+DECISIONS_LEAD = (
+    "Where something is made otherwise than one would expect, the reason is written down: context, decision, price. How"
+    " the whole is built is in [architecture](../architecture.md), and how to take part in"
+    " [contributing](../../CONTRIBUTING.md)."
+)
+
 SCHEMA_ID = "urn:millm:profile:1"
 
 
@@ -81,8 +87,21 @@ def pages() -> dict[str, str]:
     """File name → text."""
     clients = client_tables.with_tables((DOCS / "compatibility.md").read_text("utf-8"))
     made = {"settings.md": settings_page(), "errors.md": errors_page(), "api.md": api_page(), "cli.md": cli_page()}
-    running = metric_table.with_table((DOCS / "operations" / "running.md").read_text("utf-8"))
-    return {**made, "compatibility.md": clients, "operations/running.md": running}
+    made |= {
+        "reference/openai.md": _page("The OpenAI surface", "", openai_tables.body()),
+        "reference/formats-and-hooks.md": _page("SAE formats and hook points", "", format_tables.body()),
+        "operations/memory.md": memory_tables.with_tables((DOCS / "operations" / "memory.md").read_text("utf-8")),
+        "operations/running.md": metric_table.with_table((DOCS / "operations" / "running.md").read_text("utf-8")),
+        "decisions/index.md": _page("Decisions", DECISIONS_LEAD, decisions()),
+    }
+    return {**made, "compatibility.md": clients}
+
+
+def decisions() -> str:
+    """Every page of docs/decisions, by its number."""
+    files = sorted((DOCS / "decisions").glob("[0-9]*.md"))
+    heads = [(path.name, *path.read_text("utf-8").splitlines()[0].removeprefix("# ").split(". ", 1)) for path in files]
+    return table(("", "decision"), [(number, f"[{title}]({name})") for name, number, title in heads])
 
 
 def profile_schema() -> str:
@@ -238,7 +257,7 @@ def help_text(arguments: list[str]) -> str:
 
 
 def _page(title: str, lead: str, body: str) -> str:
-    return f"{NOTE}# {title}\n\n{lead}\n\n{body.rstrip()}\n"
+    return "\n\n".join(part for part in (f"{NOTE}# {title}", lead, body.rstrip()) if part) + "\n"
 
 
 def _default(value: object) -> str:

@@ -15,9 +15,9 @@ from safetensors.numpy import load_file
 from millm.profiles.contract import Profile
 from millm.profiles.control_vector import ControlVector, read, written
 from tests.admin.test_steering import ask
+from tests.docs.blocks import EXAMPLE_URL, blocks, commands
 from tests.fixtures.inside import serving
 from tests.profiles.test_importers import EXPORTED, export
-from tests.test_docs import EXAMPLE_URL, blocks, commands
 from tools.make_docs import DOCS
 
 SHAPES = Path(__file__).parents[1] / "profiles" / "shapes"

@@ -13,7 +13,7 @@ import pytest
 from millm.cli import COMMANDS
 from tests.container.composing import ROOT, composed, started, variables_of
 from tests.container.test_service import analyze
-from tests.test_docs import commands
+from tests.docs.blocks import commands
 
 DOCS = ROOT / "docs" / "operations"
 DOCKER = commands(DOCS / "docker.md")

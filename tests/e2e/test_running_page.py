@@ -17,9 +17,9 @@ import pytest
 from millm import __version__
 from millm.logs.redaction import GONE
 from tests.cli.test_stopping import answers, free_port
+from tests.docs.blocks import EXAMPLE_URL, blocks, commands
 from tests.e2e.metrics_text import Metrics
 from tests.fixtures.process import environment
-from tests.test_docs import EXAMPLE_URL, blocks, commands
 from tools.make_docs import DOCS
 
 PAGE = DOCS / "operations" / "running.md"

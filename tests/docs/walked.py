@@ -1,0 +1,48 @@
+"""Which pages are followed, and what is there when the reader begins."""
+
+DEMO = (
+    "README.md",
+    "docs/quickstart.md",
+    "docs/steering.md",
+    "docs/monitoring.md",
+    "docs/structured-output.md",
+    "docs/guide/steering-and-saes.md",
+    "docs/guide/strengths.md",
+    "docs/recipes/open-webui.md",
+    "docs/recipes/librechat.md",
+    "docs/recipes/rag-embeddings.md",
+    "docs/recipes/ab-tests.md",
+    "docs/operations/performance.md",
+    "docs/operations/troubleshooting.md",
+    "docs/operations/security.md",
+)
+"""The demo is running."""
+
+CLIENTS = ("docs/recipes/langchain.md", "docs/recipes/llm.md")
+"""The demo is running, and the client is installed in an environment of its own (`make test-clients`)."""
+
+EMPTY = (
+    "CONTRIBUTING.md",
+    "docs/library.md",
+    "docs/recipes/gemma-2-2b.md",
+    "docs/recipes/llama-scope.md",
+    "docs/recipes/gpt2.md",
+    "docs/recipes/own-sae.md",
+    "docs/operations/memory.md",
+)
+"""Nothing is: the page starts its own server, on a hub of stand-ins."""
+
+ELSEWHERE = {
+    "docs/operations/docker.md": ("tests/container/test_operations.py::test_every_command_is_looked_at",),
+    "docs/operations/systemd.md": (
+        "tests/container/test_operations.py::test_the_service_is_installed_as_the_page_says",
+        "tests/container/test_operations.py::test_the_other_commands_are_about_the_service",
+    ),
+    "docs/operations/running.md": ("tests/e2e/test_running_page.py::test_the_commands_do_what_they_are_shown_for",),
+    "docs/python.md": ("tests/notebook/test_docs_and_examples.py::test_the_page_runs",),
+    "docs/profiles.md": (
+        "tests/admin/test_profile_files.py::test_the_documents_commands_run",
+        "tests/admin/test_profile_files.py::test_the_documents_example_is_a_profile",
+    ),
+}
+"""Page → the tests that run what is on it."""

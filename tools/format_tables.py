@@ -1,0 +1,117 @@
+"""Which SAEs are read and where they can be attached, from the code that reads and places them."""
+
+from types import SimpleNamespace
+from typing import get_args
+
+from millm.hub import foreign as recognised
+from millm.sae.config import Architecture, Normalisation
+from millm.sae.foreign.order import Format
+from millm.sae.formats import detect
+from millm.sae.hook_table import _FAMILIES, LENS_NAMES, Place, places
+from tools.field_tables import table
+
+LEAD = """Which SAEs are read, and where in a model they can be attached. For what is on Hugging Face,
+`millm saes --model MODEL` lists what fits and says how it is read.
+"""
+
+NATIVE = {
+    "sae_weights.safetensors": "SAELens (version 6, and older flat `cfg.json`), miStudio's `community_format`",
+    "params.npz": "Gemma Scope",
+    "params.safetensors": "Gemma Scope 2",
+}
+"""File that tells the layout → whose it is."""
+
+CONVERTED: dict[Format, str] = {
+    "dictionary_learning": "dictionary_learning (standard, TopK, gated, BatchTopK, Matryoshka, JumpReLU)",
+    "llama_scope": "Llama Scope (`fnlp/Llama3_1-8B-Base-LX…`)",
+    "llama_scope_r1_distill": "Llama Scope for DeepSeek-R1-Distill-Llama-8B",
+    "qwen_scope": "Qwen Scope",
+    "sparsify": "EleutherAI's sparsify",
+    "torch_linear": "Goodfire's Llama SAEs and others that are two `torch.nn.Linear`",
+    "mwhanna": "Qwen3 transcoders of mwhanna",
+    "connor_rob": "attention SAEs of Connor Kissane and Rob Krzyzanowski (`hook_z`)",
+}
+STEERABLE = {
+    "standard": "steer and watch",
+    "jumprelu": "steer and watch; BatchTopK and Matryoshka are this when they are used",
+    "gated": "steer and watch",
+    "topk": "steer and watch; reading one feature reads the whole dictionary",
+    "transcoder": "watch",
+    "skip_transcoder": "watch",
+    "jumprelu_transcoder": "watch",
+    "jumprelu_skip_transcoder": "watch",
+}
+NORMALISED = {
+    "none": "nothing is done",
+    "layer_norm": "mean taken away, divided by the standard deviation, per token",
+    "constant_norm_rescale": "scaled to length √d, per token",
+}
+
+REFUSED = """What is refused, by name: any other architecture or normalisation (temporal, matching pursuit), weights
+that are not finite, `topk` without `k`, `expected_average_only_in` without its factor. Pickles are read only in the
+formats above that have no other form, as tensors alone, in a process without secrets
+([decision 12](../decisions/0012-other-libraries-saes-are-read-here.md)).
+"""
+
+HOOKS = """A hook point is called as TransformerLens calls it, `blocks.20.hook_resid_post`, or as the model's module,
+`model.layers.20.mlp.output`. The residual stream (`resid_pre`, `resid_post`) is there in whatever
+`AutoModelForCausalLM` loads. The other names are there where the family has been checked: the module and its side are
+in the table, from the decoder layer on.
+"""
+
+
+def body() -> str:
+    return "\n".join(
+        [
+            LEAD,
+            "## Formats\n",
+            table(("file", "format", "how"), _formats()),
+            REFUSED,
+            "## Architectures\n",
+            table(("architecture", "what for"), _told(STEERABLE, get_args(Architecture))),
+            "## Normalisation of what the SAE reads\n",
+            table(("`normalize_activations`", ""), _told(NORMALISED, get_args(Normalisation))),
+            "`expected_average_only_in` is folded into the weights where the catalogue knows the factor.\n",
+            "## Hook points by model family\n",
+            HOOKS,
+            table(("kind", "name"), [(f"`{kind}`", f"`blocks.N.{name}`") for kind, name in LENS_NAMES.items()]),
+            table(("family (`model_type`)", *(f"`{kind}`" for kind in _kinds())), _families()),
+            "A family that is not listed has `resid_pre` and `resid_post`, and every module by its own name.\n",
+        ]
+    )
+
+
+def _formats() -> list[tuple[str, ...]]:
+    assert set(NATIVE) == set(detect._READERS)
+    assert set(CONVERTED) == set(get_args(Format))
+    native: list[tuple[str, ...]] = [(f"`{file}`", whose, "as it is") for file, whose in NATIVE.items()]
+    return native + [(", ".join(_files(format)), whose, "converted once") for format, whose in CONVERTED.items()]
+
+
+def _files(format: Format) -> list[str]:
+    folders, files = dict(recognised._FOLDERS), dict(recognised._FILES)
+    if format in folders:
+        return [f"`{name}`" for name in folders[format]]
+    return [f"`{files[format].pattern}`"] if format in files else ["`*.pt`", "`*_cfg.json`"]
+
+
+def _told(told: dict[str, str], known: tuple[str, ...]) -> list[tuple[str, ...]]:
+    assert set(told) == set(known)
+    return [(f"`{name}`", told[name]) for name in known]
+
+
+def _kinds() -> list[str]:
+    return [kind for kind in LENS_NAMES if not kind.startswith("resid_p")]
+
+
+def _families() -> list[tuple[str, ...]]:
+    """Families with the same table share a row."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for family in _FAMILIES:
+        found = places(SimpleNamespace(model_type=family))
+        rows.setdefault(tuple(_place(found.get(kind)) for kind in _kinds()), []).append(f"`{family}`")
+    return [(", ".join(sorted(families)), *cells) for cells, families in rows.items()]
+
+
+def _place(place: Place | None) -> str:
+    return f"`{place.path}` {place.side}" if place else "–"
