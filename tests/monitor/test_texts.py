@@ -1,6 +1,7 @@
 """What was said, as the history keeps it: prompts as the model read them, answers, and bodies to send again."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,3 +71,24 @@ def test_embeddings_have_no_answers(api: httpx.Client, kept: str) -> None:
     found = remembered(api, newest)
     assert found["answers"] is None
     assert found["prompts"] == (["One", "two"] if kept == "all" else None)
+
+
+def test_what_was_written_before_the_client_went_is_kept(api: httpx.Client, kept: str) -> None:
+    endless = CHAT | {"stream": True, "max_tokens": 200, "ignore_eos": True}
+    with api.stream("POST", "/v1/chat/completions", json=endless) as answer:
+        said = ""
+        for line in answer.iter_lines():
+            if line.startswith("data: {"):
+                chunk = json.loads(line.removeprefix("data: "))
+                said += "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
+            if len(said) > 3:
+                break
+    deadline = time.monotonic() + 30
+    while (newest := api.get("/api/requests").json()["requests"][0])["id"] != chunk["id"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    found = remembered(api, newest)
+    if kept == "off":
+        assert found["answers"] is None
+    else:
+        assert found["answers"][0].startswith(said)

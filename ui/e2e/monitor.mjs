@@ -21,7 +21,10 @@ export default async function ({ url, newPage, expect, accessible }) {
 
   await page.getByTitle(id).click(); // the list follows what is asked
   await page.getByText(id).waitFor();
-  const { activations } = await api("GET", `/api/requests/${id}`);
+  const { activations, answers } = await api("GET", `/api/requests/${id}`);
+  await page.getByRole("button", { name: "Answer" }).click();
+  await page.getByRole("region", { name: "What was said" }).getByText(answers[0]).first().waitFor();
+  await accessible(page, "what was said");
   const tokens = page.getByRole("option");
   expect((await tokens.count()) === activations.length, "each token that was read is there");
   await tokens.first().focus();

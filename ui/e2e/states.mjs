@@ -26,15 +26,11 @@ export default async function ({ url, newPage, expect, accessible }) {
 
     answer = (route) => route.continue();
     const again = page.getByRole("main").getByRole("button", { name: "Try again" });
-    for (let left = await again.count(); left > 0; left = await again.count()) {
-      await again.first().click();
-      await page.waitForFunction((before) => {
-        const buttons = [...document.querySelectorAll("main button")];
-        return buttons.filter(({ textContent }) => textContent === "Try again").length < before;
-      }, left);
+    for (let tries = 0; tries < 10 && (await again.count()); tries++) {
+      await again.first().click(); // behind it may stand another that was refused
+      await page.waitForTimeout(300);
     }
-    await page.waitForFunction(() => !document.querySelector("main [aria-busy=true]"));
-    expect((await page.getByRole("alert").count()) === 0, `${path} is whole again`);
+    await page.waitForFunction(() => !document.querySelector("main [aria-busy=true], main [role=alert]"));
     await page.close();
   }
 }

@@ -140,7 +140,8 @@ class Recording:
         prompts, body = None, None
         if self._texts == "all" and self._takes(4 * self._asked.prompt_tokens + len(self._asked.body)):
             prompts, body = self._asked.read(), self._asked.body.decode(errors="replace")
-        wrote = self._written if self._outcomes and self._outcomes[0].end != "embedded" else None
+        is_embedded = any(outcome.end == "embedded" for outcome in self._outcomes)
+        wrote = None if is_embedded or not (self._outcomes or any(self._written or ())) else self._written
         answers = None if wrote is None else tuple("".join(parts) for parts in wrote)
         return Texts(prompts=prompts, answers=answers, body=body)
 
