@@ -11,7 +11,7 @@ from tests.page.browser import journey
 ROOT = Path(__file__).parents[1]
 MADE = ROOT / "build" / "screenshots"
 SHOWN = ROOT / "docs" / "screenshots"
-BEST = ("playground-light-1280", "monitor-light-1280")
+BEST = ("playground-light-1280", "monitor-light-1280", "request-light-1280", "feature-light-1280")
 
 
 def main() -> None:

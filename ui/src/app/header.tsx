@@ -1,5 +1,15 @@
 /** What runs, on every page: model, SAEs, profile, the master switch, the queue, memory, the connection. */
-import { ActionIcon, Badge, Group, Progress, Switch, Text, Tooltip, useMantineColorScheme } from "@mantine/core";
+import {
+  ActionIcon,
+  Badge,
+  Group,
+  Progress,
+  Switch,
+  Text,
+  Tooltip,
+  useMantineColorScheme,
+  type TextProps,
+} from "@mantine/core";
 import { IconDeviceDesktop, IconMoon, IconSun } from "@tabler/icons-react";
 import { useMutation, useQuery } from "@tanstack/react-query";
 import { failed } from "@/components/toast";
@@ -16,7 +26,7 @@ export function Header() {
         <Text fw={700} component="span">
           miLLM
         </Text>
-        {data && <What status={data} />}
+        {data && <What status={data} visibleFrom="xs" />}
       </Group>
       <Group gap="sm" wrap="nowrap">
         {data && <Queue status={data} />}
@@ -29,12 +39,20 @@ export function Header() {
   );
 }
 
-function What({ status }: { status: Schemas["ServerStatus"] }) {
+/** On a phone it stands below the header, which has no room for it. */
+export function WhatBelow() {
+  const { data } = useQuery(status);
+  return data && <What status={data} hiddenFrom="xs" />;
+}
+
+type WhatProps = { status: Schemas["ServerStatus"] } & Pick<TextProps, "visibleFrom" | "hiddenFrom">;
+
+function What({ status, ...where }: WhatProps) {
   const saes = status.saes.map((sae) => `${sae.sae} @ ${sae.layer}`).join(", ");
   const profile =
     status.steering && `${status.steering.profile ?? "unnamed"}${status.steering.is_modified ? " ● modified" : ""}`;
   return (
-    <Text size="sm" truncate title={[status.model?.name, saes, profile].filter(Boolean).join(" · ")}>
+    <Text size="sm" truncate {...where} title={[status.model?.name, saes, profile].filter(Boolean).join(" · ")}>
       {status.model?.name ?? status.changing?.name ?? "no model"}
       {status.changing && ` (${status.changing.what}: ${status.changing.stage || "…"})`}
       {saes && ` · ${saes}`}

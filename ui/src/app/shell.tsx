@@ -4,7 +4,7 @@ import { useDisclosure, useHotkeys, useMediaQuery } from "@mantine/hooks";
 import { Link, Outlet, useLocation } from "@tanstack/react-router";
 import { Rack } from "@/steering/rack";
 import { Banner } from "./banner";
-import { Header } from "./header";
+import { Header, WhatBelow } from "./header";
 import { Palette } from "./palette";
 import { PLACES } from "./places";
 
@@ -44,6 +44,7 @@ export function Shell() {
         <Menu onChosen={close} />
       </AppShell.Navbar>
       <AppShell.Main id="main" tabIndex={-1}>
+        <WhatBelow />
         <Banner />
         <Outlet />
       </AppShell.Main>
