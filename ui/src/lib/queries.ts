@@ -52,13 +52,6 @@ export const feature = (sae: string, index: number) =>
     queryFn: () => told(api.GET("/api/features/{index}", { params: { path: { index }, query: { sae } } })),
   });
 
-export const requests = (before?: string) =>
-  queryOptions({
-    queryKey: ["requests", before ?? null],
-    queryFn: async () =>
-      (await told(api.GET("/api/requests", { params: { query: { before, limit: PAGE } } }))).requests,
-  });
-
 /** Which requests are meant. */
 export interface Filter {
   client?: string;
