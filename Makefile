@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+unexport PYTHONDONTWRITEBYTECODE # the tests start a hundred servers: each would compile all of miLLM again
 OLDEST := $(addprefix tests/engine/test_,architectures.py batching.py capturability.py)
 
 help:            ## list the tasks

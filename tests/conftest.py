@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from tests.fixtures.tiny import write_model, write_profiles, write_sae
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """A suite that was started in the background ignores Ctrl+C, and so would every command that it starts."""
 
-structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.__stderr__))
-"""For a server inside this process, which logs on threads of its own: pytest trades `sys.stdout` with each test."""
+structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+"""A server inside this process logs on threads of its own, between pytest's dots: its lines go nowhere."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

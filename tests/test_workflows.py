@@ -22,7 +22,7 @@ def steps(path: Path) -> list[dict[str, Any]]:
 
 def made(text: str) -> set[str]:
     """Targets of `make` that a script runs."""
-    return set(re.findall(r"^\s*make ([a-z-]+)$", text, re.MULTILINE))
+    return set(re.findall(r"^\s*(?:in_time )?make ([a-z-]+)$", text, re.MULTILINE))
 
 
 CI = made("\n".join(step.get("run", "") for step in steps(GITHUB / "workflows" / "ci.yml")))

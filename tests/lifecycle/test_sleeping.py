@@ -71,6 +71,17 @@ def test_it_wakes_as_it_was_for_everybody_at_once(inside: Inside) -> None:
     assert inside.state.status == "ready"
 
 
+def test_who_loads_it_again_wakes_it_as_it_was(inside: Inside) -> None:
+    """To load what is loaded changes nothing: not its SAEs, and not what is active."""
+    inside.run(activate(inside.state, active(inside.state, steering=SteeringRequest.model_validate(KNOB))))
+    steered = text(inside)
+    put_to_sleep(inside)
+    inside.run(load(inside.state, WantedModel(id="tiny-llama")))
+    assert inside.state.status == "ready"
+    assert list(inside.state.saes) == ["tiny"]
+    assert text(inside) == steered
+
+
 def test_a_question_keeps_it_awake(inside: Inside) -> None:
     allow(inside, keep_alive=0.9)
 

@@ -1,7 +1,7 @@
 """The start of a server, before anything heavy is imported: the home and the port are taken, or it is refused.
 
-What then happens is `serving`, imported by name as a command is: a second server is refused in a moment, and not
-after everything that it does not get to use.
+Then the engine's process is started, and imports torch while this one imports what serves: `serving`, by name as a
+command is. So a second server is refused in a moment, and not after everything that it does not get to use.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from millm import logs
 from millm.cli import import_by_name
 from millm.cli.progress import Reporter
 from millm.desired import WantedSae
+from millm.engine.child import Spawned, spawn
 from millm.errors import CannotStart, MillmError, PortTaken
 from millm.hub.home import Home
 from millm.hub.locate import Located
@@ -46,13 +47,24 @@ Prepare = Callable[[Home, Reporter], Boot]
 """Finds or fetches everything, in a thread of its own."""
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What a server has before it serves."""
+
+    settings: Settings
+    home: Home
+    listening: socket.socket
+    engine: Spawned
+
+
 def run_server(settings: Settings, prepare: Prepare, console: Console) -> None:
     """Returns when the server was asked to stop. Raises CannotStart and its kin before anything heavy happens."""
     home = Home(settings.home_folder)
     with logs.writing(settings), _failing(settings):
         home.create()
         with home.locked(), contextlib.closing(_bind(settings)) as listening:
-            import_by_name("serving").serve(settings, home, prepare, listening, console)
+            engine = spawn(settings.log_level, settings.step_timeout)
+            import_by_name("serving").serve(Taken(settings, home, listening, engine), prepare, console)
 
 
 @contextlib.contextmanager

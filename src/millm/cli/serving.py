@@ -19,7 +19,7 @@ from millm.app import create_app
 from millm.cli.in_log import InLog
 from millm.cli.on_screen import OnScreen
 from millm.cli.progress import Reporter
-from millm.cli.server import Boot, Prepare
+from millm.cli.server import Boot, Prepare, Taken
 from millm.demo import bundle
 from millm.desired import Desired, WantedModel, read
 from millm.engine.client import EngineClient
@@ -48,14 +48,15 @@ CHANGES_SECONDS = 2.0
 Voice = OnScreen | InLog
 
 
-def serve(settings: Settings, home: Home, prepare: Prepare, listening: socket.socket, console: Console) -> None:
+def serve(taken: Taken, prepare: Prepare, console: Console) -> None:
     """Until it is asked to stop."""
-    voice = InLog() if settings.log_format == "json" else OnScreen(console)
-    asyncio.run(_serve(settings, home, prepare, listening, voice))
+    voice = InLog() if taken.settings.log_format == "json" else OnScreen(console)
+    asyncio.run(_serve(taken, prepare, voice))
     voice.has_stopped()
 
 
-async def _serve(settings: Settings, home: Home, prepare: Prepare, listening: socket.socket, voice: Voice) -> None:
+async def _serve(taken: Taken, prepare: Prepare, voice: Voice) -> None:
+    settings, home = taken.settings, taken.home
     engine = EngineClient(
         max_queue=settings.max_queue,
         step_seconds=settings.step_timeout,
@@ -63,7 +64,7 @@ async def _serve(settings: Settings, home: Home, prepare: Prepare, listening: so
     )
     with contextlib.closing(Database(home.database)) as database:
         state = state_of(settings, engine, home, database)
-        await _run(state, prepare, listening, voice)
+        await _run(state, taken, prepare, voice)
 
 
 def state_of(settings: Settings, engine: EngineClient, home: Home, database: Database) -> State:
@@ -75,10 +76,11 @@ def state_of(settings: Settings, engine: EngineClient, home: Home, database: Dat
     return State(settings, engine, ProfileStore(database), hub, Labels(database), events=events)
 
 
-async def _run(state: State, prepare: Prepare, listening: socket.socket, voice: Voice) -> None:
-    asked = _asked_by_signals()
+async def _run(state: State, taken: Taken, prepare: Prepare, voice: Voice) -> None:
+    asked, listening = _asked_by_signals(), taken.listening
     server = _Server(wire.config(create_app(state), state.settings, stop_seconds=3))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
+    await state.engine.start(taken.engine)
     booting = asyncio.create_task(_boot(state, prepare, voice))
     beside = (asyncio.create_task(watch_idle(state)), asyncio.create_task(back_up_daily(state)))
     try:
@@ -145,13 +147,12 @@ def _url(listening: socket.socket) -> str:
 
 
 async def _boot(state: State, prepare: Prepare, voice: Voice) -> None:
-    """What can be refused early is refused before torch, in the engine's process, is imported."""
+    """The engine's process imports torch meanwhile."""
     home = state.hub.home
     state.is_starting = True
     with voice.reporting() as report:
         boot = await asyncio.to_thread(prepare, home, report)
         chosen = await asyncio.to_thread(_take_in, state.profiles, home, boot)
-        await state.engine.start()
         await _bring_up(state, boot, report)
     if chosen:
         await activate_profile(state, chosen.name)

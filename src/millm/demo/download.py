@@ -52,13 +52,14 @@ def download(
 def _follow(
     child: "subprocess.Popen[bytes]", folder: Path, total: int, on_progress: OnProgress, stall_seconds: float
 ) -> bool:
-    """Report until the child ends (False) or stalls (True)."""
-    done, moved = -1, time.monotonic()
+    """Report until the child ends (False) or stalls (True). A file that is just being renamed takes nothing back."""
+    size, most, moved = -1, 0, time.monotonic()
     while child.poll() is None:
-        size = _largest_file(folder)
-        if size != done:
-            done, moved = size, time.monotonic()
-        on_progress("download", min(size, total), total)
+        before, size = size, _largest_file(folder)
+        if size != before:
+            moved = time.monotonic()
+        most = max(most, size)
+        on_progress("download", min(most, total), total)
         if time.monotonic() - moved > stall_seconds:
             return True
         time.sleep(_POLL_SECONDS)

@@ -5,31 +5,50 @@ Knows nothing of what commands and events mean.
 
 import asyncio
 import multiprocessing
+import signal
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 
-from millm.engine import process
 from millm.engine.messages import Command, Event, decode_events, encode
+from millm.engine.process import main
 from millm.errors import EngineCrashed
 
 OnEvents = Callable[[list[Event]], None]
 OnDeath = Callable[["Child"], None]
 
 
-class Child:
-    """One process and its pipe; `on_events` and `on_death` are called on the event loop that started it."""
+@dataclass(frozen=True)
+class Spawned:
+    """A process that imports torch, and our end of the pipe to it; nobody listens yet."""
 
-    def __init__(self, log_level: str, step_seconds: float, *, on_events: OnEvents, on_death: OnDeath) -> None:
+    process: BaseProcess
+    connection: Connection
+
+
+def spawn(log_level: str, step_seconds: float) -> Spawned:
+    """Needs no event loop. It ends when this process does."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=main, args=(theirs, log_level, step_seconds), name="millm-engine", daemon=True)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl+C is not the engine's
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    theirs.close()  # so that only the child holds that end, and its death closes the pipe
+    return Spawned(process, ours)
+
+
+class Child:
+    """One process and its pipe; `on_events` and `on_death` are called on the event loop that made this."""
+
+    def __init__(self, spawned: Spawned, *, on_events: OnEvents, on_death: OnDeath) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_events, self._on_death = on_events, on_death
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=process.main, args=(theirs, log_level, step_seconds), name="millm-engine", daemon=True
-        )
-        self._process.start()
-        theirs.close()  # so that only the child holds that end, and its death closes the pipe
+        self._process, self._connection = spawned.process, spawned.connection
         threading.Thread(target=self._listen, args=(self._connection,), name="millm-engine-events", daemon=True).start()
 
     @property

@@ -8,6 +8,7 @@ whatever is beside it. Measurements: docs/decisions/0007-int8-rows-scaled-apart.
 
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,18 +87,25 @@ def int8_linears(model: PreTrainedModel, on_progress: OnProgress) -> Int8Report:
         return Int8Report(0, reason)
     embedding = model.get_input_embeddings().weight
     names = [name for name, module in model.named_modules() if _gains(module)]
-    for done, name in enumerate(names):
-        on_progress("packing weights", done, len(names))
+
+    def packed(name: str) -> Int8Linear:
         layer: Any = model.get_submodule(name)
         weight = layer.weight.detach()
-        model.set_submodule(
-            name,
-            Int8Linear(
-                weight.T if isinstance(layer, Conv1D) else weight,
-                layer.bias,
-                replaced=0 if layer.weight is embedding else weight.numel(),
-            ),
+        return Int8Linear(
+            weight.T if isinstance(layer, Conv1D) else weight,
+            layer.bias,
+            replaced=0 if layer.weight is embedding else weight.numel(),
         )
+
+    pool = ThreadPoolExecutor(torch.get_num_threads())  # fbgemm packs on one core, and without the GIL
+    try:
+        with warnings.catch_warnings():  # torch ≥ 2.13 says so of every quantized tensor; the kernel takes no other
+            warnings.filterwarnings("ignore", message="torch.quantize_per_tensor, torch.quantize_per_channel")
+            for done, layer in enumerate(pool.map(packed, names)):
+                on_progress("packing weights", done, len(names))
+                model.set_submodule(names[done], layer)
+    finally:
+        pool.shutdown(cancel_futures=True)
     on_progress("packing weights", len(names), len(names))
     return Int8Report(len(names), "" if names else f"no linear layer has {INT8_SMALLEST:,} weights")
 
@@ -131,7 +139,5 @@ def _pack(weight: Tensor) -> Any:
     """`[out, in]` float32 → fbgemm's layout of int8 weights in ±127."""
     scales = (weight.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)  # [out]
     zeros = torch.zeros_like(scales, dtype=torch.int64)
-    with warnings.catch_warnings():  # torch ≥ 2.13 says so of every quantized tensor; the kernel takes no other
-        warnings.filterwarnings("ignore", message="torch.quantize_per_tensor, torch.quantize_per_channel")
-        quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
-        return torch.ops.quantized.linear_prepack(quantized, None)
+    quantized = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+    return torch.ops.quantized.linear_prepack(quantized, None)

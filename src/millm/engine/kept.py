@@ -14,7 +14,7 @@ from typing import Any, Literal
 import structlog
 
 from millm import logs
-from millm.engine.child import Child
+from millm.engine.child import Child, Spawned, spawn
 from millm.engine.deaths import TOO_OFTEN, Deaths
 from millm.engine.messages import (
     AttachSae,
@@ -109,9 +109,9 @@ class KeptEngine(ABC):
 
     # ------------------------------------------------------------------------------------------------ life cycle
 
-    async def start(self) -> None:
-        """Spawn the engine process; it imports torch while we go on."""
-        self._spawn()
+    async def start(self, spawned: Spawned | None = None) -> None:
+        """Spawn the engine process, unless one was; it imports torch while we go on."""
+        self._hold(spawned or spawn(*self._arguments))
         self.status = "ready"
 
     async def close(self) -> None:
@@ -219,8 +219,8 @@ class KeptEngine(ABC):
 
     # -------------------------------------------------------------------------------------------------- plumbing
 
-    def _spawn(self) -> None:
-        self._child = Child(*self._arguments, on_events=self._deliver, on_death=self._mourn)
+    def _hold(self, spawned: Spawned) -> None:
+        self._child = Child(spawned, on_events=self._deliver, on_death=self._mourn)
 
     def _deliver(self, events: list[Event]) -> None:
         for event in events:
@@ -308,7 +308,7 @@ class KeptEngine(ABC):
 
     async def _restore(self) -> None:
         """A new process with the same model and the same SAEs, under the ids that requests know them by."""
-        self._spawn()
+        self._hold(spawn(*self._arguments))
         try:
             for command in self._restorable.commands:
                 await self._ask(command)

@@ -55,7 +55,7 @@ async def compare(state: State, request: Request, made: Columns) -> AsyncGenerat
     """The events, as they come. Raises MillmError when one of the columns fails; closing it cancels all."""
     yield CompareBegun(model=made.job.selection.model.name, seed=made.seed, columns=made.names)
     ids: list[list[int]] = [[] for _ in made.names]
-    pieces = pieces_of(state.engine, made.job, request)
+    pieces = await pieces_of(state.engine, made.job, request)
     async with aclosing(pieces):
         async for piece in pieces:
             ids[piece.choice] += [token.token for token in piece.tokens]

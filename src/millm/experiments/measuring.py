@@ -17,7 +17,7 @@ from millm.text.repetition import repetition
 
 async def points(state: State, request: Request, job: Job, scale: float | None) -> list[Point]:
     """One for each of the job's sequences. Raises MillmError; leaving it cancels what it asked for."""
-    answers = await joined(pieces_of(state.engine, job, request), len(job.sequences))
+    answers = await joined(await pieces_of(state.engine, job, request), len(job.sequences))
     texts = [_to_judge(state, sequence, answer) for sequence, answer in zip(job.sequences, answers, strict=True)]
     judged = {text.id: text for text in await state.engine.judge(*(text for text in texts if text.answer))}
     return [

@@ -14,6 +14,7 @@ from millm.hub.locate import Located
 from millm.lifecycle.changes import Tell, change
 from millm.lifecycle.fitting import estimate_of, sentence
 from millm.lifecycle.outside import folder_of
+from millm.lifecycle.sleeping import awaken
 from millm.lifecycle.steering import remember
 from millm.lifecycle.text_side import TextSide
 from millm.state import Held, LoadedModel, State
@@ -68,8 +69,10 @@ class _Plan:
 
 
 async def _load(state: State, wanted: WantedModel, located: Located | None, force: bool, tell: Tell) -> LoadedModel:
-    if state.model and state.status == "ready" and state.desired.model == wanted:
-        return state.model
+    if state.model and state.desired.model == wanted:
+        await awaken(state)  # asleep, it has its SAEs with it
+        if state.status == "ready":
+            return state.model
     plan = await _planned(state, wanted, located, force)
     before, held = state.engine.restorable, state.held
     await _drain(state, REPLACED)

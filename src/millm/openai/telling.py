@@ -28,29 +28,24 @@ Pieces = AsyncGenerator[Piece]
 
 async def tell(request: Request, engine: EngineClient, job: Job, form: Form, *, streaming: bool) -> Response:
     """Raises MillmError as long as nothing of the answer is out; ClientDisconnect when nobody waits for it."""
-    pieces = pieces_of(engine, job, request)
+    pieces = await pieces_of(engine, job, request)
     if streaming:
         return await stream(request, _chunks(job, form, pieces))
     answer = await unless_gone(request, _whole(job, form, pieces))
     return Response(msgspec.json.encode(answer), media_type="application/json")
 
 
-def pieces_of(engine: EngineClient, job: Job, request: Request) -> Pieces:
+async def pieces_of(engine: EngineClient, job: Job, request: Request) -> Pieces:
     """What is written, as it comes; the monitor is told of it. Raises InvalidRequest for a strange `X-Millm-Source`."""
-    source = source_of(request.headers, job.last_words)
+    asked = job.asked(request.scope["path"], source_of(request.headers, job.last_words), await request.body())
     monitor: Monitor = request.app.state.millm.monitor
-
-    def record(body: bytes) -> Recording:
-        asked = job.asked(request.scope["path"], source, body)
-        return monitor.record(asked, rows_of(request.scope).append)
-
-    return _pieces(engine, job, request, record)
+    return _pieces(engine, job, lambda: monitor.record(asked, rows_of(request.scope).append))
 
 
-async def _pieces(engine: EngineClient, job: Job, request: Request, record: Callable[[bytes], Recording]) -> Pieces:
+async def _pieces(engine: EngineClient, job: Job, record: Callable[[], Recording]) -> Pieces:
     tokenizer = job.selection.model.tokenizer
     texts = [Detokenizer(tokenizer, job.stop, continues=job.continues, shown=job.reading.shown) for _ in job.sequences]
-    recording = record(await request.body())
+    recording = record()
     pieces = write(
         engine, job.sequences, texts, tokenizer, job.reading, job.echoes, watching=job.watching, recording=recording
     )

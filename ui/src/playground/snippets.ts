@@ -1,4 +1,5 @@
 /** The question of now, as code to paste: curl, Python and JavaScript, by the model's name or by the body's fields. */
+import { curlOf } from "../lib/curl";
 import type { Message, Sampling, Steered } from "./asking";
 
 export interface Shown {
@@ -19,7 +20,7 @@ export function snippet(language: Language, shown: Shown): string {
   const all = JSON.stringify({ ...body, ...extra }, null, 2);
   switch (language) {
     case "curl":
-      return `curl ${origin}/v1/chat/completions -H 'Content-Type: application/json' -d '${all.replaceAll("'", "'\\''")}'\n`;
+      return curlOf(origin, "/v1/chat/completions", all);
     case "Python":
       return python(origin, body, extra);
     case "JavaScript":

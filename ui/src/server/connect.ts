@@ -1,4 +1,5 @@
 /** What to paste into a client so that it talks to this server. */
+import { curlOf } from "../lib/curl";
 
 export interface Server {
   /** Without a slash at its end. */
@@ -18,9 +19,11 @@ export const snippets = ({ origin, model }: Server): Snippet[] => [
   {
     client: "curl",
     where: "in a terminal",
-    text:
-      `curl ${origin}/v1/chat/completions -H 'Content-Type: application/json' ` +
-      `-d '${JSON.stringify({ model, messages: [{ role: "user", content: "Hello" }] }).replaceAll("'", "'\\''")}'\n`,
+    text: curlOf(
+      origin,
+      "/v1/chat/completions",
+      JSON.stringify({ model, messages: [{ role: "user", content: "Hello" }] }),
+    ),
   },
   {
     client: "Python, openai",

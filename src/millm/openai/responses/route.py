@@ -29,7 +29,7 @@ async def responses(body: ResponsesRequest, request: Request, x_millm_profile: P
     tooling = tooling_of(chat, parses=state.settings.tools == "auto")
     job = await chat_job(state, chat, tooling, x_millm_profile, prefix="resp_", format_name="text.format")
     writer = Writer(job, begun(job, body, tooling), logprobs=chat.logprobs)
-    return await tell(request, pieces_of(state.engine, job, request), writer, streaming=body.stream)
+    return await tell(request, await pieces_of(state.engine, job, request), writer, streaming=body.stream)
 
 
 @router.api_route("/responses/{kept:path}", methods=["GET", "POST", "DELETE"], include_in_schema=False)

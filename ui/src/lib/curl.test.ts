@@ -11,7 +11,7 @@ test("a body with quotes, lines and dollars", () => {
     "http://127.0.0.1:8000/v1/completions",
     "-H",
     "Content-Type: application/json",
-    "--data-binary",
+    "-d",
     body,
   ]);
 });
