@@ -22,12 +22,15 @@ check: $(VENV)/dev-installed ## format, lint and types, as CI runs them
 	$(BIN)/mypy
 
 test: $(VENV)/dev-installed  ## all tests but those that install other people's clients
-	$(BIN)/python -m pytest -m 'not clients and not openwebui and not page and not fuzz and not crashes and not machine and not package and not image'
+	$(BIN)/python -m pytest -m 'not clients and not openwebui and not page and not fuzz and not crashes and not machine and not package and not image and not walks'
 
 fuzz: $(VENV)/dev-installed  ## ten thousand made-up requests
 	$(BIN)/python -m pytest -m fuzz
 
-test-crashes: $(VENV)/dev-installed ## a server that is killed thirty times while it downloads
+test-docs: $(VENV)/dev-installed ## every command of README and docs, typed as it is written there
+	$(BIN)/python -m pytest -m 'walks and not clients'
+
+test-crashes: $(VENV)/dev-installed ## killed, out of memory, attached and detached: each again and again
 	$(BIN)/python -m pytest -m crashes
 
 test-machine: $(VENV)/dev-installed ## ten thousand changes of what is loaded, in any order
@@ -108,4 +111,4 @@ $(VENV)/dev-installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $(VENV)/installed $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup run check test package-test test-crashes test-machine test-clients test-openwebui test-page screenshots oldest fix types page page-types docs bench efficacy image image-test site
+.PHONY: help demo setup run check test package-test test-docs test-crashes test-machine test-clients test-openwebui test-page screenshots oldest fix types page page-types docs bench efficacy image image-test site

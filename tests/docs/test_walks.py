@@ -14,6 +14,7 @@ from tests.docs.walked import CLIENTS, DEMO, EMPTY
 from tests.fixtures.fakehub import TOKEN, FakeHub, serving
 from tests.fixtures.process import Server
 
+pytestmark = pytest.mark.walks
 BROUGHT = {
     "docs/recipes/own-sae.md": {
         "my-sae": write_own_sae,

@@ -30,6 +30,9 @@ KNOB = {"features": [{"index": 3, "strength": 6, "sae": "tiny"}]}
 AT_THE_DOOR = {"invalid_steering", "sae_detached"}
 
 
+pytestmark = pytest.mark.crashes
+
+
 @pytest.fixture
 def inside(tmp_path: Path, tiny_model: Path, tiny_sae: Path) -> Iterator[Inside]:
     with serving(tiny_model, tiny_sae, tmp_path / "home") as running:

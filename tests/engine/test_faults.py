@@ -33,7 +33,7 @@ from tests.engine.test_client import until_ready
 from tests.engine.test_generation import PROMPT, PUSH, hooked, request
 from tests.fixtures.tiny import write_sae
 
-ROUNDS = 50
+ROUNDS = (6, pytest.param(50, marks=pytest.mark.crashes))
 NEW = 8
 OTHER = (7, 90, 33, 21, 120)
 Answer = list[Token | Finished] | MillmError
@@ -168,14 +168,15 @@ def test_the_oracle_tells_steered_from_not(faulty: Faulty, oracle: Oracle) -> No
     assert len(set(answers)) > len(answers) // 2
 
 
+@pytest.mark.parametrize("rounds", ROUNDS)
 @pytest.mark.parametrize("point", ["prefill", "decode"])
-def test_fifty_times_out_of_memory(faulty: Faulty, oracle: Oracle, point: FaultPoint) -> None:
+def test_again_and_again_out_of_memory(faulty: Faulty, oracle: Oracle, point: FaultPoint, rounds: int) -> None:
     """Each: the neighbour never notices, who was steered goes on as the base model and is told; then all is well."""
     for number in range(8):
         out_of_memory_once(faulty, oracle, point, number)
     before = faulty.resident_bytes
-    degraded = sum(out_of_memory_once(faulty, oracle, point, number) for number in range(ROUNDS))
-    assert degraded > ROUNDS / 5, "in many rounds it happened beside a steered answer, on its way"
+    degraded = sum(out_of_memory_once(faulty, oracle, point, number) for number in range(rounds))
+    assert degraded > rounds / 5, "in many rounds it happened beside a steered answer, on its way"
     assert abs(faulty.resident_bytes - before) / before < 0.01
 
 
@@ -231,7 +232,10 @@ def check_off(faulty: Faulty, oracle: Oracle) -> None:
     assert (receipt.degraded, receipt.tokens_steered, receipt.delta_norm_ratio) == (NO_SAE, 0, 0.0)
 
 
-def test_fifty_times_out_of_memory_while_attaching(faulty: Faulty, oracle: Oracle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounds", ROUNDS)
+def test_again_and_again_out_of_memory_while_attaching(
+    faulty: Faulty, oracle: Oracle, tmp_path: Path, rounds: int
+) -> None:
     """Refused; what was attached goes on, and what was refused can be attached when there is memory."""
     second = write_sae(tmp_path / "second", seed=9, layer=2)
 
@@ -241,7 +245,7 @@ def test_fifty_times_out_of_memory_while_attaching(faulty: Faulty, oracle: Oracl
         return await asyncio.gather(*answers, attaching, return_exceptions=True)
 
     before = 0
-    for number in range(ROUNDS + 10):
+    for number in range(rounds + 10):
         faulty.inject("attach", "oom")
         pushed, plain, refused = faulty.loop.run(attach_beside_answers())
         assert isinstance(refused, InsufficientMemory)
