@@ -114,12 +114,12 @@ class Walk:
         assert self.python.stdout
         self.python.stdin.write(json.dumps(self.here(code)) + "\n")
         self.python.stdin.flush()
-        lines = iter(self.python.stdout.readline, "\0\n")
         printed = ""
-        for line in lines:
+        while not printed.endswith("\0\n"):  # behind what the page printed without a new line
+            line = self.python.stdout.readline()
             assert line, f"{code}\n{printed}\n{self.python.communicate()[1]}"
             printed += line
-        return printed
+        return printed.removesuffix("\0\n")
 
     def here(self, text: str) -> str:
         """As it is to be typed on this machine."""
