@@ -2,7 +2,7 @@
 import { Accordion, Code, Stack, Text } from "@mantine/core";
 import { Copy } from "@/components/copy";
 import type { Schemas } from "@/lib/api";
-import { curlOf } from "../lib/curl";
+import { curlOf } from "@/lib/curl";
 
 type Told = Omit<Schemas["RequestTold"], "activations">;
 

@@ -1,5 +1,5 @@
 /** The question of now, as code to paste: curl, Python and JavaScript, by the model's name or by the body's fields. */
-import { curlOf } from "../lib/curl";
+import { curlOf } from "@/lib/curl";
 import type { Message, Sampling, Steered } from "./asking";
 
 export interface Shown {

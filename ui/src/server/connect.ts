@@ -1,5 +1,5 @@
 /** What to paste into a client so that it talks to this server. */
-import { curlOf } from "../lib/curl";
+import { curlOf } from "@/lib/curl";
 
 export interface Server {
   /** Without a slash at its end. */
