@@ -37,14 +37,13 @@ def exchange(url: str, sent: bytes) -> Answer:
 
 
 def until_silence(connection: socket.socket, seconds: float = 1.0) -> bytes:
-    """All that comes until the other side closes, or says nothing for so long."""
-    connection.settimeout(seconds)
+    """All that comes until the other side closes, or, once it has begun, says nothing for so long."""
+    connection.settimeout(10)
     got = b""
     try:
         while part := connection.recv(65536):
             got += part
-            if is_whole(got):
-                connection.settimeout(0.1)
+            connection.settimeout(0.1 if is_whole(got) else seconds)
     except (TimeoutError, ConnectionResetError):
         pass
     return got
