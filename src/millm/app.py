@@ -1,6 +1,6 @@
 """The HTTP application: the OpenAI surface, miLLM's own, the health checks and the start page."""
 
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -23,6 +23,7 @@ def create_app(state: State) -> FastAPI:
         title="miLLM",
         version=__version__,
         description="Steered inference, OpenAI-compatible.",
+        openapi_url=None,  # it would be made in the loop, and every stream would wait for that
         docs_url=None,  # it loads scripts from a CDN
         redoc_url=None,
         redirect_slashes=False,  # a redirect would be built from the Host header
@@ -38,17 +39,23 @@ def create_app(state: State) -> FastAPI:
     app.include_router(metrics.router)
     app.include_router(startpage.router)
     app.include_router(WebPage().router)
+    app.add_api_route("/openapi.json", _openapi, methods=["GET"], include_in_schema=False)
     app.add_api_route("/healthz", _healthz, methods=["GET"], include_in_schema=False)
     app.add_api_route("/readyz", _readyz, methods=["GET"], include_in_schema=False)
-    app.openapi = partial(_document, app)  # type: ignore[method-assign]  # FastAPI's own way to extend the document
+    app.openapi = cache(partial(_document, app))  # type: ignore[method-assign]  # FastAPI's own way to extend it
     return app
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
     """FastAPI's, with the answers under `/api`, which are structs and unknown to it."""
-    if not app.openapi_schema:
-        FastAPI.openapi(app)["components"]["schemas"] |= schemas()
-    return app.openapi_schema or {}
+    document = FastAPI.openapi(app)
+    document["components"]["schemas"] |= schemas()
+    return document
+
+
+def _openapi(request: Request) -> JSONResponse:
+    """The document of this very server; it takes half a second to make, once."""
+    return JSONResponse(request.app.openapi())
 
 
 async def _healthz() -> dict[str, str]:

@@ -3,32 +3,57 @@
 Runs in the process that asks the hub, and writes nothing to the disk.
 """
 
-from huggingface_hub import HfApi
-from huggingface_hub.hf_api import ModelInfo
+import msgspec
+from huggingface_hub import constants, get_session, hf_raise_for_status
 
 from millm.hub.jobs import RemoteModel
 from millm.hub.orders import Search
 from millm.hub.registry import count_for
 
+_PATIENCE_SECONDS = 10
+
+
+class _Tensors(msgspec.Struct):
+    total: int | None = None
+
+
+class _Entry(msgspec.Struct):
+    """Of `GET /api/models`, what is asked for by `expand`."""
+
+    id: str
+    downloads: int | None = None
+    likes: int | None = None
+    gated: bool | str = False
+    safetensors: _Tensors | None = None
+
 
 def search(order: Search, token: str | None) -> tuple[RemoteModel, ...]:
-    """Only those with safetensors: nothing else is loaded. Raises what huggingface_hub does."""
-    found = HfApi(token=token or False).list_models(
-        search=order.words,
-        filter="safetensors",
-        sort="downloads",
-        limit=order.limit,
-        expand=["downloads", "gated", "likes", "safetensors"],
+    """Only those with safetensors: nothing else is loaded. Raises what huggingface_hub does.
+
+    Asked once: `HfApi.list_models` tries again for 23 s, and somebody waits who can press Enter again.
+    """
+    answer = get_session().get(
+        f"{constants.ENDPOINT}/api/models",
+        params={
+            "search": order.words,
+            "filter": "safetensors",
+            "sort": "downloads",
+            "limit": order.limit,
+            "expand": ["downloads", "gated", "likes", "safetensors"],
+        },
+        headers={"Authorization": f"Bearer {token}"} if token else {},
+        timeout=_PATIENCE_SECONDS,
     )
-    return tuple(_told(info) for info in found)
+    hf_raise_for_status(answer)
+    return tuple(_told(entry) for entry in msgspec.json.decode(answer.content, type=list[_Entry])[: order.limit])
 
 
-def _told(info: ModelInfo) -> RemoteModel:
+def _told(entry: _Entry) -> RemoteModel:
     return RemoteModel(
-        id=info.id,
-        downloads=info.downloads or 0,
-        likes=info.likes or 0,
-        gated=bool(info.gated),
-        parameters=info.safetensors.total if info.safetensors else None,
-        known_saes=count_for(info.id),
+        id=entry.id,
+        downloads=entry.downloads or 0,
+        likes=entry.likes or 0,
+        gated=bool(entry.gated),
+        parameters=entry.safetensors.total if entry.safetensors else None,
+        known_saes=count_for(entry.id),
     )

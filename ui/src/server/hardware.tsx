@@ -62,7 +62,7 @@ const gpuOf = (gpu: Schemas["Gpu"]): Facts => [
 const memoryOf = ({ facts, estimate }: Schemas["ModelStatus"]): Facts => [
   ["Device", `${facts.device}, ${facts.dtype}`],
   ["Runner", `${facts.runner}, ${facts.slots} at once${facts.runner_reason && `: ${facts.runner_reason}`}`],
-  ["Weights", facts.memory && bytes(facts.memory.weights)],
+  ["Weights", facts.memory && `${facts.weights}, ${bytes(facts.memory.weights)}`],
   ["Cache, at most", facts.memory?.kv_cache != null ? bytes(facts.memory.kv_cache) : null],
   ["Process", facts.memory?.process != null ? bytes(facts.memory.process) : null],
   ["Expected", estimate && estimate.total !== null ? `${bytes(estimate.total)}: ${estimate.advice}` : null],
