@@ -106,7 +106,9 @@ def test_405_names_all_that_the_address_takes(server: Server) -> None:
         assert (answer.status, answer.headers["allow"]) == (405, methods)
 
 
-@pytest.mark.parametrize("path", ["/", "/healthz", "/v1/models", "/api/status", "/v1/models/tiny-llama", "/openapi.json"])
+@pytest.mark.parametrize(
+    "path", ["/", "/healthz", "/v1/models", "/api/status", "/v1/models/tiny-llama", "/openapi.json"]
+)
 def test_head_is_get_without_the_body(server: Server, path: str) -> None:
     head, get = (exchange(server.url, request(f"{method} {path}", "Connection: close")) for method in ("HEAD", "GET"))
     assert (head.status, head.body) == (get.status, b"") == (200, b"")
