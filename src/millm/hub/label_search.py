@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import NamedTuple
 
 from millm.hub.label_lines import Label
@@ -30,6 +31,7 @@ class LabelIndex:
     """The labels of one SAE, ready to be searched."""
 
     _entries: Sequence[_Entry]
+    """By index."""
     _by_index: dict[int, Label]
 
     @classmethod
@@ -48,12 +50,11 @@ class LabelIndex:
         if text.strip() and not inside:
             return []
         starts = [f" {word}" for word in inside]
-        found = [
-            Found(_rank(words, wanted, starts), len(words) if inside else 0, label)
-            for words, label in self._entries
-            if all(word in words for word in inside)
-        ]
-        return sorted([*self._numbered(text.strip()), *found], key=lambda one: (one.rank, one.length, one.label.index))
+        fitting = self._entries
+        for word in inside:
+            fitting = [entry for entry in fitting if word in entry.words]
+        found = [Found(_rank(words, wanted, starts), len(words) if inside else 0, label) for words, label in fitting]
+        return sorted([*self._numbered(text.strip()), *found], key=itemgetter(0, 1))  # those alike stay as they are
 
     def _numbered(self, text: str) -> list[Found]:
         if not (text.isascii() and text.isdigit() and len(text) <= 10):
@@ -66,7 +67,7 @@ class LabelIndex:
 def _rank(words: str, wanted: str, starts: Sequence[str]) -> int:
     if words == wanted:
         return 0
-    return 1 if all(start in words for start in starts) else 2
+    return 1 if all(map(words.__contains__, starts)) else 2
 
 
 def _words(text: str) -> str:
