@@ -15,9 +15,9 @@ class Offsets:
 
     def place(self, data: bytes) -> int:
         """The bytes of the next token → where its text begins."""
-        half_before = bool(self._decoder.getstate()[0])
+        half_before = self._decoder.getstate()[0]
         text = self._decoder.decode(data)
-        never_whole = half_before and text.startswith(REPLACEMENT)
-        begins = self._decoded + never_whole
+        never_whole = half_before.decode("utf-8", "replace") if text.startswith(REPLACEMENT) else ""
+        begins = self._decoded + len(never_whole)
         self._decoded += len(text)
         return begins

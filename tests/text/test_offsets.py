@@ -1,0 +1,22 @@
+"""Where each token's text begins, when tokens are bytes that are no character, or only half of one."""
+
+import pytest
+
+from millm.text.offsets import Offsets
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text", "places"),
+    [
+        ([b"a", b"bc", b"d"], "abcd", [0, 1, 3]),
+        ([b"\xe2\x82", b"\xac", b"!"], "€!", [0, 0, 1]),
+        ([b"\xe2", b"!"], "\ufffd!", [0, 1]),
+        ([b"\xf0\x9f", b"!"], "\ufffd!", [0, 1]),
+        ([b"\xed", b"\xa0", b"!"], "\ufffd\ufffd!", [0, 0, 2]),  # half a surrogate is waited for, and is two nothings
+        ([b"\xff", b"!"], "\ufffd!", [0, 1]),
+    ],
+)
+def test_each_begins_where_its_text_stands(tokens: list[bytes], text: str, places: list[int]) -> None:
+    assert b"".join(tokens).decode("utf-8", "replace") == text
+    offsets = Offsets()
+    assert [offsets.place(data) for data in tokens] == places
