@@ -24,9 +24,13 @@ class Answer:
         return found["error"]
 
 
+PATIENCE = 10
+"""Seconds for a connection, and for the first byte of an answer."""
+
+
 def connect(url: str) -> socket.socket:
     where = urlsplit(url)
-    return socket.create_connection((where.hostname, where.port), timeout=10)
+    return socket.create_connection((where.hostname, where.port), timeout=PATIENCE)
 
 
 def exchange(url: str, sent: bytes) -> Answer:
@@ -38,7 +42,7 @@ def exchange(url: str, sent: bytes) -> Answer:
 
 def until_silence(connection: socket.socket, seconds: float = 1.0) -> bytes:
     """All that comes until the other side closes, or, once it has begun, says nothing for so long."""
-    connection.settimeout(10)
+    connection.settimeout(PATIENCE)
     got = b""
     try:
         while part := connection.recv(65536):

@@ -23,7 +23,7 @@ class _Entry(msgspec.Struct):
     id: str
     downloads: int | None = None
     likes: int | None = None
-    gated: bool | str = False
+    gated: bool | str | None = None
     safetensors: _Tensors | None = None
 
 
