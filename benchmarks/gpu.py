@@ -21,13 +21,13 @@ from benchmarks import options, readers, servers, standin
 from benchmarks.overhead import ONE, WATCHED, asker, mode
 from benchmarks.record import Record
 from benchmarks.servers import Running
-from millm.cli.figures import spread
-from millm.cli.load import Body
+from millm.cli.figures import summarize_percentiles
+from millm.cli.load import RequestBody
 
 REQUESTS = {1: 3, 8: 24, 32: 96}
 """Readers at once → requests."""
-ON: Body = {"ignore_eos": True}
-MODES: Mapping[str, Body] = {
+ON: RequestBody = {"ignore_eos": True}
+MODES: Mapping[str, RequestBody] = {
     "add-1": {"steering": ONE},
     "watch-32": {"steering": None, "activations": WATCHED},
     "watch-32+add": {"steering": ONE, "activations": WATCHED},
@@ -67,7 +67,7 @@ def measure(record: Record, model: Path, sae: Path, place: Path, given: argparse
 
 def runner(server: Running) -> object:
     """What runs, why not faster, and what it takes."""
-    facts = server.remote.ask("GET", "/api/status", dict[str, Any])["model"]["facts"]
+    facts = server.remote.request("GET", "/api/status", dict[str, Any])["model"]["facts"]
     return {name: facts[name] for name in ("runner", "runner_reason", "device", "dtype", "weights", "memory")} | {
         "ready_seconds": server.ready_seconds
     }
@@ -82,15 +82,15 @@ def same(plain: Running, tapped: Running) -> dict[str, object]:
     return {"idle_is_base": words[0] == words[1], "delta_norm_ratio": steered["millm"]["delta_norm_ratio"]}
 
 
-def answer(server: Running, extra: Body) -> Any:
+def answer(server: Running, extra: RequestBody) -> Any:
     messages = [{"role": "user", "content": "Tell me about the sea."}]
-    body: Body = {"messages": messages, "temperature": 0, "max_tokens": 64, **ON, **extra}
-    asked = {"model": server.remote.choose(None), **body}
-    return server.remote.ask("POST", "/v1/chat/completions", dict[str, Any], asked)
+    body: RequestBody = {"messages": messages, "temperature": 0, "max_tokens": 64, **ON, **extra}
+    asked = {"model": server.remote.choose_model(None), **body}
+    return server.remote.request("POST", "/v1/chat/completions", dict[str, Any], asked)
 
 
 def levels(server: Running, tokens: int, requests: Mapping[int, int] = REQUESTS) -> object:
-    return readers.levels(server, server.remote.choose(None), tokens, requests, {"steering": ONE, **ON})
+    return readers.levels(server, server.remote.choose_model(None), tokens, requests, {"steering": ONE, **ON})
 
 
 def modes(plain: Running, tapped: Running, given: argparse.Namespace) -> dict[str, object]:
@@ -104,7 +104,7 @@ def modes(plain: Running, tapped: Running, given: argparse.Namespace) -> dict[st
         other = asker(tapped, {**extra, **ON}, given.tokens, numbers[1])
         share = (ends - monotonic()) / (len(MODES) - place)
         found[name] = mode(base, other, given.blocks, share, first_tokens)
-    return found | {"first_token_ms": spread(first_tokens, scale=1000)}
+    return found | {"first_token_ms": summarize_percentiles(first_tokens, scale=1000)}
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ import msgspec
 from benchmarks import options, servers
 from benchmarks.pairs import blocks
 from benchmarks.record import Record
-from millm.cli.figures import ratio
-from millm.events import MOST_LISTENERS
+from millm.cli.figures import summarize_ratios
+from millm.events import MAX_SUBSCRIPTIONS
 from tests.fixtures.tiny import write_model, write_sae
 
 WATCHED = {"features": list(range(32)), "tokens": "all"}
@@ -48,9 +48,9 @@ def measure(record: Record, url: str, given: argparse.Namespace) -> None:
     cases: dict[str, tuple[Listening, bool]] = {
         "nobody, 32 features watched": (nobody, True),
         "one that never reads": (never_reading, True),
-        "64 listeners": (partial(reading, count=MOST_LISTENERS), True),
+        "64 listeners": (partial(reading, count=MAX_SUBSCRIPTIONS), True),
         "one, every token of 32 features": (partial(reading, count=1), True),
-        "64 listeners, nothing watched": (partial(reading, count=MOST_LISTENERS), False),
+        "64 listeners, nothing watched": (partial(reading, count=MAX_SUBSCRIPTIONS), False),
     }
     for name, (listening, watches) in cases.items():
         record.section(f"cases/{name}", partial(case, url, given, listening, watches, given.minutes * 60 / len(cases)))
@@ -64,7 +64,7 @@ def case(url: str, given: argparse.Namespace, listening: Listening, watches: boo
         warm()
     done = blocks({"base": base, "heard": heard}, given.blocks, seconds)
     times = {name: [sum(block[name]) / 2 for block in done] for name in ("base", "heard")}
-    found = ratio([one / other for one, other in zip(times["heard"], times["base"], strict=True)])
+    found = summarize_ratios([one / other for one, other in zip(times["heard"], times["base"], strict=True)])
     return {**msgspec.structs.asdict(found), "base_tokens_per_second": round(1 / min(times["base"]), 1)}
 
 

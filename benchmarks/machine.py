@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from millm import __version__
-from millm.gpus import driver
+from millm.gpus import read_driver
 
 
 def describe() -> dict[str, object]:
@@ -24,7 +24,7 @@ def describe() -> dict[str, object]:
 
 def _gpus() -> dict[str, object]:
     """Nothing where there are none."""
-    found = driver()
+    found = read_driver()
     return {"gpus": [gpu.name for gpu in found.gpus], "driver": found.version} if found and found.gpus else {}
 
 

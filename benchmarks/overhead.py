@@ -22,8 +22,8 @@ from benchmarks import options, servers
 from benchmarks.pairs import Block, blocks
 from benchmarks.record import Record
 from benchmarks.servers import Running
-from millm.cli.figures import ratio, spread
-from millm.cli.load import Answer, Body, ask
+from millm.cli.figures import summarize_percentiles, summarize_ratios
+from millm.cli.load import RequestBody, TimedAnswer, time_request
 from millm.demo import bundle
 from millm.errors import Unavailable
 
@@ -37,7 +37,7 @@ def feature(index: int, strength: float, mode: str = "add") -> dict[str, object]
 
 ONE = {"features": [feature(1643, 40)]}
 WATCHED = {"features": list(range(300, 332))}
-MODES: dict[str, Body] = {
+MODES: dict[str, RequestBody] = {
     "attached-idle": {"steering": None},
     "add-1": {"steering": ONE},
     "add-16": {"steering": {"features": [feature(100 + index, 3) for index in range(16)]}},
@@ -72,17 +72,17 @@ def measure(record: Record, a: Running, b: Running, given: argparse.Namespace) -
         base = asker(a, {"steering": None}, given.tokens, numbers_a)
         tapped = asker(b, extra, given.tokens, numbers_b)
         record.section(f"modes/{name}", partial(mode, base, tapped, given.blocks, share, first_tokens))
-        record.put("first_token_ms", msgspec.to_builtins(spread(first_tokens, scale=1000)))
+        record.put("first_token_ms", msgspec.to_builtins(summarize_percentiles(first_tokens, scale=1000)))
 
 
-def asker(server: Running, extra: Body, tokens: int, numbers: Iterator[int]) -> Callable[[], Answer]:
+def asker(server: Running, extra: RequestBody, tokens: int, numbers: Iterator[int]) -> Callable[[], TimedAnswer]:
     """Asks the server the prompt of the next number. Raises Unavailable when the answer is too short to be timed."""
-    model = server.remote.choose(None)
+    model = server.remote.choose_model(None)
 
-    def run() -> Answer:
+    def run() -> TimedAnswer:
         messages = [{"role": "user", "content": PROMPT.format(next(numbers))}]
-        body: Body = {"model": model, "messages": messages, "temperature": 0, "max_tokens": tokens, **extra}
-        answer = ask(server.remote, body)
+        body: RequestBody = {"model": model, "messages": messages, "temperature": 0, "max_tokens": tokens, **extra}
+        answer = time_request(server.remote, body)
         if not answer.gaps:
             raise Unavailable(f"the answer holds {answer.tokens} tokens in one piece: there is nothing between them")
         return answer
@@ -91,7 +91,11 @@ def asker(server: Running, extra: Body, tokens: int, numbers: Iterator[int]) -> 
 
 
 def mode(
-    base: Callable[[], Answer], tapped: Callable[[], Answer], most: int, seconds: float, first_tokens: list[float]
+    base: Callable[[], TimedAnswer],
+    tapped: Callable[[], TimedAnswer],
+    most: int,
+    seconds: float,
+    first_tokens: list[float],
 ) -> dict[str, object]:
     """Adds the mode's times to the first token, in seconds, to `first_tokens`."""
     for warm in (base, tapped):
@@ -99,7 +103,7 @@ def mode(
     done = blocks({"base": base, "tapped": tapped}, most, seconds)
     first_tokens += [answer.first_text for block in done for answer in block["tapped"]]
     times = {name: [_per_token(block, name) for block in done] for name in ("base", "tapped")}
-    found = ratio([tapped / base for base, tapped in zip(times["base"], times["tapped"], strict=True)])
+    found = summarize_ratios([tapped / base for base, tapped in zip(times["base"], times["tapped"], strict=True)])
     return {
         **msgspec.structs.asdict(found),
         "tokens_per_second": round(1 / statistics.median(times["tapped"]), 2),
@@ -107,7 +111,7 @@ def mode(
     }
 
 
-def _per_token(block: Block[Answer], name: str) -> float:
+def _per_token(block: Block[TimedAnswer], name: str) -> float:
     """Seconds, there and back."""
     return statistics.mean(answer.seconds_per_token for answer in block[name])
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 from benchmarks.record import FAILURES
-from millm.cli.figures import there_and_back
+from millm.cli.figures import run_counterbalanced
 from millm.errors import Unavailable
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ def blocks(runs: Mapping[str, Callable[[], T]], most: int, seconds: float) -> li
     lost: list[str] = []
     for _ in _while_there_is_time(done, most, seconds):
         try:
-            done.append(dict(zip(runs, there_and_back(list(runs.values())), strict=True)))
+            done.append(dict(zip(runs, run_counterbalanced(list(runs.values())), strict=True)))
         except FAILURES as failure:
             lost.append(str(failure))
             print(f"  a block was lost: {failure}", flush=True)

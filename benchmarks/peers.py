@@ -25,19 +25,19 @@ from pathlib import Path
 from benchmarks import options, readers, servers
 from benchmarks.generate import Generate, Written
 from benchmarks.record import Record
-from millm.cli.load import Body
-from millm.cli.questions import SIZES, questions
+from millm.cli.load import RequestBody
+from millm.cli.questions import PROMPT_LENGTHS, make_prompts
 from millm.demo import bundle
 from millm.errors import CannotStart
 from millm.settings import Settings
 
 REQUESTS = {1: 6, 8: 8}
 """Readers at once → requests."""
-IN_SEQUENCE = questions(len(SIZES) + REQUESTS[1], 8)
+IN_SEQUENCE = make_prompts(len(PROMPT_LENGTHS) + REQUESTS[1], 8)
 """The prompts that 8 readers ask at once, for what has no server."""
 FEATURE, STRENGTH, HOOK = 1643, 40, "blocks.20.hook_resid_post"
-BASE: Body = {"steering": None}
-STEERED: Body = {"steering": {"features": [{"index": FEATURE, "strength": STRENGTH}]}}
+BASE: RequestBody = {"steering": None}
+STEERED: RequestBody = {"steering": {"features": [{"index": FEATURE, "strength": STRENGTH}]}}
 PATIENCE = 600
 """Seconds for a peer that is a script."""
 
@@ -105,7 +105,7 @@ def peers(given: argparse.Namespace, folder: Path, scratch: Path) -> dict[str, P
 
 def generate(folder: Path, tokens: int) -> object:
     model = Generate(folder)
-    model.write(questions(0, 1), 4)  # warm
+    model.write(make_prompts(0, 1), 4)  # warm
     return _in_sequence(model.write(IN_SEQUENCE, tokens))
 
 
@@ -126,7 +126,7 @@ def llama(given: argparse.Namespace, scratch: Path) -> object:
     command = [str(python), "-m", "llama_cpp.server", "--model", gguf, "--n_ctx", "4096", "--logits_all", "false"]
     command += ["--interrupt_requests", "false", "--n_threads", str(os.cpu_count())]
     with servers.serving(command, scratch / "llama.log", variables=_elsewhere()) as running:
-        return readers.levels(running, running.remote.choose(None), given.tokens, REQUESTS, {})
+        return readers.levels(running, running.remote.choose_model(None), given.tokens, REQUESTS, {})
 
 
 def saelens(given: argparse.Namespace, folder: Path) -> object:
@@ -143,10 +143,10 @@ def saelens(given: argparse.Namespace, folder: Path) -> object:
     return _in_sequence(Written(**json.loads(_output(done).splitlines()[-1])))
 
 
-def millm(given: argparse.Namespace, folder: Path, scratch: Path, extra: Body, **settings: str) -> object:
+def millm(given: argparse.Namespace, folder: Path, scratch: Path, extra: RequestBody, **settings: str) -> object:
     home = scratch / "millm"
     with servers.millm(folder, home, "--sae", str(bundle.SAE_FOLDER), **settings) as running:
-        return readers.levels(running, running.remote.choose(None), given.tokens, REQUESTS, extra)
+        return readers.levels(running, running.remote.choose_model(None), given.tokens, REQUESTS, extra)
 
 
 def _in_sequence(written: Written) -> Sequence[object]:

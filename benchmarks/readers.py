@@ -5,20 +5,22 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks.generate import Written
 from benchmarks.servers import Running
-from millm.cli.load import Answer, Body, Level, Outcome, answers, level
-from millm.cli.questions import SIZES, questions
+from millm.cli.load import LevelResult, RequestBody, RequestResult, TimedAnswer, run_requests, summarize_level
+from millm.cli.questions import PROMPT_LENGTHS, make_prompts
 from millm.errors import MillmError
 
 
-def levels(server: Running, model: str, tokens: int, requests: Mapping[int, int], extra: Body) -> list[Level]:
+def levels(
+    server: Running, model: str, tokens: int, requests: Mapping[int, int], extra: RequestBody
+) -> list[LevelResult]:
     """`requests`: per number of readers at once, one after another, each with prompts of its own, after a warm-up."""
     found = []
-    first = len(SIZES)
-    _outcomes(server, bodies(model, questions(0, first), tokens, extra), 1)
+    first = len(PROMPT_LENGTHS)
+    _outcomes(server, bodies(model, make_prompts(0, first), tokens, extra), 1)
     for concurrency, count in requests.items():
-        asked = bodies(model, questions(first, count), tokens, extra)
+        asked = bodies(model, make_prompts(first, count), tokens, extra)
         outcomes, seconds = _outcomes(server, asked, concurrency)
-        found.append(level(concurrency, outcomes, seconds))
+        found.append(summarize_level(concurrency, outcomes, seconds))
         first += count
     return found
 
@@ -29,10 +31,10 @@ def together(server: Running, model: str, prompts: Sequence[str], tokens: int) -
     for outcome in outcomes:
         if isinstance(outcome, MillmError):
             raise outcome
-    return Written(sum(answer.tokens for answer in outcomes if isinstance(answer, Answer)), seconds)
+    return Written(sum(answer.tokens for answer in outcomes if isinstance(answer, TimedAnswer)), seconds)
 
 
-def bodies(model: str, prompts: Sequence[str], tokens: int, extra: Body) -> list[Body]:
+def bodies(model: str, prompts: Sequence[str], tokens: int, extra: RequestBody) -> list[RequestBody]:
     return [
         {"model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0, "max_tokens": tokens}
         | extra
@@ -40,7 +42,7 @@ def bodies(model: str, prompts: Sequence[str], tokens: int, extra: Body) -> list
     ]
 
 
-def _outcomes(server: Running, asked: Sequence[Body], concurrency: int) -> tuple[list[Outcome], float]:
+def _outcomes(server: Running, asked: Sequence[RequestBody], concurrency: int) -> tuple[list[RequestResult], float]:
     started = time.perf_counter()
-    outcomes = list(answers(server.remote, asked, concurrency))
+    outcomes = list(run_requests(server.remote, asked, concurrency))
     return outcomes, time.perf_counter() - started

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from millm.cli.remote import Remote
+from millm.cli.remote import RemoteServer
 from millm.errors import CannotStart
 
 PATIENCE = 120.0
@@ -24,7 +24,7 @@ PATIENCE = 120.0
 class Running:
     """A server that answers."""
 
-    remote: Remote
+    remote: RemoteServer
     pid: int
     ready_seconds: float
     """From its start."""
@@ -82,7 +82,7 @@ def serving(
         )
     try:
         _wait(process, lambda: is_ready(url, log.read_text(errors="replace")), log)
-        yield Running(Remote(url, patience=PATIENCE), process.pid, round(time.perf_counter() - started, 2))
+        yield Running(RemoteServer(url, read_timeout=PATIENCE), process.pid, round(time.perf_counter() - started, 2))
     finally:
         _stop(process)
 

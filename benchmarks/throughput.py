@@ -24,14 +24,14 @@ from benchmarks.generate import Generate, Written
 from benchmarks.pairs import blocks
 from benchmarks.record import Record
 from benchmarks.servers import Running
-from millm.cli.figures import ratio
-from millm.cli.questions import SIZES, questions
+from millm.cli.figures import summarize_ratios
+from millm.cli.questions import PROMPT_LENGTHS, make_prompts
 from millm.demo import bundle
 
 REQUESTS = {1: 6, 8: 16, 32: 32}
 """Readers at once → requests."""
 AT_ONCE = 8
-PROMPTS: dict[str, Sequence[int]] = {"short": SIZES[:1], "mixed": SIZES}
+PROMPTS: dict[str, Sequence[int]] = {"short": PROMPT_LENGTHS[:1], "mixed": PROMPT_LENGTHS}
 """Tokens of the prompts, roughly."""
 
 
@@ -61,7 +61,7 @@ def starts(folder: Path, home: Path, int8: str) -> dict[str, float]:
 
 def measure(record: Record, running: Mapping[str, Running], generate: Generate, given: argparse.Namespace) -> None:
     for int8, server in running.items():
-        model = server.remote.choose(None)
+        model = server.remote.choose_model(None)
         record.section(
             f"levels/{int8}",
             partial(readers.levels, server, model, given.tokens, REQUESTS, {"steering": None}),
@@ -96,14 +96,14 @@ def against(
 
 
 def _together(server: Running, tokens: int) -> Callable[[Sequence[str]], Written]:
-    model = server.remote.choose(None)
+    model = server.remote.choose_model(None)
     return lambda prompts: readers.together(server, model, prompts, tokens)
 
 
 def _each_time_others(write: Callable[[Sequence[str]], Written], sizes: Sequence[int]) -> Callable[[], Written]:
     """The same prompts for everything compared, never twice for one: a server would answer from what it remembers."""
     numbers = count(1000 * sum(sizes), AT_ONCE)
-    return lambda: write(questions(next(numbers), AT_ONCE, sizes))
+    return lambda: write(make_prompts(next(numbers), AT_ONCE, sizes))
 
 
 def _rate(written: Sequence[Written]) -> dict[str, object]:
@@ -114,7 +114,7 @@ def _rate(written: Sequence[Written]) -> dict[str, object]:
 
 def _over(ours: Sequence[Written], theirs: Sequence[Written]) -> dict[str, object]:
     pairs = zip(ours, theirs, strict=True)
-    return msgspec.structs.asdict(ratio([one.per_second / other.per_second for one, other in pairs]))
+    return msgspec.structs.asdict(summarize_ratios([one.per_second / other.per_second for one, other in pairs]))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ import psutil
 import pynvml
 import pytest
 
-from millm.container import Limits, limits
+from millm.container import CgroupLimits, read_cgroup_limits
 from millm.engine.messages import Platform
-from millm.gpus import Driver, Gpu, driver, visible
-from millm.hardware import disk, free_memory, hardware, total_memory
-from millm.why_cpu import why_cpu
+from millm.gpus import Driver, Gpu, read_driver, visible_gpus
+from millm.hardware import free_memory, read_disk, read_hardware, total_memory
+from millm.why_cpu import cpu_fallback_reason
 
 GB = 2**30
 
@@ -39,7 +39,7 @@ def gpu(number: int) -> Gpu:
 
 
 def test_this_machine(tmp_path: Path) -> None:
-    found = hardware(tmp_path / "not" / "yet", None)
+    found = read_hardware(tmp_path / "not" / "yet", None)
     assert found.cpu.name
     assert 1 <= found.cpu.threads <= (os.cpu_count() or 1)
     assert 0 < found.memory.ours < found.memory.available < found.memory.total <= psutil.virtual_memory().total
@@ -48,7 +48,7 @@ def test_this_machine(tmp_path: Path) -> None:
 
 
 def test_the_memory_of_the_cpu_is_what_is_shown() -> None:
-    memory = hardware(Path("/"), None).memory
+    memory = read_hardware(Path("/"), None).memory
     assert total_memory("cpu") == memory.total
     assert free_memory("cpu") == pytest.approx(memory.available, rel=0.2)
 
@@ -59,22 +59,22 @@ def test_a_gpu_that_is_not_there_has_no_memory() -> None:
 
 
 def test_a_child_of_ours_counts_as_ours() -> None:
-    before = hardware(Path("/"), None).memory.ours
+    before = read_hardware(Path("/"), None).memory.ours
     with psutil.Popen(["python3", "-c", "x = bytearray(200 * 2**20); input()"], stdin=-1) as child:
         try:
             while child.memory_info().rss < 200 * 2**20:
                 assert child.poll() is None
-            assert hardware(Path("/"), None).memory.ours > before + 150 * 2**20
+            assert read_hardware(Path("/"), None).memory.ours > before + 150 * 2**20
         finally:
             child.kill()
 
 
 def test_nothing_says_where_anything_is(tmp_path: Path) -> None:
-    assert str(tmp_path) not in repr(hardware(tmp_path, platform(None)))
+    assert str(tmp_path) not in repr(read_hardware(tmp_path, platform(None)))
 
 
 def test_the_disk_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
-    assert disk(tmp_path / "a" / "b").total == shutil.disk_usage(tmp_path).total
+    assert read_disk(tmp_path / "a" / "b").total == shutil.disk_usage(tmp_path).total
     assert not (tmp_path / "a").exists()
 
 
@@ -91,28 +91,34 @@ def test_a_container_of_version_2(tmp_path: Path) -> None:
     write(tmp_path, own="0::/")
     write(tmp_path / "fs", memory__max=str(4 * GB), memory__current=str(3 * GB), cpu__max="150000 100000")
     write(tmp_path / "fs", memory__stat=f"anon 5\ninactive_file {GB}")
-    assert limits(tmp_path / "fs", tmp_path / "own") == Limits(memory=4 * GB, memory_left=2 * GB, cpus=1.5)
+    assert read_cgroup_limits(tmp_path / "fs", tmp_path / "own") == CgroupLimits(
+        memory=4 * GB, memory_left=2 * GB, cpus=1.5
+    )
 
 
 def test_a_group_inside_others_has_the_tightest_limit(tmp_path: Path) -> None:
     write(tmp_path, own="0::/user/app")
     write(tmp_path / "fs" / "user", memory__max=str(2 * GB), memory__current=str(GB))
     write(tmp_path / "fs" / "user" / "app", memory__max="max", memory__current="5", cpu__max="max 100000")
-    assert limits(tmp_path / "fs", tmp_path / "own") == Limits(memory=2 * GB, memory_left=GB)
+    assert read_cgroup_limits(tmp_path / "fs", tmp_path / "own") == CgroupLimits(memory=2 * GB, memory_left=GB)
 
 
 def test_a_container_of_version_1(tmp_path: Path) -> None:
     write(tmp_path, own="4:memory:/docker/x\n2:cpu,cpuacct:/docker/x\n1:name=systemd:/")
     write(tmp_path / "fs" / "memory", memory__limit_in_bytes=str(GB), memory__usage_in_bytes=str(2 * GB))
     write(tmp_path / "fs" / "cpu,cpuacct" / "docker" / "x", cpu__cfs_quota_us="200000", cpu__cfs_period_us="100000")
-    assert limits(tmp_path / "fs", tmp_path / "own") == Limits(memory=GB, memory_left=0, cpus=2)
+    assert read_cgroup_limits(tmp_path / "fs", tmp_path / "own") == CgroupLimits(memory=GB, memory_left=0, cpus=2)
 
 
 def test_no_container(tmp_path: Path) -> None:
     write(tmp_path, own="1:memory:/\n0::/")
     write(tmp_path / "fs" / "memory", memory__limit_in_bytes="9223372036854771712", memory__usage_in_bytes="7")
     write(tmp_path / "fs" / "cpu", cpu__cfs_quota_us="-1", cpu__cfs_period_us="100000")
-    assert limits(tmp_path / "fs", tmp_path / "own") == limits(tmp_path, tmp_path / "none") == Limits()
+    assert (
+        read_cgroup_limits(tmp_path / "fs", tmp_path / "own")
+        == read_cgroup_limits(tmp_path, tmp_path / "none")
+        == CgroupLimits()
+    )
 
 
 # -- GPUs ---------------------------------------------------------------------------------------------------------
@@ -164,7 +170,7 @@ class TwoGpus(SimpleNamespace):
 
 def test_what_the_driver_tells() -> None:
     nvml = TwoGpus()
-    found = driver(nvml)
+    found = read_driver(nvml)
     assert found is not None
     assert not nvml.is_open
     assert (found.version, found.cuda, len(found.gpus)) == ("535.104.05", (12, 2), 2)
@@ -184,20 +190,20 @@ def shown() -> tuple[Gpu, ...]:
     [(None, [0, 1, 2]), ("2,0", [2, 0]), ("GPU-11aa", [1]), ("1,7,0", [1]), ("", []), ("-1", []), (" 2 ", [2])],
 )
 def test_cuda_visible_devices(shown: tuple[Gpu, ...], named: str | None, numbers: list[int]) -> None:
-    assert [gpu.number for gpu in visible(shown, named)] == numbers
+    assert [gpu.number for gpu in visible_gpus(shown, named)] == numbers
 
 
 # -- why the CPU --------------------------------------------------------------------------------------------------
 
 
 def reason(platform: Platform, found: Driver | None, shown: str | None = None, has_file: bool = False) -> str:
-    why = why_cpu(platform, found, shown, has_file)
+    why = cpu_fallback_reason(platform, found, shown, has_file)
     assert why is not None
     return f"{why.message} → {why.fix}"
 
 
 def test_a_gpu_that_works_needs_no_reason() -> None:
-    assert why_cpu(platform("CUDA 13.0", "NVIDIA Model 0"), nvidia(), None, True) is None
+    assert cpu_fallback_reason(platform("CUDA 13.0", "NVIDIA Model 0"), nvidia(), None, True) is None
 
 
 def test_no_gpu() -> None:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millm.logs.recent import KEPT, Recent, without_trace
-from millm.logs.redaction import GONE, PathRedaction, SecretRedaction, plain
+from millm.logs.recent import MAX_LINES, RecentLines, without_trace
+from millm.logs.redaction import REDACTED, PathRedaction, SecretRedaction, to_json_value
 
 KEYS = ("key-of-the-house", "key-of-the-admin")
 TOKEN = "hf_" + "abcDEF0123456789"
@@ -37,14 +37,14 @@ HOME = Path("/home/ann/.cache/my models/millm")
     ],
 )
 def test_secrets_are_taken_out_by_their_look_and_by_their_value(text: str) -> None:
-    by_look_and_value = SecretRedaction(KEYS).of(text)
-    assert GONE in by_look_and_value
+    by_look_and_value = SecretRedaction(KEYS).redact(text)
+    assert REDACTED in by_look_and_value
     assert not any(secret in by_look_and_value for secret in (*KEYS, TOKEN))
 
 
 @pytest.mark.parametrize("text", ["https://x.org/a?page=2", "half_a_word", "tokens=12", "a@b.org"])
 def test_what_is_no_secret_stays(text: str) -> None:
-    assert SecretRedaction(("abc", "")).of(text) == text
+    assert SecretRedaction(("abc", "")).redact(text) == text
 
 
 @given(
@@ -55,7 +55,7 @@ def test_what_is_no_secret_stays(text: str) -> None:
     )
 )
 def test_however_deep_a_secret_lies(value: Any) -> None:
-    left = json.dumps(SecretRedaction(KEYS).of(plain(value)))
+    left = json.dumps(SecretRedaction(KEYS).redact(to_json_value(value)))
     assert not any(secret in left for secret in (*KEYS, TOKEN))
 
 
@@ -73,11 +73,11 @@ def test_however_deep_a_secret_lies(value: Any) -> None:
     ],
 )
 def test_paths_are_shown_by_their_last_name(text: str, shown: str) -> None:
-    assert PathRedaction(HOME).of(text) == shown
+    assert PathRedaction(HOME).redact(text) == shown
 
 
 def test_what_json_cannot_hold_is_told_all_the_same() -> None:
-    told = plain({1: (HOME, {"x"}), "name": "caf\udce9", "text": "é"})
+    told = to_json_value({1: (HOME, {"x"}), "name": "caf\udce9", "text": "é"})
     assert told == {"1": [repr(HOME), ["x"]], "name": "caf\\udce9", "text": "é"}
 
 
@@ -86,23 +86,23 @@ def line(number: int, level: str = "info") -> dict[str, Any]:
 
 
 def test_the_latest_are_kept_and_what_came_after_one_is_found() -> None:
-    recent = Recent()
-    for number in range(1, KEPT + 101):
+    recent = RecentLines()
+    for number in range(1, MAX_LINES + 101):
         recent.add(line(number, "error" if number % 10 == 0 else "debug"))
     everything = recent.lines()
-    assert [each.number for each in everything] == list(range(101, KEPT + 101))
+    assert [each.number for each in everything] == list(range(101, MAX_LINES + 101))
     assert all(each.event == f"event.{each.number}" and each.fields == {"number": each.number} for each in everything)
     assert recent.lines(limit=3) == everything[-3:]
-    assert recent.lines(after=KEPT, limit=3) == everything[-100:-97]
-    assert recent.lines(after=KEPT + 100) == []
-    assert recent.lines(after=KEPT + 101) == everything, "that number is of a server before"
-    assert [each.number for each in recent.lines(level="warning", after=KEPT + 70)] == [
-        KEPT + 80, KEPT + 90, KEPT + 100
+    assert recent.lines(after=MAX_LINES, limit=3) == everything[-100:-97]
+    assert recent.lines(after=MAX_LINES + 100) == []
+    assert recent.lines(after=MAX_LINES + 101) == everything, "that number is of a server before"
+    assert [each.number for each in recent.lines(level="warning", after=MAX_LINES + 70)] == [
+        MAX_LINES + 80, MAX_LINES + 90, MAX_LINES + 100
     ]  # fmt: skip
 
 
 def test_a_long_text_is_cut_and_of_a_trace_only_the_end_is_told() -> None:
-    recent = Recent()
+    recent = RecentLines()
     trace = (
         'Traceback (most recent call last):\n  File "/usr/lib/x/millm/engine/work.py", line 7, in step\n    boom()\n'
         '  File "/usr/lib/y/torch/nn.py", line 9, in f\n    raise\nValueError: no such thing'
@@ -141,11 +141,11 @@ def test_one_line_on_stderr_and_over_http(fmt: str) -> None:
     assert "Traceback" in done.stderr
     assert not re.search(r"/home/ann|Traceback", done.stdout)
     broke, said, told = json.loads(done.stdout)
-    assert (broke["event"], broke["level"], broke["fields"]["key"]) == ("it.broke", "error", f"use {GONE}")
+    assert (broke["event"], broke["level"], broke["fields"]["key"]) == ("it.broke", "error", f"use {REDACTED}")
     assert broke["fields"]["exception"].startswith("FileNotFoundError: [Errno 2] No such file: 'MILLM_HOME/saes/x'")
-    assert (said["event"], said["fields"]) == (f"a library says {GONE}", {"logger": "uvicorn.error"})
-    assert (told["time"], told["fields"]) == ("2026-01-01T00:00:00Z", {"key": GONE, "exception": "KeyError: 1"})
+    assert (said["event"], said["fields"]) == (f"a library says {REDACTED}", {"logger": "uvicorn.error"})
+    assert (told["time"], told["fields"]) == ("2026-01-01T00:00:00Z", {"key": REDACTED, "exception": "KeyError: 1"})
     if fmt == "json":
         assert [json.loads(each)["event"] for each in done.stderr.splitlines()] == [
-            "it.broke", f"a library says {GONE}", "engine.says"
+            "it.broke", f"a library says {REDACTED}", "engine.says"
         ]  # fmt: skip

@@ -78,11 +78,11 @@ def test_a_backup_that_is_damaged_too_is_passed_over(path: Path) -> None:
     with closing(Database(path)) as database:
         database.back_up(NOON + timedelta(days=1))
         database.back_up(NOON + timedelta(days=2))
-    first, second, third = backups.copies(path)
+    first, second, third = backups.list_backups(path)
     overwrite(third)
     truncate(second)
     overwrite(path)
-    assert backups.newest_good(path, len(MIGRATIONS)) == first
+    assert backups.newest_valid_backup(path, len(MIGRATIONS)) == first
     with closing(Database(path)) as database:
         assert names(database) == ["kept"]
 
@@ -108,8 +108,8 @@ def test_one_backup_a_day_and_seven_of_them(tmp_path: Path) -> None:
         with closing(Database(path)) as database:
             for hour in range(3):
                 database.back_up(NOON + timedelta(days=day, hours=hour))
-    copies = backups.copies(path)
-    assert [backups.made_at(copy) for copy in copies] == [NOON + timedelta(days=day) for day in range(2, 9)]
+    copies = backups.list_backups(path)
+    assert [backups.backup_time(copy) for copy in copies] == [NOON + timedelta(days=day) for day in range(2, 9)]
     assert [path.name for path in (tmp_path / "backups").iterdir() if path not in copies] == []
     with closing(Database(copies[0])) as oldest:
         assert names(oldest) == ["day 0", "day 1", "day 2"]
@@ -131,18 +131,18 @@ def test_a_backup_is_whole_while_others_write(tmp_path: Path) -> None:
             database.back_up(NOON + timedelta(days=day))
         enough.set()
         writer.join()
-    for copy in backups.copies(path):
-        assert backups.newest_good(path, len(MIGRATIONS)) is not None
+    for copy in backups.list_backups(path):
+        assert backups.newest_valid_backup(path, len(MIGRATIONS)) is not None
         with closing(sqlite3.connect(copy)) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 def test_a_copy_is_made_before_the_schema_changes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "MIGRATIONS", (*MIGRATIONS, "CREATE TABLE more (one INTEGER) STRICT;"))
-    had = backups.copies(path)
+    had = backups.list_backups(path)
     with closing(Database(path)) as database:
         assert database.read("SELECT * FROM more") == []
-    (made,) = set(backups.copies(path)) - set(had)
+    (made,) = set(backups.list_backups(path)) - set(had)
     with closing(sqlite3.connect(made)) as copy:
         assert copy.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
 
@@ -154,7 +154,7 @@ def test_the_file_of_a_later_millm_is_left_alone(path: Path, monkeypatch: pytest
     with pytest.raises(CannotStart, match="has schema 2, and this miLLM knows 1"):
         Database(path)
     assert path.read_bytes() == before
-    assert backups.newest_good(path, 1) is None
+    assert backups.newest_valid_backup(path, 1) is None
 
 
 def test_a_full_disk_loses_nothing_and_stops_no_reader(tmp_path: Path) -> None:

@@ -1,14 +1,15 @@
 """The sections on `/api` of the API page: its routes, what they take and what they answer, read from the code."""
 
 from collections.abc import Iterable
-from types import ModuleType, NoneType
+from types import NoneType
 from typing import get_args
 
 import msgspec
+from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from millm.access import Required
+from millm.access import ScopeDependency
 from millm.admin import (
     attachments,
     discovery,
@@ -30,14 +31,14 @@ from millm.admin import (
 )  # fmt: skip
 from millm.admin.answers import STRUCTS
 from millm.admin.attachments import Attach
-from millm.admin.discovery import Contrasted, Inspected
-from millm.admin.features import WrittenLabel
+from millm.admin.discovery import ContrastBody, InspectBody
+from millm.admin.features import LabelBody
 from millm.admin.ids import Download
-from millm.admin.loading import Load, ToEstimate
+from millm.admin.loading import EstimateBody, Load
 from millm.admin.monitor import MonitorBody
 from millm.admin.profiles import Duplicate, Rename, Save
-from millm.admin.steering import Which, WhichKnob
-from millm.experiments.bodies import Calibrate, Compare, Sweep
+from millm.admin.steering import FeatureRef, VersionBody
+from millm.experiments.bodies import CalibrateRequest, CompareRequest, SweepRequest
 from tools.field_tables import of_model, of_struct, table, with_parts
 
 LIBRARY_LEAD = (
@@ -57,24 +58,34 @@ WATCHING_LEAD = (
     " them. [monitoring.md](monitoring.md) tells how to use them."
 )
 
-SECTIONS: tuple[tuple[str, str, tuple[ModuleType, ...], tuple[type[BaseModel], ...]], ...] = (
+SECTIONS: tuple[tuple[str, str, tuple[APIRouter, ...], tuple[type[BaseModel], ...]], ...] = (
     (
         "The library",
         LIBRARY_LEAD,
-        (models, loading, saes, attachments, jobs, registry, status, hardware, logs),
-        (Download, Load, ToEstimate, Attach),
+        (
+            models.router,
+            loading.loading_router,
+            saes.router,
+            attachments.attachments_router,
+            jobs.jobs_router,
+            registry.registry_router,
+            status.router,
+            hardware.hardware_router,
+            logs.logs_router,
+        ),
+        (Download, Load, EstimateBody, Attach),
     ),
     (
         "Profiles and the active steering",
         STEERING_LEAD,
-        (steering, profile_files, profiles),
-        (WhichKnob, Which, Save, Rename, Duplicate),
+        (steering.router, profile_files.profile_files_router, profiles.router),
+        (FeatureRef, VersionBody, Save, Rename, Duplicate),
     ),
     (
         "Monitoring, features and experiments",
         WATCHING_LEAD,
-        (monitor, requests, features, discovery, experiments),
-        (MonitorBody, WrittenLabel, Inspected, Contrasted, Compare, Sweep, Calibrate),
+        (monitor.router, requests.requests_router, features.router, discovery.inspection_router, experiments.router),
+        (MonitorBody, LabelBody, InspectBody, ContrastBody, CompareRequest, SweepRequest, CalibrateRequest),
     ),
 )
 """Title, lead, whose routes, and what they take besides what other sections tell of."""
@@ -89,8 +100,8 @@ def admin_sections() -> str:
     return "\n".join([*(_section(*section) for section in SECTIONS), "## What `/api` answers\n", *answers])
 
 
-def _section(title: str, lead: str, parts: Iterable[ModuleType], models_: Iterable[type[BaseModel]]) -> str:
-    routes = [_route(route) for part in parts for route in part.router.routes if isinstance(route, APIRoute)]
+def _section(title: str, lead: str, routers: Iterable[APIRouter], models_: Iterable[type[BaseModel]]) -> str:
+    routes = [_route(route) for router in routers for route in router.routes if isinstance(route, APIRoute)]
     bodies = [
         f"### `{model.__name__}`\n\n{table(('field', 'type', 'default', 'meaning'), of_model(model))}"
         for model in models_
@@ -101,7 +112,7 @@ def _section(title: str, lead: str, parts: Iterable[ModuleType], models_: Iterab
 
 def _route(route: APIRoute) -> tuple[str, ...]:
     method = next(iter(route.methods or ()))
-    (scope,) = (each.dependency.scope for each in route.dependencies if isinstance(each.dependency, Required))
+    (scope,) = (each.dependency.scope for each in route.dependencies if isinstance(each.dependency, ScopeDependency))
     body = route.body_field.field_info.annotation if route.body_field else None
     takes = [_taken(kind) for kind in get_args(body) or (body,) if isinstance(kind, type) and kind is not NoneType]
     takes += [f"`?{field.name}`" for field in route.dependant.query_params]

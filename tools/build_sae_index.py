@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # SAELens brings it
 
-from millm.hub.sae_index import FILE, Index, Record, Release, Site, pack
+from millm.hub.sae_index import INDEX_FILE, SaeIndex, SaeRecord, SaeRelease, Site, pack_index
 
 Catalogue = dict[str, dict[str, Any]]
 
@@ -55,7 +55,7 @@ _SITES: dict[str, Site] = {"R": "resid_post", "A": "attn_out", "M": "mlp_out"}
 def main(file: Path) -> None:
     catalogue = read_catalogue()
     content = build(catalogue)
-    file.write_bytes(pack(content))
+    file.write_bytes(pack_index(content))
     listed = sum(len(sae.releases) for sae in content.saes)
     print(f"{len(content.releases)} releases, {listed} SAEs at {len(content.saes)} places, of {content.source}")
     for release, sae in malformed(catalogue):
@@ -77,19 +77,19 @@ def malformed(catalogue: Catalogue) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from ((name, sae) for sae in release["saes"] if sae.keys() - _KNOWN)
 
 
-def build(catalogue: Catalogue) -> Index:
+def build(catalogue: Catalogue) -> SaeIndex:
     releases = [_release(name, said) for name, said in catalogue.items()]
     places: dict[tuple[str, str], list[tuple[int, dict[str, Any]]]] = {}
     for number, said in enumerate(catalogue.values()):
         for sae in said["saes"]:
             places.setdefault((said["repo_id"], str(sae["path"])), []).append((number, sae))
     saes = [_record(path, releases, _preferred(listed)) for (_, path), listed in places.items()]
-    return Index(source=f"sae-lens {version('sae-lens')}", releases=releases, saes=saes)
+    return SaeIndex(source=f"sae-lens {version('sae-lens')}", releases=releases, saes=saes)
 
 
-def _release(name: str, said: dict[str, Any]) -> Release:
+def _release(name: str, said: dict[str, Any]) -> SaeRelease:
     loader = said["conversion_func"]
-    return Release(name, said["repo_id"], _CORRECTED.get(name, said["model"]), _FORMATS.get(loader, loader))
+    return SaeRelease(name, said["repo_id"], _CORRECTED.get(name, said["model"]), _FORMATS.get(loader, loader))
 
 
 def _preferred(listed: list[tuple[int, dict[str, Any]]]) -> list[tuple[int, dict[str, Any]]]:
@@ -97,12 +97,12 @@ def _preferred(listed: list[tuple[int, dict[str, Any]]]) -> list[tuple[int, dict
     return sorted(listed, key=lambda entry: ("neuronpedia" not in entry[1], len(entry[1].get("neuronpedia", ""))))
 
 
-def _record(path: str, releases: list[Release], listed: list[tuple[int, dict[str, Any]]]) -> Record:
+def _record(path: str, releases: list[SaeRelease], listed: list[tuple[int, dict[str, Any]]]) -> SaeRecord:
     release, first = releases[listed[0][0]], listed[0][1]
     names = [str(sae["id"]) for _, sae in listed]
     text = " ".join((path, *names))
     site = _site(release, text)
-    return Record(
+    return SaeRecord(
         releases=tuple(number for number, _ in listed),
         ids=tuple("" if name == path else name for name in names),
         path=path,
@@ -120,7 +120,7 @@ def _layer(text: str) -> int | None:
     return int(found[1] or found[2]) if found else None
 
 
-def _site(release: Release, text: str) -> Site:
+def _site(release: SaeRelease, text: str) -> Site:
     if named := _HOOK.search(text):
         return "hook_z" if named[1] == "z" else named[1]  # type: ignore[return-value]  # the pattern has only sites
     if release.format == "gemma_scope" and "embedding" in text:
@@ -135,7 +135,7 @@ def _site(release: Release, text: str) -> Site:
     return "hook_z" if re.search(r"-att|attn_out", where) else "resid_post"
 
 
-def _width(release: Release, text: str, neuronpedia: str) -> int | None:
+def _width(release: SaeRelease, text: str, neuronpedia: str) -> int | None:
     if release.format in _IN_THE_LOADER:
         return _IN_THE_LOADER[release.format]
     if times := _LLAMA_SCOPE.search(text):
@@ -155,4 +155,4 @@ def _l0(path: str, said: list[float]) -> float | None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("src/millm/hub") / FILE)
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("src/millm/hub") / INDEX_FILE)

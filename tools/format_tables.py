@@ -5,9 +5,9 @@ from typing import get_args
 
 from millm.hub import foreign as recognised
 from millm.sae.config import Architecture, Normalisation
-from millm.sae.foreign.order import Format
+from millm.sae.foreign.order import ConversionFormat
 from millm.sae.formats import detect
-from millm.sae.hook_table import _FAMILIES, LENS_NAMES, Place, places
+from millm.sae.hook_table import _FAMILIES, LENS_NAMES, HookLocation, hook_locations
 from tools.field_tables import table
 
 LEAD = """Which SAEs are read, and where in a model they can be attached. For what is on Hugging Face,
@@ -21,7 +21,7 @@ NATIVE = {
 }
 """File that tells the layout → whose it is."""
 
-CONVERTED: dict[Format, str] = {
+CONVERTED: dict[ConversionFormat, str] = {
     "dictionary_learning": "dictionary_learning (standard, TopK, gated, BatchTopK, Matryoshka, JumpReLU)",
     "llama_scope": "Llama Scope (`fnlp/Llama3_1-8B-Base-LX…`)",
     "llama_scope_r1_distill": "Llama Scope for DeepSeek-R1-Distill-Llama-8B",
@@ -83,13 +83,13 @@ def body() -> str:
 
 def _formats() -> list[tuple[str, ...]]:
     assert set(NATIVE) == set(detect._READERS)
-    assert set(CONVERTED) == set(get_args(Format))
+    assert set(CONVERTED) == set(get_args(ConversionFormat))
     native: list[tuple[str, ...]] = [(f"`{file}`", whose, "as it is") for file, whose in NATIVE.items()]
     return native + [(", ".join(_files(format)), whose, "converted once") for format, whose in CONVERTED.items()]
 
 
-def _files(format: Format) -> list[str]:
-    folders, files = dict(recognised._FOLDERS), dict(recognised._FILES)
+def _files(format: ConversionFormat) -> list[str]:
+    folders, files = dict(recognised._FOLDER_LAYOUTS), dict(recognised._FILE_LAYOUTS)
     if format in folders:
         return [f"`{name}`" for name in folders[format]]
     return [f"`{files[format].pattern}`"] if format in files else ["`*.pt`", "`*_cfg.json`"]
@@ -108,10 +108,10 @@ def _families() -> list[tuple[str, ...]]:
     """Families with the same table share a row."""
     rows: dict[tuple[str, ...], list[str]] = {}
     for family in _FAMILIES:
-        found = places(SimpleNamespace(model_type=family))
+        found = hook_locations(SimpleNamespace(model_type=family))
         rows.setdefault(tuple(_place(found.get(kind)) for kind in _kinds()), []).append(f"`{family}`")
     return [(", ".join(sorted(families)), *cells) for cells, families in rows.items()]
 
 
-def _place(place: Place | None) -> str:
+def _place(place: HookLocation | None) -> str:
     return f"`{place.path}` {place.side}" if place else "–"

@@ -18,21 +18,21 @@ import typer
 from pydantic import BaseModel
 
 from benchmarks import tables
-from millm.admin.steering import ActiveSteering, SteeringChange, Turned
+from millm.admin.steering import FeatureChange, SteeringBody, SteeringChange
 from millm.cli import COMMANDS
 from millm.errors import MillmError
 from millm.events import Event
-from millm.experiments.bodies import Calibrate, Compare, Sweep
-from millm.openai.json_route import DEEPEST
+from millm.experiments.bodies import CalibrateRequest, CompareRequest, SweepRequest
+from millm.openai.json_route import MAX_DEPTH
 from millm.openai.responses.request import ResponsesRequest
 from millm.openai.schemas.chat import ChatRequest
 from millm.openai.schemas.completions import CompletionRequest
 from millm.openai.schemas.embeddings import EmbeddingRequest
-from millm.openai.unsupported import CHAT_IGNORED, CHAT_REFUSED
+from millm.openai.unsupported import IGNORED_CHAT_FIELDS, UNSUPPORTED_CHAT_FIELDS
 from millm.profiles.contract import ActivationsRequest, Profile, ProfileFeature, SteeringRequest
 from millm.settings import Settings
 from millm.status import ServerStatus
-from millm.tickets import LIFE_SECONDS
+from millm.tickets import TICKET_LIFETIME_SECONDS
 from tools import client_tables, format_tables, memory_tables, metric_table, openai_tables
 from tools.admin_sections import admin_sections
 from tools.env_example import env_example
@@ -155,12 +155,12 @@ def api_page() -> str:
         ("POST /v1/completions", CompletionRequest),
         ("POST /v1/responses", ResponsesRequest),
         ("POST /v1/embeddings", EmbeddingRequest),
-        ("POST /api/compare", Compare),
-        ("POST /api/sweep", Sweep),
-        ("POST /api/calibrate", Calibrate),
-        ("PUT /api/steering", ActiveSteering),
+        ("POST /api/compare", CompareRequest),
+        ("POST /api/sweep", SweepRequest),
+        ("POST /api/calibrate", CalibrateRequest),
+        ("PUT /api/steering", SteeringBody),
         ("PATCH /api/steering", SteeringChange),
-        ("An entry of its `features`", Turned),
+        ("An entry of its `features`", FeatureChange),
         ("`steering`", SteeringRequest),
         ("An entry of `steering.features`", ProfileFeature),
         ("`activations`", ActivationsRequest),
@@ -187,8 +187,8 @@ def api_page() -> str:
         f" {', '.join(f'`{field.name}`' for field in msgspec.structs.fields(ServerStatus))}.\n\n"
         "With `MILLM_API_KEY` set, every address but `/`, `/healthz`, `/readyz` and `/openapi.json` wants one of its"
         " keys as `Authorization: Bearer`. A browser, which cannot send that with a websocket, asks"
-        f" `POST /api/ws-ticket` for a `ticket`, good once and for {LIFE_SECONDS} s as `?ticket=`. Bodies are UTF-8"
-        f" JSON, at most {DEEPEST} levels deep. [SECURITY.md](../SECURITY.md) says who is let in at all.",
+        f" `POST /api/ws-ticket` for a `ticket`, good once and for {TICKET_LIFETIME_SECONDS} s as `?ticket=`. Bodies are UTF-8"
+        f" JSON, at most {MAX_DEPTH} levels deep. [SECURITY.md](../SECURITY.md) says who is let in at all.",
         body,
     )
 
@@ -197,8 +197,8 @@ def _passed_over(model: type[BaseModel]) -> str:
     """What a chat may hold besides."""
     if model is not ChatRequest:
         return ""
-    refused = [(f"`{name}`", "refused", _but(neutral)) for name, neutral in CHAT_REFUSED.items()]
-    ignored = [(f"`{name}`", "ignored", "") for name in CHAT_IGNORED]
+    refused = [(f"`{name}`", "refused", _but(neutral)) for name, neutral in UNSUPPORTED_CHAT_FIELDS.items()]
+    ignored = [(f"`{name}`", "ignored", "") for name in IGNORED_CHAT_FIELDS]
     return "\nKnown, and not done:\n\n" + table(("field", "", "but for"), sorted(refused + ignored))
 
 
@@ -230,12 +230,12 @@ def cli_page() -> str:
 
 def _commands() -> Iterator[list[str]]:
     """Those of a group behind it."""
-    for name, (_, _, module) in COMMANDS.items():
+    for name, command in COMMANDS.items():
         yield [name]
-        group: typer.Typer | None = getattr(import_module(f"millm.cli.{module}"), "group", None)
-        for command in group.registered_commands if group else ():
-            assert command.callback
-            yield [name, command.name or command.callback.__name__]
+        group: typer.Typer | None = getattr(import_module(f"millm.cli.{command.module}"), "group", None)
+        for inner in group.registered_commands if group else ():
+            assert inner.callback
+            yield [name, inner.name or inner.callback.__name__]
 
 
 def _recordings() -> Iterator[str]:

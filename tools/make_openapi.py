@@ -5,7 +5,7 @@ import sys
 from typing import cast
 
 from millm.app import create_app
-from millm.doors import Doors
+from millm.doors import DrainGate
 from millm.metrics.meter import Meter
 from millm.settings import Settings
 from millm.state import State
@@ -15,7 +15,7 @@ class _Unserved:
     """What making the application reads of a state."""
 
     settings = Settings()
-    doors = Doors()
+    doors = DrainGate()
     meter = Meter()
 
 

@@ -6,10 +6,10 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, PretrainedConfig
 
 from millm.hub import footprint
-from millm.hub.estimate import USUAL_CONTEXT, Quantization, estimate
+from millm.hub.estimate import DEFAULT_CONTEXT, Quantization, estimate
 from millm.hub.footprint import Checkpoint
-from millm.hub.headers import Tensor
-from millm.hub.model_told import context_of
+from millm.hub.headers import TensorHeader
+from millm.hub.model_told import max_context_length
 from tools.field_tables import table
 
 BEGIN = "<!-- memory: written by tools/make_docs.py from the estimate; do not edit -->"
@@ -61,7 +61,7 @@ def _models() -> str:
 
 
 def _saes() -> str:
-    rows = [(name, _gigabytes(footprint.sae(*shape, "jumprelu"))) for name, shape in SAES.items()]
+    rows = [(name, _gigabytes(footprint.sae_bytes(*shape, "jumprelu"))) for name, shape in SAES.items()]
     return table(("SAE", "GB"), rows)
 
 
@@ -74,8 +74,10 @@ def _total(name: str, device: str, quantization: Quantization) -> str:
 
 def _kv(name: str) -> int:
     read = checkpoint(name)
-    found = footprint.kv_cache(
-        read, read.dtype("auto", "cuda"), min(USUAL_CONTEXT, context_of(read.config) or USUAL_CONTEXT)
+    found = footprint.kv_cache_bytes(
+        read,
+        read.resolve_dtype("auto", "cuda"),
+        min(DEFAULT_CONTEXT, max_context_length(read.config) or DEFAULT_CONTEXT),
     )
     assert found
     return found
@@ -89,7 +91,9 @@ def checkpoint(name: str) -> Checkpoint:
     stored = {"float32": "F32", "bfloat16": "BF16"}[str(config.dtype).removeprefix("torch.")]
     tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
     weights = {name: weight for name, weight in model.state_dict().items() if name not in tied}
-    tensors = tuple(Tensor(name=name, dtype=stored, shape=tuple(weight.shape)) for name, weight in weights.items())
+    tensors = tuple(
+        TensorHeader(name=name, dtype=stored, shape=tuple(weight.shape)) for name, weight in weights.items()
+    )
     return Checkpoint(config.to_dict(), tensors)
 
 

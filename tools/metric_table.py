@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from millm.metrics.gauges import GAUGES
-from millm.metrics.meter import LABELS, Meter
+from millm.metrics.meter import COUNTER_LABELS, Meter
 from tools.field_tables import table
 
 _BLOCK = re.compile(r"(<!-- metrics: .*? -->\n).*?(\n<!-- /metrics -->)", re.DOTALL)
@@ -18,7 +18,7 @@ def with_table(page: str) -> str:
 
 def _rows() -> Iterator[tuple[str, str, str, str]]:
     for family in Meter().registry.collect():
-        yield _row(family.name, family.type, LABELS.get(family.name, ()), family.documentation)
+        yield _row(family.name, family.type, COUNTER_LABELS.get(family.name, ()), family.documentation)
     for gauge in GAUGES:
         yield _row(gauge.name, gauge.kind, gauge.labels, gauge.help)
 

@@ -8,12 +8,12 @@ from openai.types.chat import completion_create_params as chat_create_params
 from openai.types.responses import response_create_params
 from pydantic import BaseModel
 
-from millm.openai.responses.refused import REFUSED as RESPONSES_REFUSED
+from millm.openai.responses.refused import UNSUPPORTED_FIELDS as RESPONSES_REFUSED
 from millm.openai.responses.request import ResponsesRequest
 from millm.openai.schemas.chat import ChatRequest
 from millm.openai.schemas.completions import CompletionRequest
 from millm.openai.schemas.embeddings import EmbeddingRequest
-from millm.openai.unsupported import CHAT_IGNORED, CHAT_REFUSED, COMPLETION_REFUSED
+from millm.openai.unsupported import IGNORED_CHAT_FIELDS, UNSUPPORTED_CHAT_FIELDS, UNSUPPORTED_COMPLETION_FIELDS
 from tools.field_tables import table
 
 Neutral = dict[str, tuple[Any, ...]]
@@ -39,10 +39,10 @@ model. Which client was tested with what is in [compatibility](../compatibility.
 """
 
 _ENDPOINTS: tuple[tuple[str, type[BaseModel], Any, Neutral], ...] = (
-    ("POST /v1/chat/completions", ChatRequest, chat_create_params.CompletionCreateParamsBase, CHAT_REFUSED),
+    ("POST /v1/chat/completions", ChatRequest, chat_create_params.CompletionCreateParamsBase, UNSUPPORTED_CHAT_FIELDS),
     (
         "POST /v1/completions", CompletionRequest, completion_create_params.CompletionCreateParamsBase,
-        COMPLETION_REFUSED,
+        UNSUPPORTED_COMPLETION_FIELDS,
     ),
     (
         "POST /v1/responses", ResponsesRequest, response_create_params.ResponseCreateParamsBase,
@@ -62,7 +62,7 @@ def body() -> str:
 def rows(ours: type[BaseModel], theirs: Any, refused: Neutral) -> list[tuple[str, ...]]:
     """OpenAI's fields in the order of their names, then those that are added."""
     published = {*theirs.__annotations__, *(("stream",) if "stream" in ours.model_fields else ())}
-    others = {*refused, *(CHAT_IGNORED if ours is ChatRequest else ())} - published
+    others = {*refused, *(IGNORED_CHAT_FIELDS if ours is ChatRequest else ())} - published
     added = [name for name in ours.model_fields if name not in published]
     return [
         *((f"`{name}`", _status(name, ours, refused), _but(name, refused)) for name in sorted(published)),

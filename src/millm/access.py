@@ -15,15 +15,15 @@ PUBLIC = frozenset(("/healthz", "/readyz", "/", "/openapi.json", "/ui", "/ui/{pa
 
 
 @dataclass(frozen=True)
-class Required:
+class ScopeDependency:
     """The dependency: who asks, if that is allowed to ask."""
 
     scope: Scope
 
     def __call__(self, connection: HTTPConnection) -> Principal:
         """Raises InvalidApiKey, or ScopeMissing where another key would do."""
-        principal = _who(connection)
-        if principal.may(self.scope):
+        principal = _identify_caller(connection)
+        if principal.has_scope(self.scope):
             return principal
         if principal.id == "anonymous":
             raise InvalidApiKey("This needs the admin key; send it as `Authorization: Bearer KEY`.")
@@ -32,10 +32,10 @@ class Required:
 
 def requires(scope: Scope) -> Any:
     """A dependency of a route or a router."""
-    return Depends(Required(scope))
+    return Depends(ScopeDependency(scope))
 
 
-def _who(connection: HTTPConnection) -> Principal:
+def _identify_caller(connection: HTTPConnection) -> Principal:
     state: State = connection.app.state.millm
     ticket = connection.query_params.get("ticket") if connection.scope["type"] == "websocket" else None
     if ticket and (principal := state.tickets.redeem(ticket)):

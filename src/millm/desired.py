@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from millm.engine.messages import Attention, DeviceMap, Dtype, Quantization
+from millm.engine.messages import AttentionImplementation, DeviceMap, Dtype, Quantization
 from millm.storage import Database
 
 
-class WantedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A model to load, and how; None is the server's own setting."""
 
     id: str
@@ -21,13 +21,13 @@ class WantedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     dtype: Dtype | None = None
     device: str | None = None
     device_map: DeviceMap | None = None
-    attention: Attention | None = None
+    attention: AttentionImplementation | None = None
     slots: int | None = None
     context: int | None = None
     """Tokens that a conversation may have, where that is to be fewer than the model can."""
 
 
-class WantedSae(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class SaeSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An SAE to attach, and where, if its own files are not to say so."""
 
     id: str
@@ -42,15 +42,15 @@ class WantedSae(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class DesiredSae(msgspec.Struct, frozen=True, omit_defaults=True):
-    wanted: WantedSae
+    wanted: SaeSpec
     folder: str | None = None
     """Where it is, if that is outside the library."""
 
 
-class Desired(msgspec.Struct, frozen=True, omit_defaults=True):
+class DesiredState(msgspec.Struct, frozen=True, omit_defaults=True):
     """Nothing, by default."""
 
-    model: WantedModel | None = None
+    model: ModelSpec | None = None
     folder: str | None = None
     """Where the model is, if that is outside the library."""
     saes: tuple[DesiredSae, ...] = ()
@@ -65,18 +65,18 @@ class Desired(msgspec.Struct, frozen=True, omit_defaults=True):
     on: bool = True
 
 
-def read(database: Database) -> Desired:
+def read_desired(database: Database) -> DesiredState:
     """What was acknowledged last."""
     rows = database.read("SELECT body FROM desired")
-    return msgspec.json.decode(rows[0][0], type=Desired) if rows else Desired()
+    return msgspec.json.decode(rows[0][0], type=DesiredState) if rows else DesiredState()
 
 
-def write(database: Database, desired: Desired) -> None:
+def write_desired(database: Database, desired: DesiredState) -> None:
     """When this returns, it holds."""
-    database.write(written(desired))
+    database.write(desired_writer(desired))
 
 
-def written(desired: Desired) -> Callable[[sqlite3.Connection], object]:
+def desired_writer(desired: DesiredState) -> Callable[[sqlite3.Connection], object]:
     """For a transaction that writes something else besides."""
     body = msgspec.json.encode(desired).decode()
     return lambda connection: connection.execute("INSERT OR REPLACE INTO desired VALUES (1, ?)", (body,))

@@ -5,39 +5,39 @@ from contextlib import contextmanager
 
 from millm.errors import ShuttingDown
 
-EXPERIMENTS = frozenset(("/api/compare", "/api/sweep", "/api/calibrate"))
+EXPERIMENT_PATHS = frozenset(("/api/compare", "/api/sweep", "/api/calibrate"))
 """Under `/api`, what asks the model."""
-_LOOKS = ("GET", "HEAD", "OPTIONS")
+_READ_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
-class Doors:
+class DrainGate:
     """Lives on one event loop."""
 
     def __init__(self) -> None:
-        self.inside = 0
+        self.active_requests = 0
         """Requests that asked the model, and have not got their whole answer yet."""
-        self.are_closing = False
+        self.is_draining = False
 
-    def close(self) -> None:
+    def start_draining(self) -> None:
         """For good: the server is about to stop. Who looks (`/readyz`, `/api/status`, …) is still let in."""
-        self.are_closing = True
+        self.is_draining = True
 
     def check(self, kind: str, method: str) -> None:
         """`kind`: `http` or `websocket`. Raises ShuttingDown."""
-        if self.are_closing and (kind == "websocket" or method not in _LOOKS):
+        if self.is_draining and (kind == "websocket" or method not in _READ_METHODS):
             raise ShuttingDown("the server is being stopped; try again when it is back")
 
     @contextmanager
-    def passing(self, method: str, path: str) -> Iterator[None]:
-        if not asks_model(method, path):
+    def track_request(self, method: str, path: str) -> Iterator[None]:
+        if not is_model_request(method, path):
             yield
             return
-        self.inside += 1
+        self.active_requests += 1
         try:
             yield
         finally:
-            self.inside -= 1
+            self.active_requests -= 1
 
 
-def asks_model(method: str, path: str) -> bool:
-    return method == "POST" and (path.startswith("/v1/") or path in EXPERIMENTS)
+def is_model_request(method: str, path: str) -> bool:
+    return method == "POST" and (path.startswith("/v1/") or path in EXPERIMENT_PATHS)

@@ -371,13 +371,13 @@ class HomeLocked(CannotStart):
     when = "another server uses the same MILLM_HOME"
 
 
-def _tree(root: type[MillmError]) -> list[type[MillmError]]:
-    return [root, *(found for child in root.__subclasses__() for found in _tree(child))]
+def _with_subclasses(root: type[MillmError]) -> list[type[MillmError]]:
+    return [root, *(found for child in root.__subclasses__() for found in _with_subclasses(child))]
 
 
-BY_CODE: dict[str, type[MillmError]] = {error.code: error for error in _tree(MillmError)}
+ERRORS_BY_CODE: dict[str, type[MillmError]] = {error.code: error for error in _with_subclasses(MillmError)}
 """Errors cross the process boundary as (code, message) and are raised again on the other side."""
 
 
-def from_code(code: str, message: str, param: str | None = None) -> MillmError:
-    return BY_CODE.get(code, EngineFailed)(message, param=param)
+def error_from_code(code: str, message: str, param: str | None = None) -> MillmError:
+    return ERRORS_BY_CODE.get(code, EngineFailed)(message, param=param)

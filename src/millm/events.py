@@ -16,13 +16,13 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from millm.hub.jobs import ACTIVE, Job, Kind
+from millm.hub.jobs import ACTIVE_STATES, ArtifactKind, DownloadJob
 from millm.monitor.rows import RequestRow
 
-MAILBOX = 4096
+MAX_PENDING_EVENTS = 4096
 """Events that wait for one listener."""
-MOST_LISTENERS = 64
-MOST_A_SECOND = 4
+MAX_SUBSCRIPTIONS = 64
+MAX_PROGRESS_PER_SECOND = 4
 """Progress events of one job or change."""
 
 
@@ -99,13 +99,13 @@ class ChangeProgress(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"
 class JobChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="job"):
     """A download went on, waits, ended or was asked for: at least twice a second while it runs."""
 
-    job: Job
+    job: DownloadJob
 
 
 class LibraryChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="library"):
     """Something was installed, imported or deleted."""
 
-    kind: Kind
+    kind: ArtifactKind
     name: str
 
 
@@ -139,7 +139,7 @@ Event = (
 
 
 @dataclass(frozen=True)
-class Letter:
+class EncodedEvent:
     """An event on its way: written down once, however many get it."""
 
     event: Event
@@ -149,109 +149,111 @@ class Letter:
         return msgspec.json.encode(self.event)
 
 
-class Listener:
+class EventSubscription:
     """One mailbox."""
 
     def __init__(self) -> None:
-        self._mail: deque[Letter] = deque()
+        self._pending: deque[EncodedEvent] = deque()
         self._dropped = 0
-        self._came = asyncio.Event()
+        self._available = asyncio.Event()
         self._is_closed = False
 
-    def put(self, letter: Letter) -> None:
-        if len(self._mail) == MAILBOX:
-            self._mail.popleft()
+    def put(self, encoded: EncodedEvent) -> None:
+        if len(self._pending) == MAX_PENDING_EVENTS:
+            self._pending.popleft()
             self._dropped += 1
-        self._mail.append(letter)
-        self._came.set()
+        self._pending.append(encoded)
+        self._available.set()
 
     def close(self) -> None:
         """What is there can still be taken."""
         self._is_closed = True
-        self._came.set()
+        self._available.set()
 
     @property
-    def is_over(self) -> bool:
-        return self._is_closed and not self._mail
+    def is_finished(self) -> bool:
+        return self._is_closed and not self._pending
 
-    async def take(self) -> list[Letter]:
+    async def receive_all(self) -> list[EncodedEvent]:
         """Everything that came since, as soon as there is something."""
-        await self._came.wait()
-        self._came.clear()
-        missed = [Letter(Dropped(count=self._dropped))] if self._dropped else []
-        letters = [*missed, *self._mail]
-        self._mail.clear()
+        await self._available.wait()
+        self._available.clear()
+        missed = [EncodedEvent(Dropped(count=self._dropped))] if self._dropped else []
+        letters = [*missed, *self._pending]
+        self._pending.clear()
         self._dropped = 0
         return letters
 
 
-class Steps:
+class ProgressThrottle:
     """When which job or change was last told of: only what it does, not how far it is, is always told."""
 
     def __init__(self) -> None:
-        self._last: dict[str, tuple[str, float]] = {}
+        self._last_published: dict[str, tuple[str, float]] = {}
         """What progresses → what it did then, and when (`time.monotonic`)."""
 
     def is_too_soon(self, event: Event) -> bool:
         match event:
             case JobChanged(job=job):
-                return self._is_too_soon(f"job {job.id}", job.state, is_over=job.state not in ACTIVE)
+                return self._is_repeated_too_soon(f"job {job.id}", job.state, is_over=job.state not in ACTIVE_STATES)
             case ChangeProgress():
-                return self._is_too_soon(event.what, event.stage, is_over=False)
+                return self._is_repeated_too_soon(event.what, event.stage, is_over=False)
             case StatusChanged():
-                self._last = {name: last for name, last in self._last.items() if name.startswith("job ")}
+                self._last_published = {
+                    name: last for name, last in self._last_published.items() if name.startswith("job ")
+                }
         return False
 
-    def _is_too_soon(self, name: str, does: str, *, is_over: bool) -> bool:
+    def _is_repeated_too_soon(self, name: str, stage: str, *, is_over: bool) -> bool:
         now = time.monotonic()
-        did, when = self._last.get(name, ("", 0.0))
-        if does == did and now - when < 1 / MOST_A_SECOND:
+        did, when = self._last_published.get(name, ("", 0.0))
+        if stage == did and now - when < 1 / MAX_PROGRESS_PER_SECOND:
             return True
-        self._last[name] = (does, now)
+        self._last_published[name] = (stage, now)
         if is_over:
-            del self._last[name]
+            del self._last_published[name]
         return False
 
 
-class Events:
+class EventBus:
     def __init__(self) -> None:
-        self._listeners: set[Listener] = set()
-        self._steps = Steps()
+        self._subscriptions: set[EventSubscription] = set()
+        self._throttle = ProgressThrottle()
 
     def __len__(self) -> int:
         """How many listen."""
-        return len(self._listeners)
+        return len(self._subscriptions)
 
     @property
     def is_full(self) -> bool:
-        return len(self) >= MOST_LISTENERS
+        return len(self) >= MAX_SUBSCRIPTIONS
 
     def close(self) -> None:
         """Everybody who listens gets what there is, and then goes."""
-        for listener in self._listeners:
+        for listener in self._subscriptions:
             listener.close()
 
     def publish(self, event: Event) -> None:
         """Of progress, at most `MOST_A_SECOND` events for each thing that progresses."""
-        if not self._steps.is_too_soon(event):
-            self._put(event)
+        if not self._throttle.is_too_soon(event):
+            self._deliver(event)
 
-    def publish_job(self, job: Job) -> None:
+    def publish_job(self, job: DownloadJob) -> None:
         """And what it has brought, once it is there."""
         self.publish(JobChanged(job=job))
         if job.state == "installed":
             self.publish(LibraryChanged(kind=job.asked.kind, name=job.name))
 
-    def _put(self, event: Event) -> None:
-        letter = Letter(event)
-        for listener in self._listeners:
+    def _deliver(self, event: Event) -> None:
+        letter = EncodedEvent(event)
+        for listener in self._subscriptions:
             listener.put(letter)
 
     @contextmanager
-    def listening(self) -> Iterator[Listener]:
-        listener = Listener()
-        self._listeners.add(listener)
+    def subscribe(self) -> Iterator[EventSubscription]:
+        listener = EventSubscription()
+        self._subscriptions.add(listener)
         try:
             yield listener
         finally:
-            self._listeners.remove(listener)
+            self._subscriptions.remove(listener)

@@ -37,28 +37,28 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True):
     gpus: tuple[Gpu, ...]
 
 
-def driver(nvml: Any = pynvml) -> Driver | None:
+def read_driver(nvml: Any = pynvml) -> Driver | None:
     """None where there is no driver that answers. Takes about 20 ms with one, under 1 ms without."""
-    with _open(nvml) as is_there:
+    with _nvml_session(nvml) as is_there:
         if not is_there:
             return None
         cuda = nvml.nvmlSystemGetCudaDriverVersion_v2()
         return Driver(
             version=nvml.nvmlSystemGetDriverVersion(),
             cuda=(cuda // 1000, cuda % 1000 // 10),
-            gpus=tuple(_gpu(nvml, number, _own_processes()) for number in range(nvml.nvmlDeviceGetCount())),
+            gpus=tuple(_read_gpu(nvml, number, _own_processes()) for number in range(nvml.nvmlDeviceGetCount())),
         )
 
 
-def visible(gpus: tuple[Gpu, ...], named: str | None) -> tuple[Gpu, ...]:
+def visible_gpus(gpus: tuple[Gpu, ...], cuda_visible_devices: str | None) -> tuple[Gpu, ...]:
     """Those that CUDA shows, in its order, for a `CUDA_VISIBLE_DEVICES` of `named`: numbers or ids, up to a wrong one.
 
     Without one CUDA puts the fastest first; of GPUs that differ, the order can therefore be another than here.
     """
-    if named is None:
+    if cuda_visible_devices is None:
         return gpus
     shown = []
-    for name in (part.strip() for part in named.split(",")):
+    for name in (part.strip() for part in cuda_visible_devices.split(",")):
         found = [gpu for gpu in gpus if name == str(gpu.number) or (len(name) > 4 and gpu.id.startswith(name))]
         if len(found) != 1:
             break
@@ -67,7 +67,7 @@ def visible(gpus: tuple[Gpu, ...], named: str | None) -> tuple[Gpu, ...]:
 
 
 @contextmanager
-def _open(nvml: Any) -> Iterator[bool]:
+def _nvml_session(nvml: Any) -> Iterator[bool]:
     try:
         nvml.nvmlInit()
     except nvml.NVMLError:
@@ -84,7 +84,7 @@ def _own_processes() -> Set[int]:
     return {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
 
 
-def _gpu(nvml: Any, number: int, own: Set[int]) -> Gpu:
+def _read_gpu(nvml: Any, number: int, own: Set[int]) -> Gpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(number)
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
     return Gpu(
@@ -93,13 +93,13 @@ def _gpu(nvml: Any, number: int, own: Set[int]) -> Gpu:
         total=memory.total,
         used=memory.used,
         free=memory.free,
-        ours=_ours(nvml, handle, own),
+        ours=_own_memory(nvml, handle, own),
         temperature=_temperature(nvml, handle),
         id=nvml.nvmlDeviceGetUUID(handle),
     )
 
 
-def _ours(nvml: Any, handle: Any, own: Set[int]) -> int | None:
+def _own_memory(nvml: Any, handle: Any, own: Set[int]) -> int | None:
     try:
         processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
     except nvml.NVMLError:

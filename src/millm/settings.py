@@ -11,22 +11,22 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from millm.errors import CannotStart
 
 
-def _split(text: Any) -> Any:
+def _split_commas(text: Any) -> Any:
     return tuple(part.strip() for part in text.split(",") if part.strip()) if isinstance(text, str) else text
 
 
-Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 """With commas between."""
 
 
-def _commits(names: tuple[str, ...]) -> tuple[str, ...]:
+def _check_commits(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", name):
             raise ValueError(f"{name[:100]!r} should be owner/name@ and the 40 digits of a commit")
     return names
 
 
-TrustedCommits = Annotated[Listed, AfterValidator(_commits)]
+TrustedCommits = Annotated[CommaSeparated, AfterValidator(_check_commits)]
 
 
 class Settings(BaseSettings):
@@ -37,12 +37,12 @@ class Settings(BaseSettings):
     home: Path = Field(Path("~/.cache/millm"), description="Where models, SAEs and state are kept.")
     host: str = Field("127.0.0.1", description="Address to listen on. Anything but loopback is open to the network.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    allowed_hosts: Listed = Field(
+    allowed_hosts: CommaSeparated = Field(
         (),
         description="Names the server is asked for besides `localhost`, IP addresses, this machine's name and"
         " `*.local`: `millm,*.lan`; `*` for any, which lets web pages in that rebind DNS.",
     )
-    allowed_origins: Listed = Field(
+    allowed_origins: CommaSeparated = Field(
         (),
         description="Web pages that may use the server besides its own and those on loopback: `http://chat.lan:3000`.",
     )
@@ -138,16 +138,16 @@ class Settings(BaseSettings):
         None, validation_alias="HF_TOKEN", description="Hugging Face token for private or gated repositories."
     )
 
-    _given: frozenset[str] = PrivateAttr(frozenset())
+    _command_line_names: frozenset[str] = PrivateAttr(frozenset())
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
-        self._given = frozenset(given)
+    def __init__(self, **overrides: Any) -> None:
+        super().__init__(**overrides)
+        self._command_line_names = frozenset(overrides)
 
     @property
-    def given(self) -> frozenset[str]:
+    def command_line_names(self) -> frozenset[str]:
         """Said on the command line."""
-        return self._given
+        return self._command_line_names
 
     @property
     def home_folder(self) -> Path:

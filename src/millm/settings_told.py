@@ -27,19 +27,19 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     meaning: str
 
 
-def told(settings: Settings) -> list[Setting]:
+def list_settings(settings: Settings) -> list[Setting]:
     """Every setting, in the order of the documentation."""
-    return [_told(settings, name, field) for name, field in Settings.model_fields.items()]
+    return [_describe_setting(settings, name, field) for name, field in Settings.model_fields.items()]
 
 
-def _told(settings: Settings, name: str, field: FieldInfo) -> Setting:
+def _describe_setting(settings: Settings, name: str, field: FieldInfo) -> Setting:
     variable = str(field.validation_alias or f"MILLM_{name.upper()}")
     is_kept_back = any(kind in str(field.annotation) for kind in ("SecretStr", "Path"))
     return Setting(
         name=name,
         variable=variable,
-        value=None if is_kept_back else _written(getattr(settings, name)),
-        default=_written(field.default),
+        value=None if is_kept_back else _format_value(getattr(settings, name)),
+        default=_format_value(field.default),
         origin=_origin(settings, name, variable),
         is_kept_back=is_kept_back,
         meaning=field.description or "",
@@ -47,14 +47,14 @@ def _told(settings: Settings, name: str, field: FieldInfo) -> Setting:
 
 
 def _origin(settings: Settings, name: str, variable: str) -> Origin:
-    if name in settings.given:
+    if name in settings.command_line_names:
         return "command line"
     if name not in settings.model_fields_set:
         return "default"
     return "environment" if variable.upper() in map(str.upper, os.environ) else "file .env"
 
 
-def _written(value: Any) -> str | None:
+def _format_value(value: Any) -> str | None:
     if value is None or isinstance(value, SecretStr):
         return None
     return ",".join(value) if isinstance(value, tuple) else str(value)

@@ -8,35 +8,35 @@ from fastapi import APIRouter, Request
 from jinja2 import Environment
 from starlette.responses import HTMLResponse
 
-from millm.principal import keys_of
+from millm.principal import split_keys
 from millm.profiles.selection import model_cards
 from millm.state import State
 
-router = APIRouter()
+start_page_router = APIRouter()
 
-_SOURCE = files("millm").joinpath("startpage.html").read_text("utf-8")
-_TEMPLATE = Environment(autoescape=True).from_string(_SOURCE)
+_START_PAGE_SOURCE = files("millm").joinpath("startpage.html").read_text("utf-8")
+_START_PAGE_TEMPLATE = Environment(autoescape=True).from_string(_START_PAGE_SOURCE)
 
 
-def _policy() -> str:
+def _start_page_csp() -> str:
     """Nothing but the page's own style, which is known by its hash."""
-    style = _SOURCE.partition("<style>")[2].partition("</style>")[0]
+    style = _START_PAGE_SOURCE.partition("<style>")[2].partition("</style>")[0]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; frame-ancestors 'none'"
 
 
-_HEADERS = {"Content-Security-Policy": _policy()}
+_START_PAGE_HEADERS = {"Content-Security-Policy": _start_page_csp()}
 
 
-@router.get("/", response_class=HTMLResponse, include_in_schema=False)
+@start_page_router.get("/", response_class=HTMLResponse, include_in_schema=False)
 async def start_page(request: Request) -> HTMLResponse:
     state: State = request.app.state.millm
-    page = _TEMPLATE.render(
+    page = _START_PAGE_TEMPLATE.render(
         base_url=str(request.base_url),
         model=state.model,
         saes=list(state.saes.values()),
         cards=[card for card in model_cards(state) if card.profile],
         active=state.active,
-        has_key=bool(keys_of(state.settings.api_key)),
+        has_key=bool(split_keys(state.settings.api_key)),
     )
-    return HTMLResponse(page, headers=_HEADERS)
+    return HTMLResponse(page, headers=_START_PAGE_HEADERS)

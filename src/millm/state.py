@@ -7,26 +7,26 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from millm.desired import Desired
-from millm.doors import Doors
+from millm.desired import DesiredState
+from millm.doors import DrainGate
 from millm.engine.client import EngineClient
 from millm.engine.messages import LoadModel, ModelFacts, SaeFacts
-from millm.engine.restorable import Restorable
+from millm.engine.restorable import EngineSnapshot
 from millm.errors import MillmError, ModelNotLoaded
-from millm.events import Events, StatusChanged
-from millm.features.described import Described
+from millm.events import EventBus, StatusChanged
+from millm.features.described import FeatureDescriptionCache
 from millm.hub.estimate import Estimate
 from millm.hub.hub import Hub
 from millm.hub.labels import Labels
 from millm.metrics.meter import Meter
 from millm.monitor.monitor import Monitor
-from millm.profiles.active import Active, Edits
-from millm.profiles.menu import Menu
+from millm.profiles.active import ActiveSteeringState, SteeringHistory
+from millm.profiles.menu import ApplicableProfilesCache
 from millm.profiles.store import ProfileStore
 from millm.settings import Settings
-from millm.status import Cause, Changing
+from millm.status import Cause, ChangeInProgress
 from millm.text.prompt import ChatTemplate
-from millm.text.recipe import Recipe
+from millm.text.recipe import EmbeddingConfig
 from millm.text.response_template import ResponseTemplate
 from millm.text.tokenizer import Tokenizer
 from millm.tickets import Tickets
@@ -40,10 +40,10 @@ class LoadedModel:
     """What clients ask for, e.g. `smollm2-135m-instruct` or `google/gemma-2-2b`."""
     facts: ModelFacts
     tokenizer: Tokenizer
-    template: ChatTemplate
-    responses: ResponseTemplate | None = None
+    chat_template: ChatTemplate
+    response_template: ResponseTemplate | None = None
     """How it writes its reasoning and its calls, if it says so."""
-    recipe: Recipe = field(default_factory=Recipe)
+    embedding_recipe: EmbeddingConfig = field(default_factory=EmbeddingConfig)
     """How it wants texts to become vectors."""
     created: int = field(default_factory=lambda: int(time.time()))
     estimate: Estimate | None = None
@@ -60,13 +60,13 @@ class AttachedSae:
 
 
 @dataclass(frozen=True)
-class Held:
+class StateSnapshot:
     """What the state says is loaded, attached and active, at one moment."""
 
     model: LoadedModel | None
     saes: dict[str, AttachedSae]
-    active: Active | None
-    asleep: Restorable | None
+    active: ActiveSteeringState | None
+    asleep: EngineSnapshot | None
 
 
 Phase = Literal["loading", "empty", "asleep", "ready", "draining", "safe_mode"]
@@ -83,48 +83,48 @@ class State:
     labels: Labels
     model: LoadedModel | None = None
     saes: dict[str, AttachedSae] = field(default_factory=dict)
-    active: Active | None = None
-    edits: Edits = field(default_factory=Edits)
+    active: ActiveSteeringState | None = None
+    edits: SteeringHistory = field(default_factory=SteeringHistory)
     """What was active before."""
-    desired: Desired = field(default_factory=Desired)
+    desired: DesiredState = field(default_factory=DesiredState)
     """What was acknowledged last."""
     is_starting: bool = False
     """Not all that the server was started with is there yet: nobody is answered with less."""
     is_restoring: bool = False
     """After a start: what was acknowledged before it is not there yet."""
     phase: Phase = "loading"
-    asleep: Restorable | None = None
+    asleep: EngineSnapshot | None = None
     """What comes back with the next request; `model` and `saes` tell of it meanwhile."""
-    changing: Changing | None = None
+    changing: ChangeInProgress | None = None
     cause: Cause | None = None
     """Why the last change failed, or why nothing is loaded."""
-    loading: LoadModel | None = None
+    load_in_progress: LoadModel | None = None
     """What the engine is loading."""
-    changes: asyncio.Lock = field(default_factory=asyncio.Lock)
+    change_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """One change at a time."""
-    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    write_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """What is remembered last is what was acknowledged last."""
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     """Changes that go on although whoever asked may have gone."""
-    doors: Doors = field(default_factory=Doors)
-    events: Events = field(default_factory=Events)
+    drain_gate: DrainGate = field(default_factory=DrainGate)
+    events: EventBus = field(default_factory=EventBus)
     meter: Meter = field(default_factory=Meter)
     tickets: Tickets = field(default_factory=Tickets)
-    menu: Menu = field(default_factory=Menu)
+    model_list_cache: ApplicableProfilesCache = field(default_factory=ApplicableProfilesCache)
     """Which profiles can be applied."""
-    described: Described = field(default_factory=Described)
+    feature_cache: FeatureDescriptionCache = field(default_factory=FeatureDescriptionCache)
     monitor: Monitor = field(init=False)
 
     def __post_init__(self) -> None:
         self.monitor = Monitor(self.settings, self.events, self.hub.database, self.meter)
-        self.engine.on_degraded = self.saes_lost
-        self.engine.on_emptied = lambda error: self.lost(error, "safe_mode")
-        self.engine.on_status = self.tell_status
+        self.engine.on_degraded = self.drop_saes
+        self.engine.on_model_lost = lambda error: self.drop_model(error, "safe_mode")
+        self.engine.on_status_change = self.publish_status
 
     @property
     def status(self) -> str:
         """`ready` when a model answers; the others are told in `status.ServerStatus`."""
-        if self.doors.are_closing:
+        if self.drain_gate.is_draining:
             return "draining"
         if self.engine.status in ("restarting", "down"):
             return self.engine.status
@@ -136,45 +136,50 @@ class State:
             raise ModelNotLoaded("no model is loaded; load one, or try again in a moment")
         return self.model
 
-    def holds(self, model: LoadedModel | None) -> None:
+    def set_model(self, model: LoadedModel | None) -> None:
         """Another model, or none: with no SAE, and nothing active."""
         self.model = model
         self.saes = {}
         self.active = None
         self.asleep = None
-        self.settle("ready" if model else "empty")
+        self.set_phase("ready" if model else "empty")
 
     @property
-    def held(self) -> "Held":
-        return Held(self.model, self.saes, self.active, self.asleep)
+    def snapshot(self) -> "StateSnapshot":
+        return StateSnapshot(self.model, self.saes, self.active, self.asleep)
 
-    def holds_again(self, held: "Held") -> None:
+    def restore(self, snapshot: "StateSnapshot") -> None:
         """As if nothing had happened since."""
-        self.model, self.saes, self.active, self.asleep = held.model, held.saes, held.active, held.asleep
+        self.model, self.saes, self.active, self.asleep = (
+            snapshot.model,
+            snapshot.saes,
+            snapshot.active,
+            snapshot.asleep,
+        )
 
-    def lost(self, error: MillmError, phase: Phase) -> None:
+    def drop_model(self, error: MillmError, phase: Phase) -> None:
         """What was loaded is gone, and does not come back by itself."""
-        self.holds(None)
+        self.set_model(None)
         self.cause = Cause(code=error.code, message=error.message)
-        self.settle(phase)
+        self.set_phase(phase)
 
-    def settle(self, phase: Phase) -> None:
+    def set_phase(self, phase: Phase) -> None:
         self.phase = phase
-        self.tell_status()
+        self.publish_status()
 
-    def saes_lost(self) -> None:
+    def drop_saes(self) -> None:
         """The engine has turned them off: nothing is attached any more."""
         self.saes = {}
-        self.tell_status()
+        self.publish_status()
 
-    def tell_status(self) -> None:
+    def publish_status(self) -> None:
         """To those who listen: what it is from now on."""
         self.events.publish(
             StatusChanged(
                 status=self.status,
                 model=self.model.name if self.model else None,
                 saes=tuple(self.saes),
-                degraded=self.engine.degraded,
+                degraded=self.engine.degraded_reason,
                 cause=self.cause.message if self.cause else None,
             )
         )

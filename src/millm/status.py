@@ -15,7 +15,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
-class Changing(msgspec.Struct, frozen=True, kw_only=True):
+class ChangeInProgress(msgspec.Struct, frozen=True, kw_only=True):
     """A model that is being loaded or unloaded, an SAE that is being attached or detached."""
 
     what: str
@@ -113,7 +113,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     again), `safe_mode` (it died too often: nothing is loaded by itself) or `down`."""
     cause: Cause | None
     """Why the last change failed, or why nothing is loaded."""
-    changing: Changing | None
+    changing: ChangeInProgress | None
     model: ModelStatus | None
     saes: tuple[SaeFacts, ...]
     """Those attached."""

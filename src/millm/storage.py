@@ -45,7 +45,7 @@ MIGRATIONS: tuple[str, ...] = (
 """In order; the file's `user_version` says how many it has had. A change of the schema appends one."""
 
 _BUSY_SECONDS = 5.0
-_CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_CORRUPT_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class Database:
@@ -60,16 +60,16 @@ class Database:
         self.notice: str | None = None
         """What became of a file that was damaged."""
         try:
-            self._connection = _opened(path)
-        except _Damaged as damaged:
+            self._connection = _open_database(path)
+        except _DatabaseDamaged as damaged:
             self.notice = _recover(path, damaged)
-            self._connection = _opened(path)
+            self._connection = _open_database(path)
 
     def back_up(self, now: datetime) -> None:
         """Unless that was done today already (UTC). Others go on reading and writing; a failure is logged."""
         try:
-            if backups.is_due(self._path, now):
-                backups.back_up(self._path, now)
+            if backups.is_backup_due(self._path, now):
+                backups.create_backup(self._path, now)
         except (sqlite3.Error, OSError) as error:
             log.error("storage.not_backed_up", reason=str(error))
 
@@ -97,32 +97,32 @@ class Database:
             self._connection.close()
 
 
-class _Damaged(Exception):
+class _DatabaseDamaged(Exception):
     """The file is no database any more, or not a whole one."""
 
 
-def _opened(path: Path) -> sqlite3.Connection:
+def _open_database(path: Path) -> sqlite3.Connection:
     """Raises _Damaged or CannotStart."""
     try:
-        if path.exists() and path.stat().st_size == 0 and backups.copies(path):
-            raise _Damaged("it is empty")
-        return _open(path)
+        if path.exists() and path.stat().st_size == 0 and backups.list_backups(path):
+            raise _DatabaseDamaged("it is empty")
+        return _connect(path)
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode in _CORRUPT:
-            raise _Damaged(str(error)) from error
+        if error.sqlite_errorcode in _CORRUPT_CODES:
+            raise _DatabaseDamaged(str(error)) from error
         raise CannotStart(f"{path} cannot be opened ({error}); make room, or mend its permissions") from error
     except OSError as error:
         raise CannotStart(f"{path} cannot be backed up ({error.strerror}); make room, or mend permissions") from error
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         ((found,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
         if found != "ok":
-            raise _Damaged(found)
+            raise _DatabaseDamaged(found)
         _migrate(connection, path)
     except BaseException:
         connection.close()
@@ -130,18 +130,18 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _recover(path: Path, damaged: _Damaged) -> str:
+def _recover(path: Path, damaged: _DatabaseDamaged) -> str:
     """→ what is to be told of it. Raises CannotStart, with nothing changed."""
-    copy = backups.newest_good(path, newest_schema=len(MIGRATIONS))
+    copy = backups.newest_valid_backup(path, newest_schema=len(MIGRATIONS))
     try:
-        aside = backups.put_back(copy, path, lambda: _move_aside(path)) if copy else _move_aside(path)
+        aside = backups.restore_backup(copy, path, lambda: _move_aside(path)) if copy else _move_aside(path)
     except OSError as error:
         raise CannotStart(f"{path} is damaged, and its backup cannot be put back ({error.strerror})") from error
     log.error("storage.damaged", file=path.name, moved_to=aside, reason=str(damaged), backup=copy and copy.name)
     if copy is None:
         return f"the database was damaged, and there was no backup of it: it began anew; the old one is kept as {aside}"
     return (
-        f"the database was damaged, and the backup of {backups.made_at(copy):%Y-%m-%d %H:%M} UTC took its place:"
+        f"the database was damaged, and the backup of {backups.backup_time(copy):%Y-%m-%d %H:%M} UTC took its place:"
         f" what was changed since is lost; the damaged one is kept as {aside}"
     )
 
@@ -164,6 +164,6 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             " miLLM that wrote it, or set MILLM_HOME to another folder"
         )
     if 0 < had < len(MIGRATIONS):
-        backups.back_up(path, datetime.now(UTC))
+        backups.create_backup(path, datetime.now(UTC))
     for number, migration in enumerate(MIGRATIONS[had:], start=had + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {migration} PRAGMA user_version = {number}; COMMIT;")

@@ -20,25 +20,25 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from millm.errors import InvalidRequest
-from millm.guard.headers import SECURITY
-from millm.openai.envelope import envelope
+from millm.guard.headers import SECURITY_HEADERS
+from millm.openai.envelope import error_body
 from millm.settings import Settings
 
-MOST_CONNECTIONS = 1024
-MOST_PER_ADDRESS = 128
+MAX_CONNECTIONS = 1024
+MAX_CONNECTIONS_PER_ADDRESS = 128
 """Loopback, where a reverse proxy would be, is counted only in all."""
-LARGEST_HEAD = 32 * 2**10
+MAX_HEAD_BYTES = 32 * 2**10
 """Bytes of the request line and all headers."""
-LARGEST_MESSAGE = 64 * 2**10
+MAX_WEBSOCKET_MESSAGE_BYTES = 64 * 2**10
 """Bytes of what comes through a websocket at once."""
 
-_PIECE = 4096
+_CHUNK_BYTES = 4096
 """Bytes: a head is let pass if it is larger by less than this."""
-_TOO_LARGE = 431
+_HEADERS_TOO_LARGE = 431
 
 
 @dataclass(frozen=True)
-class Patience:
+class SocketTimeouts:
     """Seconds."""
 
     read: float
@@ -47,15 +47,15 @@ class Patience:
     """For a client to take the next byte of its answer."""
 
 
-def config(app: ASGIApp, settings: Settings, *, stop_seconds: int) -> uvicorn.Config:
+def uvicorn_config(app: ASGIApp, settings: Settings, *, stop_seconds: int) -> uvicorn.Config:
     """How uvicorn serves `app`; `stop_seconds`: what is running when the server is asked to stop has so long to end."""
-    patience = Patience(settings.read_timeout, settings.write_timeout)
+    patience = SocketTimeouts(settings.read_timeout, settings.write_timeout)
     return uvicorn.Config(
         app,
         http=cast(type[asyncio.Protocol], partial(GuardedH11, patience=patience)),
-        h11_max_incomplete_event_size=LARGEST_HEAD,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         ws="websockets-sansio",
-        ws_max_size=LARGEST_MESSAGE,
+        ws_max_size=MAX_WEBSOCKET_MESSAGE_BYTES,
         ws_per_message_deflate=False,
         log_config=None,
         access_log=False,
@@ -69,64 +69,64 @@ def config(app: ASGIApp, settings: Settings, *, stop_seconds: int) -> uvicorn.Co
 class GuardedH11(H11Protocol):
     """One connection. Whoever breaks a limit is cut off: an answer would only wait in the same full pipe."""
 
-    def __init__(self, *uvicorns: Any, patience: Patience, **its_own: Any) -> None:
-        super().__init__(*uvicorns, **its_own)
-        self._patience = patience
-        self._arriving: asyncio.TimerHandle | None = None
-        self._leaving: asyncio.TimerHandle | None = None
+    def __init__(self, *args: Any, patience: SocketTimeouts, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._timeouts = patience
+        self._read_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if self._is_one_too_many():
+        if self._exceeds_connection_limit():
             transport.abort()
         else:
-            self._expect_request()
+            self._update_read_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop(self._arriving)
-        self._stop(self._leaving)
+        self._cancel_timer(self._read_timer)
+        self._cancel_timer(self._write_timer)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """In pieces: h11 looks at the size of a head only while it is not whole."""
-        for start in range(0, len(data), _PIECE):
+        for start in range(0, len(data), _CHUNK_BYTES):
             if self.transport.is_closing() or self.transport.get_protocol() is not self:
                 return
-            super().data_received(data[start : start + _PIECE])
+            super().data_received(data[start : start + _CHUNK_BYTES])
 
     def handle_events(self) -> None:
         super().handle_events()
-        self._expect_request()
+        self._update_read_timer()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        self._stop(self._arriving)
+        self._cancel_timer(self._read_timer)
         super().handle_websocket_upgrade(event)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._expect_reader()
+        self._start_write_timer()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stop(self._leaving)
-        self._leaving = None
+        self._cancel_timer(self._write_timer)
+        self._write_timer = None
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  the sentence is uvicorn's, ours is in the envelope
         """In the envelope, with h11's own status; to bytes that come after an answer has begun, nothing."""
         failure = sys.exc_info()[1]  # uvicorn calls this where it handles h11's error
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and isinstance(failure, h11.RemoteProtocolError):
-            self.transport.write(self._refusal(failure.error_status_hint))
+            self.transport.write(self._error_response(failure.error_status_hint))
         self.transport.close()
 
-    def _refusal(self, status: int) -> bytes:
+    def _error_response(self, status: int) -> bytes:
         message = (
-            f"The headers are too large; the limit is {LARGEST_HEAD:,} bytes."
-            if status == _TOO_LARGE
+            f"The headers are too large; the limit is {MAX_HEAD_BYTES:,} bytes."
+            if status == _HEADERS_TOO_LARGE
             else "This is no HTTP request that can be answered."
         )
-        body = msgspec.json.encode(envelope(InvalidRequest(message)))
+        body = msgspec.json.encode(error_body(InvalidRequest(message)))
         headers = {
-            **SECURITY,
+            **SECURITY_HEADERS,
             "Content-Type": "application/json",
             "Content-Length": str(len(body)),
             "Connection": "close",
@@ -135,36 +135,36 @@ class GuardedH11(H11Protocol):
         start = h11.Response(status_code=status, headers=list(headers.items()), reason=STATUS_PHRASES[status])
         return b"".join(self.conn.send(part) or b"" for part in (start, h11.Data(data=body), h11.EndOfMessage()))
 
-    def _is_one_too_many(self) -> bool:
-        if len(self.connections) > MOST_CONNECTIONS:
+    def _exceeds_connection_limit(self) -> bool:
+        if len(self.connections) > MAX_CONNECTIONS:
             return True
         if self.client is None or ipaddress.ip_address(self.client[0]).is_loopback:
             return False
-        return sum(_address(other) == self.client[0] for other in self.connections) > MOST_PER_ADDRESS
+        return sum(_address(other) == self.client[0] for other in self.connections) > MAX_CONNECTIONS_PER_ADDRESS
 
-    def _expect_request(self) -> None:
+    def _update_read_timer(self) -> None:
         """One clock for a whole request: one byte a second would satisfy a clock for each read."""
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
-            self._stop(self._arriving)
-            self._arriving = None
-        elif self._arriving is None and not self.transport.is_closing():
-            self._arriving = self.loop.call_later(self._patience.read, self.transport.abort)
+            self._cancel_timer(self._read_timer)
+            self._read_timer = None
+        elif self._read_timer is None and not self.transport.is_closing():
+            self._read_timer = self.loop.call_later(self._timeouts.read, self.transport.abort)
 
-    def _expect_reader(self) -> None:
+    def _start_write_timer(self) -> None:
         waiting = self.transport.get_write_buffer_size()
-        self._leaving = self.loop.call_later(self._patience.write, self._look_again, waiting)
+        self._write_timer = self.loop.call_later(self._timeouts.write, self._abort_if_stalled, waiting)
 
-    def _look_again(self, before: int) -> None:
+    def _abort_if_stalled(self, buffered_before: int) -> None:
         """However slowly it reads: only who takes nothing at all is cut off. That ends its generation, too."""
-        if self.transport.get_write_buffer_size() < before:
-            self._expect_reader()
+        if self.transport.get_write_buffer_size() < buffered_before:
+            self._start_write_timer()
         else:
             self.transport.abort()
 
     @staticmethod
-    def _stop(clock: asyncio.TimerHandle | None) -> None:
-        if clock:
-            clock.cancel()
+    def _cancel_timer(timer: asyncio.TimerHandle | None) -> None:
+        if timer:
+            timer.cancel()
 
 
 def _address(connection: object) -> str | None:

@@ -6,7 +6,7 @@ import re
 import msgspec
 from fastapi.routing import APIRoute
 
-from millm.admin.answers import STRUCTS, schemas
+from millm.admin.answers import STRUCTS, component_schemas
 from millm.app import create_app
 from tests.fixtures.bare import bare_state
 from tools.admin_sections import SECTIONS
@@ -23,9 +23,9 @@ def test_every_answer_is_described_and_every_reference_leads_somewhere() -> None
     }
     routes = {
         (re.sub(":path|:int", "", route.path), *route.methods)
-        for _, _, parts, _ in SECTIONS
-        for part in parts
-        for route in part.router.routes
+        for _, _, routers, _ in SECTIONS
+        for router in routers
+        for route in router.routes
         if not _is_file(route)
     }
     assert routes <= described
@@ -45,12 +45,12 @@ def _has_schema(told: dict) -> bool:
 def test_a_struct_and_a_body_never_share_a_name() -> None:
     app = create_app(bare_state())
     bodies = type(app).openapi(app)["components"]["schemas"].keys()
-    assert not bodies & schemas().keys()
+    assert not bodies & component_schemas().keys()
 
 
 def test_what_the_document_says_is_what_is_encoded() -> None:
     """Field for field, for each struct and those that it holds."""
-    described = schemas()
+    described = component_schemas()
     for struct in with_parts(STRUCTS):
         fields = {field.encode_name for field in msgspec.structs.fields(struct)}
         assert fields == described[struct.__name__]["properties"].keys() - {"type"}, struct

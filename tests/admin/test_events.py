@@ -15,8 +15,8 @@ from websockets.sync.client import ClientConnection, connect
 
 import millm
 from millm.admin import events as websocket
-from millm.events import MOST_LISTENERS, SteeringChanged
-from millm.wire import LARGEST_MESSAGE
+from millm.events import MAX_SUBSCRIPTIONS, SteeringChanged
+from millm.wire import MAX_WEBSOCKET_MESSAGE_BYTES
 from tests.fixtures.inside import Inside, serving
 
 WATCH = {"features": [3, 11], "top_k": 2, "sample_every": 1, "tokens": "all"}
@@ -139,7 +139,7 @@ def test_what_was_given_up(inside: Inside) -> None:
     attached = inside.state.saes
     with listening(inside) as client:
         try:
-            inside.call(inside.state.saes_lost)
+            inside.call(inside.state.drop_saes)
             assert told(client) == {
                 "type": "status", "status": "ready", "model": "tiny-llama", "saes": [], "degraded": None, "cause": None,
             }  # fmt: skip
@@ -188,7 +188,7 @@ def test_anything_else_closes_the_connection(inside: Inside, said: str | bytes) 
 
 def test_a_frame_that_is_too_large(inside: Inside) -> None:
     with listening(inside) as client:
-        client.send("x" * (LARGEST_MESSAGE + 1))
+        client.send("x" * (MAX_WEBSOCKET_MESSAGE_BYTES + 1))
         with pytest.raises(ConnectionClosed) as closed:
             client.recv(10)
         assert closed.value.rcvd is not None
@@ -200,7 +200,7 @@ def test_a_frame_that_is_too_large(inside: Inside) -> None:
 
 def test_no_more_than_so_many(inside: Inside) -> None:
     with ExitStack() as stack:
-        clients = [stack.enter_context(listening(inside)) for _ in range(MOST_LISTENERS)]
+        clients = [stack.enter_context(listening(inside)) for _ in range(MAX_SUBSCRIPTIONS)]
         with pytest.raises(InvalidStatus) as refused, listening(inside):
             pass
         assert refused.value.response.status_code == 503

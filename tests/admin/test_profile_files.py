@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from millm.profiles.contract import Profile
-from millm.profiles.control_vector import ControlVector, read, written
+from millm.profiles.control_vector import ControlVector, decode_control_vector, encode_control_vector
 from tests.admin.test_steering import ask
 from tests.docs.blocks import EXAMPLE_URL, blocks, commands
 from tests.fixtures.inside import serving
@@ -114,11 +114,11 @@ def test_a_profile_is_downloaded_and_taken_in_again(door: httpx.Client) -> None:
 
 def test_a_control_vector_is_strength_times_the_unit_row_and_is_found_again(door: httpx.Client, tiny_sae: Path) -> None:
     file = door.get("/api/profiles/push/export", params={"format": "gguf", "skip": "none"}).raise_for_status().content
-    (layer, values), *more = read(file).directions.items()
+    (layer, values), *more = decode_control_vector(file).directions.items()
     assert more == []
     row = load_file(tiny_sae / "sae_weights.safetensors")["W_dec"][3].astype(np.float64)
     assert np.allclose(values, 6.0 * row / np.linalg.norm(row), atol=1e-5)
-    elsewhere = written(ControlVector({layer: values}))
+    elsewhere = encode_control_vector(ControlVector({layer: values}))
     (entry,) = door.post("/api/profiles/import/preview", content=elsewhere).raise_for_status().json()["entries"]
     strengths = {one["index"]: one["strength"] for one in entry["profile"]["features"]}
     assert strengths[3] == pytest.approx(6.0, abs=1e-3)
@@ -126,7 +126,7 @@ def test_a_control_vector_is_strength_times_the_unit_row_and_is_found_again(door
 
 
 def test_a_vector_for_a_place_without_an_sae_stays_open(door: httpx.Client) -> None:
-    elsewhere = written(ControlVector({7: struct.unpack("<2f", bytes(8))}))
+    elsewhere = encode_control_vector(ControlVector({7: struct.unpack("<2f", bytes(8))}))
     (entry,) = door.post("/api/profiles/import/preview", content=elsewhere).raise_for_status().json()["entries"]
     assert [(one["kind"], one["id"]) for one in entry["unresolved"]] == [("vector", "blocks.7.hook_resid_post")]
     assert take(door, elsewhere).status_code == 422

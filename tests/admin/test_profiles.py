@@ -10,12 +10,12 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from millm.desired import read
+from millm.desired import read_desired
 from millm.events import Event, ProfilesChanged
 from millm.lifecycle.steering import activate
-from millm.profiles.active import Knob
+from millm.profiles.active import FeatureKey
 from millm.profiles.contract import SteeringRequest
-from millm.profiles.selection import racked
+from millm.profiles.selection import build_active
 from tests.fixtures.inside import Inside, serving
 from tests.lifecycle.asking import text
 from tests.lifecycle.test_remembering import read_only
@@ -44,9 +44,9 @@ def profile(name: str, strength: float = 4.0, **fields: Any) -> dict[str, Any]:
     return {"name": name, "features": [{"index": 5, "strength": strength}], **fields}
 
 
-def steer(inside: Inside, asked: SteeringRequest, muted: frozenset[Knob] = frozenset()) -> None:
+def steer(inside: Inside, asked: SteeringRequest, muted: frozenset[FeatureKey] = frozenset()) -> None:
     async def activated() -> None:
-        await activate(inside.state, racked(inside.state, asked, muted=muted))
+        await activate(inside.state, build_active(inside.state, asked, muted=muted))
 
     inside.run(activated())
 
@@ -62,7 +62,7 @@ def names(api: httpx.Client, **query: Any) -> list[str]:
 def situation(inside: Inside, api: httpx.Client) -> tuple[Any, ...]:
     """Everything that a refused change leaves as it was."""
     rows = inside.state.hub.database.read("SELECT name, body, updated FROM profiles ORDER BY id")
-    return rows, inside.state.active, read(inside.state.hub.database), api.get("/profiles").json()
+    return rows, inside.state.active, read_desired(inside.state.hub.database), api.get("/profiles").json()
 
 
 def test_from_the_first_word_to_the_last(api: httpx.Client) -> None:
@@ -135,7 +135,7 @@ def test_the_active_one_is_deleted_only_by_force(inside: Inside, api: httpx.Clie
     assert situation(inside, api) == before
     assert api.delete("/profiles/push", params={"force": True}).status_code == 200
     assert (text(inside), inside.state.active, names(api)) == (plain, None, ["hold"])
-    assert read(inside.state.hub.database).profile is None
+    assert read_desired(inside.state.hub.database).profile is None
     assert api.post("/profiles", json=profile("push")).status_code == 201
 
 
@@ -143,7 +143,7 @@ def test_the_active_one_keeps_steering_under_another_name(inside: Inside, api: h
     api.post("/profiles/push/activate")
     steered = text(inside)
     assert api.post("/profiles/push/rename", json={"name": "shove"}).json()["is_active"]
-    assert (text(inside), read(inside.state.hub.database).profile) == (steered, "shove")
+    assert (text(inside), read_desired(inside.state.hub.database).profile) == (steered, "shove")
     assert api.get("/profiles/shove").json()["entry"]["is_active"]
     assert api.post("/profiles/shove/rename", json={"name": "push"}).json()["is_active"]
 
@@ -237,7 +237,7 @@ def test_muted_knobs_are_not_saved_and_not_lost(inside: Inside, api: httpx.Clien
     heard = text(inside)
     assert api.post("/profiles/save", json={"name": "heard"}).json()["features"] == 1
     assert inside.state.active
-    assert (len(inside.state.active.asked.features), inside.state.active.is_modified) == (2, True)
+    assert (len(inside.state.active.request.features), inside.state.active.is_modified) == (2, True)
     assert text(inside) == heard
     api.post("/profiles/deactivate")
     assert text(inside, profile="heard") == heard
@@ -245,10 +245,10 @@ def test_muted_knobs_are_not_saved_and_not_lost(inside: Inside, api: httpx.Clien
 
 def test_listeners_are_told(inside: Inside, api: httpx.Client) -> None:
     async def heard_during(requests: list[tuple[str, str, object]]) -> list[Event]:
-        with inside.state.events.listening() as listener:
+        with inside.state.events.subscribe() as listener:
             for method, address, body in requests:
                 await asyncio.to_thread(api.request, method, f"/profiles{address}", json=body)
-            return [letter.event for letter in await listener.take()]
+            return [letter.event for letter in await listener.receive_all()]
 
     events = inside.run(
         heard_during(

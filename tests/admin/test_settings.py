@@ -6,13 +6,13 @@ import httpx
 import pytest
 
 from millm.settings import Settings
-from millm.settings_told import Setting, told
+from millm.settings_told import Setting, list_settings
 
 KEY = "sk-not-to-be-told"
 
 
 def named(settings: Settings, name: str) -> Setting:
-    return next(setting for setting in told(settings) if setting.name == name)
+    return next(setting for setting in list_settings(settings) if setting.name == name)
 
 
 def test_every_setting_is_told_and_where_it_comes_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_every_setting_is_told_and_where_it_comes_from(monkeypatch: pytest.Monke
     (tmp_path / ".env").write_text("MILLM_SLOTS=5\nMILLM_MAX_QUEUE=7\n")
     monkeypatch.setenv("MILLM_MAX_QUEUE", "9")
     settings = Settings.load(port=8123, host=None)
-    assert [setting.name for setting in told(settings)] == list(Settings.model_fields)
+    assert [setting.name for setting in list_settings(settings)] == list(Settings.model_fields)
     origins = {name: (named(settings, name).value, named(settings, name).origin) for name in ("port", "slots")}
     assert origins == {"port": ("8123", "command line"), "slots": ("5", "file .env")}
     assert (named(settings, "max_queue").value, named(settings, "max_queue").origin) == ("9", "environment")
@@ -37,7 +37,7 @@ def test_of_keys_and_folders_only_the_origin_is_told(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MILLM_HOME", str(tmp_path))
     monkeypatch.setenv("MILLM_ADMIN_KEY", KEY)
     monkeypatch.setenv("HF_TOKEN", KEY)
-    all = told(Settings.load(api_key=KEY))
+    all = list_settings(Settings.load(api_key=KEY))
     secret = {setting.name: setting.origin for setting in all if setting.is_kept_back}
     assert secret == {
         "home": "environment", "api_key": "command line", "admin_key": "environment", "demo_wheel": "default",

@@ -16,9 +16,9 @@ from benchmarks.generate import Generate
 from benchmarks.record import Record
 from benchmarks.servers import Running
 from benchmarks.tables import page, read, summary
-from millm.cli.load import ask
-from millm.cli.questions import questions
-from millm.cli.remote import Remote
+from millm.cli.load import time_request
+from millm.cli.questions import make_prompts
+from millm.cli.remote import RemoteServer
 from millm.errors import CannotStart
 from tests.fixtures.process import Server
 
@@ -34,7 +34,7 @@ def plain(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture(scope="module")
 def tapped(server: Server) -> Running:
     """The suite's own, with its SAE."""
-    return Running(Remote(server.url), server.process.pid, ready_seconds=1.0)
+    return Running(RemoteServer(server.url), server.process.pid, ready_seconds=1.0)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_overhead_from_measuring_to_the_page(plain: Running, tapped: Running, tm
 
 
 def test_a_server_and_generate_write_the_same_number_of_tokens(plain: Running, generate: Generate) -> None:
-    prompts = questions(0, 4, SIZES)
+    prompts = make_prompts(0, 4, SIZES)
     together = readers.together(plain, "tiny-llama", prompts, 6)
     assert together.tokens == generate.write(prompts, 6).tokens
 
@@ -107,7 +107,7 @@ def test_ready_means_that_the_sae_is_attached(tiny_model: Path, tiny_sae: Path, 
     with servers.millm(tiny_model, tmp_path / "home", "--sae", str(tiny_sae)) as running:
         knob = {"steering": {"features": [{"index": 3, "strength": 6}]}}
         (body,) = readers.bodies("tiny-llama", ["One."], 4, knob)
-        receipt = ask(running.remote, body).receipt
+        receipt = time_request(running.remote, body).receipt
     assert receipt is not None
     assert receipt.steering
     assert running.ready_seconds > 0.5

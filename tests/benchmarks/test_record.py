@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.record import Record
-from millm.cli.figures import Ratio
+from millm.cli.figures import RatioEstimate
 from millm.errors import Unavailable
 
 
@@ -17,7 +17,7 @@ def failing(error: BaseException) -> object:
 def test_a_section_that_fails_leaves_the_others(tmp_path: Path) -> None:
     path = tmp_path / "results" / "some.json"
     record = Record(path, "three answers")
-    record.section("modes/one", lambda: Ratio(1.5, (1.25, 2.0), 3))
+    record.section("modes/one", lambda: RatioEstimate(1.5, (1.25, 2.0), 3))
     record.section("modes/two", lambda: failing(Unavailable("nobody answers")))
     record.section("modes/four", lambda: failing(FileNotFoundError(2, "No such file", "/home/someone/python")))
     with pytest.raises(KeyboardInterrupt):

@@ -5,7 +5,7 @@ from rich.console import Console, RenderableType
 from millm.engine.messages import MemoryUse, ModelFacts, Platform, SaeFacts
 from millm.hub.entries import ModelEntry, SaeEntry
 from millm.hub.estimate import Estimate
-from millm.hub.jobs import Asked, Job, Preview, PreviewFile
+from millm.hub.jobs import DownloadJob, DownloadPreview, DownloadSpec, PreviewFile
 from millm.status import ModelStatus, ServerStatus, SteeringStatus
 
 WIDTH = 80
@@ -50,12 +50,12 @@ ESTIMATE = Estimate(
     weights=2_120_000_000, kv_cache=436_000_000, kv_cache_all=3_490_000_000, saes=302_000_000,
     activations=91_000_000, overhead=512_000_000, total=3_461_000_000, free=14_200_000_000, verdict="fits",
 )  # fmt: skip
-ASKED = Asked(kind="model", repository=GEMMA)
-JOB = Job(
+ASKED = DownloadSpec(kind="model", repository=GEMMA)
+JOB = DownloadJob(
     id="7c1d", asked=ASKED, name=GEMMA, state="running", commit=COMMIT, done=1_210_000_000, total=5_228_000_000,
     files_done=3, files_total=8, speed=24_100_000.0, seconds_left=166.0, created=0.0, updated=1.0,
 )  # fmt: skip
-PREVIEW = Preview(
+PREVIEW = DownloadPreview(
     asked=ASKED, name=GEMMA, commit=COMMIT, files=(PreviewFile(path="config.json", size=818, is_here=False),) * 8,
     size=5_228_000_000, to_download=4_018_000_000, skipped=10_456_000_000, licence="gemma", gated=True,
     link=f"https://huggingface.co/{GEMMA}", architecture="Gemma2ForCausalLM", dtype="bfloat16",

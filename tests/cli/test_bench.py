@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from millm.cli.load import Answer, answers, ask, level
-from millm.cli.remote import Remote
+from millm.cli.load import TimedAnswer, run_requests, summarize_level, time_request
+from millm.cli.remote import RemoteServer
 from tests.cli.terminal import assert_refused_at_once, millm, started
 from tests.cli.test_stopping import free_port
 from tests.fixtures.process import Server
@@ -54,12 +54,12 @@ def test_the_table(server: Server) -> None:
 
 def test_the_tokens_are_those_of_the_api(server: Server) -> None:
     """The same request, in a stream and whole: two ways to count."""
-    remote = Remote(server.url)
+    remote = RemoteServer(server.url)
     body: dict[str, object] = {
         "model": server.model, "messages": [{"role": "user", "content": "One."}], "temperature": 0, "max_tokens": 9,
     }  # fmt: skip
-    answer = ask(remote, body)
-    pieces = [choice.delta.text for chunk in remote.stream(body) for choice in chunk.choices if choice.delta.text]
+    answer = time_request(remote, body)
+    pieces = [choice.delta.text for chunk in remote.stream_chat(body) for choice in chunk.choices if choice.delta.text]
     assert len(answer.gaps) == len(pieces) - 1
     assert 1 <= answer.tokens <= 9
     assert 0 < answer.first_text <= answer.first_text + sum(answer.gaps) <= answer.seconds
@@ -199,12 +199,12 @@ def test_as_many_at_once_as_asked() -> None:
         send(handler, 200, written("The ", "sea"))
 
     with serving(answer) as url:
-        outcomes = list(answers(Remote(url), [{}] * 10, 5))
-    assert [isinstance(outcome, Answer) for outcome in outcomes] == [True] * 10
+        outcomes = list(run_requests(RemoteServer(url), [{}] * 10, 5))
+    assert [isinstance(outcome, TimedAnswer) for outcome in outcomes] == [True] * 10
 
 
 def test_an_empty_answer_is_an_error() -> None:
     with serving(lambda handler, _: send(handler, 200, written())) as url:
-        measured = level(1, list(answers(Remote(url), [{}], 1)), 1.0)
+        measured = summarize_level(1, list(run_requests(RemoteServer(url), [{}], 1)), 1.0)
     assert (measured.errors, measured.first_error) == (1, "the answer holds no token")
     assert (measured.tokens_per_second, measured.first_token_ms, measured.inter_token_ms) == (None, None, None)

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from millm.cli.visible import visible
+from millm.cli.visible import replace_control_chars
 from tests.cli.terminal import Ran, assert_refused_at_once, millm, started
 from tests.cli.test_stopping import free_port
 from tests.fixtures.fakehub import serving
@@ -39,7 +39,7 @@ def api(server: Server, prompt: str = PROMPT, **fields: object) -> Any:
 
 
 def text_of(answer: Any) -> str:
-    return visible(answer["choices"][0]["message"]["content"]) + "\n"
+    return replace_control_chars(answer["choices"][0]["message"]["content"]) + "\n"
 
 
 def test_an_answer(server: Server) -> None:

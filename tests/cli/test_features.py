@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from millm.cli.feature_tables import card_sheet, inspection_table, labels_table, separators_table
+from millm.cli.feature_tables import feature_details, inspection_table, labels_table, separators_table
 from millm.features.card import FeatureCard, Neighbour, PromotedToken, Strengths
 from millm.features.found import FoundLabel, FoundLabels
 from millm.features.inspecting import FeatureOnText, Firing, Inspection, ReadToken
@@ -82,7 +82,7 @@ def test_all_of_it_fits_a_terminal_and_moves_no_cursor() -> None:
     one = Separator(index=2**31 - 1, label=LONG, score=-1234.5, auc=0.5, mean_a=1e30, mean_b=1e-30, max=1e30)
     for drawn in (
         labels_table(FoundLabels(total=10**6, features=(label,))),
-        card_sheet(card),
+        feature_details(card),
         inspection_table(Inspection(sae=LONG, tokens=(read,), counted=1, features=(on_text,), fired=10**6)),
         separators_table(Separators(sae=LONG, more_in_a=(one,), more_in_b=(), profile=None)),
     ):

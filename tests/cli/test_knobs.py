@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millm.cli.knobs import MODES, UNITS, Knobs, describe, merge, parse
+from millm.cli.knobs import MODES, UNITS, FeatureSettings, describe_features, merge_features, parse_features
 from millm.errors import InvalidSteering
 from millm.sae.steering import FeatureSetting
 
@@ -24,8 +24,8 @@ ABLATED = st.builds(FeatureSetting, index=st.integers(0, 10**6), mode=st.just("a
 
 
 @given(st.lists(ACTIVE | ABLATED).map(tuple))
-def test_what_is_shown_can_be_typed(knobs: Knobs) -> None:
-    assert parse(describe(knobs)) == knobs
+def test_what_is_shown_can_be_typed(knobs: FeatureSettings) -> None:
+    assert parse_features(describe_features(knobs)) == knobs
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_what_is_shown_can_be_typed(knobs: Knobs) -> None:
     ],
 )
 def test_typed(typed: str, shown: str) -> None:
-    assert describe(parse(typed)) == shown
+    assert describe_features(parse_features(typed)) == shown
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,16 @@ def test_typed(typed: str, shown: str) -> None:
 )
 def test_refused(typed: str, word: str) -> None:
     with pytest.raises(InvalidSteering, match=word.replace("²", "\N{SUPERSCRIPT TWO}")):
-        parse(typed)
+        parse_features(typed)
 
 
 def test_merge_replaces_the_same_feature_of_the_same_sae() -> None:
-    assert describe(merge(parse("1 2 3 4"), parse("1 9 5 6 1@b 7"))) == "1 +9, 3 +4, 5 +6, 1@b +7"
+    assert (
+        describe_features(merge_features(parse_features("1 2 3 4"), parse_features("1 9 5 6 1@b 7")))
+        == "1 +9, 3 +4, 5 +6, 1@b +7"
+    )
 
 
 def test_adding_nothing_takes_a_feature_out() -> None:
-    assert describe(merge(parse("1 2 3 4"), parse("1 0"))) == "3 +4"
-    assert describe(merge(parse("1 2"), parse("1 0 clamp"))) == "1 0 clamp"
+    assert describe_features(merge_features(parse_features("1 2 3 4"), parse_features("1 0"))) == "3 +4"
+    assert describe_features(merge_features(parse_features("1 2"), parse_features("1 0 clamp"))) == "1 0 clamp"

@@ -138,7 +138,7 @@ def test_a_folder_of_ones_own(here: Shelf, tiny_model: Path, tiny_sae: Path) -> 
 def test_what_writes_holds_the_home(here: Shelf) -> None:
     home = Home(here.home)
     home.create()
-    with home.locked():
+    with home.lock():
         assert_refused(here.millm("pull", LLAMA), "another miLLM server", "MILLM_HOME")
         assert here.millm("list").code == 0
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from millm.cli.profile_diff import Difference, differences
+from millm.cli.profile_diff import SteeringDifference, diff_steerings
 from millm.profiles.contract import Profile, SteeringRequest
 from tests.cli.terminal import Ran, assert_refused, millm
 from tests.fixtures.process import Server
@@ -48,11 +48,11 @@ def test_on_a_server(server: Server, tmp_path: Path) -> None:
 def test_a_difference_is_told_by_feature() -> None:
     before = SteeringRequest.model_validate({"features": [{"index": 1, "strength": 2}, {"index": 2, "strength": 3}]})
     after = SteeringRequest.model_validate({"features": [{"index": 2, "mode": "ablate"}], "positions": "prompt"})
-    assert differences(before, before) == []
-    assert differences(before, after) == [
-        Difference("feature 1", "+2 raw", None),
-        Difference("feature 2", "+3 raw", "ablate"),
-        Difference("positions", "all", "prompt"),
+    assert diff_steerings(before, before) == []
+    assert diff_steerings(before, after) == [
+        SteeringDifference("feature 1", "+2 raw", None),
+        SteeringDifference("feature 2", "+3 raw", "ablate"),
+        SteeringDifference("positions", "all", "prompt"),
     ]
 
 
@@ -61,10 +61,10 @@ def test_one_that_leaves_its_sae_open_is_compared_by_feature_alone() -> None:
         said = [{"index": index, "strength": 2, "sae": sae} for index, sae in features]
         return SteeringRequest.model_validate({"features": said})
 
-    assert differences(steering((1, None)), steering((1, "tiny"))) == []
-    assert differences(steering((1, None)), steering((2, "tiny"))) == [
-        Difference("feature 1", "+2 raw", None),
-        Difference("feature 2", None, "+2 raw"),
+    assert diff_steerings(steering((1, None)), steering((1, "tiny"))) == []
+    assert diff_steerings(steering((1, None)), steering((2, "tiny"))) == [
+        SteeringDifference("feature 1", "+2 raw", None),
+        SteeringDifference("feature 2", None, "+2 raw"),
     ]
-    assert len(differences(steering((1, None)), steering((1, "a"), (1, "b")))) == 3
-    assert len(differences(steering((1, "a")), steering((1, "b")))) == 2
+    assert len(diff_steerings(steering((1, None)), steering((1, "a"), (1, "b")))) == 3
+    assert len(diff_steerings(steering((1, "a")), steering((1, "b")))) == 2

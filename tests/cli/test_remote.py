@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millm.cli.chunks import events
-from millm.cli.remote import Remote
+from millm.cli.chunks import parse_sse_data
+from millm.cli.remote import RemoteServer
 from millm.errors import CannotStart, EngineCrashed, MillmError, Unavailable
 
 
@@ -28,14 +28,14 @@ def test_any_cut_gives_the_same_events(texts: list[str], data: st.DataObject) ->
     whole = stream_of(texts)
     cuts = sorted(data.draw(st.sets(st.integers(0, len(whole)), max_size=20)))
     chunks = [whole[start:end] for start, end in pairwise([0, *cuts, len(whole)])]
-    assert [json.loads(event)["text"] for event in events(chunks)] == texts
+    assert [json.loads(event)["text"] for event in parse_sse_data(chunks)] == texts
 
 
 WRITTEN = b'data: {"choices": [{"delta": {"content": "The "}}]}\n\n'
 
 
 @contextmanager
-def answering(body: bytes, *, promised: int = 0) -> Iterator[Remote]:
+def answering(body: bytes, *, promised: int = 0) -> Iterator[RemoteServer]:
     """A server that answers every request with `body`, and promises that many bytes more."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -52,16 +52,16 @@ def answering(body: bytes, *, promised: int = 0) -> Iterator[Remote]:
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         try:
-            yield Remote(f"127.0.0.1:{server.server_port}")
+            yield RemoteServer(f"127.0.0.1:{server.server_port}")
         finally:
             server.shutdown()
 
 
-def heard(remote: Remote) -> tuple[str, MillmError | None]:
+def heard(remote: RemoteServer) -> tuple[str, MillmError | None]:
     """What came before it ended, and why it ended."""
     text = ""
     try:
-        for chunk in remote.stream({}):
+        for chunk in remote.stream_chat({}):
             text += chunk.choices[0].delta.content or ""
     except MillmError as error:
         return text, error
@@ -107,7 +107,7 @@ def test_a_server_that_says_nothing_more() -> None:
     with HTTPServer(("127.0.0.1", 0), Silent) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         with pytest.raises(CannotStart, match="no miLLM server answers"):
-            Remote(f"127.0.0.1:{server.server_port}", patience=0.2).entries()
+            RemoteServer(f"127.0.0.1:{server.server_port}", read_timeout=0.2).served_models()
         released.set()
         server.shutdown()
 
@@ -115,9 +115,9 @@ def test_a_server_that_says_nothing_more() -> None:
 @pytest.mark.parametrize("url", ["http://host:port", "http://\x00"])
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(CannotStart, match="is not an address such as"):
-        Remote(url)
+        RemoteServer(url)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "127.0.0.1:8000", "http://127.0.0.1:8000/v1/"])
 def test_addresses(url: str) -> None:
-    assert Remote(url).url == "http://127.0.0.1:8000"
+    assert RemoteServer(url).url == "http://127.0.0.1:8000"

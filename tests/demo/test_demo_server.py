@@ -8,8 +8,8 @@ import torch
 from openai import OpenAI
 
 from millm.engine.messages import LoadModel
-from millm.engine.model import load, pack
-from millm.text.prompt import ChatTemplate, Message
+from millm.engine.model import load_model, pack_int8
+from millm.text.prompt import ChatTemplate, PromptMessage
 from millm.text.tokenizer import Tokenizer
 from tests.fixtures.process import Server, running
 
@@ -40,10 +40,10 @@ def share_of_capitals(text: str) -> float:
 def test_an_unsteered_answer_is_generate(client: OpenAI, demo_folder: Path) -> None:
     """In 8 bits, as the demo computes on a CPU."""
     tokenizer = Tokenizer.from_folder(demo_folder)
-    ids = ChatTemplate.from_folder(demo_folder, tokenizer).prompt([Message("user", QUESTION)]).ids
+    ids = ChatTemplate.from_folder(demo_folder, tokenizer).render_prompt([PromptMessage("user", QUESTION)]).ids
     command = LoadModel(id="load", path=str(demo_folder), device="cpu", cpu_int8=True)
-    model = load(command, lambda *_: None)
-    pack(model, command, lambda *_: None)
+    model = load_model(command, lambda *_: None)
+    pack_int8(model, command, lambda *_: None)
     generated = model.generate(torch.tensor([ids]), max_new_tokens=TOKENS, do_sample=False, pad_token_id=0)
     assert ask(client) == tokenizer.decode(generated[0, len(ids) :].tolist())
 

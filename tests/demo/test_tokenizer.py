@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from millm.demo.gguf import read
+from millm.demo.gguf import read_gguf
 from millm.demo.tokenizer import build_tokenizer
 from millm.errors import InvalidModel
 
@@ -27,13 +27,13 @@ CHAT = [{"role": "user", "content": "Tell me about the sea."}]
 
 
 def test_merges_and_control_tokens_of_the_tiny_one(tiny_gguf: Path) -> None:
-    tokenizer = build_tokenizer(read(tiny_gguf).metadata)
+    tokenizer = build_tokenizer(read_gguf(tiny_gguf).metadata)
     assert tokenizer.encode("<|im_start|>hello<|im_end|>").tokens == ["<|im_start|>", "hel", "l", "o", "<|im_end|>"]
     assert tokenizer.decode(tokenizer.encode("hello, Ünï").ids) == "hello, Ünï"
 
 
 def test_another_kind_of_tokenizer_is_refused(tiny_gguf: Path) -> None:
-    metadata = {**read(tiny_gguf).metadata, "tokenizer.ggml.model": "llama"}
+    metadata = {**read_gguf(tiny_gguf).metadata, "tokenizer.ggml.model": "llama"}
     with pytest.raises(InvalidModel, match="'llama'"):
         build_tokenizer(metadata)
 

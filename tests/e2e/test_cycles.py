@@ -15,12 +15,12 @@ import httpx
 import psutil
 import pytest
 
-from millm.desired import WantedSae
-from millm.hub.locate import Located
+from millm.desired import SaeSpec
+from millm.hub.locate import LocalCheckpoint
 from millm.lifecycle.saes import attach, detach
 from millm.lifecycle.steering import activate
 from millm.profiles.contract import SteeringRequest
-from millm.profiles.selection import active
+from millm.profiles.selection import resolve_active
 from millm.state import State
 from tests.fixtures.inside import Inside, serving
 
@@ -91,8 +91,8 @@ async def readers(url: str, kinds: list[object]) -> AsyncIterator[list[Told]]:
 
 async def cycle(state: State, tiny_sae: Path) -> None:
     await detach(state, "tiny")
-    await attach(state, WantedSae(id="tiny"), located=Located("tiny", tiny_sae))
-    await activate(state, active(state, steering=SteeringRequest.model_validate(KNOB)))
+    await attach(state, SaeSpec(id="tiny"), location=LocalCheckpoint("tiny", tiny_sae))
+    await activate(state, resolve_active(state, steering=SteeringRequest.model_validate(KNOB)))
     await asyncio.sleep(0.01)
     await activate(state, None)
 

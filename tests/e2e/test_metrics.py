@@ -14,14 +14,14 @@ import httpx
 import psutil
 import pytest
 
-from millm.errors import BY_CODE
+from millm.errors import ERRORS_BY_CODE
 from millm.metrics.gauges import GAUGES, STATUSES
 from tests.e2e.metrics_text import Metrics
 from tests.fixtures.process import Server, running
 
 ASKED = {"model": "tiny-llama", "prompt": "The sea is wide", "temperature": 0.9, "ignore_eos": True}
 STREAMS = 12
-ENDS = {"stop", "length", "tool_calls", "embedded", "cancelled", "failed", *BY_CODE}
+ENDS = {"stop", "length", "tool_calls", "embedded", "cancelled", "failed", *ERRORS_BY_CODE}
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from millm import __version__
-from millm.logs.redaction import GONE
+from millm.logs.redaction import REDACTED
 from tests.cli.test_stopping import answers, free_port
 from tests.docs.blocks import EXAMPLE_URL, blocks, commands
 from tests.e2e.metrics_text import Metrics
@@ -103,4 +103,4 @@ def test_every_metric_and_code_that_it_names_is_there(said: dict[str, str]) -> N
     named = set(re.findall(r"\bmillm_\w+", page))
     assert named <= families
     assert set(now.kinds) <= named, "the table has them all"
-    assert GONE in page
+    assert REDACTED in page

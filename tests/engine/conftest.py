@@ -11,10 +11,10 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 
 from millm.engine.client import EngineClient
 from millm.engine.messages import AttachSae, Finished, Generate, LoadModel, ModelFacts, Token
-from millm.engine.model import facts
+from millm.engine.model import model_facts
 from millm.engine.runners import slots as slots_runner
 from millm.engine.runners.plain import PlainRunner
-from millm.engine.selftest import Verdict
+from millm.engine.selftest import RunnerChoice
 from tests.engine.machine import CALIBRATION, Machine, load
 
 T = TypeVar("T")
@@ -54,7 +54,7 @@ class Engine:
 
 def described(model: PreTrainedModel) -> ModelFacts:
     """What a model says of itself when the plain runner has it."""
-    return facts(model, Verdict(PlainRunner(model), "plain", ""), LoadModel(id="load", path=""))
+    return model_facts(model, RunnerChoice(PlainRunner(model), "plain", ""), LoadModel(id="load", path=""))
 
 
 async def collect(events: AsyncIterator[Token | Finished]) -> list[Token | Finished]:
@@ -110,5 +110,5 @@ def alone(tiny_model: Path, tiny_sae: Path, canonical_root: Path) -> Machine:
 def batched(tiny_model: Path, tiny_sae: Path, canonical_root: Path) -> Machine:
     """Few rows and short chunks, so that everything that can happen to a row happens."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(slots_runner.CHUNK, "cpu", 5)
+        patch.setitem(slots_runner.PREFILL_CHUNK_TOKENS, "cpu", 5)
         return load(Machine(), tiny_model, tiny_sae, canonical_root, runner="slots", slots=3)

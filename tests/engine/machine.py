@@ -4,19 +4,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
-from millm.engine.loop import Engine
+from millm.engine.loop import EngineCore
 from millm.engine.messages import (
     AttachSae,
     Command,
-    Event,
-    Failed,
+    CommandFailed,
+    EngineEvent,
     Finished,
     Generate,
     LoadModel,
+    PromptScores,
     Reading,
-    Score,
-    Scores,
     Token,
+    TokenScore,
 )
 from millm.engine.watchdog import Watchdog
 
@@ -27,13 +27,13 @@ CALIBRATION = (tuple(range(20, 60)), tuple(range(90, 150)))
 class Answer:
     tokens: list[int] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
-    scores: list[Score] = field(default_factory=list)
-    end: Finished | Failed | None = None
+    scores: list[TokenScore] = field(default_factory=list)
+    end: Finished | CommandFailed | None = None
 
-    def take(self, event: Scores | Token | Finished | Failed) -> None:
+    def take(self, event: PromptScores | Token | Finished | CommandFailed) -> None:
         assert self.end is None, "something came after the end"
         match event:
-            case Scores():
+            case PromptScores():
                 self.scores += event.scores
             case Token():
                 self.tokens.append(event.token)
@@ -48,10 +48,10 @@ class Machine:
     """The engine's loop in this thread, one turn at a time."""
 
     inbox: SimpleQueue[list[Command]] = field(default_factory=SimpleQueue)
-    events: list[Event] = field(default_factory=list)
+    events: list[EngineEvent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.engine = Engine(self.inbox, self.events.extend, Watchdog(600))
+        self.engine = EngineCore(self.inbox, self.events.extend, Watchdog(600))
 
     def say(self, *commands: Command) -> None:
         self.inbox.put(list(commands))
@@ -61,8 +61,8 @@ class Machine:
         self.run_until({"nothing"})
 
     def run_until(self, ids: set[str]) -> dict[str, Answer]:
-        while not ids <= {event.id for event in self.events if isinstance(event, Finished | Failed)}:
-            self.engine.turn()
+        while not ids <= {event.id for event in self.events if isinstance(event, Finished | CommandFailed)}:
+            self.engine.run_once()
         return self.answers()
 
     def answer(self, request: Generate) -> Answer:
@@ -73,7 +73,7 @@ class Machine:
     def answers(self) -> dict[str, Answer]:
         answers: dict[str, Answer] = {}
         for event in self.events:
-            if isinstance(event, Scores | Token | Finished | Failed):
+            if isinstance(event, PromptScores | Token | Finished | CommandFailed):
                 answers.setdefault(event.id, Answer()).take(event)
         return answers
 
@@ -86,5 +86,5 @@ def load(machine: Machine, model: Path, sae: Path, home: Path, **how: object) ->
             model_name="tiny-llama",
         ),
     )  # fmt: skip
-    assert not [event for event in machine.events if isinstance(event, Failed)]
+    assert not [event for event in machine.events if isinstance(event, CommandFailed)]
     return machine

@@ -6,7 +6,7 @@ import torch
 from millm.engine.messages import Generate, LoadModel
 from millm.engine.runners.plain import PlainRunner
 from millm.engine.runners.runner import Runner
-from millm.engine.scheduler import Row, Scheduler
+from millm.engine.scheduler import ScheduledRow, Scheduler
 from millm.engine.selftest import choose_runner
 from millm.engine.sequence import Sequence
 from tests.engine import zoo
@@ -30,11 +30,11 @@ def test_plain_is_generate_bit_for_bit() -> None:
         ids, max_new_tokens=NEW, do_sample=False, eos_token_id=None, output_logits=True, return_dict_in_generate=True
     )
     runner = PlainRunner(model)
-    sequence = Sequence.of(Generate(id="x", prompt=PROMPTS[0], max_tokens=NEW))
+    sequence = Sequence.from_request(Generate(id="x", prompt=PROMPTS[0], max_tokens=NEW))
     for logits in theirs.logits:
-        ours = runner.run((Row(sequence, sequence.fed, sequence.unfed),))[:, -1]
+        ours = runner.run((ScheduledRow(sequence, sequence.num_computed_tokens, sequence.uncomputed_tokens),))[:, -1]
         assert torch.equal(ours, logits)
-        sequence.generated.append(int(ours.argmax()))
+        sequence.output_ids.append(int(ours.argmax()))
 
 
 @pytest.mark.parametrize("name", zoo.BATCHED)
@@ -44,7 +44,7 @@ def test_slots_are_generate(name: str) -> None:
     expected = [zoo.greedy(model, prompt, NEW) for prompt in PROMPTS]
     verdict = choose_runner(model, LoadModel(id="x", path="", slots=3), nothing_steered)
     assert (verdict.name, verdict.runner.capacity) == ("slots", 3), verdict.reason
-    verdict.runner.chunk = 7
+    verdict.runner.prefill_chunk = 7
     assert run(verdict.runner) == expected
 
 
@@ -70,24 +70,24 @@ def nothing_steered(_sequence: Sequence, _start: int, tokens: "tuple[int, ...]")
 
 def run(runner: Runner) -> list[list[int]]:
     """All prompts, as the loop runs them."""
-    scheduler = Scheduler(runner.capacity, runner.chunk, runner.alone)
+    scheduler = Scheduler(runner.capacity, runner.prefill_chunk, runner.runs_alone)
     for index, prompt in enumerate(PROMPTS):
         scheduler.add(Generate(id=str(index), prompt=prompt, max_tokens=NEW))
     answers: dict[str, list[int]] = {}
 
     def place(sequence: Sequence) -> bool:
         if sequence.cache is None:
-            runner.place(sequence, reuse=True)
+            runner.allocate(sequence, reuse=True)
         return True
 
     while not scheduler.is_idle:
         for _ in scheduler.admit(runner.fits):
             pass
         for rows in scheduler.plan(place):
-            ordered = runner.in_order(rows)
+            ordered = runner.sort_rows(rows)
             for row, logits in zip(ordered, runner.run(ordered)[:, -1], strict=True):
                 assert logits.shape == (128,)
-                if row.chooses:
+                if row.is_last_chunk:
                     choose(runner, scheduler, row.sequence, logits, answers)
     return [answers[str(n)] for n in range(len(PROMPTS))]
 
@@ -95,10 +95,10 @@ def run(runner: Runner) -> list[list[int]]:
 def choose(
     runner: Runner, scheduler: Scheduler, sequence: Sequence, logits: torch.Tensor, answers: dict[str, list[int]]
 ) -> None:
-    sequence.generated.append(int(logits.argmax()))
-    runner.settle(sequence)
+    sequence.output_ids.append(int(logits.argmax()))
+    runner.commit(sequence)
     if sequence.is_at_limit:
         runner.release(sequence)
         assert sequence.cache is None
         scheduler.remove(sequence)
-        answers[sequence.id] = sequence.generated
+        answers[sequence.id] = sequence.output_ids

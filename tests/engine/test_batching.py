@@ -12,11 +12,11 @@ from millm.engine.messages import (
     Finished,
     Generate,
     Reading,
-    Sampling,
+    SamplingParams,
     SetActiveSteering,
     Watch,
 )
-from millm.sae.steering import FeatureSetting, Positions, Skip, Steering, TapSteering, coefficients
+from millm.sae.steering import FeatureSetting, Positions, SaeSteering, Skip, Steering, coefficients
 from tests.engine.machine import Answer, Machine, load
 
 SYSTEM = tuple(range(40, 60))
@@ -36,7 +36,7 @@ def steer(*settings_: tuple[int, float, str], positions: Positions = "all", skip
         coefficients(FeatureSetting(index=index, strength=strength, mode=mode))  # type: ignore[arg-type]
         for index, strength, mode in settings_
     )
-    return Steering(taps=(TapSteering("tiny", rows),), positions=positions, skip=skip)
+    return Steering(by_sae=(SaeSteering("tiny", rows),), positions=positions, skip=skip)
 
 
 STEERINGS: tuple[Steering | None, ...] = (
@@ -60,7 +60,7 @@ WATCHES: tuple[tuple[Watch, ...], ...] = (
 
 def request(name: str, prompt: int, steering: int, watch: int, new: int = NEW) -> Generate:
     return Generate(
-        id=name, prompt=PROMPTS[prompt], max_tokens=new, sampling=Sampling(temperature=0),
+        id=name, prompt=PROMPTS[prompt], max_tokens=new, sampling=SamplingParams(temperature=0),
         steering=STEERINGS[steering], watch=WATCHES[watch],
     )  # fmt: skip
 
@@ -121,7 +121,7 @@ def test_sixteen_profiles_at_once_are_each_alone(
     profiles += [steer((index, 4.0, mode)) for index in (3, 5) for mode in ("clamp", "min_clamp", "scale", "ablate")]
     requests = [
         Generate(
-            id=str(n), prompt=(*SYSTEM, 7, n), max_tokens=NEW, sampling=Sampling(temperature=0), steering=profile
+            id=str(n), prompt=(*SYSTEM, 7, n), max_tokens=NEW, sampling=SamplingParams(temperature=0), steering=profile
         )
         for n, profile in enumerate(profiles)
     ]  # fmt: skip
@@ -169,7 +169,7 @@ def test_any_company_leaves_an_answer_as_it_is(
             if cancel == turn and cancel >= at:
                 machine.say(Cancel(id=str(number)))
         machine.say()
-        machine.engine.turn()
+        machine.engine.run_once()
     answers = machine.run_until(names)
     for number, (_, prompt, steering, watch, new, _) in enumerate(arrivals):
         found, whole = answers[str(number)], expected.of(prompt, steering, watch, new)
@@ -178,8 +178,8 @@ def test_any_company_leaves_an_answer_as_it_is(
             assert found.tokens == whole.tokens[: len(found.tokens)]
         else:
             assert_same(found, whole)
-    assert machine.engine.work.scheduler.is_idle
-    assert not machine.engine.work.runner._slots.busy  # type: ignore[union-attr]
+    assert machine.engine.executor.scheduler.is_idle
+    assert not machine.engine.executor.runner._slots.busy  # type: ignore[union-attr]
 
 
 def test_a_slider_moves_those_who_follow_it_and_nobody_else(batched: Machine, expected: Expected) -> None:
@@ -187,11 +187,11 @@ def test_a_slider_moves_those_who_follow_it_and_nobody_else(batched: Machine, ex
     machine.events.clear()
     base, push = STEERINGS[0], STEERINGS[1]
     follower = Generate(
-        id="follower", prompt=PROMPTS[0], max_tokens=NEW, sampling=Sampling(temperature=0), follows_active=True
+        id="follower", prompt=PROMPTS[0], max_tokens=NEW, sampling=SamplingParams(temperature=0), follows_active=True
     )
     machine.say(follower, request("bystander", 0, 5, 0))
     for _ in range(6):
-        machine.engine.turn()
+        machine.engine.run_once()
     so_far = len(machine.answers()["follower"].tokens)
     assert 0 < so_far < NEW
     machine.say(SetActiveSteering(steering=push))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from millm.engine import cache as caching
-from millm.engine.cache import SlotCache, Window
+from millm.engine.cache import CacheWindow, SlotCache
 
 LAYERS = 2
 
@@ -21,11 +21,11 @@ class Naive:
         self.rows, self.length = rows, length
         self.cells: dict[tuple[int, int, int], Tensor] = {}
 
-    def write(self, layer: int, window: Window, keys: Tensor, values: Tensor) -> None:
+    def write(self, layer: int, window: CacheWindow, keys: Tensor, values: Tensor) -> None:
         for row in range(window.rows):
             for token in range(keys.shape[2]):
                 column = int(window.positions[row, token])
-                self.cells[layer, window.first + row, column] = torch.stack(
+                self.cells[layer, window.first_row + row, column] = torch.stack(
                     [keys[row, :, token], values[row, :, token]]
                 )
 
@@ -62,7 +62,7 @@ def assert_same(cache: SlotCache, naive: Naive) -> None:
     assert (cache.rows, cache.length) == (naive.rows, naive.length)
     for index, layer in enumerate(cache._layers):
         assert layer.keys.shape[0] == layer.values.shape[0] == naive.rows
-        assert layer.keys.shape[2] == layer.values.shape[2] == naive.length + caching.SPARE
+        assert layer.keys.shape[2] == layer.values.shape[2] == naive.length + caching.SCRATCH_COLUMNS
         expected = torch.zeros(2, *layer.keys.shape)
         for (place, row, column), cell in naive.cells.items():
             if place == index:
@@ -70,16 +70,16 @@ def assert_same(cache: SlotCache, naive: Naive) -> None:
         assert torch.equal(torch.stack([layer.keys, layer.values]), expected)
 
 
-def window_of(draw: st.DrawFn, rows: int, length: int) -> Window:
+def window_of(draw: st.DrawFn, rows: int, length: int) -> CacheWindow:
     """A chunk of one row, or one token each of several neighbours at positions of their own."""
     first = draw(st.integers(0, rows - 1))
     if draw(st.booleans()):
         start = draw(st.integers(0, length - 1))
         end = draw(st.integers(start + 1, length))
-        return Window(first, 1, end, torch.arange(start, end)[None], start)
+        return CacheWindow(first, 1, end, torch.arange(start, end)[None], start)
     count = draw(st.integers(1, rows - first))
     positions = draw(st.lists(st.integers(0, length - 1), min_size=count, max_size=count))
-    return Window(first, count, max(positions) + 1, torch.tensor(positions)[:, None], None)
+    return CacheWindow(first, count, max(positions) + 1, torch.tensor(positions)[:, None], None)
 
 
 @given(data=st.data(), rows=st.integers(1, 4), length=st.integers(1, 6), heads=st.integers(1, 3))
@@ -114,19 +114,19 @@ def test_every_key_is_where_the_plainest_way_puts_it(data: st.DataObject, rows: 
 
 
 @torch.inference_mode()
-def update(cache: SlotCache, naive: Naive, window: Window, heads: int, count: int) -> int:
+def update(cache: SlotCache, naive: Naive, window: CacheWindow, heads: int, count: int) -> int:
     """Numbers that occur once, in at every layer; → how many there are by now."""
     tokens = window.positions.shape[1]
     shape = (2, window.rows, heads, tokens, 3)
     for layer in range(LAYERS):
         both = torch.arange(count + 1, count + 1 + math.prod(shape), dtype=torch.float32).view(shape)
         count += math.prod(shape)
-        keys, values = cache.view.update(*both, layer)
+        keys, values = cache.past_key_values.update(*both, layer)
         naive.write(layer, window, *both)
-        mine = slice(window.first, window.first + window.rows)
+        mine = slice(window.first_row, window.first_row + window.rows)
         assert torch.equal(keys, cache._layers[layer].keys[mine, :, : window.columns])
         assert torch.equal(values, cache._layers[layer].values[mine, :, : window.columns])
-    assert cache.view.get_seq_length() == window.columns - tokens
+    assert cache.past_key_values.get_seq_length() == window.columns - tokens
     return count
 
 
@@ -137,11 +137,11 @@ def test_rows_written_at_once_are_rows_written_one_by_one(positions: list[int], 
     count = len(positions)
     cache, one_by_one = SlotCache(1, 8, 9), SlotCache(1, 8, 9)
     keys, values = torch.randn(count, 2, 1, 4), torch.randn(count, 2, 1, 1)
-    cache.window = Window(first, count, 9, torch.tensor(positions)[:, None], None)
-    cache.view.update(keys, values, 0)
+    cache.window = CacheWindow(first, count, 9, torch.tensor(positions)[:, None], None)
+    cache.past_key_values.update(keys, values, 0)
     for row, position in enumerate(positions):
-        one_by_one.window = Window(first + row, 1, position + 1, torch.tensor([[position]]), position)
-        one_by_one.view.update(keys[row : row + 1], values[row : row + 1], 0)
+        one_by_one.window = CacheWindow(first + row, 1, position + 1, torch.tensor([[position]]), position)
+        one_by_one.past_key_values.update(keys[row : row + 1], values[row : row + 1], 0)
     for found, expected in zip(cache._tensors(), one_by_one._tensors(), strict=True):
         assert torch.equal(found, expected)
 
@@ -149,10 +149,10 @@ def test_rows_written_at_once_are_rows_written_one_by_one(positions: list[int], 
 def test_a_resize_that_runs_out_of_memory_leaves_bounds_that_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some layers have their new size by then and some have not: what all of them have is what there is."""
     cache = SlotCache(LAYERS, 3, 4)
-    cache.window = Window(0, 3, 2, torch.tensor([[1], [0], [1]]), None)
+    cache.window = CacheWindow(0, 3, 2, torch.tensor([[1], [0], [1]]), None)
     written = torch.randn(3, 2, 1, 3)
     for layer in range(LAYERS):
-        cache.view.update(written, written, layer)
+        cache.past_key_values.update(written, written, layer)
     before = [layer.keys.clone() for layer in cache._layers]
     zeros, left = caching._zeros, [3]  # keys and values of one layer, keys of the next
 

@@ -13,14 +13,14 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 from transformers import PreTrainedModel
 
 from millm.engine import attention
-from millm.engine.graphs import DecodeStep, Shape
+from millm.engine.graphs import DecodeStep, GraphShape
 from millm.engine.runners.slots import SlotsRunner
 from millm.sae import hooks
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.fixed_step import Extent
+from millm.sae.fixed_step import HookStepShape
 from millm.sae.formats import canonicalise
 from millm.sae.sizes import MAX_WATCHED_FEATURES
-from millm.sae.tap import Tap
+from millm.sae.tap import SteeringHook
 from tests.engine import zoo
 from tests.engine.test_architectures import nothing_steered
 from tests.engine.test_graphs import recordable
@@ -28,30 +28,32 @@ from tests.fixtures.tiny import write_sae
 
 ROWS = 2
 WATCHES, STEERS, BOTH = (
-    Extent(0, 32, steers=False, reads_both=False),
-    Extent(8, 0, steers=True, reads_both=False),
-    Extent(64, MAX_WATCHED_FEATURES, steers=True, reads_both=True),
+    HookStepShape(0, 32, steers=False, reads_both=False),
+    HookStepShape(8, 0, steers=True, reads_both=False),
+    HookStepShape(64, MAX_WATCHED_FEATURES, steers=True, reads_both=True),
 )
 """What a tap does: reads, adds and clamps, all of it."""
 
 
 @pytest.fixture(scope="module")
-def tap(tmp_path_factory: pytest.TempPathFactory) -> Tap:
+def tap(tmp_path_factory: pytest.TempPathFactory) -> SteeringHook:
     folder = tmp_path_factory.mktemp("sae")
     source = write_sae(folder / "source", width=zoo.SIZE["hidden_size"], normalize_activations="layer_norm")
-    return Tap(SparseAutoencoder.open(canonicalise(source, folder / "canonical")), torch.device("cpu"))
+    return SteeringHook(SparseAutoencoder.open(canonicalise(source, folder / "canonical")), torch.device("cpu"))
 
 
-def logits(model: PreTrainedModel, *taps: tuple[Tap, Extent], runner: SlotsRunner | None = None) -> Tensor:
+def logits(
+    model: PreTrainedModel, *taps: tuple[SteeringHook, HookStepShape], runner: SlotsRunner | None = None
+) -> Tensor:
     """Of one step that has no numbers. Raises DataDependentOutputException."""
-    runner = runner or SlotsRunner(model, ROWS, nothing_steered, kv_bytes=1 << 30)
+    runner = runner or SlotsRunner(model, ROWS, nothing_steered, kv_cache_bytes=1 << 30)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
-        step = DecodeStep(Shape(ROWS, 256, taps), runner._recordable, runner.cache, torch.device("cpu"))
+        step = DecodeStep(GraphShape(ROWS, 256, taps), runner._forward_for_graph, runner.cache, torch.device("cpu"))
         step()
         assert set(step.outputs) == {tap for tap, _ in taps}
         for tap, extent in taps:
             check(step.outputs[tap].ratio, (ROWS, 1) if extent.steers else None)
-            check(step.outputs[tap].watched, (ROWS, 1, extent.watched) if extent.watched else None)
+            check(step.outputs[tap].watched, (ROWS, 1, extent.watched_columns) if extent.watched_columns else None)
     return step.logits
 
 
@@ -59,17 +61,17 @@ def check(tensor: Tensor | None, shape: tuple[int, ...] | None) -> None:
     assert (None if tensor is None else tuple(tensor.shape)) == shape
 
 
-def build(name: str, attention_name: str = attention.NAME) -> PreTrainedModel:
+def build(name: str, attention_name: str = attention.GROUPED_QUERY_ATTENTION) -> PreTrainedModel:
     model = zoo.build(name)
     model.set_attn_implementation(attention_name)
     return model
 
 
 @pytest.mark.parametrize("name", [name for name in zoo.BATCHED if recordable(name)])
-def test_every_architecture(name: str, tap: Tap) -> None:
+def test_every_architecture(name: str, tap: SteeringHook) -> None:
     model = build(name)
     assert tuple(logits(model).shape) == (ROWS, 128)
-    handle = hooks.resolve(model, "blocks.1.hook_resid_post").register(tap)
+    handle = hooks.resolve_hook_point(model, "blocks.1.hook_resid_post").register(tap)
     for extent in (WATCHES, STEERS, BOTH):
         assert tuple(logits(model, (tap, extent)).shape) == (ROWS, 128)
     handle.remove()
@@ -85,9 +87,9 @@ def test_its_own_attention(name: str) -> None:
 def test_experts_one_by_one_would_not_do(name: str) -> None:
     """Which is why a recorded pass has them all at once (`recordable_experts`)."""
     model = build(name)
-    runner = SlotsRunner(model, ROWS, nothing_steered, kv_bytes=1 << 30)
+    runner = SlotsRunner(model, ROWS, nothing_steered, kv_cache_bytes=1 << 30)
     model.set_experts_implementation("eager")
-    runner._recordable = runner._forward  # type: ignore[method-assign]
+    runner._forward_for_graph = runner._forward  # type: ignore[method-assign]
     with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
         logits(model, runner=runner)
 
@@ -107,6 +109,6 @@ def picks_as_many_as_there_are(x: Tensor) -> Tensor | None:
 @pytest.mark.parametrize("hook", [reads_a_number, asks_whether, picks_as_many_as_there_are])
 def test_a_pass_that_needs_a_number_is_found_out(hook: Callable[[Tensor], Tensor | None]) -> None:
     model = build("llama")
-    hooks.resolve(model, "blocks.1.hook_resid_post").register(hook)
+    hooks.resolve_hook_point(model, "blocks.1.hook_resid_post").register(hook)
     with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
         logits(model)

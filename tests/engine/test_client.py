@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from millm.engine.client import EngineClient
 from millm.engine.messages import AttachSae, Finished, LoadModel, Progress, Token
 from millm.errors import EngineCrashed, InvalidModel, InvalidSae, ModelNotLoaded, QueueFull, SaeMismatch
-from millm.sae.steering import Steering, TapSteering
+from millm.sae.steering import SaeSteering, Steering
 from tests.engine.conftest import Engine, collect, start
 from tests.engine.machine import CALIBRATION
 from tests.engine.test_generation import PUSH, request
@@ -125,12 +125,12 @@ def test_who_follows_gets_what_is_active_when_it_starts(engine: Engine) -> None:
     assert base != pushed
 
     async def scenario() -> None:
-        engine.client.set_active(PUSH)
+        engine.client.set_active_steering(PUSH)
 
     engine.loop.run(scenario())
     assert engine.tokens(replace(request("follower"), follows_active=True)) == pushed
     assert engine.tokens(request("own")) == base
-    engine.client.set_active(None)
+    engine.client.set_active_steering(None)
     assert engine.tokens(replace(request("follower", PUSH), follows_active=True)) == base
 
 
@@ -225,8 +225,8 @@ def test_a_second_sae_on_another_layer_adds_up(
 
 def steer_both(steering: Steering, other: str) -> Steering:
     """The same features in a second SAE too."""
-    (tap,) = steering.taps
-    return replace(steering, taps=(tap, TapSteering(other, tap.features)))
+    (tap,) = steering.by_sae
+    return replace(steering, taps=(tap, SaeSteering(other, tap.features)))
 
 
 def test_a_dead_engine_fails_what_ran_and_comes_back_as_it_was(

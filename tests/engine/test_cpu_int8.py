@@ -24,7 +24,7 @@ from transformers import (
 
 from millm.engine.cpu_int8 import Int8Linear, Int8Report, int8_linears
 from millm.engine.messages import LoadModel
-from millm.engine.model import load, pack
+from millm.engine.model import load_model, pack_int8
 from tests.engine.conftest import described
 from tests.fixtures.tiny import write_model
 
@@ -47,7 +47,7 @@ def bias() -> Tensor:
 
 @pytest.fixture(scope="module")
 def layer(weight: Tensor, bias: Tensor) -> Int8Linear:
-    return Int8Linear(weight, bias, replaced=0)
+    return Int8Linear(weight, bias, replaced_count=0)
 
 
 def rows(*shape: int) -> Tensor:
@@ -108,7 +108,7 @@ def test_nothing_in_is_the_bias_out(layer: Int8Linear, weight: Tensor, bias: Ten
     x = rows(3)
     x[1] = 0
     assert torch.equal(layer(x)[1], bias)
-    assert torch.equal(Int8Linear(weight, None, replaced=0)(x)[1], torch.zeros(OUT))
+    assert torch.equal(Int8Linear(weight, None, replaced_count=0)(x)[1], torch.zeros(OUT))
     assert torch.equal(layer(x * 1e-42)[0].isfinite(), torch.ones(OUT, dtype=torch.bool))
 
 
@@ -120,7 +120,7 @@ def test_no_rows(layer: Int8Linear) -> None:
 def test_the_largest_sums_neither_saturate_nor_overflow() -> None:
     """Every product as large as it can be: on a CPU without VNNI two of them are added in 16 bits."""
     for width in (64, 2**17):
-        layer = Int8Linear(torch.ones(32, width), None, replaced=0)
+        layer = Int8Linear(torch.ones(32, width), None, replaced_count=0)
         torch.testing.assert_close(layer(torch.ones(3, width)), torch.full((3, 32), float(width)))
         torch.testing.assert_close(layer(-torch.ones(3, width)), torch.full((3, 32), -float(width)))
 
@@ -185,7 +185,7 @@ def test_other_families(config: PreTrainedConfig) -> None:
     ids = torch.arange(20)[None] + 3
     with torch.inference_mode():
         before = model(ids).logits
-        assert int8_linears(model, quiet).converted >= 4
+        assert int8_linears(model, quiet).converted_layers >= 4
         after = model(ids).logits
     assert float((after - before).norm() / before.norm()) < 0.05
 
@@ -213,7 +213,7 @@ def test_a_loaded_model_is_converted_only_when_asked(tmp_path: Path) -> None:
     told = {}
     for cpu_int8, dtype in ((True, "auto"), (False, "auto"), (True, "bfloat16"), (True, "float32")):
         command = LoadModel(id="load", path=str(folder), device="cpu", dtype=dtype, cpu_int8=cpu_int8)
-        model = load(command, quiet)
-        pack(model, command, quiet)
+        model = load_model(command, quiet)
+        pack_int8(model, command, quiet)
         told[cpu_int8, dtype] = described(model).weights
     assert list(told.values()) == ["int8 on CPU (rows scaled apart)", "float32", "bfloat16", "float32"]

@@ -10,23 +10,23 @@ from transformers import PreTrainedModel
 
 from millm.engine.messages import (
     AttachSae,
+    CommandFailed,
     DetachSae,
     Embed,
-    Embedded,
-    Failed,
     Finished,
     Generate,
     SaeAttached,
-    Sampling,
+    SamplingParams,
     SetActiveSteering,
+    TextEmbedded,
     Watch,
 )
-from millm.engine.recorder import RECORDERS
+from millm.engine.recorder import GRAPH_RECORDERS
 from millm.engine.runners import slots as slots_runner
 from millm.engine.runners.slots import SlotsRunner
 from millm.engine.taps import Attachment
 from millm.sae.hooks import decoder_layers
-from millm.sae.steering import FeatureSetting, Steering, TapSteering, coefficients
+from millm.sae.steering import FeatureSetting, SaeSteering, Steering, coefficients
 from tests.engine.machine import CALIBRATION, Answer, Machine, load
 from tests.engine.tape import Tape
 from tests.fixtures.tiny import write_sae
@@ -37,12 +37,12 @@ NEW = 8
 
 def steer(attachment: str = "", sae: str = "tiny") -> Steering:
     setting = FeatureSetting(index=3, strength=20.0)
-    return Steering(taps=(TapSteering(sae, (coefficients(setting),), attachment),))
+    return Steering(by_sae=(SaeSteering(sae, (coefficients(setting),), attachment),))
 
 
 def ask(name: str, steering: Steering | None = None, **fields: object) -> Generate:
     return Generate(
-        id=name, prompt=PROMPT, max_tokens=NEW, sampling=Sampling(temperature=0), steering=steering,
+        id=name, prompt=PROMPT, max_tokens=NEW, sampling=SamplingParams(temperature=0), steering=steering,
         **fields,  # type: ignore[arg-type]
     )  # fmt: skip
 
@@ -72,8 +72,10 @@ class Engine:
         command = self.attaching(which, "tiny" if self.attachment else None)
         self.machine.say(command)
         while not any(isinstance(event, SaeAttached) and event.id == command.id for event in self.machine.events):
-            assert not [event for event in self.machine.events if isinstance(event, Failed) and event.id == command.id]
-            self.machine.engine.turn()
+            assert not [
+                event for event in self.machine.events if isinstance(event, CommandFailed) and event.id == command.id
+            ]
+            self.machine.engine.run_once()
         self.which, self.attachment = which, command.id
 
     def detach(self) -> None:
@@ -82,7 +84,7 @@ class Engine:
 
     @property
     def model(self) -> PreTrainedModel:
-        model = self.machine.engine.work.model
+        model = self.machine.engine.executor.model
         assert model is not None
         return model
 
@@ -97,7 +99,7 @@ class Engine:
 
     @property
     def hooked(self) -> list[Attachment]:
-        return self.machine.engine.work.taps._hooked
+        return self.machine.engine.executor.attached_saes._hooked_attachments
 
     def end_all(self, ids: set[str]) -> dict[str, Answer]:
         answers = self.machine.run_until(ids)
@@ -106,8 +108,8 @@ class Engine:
 
     def settle(self) -> None:
         """All that was said is done, and swept up."""
-        while not self.machine.engine.work.scheduler.is_idle:
-            self.machine.engine.turn()
+        while not self.machine.engine.executor.scheduler.is_idle:
+            self.machine.engine.run_once()
         self.machine.events.clear()
         self.machine.do()
         self.machine.events.clear()
@@ -122,8 +124,8 @@ def files(tmp_path_factory: pytest.TempPathFactory, tiny_sae: Path) -> dict[str,
 def testing() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MILLM_TESTING_FAULTS", "1")
-        patch.setitem(slots_runner.CHUNK, "cpu", 5)
-        patch.setitem(RECORDERS, "cpu", Tape)
+        patch.setitem(slots_runner.PREFILL_CHUNK_TOKENS, "cpu", 5)
+        patch.setitem(GRAPH_RECORDERS, "cpu", Tape)
         yield patch
 
 
@@ -165,7 +167,7 @@ def assert_nothing_left(engine: Engine, before: int) -> None:
     attached = engine.hooked
     assert len(attached) == (1 if engine.attachment else 0)
     assert engine.hooks == before + len(attached)
-    assert all(one.tap.is_unused for one in attached)
+    assert all(one.hook.is_unused for one in attached)
 
 
 KINDS = ("base", "steered", "watched", "following", "embed", "one", "other", "detach", "turn", "cancel")
@@ -220,18 +222,18 @@ def take(engine: Engine, step: str, due: dict[str, str | None], gone: set[str]) 
             engine.detach()
         case "turn":
             engine.machine.say(ask(f"nothing-{name}"))  # so that there is something to do
-            engine.machine.engine.turn()
+            engine.machine.engine.run_once()
         case "cancel" if due:
             gone.add(next(iter(due)))
-            engine.machine.engine.work.scheduler.cancel(next(iter(due)))
+            engine.machine.engine.executor.scheduler.cancel(next(iter(due)))
 
 
 def started(engine: Engine, name: str) -> None:
     """It has its rows; one that still waits for a place is refused when its SAE goes, which is told elsewhere."""
     while not any(
-        one.id == name and one.taps is not None for one in engine.machine.engine.work.scheduler.everybody
-    ) and not any(isinstance(event, Finished | Failed) and event.id == name for event in engine.machine.events):
-        engine.machine.engine.turn()
+        one.id == name and one.hook_state is not None for one in engine.machine.engine.executor.scheduler.all_sequences
+    ) and not any(isinstance(event, Finished | CommandFailed) and event.id == name for event in engine.machine.events):
+        engine.machine.engine.run_once()
 
 
 def values(answer: Answer) -> list[tuple[float, ...]]:
@@ -261,12 +263,12 @@ def test_one_that_was_made_to_wait_goes_on_with_the_sae_that_it_began_with(
         machine.say(ask(name, steer()))
         started(engine, name)
     engine.attach("other")
-    youngest = next(one for one in machine.engine.work.scheduler.everybody if one.id == "second")
-    work = machine.engine.work
+    youngest = next(one for one in machine.engine.executor.scheduler.all_sequences if one.id == "second")
+    work = machine.engine.executor
     assert work.runner is not None
     work.runner.release(youngest)
-    youngest.begin_again()
-    work.scheduler.postpone(youngest)
+    youngest.restart()
+    work.scheduler.requeue(youngest)
     answers = machine.run_until({"first", "second"})
     assert answers["first"].tokens == answers["second"].tokens == alone["one"].tokens
     assert machine.answer(ask("after", steer())).tokens == alone["other"].tokens
@@ -289,7 +291,7 @@ def test_who_names_what_has_just_gone_is_told_to_ask_again(engine: Engine) -> No
     machine.say(ask("late", steer(old)), DetachSae(id="detach", sae="tiny"))
     engine.attachment = None
     end = machine.run_until({"late"})["late"].end
-    assert isinstance(end, Failed)
+    assert isinstance(end, CommandFailed)
     assert end.code == "sae_detached"
 
 
@@ -298,25 +300,25 @@ def test_a_text_that_waits_to_be_embedded_is_told_that_its_sae_has_gone(engine: 
     watch = (Watch(sae="tiny", features=(3, 11), attachment=engine.attachment or ""),)
     texts = [Embed(id=f"text-{number}", tokens=PROMPT, watch=watch) for number in range(3)]
     machine.say(*texts)
-    machine.engine.turn()
+    machine.engine.run_once()
     engine.detach()
-    while not machine.engine.work.scheduler.is_idle:
-        machine.engine.turn()
-    ends = {event.id: event for event in machine.events if isinstance(event, Embedded | Failed)}
-    assert isinstance(ends["text-0"], Embedded)
-    assert [ends[id].code for id in ("text-1", "text-2") if isinstance(ends[id], Failed)] == ["sae_detached"] * 2
+    while not machine.engine.executor.scheduler.is_idle:
+        machine.engine.run_once()
+    ends = {event.id: event for event in machine.events if isinstance(event, TextEmbedded | CommandFailed)}
+    assert isinstance(ends["text-0"], TextEmbedded)
+    assert [ends[id].code for id in ("text-1", "text-2") if isinstance(ends[id], CommandFailed)] == ["sae_detached"] * 2
     engine.settle()
     assert_nothing_left(engine, bare)
 
 
 def test_no_recording_outlives_its_sae(engine: Engine, alone: dict[str | None, Answer]) -> None:
-    runner = engine.machine.engine.work.runner
+    runner = engine.machine.engine.executor.runner
     if not isinstance(runner, SlotsRunner) or runner.graphs is None:
         assert engine.machine.answer(ask("steered", steer())).tokens == alone["one"].tokens
         return
     engine.machine.answer(ask("steered", steer()))
-    assert {tap for shape in runner.graphs._recorded for tap, _ in shape.taps} == {engine.hooked[0].tap}
+    assert {tap for shape in runner.graphs._recorded for tap, _ in shape.hooks} == {engine.hooked[0].hook}
     engine.detach()
     engine.settle()
-    assert not [shape for shape in runner.graphs._recorded if shape.taps]
+    assert not [shape for shape in runner.graphs._recorded if shape.hooks]
     assert runner.graphs.failure is None

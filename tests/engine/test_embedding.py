@@ -14,26 +14,26 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from transformers import LlamaForCausalLM, RobertaConfig, RobertaModel, T5Config, T5Model
 
-from millm.engine.client import TEXTS_AT_ONCE
+from millm.engine.client import MAX_TEXTS_IN_FLIGHT
 from millm.engine.embedding import normalised
 from millm.engine.messages import (
     AttachSae,
     Cancel,
+    CommandFailed,
     Embed,
-    Embedded,
-    Failed,
-    Fault,
     Finished,
     Generate,
+    InjectFault,
     LoadModel,
     ModelLoaded,
     Pooling,
-    Sampling,
+    SamplingParams,
     SetActiveSteering,
+    TextEmbedded,
     Watch,
 )
 from millm.errors import NonFiniteOutput, QueueFull, Timeout
-from millm.sae.steering import Coefficients, Steering, TapSteering
+from millm.sae.steering import Coefficients, SaeSteering, Steering
 from tests.engine.conftest import CALIBRATION, Engine, collect
 from tests.engine.test_batching import Machine
 from tests.fixtures.close import assert_close
@@ -41,11 +41,11 @@ from tests.fixtures.encoders import write_encoder
 
 TEXTS = [tuple(random.Random(number).choices(range(3, 300), k=length)) for number, length in enumerate((1, 5, 40, 90))]
 WATCH = (Watch(sae="tiny", features=(3, 11), top_k=2, sample_every=1),)
-PUSH = Steering(taps=(TapSteering("tiny", (Coefficients(index=3, alpha=6.0, beta=0.0, lo=6.0, hi=6.0),)),))
-GREEDY = Sampling(temperature=0.0)
+PUSH = Steering(by_sae=(SaeSteering("tiny", (Coefficients(index=3, alpha=6.0, beta=0.0, lo=6.0, hi=6.0),)),))
+GREEDY = SamplingParams(temperature=0.0)
 
 
-def numbers(event: Embedded) -> np.ndarray:
+def numbers(event: TextEmbedded) -> np.ndarray:
     return np.frombuffer(event.vector, dtype="<f4")
 
 
@@ -57,17 +57,19 @@ def embedded(machine: Machine, *commands: Embed) -> list[bytes]:
     """The vectors, in order, whatever else the machine does meanwhile."""
     machine.say(*commands)
     wanted = {command.id for command in commands}
-    while len(found := {e.id: e.vector for e in machine.events if isinstance(e, Embedded) and e.id in wanted}) < len(
-        wanted
-    ):
-        assert not [event for event in machine.events if isinstance(event, Failed)]
-        machine.engine.turn()
+    while len(
+        found := {e.id: e.vector for e in machine.events if isinstance(e, TextEmbedded) and e.id in wanted}
+    ) < len(wanted):
+        assert not [event for event in machine.events if isinstance(event, CommandFailed)]
+        machine.engine.run_once()
     return [found[command.id] for command in commands]
 
 
-def load(machine: Machine, folder: Path, **how: object) -> ModelLoaded | Failed:
+def load(machine: Machine, folder: Path, **how: object) -> ModelLoaded | CommandFailed:
     machine.do(LoadModel(id="load", path=str(folder), special_ids=(0, 1, 2), **how))  # type: ignore[arg-type]
-    return next(event for event in machine.events if isinstance(event, ModelLoaded | Failed) and event.id == "load")
+    return next(
+        event for event in machine.events if isinstance(event, ModelLoaded | CommandFailed) and event.id == "load"
+    )
 
 
 def attach(machine: Machine, sae: Path, root: Path) -> None:
@@ -123,7 +125,7 @@ def test_bit_identical_with_no_sae_with_one_watched_steered_and_busy(
         for n in range(4)
     ]
     machine.say(SetActiveSteering(steering=PUSH), *busy)
-    machine.engine.turn()
+    machine.engine.run_once()
     assert embedded(machine, *texts("beside", watch=WATCH)) == bare
     assert not [event for event in machine.events if isinstance(event, Finished) and event.id.startswith("busy")]
 
@@ -152,8 +154,8 @@ def test_streams_go_on_between_two_texts(tiny_model: Path) -> None:
     machine.events.clear()
     machine.run_until({"stream"})
     order = [type(event) for event in machine.events]
-    assert order.count(Embedded) == 12
-    assert (Embedded, Embedded) not in itertools.pairwise(order)
+    assert order.count(TextEmbedded) == 12
+    assert (TextEmbedded, TextEmbedded) not in itertools.pairwise(order)
 
 
 def test_a_long_job_counts_for_a_few(engine: Engine) -> None:
@@ -166,7 +168,7 @@ def test_a_long_job_counts_for_a_few(engine: Engine) -> None:
         await collect(engine.client.generate(Generate(id="after", prompt=TEXTS[0], max_tokens=2)))
         return seen
 
-    assert engine.loop.run(some_of_many()) == TEXTS_AT_ONCE
+    assert engine.loop.run(some_of_many()) == MAX_TEXTS_IN_FLIGHT
     assert engine.client.in_flight == 0
 
 
@@ -212,10 +214,10 @@ def test_memory_that_runs_out_fails_the_text_alone(
     attach(machine, tiny_sae, tmp_path)
     machine.events.clear()
     machine.say(Generate(id="stream", prompt=TEXTS[1], max_tokens=20, sampling=GREEDY, steering=PUSH, watch=WATCH))
-    machine.engine.turn()
-    machine.say(Fault(id="fault", point="prefill", kind="oom"), Embed(id="unlucky", tokens=TEXTS[3], watch=WATCH))
+    machine.engine.run_once()
+    machine.say(InjectFault(id="fault", point="prefill", kind="oom"), Embed(id="unlucky", tokens=TEXTS[3], watch=WATCH))
     machine.run_until({"stream"})
-    (failed,) = [event for event in machine.events if isinstance(event, Failed)]
+    (failed,) = [event for event in machine.events if isinstance(event, CommandFailed)]
     assert (failed.id, failed.code) == ("unlucky", "insufficient_memory")
     stream = machine.answers()["stream"]
     assert isinstance(stream.end, Finished)
@@ -238,12 +240,12 @@ def test_an_encoder_embeds_and_refuses_to_write(tmp_path: Path, tiny_sae: Path) 
     loaded = load(machine, write_encoder(tmp_path / "bert"), generates=False)
     assert isinstance(loaded, ModelLoaded)
     assert (loaded.facts.generates, loaded.facts.runner, loaded.facts.context_length) == (False, "encoder", 64)
-    refused = [event for event in machine.events if isinstance(event, Failed)]
+    refused = [event for event in machine.events if isinstance(event, CommandFailed)]
     assert {(event.id, event.code) for event in refused} == {("nothing", "model_cannot_generate")}
     machine.events.clear()
     assert len(set(embedded(machine, *(Embed(id=f"e-{n}", tokens=(2, 9 + n, 3)) for n in range(3))))) == 3
     attach(machine, tiny_sae, tmp_path)
-    codes = {event.id: event.code for event in machine.events if isinstance(event, Failed)}
+    codes = {event.id: event.code for event in machine.events if isinstance(event, CommandFailed)}
     assert codes["attach"] == "sae_mismatch"
 
 
@@ -264,7 +266,7 @@ def test_what_needs_more_than_text_is_refused_at_load(tmp_path: Path) -> None:
     """An encoder-decoder has no hidden states of a text alone."""
     from_t5(tmp_path)
     failed = load(Machine(), tmp_path, generates=False)
-    assert isinstance(failed, Failed)
+    assert isinstance(failed, CommandFailed)
     assert failed.code == "invalid_model"
     assert "cannot embed" in failed.message
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from millm.engine.client import EngineClient
-from millm.engine.messages import AttachSae, Fault, FaultPoint, Finished, Generate, LoadModel, Token, Watch
-from millm.engine.relief import NO_SAE
+from millm.engine.messages import AttachSae, FaultPoint, Finished, Generate, InjectFault, LoadModel, Token, Watch
+from millm.engine.relief import SAES_DISABLED
 from millm.errors import (
     EngineCrashed,
     EngineFailed,
@@ -49,7 +49,7 @@ class Faulty(Engine):
         self._ids = itertools.count()
 
     def inject(self, point: FaultPoint, kind: str, *, after: int = 0, times: int = 1) -> None:
-        fault = Fault(id=f"fault-{next(self._ids)}", point=point, kind=kind, after=after, times=times)  # type: ignore[arg-type]
+        fault = InjectFault(id=f"fault-{next(self._ids)}", point=point, kind=kind, after=after, times=times)  # type: ignore[arg-type]
         self.loop.run(self.client.inject(fault))
 
     def attach(self, name: str = "tiny", sae: Path | None = None, hook_point: str | None = None) -> None:
@@ -188,7 +188,7 @@ def out_of_memory_once(faulty: Faulty, oracle: Oracle, point: FaultPoint, number
     answers = dict(zip((one.id for one in pair), faulty.ask(*pair), strict=True))
     assert tokens_of(answers["base"]) == oracle.until(0)
     assert end_of(answers["base"]).receipt is None
-    assert faulty.client.degraded == NO_SAE
+    assert faulty.client.degraded_reason == SAES_DISABLED
     check_off(faulty, oracle)
     faulty.attach()
     assert tokens_of(faulty.ask(steered())[0]) == oracle.until(10**6)
@@ -204,7 +204,7 @@ def lost_its_steering(faulty: Faulty, oracle: Oracle, answer: Answer) -> bool:
     if receipt.degraded is None:  # it had ended before
         assert tokens_of(answer) == oracle.until(10**6)
         return False
-    assert receipt.degraded == NO_SAE
+    assert receipt.degraded == SAES_DISABLED
     assert 0 <= receipt.tokens_steered < len(PROMPT) + NEW
     assert (0.01 < receipt.delta_norm_ratio < 1) if receipt.tokens_steered else receipt.delta_norm_ratio == 0
     assert tokens_of(answer) == oracle.given_up(runner_of(faulty), receipt.tokens_steered)
@@ -212,7 +212,7 @@ def lost_its_steering(faulty: Faulty, oracle: Oracle, answer: Answer) -> bool:
 
 
 def runner_of(faulty: Faulty) -> str:
-    command = faulty.client.restorable.model
+    command = faulty.client.snapshot.model
     assert command is not None
     return command.runner
 
@@ -220,16 +220,16 @@ def runner_of(faulty: Faulty) -> str:
 def check_off(faulty: Faulty, oracle: Oracle) -> None:
     """Nothing comes back by itself: asked for, it is refused; whoever follows what is active is served and told."""
     watching = base("watching", watch=(Watch(sae="tiny", features=(3,)),))
-    faulty.client.set_active(steered().steering)
+    faulty.client.set_active_steering(steered().steering)
     answers = faulty.ask(base(), steered(), watching, base("follows", follows_active=True))
-    faulty.client.set_active(None)
+    faulty.client.set_active_steering(None)
     assert tokens_of(answers[0]) == oracle.until(0)
     assert isinstance(answers[1], SaeDetached)
     assert isinstance(answers[2], SaeDetached)
     assert tokens_of(answers[3]) == oracle.until(0)
     receipt = end_of(answers[3]).receipt
     assert receipt is not None
-    assert (receipt.degraded, receipt.tokens_steered, receipt.delta_norm_ratio) == (NO_SAE, 0, 0.0)
+    assert (receipt.degraded, receipt.tokens_steered, receipt.delta_norm_ratio) == (SAES_DISABLED, 0, 0.0)
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
@@ -303,7 +303,7 @@ def test_faults_are_refused_outside_tests(engine: Engine, reference: LlamaForCau
     """And the engine goes on."""
     for point in get_args(FaultPoint):
         with pytest.raises(InvalidRequest, match="MILLM_TESTING_FAULTS"):
-            engine.loop.run(engine.client.inject(Fault(id=f"fault-{point}", point=point, kind="error")))
+            engine.loop.run(engine.client.inject(InjectFault(id=f"fault-{point}", point=point, kind="error")))
     assert len(engine.tokens(base())) == NEW
 
 
@@ -339,7 +339,7 @@ def test_a_step_that_hangs_is_ended_and_the_engine_restarted(
         client = EngineClient(max_queue=8, step_seconds=1.0)
         await client.start()
         await client.load(LoadModel(id="load", path=str(tiny_model)))
-        await client.inject(Fault(id="fault", point="decode", kind="hang", after=3))
+        await client.inject(InjectFault(id="fault", point="decode", kind="hang", after=3))
         began = time.monotonic()
         both = (collect(client.generate(base(name))) for name in ("one", "two"))
         failed = await asyncio.gather(*both, return_exceptions=True)

@@ -13,15 +13,15 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from millm.engine import sampler
-from millm.engine.messages import Finished, Generate, Sampling, Token, Watch
+from millm.engine.messages import Finished, Generate, SamplingParams, Token, Watch
 from millm.engine.sequence import Sequence
 from millm.errors import EngineFailed, InvalidSteering
-from millm.sae.steering import Coefficients, FeatureSetting, Positions, Skip, Steering, TapSteering, coefficients
+from millm.sae.steering import Coefficients, FeatureSetting, Positions, SaeSteering, Skip, Steering, coefficients
 from tests.engine.conftest import Engine
 from tests.fixtures.tiny import FEATURES, HOOK_LAYER
 
 PROMPT = (1, 80, 81, 82, 2, 90, 91, 33, 120, 45)
-GREEDY = Sampling(temperature=0)
+GREEDY = SamplingParams(temperature=0)
 NEW = 24
 
 
@@ -34,7 +34,7 @@ def request(
 
 def steer(*settings_: FeatureSetting, positions: Positions = "all", skip: Skip = "bos") -> Steering:
     rows = tuple(coefficients(setting) for setting in settings_)
-    return Steering(taps=(TapSteering("tiny", rows),), positions=positions, skip=skip)
+    return Steering(by_sae=(SaeSteering("tiny", rows),), positions=positions, skip=skip)
 
 
 def add(index: int, strength: float) -> FeatureSetting:
@@ -78,7 +78,7 @@ def greedy_by_ids(model: LlamaForCausalLM, change: Callable[[Tensor], Callable[[
 
 def test_unsteered_is_generate(engine: Engine, reference: LlamaForCausalLM) -> None:
     """The same tokens, and the logprobs of `generate`'s own logits (bit for bit: the plain runner, see there)."""
-    events, *_ = engine.generate(request("base", sampling=Sampling(temperature=0, logprobs=0)))
+    events, *_ = engine.generate(request("base", sampling=SamplingParams(temperature=0, logprobs=0)))
     ours = [event for event in events if isinstance(event, Token)]
     theirs = reference.generate(
         torch.tensor([PROMPT]), max_new_tokens=NEW, do_sample=False, eos_token_id=None, output_logits=True,
@@ -157,7 +157,7 @@ def test_each_gets_what_it_gets_alone(engine: Engine) -> None:
         request("base"),
         request("push", PUSH),
         request("clamp", steer(FeatureSetting(index=11, strength=6.0, mode="clamp"))),
-        request("drawn", PUSH, sampling=Sampling(temperature=0.9, seed=7)),
+        request("drawn", PUSH, sampling=SamplingParams(temperature=0.9, seed=7)),
     ]
     alone = [engine.tokens(one) for one in requests]
     together = engine.generate(*requests)
@@ -238,7 +238,7 @@ def test_stop_ids_end_the_sequence_and_are_not_sent(engine: Engine) -> None:
 
 def test_seed_repeats_and_temperature_varies(engine: Engine) -> None:
     def drawn(seed: int) -> list[int]:
-        return engine.tokens(request("drawn", sampling=Sampling(temperature=1.5, seed=seed)))
+        return engine.tokens(request("drawn", sampling=SamplingParams(temperature=1.5, seed=seed)))
 
     assert drawn(1) == drawn(1)
     assert len({tuple(drawn(seed)) for seed in range(4)}) == 4
@@ -253,12 +253,12 @@ def test_seed_repeats_and_temperature_varies(engine: Engine) -> None:
 @settings(max_examples=100, deadline=None)
 def test_only_allowed_tokens_are_drawn(logits: list[float], top_p: float, top_k: int, min_p: float) -> None:
     """Against the definitions of top-k, then top-p, then min-p, on four tokens."""
-    sampling = Sampling(top_p=top_p, top_k=top_k, min_p=min_p, seed=0)
+    sampling = SamplingParams(top_p=top_p, top_k=top_k, min_p=min_p, seed=0)
     sequence = Sequence(Generate(id="x", prompt=(1,), max_tokens=1, sampling=sampling))
     values = torch.tensor(logits)
     drawn = set()
     for seed in range(40):
-        sequence.sampler = sampler.start(Sampling(seed=seed), torch.device("cpu"))
+        sequence.sampler_state = sampler.new_sampler_state(SamplingParams(seed=seed), torch.device("cpu"))
         drawn.add(choice(sequence, values))
     order = sorted(range(4), key=lambda i: -values[i])
     allowed = [i for i in order if not top_k or values[i] >= values[order[top_k - 1]]]
@@ -278,7 +278,7 @@ def test_refused_in_the_engine_too(engine: Engine) -> None:
     """The door checks first; the engine does not trust it."""
     for bad, what in (
         (steer(add(FEATURES, 1.0)), f"feature {FEATURES} is not in 0..{FEATURES - 1}"),
-        (Steering(taps=(TapSteering("other", ()),)), "no SAE named 'other'"),
+        (Steering(by_sae=(SaeSteering("other", ()),)), "no SAE named 'other'"),
     ):
         with pytest.raises(InvalidSteering, match=what):
             engine.generate(request("bad", bad))
@@ -287,7 +287,7 @@ def test_refused_in_the_engine_too(engine: Engine) -> None:
 
 def test_logits_that_are_not_numbers_end_the_request_alone(engine: Engine) -> None:
     before = engine.tokens(request("base"))
-    infinite = Steering(taps=(TapSteering("tiny", (Coefficients(3, alpha=1e39, beta=0.0),)),))
+    infinite = Steering(by_sae=(SaeSteering("tiny", (Coefficients(3, alpha=1e39, beta=0.0),)),))
     with pytest.raises(EngineFailed, match="not finite"):
         engine.generate(request("nan", infinite))
     assert engine.tokens(request("base")) == before
@@ -295,8 +295,8 @@ def test_logits_that_are_not_numbers_end_the_request_alone(engine: Engine) -> No
 
 def test_top_p_over_a_flat_vocabulary() -> None:
     """More tokens than usually suffice: half the weight of 5,000 nearly equal tokens is nearly half of them."""
-    sequence = Sequence(Generate(id="x", prompt=(1,), max_tokens=1, sampling=Sampling(top_p=0.5)))
-    sequence.sampler = sampler.start(Sampling(seed=0), torch.device("cpu"))
+    sequence = Sequence(Generate(id="x", prompt=(1,), max_tokens=1, sampling=SamplingParams(top_p=0.5)))
+    sequence.sampler_state = sampler.new_sampler_state(SamplingParams(seed=0), torch.device("cpu"))
     logits = torch.linspace(0.1, 0, 5000)
     drawn = {choice(sequence, logits) for _ in range(3000)}
     half = int((torch.softmax(logits, -1).cumsum(-1) < 0.5).sum())
@@ -304,5 +304,5 @@ def test_top_p_over_a_flat_vocabulary() -> None:
 
 
 def choice(sequence: Sequence, logits: Tensor) -> int:
-    (best,) = sampler.likeliest(logits[None])
-    return sampler.choose(sequence, logits, best).token
+    (best,) = sampler.argmax_tokens(logits[None])
+    return sampler.sample_token(sequence, logits, best).token

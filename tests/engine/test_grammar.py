@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from llguidance import LLMatcher
 from tokenizers import Tokenizer
 
-from millm.engine.messages import Failed, Finished, Generate, Sampling
-from millm.sae.steering import FeatureSetting, Steering, TapSteering, coefficients
+from millm.engine.messages import CommandFailed, Finished, Generate, SamplingParams
+from millm.sae.steering import FeatureSetting, SaeSteering, Steering, coefficients
 from tests.engine.machine import Answer, Machine
 
 PROMPT = (1, 80, 81, 82, 2, 90)
@@ -40,7 +40,7 @@ def tokenizer(tiny_model) -> Tokenizer:
 
 
 def constrained(name: str, seed: int = 0, wanted: str = OBJECT, **more: object) -> Generate:
-    fields = {"prompt": PROMPT, "max_tokens": 120, "sampling": Sampling(seed=seed), **more}
+    fields = {"prompt": PROMPT, "max_tokens": 120, "sampling": SamplingParams(seed=seed), **more}
     return Generate(id=name, stop_ids=STOP, grammar=wanted, **fields)  # type: ignore[arg-type]
 
 
@@ -65,14 +65,14 @@ def test_every_answer_obeys(
     batched: Machine, tokenizer: Tokenizer, seed: int, temperature: float, steered: bool
 ) -> None:
     """Also of a model of random weights that is pushed hard."""
-    sampling = Sampling(seed=seed, temperature=temperature, repetition_penalty=1.3)
+    sampling = SamplingParams(seed=seed, temperature=temperature, repetition_penalty=1.3)
     push = steer(strength=40.0) if steered else None
     check(value(tokenizer, batched.answer(constrained(f"obeys-{next_id()}", sampling=sampling, steering=push))))
 
 
 def test_beside_others_it_is_what_it_is_alone(alone: Machine, batched: Machine, tokenizer: Tokenizer) -> None:
     requests = [constrained(f"together-{seed}", seed) for seed in range(5)]
-    free = Generate(id="together-free", prompt=PROMPT, max_tokens=30, sampling=Sampling(seed=9))
+    free = Generate(id="together-free", prompt=PROMPT, max_tokens=30, sampling=SamplingParams(seed=9))
     batched.say(*requests, free)
     together = batched.run_until({"together-free", *(request.id for request in requests)})
     for request in (*requests, free):
@@ -96,7 +96,7 @@ def test_a_limit_cuts_it_short(alone: Machine) -> None:
 def test_a_grammar_that_is_none_is_refused_and_hurts_nobody(batched: Machine) -> None:
     batched.say(constrained("bad", wanted='{"grammars":[]}'), constrained("good"))
     answers = batched.run_until({"bad", "good"})
-    assert isinstance(answers["bad"].end, Failed)
+    assert isinstance(answers["bad"].end, CommandFailed)
     assert answers["bad"].end.code == "invalid_value"
     assert isinstance(answers["good"].end, Finished)
 
@@ -119,8 +119,8 @@ def test_steering_can_leave_the_grammars_part_alone(batched: Machine, tokenizer:
 
 
 def steer(strength: float, *, skip_constrained: bool = False) -> Steering:
-    taps = (TapSteering("tiny", (coefficients(FeatureSetting(index=3, strength=strength)),)),)
-    return Steering(taps=taps, skip_constrained=skip_constrained)
+    taps = (SaeSteering("tiny", (coefficients(FeatureSetting(index=3, strength=strength)),)),)
+    return Steering(by_sae=taps, skip_constrained=skip_constrained)
 
 
 _ids = iter(range(10**9))
@@ -135,6 +135,6 @@ def test_a_panic_of_the_library_ends_one_answer_and_not_the_engine(batched: Mach
     bad = '{"grammars":[{"json_schema":{"required":"' + "🙂" * 50 + '"}}]}'
     batched.say(constrained("panics", wanted=bad), constrained("goes-on"))
     answers = batched.run_until({"panics", "goes-on"})
-    assert isinstance(answers["panics"].end, Failed)
+    assert isinstance(answers["panics"].end, CommandFailed)
     assert answers["panics"].end.code == "invalid_value"
     assert isinstance(answers["goes-on"].end, Finished)

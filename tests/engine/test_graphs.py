@@ -9,8 +9,8 @@ import transformers
 from hypothesis import HealthCheck, given, settings
 from packaging.version import Version
 
-from millm.engine.messages import Generate, LoadModel, ModelLoaded, Sampling, Watch
-from millm.engine.recorder import RECORDERS
+from millm.engine.messages import Generate, LoadModel, ModelLoaded, SamplingParams, Watch
+from millm.engine.recorder import GRAPH_RECORDERS
 from millm.engine.runners import slots as slots_runner
 from millm.engine.runners.slots import SlotsRunner
 from millm.engine.selftest import choose_runner
@@ -31,8 +31,8 @@ def start(
     model: Path, sae: Path, home: Path, recorder: Callable[[], object], device: str = "cpu", **how: object
 ) -> Machine:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(slots_runner.CHUNK, device, 5)
-        patch.setitem(RECORDERS, "cpu", recorder)
+        patch.setitem(slots_runner.PREFILL_CHUNK_TOKENS, device, 5)
+        patch.setitem(GRAPH_RECORDERS, "cpu", recorder)
         return load(Machine(), model, sae, home, runner="slots", slots=ROOM, graphs=True, device=device, **how)
 
 
@@ -60,8 +60,8 @@ def verdict(machine: Machine) -> tuple[str, str]:
     return facts.runner, facts.runner_reason
 
 
-def graphs(machine: Machine) -> slots_runner.Graphs:
-    runner = machine.engine.work.runner
+def graphs(machine: Machine) -> slots_runner.GraphRunner:
+    runner = machine.engine.executor.runner
     assert isinstance(runner, SlotsRunner)
     assert runner.graphs is not None
     return runner.graphs
@@ -80,7 +80,7 @@ def assert_as_alone(machine: Machine, expected: Expected, *requests: Generate) -
 
 def ask(name: str, steering: Steering | None, prompt: tuple[int, ...] = PROMPT, **fields: object) -> Generate:
     return Generate(
-        id=name, prompt=prompt, max_tokens=NEW, sampling=Sampling(temperature=0), steering=steering,
+        id=name, prompt=prompt, max_tokens=NEW, sampling=SamplingParams(temperature=0), steering=steering,
         **fields,  # type: ignore[arg-type]
     )  # fmt: skip
 
@@ -158,12 +158,12 @@ def test_every_architecture_is_generate(name: str, device: str, monkeypatch: pyt
     model = zoo.build(name).to(device)
     prompts, new = test_architectures.PROMPTS, test_architectures.NEW
     answers = [zoo.greedy(model, prompt, new) for prompt in prompts]
-    monkeypatch.setitem(RECORDERS, "cpu", Tape)
+    monkeypatch.setitem(GRAPH_RECORDERS, "cpu", Tape)
     command = LoadModel(id="x", path="", slots=ROOM, graphs=True)
     verdict = choose_runner(model, command, test_architectures.nothing_steered)
     assert verdict.name == ("slots + graphs" if recordable(name) else "slots"), verdict.reason
     Tape.recorded = Tape.replayed = 0
-    verdict.runner.chunk = 7
+    verdict.runner.prefill_chunk = 7
     assert test_architectures.run(verdict.runner) == answers
     if device == "cpu":
         assert (0 < Tape.recorded < Tape.replayed) == recordable(name)

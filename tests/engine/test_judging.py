@@ -10,10 +10,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from millm.engine.messages import Cancel, Failed, Fault, Finished, Generate, Judge, Judged, Sampling, Token
-from millm.engine.scoring import AT_ONCE
+from millm.engine.messages import (
+    AnswerScored,
+    Cancel,
+    CommandFailed,
+    Finished,
+    Generate,
+    InjectFault,
+    SamplingParams,
+    ScoreAnswer,
+    Token,
+)
+from millm.engine.scoring import POSITIONS_PER_CHUNK
 from millm.errors import ContextLengthExceeded, InvalidRequest, InvalidSteering, ModelNotLoaded, Timeout
-from millm.sae.steering import FeatureSetting, Positions, Skip, Steering, TapSteering, coefficients
+from millm.sae.steering import FeatureSetting, Positions, SaeSteering, Skip, Steering, coefficients
 from tests.engine.conftest import Engine, collect
 from tests.engine.machine import Machine, load
 from tests.engine.test_generation import add, decoder, hooked, steer  # noqa: F401  a fixture among them
@@ -21,7 +31,7 @@ from tests.fixtures.tiny import CONTEXT
 
 PROMPT = (1, 80, 2, 90, 33, 120, 45)
 ANSWER = (200, 2, 17, 300, 41)
-LONG = tuple(random.Random(4).choices(range(3, 300), k=AT_ONCE + 9))
+LONG = tuple(random.Random(4).choices(range(3, 300), k=POSITIONS_PER_CHUNK + 9))
 PUSH = steer(add(3, 8.0), add(9, -4.0))
 HOLD = steer(FeatureSetting(index=3, strength=9.0, mode="clamp"))
 
@@ -49,7 +59,7 @@ def is_steered(positions: Positions, skip: Skip, place: int, token: int) -> bool
 
 @pytest.mark.parametrize("answer", [ANSWER, ANSWER[:1], LONG], ids=["short", "one", "long"])
 def test_the_base_model_alone(engine: Engine, reference: LlamaForCausalLM, answer: tuple[int, ...]) -> None:
-    (found,) = engine.loop.run(engine.client.judge(Judge(id="base", prompt=PROMPT, answer=answer)))
+    (found,) = engine.loop.run(engine.client.score_answers(ScoreAnswer(id="base", prompt=PROMPT, answer=answer)))
     assert found.tokens == len(answer)
     assert found.nll == pytest.approx(nll(logprobs(reference, PROMPT, answer), answer), abs=1e-5)
     assert found.steered_nll is None
@@ -72,9 +82,9 @@ def test_steered_wherever_generation_is(
 ) -> None:
     delta = 8.0 * decoder[3] - 4.0 * decoder[9]
     keep = torch.tensor([is_steered(positions, skip, *one) for one in enumerate(PROMPT + answer)]).float()[:, None]
-    steering = Steering(taps=PUSH.taps, positions=positions, skip=skip)
-    command = Judge(id="steered", prompt=PROMPT, answer=answer, steering=steering)
-    (found,) = engine.loop.run(engine.client.judge(command))
+    steering = Steering(by_sae=PUSH.by_sae, positions=positions, skip=skip)
+    command = ScoreAnswer(id="steered", prompt=PROMPT, answer=answer, steering=steering)
+    (found,) = engine.loop.run(engine.client.score_answers(command))
     base = logprobs(reference, PROMPT, answer)
     with hooked(reference, lambda x: x + delta * keep):
         steered = logprobs(reference, PROMPT, answer)
@@ -89,19 +99,26 @@ def test_steered_wherever_generation_is(
 def test_an_answer_is_as_likely_as_when_it_was_written(engine: Engine, steering: Steering) -> None:
     """Two ways through the engine: a token at a time with a cache, and all at once without."""
     ask = Generate(
-        id="written", prompt=PROMPT, max_tokens=20, sampling=Sampling(temperature=0, logprobs=0), steering=steering
+        id="written",
+        prompt=PROMPT,
+        max_tokens=20,
+        sampling=SamplingParams(temperature=0, logprobs=0),
+        steering=steering,
     )
     written = [event for event in engine.generate(ask)[0] if isinstance(event, Token)]
     answer = tuple(event.token for event in written)
-    (found,) = engine.loop.run(engine.client.judge(Judge(id="judged", prompt=PROMPT, answer=answer, steering=steering)))
+    (found,) = engine.loop.run(
+        engine.client.score_answers(ScoreAnswer(id="judged", prompt=PROMPT, answer=answer, steering=steering))
+    )
     assert found.steered_nll == pytest.approx(-sum(event.logprob or 0.0 for event in written) / len(written), abs=1e-4)
 
 
 def test_many_come_back_in_their_order(engine: Engine) -> None:
     asked = [
-        Judge(id=f"many-{n}", prompt=PROMPT, answer=(50 + n,), steering=PUSH if n % 2 else None) for n in range(20)
+        ScoreAnswer(id=f"many-{n}", prompt=PROMPT, answer=(50 + n,), steering=PUSH if n % 2 else None)
+        for n in range(20)
     ]
-    found = engine.loop.run(engine.client.judge(*asked))
+    found = engine.loop.run(engine.client.score_answers(*asked))
     assert [event.id for event in found] == [text.id for text in asked]
     assert len({event.nll for event in found}) == len(asked)
 
@@ -122,12 +139,12 @@ def test_many_come_back_in_their_order(engine: Engine) -> None:
 )  # fmt: skip
 def test_what_cannot_be_judged_is_refused(engine: Engine, more: dict[str, object], error: type[Exception]) -> None:
     with pytest.raises(error):
-        engine.loop.run(engine.client.judge(Judge(id="refused", **more)))  # type: ignore[arg-type]
+        engine.loop.run(engine.client.score_answers(ScoreAnswer(id="refused", **more)))  # type: ignore[arg-type]
 
 
 def test_the_longest_that_fits(engine: Engine) -> None:
-    command = Judge(id="longest", prompt=(5,) * 200, answer=(6,) * (CONTEXT - 200))
-    assert engine.loop.run(engine.client.judge(command))[0].tokens == CONTEXT - 200
+    command = ScoreAnswer(id="longest", prompt=(5,) * 200, answer=(6,) * (CONTEXT - 200))
+    assert engine.loop.run(engine.client.score_answers(command))[0].tokens == CONTEXT - 200
 
 
 # ------------------------------------------------------------------------------------------- beside others, and failing
@@ -140,49 +157,51 @@ def machine(tiny_model: Path, tiny_sae: Path, canonical_root: Path) -> Machine:
         return load(Machine(), tiny_model, tiny_sae, canonical_root, slots=3)
 
 
-def outcome(machine: Machine, *commands: Judge | Cancel) -> Judged | Failed | Finished:
+def outcome(machine: Machine, *commands: ScoreAnswer | Cancel) -> AnswerScored | CommandFailed | Finished:
     machine.say(*commands)
     while not (found := [event for event in machine.events if getattr(event, "id", "") == commands[0].id]):
-        machine.engine.turn()
-    (tap,) = machine.engine.work.taps.attached()
+        machine.engine.run_once()
+    (tap,) = machine.engine.executor.attached_saes.active_hooks()
     assert tap.is_unused, "its row was not given back"
     (event,) = found
-    assert isinstance(event, Judged | Failed | Finished)
+    assert isinstance(event, AnswerScored | CommandFailed | Finished)
     return event
 
 
 def test_beside_steered_streams_nobody_notices(machine: Machine) -> None:
-    ask = Generate(id="stream", prompt=PROMPT, max_tokens=30, sampling=Sampling(temperature=0), steering=HOLD)
+    ask = Generate(id="stream", prompt=PROMPT, max_tokens=30, sampling=SamplingParams(temperature=0), steering=HOLD)
     alone = machine.answer(ask).tokens
-    quiet = outcome(machine, Judge(id="quiet", prompt=PROMPT, answer=ANSWER, steering=PUSH))
+    quiet = outcome(machine, ScoreAnswer(id="quiet", prompt=PROMPT, answer=ANSWER, steering=PUSH))
     machine.events.clear()
-    machine.say(ask, Judge(id="busy", prompt=PROMPT, answer=ANSWER, steering=PUSH))
+    machine.say(ask, ScoreAnswer(id="busy", prompt=PROMPT, answer=ANSWER, steering=PUSH))
     assert machine.run_until({"stream"})["stream"].tokens == alone
-    (busy,) = (event for event in machine.events if isinstance(event, Judged))
-    assert isinstance(quiet, Judged)
+    (busy,) = (event for event in machine.events if isinstance(event, AnswerScored))
+    assert isinstance(quiet, AnswerScored)
     assert (busy.nll, busy.steered_nll, busy.kl) == (quiet.nll, quiet.steered_nll, quiet.kl)
 
 
 @pytest.mark.parametrize("after", [0, 1], ids=["base", "steered"])
 def test_out_of_memory_ends_it_alone(machine: Machine, after: int) -> None:
-    machine.say(Fault(id=f"fault-{after}", point="prefill", kind="oom", after=after))
-    failed = outcome(machine, Judge(id=f"oom-{after}", prompt=PROMPT, answer=ANSWER, steering=PUSH))
-    assert isinstance(failed, Failed)
+    machine.say(InjectFault(id=f"fault-{after}", point="prefill", kind="oom", after=after))
+    failed = outcome(machine, ScoreAnswer(id=f"oom-{after}", prompt=PROMPT, answer=ANSWER, steering=PUSH))
+    assert isinstance(failed, CommandFailed)
     assert failed.code == "insufficient_memory"
-    assert isinstance(outcome(machine, Judge(id=f"next-{after}", prompt=PROMPT, answer=ANSWER, steering=PUSH)), Judged)
+    assert isinstance(
+        outcome(machine, ScoreAnswer(id=f"next-{after}", prompt=PROMPT, answer=ANSWER, steering=PUSH)), AnswerScored
+    )
 
 
 def test_cancelled_before_its_turn(machine: Machine) -> None:
-    found = outcome(machine, Judge(id="gone", prompt=PROMPT, answer=ANSWER, steering=PUSH), Cancel(id="gone"))
+    found = outcome(machine, ScoreAnswer(id="gone", prompt=PROMPT, answer=ANSWER, steering=PUSH), Cancel(id="gone"))
     assert isinstance(found, Finished)
     assert found.reason == "cancelled"
 
 
 def test_leaving_cancels_the_rest(engine: Engine) -> None:
     async def left() -> int:
-        good = [Judge(id=f"left-{n}", prompt=PROMPT, answer=LONG) for n in range(30)]
+        good = [ScoreAnswer(id=f"left-{n}", prompt=PROMPT, answer=LONG) for n in range(30)]
         with pytest.raises(InvalidRequest):
-            await engine.client.judge(Judge(id="bad", prompt=PROMPT, answer=()), *good)
+            await engine.client.score_answers(ScoreAnswer(id="bad", prompt=PROMPT, answer=()), *good)
         await collect(engine.client.generate(Generate(id="after", prompt=PROMPT, max_tokens=1)))
         return engine.client.in_flight
 
@@ -190,7 +209,7 @@ def test_leaving_cancels_the_rest(engine: Engine) -> None:
 
 
 def test_a_steering_of_an_sae_that_is_not_there(machine: Machine) -> None:
-    other = Steering(taps=(TapSteering("other", (coefficients(add(3, 1.0)),)),))
-    failed = outcome(machine, Judge(id="other", prompt=PROMPT, answer=ANSWER, steering=other))
-    assert isinstance(failed, Failed)
+    other = Steering(by_sae=(SaeSteering("other", (coefficients(add(3, 1.0)),)),))
+    failed = outcome(machine, ScoreAnswer(id="other", prompt=PROMPT, answer=ANSWER, steering=other))
+    assert isinstance(failed, CommandFailed)
     assert failed.code == "invalid_steering"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from millm.engine.messages import Finished, Generate, LoadModel, Sampling
+from millm.engine.messages import Finished, Generate, LoadModel, SamplingParams
 from millm.engine.runners import slots as slots_runner
 from millm.engine.runners.plain import PlainRunner
 from tests.engine import zoo
@@ -43,7 +43,7 @@ def machine(
     folder = tmp_path_factory.mktemp("longrope")
     model.save_pretrained(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(slots_runner.CHUNK, "cpu", 5)
+        patch.setitem(slots_runner.PREFILL_CHUNK_TOKENS, "cpu", 5)
         machine = Machine()
         machine.do(LoadModel(id="load", path=str(folder), runner=request.param, slots=4))
         yield machine
@@ -54,9 +54,9 @@ def ask(machine: Machine, names: list[str], *, pause: int = 0) -> dict[str, Answ
     machine.events.clear()
     for name in names:
         prompt, new = ASKED[name]
-        machine.say(Generate(id=name, prompt=prompt, max_tokens=new, sampling=Sampling(temperature=0)))
+        machine.say(Generate(id=name, prompt=prompt, max_tokens=new, sampling=SamplingParams(temperature=0)))
         for _ in range(pause):
-            machine.engine.turn()
+            machine.engine.run_once()
             machine.say()
     return machine.run_until(set(names))
 
@@ -89,12 +89,12 @@ def test_a_prefix_is_gone_on_from_on_its_own_side_only(machine: Machine) -> None
         end = ask(machine, [name])[name].end
         assert isinstance(end, Finished)
         cached[name] = end.cached_tokens
-    if isinstance(machine.engine.work.runner, PlainRunner):
+    if isinstance(machine.engine.executor.runner, PlainRunner):
         assert set(cached.values()) == {0}
         return
     assert cached["short"] == len(ASKED["short"][0]) - 1
     assert cached["just behind"] >= len(SYSTEM)
-    slots = machine.engine.work.runner._slots  # type: ignore[union-attr]
+    slots = machine.engine.executor.runner._slots  # type: ignore[union-attr]
     sides = {slot.steering[1] for slot in slots if slot.safe}
     assert sides == {False, True}
-    assert torch.isfinite(machine.engine.work.runner.cache._layers[0].keys).all()  # type: ignore[union-attr]
+    assert torch.isfinite(machine.engine.executor.runner.cache._layers[0].keys).all()  # type: ignore[union-attr]

@@ -4,24 +4,24 @@ import time
 
 import pytest
 
-from millm.engine.pace import LONGEST_SECONDS, REMEMBERED, UNKNOWN_SECONDS, Pace
+from millm.engine.pace import DEFAULT_RETRY_SECONDS, MAX_FINISH_TIMES, MAX_RETRY_SECONDS, RetryAfterEstimator
 
 
 def test_nothing_is_known_at_first() -> None:
-    pace = Pace()
-    for _ in range(REMEMBERED - 1):
-        pace.ended()
-    assert pace.retry_after_seconds(10_000) == UNKNOWN_SECONDS
+    pace = RetryAfterEstimator()
+    for _ in range(MAX_FINISH_TIMES - 1):
+        pace.record_finished()
+    assert pace.retry_after_seconds(10_000) == DEFAULT_RETRY_SECONDS
 
 
 def test_the_estimate_is_half_the_line_at_the_pace_that_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """One ended every 0.1 s: a line of 400 is half served in 20 s."""
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    pace = Pace()
-    for _ in range(3 * REMEMBERED):
-        pace.ended()
+    pace = RetryAfterEstimator()
+    for _ in range(3 * MAX_FINISH_TIMES):
+        pace.record_finished()
         clock[0] += 0.1
     assert pace.retry_after_seconds(400) == 20
     assert pace.retry_after_seconds(0) == 1
-    assert pace.retry_after_seconds(10**6) == LONGEST_SECONDS
+    assert pace.retry_after_seconds(10**6) == MAX_RETRY_SECONDS

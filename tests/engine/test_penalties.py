@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import MinNewTokensLengthLogitsProcessor, RepetitionPenaltyLogitsProcessor
 
 from millm.engine import sampler
-from millm.engine.messages import Generate, Sampling, Token
+from millm.engine.messages import Generate, SamplingParams, Token
 from millm.engine.sequence import Sequence
 from tests.engine.conftest import Engine
 
@@ -16,14 +16,14 @@ STOP = (2, 5)
 Tokens = st.lists(st.integers(0, VOCABULARY - 1), max_size=6)
 
 
-def adjusted(sampling: Sampling, prompt: list[int], generated: list[int], logits: Tensor) -> Tensor:
+def adjusted(sampling: SamplingParams, prompt: list[int], generated: list[int], logits: Tensor) -> Tensor:
     """What is drawn from, `logits [V]` after a prompt and an answer so far."""
     request = Generate(id="x", prompt=tuple(prompt), max_tokens=9, sampling=sampling, stop_ids=STOP)
-    sequence = Sequence(request, generated=list(generated))
-    sequence.sampler = sampler.start(sampling, torch.device("cpu"))
-    sequence.sampler.counts.update(generated)
+    sequence = Sequence(request, output_ids=list(generated))
+    sequence.sampler_state = sampler.new_sampler_state(sampling, torch.device("cpu"))
+    sequence.sampler_state.counts.update(generated)
     before = logits.clone()
-    found = sampler._adjusted(sequence, logits)
+    found = sampler._adjust_logits(sequence, logits)
     assert torch.equal(logits, before), "logprobs are still to be taken of these"
     return found
 
@@ -37,7 +37,7 @@ def test_repetition_is_penalised_as_in_transformers(
     ids = torch.tensor([[*prompt, *generated]], dtype=torch.long)
     expected = RepetitionPenaltyLogitsProcessor(penalty)(ids, logits[None].clone())[0] if ids.numel() else logits
     torch.testing.assert_close(
-        adjusted(Sampling(repetition_penalty=penalty), prompt, generated, logits), expected, rtol=1e-6, atol=1e-6
+        adjusted(SamplingParams(repetition_penalty=penalty), prompt, generated, logits), expected, rtol=1e-6, atol=1e-6
     )
 
 
@@ -48,7 +48,7 @@ def test_nothing_ends_before_min_tokens_as_in_transformers(generated: list[int],
     ids = torch.tensor([[1, *generated]])
     processor = MinNewTokensLengthLogitsProcessor(1, least, list(STOP), device="cpu")
     torch.testing.assert_close(
-        adjusted(Sampling(min_tokens=least), [1], generated, logits), processor(ids, logits[None].clone())[0]
+        adjusted(SamplingParams(min_tokens=least), [1], generated, logits), processor(ids, logits[None].clone())[0]
     )
 
 
@@ -58,7 +58,9 @@ def test_openais_penalties_and_bias_by_their_formula(
     generated: list[int], presence: float, frequency: float, seed: int
 ) -> None:
     logits = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(seed))
-    sampling = Sampling(presence_penalty=presence, frequency_penalty=frequency, logit_bias=((3, 5.0), (4, -100.0)))
+    sampling = SamplingParams(
+        presence_penalty=presence, frequency_penalty=frequency, logit_bias=((3, 5.0), (4, -100.0))
+    )
     found = adjusted(sampling, [1, 1, 3], generated, logits)
     for token in range(VOCABULARY):
         count = generated.count(token)
@@ -70,8 +72,8 @@ def test_openais_penalties_and_bias_by_their_formula(
 def test_an_answer_lasts_as_long_as_it_must(engine: Engine) -> None:
     """Every token of the vocabulary ends the text, but not before the fourth."""
     ends = {"prompt": (1, 80, 81), "max_tokens": 20, "stop_ids": tuple(range(3, 350))}
-    short = Generate(id="short", sampling=Sampling(temperature=0), **ends)  # type: ignore[arg-type]
-    long = Generate(id="long", sampling=Sampling(temperature=0, min_tokens=4), **ends)  # type: ignore[arg-type]
+    short = Generate(id="short", sampling=SamplingParams(temperature=0), **ends)  # type: ignore[arg-type]
+    long = Generate(id="long", sampling=SamplingParams(temperature=0, min_tokens=4), **ends)  # type: ignore[arg-type]
     (few,), (more,) = engine.generate(short), engine.generate(long)
     assert sum(isinstance(event, Token) for event in more) >= 4 > sum(isinstance(event, Token) for event in few)
 
@@ -79,6 +81,6 @@ def test_an_answer_lasts_as_long_as_it_must(engine: Engine) -> None:
 def test_next_to_no_temperature_is_none(engine: Engine) -> None:
     """Logits divided by it would be infinite."""
     body = {"prompt": (1, 80, 81), "max_tokens": 8}
-    frozen = Generate(id="frozen", sampling=Sampling(temperature=5e-324, logprobs=0), **body)  # type: ignore[arg-type]
-    greedy = Generate(id="greedy", sampling=Sampling(temperature=0), **body)  # type: ignore[arg-type]
+    frozen = Generate(id="frozen", sampling=SamplingParams(temperature=5e-324, logprobs=0), **body)  # type: ignore[arg-type]
+    greedy = Generate(id="greedy", sampling=SamplingParams(temperature=0), **body)  # type: ignore[arg-type]
     assert engine.tokens(frozen) == engine.tokens(greedy)

@@ -13,12 +13,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from millm.demo import bundle
 from millm.engine.client import EngineClient
 from millm.engine.messages import AttachSae, Finished, LoadModel, Quantization, Token, Watch
-from millm.engine.model import load
+from millm.engine.model import load_model
 from millm.errors import InvalidModel, InvalidRequest
 from millm.profiles.files import read_profile
 from millm.sae.calibration_text import calibration_text
-from millm.sae.steering import FeatureSetting, Steering, TapSteering, coefficients
-from millm.text.prompt import ChatTemplate, Message
+from millm.sae.steering import FeatureSetting, SaeSteering, Steering, coefficients
+from millm.text.prompt import ChatTemplate, PromptMessage
 from millm.text.tokenizer import Tokenizer
 from tests.engine.conftest import Engine, Loop, described
 from tests.engine.machine import CALIBRATION
@@ -68,14 +68,14 @@ def bits(request: pytest.FixtureRequest) -> Quantization:
 
 @pytest.fixture(scope="module")
 def quantized(model_folder: Path, bits: Quantization) -> PreTrainedModel:
-    return load(command(model_folder, bits, cpu_int8=True), quiet)
+    return load_model(command(model_folder, bits, cpu_int8=True), quiet)
 
 
 @pytest.fixture(scope="module")
 def saved(model_folder: Path, bits: Quantization, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that is quantized already. (Saving repacks a model: not the one the other tests use.)"""
     folder = tmp_path_factory.mktemp("quantized")
-    load(command(model_folder, bits), quiet).save_pretrained(folder)
+    load_model(command(model_folder, bits), quiet).save_pretrained(folder)
     return folder
 
 
@@ -104,8 +104,8 @@ def test_its_layers_are_close_to_what_they_were(
 def test_four_bits_that_would_be_read_wrongly_are_refused(tiny_model: Path) -> None:
     """48 wide: blocks of 64 cross the rows, which bitsandbytes gets wrong on a CPU."""
     with pytest.raises(InvalidRequest, match=r"multiple of 64, and model\.layers\.0\..* has 48; ask for 8bit or none"):
-        load(command(tiny_model, "4bit"), quiet)
-    assert described(load(command(tiny_model, "8bit"), quiet)).weights == LABELS["8bit"]
+        load_model(command(tiny_model, "4bit"), quiet)
+    assert described(load_model(command(tiny_model, "8bit"), quiet)).weights == LABELS["8bit"]
 
 
 def test_a_row_alone_is_the_row_in_a_batch(quantized: PreTrainedModel) -> None:
@@ -119,10 +119,10 @@ def test_a_row_alone_is_the_row_in_a_batch(quantized: PreTrainedModel) -> None:
 
 def test_a_quantized_checkpoint_is_loaded_as_it_is_or_refused(saved: Path, bits: Quantization) -> None:
     other = next(each for each in BITS if each != bits)
-    assert described(load(command(saved, "none", cpu_int8=True), quiet)).weights == LABELS[bits]
-    assert described(load(command(saved, bits), quiet)).weights == LABELS[bits]
+    assert described(load_model(command(saved, "none", cpu_int8=True), quiet)).weights == LABELS[bits]
+    assert described(load_model(command(saved, bits), quiet)).weights == LABELS[bits]
     with pytest.raises(InvalidRequest, match=f"quantized already \\({bits}\\), so quantization {other} cannot be had"):
-        load(command(saved, other), quiet)
+        load_model(command(saved, other), quiet)
 
 
 def test_weights_that_are_not_finite_are_refused_before_they_are_rounded(
@@ -133,7 +133,7 @@ def test_weights_that_are_not_finite_are_refused_before_they_are_rounded(
     tensors["model.layers.2.mlp.up_proj.weight"][5, 7] = torch.nan
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InvalidModel, match=r"model\.layers\.2\.mlp\.up_proj\.weight holds NaN"):
-        load(command(folder, bits), quiet)
+        load_model(command(folder, bits), quiet)
 
 
 def test_without_bitsandbytes_it_says_what_to_install(
@@ -141,7 +141,7 @@ def test_without_bitsandbytes_it_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(InvalidRequest, match="pip install bitsandbytes") as refused:
-        load(command(model_folder, bits), quiet)
+        load_model(command(model_folder, bits), quiet)
     assert refused.value.param == "quantization"
 
 
@@ -216,9 +216,9 @@ def steered_and_watched(engine: Engine, demo_folder: Path, canonical_root: Path)
     )  # fmt: skip
     engine.loop.run(engine.client.attach(attach))
     template = ChatTemplate.from_folder(demo_folder, tokenizer)
-    prompt = tuple(template.prompt([Message("user", "Tell me about the sea.")]).ids)
+    prompt = tuple(template.render_prompt([PromptMessage("user", "Tell me about the sea.")]).ids)
     yelling = profile("yelling")
-    watch = (Watch(sae="demo", features=(yelling.taps[0].features[0].index,)),)
+    watch = (Watch(sae="demo", features=(yelling.by_sae[0].features[0].index,)),)
     base, steered = (
         engine.generate(request(name, steering, prompt=prompt, max_tokens=NEW, watch=watch))[0]
         for name, steering in (("base", None), ("steered", yelling))
@@ -238,7 +238,7 @@ def profile(name: str) -> Steering:
         coefficients(FeatureSetting(index=each.index, strength=each.strength or 0.0, mode=each.mode))
         for each in features
     )
-    return Steering(taps=(TapSteering("demo", rows),))
+    return Steering(by_sae=(SaeSteering("demo", rows),))
 
 
 def share_of_capitals(text: str) -> float:

@@ -10,19 +10,19 @@ from msgspec.structs import replace
 from millm.engine import cache as caching
 from millm.engine.messages import (
     AttachSae,
-    Degraded,
-    Failed,
-    Fault,
+    CommandFailed,
+    EngineDegraded,
     FaultPoint,
     Finished,
     Generate,
+    InjectFault,
     LoadModel,
-    Receipt,
     SaeAttached,
     SetActiveSteering,
+    SteeringReceipt,
     Watch,
 )
-from millm.engine.relief import NO_SAE, NO_TOP_K, NO_WATCHING
+from millm.engine.relief import SAES_DISABLED, TOP_K_DISABLED, WATCHING_DISABLED
 from millm.engine.runners import slots as slots_runner
 from tests.engine.machine import CALIBRATION, Answer, Machine, load
 from tests.engine.test_batching import NEW, PROMPTS, STEERINGS, request, steer
@@ -37,7 +37,7 @@ class Faulty(Machine):
     """Three rows, prompts in chunks of five tokens, faults allowed."""
 
     def inject(self, point: FaultPoint, *, after: int = 0, times: int = 1) -> None:
-        self.say(Fault(id="fault", point=point, kind="oom", after=after, times=times))
+        self.say(InjectFault(id="fault", point=point, kind="oom", after=after, times=times))
 
     def ask(self, *requests: Generate) -> dict[str, Answer]:
         self.events.clear()
@@ -59,7 +59,7 @@ class Faulty(Machine):
 def testing() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MILLM_TESTING_FAULTS", "1")
-        patch.setitem(slots_runner.CHUNK, "cpu", 5)
+        patch.setitem(slots_runner.PREFILL_CHUNK_TOKENS, "cpu", 5)
         yield patch
 
 
@@ -78,7 +78,7 @@ def bare(testing: pytest.MonkeyPatch, tiny_model: Path) -> Faulty:
     return machine
 
 
-def receipt_of(answer: Answer) -> Receipt | None:
+def receipt_of(answer: Answer) -> SteeringReceipt | None:
     assert isinstance(answer.end, Finished), answer.end
     return answer.end.receipt
 
@@ -93,7 +93,7 @@ def test_the_optional_goes_first(machine: Faulty, tiny_sae: Path, canonical_root
     unsteered = machine.ask(replace(FULL, steering=None, watch=()))["full"]
     told = [machine_after(machine, after, times, alone) for times in (1, 2, 3)]
     machine.attach(tiny_sae, canonical_root)
-    assert [receipt.degraded for _, receipt in told] == [NO_TOP_K, NO_WATCHING, NO_SAE]
+    assert [receipt.degraded for _, receipt in told] == [TOP_K_DISABLED, WATCHING_DISABLED, SAES_DISABLED]
     without_top_k, without_watching, without_sae = (answer for answer, _ in told)
     assert without_top_k.tokens == without_watching.tokens == whole.tokens != unsteered.tokens
     assert [reading.values for reading in without_top_k.readings] == [
@@ -107,14 +107,14 @@ def test_the_optional_goes_first(machine: Faulty, tiny_sae: Path, canonical_root
         assert without_sae.tokens == unsteered.tokens
 
 
-def machine_after(machine: Faulty, after: int, times: int, alone: Answer) -> tuple[Answer, Receipt]:
+def machine_after(machine: Faulty, after: int, times: int, alone: Answer) -> tuple[Answer, SteeringReceipt]:
     """The answer of who asks for everything, beside the base model, when memory runs out so often in a row."""
     machine.inject("prefill" if after == 0 else "decode", after=after, times=times)
     answers = machine.ask(FULL, BASES[0])
     assert answers[BASES[0].id].tokens == alone.tokens
     assert receipt_of(answers[BASES[0].id]) is None
-    degraded = [event.reason for event in machine.events if isinstance(event, Degraded)]
-    assert degraded == ([NO_SAE] if times == 3 else [])
+    degraded = [event.reason for event in machine.events if isinstance(event, EngineDegraded)]
+    assert degraded == ([SAES_DISABLED] if times == 3 else [])
     receipt = receipt_of(answers["full"])
     assert receipt is not None
     assert (receipt.fingerprint == "") == (times == 3)
@@ -127,12 +127,12 @@ def test_who_waits_keeps_what_was_only_taken_from_those_who_ran(machine: Faulty)
     machine.inject("decode", after=1)
     machine.events.clear()
     machine.say(FULL)
-    while not any(isinstance(event, Finished | Failed) for event in machine.events):
-        machine.engine.turn()
+    while not any(isinstance(event, Finished | CommandFailed) for event in machine.events):
+        machine.engine.run_once()
     first = machine.answers()["full"]
     receipt = receipt_of(first)
     assert receipt is not None
-    assert receipt.degraded == NO_TOP_K
+    assert receipt.degraded == TOP_K_DISABLED
     second = machine.ask(FULL)["full"]
     assert second.tokens == whole.tokens
     assert [bool(reading.top) for reading in second.readings] == [bool(reading.top) for reading in whole.readings]
@@ -146,10 +146,10 @@ def test_who_follows_what_is_active_goes_on_when_a_slider_moves_a_turned_off_sae
     machine.inject("decode", after=1)
     machine.events.clear()
     machine.say(follower)
-    while not any(isinstance(event, Degraded) for event in machine.events):
-        machine.engine.turn()
+    while not any(isinstance(event, EngineDegraded) for event in machine.events):
+        machine.engine.run_once()
     machine.say(SetActiveSteering(steering=STEERINGS[5]), replace(follower, id="late"))
-    machine.engine.turn()
+    machine.engine.run_once()
     machine.say(SetActiveSteering(steering=STEERINGS[1]))
     answers = machine.run_until({"follower", "late"})
     assert len(answers["follower"].tokens) == NEW
@@ -157,7 +157,7 @@ def test_who_follows_what_is_active_goes_on_when_a_slider_moves_a_turned_off_sae
     for answer in (answers["follower"], answers["late"]):
         receipt = receipt_of(answer)
         assert receipt is not None
-        assert receipt.degraded == NO_SAE
+        assert receipt.degraded == SAES_DISABLED
     machine.attach(tiny_sae, canonical_root)
 
 
@@ -175,8 +175,8 @@ def test_the_youngest_waits_and_begins_again(bare: Faulty, point: FaultPoint, ti
         answers = bare.ask(*requests)
         assert {name: answer.tokens for name, answer in answers.items()} == expected
         assert all(receipt_of(answer) is None for answer in answers.values())
-        assert bare.engine.work.scheduler.is_idle
-        assert not bare.engine.work.runner._slots.busy  # type: ignore[union-attr]
+        assert bare.engine.executor.scheduler.is_idle
+        assert not bare.engine.executor.runner._slots.busy  # type: ignore[union-attr]
 
 
 def test_one_that_is_alone_fails_and_who_waited_for_it_goes_on(bare: Faulty) -> None:
@@ -184,7 +184,7 @@ def test_one_that_is_alone_fails_and_who_waited_for_it_goes_on(bare: Faulty) -> 
     expected = {one.id: bare.ask(one)[one.id].tokens for one in BASES}
     bare.inject("decode", after=12, times=3)
     answers = bare.ask(*BASES)
-    failed = {name: answer.end for name, answer in answers.items() if isinstance(answer.end, Failed)}
+    failed = {name: answer.end for name, answer in answers.items() if isinstance(answer.end, CommandFailed)}
     assert [end.code for end in failed.values()] == ["insufficient_memory"]
     assert list(failed) == [BASES[0].id], "the oldest was the last to run"
     assert all(answers[name].tokens == tokens for name, tokens in expected.items() if name not in failed)
@@ -197,19 +197,19 @@ def test_no_memory_for_a_longer_row_is_one_request_s_failure(bare: Faulty, tiny_
     short, long = [replace(one, max_tokens=4, prompt=one.prompt[:9]) for one in BASES[:2]], request("long", 5, 0, 0)
     expected = {one.id: bare.ask(one)[one.id].tokens for one in (*short, BASES[2])}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slots_runner, "SHORTEST", 16)
+        patch.setattr(slots_runner, "MIN_CACHE_COLUMNS", 16)
         machine = Faulty()
         machine.do(LoadModel(id="load", path=str(tiny_model), runner="slots", slots=3, kv_cache_bytes=64 * 768 * 3))
         machine.events.clear()
         machine.say(*short)
-        machine.engine.turn()
-        machine.engine.turn()
-        assert machine.engine.work.runner.cache.length == 16  # type: ignore[union-attr]
+        machine.engine.run_once()
+        machine.engine.run_once()
+        assert machine.engine.executor.runner.cache.length == 16  # type: ignore[union-attr]
         with pytest.MonkeyPatch.context() as shortage:
             shortage.setattr(caching, "_zeros", Shortage(failing))
             machine.say(long)
             answers = machine.run_until({"long"})
-            assert isinstance(answers["long"].end, Failed)
+            assert isinstance(answers["long"].end, CommandFailed)
             assert answers["long"].end.code == "insufficient_memory"
         machine.say(BASES[2])
         answers = machine.run_until(expected.keys())
@@ -224,20 +224,20 @@ def test_no_memory_for_one_more_row_is_one_request_s_failure(bare: Faulty, tiny_
     short = [replace(one, max_tokens=6, prompt=one.prompt[:9]) for one in BASES]
     expected = {one.id: bare.ask(one)[one.id].tokens for one in short}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slots_runner, "SHORTEST", 16)
+        patch.setattr(slots_runner, "MIN_CACHE_COLUMNS", 16)
         machine = Faulty()
         machine.do(LoadModel(id="load", path=str(tiny_model), runner="slots", slots=3, kv_cache_bytes=64 * 768 * 2))
         machine.ask(request("long", 5, 0, 0))
-        runner = machine.engine.work.runner
+        runner = machine.engine.executor.runner
         assert (runner.cache.rows, runner.cache.length) == (2, 64)  # type: ignore[union-attr]
         machine.events.clear()
         machine.say(*short[:2])
-        machine.engine.turn()
+        machine.engine.run_once()
         with pytest.MonkeyPatch.context() as shortage:
             shortage.setattr(caching, "_zeros", Shortage(failing))
             machine.say(replace(short[2], id="one more"))
             answers = machine.run_until({"one more"})
-            assert isinstance(answers["one more"].end, Failed)
+            assert isinstance(answers["one more"].end, CommandFailed)
             assert answers["one more"].end.code == "insufficient_memory"
         machine.say(short[2])
         answers = machine.run_until(expected.keys())
@@ -269,7 +269,7 @@ def half(testing: pytest.MonkeyPatch, tiny_model: Path, tiny_sae: Path, canonica
 
 
 def assert_finite(machine: Faulty) -> None:
-    for tensor in machine.engine.work.runner.cache._tensors():  # type: ignore[union-attr]
+    for tensor in machine.engine.executor.runner.cache._tensors():  # type: ignore[union-attr]
         assert bool(torch.isfinite(tensor).all())
 
 
@@ -284,7 +284,7 @@ def test_an_overflow_ends_its_own_request_and_leaves_nothing(half: Faulty, posit
     for _ in range(4):
         answers = half.ask(BASES[0], strong, BASES[1])
         end = answers["strong"].end
-        assert isinstance(end, Failed)
+        assert isinstance(end, CommandFailed)
         assert end.code == "non_finite_output"
         for other in BASES[:2]:
             assert answers[other.id].tokens == expected[other.id]
@@ -300,13 +300,13 @@ def test_an_overflow_in_the_middle_of_a_batch_stays_in_its_row(half: Faulty) -> 
         requests = [replace(one, follows_active=index == place) for index, one in enumerate(BASES)]
         half.say(*requests)
         while not all(len(half.answers().get(one.id, Answer()).tokens) for one in BASES):
-            half.engine.turn()
+            half.engine.run_once()
         half.say(SetActiveSteering(steering=TOO_STRONG))
-        half.engine.turn()
+        half.engine.run_once()
         half.say(replace(BASES[place], id="next"))
         answers = half.run_until({"next", *expected})
         end = answers[BASES[place].id].end
-        assert isinstance(end, Failed)
+        assert isinstance(end, CommandFailed)
         assert end.code == "non_finite_output"
         assert answers.pop("next").tokens == expected[BASES[place].id]
         for name in expected.keys() - {BASES[place].id}:
@@ -319,9 +319,9 @@ def test_what_overflowed_is_never_gone_on_from(half: Faulty) -> None:
     strong = replace(BASES[2], id="strong", steering=TOO_STRONG)
     for name in ("strong", "again"):
         end = half.ask(replace(strong, id=name, prompt=(*PROMPTS[2], *range(60, 70))))[name].end
-        assert isinstance(end, Failed)
+        assert isinstance(end, CommandFailed)
         assert end.code == "non_finite_output"
-        slots = half.engine.work.runner._slots  # type: ignore[union-attr]
-        (left,) = [slot for slot in slots if slot.steering == (TOO_STRONG.taps, False)]
+        slots = half.engine.executor.runner._slots  # type: ignore[union-attr]
+        (left,) = [slot for slot in slots if slot.steering == (TOO_STRONG.by_sae, False)]
         assert (left.busy, left.safe, left.codes) == (False, 0, [])
     assert_finite(half)

@@ -9,13 +9,13 @@ from msgspec.structs import replace
 from transformers import LlamaForCausalLM
 
 from millm.engine.messages import Generate, Reading, SaeFacts, Watch
-from millm.engine.scheduler import Row
+from millm.engine.scheduler import ScheduledRow
 from millm.engine.sequence import Sequence
-from millm.engine.taps import Taps
+from millm.engine.taps import AttachedSaes
 from millm.sae import hooks
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.formats import canonicalise
-from millm.sae.tap import Tap
+from millm.sae.tap import SteeringHook
 from tests.engine.conftest import Engine
 from tests.engine.test_generation import NEW, PROMPT, PUSH, add, request, steer
 from tests.fixtures.tiny import FEATURES, HOOK_LAYER
@@ -26,16 +26,16 @@ CLAMP = steer(replace(add(7, 5.0), mode="clamp"))
 
 
 @pytest.fixture
-def taps(reference: LlamaForCausalLM, tiny_sae: Path, canonical_root: Path) -> Iterator[Taps]:
+def taps(reference: LlamaForCausalLM, tiny_sae: Path, canonical_root: Path) -> Iterator[AttachedSaes]:
     sae = SparseAutoencoder.open(canonicalise(tiny_sae, canonical_root))
-    point = hooks.resolve(reference, f"blocks.{HOOK_LAYER}.hook_resid_post")
+    point = hooks.resolve_hook_point(reference, f"blocks.{HOOK_LAYER}.hook_resid_post")
     facts = SaeFacts(
         sae="tiny", architecture="jumprelu", layer=HOOK_LAYER, hook_point=point.name, features=FEATURES,
         steerable=True, exclude_special_tokens=False, residual_norm=1.0, variance_explained=None, l0=1.0,
         warnings=(), sha256="0", sample_every=EVERY,
     )  # fmt: skip
-    taps = Taps()
-    taps.attach(Tap(sae, reference.device, EVERY), point, facts)
+    taps = AttachedSaes()
+    taps.attach(SteeringHook(sae, reference.device, EVERY), point, facts)
     yield taps
     taps.remove_all()
 
@@ -54,18 +54,18 @@ REQUESTS = [
 
 
 def read(
-    taps: Taps, model: LlamaForCausalLM, requests: list[Generate], lengths: tuple[int, ...]
+    taps: AttachedSaes, model: LlamaForCausalLM, requests: list[Generate], lengths: tuple[int, ...]
 ) -> list[list[Reading]]:
     """The readings of PROMPT, whose last 3 tokens count as generated; a piece of each length is a pass."""
     asked = [replace(one, prompt=PROMPT[:-3]) for one in requests]
-    sequences = [Sequence.of(one) for one in asked]
+    sequences = [Sequence.from_request(one) for one in asked]
     for sequence in sequences:
         taps.start(sequence)
     readings: list[list[Reading]] = [[] for _ in requests]
     cache, start = None, 0
     for length in lengths:
         tokens = PROMPT[start : start + length]
-        rows = [Row(sequence, start, tokens) for sequence in sequences]
+        rows = [ScheduledRow(sequence, start, tokens) for sequence in sequences]
         taps.prepare(rows)
         with torch.inference_mode():
             cache = model(torch.tensor([tokens] * len(rows)), past_key_values=cache, use_cache=True).past_key_values
@@ -89,7 +89,7 @@ def sampled(readings: list[Reading]) -> list[int]:
     return [reading.position for reading in readings if reading.top]
 
 
-def test_a_batch_in_pieces_reads_as_each_request_alone_in_one(taps: Taps, reference: LlamaForCausalLM) -> None:
+def test_a_batch_in_pieces_reads_as_each_request_alone_in_one(taps: AttachedSaes, reference: LlamaForCausalLM) -> None:
     whole = (len(PROMPT),)
     alone = [read(taps, reference, [one], whole)[0] for one in REQUESTS]
     assert [sampled(readings) for readings in alone] == [[0, 3, 6, 9], [0, 2, 4, 6], [], [*range(10)], []]
@@ -99,7 +99,7 @@ def test_a_batch_in_pieces_reads_as_each_request_alone_in_one(taps: Taps, refere
             close(found, expected)
 
 
-def test_names_are_read_at_every_token(taps: Taps, reference: LlamaForCausalLM) -> None:
+def test_names_are_read_at_every_token(taps: AttachedSaes, reference: LlamaForCausalLM) -> None:
     every, thirds = (request("x", PUSH, watch=(watch(features=(3, 11), sample_every=n),)) for n in (1, EVERY))
     (exact,), (found,) = (read(taps, reference, [one], (len(PROMPT),)) for one in (every, thirds))
     close([replace(one, top=()) for one in found], [replace(one, top=()) for one in exact])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from millm.engine import scheduler as scheduling
 from millm.engine.messages import Generate
-from millm.engine.scheduler import Pass, Row, Scheduler
+from millm.engine.scheduler import ForwardPass, ScheduledRow, Scheduler
 from millm.engine.sequence import Sequence
 
 FIRST_GENERATED = 1000
@@ -54,8 +54,8 @@ class World:
 
     def turn(self) -> None:
         self._hear()
-        self._take("cancelled", self.scheduler.take_cancelled())
-        self._take("late", self.scheduler.take_late(self.step))
+        self._take("cancelled", self.scheduler.pop_cancelled())
+        self._take("late", self.scheduler.pop_expired(self.step))
         if not self.running:
             self.most = self.capacity
         for sequence in self.scheduler.admit(self._fits):
@@ -64,7 +64,7 @@ class World:
         passes = self.scheduler.plan(self._place)
         self._check_order(passes)
         for number, rows in enumerate(passes):
-            if not self.scheduler.runs(rows):
+            if not self.scheduler.is_running(rows):
                 assert any(row.sequence.id not in self.running for row in rows)
             elif number == 0 and self.step in self.short:
                 self._run_out(rows)
@@ -76,7 +76,7 @@ class World:
         for number, job in enumerate(self.jobs):
             if job.arrives == self.step:
                 self.scheduler.add(Generate(id=str(number), prompt=tuple(range(job.prompt)), max_tokens=job.new))
-                self.scheduler.everybody[-1].due = job.late
+                self.scheduler.all_sequences[-1].deadline = job.late
             if job.cancelled == self.step:
                 self.scheduler.cancel(str(number))
 
@@ -108,8 +108,8 @@ class World:
         assert len(self.running) <= self.capacity
 
     def _place(self, sequence: Sequence) -> bool:
-        assert sequence.prefilling
-        assert sequence.fed == 0
+        assert sequence.is_prefilling
+        assert sequence.num_computed_tokens == 0
         self.fed[sequence.id] = []
         if self.job(sequence).fails == "place":
             self.scheduler.remove(sequence)
@@ -120,62 +120,62 @@ class World:
     def is_alone(self, sequence: Sequence) -> bool:
         return self.boundary is not None and sequence.length > self.boundary
 
-    def _check_order(self, passes: list[Pass]) -> None:
+    def _check_order(self, passes: list[ForwardPass]) -> None:
         """Decoding rows first, together where they may be; then one chunk's worth of prompts."""
         rows = [row for rows in passes for row in rows]
         assert len({row.sequence.id for row in rows}) == len(rows)
         assert {row.sequence.id for row in rows} <= self.running.keys()
-        decoding = [row for row in rows if not row.sequence.prefilling]
+        decoding = [row for row in rows if not row.sequence.is_prefilling]
         assert rows[: len(decoding)] == decoding
-        assert {row.sequence.id for row in decoding} == {s.id for s in self.running.values() if not s.prefilling}
+        assert {row.sequence.id for row in decoding} == {s.id for s in self.running.values() if not s.is_prefilling}
         assert all(len(row.tokens) == 1 for row in decoding)
         together = [row for row in decoding if not self.is_alone(row.sequence)]
         assert not together or passes[0] == tuple(together)
         assert all(len(rows) == 1 for rows in passes[1 if together else 0 :])
         prompts = rows[len(decoding) :]
-        assert prompts or all(not sequence.prefilling for sequence in self.running.values())
+        assert prompts or all(not sequence.is_prefilling for sequence in self.running.values())
         self._check_chunk(prompts)
 
-    def _check_chunk(self, prompts: list[Row]) -> None:
+    def _check_chunk(self, prompts: list[ScheduledRow]) -> None:
         whole = [row for row in prompts if self.is_alone(row.sequence)]
-        assert all(row.chooses for row in whole)
+        assert all(row.is_last_chunk for row in whole)
         if self.chunk is None:
-            assert all(row.chooses for row in prompts)
+            assert all(row.is_last_chunk for row in prompts)
         else:
             assert sum(len(row.tokens) for row in prompts if row not in whole) <= self.chunk
             assert not whole[1:] or sum(len(row.tokens) for row in whole[:-1]) < self.chunk
 
-    def _run(self, rows: Pass) -> None:
+    def _run(self, rows: ForwardPass) -> None:
         for row in rows:
             self._feed(row)
-            if row.chooses:
+            if row.is_last_chunk:
                 self._choose(row.sequence)
 
-    def _feed(self, row: Row) -> None:
+    def _feed(self, row: ScheduledRow) -> None:
         sequence = row.sequence
-        assert not sequence.cancelled
-        assert sequence.due is None or sequence.due >= self.step
+        assert not sequence.is_cancelled
+        assert sequence.deadline is None or sequence.deadline >= self.step
         assert row.tokens
-        assert row.start == sequence.fed == len(self.fed[sequence.id])
+        assert row.start == sequence.num_computed_tokens == len(self.fed[sequence.id])
         self.fed[sequence.id] += row.tokens
-        sequence.fed += len(row.tokens)
+        sequence.num_computed_tokens += len(row.tokens)
 
     def _choose(self, sequence: Sequence) -> None:
-        sequence.prefilling = False
-        sequence.generated.append(FIRST_GENERATED + len(sequence.generated))
+        sequence.is_prefilling = False
+        sequence.output_ids.append(FIRST_GENERATED + len(sequence.output_ids))
         if sequence.is_at_limit:
             self.scheduler.remove(sequence)
             self._end(sequence, "finished")
         elif self.boundary is not None and sequence.length == self.boundary + 1:
-            sequence.begin_again()
+            sequence.restart()
 
-    def _run_out(self, rows: Pass) -> None:
+    def _run_out(self, rows: ForwardPass) -> None:
         """As `Relief` does it: the youngest waits; who is alone fails."""
         youngest = self.scheduler.youngest
         assert youngest is not None
-        if self.scheduler.shrink():
-            youngest.begin_again()
-            self.scheduler.postpone(youngest)
+        if self.scheduler.reduce_capacity():
+            youngest.restart()
+            self.scheduler.requeue(youngest)
             del self.running[youngest.id]
             self.most = len(self.running)
         else:
@@ -216,11 +216,11 @@ def test_nothing_is_lost_and_nobody_waits_for_ever(
     scheduler = Scheduler(capacity, chunk, lambda sequence: world.is_alone(sequence))
     world = World(jobs, scheduler, capacity, memory, chunk, boundary, hungry, short)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scheduling, "PATIENCE", patience)
+        patch.setattr(scheduling, "MAX_TIMES_PASSED_OVER", patience)
         while world.step < 21 or not scheduler.is_idle:
             assert world.step < 500, "somebody waits for ever"
             world.turn()
-            assert all(sequence.passed_over <= patience for sequence in scheduler.everybody)
+            assert all(sequence.times_passed_over <= patience for sequence in scheduler.all_sequences)
     assert world.ended.keys() == {str(number) for number in range(len(jobs))}
     check_ends(world)
     check_patience(world, patience)
@@ -258,14 +258,14 @@ def test_where_everything_fits_the_first_come_is_the_first_served(
 
 def test_one_that_does_not_fit_is_passed_so_often_and_then_waited_for() -> None:
     """Also when so many fit at once that one step would do for all of them."""
-    capacity = 2 * scheduling.PATIENCE
+    capacity = 2 * scheduling.MAX_TIMES_PASSED_OVER
     first, large = Job(0, 1, 40, weight=1), Job(0, 1, 1, weight=10_000)
     small = [Job(0, 1, 2) for _ in range(capacity)]
     world = World([first, large, *small], Scheduler(capacity), capacity, memory=10_000)
     for _ in range(30):
         world.turn()
     assert len(world.running) == 1, "everybody waits for the large one"
-    assert world.started == ["0", *(str(n) for n in range(2, 2 + scheduling.PATIENCE))]
+    assert world.started == ["0", *(str(n) for n in range(2, 2 + scheduling.MAX_TIMES_PASSED_OVER))]
     while "1" not in world.started:
         world.turn()
     assert world.started[-1] == "1"

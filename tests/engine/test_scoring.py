@@ -4,32 +4,32 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from millm.engine.messages import Finished, Generate, Sampling, Score, Token
-from millm.sae.steering import FeatureSetting, Steering, TapSteering, coefficients
+from millm.engine.messages import Finished, Generate, SamplingParams, Token, TokenScore
+from millm.sae.steering import FeatureSetting, SaeSteering, Steering, coefficients
 from tests.engine.conftest import Engine
 from tests.engine.machine import Machine
 
 PROMPT = (1, 80, 81, 82, 2, 90, 91, 33, 120, 45, 7, 300, 12)
-PUSH = Steering(taps=(TapSteering("tiny", (coefficients(FeatureSetting(index=3, strength=6.0)),)),))
+PUSH = Steering(by_sae=(SaeSteering("tiny", (coefficients(FeatureSetting(index=3, strength=6.0)),)),))
 
 
 def scored(name: str, alternatives: int = 0, **more: object) -> Generate:
     fields = {"prompt": PROMPT, "max_tokens": 0, "prompt_logprobs": alternatives, **more}
-    return Generate(id=name, sampling=Sampling(temperature=0), **fields)  # type: ignore[arg-type]
+    return Generate(id=name, sampling=SamplingParams(temperature=0), **fields)  # type: ignore[arg-type]
 
 
-def by_hand(model: LlamaForCausalLM, prompt: tuple[int, ...], alternatives: int) -> list[Score]:
+def by_hand(model: LlamaForCausalLM, prompt: tuple[int, ...], alternatives: int) -> list[TokenScore]:
     with torch.inference_mode():
         logprobs = torch.log_softmax(model(torch.tensor([prompt])).logits[0], dim=-1)
     found = []
     for position, token in enumerate(prompt[1:]):
         top = logprobs[position].topk(alternatives)
         pairs = tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True))
-        found.append(Score(float(logprobs[position, token]), pairs))
+        found.append(TokenScore(float(logprobs[position, token]), pairs))
     return found
 
 
-def assert_same(found: list[Score], expected: list[Score]) -> None:
+def assert_same(found: list[TokenScore], expected: list[TokenScore]) -> None:
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
@@ -73,7 +73,7 @@ def test_an_answer_scores_as_it_was_reported(batched: Machine, engine: Engine, s
     """Two ways to the same numbers: logprobs while generating, and scores of the generated text as a prompt."""
     generated = Generate(
         id=f"first-{steering is None}", prompt=PROMPT, max_tokens=8, steering=steering,
-        sampling=Sampling(temperature=0, logprobs=0),
+        sampling=SamplingParams(temperature=0, logprobs=0),
     )  # fmt: skip
     tokens = [event for event in engine.generate(generated)[0] if isinstance(event, Token)]
     whole = (*PROMPT, *(token.token for token in tokens))

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from millm.engine.slots import WORTH_REUSING, Slot, Slots, code
+from millm.engine.slots import MIN_REUSED_PREFIX, Slot, SlotAllocator, token_key
 
 PROMPTS = [
     tuple(range(common)) + (100 + tail,) * more for common in (0, 7, 9, 16) for tail in (0, 1) for more in (1, 9)
@@ -37,7 +37,7 @@ class Rows(RuleBasedStateMachine):
     @initialize(rows=st.integers(1, 5))
     def begin(self, rows: int) -> None:
         self.cells: list[list[Cell]] = [[] for _ in range(rows)]
-        self.slots = Slots(rows, self.swap)
+        self.slots = SlotAllocator(rows, self.swap)
         self.tenants: list[Tenant] = []
         self.used: dict[Slot, int] = {}
         self.clock = 0
@@ -53,21 +53,21 @@ class Rows(RuleBasedStateMachine):
     @precondition(lambda self: len(self.tenants) < len(self.slots))
     @rule(prompt=st.sampled_from(PROMPTS), steering=st.sampled_from(STEERINGS))
     def place(self, prompt: tuple[int, ...], steering: str) -> None:
-        codes = [code(token, bool(steering)) for token in prompt[:-1]]
-        idle = [slot for slot in self.slots if not slot.busy]
+        codes = [token_key(token, bool(steering)) for token in prompt[:-1]]
+        idle = [slot for slot in self.slots if not slot.is_busy]
         longest = self.longest(steering, codes)
-        warm = {slot: slot.safe > 0 for slot in idle}
-        found = self.slots.place(steering, codes)
+        warm = {slot: slot.finite_count > 0 for slot in idle}
+        found = self.slots.allocate(steering, codes)
         assert found.slot in idle
-        assert found.slot.busy
-        assert found.cached == longest
+        assert found.slot.is_busy
+        assert found.cached_count == longest
         if found.source:
             assert found.source is not found.slot
-            self.cells[found.slot.row][: found.cached] = self.cells[found.source.row][: found.cached]
-        if found.source or not found.cached:
+            self.cells[found.slot.row][: found.cached_count] = self.cells[found.source.row][: found.cached_count]
+        if found.source or not found.cached_count:
             self.check_choice(found.slot, [slot for slot in idle if slot is not found.source], warm)
-        tenant = Tenant(found.slot, (steering, self.epoch), prompt, codes=codes[: found.cached])
-        tenant.fed = [(tenant.steering, tuple(codes[: end + 1]), True) for end in range(found.cached)]
+        tenant = Tenant(found.slot, (steering, self.epoch), prompt, codes=codes[: found.cached_count])
+        tenant.fed = [(tenant.steering, tuple(codes[: end + 1]), True) for end in range(found.cached_count)]
         self.tenants.append(tenant)
         self.touch(found.slot)
 
@@ -77,14 +77,14 @@ class Rows(RuleBasedStateMachine):
         for slot in self.slots:
             if slot.steering != steering:
                 continue  # what was computed before its steering changed would do; nobody asks that closely
-            held = self.cells[slot.row][: slot.safe]
+            held = self.cells[slot.row][: slot.finite_count]
             common = 0
             while common < min(len(held), len(codes)):
                 if held[common] != ((steering, self.epoch), tuple(codes[: common + 1]), True):
                     break
                 common += 1
             best = max(best, common)
-        return best if best >= WORTH_REUSING else 0
+        return best if best >= MIN_REUSED_PREFIX else 0
 
     def check_choice(self, chosen: Slot, idle: list[Slot], warm: dict[Slot, bool]) -> None:
         """An empty row before a warm one; of those, the one that was used longest ago."""
@@ -101,7 +101,7 @@ class Rows(RuleBasedStateMachine):
         if len(tenant.codes) == len(tenant.prompt):
             self.settle(tenant)
             if not tenant.decodes:
-                self.slots.decode(tenant.slot)
+                self.slots.move_to_decoding(tenant.slot)
                 tenant.decodes = True
 
     @rule(count=st.integers(1, 3))
@@ -112,11 +112,11 @@ class Rows(RuleBasedStateMachine):
             self.settle(tenant)
 
     def feed(self, tenant: Tenant, token: int) -> None:
-        tenant.codes.append(code(token, bool(tenant.steering)))
-        tenant.codes[-1] = code(token, self.is_steered(tenant))
+        tenant.codes.append(token_key(token, bool(tenant.steering)))
+        tenant.codes[-1] = token_key(token, self.is_steered(tenant))
         tenant.fed.append((tenant.steering, tuple(tenant.codes), tenant.is_sound))
-        tenant.slot.codes.append(tenant.codes[-1])
-        tenant.slot.written = len(tenant.codes)
+        tenant.slot.token_keys.append(tenant.codes[-1])
+        tenant.slot.written_count = len(tenant.codes)
         self.cells[tenant.slot.row][len(tenant.codes) - 1 :] = [tenant.fed[-1]]
 
     @staticmethod
@@ -125,14 +125,14 @@ class Rows(RuleBasedStateMachine):
 
     def settle(self, tenant: Tenant) -> None:
         if tenant.is_sound:
-            tenant.slot.safe = len(tenant.slot.codes)
+            tenant.slot.finite_count = len(tenant.slot.token_keys)
 
     @precondition(lambda self: self.tenants)
     @rule(who=st.integers(0))
     def release(self, who: int) -> None:
         tenant = self.tenants.pop(who % len(self.tenants))
         slot = tenant.slot
-        del self.cells[slot.row][slot.safe :]
+        del self.cells[slot.row][slot.finite_count :]
         self.slots.release(slot)
         self.touch(slot)
 
@@ -149,7 +149,7 @@ class Rows(RuleBasedStateMachine):
 
     @rule()
     def forget(self) -> None:
-        self.slots.forget()
+        self.slots.invalidate()
         self.epoch += 1
         for tenant in self.tenants:
             tenant.steering = tenant.slot.steering
@@ -166,7 +166,7 @@ class Rows(RuleBasedStateMachine):
     @invariant()
     def rows_are_numbered(self) -> None:
         assert [slot.row for slot in self.slots] == list(range(len(self.cells)))
-        assert {tenant.slot for tenant in self.tenants} == set(self.slots.busy)
+        assert {tenant.slot for tenant in self.tenants} == set(self.slots.busy_slots)
         assert len({tenant.slot for tenant in self.tenants}) == len(self.tenants)
 
     @invariant()
@@ -178,12 +178,12 @@ class Rows(RuleBasedStateMachine):
     def what_a_tenant_fed_is_in_its_row(self) -> None:
         for tenant in self.tenants:
             assert self.cells[tenant.slot.row][: len(tenant.fed)] == tenant.fed
-            assert tenant.slot.codes == tenant.codes
+            assert tenant.slot.token_keys == tenant.codes
 
     @invariant()
     def what_nobody_has_is_finite(self) -> None:
         for slot in self.slots:
-            finite = self.cells[slot.row][: slot.safe] if slot.busy else self.cells[slot.row]
+            finite = self.cells[slot.row][: slot.finite_count] if slot.is_busy else self.cells[slot.row]
             assert all(is_finite for _, _, is_finite in finite)
 
 
@@ -193,24 +193,26 @@ TestRows.settings = settings(max_examples=200, stateful_step_count=40, deadline=
 
 def test_a_long_memory_is_not_given_up_for_a_short_prefix_while_a_row_is_free() -> None:
     """The donor keeps what it has beyond the prefix: the prompt gets a copy."""
-    slots = Slots(2, lambda *_: None)
-    first = slots.place("", ()).slot
-    first.codes, first.safe, first.written = list(range(100)), 100, 100
+    slots = SlotAllocator(2, lambda *_: None)
+    first = slots.allocate("", ()).slot
+    first.token_keys, first.finite_count, first.written_count = list(range(100)), 100, 100
     first.trail = "what was done"
     slots.release(first)
-    found = slots.place("", [*range(20), 500])
-    assert (found.slot.row, found.source, found.cached, found.trail) == (1, first, 20, "what was done")
+    found = slots.allocate("", [*range(20), 500])
+    assert (found.slot.row, found.source, found.cached_count, found.prefix_state) == (1, first, 20, "what was done")
     slots.release(found.slot)
-    again = slots.place("", list(range(100)))
-    assert (again.slot, again.source, again.cached) == (first, None, 100)
+    again = slots.allocate("", list(range(100)))
+    assert (again.slot, again.source, again.cached_count) == (first, None, 100)
 
 
 @pytest.mark.parametrize("steered", [False, True])
 def test_a_token_that_was_steered_is_another_token(steered: bool) -> None:
-    slots = Slots(2, lambda *_: None)
-    slot = slots.place("push", ()).slot
-    slot.codes = [code(token, False) for token in range(10)] + [code(token, steered) for token in range(10, 20)]
-    slot.safe = slot.written = 20
+    slots = SlotAllocator(2, lambda *_: None)
+    slot = slots.allocate("push", ()).slot
+    slot.token_keys = [token_key(token, False) for token in range(10)] + [
+        token_key(token, steered) for token in range(10, 20)
+    ]
+    slot.finite_count = slot.written_count = 20
     slots.release(slot)
-    found = slots.place("push", [code(token, False) for token in range(20)])
-    assert found.cached == (10 if steered else 20)
+    found = slots.allocate("push", [token_key(token, False) for token in range(20)])
+    assert found.cached_count == (10 if steered else 20)

@@ -11,17 +11,17 @@ from torch import Tensor
 from transformers import PreTrainedModel, RobertaConfig, RobertaModel
 
 from millm.engine.cpu_int8 import Int8Linear
-from millm.engine.messages import Decompose, Decomposed, DescribeFeature, Directions, FeatureDescribed, SaeFacts
-from millm.engine.study import answer
-from millm.engine.taps import Taps
+from millm.engine.messages import ComputeDirections, Decompose, Decomposed, DescribeFeature, FeatureDescribed, SaeFacts
+from millm.engine.study import answer_query
+from millm.engine.taps import AttachedSaes
 from millm.engine.unembedding import unembed
 from millm.errors import InvalidRequest, InvalidSteering, ModelNotLoaded, SaeDetached, SaeNotFound
 from millm.sae import hooks
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.formats import canonicalise
-from millm.sae.pursuit import pursue
-from millm.sae.steering import FeatureSetting, Steering, TapSteering, coefficients
-from millm.sae.tap import Tap
+from millm.sae.pursuit import matching_pursuit
+from millm.sae.steering import FeatureSetting, SaeSteering, Steering, coefficients
+from millm.sae.tap import SteeringHook
 from tests.engine import zoo
 from tests.engine.conftest import Engine
 from tests.engine.test_generation import add, decoder, steer  # noqa: F401  a fixture among them
@@ -68,7 +68,7 @@ def test_as_the_model_itself_answers_a_small_push(name: str) -> None:
     v = vector()
     v = v - v @ x / 32 * x
     v -= v.mean()  # across x, and across what a LayerNorm takes away
-    last = hooks.resolve(model, "blocks.2.hook_resid_post")
+    last = hooks.resolve_hook_point(model, "blocks.2.hook_resid_post")
 
     def logits(step: Tensor) -> Tensor:
         handle = last.register(lambda h: (x + step * v).expand_as(h))
@@ -87,7 +87,7 @@ def test_a_packed_head_says_the_same(name: str) -> None:
     plain = unembed(model, vector())
     assert plain is not None
     head = model.get_output_embeddings()
-    model.lm_head = Int8Linear(head.weight.detach(), head.bias, replaced=0)
+    model.lm_head = Int8Linear(head.weight.detach(), head.bias, replaced_count=0)
     packed = unembed(model, vector())
     assert packed is not None
     assert float((packed - plain).norm() / plain.norm()) < 0.02
@@ -114,7 +114,7 @@ def test_no_head_and_another_width_say_nothing() -> None:
 
 
 def described(engine: Engine, **more: object) -> FeatureDescribed:
-    event = engine.loop.run(engine.client.study(DescribeFeature(id="describe", sae="tiny", **more)))  # type: ignore[arg-type]
+    event = engine.loop.run(engine.client.query_features(DescribeFeature(id="describe", sae="tiny", **more)))  # type: ignore[arg-type]
     assert isinstance(event, FeatureDescribed)
     return event
 
@@ -134,16 +134,16 @@ def test_a_feature_is_described(engine: Engine, reference: PreTrainedModel, deco
     assert described(engine, index=7, tokens=0, neighbours=0).neighbours == ()
 
 
-def attached(model: PreTrainedModel, source: Path, root: Path, point: str) -> Taps:
+def attached(model: PreTrainedModel, source: Path, root: Path, point: str) -> AttachedSaes:
     sae = SparseAutoencoder.open(canonicalise(source, root))
-    place = hooks.resolve(model, point)
+    place = hooks.resolve_hook_point(model, point)
     facts = SaeFacts(
         sae="tiny", architecture=sae.config.architecture, layer=place.layer, hook_point=place.name, features=FEATURES,
         steerable=sae.config.steerable, exclude_special_tokens=False, residual_norm=1.0, variance_explained=None,
         l0=1.0, warnings=(), sha256="0", id="attached",
     )  # fmt: skip
-    taps = Taps()
-    taps.attach(Tap(sae, torch.device("cpu")), place, facts)
+    taps = AttachedSaes()
+    taps.attach(SteeringHook(sae, torch.device("cpu")), place, facts)
     return taps
 
 
@@ -167,7 +167,7 @@ def test_tokens_only_where_they_mean_something(
 ) -> None:
     model = build("llama")
     taps = attached(model, write_sae(tmp_path / "sae", width=32, **config), tmp_path, point)
-    found = answer(model, taps, DescribeFeature(id="d", sae="tiny", index=3))
+    found = answer_query(model, taps, DescribeFeature(id="d", sae="tiny", index=3))
     assert isinstance(found, FeatureDescribed)
     assert bool(found.promoted) == bool(found.suppressed) == speaks
     assert len(found.neighbours) == 10
@@ -179,7 +179,7 @@ def test_tokens_only_where_they_mean_something(
 def test_directions_are_what_is_added(engine: Engine, decoder: Tensor) -> None:  # noqa: F811
     hold = FeatureSetting(index=5, strength=3.0, mode="clamp")
     for steering, varies in ((steer(add(3, 8.0), add(9, -4.0)), False), (steer(add(3, 8.0), add(9, -4.0), hold), True)):
-        found = engine.loop.run(engine.client.study(Directions(id="directions", steering=steering)))
+        found = engine.loop.run(engine.client.query_features(ComputeDirections(id="directions", steering=steering)))
         (direction,) = found.directions  # type: ignore[union-attr]
         expected = (8.0 * decoder[3] - 4.0 * decoder[9]).numpy()
         np.testing.assert_allclose(np.frombuffer(direction.vector, dtype="<f4"), expected, atol=1e-6)
@@ -207,7 +207,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> SparseAutoencoder:
 def test_a_sum_of_few_is_taken_apart(wide: SparseAutoencoder, strengths: dict[int, float]) -> None:
     rows = wide.features(list(strengths)).dec
     total = torch.tensor(list(strengths.values())) @ rows if strengths else torch.zeros(256)
-    features, residual = pursue(wide, total, most=16)
+    features, residual = matching_pursuit(wide, total, max_features=16)
     assert dict(features) == pytest.approx(strengths, abs=1e-2)
     assert [abs(strength) for _, strength in features] == sorted((abs(s) for _, s in features), reverse=True)
     assert residual < 1e-4
@@ -216,7 +216,7 @@ def test_a_sum_of_few_is_taken_apart(wide: SparseAutoencoder, strengths: dict[in
 def test_what_is_left_over_is_told(wide: SparseAutoencoder) -> None:
     """The best that these features can do, as numpy's least squares has it."""
     target = torch.randn(256, generator=torch.Generator().manual_seed(2))
-    features, residual = pursue(wide, target, most=4)
+    features, residual = matching_pursuit(wide, target, max_features=4)
     rows = wide.features([index for index, _ in features]).dec.numpy()
     fit = np.linalg.lstsq(rows.T, target.numpy(), rcond=None)[0]
     assert [strength for _, strength in features] == pytest.approx(fit.tolist(), abs=1e-4)
@@ -227,7 +227,7 @@ def test_what_is_left_over_is_told(wide: SparseAutoencoder) -> None:
 
 def test_through_the_engine(engine: Engine, decoder: Tensor) -> None:  # noqa: F811
     packed = (6.0 * decoder[11]).numpy().astype("<f4").tobytes()
-    found = engine.loop.run(engine.client.study(Decompose(id="decompose", sae="tiny", vector=packed)))
+    found = engine.loop.run(engine.client.query_features(Decompose(id="decompose", sae="tiny", vector=packed)))
     assert isinstance(found, Decomposed)
     assert found.features == ((11, pytest.approx(6.0, abs=1e-4)),)
 
@@ -236,7 +236,7 @@ def test_through_the_engine(engine: Engine, decoder: Tensor) -> None:  # noqa: F
 
 
 def gone(name: str) -> Steering:
-    return Steering(taps=(TapSteering(name, (coefficients(add(3, 1.0)),), "an-earlier-one"),))
+    return Steering(by_sae=(SaeSteering(name, (coefficients(add(3, 1.0)),), "an-earlier-one"),))
 
 
 @pytest.mark.parametrize(
@@ -247,8 +247,8 @@ def gone(name: str) -> Steering:
         (DescribeFeature(id="x", sae="tiny", index=-1), InvalidSteering),
         (DescribeFeature(id="x", sae="tiny", index=3, tokens=65), InvalidRequest),
         (DescribeFeature(id="x", sae="tiny", index=3, neighbours=-1), InvalidRequest),
-        (Directions(id="x", steering=steer(add(FEATURES, 1.0))), InvalidSteering),
-        (Directions(id="x", steering=gone("tiny")), SaeDetached),
+        (ComputeDirections(id="x", steering=steer(add(FEATURES, 1.0))), InvalidSteering),
+        (ComputeDirections(id="x", steering=gone("tiny")), SaeDetached),
         (Decompose(id="x", sae="other", vector=bytes(4 * WIDTH)), SaeNotFound),
         (Decompose(id="x", sae="tiny", vector=bytes(4 * WIDTH - 1)), InvalidRequest),
         (Decompose(id="x", sae="tiny", vector=np.full(WIDTH, np.nan, "<f4").tobytes()), InvalidRequest),
@@ -256,15 +256,15 @@ def gone(name: str) -> Steering:
     ],
 )
 def test_what_cannot_be_answered_is_refused(
-    engine: Engine, command: DescribeFeature | Directions | Decompose, error: type[Exception]
+    engine: Engine, command: DescribeFeature | ComputeDirections | Decompose, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
-        engine.loop.run(engine.client.study(command))
+        engine.loop.run(engine.client.query_features(command))
 
 
 def test_nothing_is_loaded() -> None:
     with pytest.raises(ModelNotLoaded):
-        answer(None, Taps(), DescribeFeature(id="x", sae="tiny", index=3))
+        answer_query(None, AttachedSaes(), DescribeFeature(id="x", sae="tiny", index=3))
 
 
 def test_a_transcoder_has_no_direction_here(tmp_path: Path) -> None:
@@ -272,12 +272,12 @@ def test_a_transcoder_has_no_direction_here(tmp_path: Path) -> None:
     source = write_sae(tmp_path / "sae", width=32, architecture="jumprelu_transcoder", d_out=32)
     taps = attached(model, source, tmp_path, "blocks.1.hook_resid_mid")
     with pytest.raises(InvalidSteering, match="watched but not steered"):
-        answer(model, taps, Directions(id="x", steering=steer(add(3, 1.0))))
+        answer_query(model, taps, ComputeDirections(id="x", steering=steer(add(3, 1.0))))
 
 
 def test_the_file_is_not_kept(wide: SparseAutoencoder) -> None:
     """Only the lengths of the rows stay; a decoder of gigabytes would not fit twice."""
-    fresh = SparseAutoencoder(wide.config, wide.sha256, dict(wide._stored))
+    fresh = SparseAutoencoder(wide.config, wide.sha256, dict(wide._tensors))
     along = fresh.projections(torch.ones(256))
-    assert set(fresh._resident) == {("decoder_norms", torch.device("cpu"))}
+    assert set(fresh._device_cache) == {("decoder_norms", torch.device("cpu"))}
     torch.testing.assert_close(along, wide.features(range(FEATURES)).dec.sum(-1), rtol=1e-4, atol=1e-4)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from millm.engine.messages import AttachSae, Survey, Surveyed
+from millm.engine.messages import AttachSae, FeaturesScanned, ScanFeatures
 from millm.errors import ContextLengthExceeded, InvalidRequest, SaeDetached, SaeNotFound
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.formats import canonicalise
@@ -41,12 +41,12 @@ def hidden(model: LlamaForCausalLM, tokens: tuple[int, ...], layer: int = HOOK_L
     return seen[0]
 
 
-def survey(engine: Engine, tokens: tuple[int, ...], **more: object) -> Surveyed:
+def survey(engine: Engine, tokens: tuple[int, ...], **more: object) -> FeaturesScanned:
     fields = {"id": "survey", "sae": "tiny", "tokens": tokens, **more}
-    return engine.loop.run(engine.client.survey(Survey(**fields)))[0]  # type: ignore[arg-type]
+    return engine.loop.run(engine.client.scan_features(ScanFeatures(**fields)))[0]  # type: ignore[arg-type]
 
 
-def assert_is(found: Surveyed, activations: Tensor) -> None:
+def assert_is(found: FeaturesScanned, activations: Tensor) -> None:
     """activations [N, F] of the tokens that count."""
     assert found.tokens == len(activations)
     fired = (activations > 0).sum(0)
@@ -75,11 +75,11 @@ def test_an_sae_that_ranks_its_features(
         calibration_ids=CALIBRATION, model_name="tiny-llama", hook_point=f"blocks.{HOOK_LAYER + 1}.hook_resid_post",
     )  # fmt: skip
     engine.loop.run(engine.client.attach(attach))
-    engine.client.set_active(PUSH)
+    engine.client.set_active_steering(PUSH)
     try:
         found = survey(engine, LONG, sae="topk", attachment="attach-topk")
     finally:
-        engine.client.set_active(None)
+        engine.client.set_active_steering(None)
         engine.loop.run(engine.client.detach("topk"))
     assert_is(found, sae.encode(hidden(reference, LONG, HOOK_LAYER + 1)[COUNTED[LONG]]) * 2.5)  # its rows' length
     assert sum(one.count for one in found.features) <= 8 * found.tokens

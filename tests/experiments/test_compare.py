@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from millm.experiments.comparing import divergence
+from millm.experiments.comparing import first_divergence
 from tests.experiments.asking import MESSAGES, PUSH, answered, events
 from tests.fixtures.inside import Inside
 
@@ -53,7 +53,7 @@ def test_the_divergence_is_the_first_token_that_differs(api: httpx.Client, chat:
 
 
 def test_where_rows_differ() -> None:
-    assert [divergence(*rows) for rows in (([], []), ([1], [1]), ([1], [1, 2]), ([1, 2], [1, 3]), ([1], []))] == [
+    assert [first_divergence(*rows) for rows in (([], []), ([1], [1]), ([1], [1, 2]), ([1, 2], [1, 3]), ([1], []))] == [
         None, None, 1, 1, 0,
     ]  # fmt: skip
 

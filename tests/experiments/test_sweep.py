@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from millm.text.repetition import repetition
+from millm.text.repetition import repeated_trigram_share
 from tests.experiments.asking import MESSAGES, answered, events
 from tests.fixtures.inside import Inside
 from tests.fixtures.tiny import HOOK_LAYER, write_sae
@@ -100,9 +100,9 @@ def test_repetition_is_the_share_of_what_was_there_before() -> None:
     text = "the sea the sea the sea is wide and the sea the sky"
     words = text.split()
     counted = Counter(zip(words, words[1:], words[2:], strict=False))
-    assert repetition(text) == pytest.approx(sum(count - 1 for count in counted.values()) / counted.total())
-    assert repetition("The Sea is the sea IS the sea") == pytest.approx(3 / 6)
-    assert [repetition(short) for short in ("", "one", "one two", "one two three")] == [0, 0, 0, 0]
+    assert repeated_trigram_share(text) == pytest.approx(sum(count - 1 for count in counted.values()) / counted.total())
+    assert repeated_trigram_share("The Sea is the sea IS the sea") == pytest.approx(3 / 6)
+    assert [repeated_trigram_share(short) for short in ("", "one", "one two", "one two three")] == [0, 0, 0, 0]
 
 
 def test_a_system_prompt_is_a_point_of_its_own(api: httpx.Client) -> None:

@@ -5,20 +5,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millm.engine.messages import Fired, Surveyed
-from millm.features.contrasting import LEAST_ERROR, area, contrast
+from millm.engine.messages import FeatureActivity, FeaturesScanned
+from millm.features.contrasting import MIN_S0_SHARE, contrast, roc_auc
 
 NORM = 100.0
 TOKENS = 10
 
 
-def surveyed(means: list[list[float]]) -> list[Surveyed]:
+def surveyed(means: list[list[float]]) -> list[FeaturesScanned]:
     """Texts of `TOKENS` tokens, in which feature j has a mean of `means[text][j]`."""
     return [
-        Surveyed(
+        FeaturesScanned(
             id=str(place),
             tokens=TOKENS,
-            features=tuple(Fired(j, 1, TOKENS * mean, TOKENS * mean) for j, mean in enumerate(text) if mean),
+            features=tuple(FeatureActivity(j, 1, TOKENS * mean, TOKENS * mean) for j, mean in enumerate(text) if mean),
         )
         for place, text in enumerate(means)
     ]
@@ -36,7 +36,7 @@ def test_scores_are_those_of_another_formula(a: list[list[float]], b: list[list[
     fired = (x != 0).any(0) | (y != 0).any(0)
     with np.errstate(invalid="ignore"):
         errors = np.sqrt(_variance(x) / len(x) + _variance(y) / len(y))
-    s0 = max(float(np.median(errors[fired])) if fired.any() else 0.0, LEAST_ERROR * NORM)
+    s0 = max(float(np.median(errors[fired])) if fired.any() else 0.0, MIN_S0_SHARE * NORM)
     scores = (x.mean(0) - y.mean(0)) / (errors + s0)
     assert found.s0 == pytest.approx(s0)
     told = {one.index: one for one in (*found.more_in_a, *found.more_in_b)}
@@ -69,9 +69,9 @@ def test_a_feature_that_hardly_fires_does_not_win_by_never_varying() -> None:
 
 
 def test_long_texts_do_not_weigh_more() -> None:
-    short = Surveyed(id="s", tokens=2, features=(Fired(0, 2, 4.0, 2.0),))
-    long = Surveyed(id="l", tokens=200, features=(Fired(0, 200, 400.0, 2.0),))
-    silent = Surveyed(id="n", tokens=5, features=())
+    short = FeaturesScanned(id="s", tokens=2, features=(FeatureActivity(0, 2, 4.0, 2.0),))
+    long = FeaturesScanned(id="l", tokens=200, features=(FeatureActivity(0, 200, 400.0, 2.0),))
+    silent = FeaturesScanned(id="n", tokens=5, features=())
     one, other = (contrast([text], [silent], limit=1, residual_norm=NORM).more_in_a for text in (short, long))
     assert one == other
     assert one[0].mean_a == 2.0
@@ -88,7 +88,7 @@ def test_nothing_separates_texts_in_which_nothing_fires() -> None:
 
 
 def test_area_counts_ties_half() -> None:
-    assert area([1.0, 2.0], [1.0, 0.0]) == (0.5 + 1 + 1 + 1) / 4
+    assert roc_auc([1.0, 2.0], [1.0, 0.0]) == (0.5 + 1 + 1 + 1) / 4
 
 
 def _variance(values: np.ndarray) -> np.ndarray:

@@ -10,9 +10,9 @@ from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.testclient import TestClient
 
 from millm import tickets
-from millm.access import PUBLIC, Required
+from millm.access import PUBLIC, ScopeDependency
 from millm.app import create_app
-from millm.doors import EXPERIMENTS, asks_model
+from millm.doors import EXPERIMENT_PATHS, is_model_request
 from millm.principal import Principal
 from millm.settings import Settings
 from millm.tickets import Tickets
@@ -40,7 +40,7 @@ def routes(routers: list[Any], prefix: str = "", above: tuple[Any, ...] = ()) ->
 
 def scopes_of(route: Any, above: list[Any]) -> set[str]:
     own = [each.call for each in route.dependant.dependencies] if hasattr(route, "dependant") else []
-    return {each.scope for each in [*own, *(one.dependency for one in above)] if isinstance(each, Required)}
+    return {each.scope for each in [*own, *(one.dependency for one in above)] if isinstance(each, ScopeDependency)}
 
 
 def test_every_route_declares_its_scope_and_no_other_is_public() -> None:
@@ -69,7 +69,7 @@ def test_whatever_changes_the_server_needs_the_admin_key() -> None:
     for path, route, above in routes(app_with().routes):
         if path.startswith("/api/") and isinstance(route, APIRoute):
             is_look = route.methods == {"GET"} or path in LOOKING
-            needed = "infer" if path in EXPERIMENTS else "monitor" if is_look else "admin"
+            needed = "infer" if path in EXPERIMENT_PATHS else "monitor" if is_look else "admin"
             assert scopes_of(route, above) == {needed}, path
 
 
@@ -77,7 +77,7 @@ def test_a_stop_waits_for_whoever_asks_the_model() -> None:
     """And for nobody else: what `doors.asks_model` knows by the address is what the routes say of themselves."""
     for path, route, above in routes(app_with().routes):
         if isinstance(route, APIRoute) and not path.startswith("/v1/responses/"):  # they keep nothing, and ask nobody
-            asking = any(asks_model(method, path) for method in route.methods)
+            asking = any(is_model_request(method, path) for method in route.methods)
             assert asking is (scopes_of(route, above) == {"infer"} and "POST" in route.methods), path
 
 
@@ -187,5 +187,5 @@ def test_a_ticket_grows_old_and_the_oldest_gives_way(monkeypatch: pytest.MonkeyP
     first, *others = [issued.issue(who) for _ in range(1025)]
     assert issued.redeem(first) is None
     assert issued.redeem(others[0]) == who
-    monkeypatch.setattr(tickets, "LIFE_SECONDS", -1)
+    monkeypatch.setattr(tickets, "TICKET_LIFETIME_SECONDS", -1)
     assert issued.redeem(issued.issue(who)) is None

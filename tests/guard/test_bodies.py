@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
 from millm.app import create_app
-from millm.openai.json_route import DEEPEST, MOST_CONTAINERS, MOST_KEYS
+from millm.openai.json_route import MAX_CONTAINERS, MAX_DEPTH, MAX_KEYS
 from millm.openai.schemas.chat import ChatRequest
 from millm.openai.schemas.completions import CompletionRequest
 from tests.fixtures.bare import bare_state
@@ -41,13 +41,13 @@ def nested(levels: int) -> Any:
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        (nested(DEEPEST - 1), None),
-        (nested(DEEPEST), "64 levels"),
+        (nested(MAX_DEPTH - 1), None),
+        (nested(MAX_DEPTH), "64 levels"),
         (nested(300), "64 levels"),
-        (dict.fromkeys(map(str, range(MOST_KEYS)), 1), None),
-        (dict.fromkeys(map(str, range(MOST_KEYS + 1)), 1), "4,096 keys"),
-        ([[]] * (MOST_CONTAINERS - 4), None),
-        ([[]] * MOST_CONTAINERS, "65,536 lists"),
+        (dict.fromkeys(map(str, range(MAX_KEYS)), 1), None),
+        (dict.fromkeys(map(str, range(MAX_KEYS + 1)), 1), "4,096 keys"),
+        ([[]] * (MAX_CONTAINERS - 4), None),
+        ([[]] * MAX_CONTAINERS, "65,536 lists"),
     ],
 )
 def test_how_deep_and_how_many(client: TestClient, value: Any, told: str | None) -> None:

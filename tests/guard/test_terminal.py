@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from millm.cli.exposure import warnings_of
-from millm.cli.remote import local_key
+from millm.cli.exposure import exposure_warnings
+from millm.cli.remote import local_api_key
 from millm.settings import Settings
 from tests.guard.conftest import Walled
 
@@ -16,9 +16,9 @@ KEY = "key-for-people"
 
 def test_it_is_the_first_of_those_a_server_here_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLM_API_KEY", f"{KEY}, another")
-    assert local_key() == KEY
+    assert local_api_key() == KEY
     monkeypatch.setenv("MILLM_API_KEY", "")
-    assert local_key() is None
+    assert local_api_key() is None
 
 
 @pytest.mark.parametrize("command", ["chat", "bench"])
@@ -56,7 +56,7 @@ def test_commands_send_it(
     ],
 )
 def test_who_could_come_in_is_said(host: str, settings: dict[str, str], told: list[str]) -> None:
-    warnings = warnings_of(Settings.load(**settings), host)
+    warnings = exposure_warnings(Settings.load(**settings), host)
     assert len(warnings) == len(told)
     for warning, part in zip(warnings, told, strict=True):
         assert part in warning.text

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from millm.wire import LARGEST_HEAD, MOST_CONNECTIONS
+from millm.wire import MAX_CONNECTIONS, MAX_HEAD_BYTES
 from tests.fixtures.inside import Inside, serving
 from tests.guard.conftest import Walled
 from tests.guard.raw import connect, exchange, handshake, parse, request, until_silence
@@ -87,8 +87,8 @@ def test_an_open_websocket_has_all_the_time_it_wants(hasty: str) -> None:
 
 
 def test_a_head_may_be_large_but_not_larger_than_the_limit(walled: Walled) -> None:
-    fits = exchange(walled(), request("GET /healthz", "X-Large: " + "x" * (LARGEST_HEAD - 200)))
-    too_large = exchange(walled(), request("GET /healthz", "X-Large: " + "x" * 2 * LARGEST_HEAD))
+    fits = exchange(walled(), request("GET /healthz", "X-Large: " + "x" * (MAX_HEAD_BYTES - 200)))
+    too_large = exchange(walled(), request("GET /healthz", "X-Large: " + "x" * 2 * MAX_HEAD_BYTES))
     many = exchange(walled(), request("GET /healthz", *(f"X-{n}: y" for n in range(5000))))
     assert fits.status == 200
     for answer in (too_large, many):
@@ -129,7 +129,7 @@ def test_an_unknown_transfer_encoding_and_a_broken_chunk(walled: Walled) -> None
 def test_one_connection_too_many_is_closed_and_the_others_go_on(walled: Walled) -> None:
     url = walled(read_timeout=60)
     with ExitStack() as stack:
-        kept = [stack.enter_context(connect(url)) for _ in range(MOST_CONNECTIONS)]
+        kept = [stack.enter_context(connect(url)) for _ in range(MAX_CONNECTIONS)]
         kept[0].sendall(request("GET /healthz"))
         assert parse(until_silence(kept[0])).status == 200
         assert closed_after(stack.enter_context(connect(url)), 5) < 4

@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from millm.hub.blobs import folder_name
+from millm.hub.blobs import repo_folder_name
 from millm.hub.downloads import Downloads
-from millm.hub.installed import Installed
-from millm.hub.jobs import Job
-from millm.hub.verify import is_right
+from millm.hub.installed import InstallRecord
+from millm.hub.jobs import DownloadJob
+from millm.hub.verify import matches_hash
 from millm.settings import Settings
 from millm.storage import Database
 from tests.fixtures.fakehub import FakeHub
@@ -27,7 +27,7 @@ PATIENCE = 25
 class Site:
     hub: FakeHub
     folder: Path
-    told: list[Job] = field(default_factory=list)
+    told: list[DownloadJob] = field(default_factory=list)
     """By `on_change`."""
 
     @property
@@ -77,14 +77,14 @@ class Site:
         finally:
             database.close()
 
-    def installed(self) -> dict[str, Installed]:
+    def installed(self) -> dict[str, InstallRecord]:
         """By name; each with every file on the disk as the hub has it."""
         rows = self.rows("SELECT name, body FROM installed")
-        found = {name: msgspec.json.decode(body, type=Installed) for name, body in rows}
+        found = {name: msgspec.json.decode(body, type=InstallRecord) for name, body in rows}
         for row in found.values():
-            snapshot = self.cache / folder_name(row.repository) / "snapshots" / row.commit
+            snapshot = self.cache / repo_folder_name(row.repository) / "snapshots" / row.commit
             for file in row.files:
-                assert is_right(snapshot / file.path, file.size, file.hash), file.path
+                assert matches_hash(snapshot / file.path, file.size, file.hash), file.path
                 assert (snapshot / file.path).read_bytes() == (self.hub.root / row.repository / file.path).read_bytes()
         return found
 
@@ -95,7 +95,7 @@ class Site:
 
     def contents(self, repository: str) -> dict[str, bytes]:
         """Of every file that the cache shows, by path and commit."""
-        snapshots = self.cache / folder_name(repository) / "snapshots"
+        snapshots = self.cache / repo_folder_name(repository) / "snapshots"
         return {
             path.relative_to(snapshots).as_posix(): path.read_bytes() for path in snapshots.rglob("*") if path.is_file()
         }

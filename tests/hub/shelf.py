@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from millm.hub.home import Home
-from millm.hub.jobs import Asked, Job, JobState
+from millm.hub.jobs import DownloadJob, DownloadSpec, JobState
 from millm.hub.library import Library
 from millm.storage import Database
 
@@ -28,8 +28,8 @@ class Shelf:
         name = f"{repository}/{path}" if path else repository
         self.database.write(lambda on: on.execute("INSERT INTO installed VALUES (?, ?, ?)", (kind, name, body)))
 
-    def job(self, asked: Asked, commit: str, state: JobState, created: float = 1.0) -> None:
-        job = Job(
+    def job(self, asked: DownloadSpec, commit: str, state: JobState, created: float = 1.0) -> None:
+        job = DownloadJob(
             id=f"{state}{created}", asked=asked, name=asked.name, state=state, commit=commit, created=created, updated=1
         )
         body = msgspec.json.encode(job).decode()

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millm.errors import InvalidRequest
-from millm.hub.asking import asked_for
-from millm.hub.jobs import Asked
+from millm.hub.asking import parse_spec
+from millm.hub.jobs import DownloadSpec
 
 INSIDE = "layer_12/width_16k/average_l0_82"
 
@@ -14,21 +14,21 @@ INSIDE = "layer_12/width_16k/average_l0_82"
 @pytest.mark.parametrize(
     ("name", "asked"),
     [
-        ("google/gemma-scope-2b-pt-res", Asked(kind="sae", repository="google/gemma-scope-2b-pt-res")),
-        (f"google/x/{INSIDE}/", Asked(kind="sae", repository="google/x", path=INSIDE)),
-        (f"google/x/{INSIDE}@v1.0", Asked(kind="sae", repository="google/x", path=INSIDE, revision="v1.0")),
-        (" a/b@refs/pr/1 ", Asked(kind="sae", repository="a/b", revision="refs/pr/1")),
+        ("google/gemma-scope-2b-pt-res", DownloadSpec(kind="sae", repository="google/gemma-scope-2b-pt-res")),
+        (f"google/x/{INSIDE}/", DownloadSpec(kind="sae", repository="google/x", path=INSIDE)),
+        (f"google/x/{INSIDE}@v1.0", DownloadSpec(kind="sae", repository="google/x", path=INSIDE, revision="v1.0")),
+        (" a/b@refs/pr/1 ", DownloadSpec(kind="sae", repository="a/b", revision="refs/pr/1")),
     ],
 )
-def test_what_is_asked(name: str, asked: Asked) -> None:
-    assert asked_for(name, "sae") == asked
-    assert asked_for(asked.name, "sae") == asked
+def test_what_is_asked(name: str, asked: DownloadSpec) -> None:
+    assert parse_spec(name, "sae") == asked
+    assert parse_spec(asked.name, "sae") == asked
 
 
 def test_a_revision_may_come_apart() -> None:
-    assert asked_for("a/b", "model", "v2") == asked_for("a/b@v2", "model") == asked_for("a/b@v2", "model", "v2")
+    assert parse_spec("a/b", "model", "v2") == parse_spec("a/b@v2", "model") == parse_spec("a/b@v2", "model", "v2")
     with pytest.raises(InvalidRequest, match="two revisions"):
-        asked_for("a/b@v2", "model", "v3")
+        parse_spec("a/b@v2", "model", "v3")
 
 
 @pytest.mark.parametrize(
@@ -38,18 +38,18 @@ def test_a_revision_may_come_apart() -> None:
 )  # fmt: skip
 def test_what_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequest):
-        asked_for(name, "sae")
+        parse_spec(name, "sae")
 
 
 def test_a_model_is_a_whole_repository() -> None:
     with pytest.raises(InvalidRequest, match="a model is a whole repository; give 'a/b'"):
-        asked_for("a/b/c", "model")
+        parse_spec("a/b/c", "model")
 
 
 @given(st.text(max_size=40))
 def test_nothing_that_is_accepted_climbs(name: str) -> None:
     try:
-        asked = asked_for(name, "sae")
+        asked = parse_spec(name, "sae")
     except InvalidRequest:
         return
     assert ".." not in asked.repository

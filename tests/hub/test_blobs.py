@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from millm.hub.blobs import commit_of, remember_commit, remove_orphans
-from millm.hub.cache_folder import cache_folder
+from millm.hub.blobs import remove_orphans, resolve_commit, write_ref
+from millm.hub.cache_folder import hf_cache_folder
 
 REPOSITORY = "tiny/model"
 ETAG = "a" * 64
@@ -49,12 +49,12 @@ def test_nothing_there_is_nothing_to_do(tmp_path: Path) -> None:
 
 
 def test_what_a_revision_stands_for(tmp_path: Path) -> None:
-    assert commit_of(tmp_path, REPOSITORY, "main") is None
+    assert resolve_commit(tmp_path, REPOSITORY, "main") is None
     for commit in ("1" * 40, "2" * 40):
-        remember_commit(tmp_path, REPOSITORY, "refs/pr/1", commit)
-        assert commit_of(tmp_path, REPOSITORY, "refs/pr/1") == commit
-    assert commit_of(tmp_path, REPOSITORY, "3" * 40) == "3" * 40
-    remember_commit(tmp_path, REPOSITORY, "3" * 40, "3" * 40)
+        write_ref(tmp_path, REPOSITORY, "refs/pr/1", commit)
+        assert resolve_commit(tmp_path, REPOSITORY, "refs/pr/1") == commit
+    assert resolve_commit(tmp_path, REPOSITORY, "3" * 40) == "3" * 40
+    write_ref(tmp_path, REPOSITORY, "3" * 40, "3" * 40)
     assert [path.name for path in (tmp_path / "models--tiny--model" / "refs").rglob("*") if path.is_file()] == ["1"]
 
 
@@ -69,4 +69,4 @@ def test_the_cache_is_where_huggingface_hub_has_it(given: dict[str, str], monkey
         monkeypatch.setenv(name, value)
     code = "from huggingface_hub import constants; print(constants.HF_HUB_CACHE)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert str(cache_folder()) == said.strip()
+    assert str(hf_cache_folder()) == said.strip()

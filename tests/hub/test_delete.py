@@ -7,7 +7,7 @@ import pytest
 from millm.errors import Conflict, ModelNotFound, SaeNotFound
 from millm.hub import cache as hub_cache
 from millm.hub import delete
-from millm.hub.jobs import Asked
+from millm.hub.jobs import DownloadSpec
 from millm.sae.formats import canonicalise
 from tests.fixtures.hfcache import ONE, THREE, TWO, put, used
 from tests.hub.shelf import Shelf
@@ -58,11 +58,11 @@ def test_an_sae_beside_others(shelf: Shelf) -> None:
 
 def test_our_own_copy_of_an_sae_goes_too(shelf: Shelf) -> None:
     snapshot = put(shelf.cache, "acme/lens", shelf.sae)
-    canonical = canonicalise(snapshot, shelf.home.saes)
-    before = used(shelf.cache) + used(shelf.home.saes)
+    canonical = canonicalise(snapshot, shelf.home.canonical_saes)
+    before = used(shelf.cache) + used(shelf.home.canonical_saes)
     freed = shelf.library.delete_sae("acme/lens")
     assert not canonical.exists()
-    assert freed.bytes == before - used(shelf.home.saes) - len(ONE)
+    assert freed.bytes == before - used(shelf.home.canonical_saes) - len(ONE)
 
 
 def test_what_ships_with_us_stays(shelf: Shelf, tiny_model: Path) -> None:
@@ -77,7 +77,7 @@ def test_what_ships_with_us_stays(shelf: Shelf, tiny_model: Path) -> None:
 
 def test_what_is_being_downloaded_stays(shelf: Shelf) -> None:
     put(shelf.cache, "acme/tiny", shelf.model)
-    shelf.job(Asked(kind="model", repository="acme/tiny"), ONE, "running")
+    shelf.job(DownloadSpec(kind="model", repository="acme/tiny"), ONE, "running")
     with pytest.raises(Conflict, match="cancel that first"):
         shelf.library.delete_model("acme/tiny")
     assert shelf.library.model("acme/tiny").size == sum(map(len, shelf.model.values()))
@@ -89,26 +89,26 @@ def test_an_interrupted_deletion_is_finished_by_the_next(reached: str, two_revis
     home = two_revisions.cache / "models--acme--tiny"
     kept = used(home / "blobs") - 5
     (home / "refs" / "v1").unlink()
-    (home / hub_cache.BIN).mkdir()
-    (home / "snapshots" / ONE).rename(home / hub_cache.BIN / ONE)
+    (home / hub_cache.TRASH_FOLDER).mkdir()
+    (home / "snapshots" / ONE).rename(home / hub_cache.TRASH_FOLDER / ONE)
     if reached != "moved":
-        (home / hub_cache.BIN / ONE / "README.md").resolve().unlink()
+        (home / hub_cache.TRASH_FOLDER / ONE / "README.md").resolve().unlink()
     if reached == "all blobs gone":
-        (home / hub_cache.BIN / ONE / "README.md").unlink()
+        (home / hub_cache.TRASH_FOLDER / ONE / "README.md").unlink()
     assert [entry.id for entry in two_revisions.library.models()] == ["acme/else", "acme/tiny", "tiny"]
     two_revisions.library.delete_model("acme/else")
     assert used(home / "blobs") == kept
     assert two_revisions.library.model("acme/tiny").state == "whole"
-    assert not (home / hub_cache.BIN).exists()
+    assert not (home / hub_cache.TRASH_FOLDER).exists()
 
 
 def test_a_deletion_that_was_cut_off_between_an_saes_files(shelf: Shelf) -> None:
     """What is left of it is shown, and can be deleted again."""
     put(shelf.cache, "acme/lens", {f"a/{name}": content for name, content in shelf.sae.items()})
     home = shelf.cache / "models--acme--lens"
-    (home / hub_cache.BIN / ONE / "a").mkdir(parents=True)
+    (home / hub_cache.TRASH_FOLDER / ONE / "a").mkdir(parents=True)
     weights = Path("a/sae_weights.safetensors")
-    (home / "snapshots" / ONE / weights).rename(home / hub_cache.BIN / ONE / weights)
+    (home / "snapshots" / ONE / weights).rename(home / hub_cache.TRASH_FOLDER / ONE / weights)
     assert shelf.library.sae("acme/lens/a").state == "incomplete"
     shelf.library.delete_sae("acme/lens/a")
     assert used(shelf.cache) == 0
@@ -132,8 +132,8 @@ def test_files_elsewhere_are_never_removed(shelf: Shelf, tmp_path: Path) -> None
 
 
 def test_finishing_with_nothing_to_finish(shelf: Shelf) -> None:
-    delete.finish_all()
+    delete.finish_deletions()
     put(shelf.cache, "acme/tiny", shelf.model)
     before = used(shelf.cache)
-    delete.finish_all()
+    delete.finish_deletions()
     assert used(shelf.cache) == before

@@ -10,22 +10,23 @@ from pathlib import Path
 import pytest
 
 from millm.errors import Conflict, InvalidRequest, JobNotFound, QueueFull
-from millm.hub.downloads import AT_ONCE, WAITING, Downloads, asked_for
-from millm.hub.jobs import ACTIVE, Asked, Job
+from millm.hub.asking import parse_spec
+from millm.hub.downloads import MAX_QUEUED, MAX_RUNNING, Downloads
+from millm.hub.jobs import ACTIVE_STATES, DownloadJob, DownloadSpec
 from tests.fixtures.repos import GEMMA, GPT2, LLAMA, SCOPE, SCOPE_PATH, SCOPE_SAE
 from tests.hub.fetching import Site
 
-MODEL = asked_for(GEMMA, "model")
-LARGE = asked_for("tiny/large", "model")
+MODEL = parse_spec(GEMMA, "model")
+LARGE = parse_spec("tiny/large", "model")
 
 
-async def until(downloads: Downloads, id: str, state: str) -> Job:
+async def until(downloads: Downloads, id: str, state: str) -> DownloadJob:
     while downloads.find(id).state != state:
         await asyncio.sleep(0.02)
     return downloads.find(id)
 
 
-async def until_it_runs(downloads: Downloads, id: str, done: int = 1) -> Job:
+async def until_it_runs(downloads: Downloads, id: str, done: int = 1) -> DownloadJob:
     while downloads.find(id).done < done:
         await asyncio.sleep(0.02)
     return downloads.find(id)
@@ -47,8 +48,8 @@ def processes() -> list[int]:
 
 
 def test_a_model_and_an_sae(site: Site) -> None:
-    async def story(downloads: Downloads) -> list[Job]:
-        jobs = [await downloads.start(MODEL), await downloads.start(asked_for(SCOPE_SAE, "sae"))]
+    async def story(downloads: Downloads) -> list[DownloadJob]:
+        jobs = [await downloads.start(MODEL), await downloads.start(parse_spec(SCOPE_SAE, "sae"))]
         return [await downloads.wait(job.id) for job in jobs]
 
     model, sae = site.run(story)
@@ -63,8 +64,8 @@ def test_a_model_and_an_sae(site: Site) -> None:
 
 
 def test_only_what_can_run_no_code(site: Site) -> None:
-    async def story(downloads: Downloads) -> Job:
-        return await downloads.wait((await downloads.start(asked_for(GPT2, "model"))).id)
+    async def story(downloads: Downloads) -> DownloadJob:
+        return await downloads.wait((await downloads.start(parse_spec(GPT2, "model"))).id)
 
     site.run(story)
     assert {Path(name).suffix for name in site.hub.downloaded} == {".json", ".safetensors"}
@@ -75,8 +76,8 @@ def test_code_of_repositories_that_are_trusted(trusted: tuple[str, ...], comes: 
     own_site.write_model("tiny/coded", 1000)
     own_site.write("tiny/coded/modeling_tiny.py", byte=b"#")
 
-    async def story(downloads: Downloads) -> Job:
-        return await downloads.wait((await downloads.start(asked_for("tiny/coded", "model"))).id)
+    async def story(downloads: Downloads) -> DownloadJob:
+        return await downloads.wait((await downloads.start(parse_spec("tiny/coded", "model"))).id)
 
     own_site.run(story, trust_remote_code=trusted)
     assert ("tiny/coded/modeling_tiny.py" in own_site.hub.downloaded) == comes
@@ -85,8 +86,8 @@ def test_code_of_repositories_that_are_trusted(trusted: tuple[str, ...], comes: 
 def test_a_revision_is_another_name(site: Site) -> None:
     site.hub.branches = {"main", "refs/pr/1"}
 
-    async def story(downloads: Downloads) -> Job:
-        return await downloads.wait((await downloads.start(asked_for(f"{LLAMA}@refs/pr/1", "model"))).id)
+    async def story(downloads: Downloads) -> DownloadJob:
+        return await downloads.wait((await downloads.start(parse_spec(f"{LLAMA}@refs/pr/1", "model"))).id)
 
     job = site.run(story)
     assert job.name == f"{LLAMA}@refs/pr/1"
@@ -99,7 +100,7 @@ def test_it_is_told_at_least_twice_a_second(own_site: Site) -> None:
     own_site.write_model("tiny/large", 2_000_000)
     own_site.hub.speed = 1_000_000
 
-    async def story(downloads: Downloads) -> Job:
+    async def story(downloads: Downloads) -> DownloadJob:
         return await downloads.wait((await downloads.start(LARGE)).id)
 
     own_site.run(story)
@@ -137,21 +138,21 @@ def test_the_same_twice_is_one_job(site: Site) -> None:
 
 def test_two_run_and_the_rest_waits_up_to_a_limit(own_site: Site) -> None:
     own_site.write_model("tiny/large", 1000)
-    own_site.hub.branches = {f"b{number}" for number in range(AT_ONCE + WAITING + 1)}
+    own_site.hub.branches = {f"b{number}" for number in range(MAX_RUNNING + MAX_QUEUED + 1)}
     own_site.hub.fail(".safetensors", "stall", times=inf, seconds=30)
 
     async def story(downloads: Downloads) -> None:
-        wanted = [asked_for("tiny/large", "model", branch) for branch in sorted(own_site.hub.branches)]
-        running = [await downloads.start(asked) for asked in wanted[:AT_ONCE]]
+        wanted = [parse_spec("tiny/large", "model", branch) for branch in sorted(own_site.hub.branches)]
+        running = [await downloads.start(asked) for asked in wanted[:MAX_RUNNING]]
         for job in running:
             await until(downloads, job.id, "running")
-        for asked in wanted[AT_ONCE:-1]:
+        for asked in wanted[MAX_RUNNING:-1]:
             await downloads.start(asked)
-        assert len(processes()) == AT_ONCE
+        assert len(processes()) == MAX_RUNNING
         with pytest.raises(QueueFull, match="32 downloads wait already"):
             await downloads.start(wanted[-1])
         await downloads.cancel(running[0].id)
-        await until(downloads, downloads.jobs()[-1 - AT_ONCE].id, "running")
+        await until(downloads, downloads.jobs()[-1 - MAX_RUNNING].id, "running")
         await downloads.start(wanted[-1])
         assert [job.asked for job in reversed(downloads.jobs())] == wanted
 
@@ -161,14 +162,14 @@ def test_two_run_and_the_rest_waits_up_to_a_limit(own_site: Site) -> None:
 @pytest.mark.parametrize(
     "asked",
     [
-        Asked(kind="model", repository="nowhere"),
-        Asked(kind="model", repository="a/../b"),
-        Asked(kind="model", repository="a/b", path="c"),
-        Asked(kind="sae", repository="a/b", path="../c"),
-        Asked(kind="model", repository="a/b", revision="../main"),
+        DownloadSpec(kind="model", repository="nowhere"),
+        DownloadSpec(kind="model", repository="a/../b"),
+        DownloadSpec(kind="model", repository="a/b", path="c"),
+        DownloadSpec(kind="sae", repository="a/b", path="../c"),
+        DownloadSpec(kind="model", repository="a/b", revision="../main"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_before_it_is_a_job(asked: Asked, site: Site) -> None:
+def test_what_cannot_be_asked_is_refused_before_it_is_a_job(asked: DownloadSpec, site: Site) -> None:
     async def story(downloads: Downloads) -> None:
         with pytest.raises(InvalidRequest):
             await downloads.start(asked)
@@ -220,7 +221,7 @@ def test_cancelled_while_it_waits_its_turn(site: Site) -> None:
     site.hub.fail("/api/", "status", times=inf, status=429, retry_after=60)
 
     async def story(downloads: Downloads) -> None:
-        jobs = [await downloads.start(asked_for(name, "model")) for name in (GEMMA, GPT2, LLAMA)]
+        jobs = [await downloads.start(parse_spec(name, "model")) for name in (GEMMA, GPT2, LLAMA)]
         await until(downloads, jobs[0].id, "waiting")
         for job in reversed(jobs):
             assert (await downloads.cancel(job.id)).state == "cancelled"
@@ -233,7 +234,7 @@ def test_a_restart_interrupts_and_brings_only_what_is_missing(own_site: Site) ->
     own_site.write_model("tiny/large", 1000, 2000, 5_000_000)
     own_site.hub.fail("model-00002", "slow", speed=1_000_000)
 
-    async def first(downloads: Downloads) -> Job:
+    async def first(downloads: Downloads) -> DownloadJob:
         job = await downloads.start(LARGE)
         return await until_it_runs(downloads, job.id, 500_000)
 
@@ -241,7 +242,7 @@ def test_a_restart_interrupts_and_brings_only_what_is_missing(own_site: Site) ->
     assert own_site.orphans() == []
     had = list(own_site.hub.downloaded)
 
-    async def second(downloads: Downloads) -> Job:
+    async def second(downloads: Downloads) -> DownloadJob:
         (found,) = downloads.jobs()
         assert (found.id, found.state, found.speed) == (job.id, "interrupted", None)
         assert found.done >= 500_000
@@ -258,7 +259,7 @@ def test_what_an_earlier_process_left_unverified_is_looked_at(own_site: Site) ->
     """It was renamed, and then the lights went out: its length is right and its bytes are not."""
     own_site.write_model("tiny/large", 1000, 2000)
 
-    async def fetch(downloads: Downloads) -> Job:
+    async def fetch(downloads: Downloads) -> DownloadJob:
         return await downloads.wait((await downloads.start(LARGE)).id)
 
     own_site.run(fetch)
@@ -275,7 +276,7 @@ def test_a_process_that_is_killed_fails_its_job(own_site: Site) -> None:
     own_site.write_model("tiny/large", 3_000_000)
     own_site.hub.speed = 1_000_000
 
-    async def story(downloads: Downloads) -> Job:
+    async def story(downloads: Downloads) -> DownloadJob:
         job = await downloads.start(LARGE)
         await until_it_runs(downloads, job.id, 300_000)
         os.kill(processes()[0], signal.SIGKILL)
@@ -294,7 +295,7 @@ def test_closing_ends_what_runs_and_what_waits(own_site: Site) -> None:
 
     async def story(downloads: Downloads) -> None:
         for branch in "abc":
-            await downloads.start(asked_for("tiny/large", "model", branch))
+            await downloads.start(parse_spec("tiny/large", "model", branch))
         await until_it_runs(downloads, downloads.jobs()[-1].id)
 
     own_site.run(story)
@@ -304,4 +305,4 @@ def test_closing_ends_what_runs_and_what_waits(own_site: Site) -> None:
         return [job.state for job in downloads.jobs()]
 
     assert own_site.run(after) == 3 * ["interrupted"]
-    assert not ACTIVE & {job.state for job in own_site.told[-3:]}
+    assert not ACTIVE_STATES & {job.state for job in own_site.told[-3:]}

@@ -23,19 +23,19 @@ from transformers import (
     Qwen3Config,
 )
 
-from millm.engine.cache import SlotCache, Window
+from millm.engine.cache import CacheWindow, SlotCache
 from millm.engine.cpu_int8 import Int8Linear
 from millm.engine.messages import LoadModel, Quantization
-from millm.engine.model import load, pack
-from millm.engine.runners.slots import _columns
+from millm.engine.model import load_model, pack_int8
+from millm.engine.runners.slots import _round_up_columns
 from millm.hub import footprint
 from millm.hub.entries import SaeEntry
 from millm.hub.estimate import Estimate, estimate
 from millm.hub.footprint import Checkpoint
-from millm.hub.headers import Tensor as Header
+from millm.hub.headers import TensorHeader as Header
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.formats import canonicalise
-from millm.sae.tap import Tap
+from millm.sae.tap import SteeringHook
 from tests.fixtures.tiny import write_sae
 
 IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -69,8 +69,8 @@ def loaded(folder: Path, quantization: Quantization, dtype: str, cpu_int8: bool 
         quantization=quantization,
         cpu_int8=cpu_int8,  # type: ignore[arg-type]
     )
-    model = load(command, lambda *_: None)
-    pack(model, command, lambda *_: None)
+    model = load_model(command, lambda *_: None)
+    pack_int8(model, command, lambda *_: None)
     return model
 
 
@@ -127,10 +127,10 @@ def test_weights_that_are_not_packed(folders: dict[str, Path]) -> None:
 def test_keys_and_values(name: str, context: int, folders: dict[str, Path]) -> None:
     told = estimate(folders[name], name=name, device="cpu", context=context, slots=3)
     model = loaded(folders[name], "none", "auto", cpu_int8=False)
-    cache = SlotCache(model.config.num_hidden_layers, 1, _columns(context, 512))
-    cache.window = Window(first=0, rows=1, columns=2, positions=torch.tensor([[0, 1]]), start=0)
+    cache = SlotCache(model.config.num_hidden_layers, 1, _round_up_columns(context, 512))
+    cache.window = CacheWindow(first_row=0, rows=1, columns=2, positions=torch.tensor([[0, 1]]), start_column=0)
     with torch.inference_mode():
-        model(torch.tensor([[1, 2]]), past_key_values=cache.view, position_ids=cache.window.positions)
+        model(torch.tensor([[1, 2]]), past_key_values=cache.past_key_values, position_ids=cache.window.positions)
     assert told.kv_cache == sum(tensor.nbytes for tensor in cache._tensors())
     assert told.kv_cache_all == 3 * told.kv_cache
     assert told.context == context
@@ -148,7 +148,7 @@ def test_saes(config: dict[str, object], tmp_path: Path) -> None:
     folder = write_sae(tmp_path / "sae", **{key: value for key, value in config.items() if key != "drop"})
     without_threshold(folder, bool(config))
     sae = SparseAutoencoder.open(canonicalise(folder, tmp_path / "canonical"))
-    tap = Tap(sae, torch.device("cpu"))
+    tap = SteeringHook(sae, torch.device("cpu"))
     if sae.config.k:
         sae.activations(torch.randn(1, sae.config.d_in))  # what watching or steering one of its features reads
     entry = SaeEntry(
@@ -167,10 +167,10 @@ def without_threshold(folder: Path, drop: bool) -> None:
     save_file(tensors, folder / "sae_weights.safetensors")
 
 
-def in_tap(tap: Tap) -> Iterator[Tensor]:
-    for owner in (tap, tap._bank, tap._bank.rows):
+def in_tap(tap: SteeringHook) -> Iterator[Tensor]:
+    for owner in (tap, tap._bank, tap._bank.feature_rows):
         yield from (value for value in vars(owner).values() if isinstance(value, Tensor))
-    yield from tap.sae._resident.values()
+    yield from tap.sae._device_cache.values()
 
 
 def test_an_sae_of_unknown_shape_counts_as_its_files() -> None:
@@ -265,13 +265,13 @@ def test_weights_alone_may_be_too_many() -> None:
 def test_keys_by_configuration_are_those_by_projection() -> None:
     by_shape = large()
     fused = Checkpoint(by_shape.config, tuple(t for t in by_shape.tensors if "_proj" not in t.name))
-    assert footprint.kv_cache(fused, "bfloat16", 1000) == footprint.kv_cache(by_shape, "bfloat16", 1000)
+    assert footprint.kv_cache_bytes(fused, "bfloat16", 1000) == footprint.kv_cache_bytes(by_shape, "bfloat16", 1000)
 
 
 def test_a_checkpoint_that_is_quantised_takes_what_its_file_has() -> None:
     tensors = (Header("model.layers.0.mlp.up_proj.weight", "U8", (1000, 1)), Header("x.absmax", "F32", (10,)))
     held_so = Checkpoint({"quantization_config": {"load_in_4bit": True}}, tensors)
-    assert footprint.weights(held_so, "bfloat16", "none") == 1040
+    assert footprint.weight_bytes(held_so, "bfloat16", "none") == 1040
 
 
 @pytest.mark.demo

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from millm.hub.downloads import Downloads, asked_for
-from millm.hub.jobs import Job
-from millm.hub.orders import Moved, Refused
-from millm.hub.worker import obey, order_of
+from millm.hub.asking import parse_spec
+from millm.hub.downloads import Downloads
+from millm.hub.jobs import DownloadJob
+from millm.hub.orders import TransferProgress, WorkerFailure
+from millm.hub.worker import build_command, run_worker
 from millm.settings import Settings
 from tests.fixtures.fakehub import TOKEN
 from tests.fixtures.repos import GEMMA, LLAMA, SCOPE, SCOPE_SAE
@@ -37,8 +38,8 @@ FOR_EVER: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-async def fetched(downloads: Downloads, name: str = GEMMA) -> Job:
-    job = await downloads.start(asked_for(name, "model"))
+async def fetched(downloads: Downloads, name: str = GEMMA) -> DownloadJob:
+    job = await downloads.start(parse_spec(name, "model"))
     return await downloads.wait(job.id)
 
 
@@ -95,14 +96,16 @@ def test_a_hub_that_ignores_ranges(own_site: Site) -> None:
 def test_resets_without_end(site: Site) -> None:
     """One try of it: huggingface_hub itself goes on five times, a second apart."""
     site.hub.fail(SHARD, "rst", times=inf, after=0)
-    order = replace(order_of("fetch", asked_for(GEMMA, "model"), Settings.load(download_reserve_bytes=0)), tries=1)
+    order = replace(
+        build_command("fetch", parse_spec(GEMMA, "model"), Settings.load(download_reserve_bytes=0)), tries=1
+    )
 
     async def last_word() -> object:
-        async with aclosing(obey(order)) as told:
-            return [news async for news in told if not isinstance(news, Moved)]
+        async with aclosing(run_worker(order)) as told:
+            return [news async for news in told if not isinstance(news, TransferProgress)]
 
     (refused,) = asyncio.run(last_word())  # type: ignore[misc]
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, WorkerFailure)
     assert refused.problem.code == "download_failed"
 
 
@@ -121,8 +124,8 @@ def test_a_busy_hub_is_left_alone_as_long_as_it_asks(site: Site) -> None:
 def refusal(site: Site, name: str = GEMMA, *, revision: str = "main", kind: Any = "model") -> tuple[str, str, object]:
     """(code, message, link) of a download that cannot be; nothing of it is in the cache."""
 
-    async def story(downloads: Downloads) -> Job:
-        return await downloads.wait((await downloads.start(asked_for(name, kind, revision))).id)
+    async def story(downloads: Downloads) -> DownloadJob:
+        return await downloads.wait((await downloads.start(parse_spec(name, kind, revision))).id)
 
     job = site.run(story)
     assert (job.state, site.installed(), job.attempt) == ("failed", {}, 1)
@@ -194,8 +197,8 @@ def test_offline(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_full_disk_is_refused_with_numbers_before_anything_is_brought(site: Site) -> None:
-    async def story(downloads: Downloads) -> Job:
-        return await downloads.wait((await downloads.start(asked_for(SCOPE_SAE, "sae"))).id)
+    async def story(downloads: Downloads) -> DownloadJob:
+        return await downloads.wait((await downloads.start(parse_spec(SCOPE_SAE, "sae"))).id)
 
     job = site.run(story, download_reserve_bytes=10**18)
     assert job.problem is not None

@@ -20,7 +20,7 @@ def test_create_may_be_repeated(home: Home) -> None:
     (home.profiles / "mine.json").write_text("{}")
     home.create()
     assert (home.profiles / "mine.json").read_text() == "{}"
-    assert home.saes.is_dir()
+    assert home.canonical_saes.is_dir()
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
@@ -30,11 +30,11 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_the_second_is_told_who_the_first_is(home: Home) -> None:
-    with home.locked(), pytest.raises(HomeLocked, match=f"process {os.getpid()}"), Home(home.folder).locked():
+    with home.lock(), pytest.raises(HomeLocked, match=f"process {os.getpid()}"), Home(home.folder).lock():
         raise AssertionError("two servers in one home")
 
 
 def test_a_lock_ends_with_its_holder(home: Home) -> None:
     for _ in range(2):
-        with home.locked():
+        with home.lock():
             assert (home.folder / "server.lock").read_text() == str(os.getpid())

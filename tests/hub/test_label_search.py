@@ -18,7 +18,7 @@ SEA = {
 
 @pytest.fixture(scope="module")
 def index() -> LabelIndex:
-    return LabelIndex.of(Label(number, text) for number, text in SEA.items())
+    return LabelIndex.from_labels(Label(number, text) for number, text in SEA.items())
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_the_best_come_first(index: LabelIndex, text: str, found: list[int]) -> 
 
 @given(st.text(max_size=30))
 def test_whatever_is_typed_is_answered(text: str) -> None:
-    found = LabelIndex.of([Label(3, text), Label(4, "another")]).search(text)
+    found = LabelIndex.from_labels([Label(3, text), Label(4, "another")]).search(text)
     if any(character.isalnum() for character in text):
         assert found[0].label.index == 3 or text.strip() in ("4", "another")
 
@@ -58,7 +58,7 @@ def test_sixteen_thousand_labels_are_searched_while_somebody_types() -> None:
     drawn = random.Random(0)
     vocabulary = [f"word{number}" for number in range(3000)]
     labels = [Label(number, " ".join(drawn.choices(vocabulary, k=8))) for number in range(16_384)]
-    index = LabelIndex.of(labels)
+    index = LabelIndex.from_labels(labels)
 
     def seconds(text: str) -> float:
         begun = time.process_time()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millm.errors import InvalidImport, InvalidSae
-from millm.hub.label_lines import LONGEST, read_jsonl, written
+from millm.hub.label_lines import MAX_LABEL_LENGTH, read_jsonl, to_jsonl
 from millm.hub.labels import Label, Labels, read_labels
 from millm.storage import Database
 
@@ -28,7 +28,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 def labels(database: Database) -> Labels:
     """Of one SAE, `a`."""
     made = Labels(database)
-    made.lay("a", FILE)
+    made.set_file_labels("a", FILE)
     return made
 
 
@@ -48,7 +48,7 @@ def test_reads_a_label_a_line(tmp_path: Path) -> None:
         "{", "[]", "3", '{"label": "no index"}', '{"index": "three"}', '{"index": -1}', '{"index": 2147483648}',
         '{"index": 3.5}', '{"index": true}', '{"index": 3, "max_act": "much"}', '{"index": 3, "max_act": -1}',
         '{"index": 3, "max_act": 1e999}', '{"index": 3, "density": 1.5}', '{"index": 3, "label": 7}',
-        json.dumps({"index": 3, "label": "x" * (LONGEST + 1)}), '{"index": 3, "label": "a\\u0000b"}',
+        json.dumps({"index": 3, "label": "x" * (MAX_LABEL_LENGTH + 1)}), '{"index": 3, "label": "a\\u0000b"}',
         '{"index": 3, "label": "\\u202egnp.exe"}', '{"index": 3, "source": "\\u001b[2J"}', "[" * 2000, "\udcff",
     ],
 )  # fmt: skip
@@ -90,7 +90,7 @@ any_label = st.builds(
 
 @given(st.lists(any_label, unique_by=lambda label: label.index, max_size=20))
 def test_what_is_written_is_read_again(labels: list[Label]) -> None:
-    assert read_jsonl(written(labels)) == sorted(labels, key=lambda label: label.index)
+    assert read_jsonl(to_jsonl(labels)) == sorted(labels, key=lambda label: label.index)
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
@@ -114,7 +114,7 @@ def test_what_is_put_lies_over_the_file_and_outlives_the_server(labels: Labels, 
 def test_an_edit_adds_to_an_import(labels: Labels) -> None:
     labels.put("a", [Label(4, "imported", 7.0, source="Neuronpedia")], "miStudio")
     labels.put("a", [Label(4, "edited")], "user")
-    kept = labels.of("a", 4)
+    kept = labels.get("a", 4)
     assert kept is not None
     assert (kept.label, kept.max_act, kept.source) == ("edited", 7.0, "user")
 
@@ -122,7 +122,7 @@ def test_an_edit_adds_to_an_import(labels: Labels) -> None:
 def test_all_or_nothing_is_put(labels: Labels) -> None:
     with pytest.raises(InvalidImport, match="feature 6 holds a control character"):
         labels.put("a", [Label(5, "fine"), Label(6, "not\x07fine")], "user")
-    assert labels.of("a", 5) is None
+    assert labels.get("a", 5) is None
 
 
 def test_what_is_exported_can_be_put_elsewhere(labels: Labels) -> None:
@@ -156,5 +156,5 @@ def test_threads_lose_no_label(labels: Labels) -> None:
 
 def reopened(database: Database) -> Labels:
     again = Labels(database)
-    again.lay("a", FILE)
+    again.set_file_labels("a", FILE)
     return again

@@ -24,7 +24,7 @@ from millm.errors import (
 from millm.hub import cache as hub_cache
 from millm.hub import convert, registry
 from millm.hub.home import Home
-from millm.hub.jobs import Asked
+from millm.hub.jobs import DownloadSpec
 from millm.hub.library import Library
 from millm.storage import Database
 from tests.fixtures.hfcache import ONE, THREE, TWO, contents, put
@@ -130,9 +130,9 @@ def test_saes_of_other_libraries(files: list[str], found: dict[str, str], shelf:
 
 def test_a_converted_copy_stands_for_the_original_and_goes_with_it(shelf: Shelf) -> None:
     original = put(shelf.cache, "acme/other", {"a/ae.pt": b"x", "a/config.json": b"{}"}) / "a"
-    found = convert.look(original)
+    found = convert.inspect_source(original)
     assert found is not None
-    copy = convert._target(original, found, "acme/other/a", shelf.home)
+    copy = convert._target_folder(original, found, "acme/other/a", shelf.home)
     copy.mkdir(parents=True)
     for name, content in shelf.sae.items():
         (copy / name).write_bytes(content)
@@ -185,7 +185,7 @@ def test_agrees_with_huggingface_hub(shelf: Shelf) -> None:
     }
     ours = {
         (found.repository, found.commit, frozenset(found.refs), sum(file.size or 0 for file in found.files.values()))
-        for found in hub_cache.revisions({})
+        for found in hub_cache.scan_revisions({})
     }
     assert ours == theirs
     entry = shelf.library.model("acme/tiny")
@@ -198,7 +198,7 @@ def test_agrees_with_huggingface_hub(shelf: Shelf) -> None:
 def test_a_verified_download(shelf: Shelf) -> None:
     put(shelf.cache, "acme/tiny", shelf.model)
     shelf.install("model", "acme/tiny", ONE, "", {name: len(content) for name, content in shelf.model.items()})
-    shelf.job(Asked(kind="model", repository="acme/tiny"), ONE, "cancelled", created=9)
+    shelf.job(DownloadSpec(kind="model", repository="acme/tiny"), ONE, "cancelled", created=9)
     assert shelf.library.model("acme/tiny").is_verified
     assert shelf.model_state("acme/tiny") == ("whole", None)
 
@@ -249,7 +249,7 @@ def test_leftovers_of_a_download_that_did_not_end(left: str, shelf: Shelf) -> No
 def test_a_job_that_is_not_finished(shelf: Shelf) -> None:
     """Its files may look whole: a tokenizer comes last. It is called what was asked for, though no ref says so yet."""
     put(shelf.cache, "acme/tiny", shelf.model, ref=None)
-    asked = Asked(kind="model", repository="acme/tiny")
+    asked = DownloadSpec(kind="model", repository="acme/tiny")
     shelf.job(asked, ONE, "interrupted", created=1)
     state, problem = shelf.model_state("acme/tiny")
     assert state == "incomplete"
@@ -420,12 +420,12 @@ def test_what_is_not_whole_is_not_linked(shelf: Shelf, tmp_path: Path, tiny_sae:
             shelf.library.import_model(folder, "x")
     with pytest.raises(InvalidSae, match="no SAE found"):
         shelf.library.import_sae(tmp_path / "empty")
-    assert [*shelf.home.models.iterdir(), *shelf.home.sae_folders.iterdir()] == []
+    assert [*shelf.home.model_links.iterdir(), *shelf.home.sae_links.iterdir()] == []
 
 
 def test_a_link_to_itself_does_not_take_the_others_along(shelf: Shelf) -> None:
     """Made by whoever imports an SAE from the very folder that leads to it."""
-    for folder, entries in ((shelf.home.models, shelf.library.models), (shelf.home.sae_folders, shelf.library.saes)):
+    for folder, entries in ((shelf.home.model_links, shelf.library.models), (shelf.home.sae_links, shelf.library.saes)):
         folder.mkdir(exist_ok=True)
         before = [entry.id for entry in entries()]
         (folder / "loop").symlink_to(folder / "loop")

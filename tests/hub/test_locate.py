@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from millm.errors import CannotStart, InvalidModel, InvalidSae, MillmError
-from millm.hub.locate import Located, locate_model, locate_sae
+from millm.hub.locate import LocalCheckpoint, locate_model, locate_sae
 from tests.fixtures.fakehub import TOKEN, FakeHub, serving
 
 MODEL = "tiny/llama"
@@ -59,7 +59,7 @@ def names(folder: Path) -> list[str]:
 
 def test_a_folder_is_taken_as_it_is(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tiny_model.parent)
-    wanted = Located("tiny-llama", tiny_model.resolve())
+    wanted = LocalCheckpoint("tiny-llama", tiny_model.resolve())
     assert locate_model(str(tiny_model), None, silent) == wanted
     assert locate_model("tiny-llama", None, silent) == wanted
     monkeypatch.setenv("HOME", str(tiny_model.parent))
@@ -107,7 +107,7 @@ def test_weights_that_are_cut_short(left: int, tiny_model: Path, tmp_path: Path)
 
 
 def test_an_sae_folder(tiny_sae: Path, tmp_path: Path) -> None:
-    assert locate_sae(str(tiny_sae), None, silent) == Located("tiny", tiny_sae.resolve())
+    assert locate_sae(str(tiny_sae), None, silent) == LocalCheckpoint("tiny", tiny_sae.resolve())
     write(tmp_path / "sae" / "weights.pt")
     with pytest.raises(InvalidSae, match=r"no SAE found in sae: .*\.pt is not read"):
         locate_sae(str(tmp_path / "sae"), None, silent)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from millm.hub.pace import Pace
+from millm.hub.pace import SpeedMeter
 
 
 def test_a_steady_line() -> None:
-    pace = Pace()
+    pace = SpeedMeter()
     for tick in range(101):
         pace.add(5_000_000 + tick * 20_000, tick * 0.2)
     assert pace.speed == pytest.approx(100_000, rel=0.01)
@@ -14,7 +14,7 @@ def test_a_steady_line() -> None:
 
 
 def test_what_was_there_is_not_fast_and_what_stands_has_no_end() -> None:
-    pace = Pace()
+    pace = SpeedMeter()
     pace.add(10**12, 0)
     assert (pace.speed, pace.seconds_left(5)) == (None, None)
     pace.add(10**12 + 1000, 1)

@@ -5,16 +5,17 @@ import json
 import pytest
 
 from millm.errors import InvalidModel, InvalidToken, RepositoryNotFound
-from millm.hub.downloads import Downloads, asked_for
-from millm.hub.jobs import Kind, Preview
+from millm.hub.asking import parse_spec
+from millm.hub.downloads import Downloads
+from millm.hub.jobs import ArtifactKind, DownloadPreview
 from tests.fixtures.fakehub import TOKEN
 from tests.fixtures.repos import GEMMA, GPT2, SCOPE_SAE
 from tests.hub.fetching import Site
 
 
-def preview(site: Site, name: str, kind: Kind = "model") -> Preview:
-    async def story(downloads: Downloads) -> Preview:
-        return await downloads.preview(asked_for(name, kind))
+def preview(site: Site, name: str, kind: ArtifactKind = "model") -> DownloadPreview:
+    async def story(downloads: Downloads) -> DownloadPreview:
+        return await downloads.preview(parse_spec(name, kind))
 
     return site.run(story)
 

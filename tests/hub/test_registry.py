@@ -10,8 +10,8 @@ import pytest
 
 from millm.hub import registry, sae_index
 from millm.hub.names import hugging_face_id
-from millm.hub.registry import RegistrySae, search
-from millm.hub.sae_index import FILE, index, unpack
+from millm.hub.registry import RegistrySae, search_saes
+from millm.hub.sae_index import INDEX_FILE, load_index, unpack_index
 
 CANONICAL = "google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82"
 LARGEST = 200_000
@@ -20,29 +20,29 @@ ROOT = Path(__file__).parents[2]
 
 
 def sae(id: str) -> RegistrySae:
-    found = registry.find(id)
+    found = registry.find_sae(id)
     assert found is not None
     return found
 
 
 def test_the_whole_catalogue_is_there() -> None:
     """Every listing, those included that two releases share."""
-    assert len(index().releases) == 170
-    assert sum(len(sae.releases) for sae in index().saes) == 13_857
-    assert search(limit=0).total == len(index().saes) == 13_428
-    assert sum(sae.neuronpedia is not None for sae in index().saes) > 2_000
+    assert len(load_index().releases) == 170
+    assert sum(len(sae.releases) for sae in load_index().saes) == 13_857
+    assert search_saes(limit=0).total == len(load_index().saes) == 13_428
+    assert sum(sae.neuronpedia is not None for sae in load_index().saes) > 2_000
 
 
 def test_it_is_small_and_read_at_once() -> None:
-    data = files("millm.hub").joinpath(FILE).read_bytes()
+    data = files("millm.hub").joinpath(INDEX_FILE).read_bytes()
     assert len(data) <= LARGEST
-    assert min(timeit.repeat(lambda: unpack(data), number=1, repeat=5)) < READ_SECONDS
+    assert min(timeit.repeat(lambda: unpack_index(data), number=1, repeat=5)) < READ_SECONDS
 
 
 def test_every_public_id_is_one_sae_and_finds_it() -> None:
-    listed = search(limit=20_000).saes
+    listed = search_saes(limit=20_000).saes
     assert len({sae.id for sae in listed}) == len(listed)
-    assert all(registry.find(sae.id) == sae for sae in listed[::97])
+    assert all(registry.find_sae(sae.id) == sae for sae in listed[::97])
 
 
 def test_a_canonical_sae() -> None:
@@ -158,7 +158,7 @@ def test_what_names_and_paths_say(
 
 
 def test_the_malformed_record_of_the_catalogue_is_one_sae() -> None:
-    found = search(text="res_scefr-ajt").saes
+    found = search_saes(text="res_scefr-ajt").saes
     assert sorted((sae.layer, sae.path) for sae in found) == [
         (2, "2-res_scefr-ajt"),
         (6, "6-res_scefr-ajt"),
@@ -167,11 +167,11 @@ def test_the_malformed_record_of_the_catalogue_is_one_sae() -> None:
 
 
 def test_a_search_narrows_by_everything_at_once() -> None:
-    found = search(model="google/gemma-2-2b", layer=12, site="resid_post", width=16384, text="canonical")
+    found = search_saes(model="google/gemma-2-2b", layer=12, site="resid_post", width=16384, text="canonical")
     assert [sae.id for sae in found.saes] == [CANONICAL]
-    assert search(model="google/gemma-2-2b", layer=99).total == 0
-    sparse = search(model="google/gemma-2-2b", layer=12, most_l0=40, limit=500)
-    every = search(model="google/gemma-2-2b", layer=12, limit=500)
+    assert search_saes(model="google/gemma-2-2b", layer=99).total == 0
+    sparse = search_saes(model="google/gemma-2-2b", layer=12, most_l0=40, limit=500)
+    every = search_saes(model="google/gemma-2-2b", layer=12, limit=500)
     assert [sae for sae in every.saes if sae.l0 is not None and sae.l0 <= 40] == list(sparse.saes)
     assert 0 < sparse.total < every.total
 
@@ -179,33 +179,33 @@ def test_a_search_narrows_by_everything_at_once() -> None:
 @pytest.mark.parametrize("model", ["google/gemma-2-2b", "gemma-2-2b", "google/gemma-2-2b-it", "unsloth/gemma-2-2b"])
 def test_the_best_come_first(model: str) -> None:
     """Residual stream, 16k and Neuronpedia's choice, for the tuned model too, which has none of its own."""
-    first = search(model=model, layer=12).saes[0]
+    first = search_saes(model=model, layer=12).saes[0]
     assert first.id == CANONICAL
 
 
 def test_saes_of_the_very_model_come_before_those_of_its_base() -> None:
-    models = [sae.model for sae in search(model="google/gemma-2-9b-it", limit=5000).saes]
+    models = [sae.model for sae in search_saes(model="google/gemma-2-9b-it", limit=5000).saes]
     assert models == sorted(models, key=lambda model: model != "google/gemma-2-9b-it")
     assert {*models} == {"google/gemma-2-9b-it", "google/gemma-2-9b"}
 
 
 def test_pages_are_parts_of_one_whole() -> None:
-    whole = search(text="llama-scope-r1", limit=200).saes
-    pages = [search(text="llama-scope-r1", limit=40, offset=offset) for offset in (0, 40, 80, 120)]
+    whole = search_saes(text="llama-scope-r1", limit=200).saes
+    pages = [search_saes(text="llama-scope-r1", limit=40, offset=offset) for offset in (0, 40, 80, 120)]
     assert tuple(sae for page in pages for sae in page.saes) == whole
     assert {page.total for page in pages} == {96}
 
 
 def test_what_is_counted_is_what_is_found() -> None:
     for model in ("google/gemma-2-2b", "openai-community/gpt2", "meta-llama/Llama-3.1-8B-Instruct"):
-        assert registry.count_for(model) == search(model=model, limit=0).total > 0
-    assert registry.count_for("HuggingFaceTB/SmolLM2-135M-Instruct") == 0
+        assert registry.count_saes(model) == search_saes(model=model, limit=0).total > 0
+    assert registry.count_saes("HuggingFaceTB/SmolLM2-135M-Instruct") == 0
 
 
 def test_the_shelf_has_every_model_of_the_catalogue_once_smallest_first() -> None:
-    models = registry.shelf()
+    models = registry.list_models()
     assert len({model.id for model in models}) == len(models) == 38
-    assert sum(model.saes for model in models) == len(index().saes)
+    assert sum(model.saes for model in models) == len(load_index().saes)
     sizes = [model.parameters for model in models]
     assert None not in sizes
     assert sizes == sorted(size for size in sizes if size is not None)
@@ -215,7 +215,7 @@ def test_the_shelf_has_every_model_of_the_catalogue_once_smallest_first() -> Non
 
 
 def test_every_model_of_the_catalogue_has_a_hugging_face_id_and_no_other_is_guessed() -> None:
-    for release in index().releases:
+    for release in load_index().releases:
         known = hugging_face_id(release.model)
         assert known is not None, release.model
         assert known.count("/") == 1
@@ -223,11 +223,11 @@ def test_every_model_of_the_catalogue_has_a_hugging_face_id_and_no_other_is_gues
 
 
 def test_no_link_is_guessed() -> None:
-    without = next(sae for sae in index().saes if sae.neuronpedia is None)
-    place = f"{index().releases[without.releases[0]].repository}/{without.path}"
+    without = next(sae for sae in load_index().saes if sae.neuronpedia is None)
+    place = f"{load_index().releases[without.releases[0]].repository}/{without.path}"
     assert registry.neuronpedia_link(place, 5) is None
     assert registry.neuronpedia_link("me/my-saes/layer_3") is None
-    assert registry.find("me/my-saes/layer_3") is None
+    assert registry.find_sae("me/my-saes/layer_3") is None
 
 
 def test_a_scale_that_only_the_catalogue_knows() -> None:
@@ -245,7 +245,7 @@ def test_a_server_that_is_asked_nothing_reads_nothing() -> None:
 
 @pytest.mark.saelens
 def test_saelens_gives_the_committed_file_when_asked_again(tmp_path: Path) -> None:
-    fresh = tmp_path / FILE
+    fresh = tmp_path / INDEX_FILE
     ran = subprocess.run(
         [sys.executable, "-m", "tools.build_sae_index", str(fresh)],
         cwd=ROOT,
@@ -255,4 +255,4 @@ def test_saelens_gives_the_committed_file_when_asked_again(tmp_path: Path) -> No
     )
     assert "170 releases, 13857 SAEs at 13428 places" in ran.stdout
     assert ran.stdout.count("malformed: gpt2-small-res_scefr-ajt, blocks.10.hook_resid_pre") == 1
-    assert unpack(fresh.read_bytes()) == sae_index.index()
+    assert unpack_index(fresh.read_bytes()) == sae_index.load_index()

@@ -12,7 +12,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from millm.errors import InvalidModel, MillmError, RemoteCodeRefused
 from millm.hub import screen
-from millm.hub.checkpoint import check_checkpoint
+from millm.hub.checkpoint import check_model_folder
 from millm.hub.estimate import estimate
 from millm.hub.footprint import Checkpoint
 from millm.hub.model_types import known_model_types
@@ -92,13 +92,13 @@ def test_what_is_nested_too_deep_is_refused() -> None:
 )
 def test_shards_stay_beside_their_index(name: object) -> None:
     with pytest.raises(InvalidModel, match="names"):
-        screen.shards({"weight_map": {"a": "model-1.safetensors", "b": name}}, "model.safetensors.index.json")
+        screen.shard_names({"weight_map": {"a": "model-1.safetensors", "b": name}}, "model.safetensors.index.json")
 
 
 @pytest.mark.parametrize("table", [None, [], {}, "x"])
 def test_an_index_has_a_table(table: object) -> None:
     with pytest.raises(InvalidModel, match="weight_map"):
-        screen.shards({"weight_map": table}, "model.safetensors.index.json")
+        screen.shard_names({"weight_map": table}, "model.safetensors.index.json")
 
 
 @pytest.mark.parametrize(
@@ -114,11 +114,11 @@ def test_a_folder_is_screened(
 ) -> None:
     for path, content in contents(tiny_model).items():
         (tmp_path / path).write_bytes(content)
-    check_checkpoint(tmp_path)
+    check_model_folder(tmp_path)
     before = json.loads((tmp_path / name).read_bytes()) if (tmp_path / name).is_file() else {}
     (tmp_path / name).write_text(json.dumps({**before, **harm}))
     with pytest.raises(refusal):
-        check_checkpoint(tmp_path)
+        check_model_folder(tmp_path)
 
 
 KEYS = st.sampled_from(

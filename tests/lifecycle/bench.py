@@ -8,16 +8,16 @@ from typing import Any
 
 import httpx
 
-from millm.desired import Desired, WantedModel, WantedSae, read
-from millm.engine.deaths import Deaths
-from millm.engine.messages import Fault, FaultPoint
-from millm.lifecycle.models import give_up, load, unload
+from millm.desired import DesiredState, ModelSpec, SaeSpec, read_desired
+from millm.engine.deaths import CrashLimiter
+from millm.engine.messages import FaultPoint, InjectFault
+from millm.lifecycle.models import cancel_load, load, unload
 from millm.lifecycle.restoring import restore
 from millm.lifecycle.saes import attach, detach
-from millm.lifecycle.sleeping import watch_idle
+from millm.lifecycle.sleeping import unload_when_idle
 from millm.lifecycle.steering import activate
 from millm.profiles.contract import SteeringRequest
-from millm.profiles.selection import active
+from millm.profiles.selection import resolve_active
 from tests.fixtures.inside import Inside
 from tests.lifecycle.asking import Stream, post, streaming, text
 from tests.lifecycle.expected import Steered, place
@@ -26,11 +26,11 @@ SHORT, LONG = 5, 24
 """Tokens of an answer; of one beside which something changes."""
 
 MODELS = (
-    WantedModel(id="tiny-llama"),
-    WantedModel(id="tiny-llama", slots=2, context=96),
-    WantedModel(id="tiny-llama", dtype="bfloat16"),
-    WantedModel(id="other-llama"),
-    WantedModel(id="gpt2"),
+    ModelSpec(id="tiny-llama"),
+    ModelSpec(id="tiny-llama", slots=2, context=96),
+    ModelSpec(id="tiny-llama", dtype="bfloat16"),
+    ModelSpec(id="other-llama"),
+    ModelSpec(id="gpt2"),
 )
 
 
@@ -44,7 +44,7 @@ def knob(sae: str) -> dict[str, Any]:
 class Bench:
     def __init__(self, inside: Inside) -> None:
         self.inside, self.state = inside, inside.state
-        self._references: dict[tuple[WantedModel, str | None, str | None, int], str] = {}
+        self._references: dict[tuple[ModelSpec, str | None, str | None, int], str] = {}
 
     @property
     def asleep(self) -> bool:
@@ -52,13 +52,13 @@ class Bench:
 
     # ------------------------------------------------------------------------------------------------- changes
 
-    def load(self, wanted: WantedModel) -> None:
+    def load(self, wanted: ModelSpec) -> None:
         self.inside.run(load(self.state, wanted))
 
     def unload(self) -> None:
         self.inside.run(unload(self.state))
 
-    def attach(self, wanted: WantedSae) -> None:
+    def attach(self, wanted: SaeSpec) -> None:
         self.inside.run(attach(self.state, wanted))
 
     def detach(self, sae: str) -> None:
@@ -69,39 +69,39 @@ class Bench:
             if wanted is None:
                 await activate(self.state, None)
             elif wanted.profile:
-                await activate(self.state, active(self.state, profile=wanted.profile))
+                await activate(self.state, resolve_active(self.state, profile=wanted.profile))
             else:
                 asked = SteeringRequest.model_validate(knob(wanted.sae))
-                await activate(self.state, active(self.state, steering=asked))
+                await activate(self.state, resolve_active(self.state, steering=asked))
 
         self.inside.run(make_active())
 
-    def load_and_give_up(self, wanted: WantedModel) -> None:
+    def load_and_give_up(self, wanted: ModelSpec) -> None:
         async def begin_and_give_up() -> None:
             loading = asyncio.create_task(load(self.state, wanted))
-            while self.state.loading is None and not loading.done():
+            while self.state.load_in_progress is None and not loading.done():
                 await asyncio.sleep(0)
-            if self.state.loading:
-                give_up(self.state)
+            if self.state.load_in_progress:
+                cancel_load(self.state)
             await loading
 
         self.inside.run(begin_and_give_up())
 
     def inject(self, point: FaultPoint, kind: Any) -> None:
-        self.inside.run(self.state.engine.inject(Fault(id="fault", point=point, kind=kind)))
+        self.inside.run(self.state.engine.inject(InjectFault(id="fault", point=point, kind=kind)))
 
     def kill(self) -> None:
         """-9, and until it is back: three times within ten minutes would be once too often."""
         self.inside.kill_engine()
         self.until("ready", "empty", "asleep")
-        self.state.engine._deaths = Deaths()
+        self.state.engine._crash_limiter = CrashLimiter()
 
     def sleep(self) -> None:
         """As nobody asks anything."""
         self._settings(keep_alive=0)
 
         async def until_asleep() -> None:
-            idling = asyncio.create_task(watch_idle(self.state))
+            idling = asyncio.create_task(unload_when_idle(self.state))
             while self.state.status != "asleep":
                 await asyncio.sleep(0.002)
             idling.cancel()
@@ -113,11 +113,11 @@ class Bench:
         """All that the process knows is gone; what the database says comes back."""
 
         async def forget_and_restore() -> None:
-            if self.state.engine.restorable.model:
+            if self.state.engine.snapshot.model:
                 await self.state.engine.unload()
-            self.state.holds(None)
-            self.state.cause, self.state.desired = None, Desired()
-            await restore(self.state, read(self.state.hub.database))
+            self.state.set_model(None)
+            self.state.cause, self.state.desired = None, DesiredState()
+            await restore(self.state, read_desired(self.state.hub.database))
 
         self.inside.run(forget_and_restore())
         assert self.state.cause is None, self.state.cause
@@ -147,20 +147,20 @@ class Bench:
     def situation(self) -> tuple[object, ...]:
         """All that a failure has to leave alone."""
         state, library = self.state, self.state.hub.library
-        kept = {command.id: command for command in state.engine.restorable.commands}
+        kept = {command.id: command for command in state.engine.snapshot.commands}
         on_disk = [(entry.id, entry.state) for entry in (*library.models(), *library.saes())]
         return (
-            state.status, state.model, dict(state.saes), state.active, state.desired, read(state.hub.database),
-            kept, on_disk, state.engine.degraded,
+            state.status, state.model, dict(state.saes), state.active, state.desired, read_desired(state.hub.database),
+            kept, on_disk, state.engine.degraded_reason,
         )  # fmt: skip
 
     # -------------------------------------------------------------------------------------------------- answers
 
-    def reference(self, model: WantedModel, steered_by: WantedSae | None, length: int) -> str:
+    def reference(self, model: ModelSpec, steered_by: SaeSpec | None, length: int) -> str:
         where = (steered_by.id, place(steered_by)) if steered_by else (None, None)
         return self._references[(model, *where, length)]
 
-    def measure(self, model: WantedModel, saes: tuple[WantedSae, ...]) -> None:
+    def measure(self, model: ModelSpec, saes: tuple[SaeSpec, ...]) -> None:
         """What this model answers with nothing else done to it."""
         self.load(model)
         for length in (SHORT, LONG):
@@ -173,13 +173,13 @@ class Bench:
                 self._references[(model, sae.id, place(sae), length)] = answer
             self.detach(sae.id)
 
-    def ask(self, model: WantedModel, length: int = SHORT, **fields: Any) -> str:
+    def ask(self, model: ModelSpec, length: int = SHORT, **fields: Any) -> str:
         return text(self.inside, model=model.id, max_tokens=length, **fields)
 
-    def post(self, model: WantedModel, length: int = SHORT, **fields: Any) -> httpx.Response:
+    def post(self, model: ModelSpec, length: int = SHORT, **fields: Any) -> httpx.Response:
         return post(self.inside, model=model.id, max_tokens=length, **fields)
 
     @contextmanager
-    def streaming(self, model: WantedModel, **fields: Any) -> Iterator[Stream]:
+    def streaming(self, model: ModelSpec, **fields: Any) -> Iterator[Stream]:
         with streaming(self.inside, model=model.id, max_tokens=LONG, **fields) as stream:
             yield stream

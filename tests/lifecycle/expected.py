@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from millm.desired import WantedModel, WantedSae
+from millm.desired import ModelSpec, SaeSpec
 from millm.errors import InvalidModel, MillmError, ModelNotFound, ModelNotLoaded, SaeMismatch, SaeNotFound
 
 LAYERS = {"tiny-llama": 4, "other-llama": 4, "gpt2": 8}
@@ -27,7 +27,7 @@ SAES = {
 }
 
 
-def place(wanted: WantedSae) -> str:
+def place(wanted: SaeSpec) -> str:
     own = SAES[wanted.id].hook_point
     if wanted.hook_point:
         return wanted.hook_point
@@ -46,9 +46,9 @@ class Steered:
 class Expected:
     """`remembered`: what a restart attaches. It differs from `saes` once an engine without memory turned them off."""
 
-    model: WantedModel | None = None
-    saes: dict[str, WantedSae] = field(default_factory=dict)
-    remembered: dict[str, WantedSae] = field(default_factory=dict)
+    model: ModelSpec | None = None
+    saes: dict[str, SaeSpec] = field(default_factory=dict)
+    remembered: dict[str, SaeSpec] = field(default_factory=dict)
     active: Steered | None = None
 
     @property
@@ -56,23 +56,23 @@ class Expected:
         """Is what is active applied? Not while its SAE is off."""
         return self.active is not None and self.active.sae in self.saes
 
-    def refuses_load(self, wanted: WantedModel) -> type[MillmError] | None:
+    def refuses_load(self, wanted: ModelSpec) -> type[MillmError] | None:
         if wanted.id == "broken":
             return InvalidModel
         return None if wanted.id in LAYERS else ModelNotFound
 
-    def refuses_attach(self, wanted: WantedSae) -> type[MillmError] | None:
+    def refuses_attach(self, wanted: SaeSpec) -> type[MillmError] | None:
         if self.model is None:
             return ModelNotLoaded
         if wanted.id not in SAES or (wanted.replaces is not None and wanted.replaces not in self.saes):
             return SaeNotFound
         return None if self._belongs(wanted, self.model.id) and self._is_free(wanted) else SaeMismatch
 
-    def load(self, wanted: WantedModel | None) -> None:
+    def load(self, wanted: ModelSpec | None) -> None:
         if wanted is None or self.model != wanted:
             self.model, self.saes, self.remembered, self.active = wanted, {}, {}, None
 
-    def attach(self, wanted: WantedSae) -> None:
+    def attach(self, wanted: SaeSpec) -> None:
         if self.active and wanted.replaces == self.active.sae != wanted.id:
             self.active = None
         self.saes = {**{name: sae for name, sae in self.saes.items() if name != wanted.replaces}, wanted.id: wanted}
@@ -86,11 +86,11 @@ class Expected:
         if self.active and self.active.sae == name:
             self.active = None
 
-    def _belongs(self, wanted: WantedSae, model: str) -> bool:
+    def _belongs(self, wanted: SaeSpec, model: str) -> bool:
         trained, layer = SAES[wanted.id], int(place(wanted).split(".")[1])
         named = trained.model == model or wanted.allow_model_mismatch
         return layer < LAYERS[model] and WIDTHS[trained.model] == WIDTHS[model] and named
 
-    def _is_free(self, wanted: WantedSae) -> bool:
+    def _is_free(self, wanted: SaeSpec) -> bool:
         others = {name: sae for name, sae in self.saes.items() if name != wanted.replaces}
         return wanted.id not in others and place(wanted) not in {place(sae) for sae in others.values()}

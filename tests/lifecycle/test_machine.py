@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from millm.desired import Desired, WantedModel, WantedSae, read
+from millm.desired import DesiredState, ModelSpec, SaeSpec, read_desired
 from millm.errors import EngineFailed, InsufficientMemory, MillmError, ModelNotLoaded, SaeMismatch, SaeNotFound
 from millm.lifecycle import sleeping
 from tests.fixtures.fakehub import FakeHub
@@ -29,17 +29,17 @@ GONE = "tiny/gpt2-that-is-not"
 REMOTE = "tiny/llama"
 
 on_llama = (
-    WantedSae(id="tiny"),
-    WantedSae(id="tiny", layer=2),
-    WantedSae(id="same-place"),
-    WantedSae(id="second"),
+    SaeSpec(id="tiny"),
+    SaeSpec(id="tiny", layer=2),
+    SaeSpec(id="same-place"),
+    SaeSpec(id="second"),
 )
-anyhow = tuple(WantedSae(id=sae.id, layer=sae.layer, allow_model_mismatch=True) for sae in on_llama)
-on_gpt2 = (WantedSae(id="gpt2-sae"), WantedSae(id="gpt2-sae", hook_point="blocks.2.hook_resid_post"))
-nowhere = (WantedSae(id="second", layer=5), WantedSae(id="nobody"))
+anyhow = tuple(SaeSpec(id=sae.id, layer=sae.layer, allow_model_mismatch=True) for sae in on_llama)
+on_gpt2 = (SaeSpec(id="gpt2-sae"), SaeSpec(id="gpt2-sae", hook_point="blocks.2.hook_resid_post"))
+nowhere = (SaeSpec(id="second", layer=5), SaeSpec(id="nobody"))
 
 models = st.sampled_from(MODELS)
-no_models = st.sampled_from((WantedModel(id="nobody"), WantedModel(id="broken")))
+no_models = st.sampled_from((ModelSpec(id="nobody"), ModelSpec(id="broken")))
 saes = st.sampled_from((*on_llama, *anyhow, *on_gpt2, *nowhere))
 names = st.sampled_from((*SAES, "nobody"))
 kinds = st.sampled_from(("oom", "error"))
@@ -56,7 +56,7 @@ class Lifecycle(RuleBasedStateMachine):
         self._to_the_start()
 
     def _to_the_start(self) -> None:
-        if self.bench.asleep or self.bench.state.desired != Desired(model=MODELS[0]):
+        if self.bench.asleep or self.bench.state.desired != DesiredState(model=MODELS[0]):
             self.bench.unload()
         self.bench.load(MODELS[0])
         self.expected.load(MODELS[0])
@@ -64,25 +64,25 @@ class Lifecycle(RuleBasedStateMachine):
     # --------------------------------------------------------------------------------------------------- models
 
     @rule(wanted=models)
-    def load(self, wanted: WantedModel) -> None:
+    def load(self, wanted: ModelSpec) -> None:
         self.bench.load(wanted)
         self._woken(wanted)
         self.expected.load(wanted)
 
     @rule(wanted=no_models)
-    def load_what_cannot_be(self, wanted: WantedModel) -> None:
+    def load_what_cannot_be(self, wanted: ModelSpec) -> None:
         error = self.expected.refuses_load(wanted)
         assert error is not None
         self._refused(lambda: self.bench.load(wanted), error)
 
     @rule(wanted=models, kind=kinds)
-    def load_with_a_failure(self, wanted: WantedModel, kind: str) -> None:
+    def load_with_a_failure(self, wanted: ModelSpec, kind: str) -> None:
         if wanted != self.expected.model:
             self.bench.inject("load", kind)
             self._refused(lambda: self.bench.load(wanted), *FAILURES)
 
     @rule(wanted=models)
-    def give_a_load_up(self, wanted: WantedModel) -> None:
+    def give_a_load_up(self, wanted: ModelSpec) -> None:
         if wanted != self.expected.model:
             self._refused(lambda: self.bench.load_and_give_up(wanted), ModelNotLoaded)
 
@@ -112,15 +112,15 @@ class Lifecycle(RuleBasedStateMachine):
     # ----------------------------------------------------------------------------------------------------- SAEs
 
     @rule(wanted=saes)
-    def attach(self, wanted: WantedSae) -> None:
+    def attach(self, wanted: SaeSpec) -> None:
         self._attach(wanted)
 
     @rule(wanted=saes, replaces=names)
-    def replace(self, wanted: WantedSae, replaces: str) -> None:
-        self._attach(WantedSae(**{**as_dict(wanted), "replaces": replaces}))
+    def replace(self, wanted: SaeSpec, replaces: str) -> None:
+        self._attach(SaeSpec(**{**as_dict(wanted), "replaces": replaces}))
 
     @rule(wanted=saes, kind=kinds)
-    def attach_with_a_failure(self, wanted: WantedSae, kind: str) -> None:
+    def attach_with_a_failure(self, wanted: SaeSpec, kind: str) -> None:
         if self.expected.refuses_attach(wanted) is None:
             self._wake()
             self.bench.inject("attach", kind)
@@ -177,7 +177,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @precondition(lambda self: self.expected.saes)
     @rule(pick=st.integers(0, 7), to=models, do=st.sampled_from(("detach", "load", "unload", "activate", "sleep")))
-    def change_beside_an_answer(self, pick: int, to: WantedModel, do: str) -> None:
+    def change_beside_an_answer(self, pick: int, to: ModelSpec, do: str) -> None:
         name, model, steered = self._one(pick), self._model, self.expected.saes[self._one(pick)]
         with self.bench.streaming(model, steering=knob(name)) as stream:
             self.asleep = False
@@ -191,7 +191,7 @@ class Lifecycle(RuleBasedStateMachine):
                 case "activate":
                     self.set_active(name)
                 case "sleep":
-                    assert not sleeping.is_due(self.bench.state)
+                    assert not sleeping.is_unload_due(self.bench.state)
         assert stream.error is None, stream.error
         assert stream.text == self.bench.reference(model, steered, LONG)
 
@@ -244,7 +244,7 @@ class Lifecycle(RuleBasedStateMachine):
         if sure:
             folder = library.locate_sae(free).folder.resolve()
             assert self.bench.delete("saes", free).status_code == 200
-            self._refused(lambda: self.bench.attach(WantedSae(id=free)), MillmError)
+            self._refused(lambda: self.bench.attach(SaeSpec(id=free)), MillmError)
             library.import_sae(folder, free)
 
     @rule(sure=rarely, fails=st.booleans())
@@ -288,24 +288,24 @@ class Lifecycle(RuleBasedStateMachine):
         assert state.model or not state.saes
         assert bool(state.active) == bool(expected.active)
         assert state.changing is None
-        assert state.loading is None
-        assert state.engine.closed_because is None
+        assert state.load_in_progress is None
+        assert state.engine.closed_reason is None
 
     @invariant()
     def it_is_remembered(self) -> None:
-        desired, expected = read(self.bench.state.hub.database), self.expected
+        desired, expected = read_desired(self.bench.state.hub.database), self.expected
         assert desired == self.bench.state.desired
         assert desired.model == expected.model
         assert {sae.wanted.id: sae.wanted for sae in desired.saes} == {
-            name: WantedSae(**{**as_dict(sae), "replaces": None}) for name, sae in expected.remembered.items()
+            name: SaeSpec(**{**as_dict(sae), "replaces": None}) for name, sae in expected.remembered.items()
         }
         assert desired.profile == (expected.active.profile if expected.active else None)
         assert bool(desired.steering) == bool(expected.active and not expected.active.profile)
-        assert expected.model or desired == Desired()
+        assert expected.model or desired == DesiredState()
 
     @invariant()
     def the_engine_has_the_same(self) -> None:
-        kept = self.bench.state.engine.restorable
+        kept = self.bench.state.engine.snapshot
         if self.asleep:
             assert kept.model is None
         else:
@@ -315,19 +315,19 @@ class Lifecycle(RuleBasedStateMachine):
     # ---------------------------------------------------------------------------------------------------- words
 
     @property
-    def _model(self) -> WantedModel:
+    def _model(self) -> ModelSpec:
         assert self.expected.model
         return self.expected.model
 
     @property
-    def _active(self) -> WantedSae | None:
+    def _active(self) -> SaeSpec | None:
         active = self.expected.active
         return self.expected.saes[active.sae] if active and self.expected.steers else None
 
     def _one(self, pick: int) -> str:
         return sorted(self.expected.saes)[pick % len(self.expected.saes)]
 
-    def _attach(self, wanted: WantedSae) -> None:
+    def _attach(self, wanted: SaeSpec) -> None:
         error = self.expected.refuses_attach(wanted)
         if error:
             if error is SaeMismatch:
@@ -356,17 +356,17 @@ class Lifecycle(RuleBasedStateMachine):
             work()
         assert self.bench.situation() == before
 
-    def _woken(self, wanted: WantedModel) -> None:
+    def _woken(self, wanted: ModelSpec) -> None:
         self.asleep = False
         assert self.bench.state.desired.model == wanted
 
-    def _check(self, answer: str, steered_by: WantedSae | None, length: int) -> None:
+    def _check(self, answer: str, steered_by: SaeSpec | None, length: int) -> None:
         self.asleep = False
         assert answer == self.bench.reference(self._model, steered_by, length)
 
 
-def as_dict(wanted: WantedSae) -> dict[str, object]:
-    return {name: getattr(wanted, name) for name in WantedSae.__struct_fields__}
+def as_dict(wanted: SaeSpec) -> dict[str, object]:
+    return {name: getattr(wanted, name) for name in SaeSpec.__struct_fields__}
 
 
 @pytest.fixture(scope="module")
@@ -395,7 +395,7 @@ def ready(inside: Inside, folder: Path, shelves: Path, tiny_model: Path, tiny_sa
     bench = Bench(inside)
     profile = folder / f"{PROFILE}.json"
     profile.write_text(json.dumps({"name": PROFILE, "description": "One feature.", "features": [FEATURE]}))
-    inside.state.profiles.take_in(profile)
+    inside.state.profiles.import_file(profile)
     bench.unload()
     for model in MODELS:
         fitting = on_gpt2 if model.id == "gpt2" else anyhow

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from millm.desired import Desired, WantedModel, WantedSae, read
-from millm.engine.messages import Fault
+from millm.desired import DesiredState, ModelSpec, SaeSpec, read_desired
+from millm.engine.messages import InjectFault
 from millm.errors import (
     EngineFailed,
     InsufficientMemory,
@@ -22,16 +22,16 @@ from millm.errors import (
     ModelTooLarge,
 )
 from millm.lifecycle import fitting
-from millm.lifecycle.models import give_up, load, unload
+from millm.lifecycle.models import cancel_load, load, unload
 from millm.lifecycle.saes import attach
 from millm.lifecycle.steering import activate
 from millm.profiles.contract import SteeringRequest
-from millm.profiles.selection import active
+from millm.profiles.selection import resolve_active
 from tests.fixtures.inside import Inside
 from tests.lifecycle.asking import KNOB, code, post, streaming, text
 
-TINY = WantedModel(id="tiny-llama")
-OTHER = WantedModel(id="other-llama")
+TINY = ModelSpec(id="tiny-llama")
+OTHER = ModelSpec(id="other-llama")
 
 
 @pytest.fixture(autouse=True)
@@ -46,14 +46,14 @@ async def _as_before(inside: Inside) -> None:
     if state.model is None or state.model.name != "tiny-llama" or "tiny" not in state.saes:
         await unload(state)
         await load(state, TINY)
-        await attach(state, WantedSae(id="tiny"))
+        await attach(state, SaeSpec(id="tiny"))
     await activate(state, None)
 
 
 def situation(inside: Inside) -> tuple[object, ...]:
     """All that a failure has to leave alone."""
     state = inside.state
-    return (state.status, state.model, state.saes, state.active, state.desired, read(state.hub.database))
+    return (state.status, state.model, state.saes, state.active, state.desired, read_desired(state.hub.database))
 
 
 def test_another_model_takes_its_place_and_back(inside: Inside) -> None:
@@ -67,7 +67,7 @@ def test_another_model_takes_its_place_and_back(inside: Inside) -> None:
 
 
 def test_a_gpt2_follows_a_llama(inside: Inside) -> None:
-    inside.run(load(inside.state, WantedModel(id="gpt2")))
+    inside.run(load(inside.state, ModelSpec(id="gpt2")))
     assert inside.state.model is not None
     assert inside.state.model.facts.architecture == "GPT2LMHeadModel"
     assert text(inside, model="gpt2")
@@ -76,7 +76,7 @@ def test_a_gpt2_follows_a_llama(inside: Inside) -> None:
 def test_unloaded_is_empty_until_something_is_loaded(inside: Inside) -> None:
     inside.run(unload(inside.state))
     assert inside.state.status == "empty"
-    assert read(inside.state.hub.database) == Desired()
+    assert read_desired(inside.state.hub.database) == DesiredState()
     assert code(post(inside)) == (503, "model_not_loaded")
     assert httpx.get(f"{inside.url}/readyz").status_code == 503
     assert httpx.get(f"{inside.url}/healthz").status_code == 200
@@ -95,12 +95,12 @@ def test_many_who_want_the_same_get_one_load(inside: Inside) -> None:
 
 
 def test_how_it_is_loaded_is_part_of_what_is_wanted(inside: Inside) -> None:
-    loaded = inside.run(load(inside.state, WantedModel(id="tiny-llama", dtype="bfloat16", context=64, slots=3)))
+    loaded = inside.run(load(inside.state, ModelSpec(id="tiny-llama", dtype="bfloat16", context=64, slots=3)))
     assert (loaded.facts.dtype, loaded.facts.context_length, loaded.facts.slots) == ("bfloat16", 64, 3)
     assert code(post(inside, prompt="sea " * 70)) == (400, "context_length_exceeded")
-    four = inside.run(load(inside.state, WantedModel(id="tiny-llama", quantization="8bit")))
+    four = inside.run(load(inside.state, ModelSpec(id="tiny-llama", quantization="8bit")))
     assert four.facts.weights == "bitsandbytes 8-bit"
-    eager = inside.run(load(inside.state, WantedModel(id="tiny-llama", attention="eager", device_map="auto")))
+    eager = inside.run(load(inside.state, ModelSpec(id="tiny-llama", attention="eager", device_map="auto")))
     assert eager.facts.weights
 
 
@@ -135,12 +135,12 @@ def test_a_checkpoint_that_is_not_right_leaves_everything_as_it_was(
     """Beside the model of before, or in the room that it left, to which it then returns."""
     name = f"broken-{change}-{makes_room}"
     inside.state.hub.library.import_model(broken(tiny_model, tmp_path / name, change))
-    inside.run(activate(inside.state, active(inside.state, steering=SteeringRequest.model_validate(KNOB))))
+    inside.run(activate(inside.state, resolve_active(inside.state, steering=SteeringRequest.model_validate(KNOB))))
     if makes_room:
         monkeypatch.setattr(fitting, "free_memory", lambda _device: 1)
     before, steered = situation(inside), text(inside)
     with pytest.raises(InvalidModel, match=message):
-        inside.run(load(inside.state, WantedModel(id=name), force=True))
+        inside.run(load(inside.state, ModelSpec(id=name), force=True))
     assert situation(inside) == before
     assert text(inside) == steered
     assert inside.state.cause is not None
@@ -163,7 +163,7 @@ def test_a_failure_inside_the_engine_leaves_everything_as_it_was(
     inside: Inside, kind: str, error: type[MillmError]
 ) -> None:
     before, base = situation(inside), text(inside)
-    inside.run(inside.state.engine.inject(Fault(id="fault", point="load", kind=kind)))
+    inside.run(inside.state.engine.inject(InjectFault(id="fault", point="load", kind=kind)))
     with pytest.raises(error):
         inside.run(load(inside.state, OTHER))
     assert situation(inside) == before
@@ -174,7 +174,7 @@ def test_an_engine_that_dies_while_loading_comes_back_with_the_model_of_before(i
     before, base = situation(inside), text(inside)
 
     async def die() -> None:
-        await inside.state.engine.inject(Fault(id="fault", point="load", kind="hang"))
+        await inside.state.engine.inject(InjectFault(id="fault", point="load", kind="hang"))
         loading = asyncio.create_task(load(inside.state, OTHER))
         await asyncio.sleep(0.3)
         inside.state.engine.kill()
@@ -190,7 +190,7 @@ def test_an_engine_that_dies_while_loading_comes_back_with_the_model_of_before(i
 
 def test_no_such_model(inside: Inside) -> None:
     with pytest.raises(ModelNotFound, match="other-llama"):
-        inside.run(load(inside.state, WantedModel(id="google/gemma-2-2b")))
+        inside.run(load(inside.state, ModelSpec(id="google/gemma-2-2b")))
 
 
 def test_running_answers_end_before_another_model_comes_and_new_ones_are_sent_away(inside: Inside) -> None:
@@ -221,10 +221,10 @@ def test_a_load_can_be_given_up(inside: Inside) -> None:
     before, base = situation(inside), text(inside)
 
     async def begin_and_give_up() -> None:
-        loading = asyncio.create_task(load(inside.state, WantedModel(id="gpt2")))
-        while inside.state.loading is None:
+        loading = asyncio.create_task(load(inside.state, ModelSpec(id="gpt2")))
+        while inside.state.load_in_progress is None:
             await asyncio.sleep(0)
-        give_up(inside.state)
+        cancel_load(inside.state)
         with pytest.raises(ModelNotLoaded, match="given up"):
             await loading
 
@@ -235,13 +235,13 @@ def test_a_load_can_be_given_up(inside: Inside) -> None:
 
 def test_there_is_nothing_to_give_up(inside: Inside) -> None:
     with pytest.raises(ModelNotLoaded, match="nothing"):
-        give_up(inside.state)
+        cancel_load(inside.state)
 
 
 def test_a_change_goes_on_when_whoever_asked_for_it_has_gone(inside: Inside) -> None:
     async def leave() -> None:
         asked = asyncio.create_task(load(inside.state, OTHER))
-        while inside.state.loading is None:
+        while inside.state.load_in_progress is None:
             await asyncio.sleep(0)
         asked.cancel()
         while inside.state.changing:

@@ -6,27 +6,27 @@ from typing import Any
 
 import pytest
 
-from millm.desired import WantedModel, WantedSae
-from millm.engine.deaths import Deaths
+from millm.desired import ModelSpec, SaeSpec
+from millm.engine.deaths import CrashLimiter
 from millm.errors import NotStored
 from millm.lifecycle.models import load, unload
 from millm.lifecycle.restoring import restore
 from millm.lifecycle.saes import attach, detach
 from millm.lifecycle.steering import activate
 from millm.profiles.contract import SteeringRequest
-from millm.profiles.selection import active
+from millm.profiles.selection import resolve_active
 from millm.state import State
 from tests.fixtures.inside import Inside
 from tests.lifecycle.asking import KNOB, text
 from tests.lifecycle.bench import Bench
 
-TINY = WantedSae(id="tiny")
+TINY = SaeSpec(id="tiny")
 CHANGES: dict[str, Callable[[State], Coroutine[Any, Any, object]]] = {
-    "load": lambda state: load(state, WantedModel(id="other-llama")),
+    "load": lambda state: load(state, ModelSpec(id="other-llama")),
     "unload": unload,
-    "attach": lambda state: attach(state, WantedSae(id="second")),
-    "replace": lambda state: attach(state, WantedSae(id="same-place", replaces="tiny")),
-    "attach anew": lambda state: attach(state, WantedSae(id="tiny", replaces="tiny")),
+    "attach": lambda state: attach(state, SaeSpec(id="second")),
+    "replace": lambda state: attach(state, SaeSpec(id="same-place", replaces="tiny")),
+    "attach anew": lambda state: attach(state, SaeSpec(id="tiny", replaces="tiny")),
     "detach": lambda state: detach(state, "tiny"),
     "steer": lambda state: activate(state, None),
 }
@@ -44,12 +44,12 @@ def read_only(inside: Inside) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def steered(inside: Inside) -> str:
     """The tiny model steered by its SAE."""
-    inside.run(load(inside.state, WantedModel(id="tiny-llama")))
+    inside.run(load(inside.state, ModelSpec(id="tiny-llama")))
     for sae in list(inside.state.saes):
         inside.run(detach(inside.state, sae))
     inside.run(attach(inside.state, TINY))
     asked = SteeringRequest.model_validate(KNOB)
-    inside.run(activate(inside.state, active(inside.state, steering=asked)))
+    inside.run(activate(inside.state, resolve_active(inside.state, steering=asked)))
     return text(inside)
 
 
@@ -66,7 +66,7 @@ def test_nothing_has_changed(inside: Inside, steered: str, change: str) -> None:
 
 def test_what_took_the_place_of_another_comes_back_by_itself(inside: Inside) -> None:
     """After a restart, there is nothing to replace."""
-    inside.run(attach(inside.state, WantedSae(id="same-place", replaces="tiny")))
+    inside.run(attach(inside.state, SaeSpec(id="same-place", replaces="tiny")))
     Bench(inside).restart()
     assert set(inside.state.saes) == {"same-place"}
 
@@ -75,7 +75,7 @@ def test_what_was_turned_off_is_not_in_the_way_of_what_came_since(inside: Inside
     inside.run(activate(inside.state, None))
     inside.call(inside.state.engine._degrade, "for a test")
     inside.run(inside.state.engine.detach("tiny"))
-    inside.run(attach(inside.state, WantedSae(id="same-place")))
+    inside.run(attach(inside.state, SaeSpec(id="same-place")))
     Bench(inside).restart()
     assert set(inside.state.saes) == {"same-place"}
 
@@ -83,13 +83,13 @@ def test_what_was_turned_off_is_not_in_the_way_of_what_came_since(inside: Inside
 def test_a_change_waits_for_an_engine_that_is_being_restarted(inside: Inside) -> None:
     """Else what is restored would come upon what was just loaded."""
     inside.kill_engine()
-    inside.run(load(inside.state, WantedModel(id="other-llama")))
-    inside.state.engine._deaths = Deaths()
-    assert inside.state.engine.restorable.saes == {}
+    inside.run(load(inside.state, ModelSpec(id="other-llama")))
+    inside.state.engine._crash_limiter = CrashLimiter()
+    assert inside.state.engine.snapshot.saes == {}
     assert inside.state.saes == {}
     base = text(inside, model="other-llama")
     inside.run(unload(inside.state))
-    inside.run(load(inside.state, WantedModel(id="other-llama")))
+    inside.run(load(inside.state, ModelSpec(id="other-llama")))
     assert text(inside, model="other-llama") == base
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from millm.desired import WantedModel, WantedSae, read
-from millm.engine.messages import Fault
+from millm.desired import ModelSpec, SaeSpec, read_desired
+from millm.engine.messages import InjectFault
 from millm.errors import (
     EngineFailed,
     InsufficientMemory,
@@ -21,13 +21,13 @@ from millm.lifecycle.models import load, unload
 from millm.lifecycle.saes import attach, detach
 from millm.lifecycle.steering import activate
 from millm.profiles.contract import SteeringRequest
-from millm.profiles.selection import active
+from millm.profiles.selection import resolve_active
 from tests.fixtures.inside import Inside
 from tests.fixtures.repos import STAND_IN_WIDTH
 from tests.fixtures.tiny import HOOK_LAYER, WIDTH, write_sae
 from tests.lifecycle.asking import KNOB, code, post, streaming, text
 
-TINY = WantedSae(id="tiny")
+TINY = SaeSpec(id="tiny")
 
 
 @pytest.fixture(autouse=True)
@@ -49,12 +49,12 @@ async def _as_before(inside: Inside) -> None:
 
 def situation(inside: Inside) -> tuple[object, ...]:
     state = inside.state
-    return (state.status, state.model, state.saes, state.active, state.desired, read(state.hub.database))
+    return (state.status, state.model, state.saes, state.active, state.desired, read_desired(state.hub.database))
 
 
 def make_active(inside: Inside, **steering: Any) -> None:
     asked = SteeringRequest.model_validate({**KNOB, **steering})
-    inside.run(activate(inside.state, active(inside.state, steering=asked)))
+    inside.run(activate(inside.state, resolve_active(inside.state, steering=asked)))
 
 
 def test_detached_and_attached_again_it_steers_as_before(inside: Inside) -> None:
@@ -69,7 +69,7 @@ def test_detached_and_attached_again_it_steers_as_before(inside: Inside) -> None
 
 def test_several_on_several_layers_add_up_each_on_its_own(inside: Inside) -> None:
     one = text(inside, steering=KNOB)
-    inside.run(attach(inside.state, WantedSae(id="second")))
+    inside.run(attach(inside.state, SaeSpec(id="second")))
     both = {"features": [{"index": 3, "strength": 6, "sae": "tiny"}, {"index": 5, "strength": 6, "sae": "second"}]}
     assert text(inside, steering={"features": both["features"][:1]}) == one
     assert text(inside, steering=both) not in (one, text(inside))
@@ -79,21 +79,21 @@ def test_several_on_several_layers_add_up_each_on_its_own(inside: Inside) -> Non
 
 def test_on_another_layer_than_its_own(inside: Inside) -> None:
     inside.run(detach(inside.state, "tiny"))
-    attached = inside.run(attach(inside.state, WantedSae(id="tiny", layer=2)))
+    attached = inside.run(attach(inside.state, SaeSpec(id="tiny", layer=2)))
     assert attached.facts.hook_point == "blocks.2.hook_resid_post"
     assert attached.facts.layer == 2 != HOOK_LAYER
 
 
-def refusals() -> list[tuple[WantedSae, type[MillmError], str]]:
+def refusals() -> list[tuple[SaeSpec, type[MillmError], str]]:
     return [
-        (WantedSae(id="gpt2-sae", hook_point="blocks.2.hook_resid_post"), SaeMismatch, f"{STAND_IN_WIDTH}.*{WIDTH}"),
-        (WantedSae(id="tiny"), SaeMismatch, "already attached"),
-        (WantedSae(id="same-place"), SaeMismatch, "already has SAE 'tiny'"),
-        (WantedSae(id="second", layer=9), SaeMismatch, "layers 0 to 3"),
-        (WantedSae(id="second", hook_point="blocks.1.hook_nowhere"), SaeMismatch, "hook_nowhere"),
-        (WantedSae(id="of-gpt2"), SaeModelMismatch, "gpt2-small.*tiny-llama.*allow_model_mismatch"),
-        (WantedSae(id="nobody"), SaeNotFound, "nobody"),
-        (WantedSae(id="second", replaces="nobody"), SaeNotFound, "nobody"),
+        (SaeSpec(id="gpt2-sae", hook_point="blocks.2.hook_resid_post"), SaeMismatch, f"{STAND_IN_WIDTH}.*{WIDTH}"),
+        (SaeSpec(id="tiny"), SaeMismatch, "already attached"),
+        (SaeSpec(id="same-place"), SaeMismatch, "already has SAE 'tiny'"),
+        (SaeSpec(id="second", layer=9), SaeMismatch, "layers 0 to 3"),
+        (SaeSpec(id="second", hook_point="blocks.1.hook_nowhere"), SaeMismatch, "hook_nowhere"),
+        (SaeSpec(id="of-gpt2"), SaeModelMismatch, "gpt2-small.*tiny-llama.*allow_model_mismatch"),
+        (SaeSpec(id="nobody"), SaeNotFound, "nobody"),
+        (SaeSpec(id="second", replaces="nobody"), SaeNotFound, "nobody"),
     ]
 
 
@@ -109,7 +109,7 @@ def test_what_does_not_belong_is_refused_and_nothing_changes(inside: Inside, tmp
             inside.run(attach(inside.state, wanted))
         assert situation(inside) == before, wanted
     assert text(inside) == steered
-    allowed = inside.run(attach(inside.state, WantedSae(id="of-gpt2", allow_model_mismatch=True)))
+    allowed = inside.run(attach(inside.state, SaeSpec(id="of-gpt2", allow_model_mismatch=True)))
     assert "gpt2-small" in allowed.facts.warnings[0]
 
 
@@ -117,19 +117,19 @@ def test_what_does_not_belong_is_refused_and_nothing_changes(inside: Inside, tmp
 def test_a_failure_inside_the_engine_changes_nothing(inside: Inside, kind: Any, error: type[MillmError]) -> None:
     make_active(inside)
     before, steered = situation(inside), text(inside)
-    inside.run(inside.state.engine.inject(Fault(id="fault", point="attach", kind=kind)))
+    inside.run(inside.state.engine.inject(InjectFault(id="fault", point="attach", kind=kind)))
     with pytest.raises(error):
-        inside.run(attach(inside.state, WantedSae(id="second")))
+        inside.run(attach(inside.state, SaeSpec(id="second")))
     assert situation(inside) == before
     assert text(inside) == steered
 
 
 def test_another_in_its_place_at_once(inside: Inside) -> None:
     before = text(inside, steering=KNOB)
-    inside.run(attach(inside.state, WantedSae(id="same-place", replaces="tiny")))
+    inside.run(attach(inside.state, SaeSpec(id="same-place", replaces="tiny")))
     assert set(inside.state.saes) == {"same-place"}
     assert text(inside, steering=KNOB) != before
-    inside.run(attach(inside.state, WantedSae(id="tiny", replaces="same-place")))
+    inside.run(attach(inside.state, SaeSpec(id="tiny", replaces="same-place")))
     assert text(inside, steering=KNOB) == before
 
 
@@ -138,9 +138,9 @@ def test_an_answer_begun_with_it_ends_with_it(inside: Inside) -> None:
     alone = text(inside, steering=KNOB, max_tokens=150)
     with streaming(inside, steering=KNOB, max_tokens=150) as stream:
         inside.run(detach(inside.state, "tiny"))
-        inside.run(attach(inside.state, WantedSae(id="same-place")))
+        inside.run(attach(inside.state, SaeSpec(id="same-place")))
         other = text(inside, steering=KNOB)
-        inside.run(attach(inside.state, WantedSae(id="tiny", replaces="same-place")))
+        inside.run(attach(inside.state, SaeSpec(id="tiny", replaces="same-place")))
         again = text(inside, steering=KNOB)
     assert (stream.text, stream.error) == (alone, None)
     assert stream.receipt is not None
@@ -174,7 +174,7 @@ def test_without_a_model_there_is_nothing_to_attach_to(inside: Inside) -> None:
     inside.run(unload(inside.state))
     with pytest.raises(ModelNotLoaded):
         inside.run(attach(inside.state, TINY))
-    inside.run(load(inside.state, WantedModel(id="tiny-llama")))
+    inside.run(load(inside.state, ModelSpec(id="tiny-llama")))
 
 
 def test_what_is_not_attached_cannot_be_detached(inside: Inside) -> None:

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from millm.desired import WantedModel, WantedSae, read
+from millm.desired import ModelSpec, SaeSpec, read_desired
 from millm.lifecycle.models import load
 from millm.lifecycle.saes import attach, detach
-from millm.lifecycle.sleeping import watch_idle
+from millm.lifecycle.sleeping import unload_when_idle
 from millm.lifecycle.steering import activate
 from millm.profiles.contract import SteeringRequest
-from millm.profiles.selection import active
+from millm.profiles.selection import resolve_active
 from tests.fixtures.inside import Inside
 from tests.lifecycle.asking import KNOB, body, code, post, text
 
@@ -32,9 +32,9 @@ def as_before(inside: Inside) -> Iterator[None]:
 async def _as_before(inside: Inside) -> None:
     state = inside.state
     if state.asleep or state.model is None or state.model.name != "tiny-llama":
-        await load(state, WantedModel(id="tiny-llama"))
+        await load(state, ModelSpec(id="tiny-llama"))
     if "tiny" not in state.saes:
-        await attach(state, WantedSae(id="tiny"))
+        await attach(state, SaeSpec(id="tiny"))
     await activate(state, None)
 
 
@@ -42,7 +42,7 @@ def put_to_sleep(inside: Inside) -> None:
     allow(inside, keep_alive=0.2)
 
     async def until_asleep() -> None:
-        idling = asyncio.create_task(watch_idle(inside.state))
+        idling = asyncio.create_task(unload_when_idle(inside.state))
         async with asyncio.timeout(20):
             while inside.state.status != "asleep":
                 await asyncio.sleep(0.02)
@@ -53,11 +53,11 @@ def put_to_sleep(inside: Inside) -> None:
 
 def test_it_wakes_as_it_was_for_everybody_at_once(inside: Inside) -> None:
     asked = SteeringRequest.model_validate(KNOB)
-    inside.run(activate(inside.state, active(inside.state, steering=asked)))
-    steered, remembered = text(inside), read(inside.state.hub.database)
+    inside.run(activate(inside.state, resolve_active(inside.state, steering=asked)))
+    steered, remembered = text(inside), read_desired(inside.state.hub.database)
     put_to_sleep(inside)
-    assert read(inside.state.hub.database) == remembered
-    assert inside.state.engine.restorable.model is None
+    assert read_desired(inside.state.hub.database) == remembered
+    assert inside.state.engine.snapshot.model is None
     told = httpx.get(f"{inside.url}/v1/models").json()["data"]
     assert "tiny-llama" in [entry["id"] for entry in told]
     assert httpx.get(f"{inside.url}/readyz").status_code == 503
@@ -73,10 +73,10 @@ def test_it_wakes_as_it_was_for_everybody_at_once(inside: Inside) -> None:
 
 def test_who_loads_it_again_wakes_it_as_it_was(inside: Inside) -> None:
     """To load what is loaded changes nothing: not its SAEs, and not what is active."""
-    inside.run(activate(inside.state, active(inside.state, steering=SteeringRequest.model_validate(KNOB))))
+    inside.run(activate(inside.state, resolve_active(inside.state, steering=SteeringRequest.model_validate(KNOB))))
     steered = text(inside)
     put_to_sleep(inside)
-    inside.run(load(inside.state, WantedModel(id="tiny-llama")))
+    inside.run(load(inside.state, ModelSpec(id="tiny-llama")))
     assert inside.state.status == "ready"
     assert list(inside.state.saes) == ["tiny"]
     assert text(inside) == steered
@@ -86,7 +86,7 @@ def test_a_question_keeps_it_awake(inside: Inside) -> None:
     allow(inside, keep_alive=0.9)
 
     async def watched() -> "asyncio.Task[None]":
-        return asyncio.create_task(watch_idle(inside.state))
+        return asyncio.create_task(unload_when_idle(inside.state))
 
     idling = inside.run(watched())
     for _ in range(6):

@@ -3,13 +3,13 @@
 import httpx
 from structlog.testing import capture_logs
 
-from millm.engine.messages import Fault
+from millm.engine.messages import InjectFault
 from tests.fixtures.inside import Inside
 from tests.lifecycle.asking import body
 
 
 def test_a_trace_of_the_engine_is_told_with_the_request(inside: Inside) -> None:
-    inside.run(inside.state.engine.inject(Fault(id="fault-1", point="decode", kind="error")))
+    inside.run(inside.state.engine.inject(InjectFault(id="fault-1", point="decode", kind="error")))
     with capture_logs() as lines:
         answer = httpx.post(
             f"{inside.base_url}/completions",

@@ -9,28 +9,28 @@ import pytest
 from msgspec.structs import replace
 
 from millm.errors import RequestNotFound
-from millm.monitor.export import CSV_COLUMNS, SCHEMA, as_csv, jsonl
-from millm.monitor.history import Entry, Filter, History
+from millm.monitor.export import CSV_COLUMNS, EXPORT_SCHEMA, export_csv, export_jsonl
+from millm.monitor.history import History, HistoryEntry, RequestFilter
 from millm.monitor.rows import RequestRow
-from millm.monitor.statistics import EDGES, statistics
-from millm.monitor.track import Track
+from millm.monitor.statistics import HISTOGRAM_EDGES, feature_statistics
+from millm.monitor.track import ActivationTrack
 
 ROW = RequestRow(
     id="0", endpoint="/v1/completions", model="m", profile=None, client="curl", task=None, began=1.0, seconds=1.0,
     first_token_seconds=0.1, streamed=False, end="stop", choices=1, prompt_tokens=1, completion_tokens=1,
     cached_tokens=0, steering=None, tokens_steered=0, delta_norm_ratio=0.0, degraded=None,
 )  # fmt: skip
-EVERYTHING = Filter()
+EVERYTHING = RequestFilter()
 
 
-def ids(history: History, which: Filter = EVERYTHING, before: str | None = None) -> list[str]:
+def ids(history: History, which: RequestFilter = EVERYTHING, before: str | None = None) -> list[str]:
     return [entry.row.id for entry in history.newest(which, before)]
 
 
 def filled(history: History, *rows: RequestRow, size: int = 10) -> History:
     for row in rows:
-        assert history.take(size)
-        history.add(Entry(row, (), size))
+        assert history.reserve(size)
+        history.add(HistoryEntry(row, (), size))
     return history
 
 
@@ -41,7 +41,7 @@ def numbered(count: int) -> list[RequestRow]:
 def test_so_many_requests() -> None:
     history = filled(History(3, 10_000), *numbered(5))
     assert ids(history) == ["4", "3", "2"]
-    assert history.bytes == 30
+    assert history.used_bytes == 30
     assert ids(history, before="3") == ["2"]
     assert ids(history, before="0") == [], "forgotten, and all that was older"
 
@@ -49,45 +49,45 @@ def test_so_many_requests() -> None:
 def test_so_many_bytes() -> None:
     history = filled(History(100, 55), *numbered(9))
     assert ids(history) == ["8", "7", "6", "5", "4"]
-    assert history.take(30), "the oldest go"
+    assert history.reserve(30), "the oldest go"
     assert ids(history) == ["8", "7"]
-    assert not history.take(56)
-    assert history.bytes <= 55
+    assert not history.reserve(56)
+    assert history.used_bytes <= 55
 
 
 def test_none_at_all() -> None:
-    assert not History(0, 1000).take(1)
+    assert not History(0, 1000).reserve(1)
 
 
 def test_forgetting() -> None:
     history = filled(History(9, 1000), *numbered(3))
-    history.forget("1")
+    history.delete("1")
     assert ids(history) == ["2", "0"]
     for gone in ("1", "x"):
         with pytest.raises(RequestNotFound, match="last 9"):
-            history.forget(gone)
-    assert (history.clear(), len(history), history.bytes) == (2, 0, 0)
+            history.delete(gone)
+    assert (history.clear(), len(history), history.used_bytes) == (2, 0, 0)
 
 
 def test_filters() -> None:
     rows = [ROW, replace(ROW, id="1", client="open-webui", task="tags_generation"), replace(ROW, id="2", profile="p")]
     history = filled(History(9, 1000), *rows)
-    track = Track(0, "a", (3,), 1)
+    track = ActivationTrack(0, "a", (3,), 1)
     track.add(0, "x", (1.0,), ((9, 2.0),), (), ())
-    history.add(Entry(replace(ROW, id="3", endpoint="/v1/embeddings"), (track,), 0))
+    history.add(HistoryEntry(replace(ROW, id="3", endpoint="/v1/embeddings"), (track,), 0))
     cases = {
-        Filter(client="curl"): ["3", "2", "0"],
-        Filter(task="tags_generation"): ["1"],
-        Filter(task=""): ["3", "2", "0"],
-        Filter(profile="p"): ["2"],
-        Filter(profile=""): ["3", "1", "0"],
-        Filter(endpoint="/v1/embeddings"): ["3"],
-        Filter(sae="a"): ["3"],
-        Filter(sae="b"): [],
-        Filter(feature=3): ["3"],
-        Filter(feature=9): ["3"],
-        Filter(feature=4): [],
-        Filter(client="curl", profile="p"): ["2"],
+        RequestFilter(client="curl"): ["3", "2", "0"],
+        RequestFilter(task="tags_generation"): ["1"],
+        RequestFilter(task=""): ["3", "2", "0"],
+        RequestFilter(profile="p"): ["2"],
+        RequestFilter(profile=""): ["3", "1", "0"],
+        RequestFilter(endpoint="/v1/embeddings"): ["3"],
+        RequestFilter(sae="a"): ["3"],
+        RequestFilter(sae="b"): [],
+        RequestFilter(feature=3): ["3"],
+        RequestFilter(feature=9): ["3"],
+        RequestFilter(feature=4): [],
+        RequestFilter(client="curl", profile="p"): ["2"],
     }
     assert {which: ids(history, which) for which in cases} == cases
 
@@ -95,7 +95,7 @@ def test_filters() -> None:
 # -------------------------------------------------------------------------------------------------------- statistics
 
 
-def random_entries() -> tuple[list[Entry], np.ndarray]:
+def random_entries() -> tuple[list[HistoryEntry], np.ndarray]:
     """Three requests of two choices with features 7 and 2, and all their numbers  # [tokens, 2]"""
     rng = np.random.default_rng(0)
     entries, tables = [], []
@@ -103,25 +103,25 @@ def random_entries() -> tuple[list[Entry], np.ndarray]:
         tracks = []
         for index in range(2):
             table = np.maximum(rng.lognormal(0, 3, (40, 2)) - 1, 0).astype(np.float32)
-            track = Track(index, "a", (7, 2), 5)
+            track = ActivationTrack(index, "a", (7, 2), 5)
             for position, values in enumerate(table.tolist()):
                 track.add(position, "t", values, (), (), ())
             tracks.append(track)
             tables.append(table)
-        entries.append(Entry(replace(ROW, id=str(request)), tuple(tracks), 0))
+        entries.append(HistoryEntry(replace(ROW, id=str(request)), tuple(tracks), 0))
     return entries, np.concatenate(tables)
 
 
 def test_statistics_are_numpys() -> None:
     entries, table = random_entries()
-    found = {one.feature: one for one in statistics(entries, EVERYTHING)}
+    found = {one.feature: one for one in feature_statistics(entries, EVERYTHING)}
     for feature, column in zip((7, 2), table.T.astype(np.float64), strict=True):
         one, fired = found[feature], column[column > 0]
         assert (one.tokens, one.fired) == (len(column), np.count_nonzero(column))
         assert one.frequency == pytest.approx(np.mean(column > 0))
         assert one.mean == pytest.approx(column.mean())
         assert one.mean_fired == pytest.approx(fired.mean())
-        expected, _ = np.histogram(fired, bins=[0, *EDGES, np.inf])
+        expected, _ = np.histogram(fired, bins=[0, *HISTOGRAM_EDGES, np.inf])
         assert one.histogram == tuple(expected.tolist())
         assert one.largest is not None
         place = int(column.argmax())
@@ -131,9 +131,9 @@ def test_statistics_are_numpys() -> None:
 
 
 def test_statistics_of_one_feature_that_never_fired() -> None:
-    track = Track(0, "a", (1, 2), 0)
+    track = ActivationTrack(0, "a", (1, 2), 0)
     track.add(0, None, (0.0, 1.0), (), (), ())
-    (one,) = statistics([Entry(ROW, (track,), 0)], Filter(feature=1))
+    (one,) = feature_statistics([HistoryEntry(ROW, (track,), 0)], RequestFilter(feature=1))
     assert (one.feature, one.fired, one.mean_fired, one.largest, sum(one.histogram)) == (1, 0, 0.0, None, 0)
 
 
@@ -141,15 +141,15 @@ def test_statistics_of_one_feature_that_never_fired() -> None:
 
 
 def test_the_two_files_hold_the_same() -> None:
-    track = Track(1, "=a", (3, 4), 1)
+    track = ActivationTrack(1, "=a", (3, 4), 1)
     track.add(0, None, (0.5, 0.25), ((9, 2.0), (3, 0.5)), (0.0, 0.5), ())
     track.add(1, '=HYPERLINK("x")', (1.5, 0.0), (), (2.5, 1.0), ((4, 1.0),))
-    entries = [Entry(replace(ROW, profile="@p", client="+c"), (track,), 0)]
-    lines = [json.loads(line) for line in b"".join(jsonl(entries, EVERYTHING)).splitlines()]
-    assert [line["schema"] for line in lines] == [SCHEMA] * 2
+    entries = [HistoryEntry(replace(ROW, profile="@p", client="+c"), (track,), 0)]
+    lines = [json.loads(line) for line in b"".join(export_jsonl(entries, EVERYTHING)).splitlines()]
+    assert [line["schema"] for line in lines] == [EXPORT_SCHEMA] * 2
     assert [line["seen"]["generated"] for line in lines] == [False, True]
     assert lines[1]["seen"]["after"] == [2.5, 1.0]
-    rows = list(csv.DictReader(io.StringIO(b"".join(as_csv(entries, EVERYTHING)).decode())))
+    rows = list(csv.DictReader(io.StringIO(b"".join(export_csv(entries, EVERYTHING)).decode())))
     assert tuple(rows[0]) == CSV_COLUMNS
     watched = [(row["feature"], row["value"], row["after"]) for row in rows if row["from"] == "watched"]
     assert watched == [("3", "0.5", "0.0"), ("4", "0.25", "0.5"), ("3", "1.5", "2.5"), ("4", "0.0", "1.0")]
@@ -159,5 +159,5 @@ def test_the_two_files_hold_the_same() -> None:
     assert {row["client"] for row in rows} == {"'+c"}
     assert rows[-1]["token"] == '\'=HYPERLINK("x")'
     assert {row["sae"] for row in rows} == {"'=a"}
-    only = list(csv.DictReader(io.StringIO(b"".join(as_csv(entries, Filter(feature=4))).decode())))
+    only = list(csv.DictReader(io.StringIO(b"".join(export_csv(entries, RequestFilter(feature=4))).decode())))
     assert {row["feature"] for row in only} == {"4"}

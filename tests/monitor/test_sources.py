@@ -3,7 +3,7 @@
 import pytest
 
 from millm.errors import InvalidRequest
-from millm.monitor.sources import source_of
+from millm.monitor.sources import identify_source
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from millm.monitor.sources import source_of
     ],
 )  # fmt: skip
 def test_clients(agent: str, client: str) -> None:
-    assert source_of({"user-agent": agent}).client == client
+    assert identify_source({"user-agent": agent}).client == client
 
 
 @pytest.mark.parametrize(
@@ -32,20 +32,20 @@ def test_clients(agent: str, client: str) -> None:
     ],
 )
 def test_tasks(prompt: str, task: str | None) -> None:
-    source = source_of({"user-agent": "Python/3.11 aiohttp/3.13"}, prompt)
+    source = identify_source({"user-agent": "Python/3.11 aiohttp/3.13"}, prompt)
     assert source.task == task
     assert source.client == ("open-webui" if task else "aiohttp")
 
 
 def test_headers_come_first() -> None:
     headers = {"user-agent": "curl/8", "x-openwebui-user-id": "1", "x-millm-task": "emoji_generation"}
-    source = source_of(headers, "### Task:\nGenerate a concise title")
+    source = identify_source(headers, "### Task:\nGenerate a concise title")
     assert (source.client, source.task) == ("open-webui", "emoji_generation")
-    assert source_of({**headers, "x-millm-task": ""}).task is None
-    assert source_of({**headers, "x-millm-source": "my lab: 3"}).client == "my lab: 3"
+    assert identify_source({**headers, "x-millm-task": ""}).task is None
+    assert identify_source({**headers, "x-millm-source": "my lab: 3"}).client == "my lab: 3"
 
 
 @pytest.mark.parametrize("tag", ["a\x01", "é", "x" * 65, "<b>"])
 def test_a_strange_tag_is_refused(tag: str) -> None:
     with pytest.raises(InvalidRequest, match="x-millm-source"):
-        source_of({"x-millm-source": tag})
+        identify_source({"x-millm-source": tag})

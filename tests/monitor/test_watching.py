@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millm.engine.messages import Reading, Watch
-from millm.monitor.watching import Watching, covers, merged
+from millm.monitor.watching import WatchPlan, covers, merge_watches
 from millm.sae.sizes import MAX_WATCHED_FEATURES
 
 PROMPT, LENGTH, FEATURES = 5, 12, 9
@@ -58,11 +58,11 @@ lists = st.lists(st.sampled_from(["a", "b", "c"]), unique=True, max_size=3).flat
 
 @given(asked=lists, monitored=lists)
 def test_each_sees_what_it_would_have_seen_alone(asked: tuple[Watch, ...], monitored: tuple[Watch, ...]) -> None:
-    watching = merged(asked, monitored)
-    assert len({watch.sae for watch in watching.engine}) == len(watching.engine), "one of each SAE"
-    read = readings(watching.engine)
-    assert by_place(watching.of_request(read, PROMPT)) == by_place(readings(asked))
-    assert by_place(watching.of_monitor(read, PROMPT)) == by_place(readings(monitored or asked))
+    watching = merge_watches(asked, monitored)
+    assert len({watch.sae for watch in watching.engine_watches}) == len(watching.engine_watches), "one of each SAE"
+    read = readings(watching.engine_watches)
+    assert by_place(watching.request_readings(read, PROMPT)) == by_place(readings(asked))
+    assert by_place(watching.recorded_readings(read, PROMPT)) == by_place(readings(monitored or asked))
 
 
 def by_place(found: Any) -> dict[tuple[str, int], Reading]:
@@ -70,19 +70,19 @@ def by_place(found: Any) -> dict[tuple[str, int], Reading]:
 
 
 def test_nobody_watches() -> None:
-    assert merged((), ()) == Watching()
-    assert merged((), ()).engine == ()
+    assert merge_watches((), ()) == WatchPlan()
+    assert merge_watches((), ()).engine_watches == ()
 
 
 def test_more_than_the_engine_can_read_is_what_the_request_asked() -> None:
     asked = Watch(sae="a", features=tuple(range(MAX_WATCHED_FEATURES - 1)))
     monitored = Watch(sae="a", features=(0, MAX_WATCHED_FEATURES, MAX_WATCHED_FEATURES + 1))
-    watching = merged([asked], [monitored])
-    assert watching.kept[0].features == (0, MAX_WATCHED_FEATURES)
-    assert len(watching.engine[0].features) == MAX_WATCHED_FEATURES
+    watching = merge_watches([asked], [monitored])
+    assert watching.recorded_watches[0].features == (0, MAX_WATCHED_FEATURES)
+    assert len(watching.engine_watches[0].features) == MAX_WATCHED_FEATURES
 
 
 @pytest.mark.parametrize("optional", [False, True])
 def test_what_a_request_asks_is_never_left_out(optional: bool) -> None:
     mine = Watch(sae="a", features=(1,), optional=optional)
-    assert merged([mine], [Watch(sae="a", features=(2,), optional=True)]).engine[0].optional == optional
+    assert merge_watches([mine], [Watch(sae="a", features=(2,), optional=True)]).engine_watches[0].optional == optional

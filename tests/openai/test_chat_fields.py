@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from millm.openai.schemas.chat import ChatRequest
-from millm.openai.unsupported import CHAT_IGNORED, CHAT_REFUSED
+from millm.openai.unsupported import IGNORED_CHAT_FIELDS, UNSUPPORTED_CHAT_FIELDS
 from tests.openai.saying import SayingServer
 from tests.openai.test_tools import TOOLS, write_tool_model
 from tests.text.templates import HERMES
@@ -128,8 +128,8 @@ def test_a_schema_needs_a_name_and_to_be_one(server, format) -> None:
 def test_every_field_has_its_case() -> None:
     tried = {*IGNORED, *CHANGES, *REFUSED}
     elsewhere = {"profile", "steering", "activations", "model", "messages"}  # tests of their own
-    assert {*ChatRequest.model_fields, *CHAT_IGNORED, *CHAT_REFUSED} <= tried | elsewhere
-    assert not set(CHAT_IGNORED) & {*CHAT_REFUSED, *ChatRequest.model_fields}
+    assert {*ChatRequest.model_fields, *IGNORED_CHAT_FIELDS, *UNSUPPORTED_CHAT_FIELDS} <= tried | elsewhere
+    assert not set(IGNORED_CHAT_FIELDS) & {*UNSUPPORTED_CHAT_FIELDS, *ChatRequest.model_fields}
 
 
 # ------------------------------------------------------------------------------------------- how the prompt is written

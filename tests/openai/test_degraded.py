@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from millm.engine.messages import Degraded, Receipt
-from millm.openai.extension import receipt_of
-from millm.openai.pieces import End, Piece
+from millm.engine.messages import EngineDegraded, SteeringReceipt
+from millm.openai.extension import build_extension
+from millm.openai.pieces import ChoiceEnd, OutputDelta
 from millm.profiles.selection import Selection
 from tests.fixtures.inside import Inside, serving
 
@@ -36,7 +36,7 @@ def base(inside: Inside, http: httpx.Client) -> str:
     answer = post(http, steering=None).json()
     assert httpx.put(f"{inside.url}/api/steering", json={"profile": "push"}).status_code == 200
     assert post(http).json()["millm"]["profile"] == "push"
-    inside.call(inside.state.engine._deliver, [Degraded(reason=REASON)])
+    inside.call(inside.state.engine._handle_events, [EngineDegraded(reason=REASON)])
     return answer["choices"][0]["message"]["content"]
 
 
@@ -94,10 +94,15 @@ def test_steering_that_ended_in_the_middle_is_told(inside: Inside) -> None:
     """The engine's own receipt says so; one of several choices is enough."""
     assert inside.state.model
     ended = [
-        Piece(
+        OutputDelta(
             choice,
-            end=End("stop", 5, Receipt(fingerprint="f", tokens_steered=3, delta_norm_ratio=0.5, degraded=degraded), 0),
+            end=ChoiceEnd(
+                "stop",
+                5,
+                SteeringReceipt(fingerprint="f", tokens_steered=3, delta_norm_ratio=0.5, degraded=degraded),
+                0,
+            ),
         )
         for choice, degraded in ((0, None), (1, REASON))
     ]
-    assert receipt_of(Selection(inside.state.model), ended, watching=False, sample_every=None).degraded == REASON
+    assert build_extension(Selection(inside.state.model), ended, watching=False, sample_every=None).degraded == REASON

@@ -12,8 +12,8 @@ from starlette.responses import StreamingResponse
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
-from millm.errors import BY_CODE, EngineFailed, QueueFull, Unavailable
-from millm.openai.edge import LARGEST_BODY
+from millm.errors import ERRORS_BY_CODE, EngineFailed, QueueFull, Unavailable
+from millm.openai.edge import DEFAULT_MAX_BODY_BYTES
 from millm.openai.failures import install_error_handlers
 
 
@@ -27,7 +27,7 @@ install_error_handlers(app)
 
 @app.get("/raise/{code}")
 async def raise_known(code: str) -> None:
-    raise BY_CODE[code]("the knob is stuck; turn it back", param="knob")
+    raise ERRORS_BY_CODE[code]("the knob is stuck; turn it back", param="knob")
 
 
 @app.get("/bug")
@@ -69,10 +69,10 @@ def client() -> Iterator[TestClient]:
         yield client
 
 
-@pytest.mark.parametrize("code", sorted(BY_CODE))
+@pytest.mark.parametrize("code", sorted(ERRORS_BY_CODE))
 def test_our_errors_become_their_status_type_and_code(client, code) -> None:
     answer = client.get(f"/raise/{code}")
-    kind = BY_CODE[code]
+    kind = ERRORS_BY_CODE[code]
     assert answer.status_code == kind.status
     assert answer.json() == {
         "error": {"message": "the knob is stuck; turn it back", "type": kind.type, "param": "knob", "code": code}
@@ -165,8 +165,8 @@ def test_a_request_id_is_on_every_answer_the_clients_own_if_it_is_sane(client, s
 
 
 def test_a_body_may_be_large_but_not_larger_than_the_limit(client) -> None:
-    assert client.post("/size", content=b"x" * LARGEST_BODY).json() == {"size": LARGEST_BODY}
-    declared = client.post("/size", content=b"x" * (LARGEST_BODY + 1))
+    assert client.post("/size", content=b"x" * DEFAULT_MAX_BODY_BYTES).json() == {"size": DEFAULT_MAX_BODY_BYTES}
+    declared = client.post("/size", content=b"x" * (DEFAULT_MAX_BODY_BYTES + 1))
     undeclared = client.post("/size", content=(b"x" * 2**20 for _ in range(17)))
     for answer in (declared, undeclared):
         assert answer.status_code == 413

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from millm.errors import EngineFailed
 from millm.openai import patience
-from millm.openai.patience import with_signs_of_life
+from millm.openai.patience import batch_with_keep_alive
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -31,7 +31,7 @@ async def stream(pauses: list[int]) -> AsyncIterator[int]:
 @given(st.lists(st.integers(0, 5), max_size=12))
 def test_every_item_comes_once_in_order(pauses) -> None:
     async def collect() -> list[int]:
-        return [item async for items in with_signs_of_life(stream(pauses)) for item in items]
+        return [item async for items in batch_with_keep_alive(stream(pauses)) for item in items]
 
     assert run(collect()) == list(range(len(pauses)))
 
@@ -43,7 +43,7 @@ async def failing() -> AsyncIterator[int]:
 
 def test_what_came_before_a_failure_comes_and_then_the_failure() -> None:
     async def collect() -> list[list[int]]:
-        stream = with_signs_of_life(failing())
+        stream = batch_with_keep_alive(failing())
         came = [await anext(stream)]
         with pytest.raises(EngineFailed):
             await anext(stream)
@@ -63,7 +63,7 @@ def test_leaving_in_a_silence_closes_the_stream() -> None:
             closed.append(True)
 
     async def leave() -> None:
-        stream = with_signs_of_life(silent())
+        stream = batch_with_keep_alive(silent())
         assert await anext(stream) == [1]
         waiting = asyncio.create_task(anext(stream))
         await asyncio.sleep(0.01)
@@ -75,14 +75,14 @@ def test_leaving_in_a_silence_closes_the_stream() -> None:
 
 
 def test_silence_is_broken_by_signs_of_life(monkeypatch) -> None:
-    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.03)
+    monkeypatch.setattr(patience, "KEEP_ALIVE_SECONDS", 0.03)
 
     async def late() -> AsyncIterator[int]:
         await asyncio.sleep(0.1)
         yield 1
 
     async def collect() -> list[list[int]]:
-        return [items async for items in with_signs_of_life(late())]
+        return [items async for items in batch_with_keep_alive(late())]
 
     came = run(collect())
     assert came[-1] == [1]
@@ -97,6 +97,6 @@ def test_what_is_ready_at_once_comes_at_once() -> None:
             await asyncio.sleep(0.01)
 
     async def collect() -> list[list[int]]:
-        return [items async for items in with_signs_of_life(bursts())]
+        return [items async for items in batch_with_keep_alive(bursts())]
 
     assert run(collect()) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]

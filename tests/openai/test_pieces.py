@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from millm.engine.messages import Finished, Generate, Reading, Receipt, Token, Watch
-from millm.monitor.watching import merged
-from millm.openai.pieces import Piece, join, write
+from millm.engine.messages import Finished, Generate, Reading, SteeringReceipt, Token, Watch
+from millm.monitor.watching import merge_watches
+from millm.openai.pieces import OutputDelta, generate_output, join_outputs
 from millm.text.detokenizer import Detokenizer
 from millm.text.tokenizer import Tokenizer
 
-RECEIPT = Receipt(fingerprint="f", tokens_steered=3, delta_norm_ratio=0.5)
+RECEIPT = SteeringReceipt(fingerprint="f", tokens_steered=3, delta_norm_ratio=0.5)
 
 
 class ScriptedEngine:
@@ -43,14 +43,14 @@ def tokenizer(tiny_model: Path) -> Tokenizer:
     return Tokenizer.from_folder(tiny_model)
 
 
-WATCHING = merged([Watch(sae="s", features=(1,), top_k=1, sample_every=1, tokens="all")], [])
+WATCHING = merge_watches([Watch(sae="s", features=(1,), top_k=1, sample_every=1, tokens="all")], [])
 
 
-def written(tokenizer: Tokenizer, engine: ScriptedEngine, stop: tuple[str, ...] = ()) -> list[Piece]:
-    async def collect() -> list[Piece]:
+def written(tokenizer: Tokenizer, engine: ScriptedEngine, stop: tuple[str, ...] = ()) -> list[OutputDelta]:
+    async def collect() -> list[OutputDelta]:
         sequence = Generate(id="s", prompt=(5, 6), max_tokens=99)
         text = Detokenizer(tokenizer, stop)
-        return [piece async for piece in write(engine, [sequence], [text], tokenizer, watching=WATCHING)]  # type: ignore[arg-type]
+        return [piece async for piece in generate_output(engine, [sequence], [text], tokenizer, watching=WATCHING)]  # type: ignore[arg-type]
 
     return asyncio.run(collect())
 
@@ -60,13 +60,13 @@ def test_choices_that_come_mixed_are_told_apart(tokenizer) -> None:
     tokens = split(tokenizer, "one two", " three")
     engine = ScriptedEngine(tokens)
 
-    async def collect() -> list[Piece]:
+    async def collect() -> list[OutputDelta]:
         sequences = [Generate(id=name, prompt=(5,), max_tokens=99) for name in ("a", "b")]
         texts = [Detokenizer(tokenizer, ()), Detokenizer(tokenizer, ("two",))]
-        return [piece async for piece in write(engine, sequences, texts, tokenizer)]  # type: ignore[arg-type]
+        return [piece async for piece in generate_output(engine, sequences, texts, tokenizer)]  # type: ignore[arg-type]
 
     pieces = asyncio.run(collect())
-    whole, cut = (join([piece for piece in pieces if piece.choice == choice]) for choice in range(2))
+    whole, cut = (join_outputs([piece for piece in pieces if piece.choice == choice]) for choice in range(2))
     assert (whole.text, cut.text) == ("one two three", "one ")
     assert engine.cancelled == ["b"]
     assert whole.end.cached_tokens == cut.end.cached_tokens == 4
@@ -81,7 +81,7 @@ def split(tokenizer: Tokenizer, *words: str) -> list[int]:
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_joined_it_is_the_decoded_whole_and_all_its_tokens(tokenizer, tokens) -> None:
     pieces = written(tokenizer, ScriptedEngine(tokens))
-    whole = join(pieces)
+    whole = join_outputs(pieces)
     assert whole.text == tokenizer.decode(tokens)
     assert [token.token for token in whole.tokens] == tokens
     assert [piece.end is not None for piece in pieces] == [False] * (len(pieces) - 1) + [True]
@@ -99,7 +99,7 @@ def test_a_stop_string_ends_the_text_and_no_part_of_it_is_ever_sent(tokenizer, t
     stop = text[cut : cut + size] or "?"
     engine = ScriptedEngine(split(tokenizer, *text), reason="length")
     pieces = written(tokenizer, engine, (stop,))
-    whole = join(pieces)
+    whole = join_outputs(pieces)
     before, found, _ = text.partition(stop)
     assert whole.text == before
     assert tokenizer.decode(token.token for token in whole.tokens).startswith(before)
@@ -114,7 +114,7 @@ def test_a_stop_string_ends_the_text_and_no_part_of_it_is_ever_sent(tokenizer, t
 def test_the_sequence_is_cancelled_at_the_stop_and_what_follows_is_not_counted(tokenizer) -> None:
     tokens = split(tokenizer, "one ", "S", "T", "O", "P", " two", " three")
     engine = ScriptedEngine(tokens)
-    whole = join(written(tokenizer, engine, ("STOP",)))
+    whole = join_outputs(written(tokenizer, engine, ("STOP",)))
     assert whole.text == "one "
     assert engine.cancelled == ["s"]
     assert whole.end.tokens == len(split(tokenizer, "one ", "S", "T", "O", "P"))

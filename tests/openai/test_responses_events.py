@@ -11,16 +11,16 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from millm.engine.messages import Fault
+from millm.engine.messages import InjectFault
 from millm.openai import patience
-from millm.openai.chat_job import chat_job
-from millm.openai.pieces import CallPart, End, Piece
-from millm.openai.responses.begun import begun
+from millm.openai.chat_job import prepare_chat
+from millm.openai.pieces import ChoiceEnd, OutputDelta, ToolCallPart
+from millm.openai.responses.begun import initial_response
 from millm.openai.responses.request import ResponsesRequest
-from millm.openai.responses.telling import NamedEvents
-from millm.openai.responses.translate import as_chat
-from millm.openai.responses.writer import Writer
-from millm.openai.tools import tooling_of
+from millm.openai.responses.telling import NamedEventEncoder
+from millm.openai.responses.translate import to_chat_request
+from millm.openai.responses.writer import ResponseWriter
+from millm.openai.tools import tool_config_of
 from tests.fixtures.inside import Inside, serving
 from tests.openai import published
 from tests.openai.test_responses import ASK, FLAT, SCHEMA
@@ -128,15 +128,15 @@ def test_the_official_client_parses_what_is_held_to_a_schema(client) -> None:
         assert stream.get_final_response().output_parsed == parsed.output_parsed
 
 
-def written(inside: Inside, *pieces: Piece) -> list[dict[str, Any]]:
+def written(inside: Inside, *pieces: OutputDelta) -> list[dict[str, Any]]:
     """What is told of these pieces, checked event by event."""
     body = ResponsesRequest(**ASK, tools=[FLAT])
-    chat = as_chat(body)
-    tooling = tooling_of(chat, parses=True)
-    job = inside.run(chat_job(inside.state, chat, tooling, None, prefix="resp_"))
-    writer = Writer(job, begun(job, body, tooling), logprobs=False)
-    notation = NamedEvents(writer)
-    frames = [notation.event(event) for piece in pieces for event in writer.told(piece)]
+    chat = to_chat_request(body)
+    tooling = tool_config_of(chat, tools_enabled=True)
+    job = inside.run(prepare_chat(inside.state, chat, tooling, None, prefix="resp_"))
+    writer = ResponseWriter(job, initial_response(job, body, tooling), logprobs=False)
+    notation = NamedEventEncoder(writer)
+    frames = [notation.encode_event(event) for piece in pieces for event in writer.output_events(piece)]
     events = [msgspec.json.decode(frame.split(b"\ndata: ")[1]) for frame in frames]
     for event in events:
         published.event(event)
@@ -146,13 +146,20 @@ def written(inside: Inside, *pieces: Piece) -> list[dict[str, Any]]:
 def test_thoughts_words_and_calls_become_items_in_the_order_they_come(inside) -> None:
     events = written(
         inside,
-        Piece(0, reasoning="Hm"),
-        Piece(0, reasoning=".", text="I "),
-        Piece(0, text="look.", calls=(CallPart(0, "call_1", "look_up"), CallPart(0, arguments='{"word":'))),
-        Piece(
-            0, calls=(CallPart(0, arguments='"sea"}'), CallPart(1, "call_2", "look_up"), CallPart(1, arguments="{}"))
+        OutputDelta(0, reasoning="Hm"),
+        OutputDelta(0, reasoning=".", text="I "),
+        OutputDelta(
+            0, text="look.", calls=(ToolCallPart(0, "call_1", "look_up"), ToolCallPart(0, arguments='{"word":'))
         ),
-        Piece(0, text="So.", end=End("tool_calls", 9, None, 2)),
+        OutputDelta(
+            0,
+            calls=(
+                ToolCallPart(0, arguments='"sea"}'),
+                ToolCallPart(1, "call_2", "look_up"),
+                ToolCallPart(1, arguments="{}"),
+            ),
+        ),
+        OutputDelta(0, text="So.", end=ChoiceEnd("tool_calls", 9, None, 2)),
     )
     assert re.fullmatch(BEGIN + THOUGHTS + WORDS + CALL + CALL + WORDS + "completed ", order(events))
     check_sum(events)
@@ -166,7 +173,7 @@ def test_thoughts_words_and_calls_become_items_in_the_order_they_come(inside) ->
 
 
 def test_an_answer_without_a_word_is_an_empty_message(inside) -> None:
-    events = written(inside, Piece(0, end=End("stop", 0, None, 0)))
+    events = written(inside, OutputDelta(0, end=ChoiceEnd("stop", 0, None, 0)))
     assert order(events) == (
         "created in_progress output_item.added content_part.added output_text.done content_part.done "
         "output_item.done completed "
@@ -177,7 +184,9 @@ def test_an_answer_without_a_word_is_an_empty_message(inside) -> None:
 
 
 def fail(inside: Inside, point: str, after: int) -> None:
-    inside.run(inside.state.engine.inject(Fault(id=f"fault-{point}-{after}", point=point, kind="error", after=after)))
+    inside.run(
+        inside.state.engine.inject(InjectFault(id=f"fault-{point}-{after}", point=point, kind="error", after=after))
+    )
 
 
 def test_a_failure_in_the_middle_is_an_error_and_the_response_so_far(inside, http) -> None:
@@ -204,7 +213,7 @@ def test_a_failure_before_anything_is_out_is_an_ordinary_error(inside, http, str
 
 
 def test_a_stream_that_waits_shows_that_it_lives(inside, http, monkeypatch) -> None:
-    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.0001)
+    monkeypatch.setattr(patience, "KEEP_ALIVE_SECONDS", 0.0001)
     text = http.post("/responses", json={**ASK, "stream": True}).text
     assert ": working\n\n" in text
     assert [frame for frame in text.split("\n\n") if frame.startswith("event: response.in")]
@@ -212,7 +221,7 @@ def test_a_stream_that_waits_shows_that_it_lives(inside, http, monkeypatch) -> N
 
 
 def test_a_stream_that_fails_while_it_waits_has_begun_too(inside, http, monkeypatch) -> None:
-    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.0001)
+    monkeypatch.setattr(patience, "KEEP_ALIVE_SECONDS", 0.0001)
     fail(inside, "prefill", 0)
     frames = http.post("/responses", json={**ASK, "stream": True}).text.split("\n\n")
     assert frames[0] == ": working"

@@ -11,47 +11,47 @@ from structlog.testing import capture_logs
 
 from millm.errors import EngineCrashed, QueueFull
 from millm.openai import patience
-from millm.openai.disconnect import unless_gone
+from millm.openai.disconnect import cancel_on_disconnect
 from millm.openai.failures import install_error_handlers
-from millm.openai.schemas.answers import Answer, ChatDelta, Delta
-from millm.openai.streaming import stream
+from millm.openai.schemas.answers import ChatChunkChoice, CompletionResponse, DeltaMessage
+from millm.openai.streaming import stream_events
 
 closed: list[str] = []
 
 
-def chunk(text: str) -> Answer:
-    return Answer(
+def chunk(text: str) -> CompletionResponse:
+    return CompletionResponse(
         id="chatcmpl-1",
         object="chat.completion.chunk",
         created=7,
         model="m",
         system_fingerprint="fp",
-        choices=(ChatDelta(index=0, delta=Delta(content=text)),),
+        choices=(ChatChunkChoice(index=0, delta=DeltaMessage(content=text)),),
     )
 
 
-async def good() -> AsyncGenerator[Answer]:
+async def good() -> AsyncGenerator[CompletionResponse]:
     yield chunk("é\n\u2028")
     await asyncio.sleep(0.15)
     yield chunk("b")
 
 
-async def refused() -> AsyncGenerator[Answer]:
+async def refused() -> AsyncGenerator[CompletionResponse]:
     raise QueueFull("too many are waiting; try again in a moment")
     yield chunk("never")
 
 
-async def crashing() -> AsyncGenerator[Answer]:
+async def crashing() -> AsyncGenerator[CompletionResponse]:
     yield chunk("a")
     raise EngineCrashed("the engine stopped; try again")
 
 
-async def buggy() -> AsyncGenerator[Answer]:
+async def buggy() -> AsyncGenerator[CompletionResponse]:
     yield chunk("a")
     raise ZeroDivisionError("secret")
 
 
-async def endless() -> AsyncGenerator[Answer]:
+async def endless() -> AsyncGenerator[CompletionResponse]:
     try:
         while True:
             yield chunk("a")
@@ -60,7 +60,7 @@ async def endless() -> AsyncGenerator[Answer]:
         closed.append("endless")
 
 
-async def silent() -> AsyncGenerator[Answer]:
+async def silent() -> AsyncGenerator[CompletionResponse]:
     try:
         await asyncio.sleep(60)
         yield chunk("a")
@@ -75,13 +75,13 @@ install_error_handlers(app)
 
 @app.get("/{name}")
 async def one(name: str, request: Request) -> Response:
-    return await stream(request, STREAMS[name]())
+    return await stream_events(request, STREAMS[name]())
 
 
 @app.post("/work")
 async def work(request: Request) -> int:
     await request.body()
-    return await unless_gone(request, _count())
+    return await cancel_on_disconnect(request, _count())
 
 
 async def _count() -> int:
@@ -96,7 +96,7 @@ client = TestClient(app)
 
 
 def test_a_stream_is_framed_as_clients_parse_it(monkeypatch) -> None:
-    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(patience, "KEEP_ALIVE_SECONDS", 0.1)
     answer = client.get("/good")
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert answer.headers["cache-control"] == "no-cache"

@@ -9,10 +9,10 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from starlette.testclient import TestClient
 
-from millm.openai.forms import CompletionForm
-from millm.openai.job import Job, plan
+from millm.openai.forms import CompletionChoiceBuilder
+from millm.openai.job import GenerationRequest, build_request
 from millm.openai.schemas.completions import CompletionRequest
-from millm.openai.telling import tell
+from millm.openai.telling import create_response
 from millm.profiles.selection import Selection
 from millm.settings import Settings
 from millm.state import LoadedModel
@@ -33,10 +33,10 @@ def model(tiny_model: Path) -> LoadedModel:
     return LoadedModel("tiny", MODEL, tokenizer, ChatTemplate.from_folder(tiny_model, tokenizer))
 
 
-def planned(selection: Selection, prompts: list[list[int]], settings: Settings, **fields: Any) -> Job:
+def planned(selection: Selection, prompts: list[list[int]], settings: Settings, **fields: Any) -> GenerationRequest:
     body = CompletionRequest.model_validate({"model": "tiny", **fields})
     state = replace(bare_state(), settings=settings, model=selection.model)
-    return plan(state, selection, body, prompts, prefix="cmpl-", stop=())
+    return build_request(state, selection, body, prompts, prefix="cmpl-", stop=())
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -51,8 +51,8 @@ def test_cached_tokens_are_added_up_but_never_more_than_the_prompts(model, promp
 
     @app.get("/")
     async def answer(request: Request) -> Response:
-        form = CompletionForm(model.tokenizer, logprobs=False)
-        return await tell(request, ScriptedEngine([20, 21]), job, form, streaming=stream)  # type: ignore[arg-type]
+        form = CompletionChoiceBuilder(model.tokenizer, logprobs=False)
+        return await create_response(request, ScriptedEngine([20, 21]), job, form, streaming=stream)  # type: ignore[arg-type]
 
     text = TestClient(app).get("/").text
     last = text.split("\n\n")[-3].removeprefix("data: ") if stream else text

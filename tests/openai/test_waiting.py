@@ -46,7 +46,7 @@ def inside(tmp_path: Path, tiny_model: Path, tiny_sae: Path) -> Iterator[Inside]
 
 
 def test_a_stream_that_waits_gets_comments_and_then_its_answer(inside: Inside, chat, monkeypatch) -> None:
-    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(patience, "KEEP_ALIVE_SECONDS", 0.1)
     with busy(inside.url, chat):
         waiting = httpx.stream("POST", f"{inside.url}{CHAT}", json={**chat, "stream": True}, timeout=30)
         with waiting as answer:
@@ -64,7 +64,7 @@ def test_a_stream_that_waits_gets_comments_and_then_its_answer(inside: Inside, c
 
 def cancel_all_but_one(inside: Inside) -> None:
     """As if the clients of all who came earlier had gone."""
-    *earlier, _ = inside.state.engine._sequences
+    *earlier, _ = inside.state.engine._event_queues
     inside.state.engine.cancel(*earlier)
 
 

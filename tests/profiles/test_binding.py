@@ -7,7 +7,7 @@ import pytest
 
 from millm.engine.messages import SaeFacts
 from millm.errors import InvalidSteering
-from millm.profiles.binding import bind, reference_of, watched
+from millm.profiles.binding import bind_profile, reference_to_attached, watched_features
 from millm.profiles.contract import Profile
 from millm.state import AttachedSae
 
@@ -29,7 +29,7 @@ def profile(*saes: dict[str, Any], features: Any = ({"index": 1, "strength": 5},
 
 
 def bound(saes: dict[str, AttachedSae], of: Profile) -> list[tuple[str | None, int, float, str]]:
-    return [(one.sae, one.index, one.strength, one.unit) for one in bind(saes, of).features]
+    return [(one.sae, one.index, one.strength, one.unit) for one in bind_profile(saes, of).features]
 
 
 ONE = {SCOPE: attached(SCOPE)}
@@ -71,7 +71,7 @@ def test_what_is_stated_is_so(saes: dict[str, AttachedSae], reference: dict[str,
 )
 def test_what_is_not_so_is_named(saes: dict[str, AttachedSae], reference: dict[str, Any], why: str) -> None:
     with pytest.raises(InvalidSteering, match=why):
-        bind(saes, profile(reference))
+        bind_profile(saes, profile(reference))
 
 
 def test_several_saes_and_the_norms_that_strengths_were_written_against() -> None:
@@ -87,20 +87,20 @@ def test_several_saes_and_the_norms_that_strengths_were_written_against() -> Non
         ("a", 1, 5.0, "raw"), ("b", 2, 20.0, "raw"), ("b", 3, 7.0, "raw"),
     ]  # fmt: skip
     alike = [{**reference, "reference_norm": 10.0} for reference in references]
-    made = bind(saes, profile(*alike, features=features))
+    made = bind_profile(saes, profile(*alike, features=features))
     assert made.reference_norm == 10.0
     assert [one.unit for one in made.features] == ["norm", "norm", "raw"]
     watch = [{"index": 8, "sae": "second"}, {"index": 9, "sae": "second"}]
-    assert watched(saes, profile(*references, features=features, watch=watch)) == {"b": (8, 9)}
+    assert watched_features(saes, profile(*references, features=features, watch=watch)) == {"b": (8, 9)}
 
 
 def test_what_is_saved_of_an_sae_finds_it_again_and_no_other() -> None:
     saes = {SCOPE: attached(SCOPE), "mine": attached("mine", sha256="cd" * 32, layer=3)}
     for name, sae in saes.items():
-        reference = json.loads(reference_of(sae).model_dump_json())
+        reference = json.loads(reference_to_attached(sae).model_dump_json())
         features = [{"index": 1, "strength": 5, "sae": name}]
         assert bound(saes, profile(reference, features=features))[0][0] == name
-    repo = reference_of(saes[SCOPE])
+    repo = reference_to_attached(saes[SCOPE])
     assert (repo.repo_id, repo.path) == ("google/gemma-scope-2b-pt-res", "layer_12/width_16k/average_l0_82")
 
 

@@ -10,14 +10,14 @@ from gguf import GGUFReader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millm.engine.messages import Direction
+from millm.engine.messages import SteeringDirection
 from millm.errors import InvalidProfile
 from millm.profiles.contract import Profile, SaeReference
 from millm.profiles.exporters import adr, gguf, lm_eval, mistudio, neuronpedia
-from millm.profiles.exporters.carried import Measured
-from millm.profiles.exporting import native
-from millm.profiles.importers.reading import preview
-from millm.profiles.importers.values import Known
+from millm.profiles.exporters.carried import SaeMeasurements
+from millm.profiles.exporting import millm_document
+from millm.profiles.importers.reading import parse_document
+from millm.profiles.importers.values import KnownSaes
 
 SHAPES = Path(__file__).parent / "shapes"
 SCOPE = "google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71"
@@ -29,17 +29,17 @@ SKIP = {"mistudio": "none", "lm-eval": "none", "gguf": "none"}
 def written(profile: Profile, format: str) -> bytes:
     match format:
         case "millm":
-            return native(profile)
+            return millm_document(profile)
         case "lm-eval":
-            return lm_eval.text(profile, Measured()).encode()
+            return lm_eval.export_csv(profile, SaeMeasurements()).encode()
         case "gguf":
-            gguf.check(profile)
+            gguf.check_exportable(profile)
             vector = struct.pack("<4f", 1.0, 2.0, 0.0, -1.0)
             place = "blocks.20.hook_resid_post"
-            direction = Direction(sae="x", layer=20, hook_point=place, vector=vector, norm=2.4, varies=False)
-            return gguf.file(profile, [direction], "gemma2")
+            direction = SteeringDirection(sae="x", layer=20, hook_point=place, vector=vector, norm=2.4, varies=False)
+            return gguf.export_gguf(profile, [direction], "gemma2")
     module = {"adr": adr, "mistudio": mistudio, "neuronpedia": neuronpedia}[format]
-    return json.dumps(module.document(profile, Measured())).encode()
+    return json.dumps(module.document(profile, SaeMeasurements())).encode()
 
 
 def steering(profile: Profile) -> object:
@@ -48,8 +48,8 @@ def steering(profile: Profile) -> object:
 
 
 def again(profile: Profile, format: str) -> Profile:
-    known = Known({profile.saes[0].called or "": SCOPE})
-    (entry,) = preview(written(profile, format), known).entries
+    known = KnownSaes({profile.saes[0].alias or "": SCOPE})
+    (entry,) = parse_document(written(profile, format), known).entries
     assert entry.unresolved == ()
     assert entry.profile is not None
     return entry.profile
@@ -99,9 +99,9 @@ def test_any_profile_that_a_format_can_carry_comes_back_the_same(
     ],
 )
 def test_an_imported_profile_survives_its_own_format(shape: str, format: str) -> None:
-    asked = preview((SHAPES / shape).read_bytes(), Known())
-    known = Known({one.id: SCOPE for entry in asked.entries for one in entry.unresolved if one.kind == "sae"})
-    for entry in preview((SHAPES / shape).read_bytes(), known).entries:
+    asked = parse_document((SHAPES / shape).read_bytes(), KnownSaes())
+    known = KnownSaes({one.id: SCOPE for entry in asked.entries for one in entry.unresolved if one.kind == "sae"})
+    for entry in parse_document((SHAPES / shape).read_bytes(), known).entries:
         assert entry.profile is not None
         assert steering(again(entry.profile, format)) == steering(entry.profile)
 
@@ -150,16 +150,21 @@ def test_limits_are_named(format: str, changes: dict[str, object], said: str) ->
 
 def test_units_become_residual_units_where_they_were_measured() -> None:
     units = [{"index": 3, "strength": 0.5, "unit": "norm"}, {"index": 4, "strength": 2.0, "unit": "max_act"}]
-    measured = Measured({SAE.called: 60.0}, {SAE.called: {4: 7.0}})
-    assert [one["strength"] for one in adr.document(profile(features=units), measured)["features"]] == [30.0, 14.0]
+    measured = SaeMeasurements({SAE.alias: 60.0}, {SAE.alias: {4: 7.0}})
+    assert [one["strength"] for one in adr.export_document(profile(features=units), measured)["features"]] == [
+        30.0,
+        14.0,
+    ]
     own = profile(features=units[:1], reference_norm=10.0)
-    assert adr.document(own, measured)["features"][0]["strength"] == 5.0
+    assert adr.export_document(own, measured)["features"][0]["strength"] == 5.0
 
 
 def test_miStudios_colours_are_its_own_and_all_different() -> None:
     colours = ["blue", "blue", "pink", None]
     features = [{"index": index, "strength": 1.0, "color": colour} for index, colour in enumerate(colours)]
-    told = mistudio.document(profile(features=features, skip="none"), Measured())["result"]["features_applied"]
+    told = mistudio.export_document(profile(features=features, skip="none"), SaeMeasurements())["result"][
+        "features_applied"
+    ]
     assert told[0]["color"] == "blue"
     assert {one["color"] for one in told} == set(mistudio.COLOURS)
 
@@ -176,7 +181,7 @@ def test_the_control_vector_is_what_the_gguf_library_reads(tmp_path: Path) -> No
 def test_a_control_vector_of_another_tool_is_directions() -> None:
     from_us = io.BytesIO(written(profile(skip="none"), "gguf")).read()
     plain = from_us.replace(b"millm.profile", b"other.profile")
-    (entry,) = preview(plain, Known()).entries
+    (entry,) = parse_document(plain, KnownSaes()).entries
     (vector,) = entry.vectors
     assert (vector.layer, vector.values) == (20, (1.0, 2.0, 0.0, -1.0))
 
@@ -184,6 +189,6 @@ def test_a_control_vector_of_another_tool_is_directions() -> None:
 @pytest.mark.parametrize("place", ["blocks.0.hook_resid_post", "blocks.20.hook_mlp_out"])
 def test_llama_cpp_steers_outputs_of_layers_from_1_on(place: str) -> None:
     layer = int(place.split(".")[1])
-    direction = Direction(sae="x", layer=layer, hook_point=place, vector=bytes(16), norm=0.0, varies=False)
+    direction = SteeringDirection(sae="x", layer=layer, hook_point=place, vector=bytes(16), norm=0.0, varies=False)
     with pytest.raises(InvalidProfile, match="from 1 on"):
-        gguf.file(profile(skip="none"), [direction], "gemma2")
+        gguf.export_gguf(profile(skip="none"), [direction], "gemma2")

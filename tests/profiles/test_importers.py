@@ -9,23 +9,23 @@ from typing import Any
 import pytest
 
 from millm.errors import InvalidImport
-from millm.profiles.importers.document import leaves, told
-from millm.profiles.importers.reading import preview
-from millm.profiles.importers.values import Known, Preview
+from millm.profiles.importers.document import format_path, leaves
+from millm.profiles.importers.reading import parse_document
+from millm.profiles.importers.values import KnownSaes, ParsedDocument
 
 SHAPES = sorted((Path(__file__).parent / "shapes").iterdir())
 HERE = Path(__file__).parent / "shapes"
 
 
-def read(name: str, **saes: str) -> Preview:
-    return preview((HERE / name).read_bytes(), Known(saes))
+def read(name: str, **saes: str) -> ParsedDocument:
+    return parse_document((HERE / name).read_bytes(), KnownSaes(saes))
 
 
-def strengths(found: Preview) -> list[dict[int, float]]:
+def strengths(found: ParsedDocument) -> list[dict[int, float]]:
     return [{one.index: one.strength for one in entry.profile.features} for entry in found.entries if entry.profile]
 
 
-def values_in(found: Preview) -> set[str]:
+def values_in(found: ParsedDocument) -> set[str]:
     """Every value that an entry's profile holds, as text; foreign ids that are asked for, too."""
     held: set[str] = set()
     for entry in found.entries:
@@ -37,7 +37,7 @@ def values_in(found: Preview) -> set[str]:
     return held
 
 
-def is_told(place: str, found: Preview) -> bool:
+def is_told(place: str, found: ParsedDocument) -> bool:
     notes = [*found.notes, *(note for entry in found.entries for note in entry.notes)]
     return any(place.startswith(note.partition(": ")[0]) for note in notes)
 
@@ -51,12 +51,12 @@ def in_profile(value: Any, held: set[str]) -> bool:
 
 @pytest.mark.parametrize("path", [path for path in SHAPES if path.suffix == ".json"], ids=lambda path: path.stem)
 def test_every_leaf_is_in_the_profile_or_in_a_note(path: Path) -> None:
-    found = preview(path.read_bytes(), Known())
+    found = parse_document(path.read_bytes(), KnownSaes())
     held = values_in(found)
     lost = [
-        told(place)
+        format_path(place)
         for place, value in leaves(json.loads(path.read_bytes()))
-        if not is_told(told(place), found) and not in_profile(value, held)
+        if not is_told(format_path(place), found) and not in_profile(value, held)
     ]
     assert lost == []
 
@@ -100,7 +100,7 @@ def test_a_foreign_sae_is_asked_for_until_somebody_says_which_it_is() -> None:
 def test_neuronpedia_names_are_looked_up_in_the_catalogue() -> None:
     (entry,) = read("neuronpedia-steer.json").entries
     assert entry.profile is not None
-    assert entry.profile.saes[0].called == "google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71"
+    assert entry.profile.saes[0].alias == "google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71"
     assert entry.profile.model is not None
     assert entry.profile.model.repo_id == "google/gemma-2-2b"
     assert entry.profile.skip is None
@@ -141,7 +141,7 @@ EXPORTED = {
 
 
 def test_an_export_for_neuronpedia_becomes_labels() -> None:
-    found = preview(export(**EXPORTED), Known({"sae_123": "tiny"}))
+    found = parse_document(export(**EXPORTED), KnownSaes({"sae_123": "tiny"}))
     (entry,) = found.entries
     assert (entry.becomes, entry.sae) == ("labels", "tiny")
     assert [(one.index, one.label, one.max_act) for one in entry.labels] == [(3, "the sea", 12.5)]
@@ -181,26 +181,26 @@ FLAT = '{"version":"1.0","name":"x","steering":%s}'
 )
 def test_what_cannot_be_read_is_refused_in_a_sentence(document: bytes, said: str) -> None:
     with pytest.raises(InvalidImport, match=said) as refused:
-        preview(document, Known())
+        parse_document(document, KnownSaes())
     assert "\n" not in refused.value.message
     assert len(refused.value.message) < 1000
 
 
 def test_a_bomb_is_not_unpacked() -> None:
     with pytest.raises(InvalidImport, match="64 MiB unpacked"):
-        preview(export(**{"metadata.json": b" " * (65 * 2**20)}), Known())
+        parse_document(export(**{"metadata.json": b" " * (65 * 2**20)}), KnownSaes())
 
 
 @pytest.mark.parametrize("method", ["ORTHOGONAL_DECOMP", "PROJECTION_CAP"])
 def test_another_method_of_neuronpedias_is_refused_by_name(method: str) -> None:
     steer = json.loads((HERE / "neuronpedia-steer.json").read_bytes())
     with pytest.raises(InvalidImport, match=method):
-        preview(json.dumps({**steer, "steer_method": method}).encode(), Known())
+        parse_document(json.dumps({**steer, "steer_method": method}).encode(), KnownSaes())
 
 
 def test_of_a_list_what_cannot_be_read_is_told_beside_what_can() -> None:
     good = json.loads((HERE / "peer-d-browser.json").read_bytes())
-    found = preview(json.dumps([good, {"name": "y", "steering": {"3": "loud"}}, 7]).encode(), Known())
+    found = parse_document(json.dumps([good, {"name": "y", "steering": {"3": "loud"}}, 7]).encode(), KnownSaes())
     assert [entry.becomes for entry in found.entries] == ["profile", "nothing", "nothing"]
     assert "$[1].steering['3'] has to be a number" in found.entries[1].notes
 
@@ -209,7 +209,7 @@ def test_names_are_made_to_fit_and_html_stays_text() -> None:
     name = "a/b\n<b>" + "x" * 200
     document = {"version": "1.0", "name": name, "features": [{"index": 3, "strength": 1, "label": "<script>"}],
                 "sae": {"repo": "o/n", "layer": 1}}  # fmt: skip
-    (entry,) = preview(json.dumps(document).encode(), Known()).entries
+    (entry,) = parse_document(json.dumps(document).encode(), KnownSaes()).entries
     assert entry.name.startswith("a b <b>x")
     assert len(entry.name) == 128
     assert any("its name becomes" in note for note in entry.notes)

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from millm.profiles.names import ProfileName, key
+from millm.profiles.names import ProfileName, name_key
 
 NAME: TypeAdapter[str] = TypeAdapter(ProfileName)
 
@@ -42,6 +42,6 @@ def test_what_is_no_name(name: object) -> None:
 
 def test_one_name_written_in_several_ways() -> None:
     assert NAME.validate_python("A\u0308rger") == "Ärger"
-    assert key("A\u0308RGER") == key("ärger") == key("Ärger")
-    assert key("STRASSE") == key("straße")
-    assert key("a") != key("á")
+    assert name_key("A\u0308RGER") == name_key("ärger") == name_key("Ärger")
+    assert name_key("STRASSE") == name_key("straße")
+    assert name_key("a") != name_key("á")

@@ -7,7 +7,7 @@ import pytest
 from millm.engine.messages import ModelFacts, SaeFacts, Watch
 from millm.errors import InvalidProfile, InvalidSteering, MillmError, ModelNotFound, ModelNotLoaded, ProfileNotFound
 from millm.profiles.contract import ActivationsRequest, Profile, SteeringRequest
-from millm.profiles.selection import active, model_cards, select, watches
+from millm.profiles.selection import model_cards, resolve_active, resolve_watches, select
 from millm.sae.steering import Coefficients, Steering
 from millm.state import AttachedSae, LoadedModel, State
 from millm.text.prompt import ChatTemplate
@@ -52,18 +52,18 @@ def resolved(state: State, request: SteeringRequest) -> Steering | None:
 def coefficients(state: State, **feature: object) -> Coefficients:
     found = resolved(state, steering(features=[feature]))
     assert found is not None
-    return found.taps[0].features[0]
+    return found.by_sae[0].features[0]
 
 
 def test_precedence(state: State) -> None:
     """steering > profile > model:profile > active, and an explicit nothing is the base model."""
-    state.active = active(state, profile="hold")
+    state.active = resolve_active(state, profile="hold")
     one = steering(features=[{"index": 1, "strength": 2}])
 
     def selected(model: str, profile: str | None = None, given: object = "absent") -> tuple[str | None, int | None]:
         wanted = None if given == "absent" else given
         found = select(state, model=model, profile=profile, steering=wanted, steering_given=given != "absent")  # type: ignore[arg-type]
-        return found.profile, found.steering.taps[0].features[0].index if found.steering else None
+        return found.profile, found.steering.by_sae[0].features[0].index if found.steering else None
 
     assert selected("org/tiny") == ("hold", 7)
     assert selected("org/tiny:push") == ("push", 3)
@@ -79,7 +79,7 @@ def test_only_who_asks_for_nothing_follows_what_is_active(state: State) -> None:
     def follows(model: str = "org/tiny", profile: str | None = None, *, given: bool = False) -> bool:
         return select(state, model=model, profile=profile, steering=None, steering_given=given).follows_active
 
-    for current in (None, active(state, profile="hold")):
+    for current in (None, resolve_active(state, profile="hold")):
         state.active = current
         assert follows()
         assert not follows(given=True)
@@ -89,19 +89,19 @@ def test_only_who_asks_for_nothing_follows_what_is_active(state: State) -> None:
 
 def test_what_can_be_active(state: State) -> None:
     one = steering(features=[{"index": 1, "strength": 2}])
-    made = active(state, steering=one)
+    made = resolve_active(state, steering=one)
     assert made is not None
     named = steering(features=[{"index": 1, "strength": 2, "sae": "tiny"}])
-    assert (made.profile, made.asked, made.steering) == (None, named, resolved(state, one))
-    assert active(state) is None
-    assert active(state, steering=steering()) is None
+    assert (made.profile, made.request, made.steering) == (None, named, resolved(state, one))
+    assert resolve_active(state) is None
+    assert resolve_active(state, steering=steering()) is None
     with pytest.raises(ProfileNotFound):
-        active(state, profile="nope")
+        resolve_active(state, profile="nope")
     with pytest.raises(InvalidSteering):
-        active(state, steering=steering(features=[{"index": 96, "strength": 2}]))
+        resolve_active(state, steering=steering(features=[{"index": 96, "strength": 2}]))
     state.model = None
     with pytest.raises(ModelNotLoaded):
-        active(state)
+        resolve_active(state)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_units(state: State) -> None:
     assert coefficients(state, index=5, strength=0.5, unit="max_act") == Coefficients(5, 4.0, 0.0)
     assert coefficients(state, index=6, strength=2, unit="max_act", max_act=2.0) == Coefficients(6, 4.0, 0.0)
     exported = steering(features=[{"index": 5, "strength": 0.4, "unit": "norm"}], reference_norm=20.0)
-    assert resolved(state, exported).taps[0].features == (Coefficients(5, 8.0, 0.0),)  # type: ignore[union-attr]
+    assert resolved(state, exported).by_sae[0].features == (Coefficients(5, 8.0, 0.0),)  # type: ignore[union-attr]
 
 
 def test_a_fingerprint_names_an_effect(state: State) -> None:
@@ -201,7 +201,7 @@ def test_a_profile_belongs_to_its_model(state: State) -> None:
 
 def test_watches(state: State) -> None:
     asked = ActivationsRequest(features=(1, 2), tokens="all")
-    assert watches(state, asked) == (Watch(sae="tiny", features=(1, 2), tokens="all"),)
+    assert resolve_watches(state, asked) == (Watch(sae="tiny", features=(1, 2), tokens="all"),)
     for bad, message in (
         ({}, "name `features`"),
         ({"features": (96,)}, r"0\.\.95"),
@@ -209,13 +209,13 @@ def test_watches(state: State) -> None:
         ({"features": (1,), "sample_every": 2}, "ask for a `top_k`"),
     ):
         with pytest.raises(InvalidSteering, match=message):
-            watches(state, ActivationsRequest.model_validate(bad))
+            resolve_watches(state, ActivationsRequest.model_validate(bad))
 
 
 def test_a_top_is_read_as_often_as_the_request_says_or_else_as_costs_little(state: State) -> None:
     state.saes = {"wide": sae("wide", sample_every=7)}
-    (measured,) = watches(state, ActivationsRequest(top_k=5))
-    (chosen,) = watches(state, ActivationsRequest(top_k=5, sample_every=1))
+    (measured,) = resolve_watches(state, ActivationsRequest(top_k=5))
+    (chosen,) = resolve_watches(state, ActivationsRequest(top_k=5, sample_every=1))
     assert (measured.sample_every, chosen.sample_every) == (7, 1)
 
 
@@ -250,4 +250,4 @@ def test_the_menu_lists_what_can_be_applied(state: State) -> None:
 def test_a_file_that_is_no_profile_is_refused_by_name(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "bad.json").write_bytes(content)
     with pytest.raises(InvalidProfile, match=rf"^bad\.json: .*{message}"):
-        bare_state().profiles.take_in(tmp_path / "bad.json")
+        bare_state().profiles.import_file(tmp_path / "bad.json")

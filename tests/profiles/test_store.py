@@ -17,12 +17,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from millm.app import create_app
 from millm.errors import InvalidProfile, ProfileNameTaken, ProfileNotFound
 from millm.profiles.contract import Profile
-from millm.profiles.names import LONGEST, checked, key
+from millm.profiles.names import MAX_NAME_LENGTH, name_key, validate_name
 from millm.profiles.store import ProfileStore
 from millm.storage import Database
 from tests.fixtures.bare import bare_state
 
-NAMES = ["a", "A", "é", "E\u0301", "ß", "SS", "日本", "🎉", "a (2)", "x" * LONGEST, "X" * (LONGEST - 1)]
+NAMES = ["a", "A", "é", "E\u0301", "ß", "SS", "日本", "🎉", "a (2)", "x" * MAX_NAME_LENGTH, "X" * (MAX_NAME_LENGTH - 1)]
 
 
 class Shelf(RuleBasedStateMachine):
@@ -46,44 +46,44 @@ class Shelf(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES), text=st.text("ab", max_size=2))
     def add(self, name: str, text: str) -> None:
         profile = Profile(name=name, description=text)
-        if key(name) in self.model:
+        if name_key(name) in self.model:
             with pytest.raises(ProfileNameTaken):
                 self.store.add(profile)
         else:
             self.store.add(profile)
-            self.model[key(name)] = profile
+            self.model[name_key(name)] = profile
 
     @rule(name=st.sampled_from(NAMES), other=st.sampled_from(NAMES), text=st.text("ab", max_size=2))
     def replace(self, name: str, other: str, text: str) -> None:
         profile = Profile(name=other, description=text)
-        if key(name) not in self.model:
+        if name_key(name) not in self.model:
             with pytest.raises(ProfileNotFound):
                 self.store.replace(name, profile)
-        elif key(other) in self.model and key(other) != key(name):
+        elif name_key(other) in self.model and name_key(other) != name_key(name):
             with pytest.raises(ProfileNameTaken):
                 self.store.replace(name, profile)
         else:
-            had = self.store.stored(name)
+            had = self.store.find_stored(name)
             assert self.store.replace(name, profile).id == had.id
-            del self.model[key(name)]
-            self.model[key(other)] = profile
+            del self.model[name_key(name)]
+            self.model[name_key(other)] = profile
 
     @rule(name=st.sampled_from(NAMES))
     def delete(self, name: str) -> None:
-        if key(name) in self.model:
+        if name_key(name) in self.model:
             self.store.delete(name)
-            del self.model[key(name)]
+            del self.model[name_key(name)]
         else:
             with pytest.raises(ProfileNotFound):
                 self.store.delete(name)
 
     @rule(name=st.sampled_from(NAMES))
     def free(self, name: str) -> None:
-        name = checked(name)
+        name = validate_name(name)
         free = self.store.free_name(name)
-        assert checked(free) == free
-        assert key(free) not in self.model
-        assert (free == name) == (key(name) not in self.model)
+        assert validate_name(free) == free
+        assert name_key(free) not in self.model
+        assert (free == name) == (name_key(name) not in self.model)
 
     @rule()
     def restart(self) -> None:
@@ -98,10 +98,10 @@ class Shelf(RuleBasedStateMachine):
         assert ([one.profile for one in page], total) == (wanted[1:3], len(wanted))
         searched, _ = self.store.page(search="B")
         assert {one.profile.name for one in searched} == {
-            one.name for one in wanted if "b" in key(one.description) or "b" in key(one.name)
+            one.name for one in wanted if "b" in name_key(one.description) or "b" in name_key(one.name)
         }
         for name in NAMES:
-            found = self.model.get(key(name))
+            found = self.model.get(name_key(name))
             if found:
                 assert self.store.find(name) == found
 
@@ -133,37 +133,37 @@ def strength(store: ProfileStore) -> float:
 
 
 def test_a_file_is_taken_in_once(store: ProfileStore, tmp_path: Path) -> None:
-    assert store.take_in(file(tmp_path))
+    assert store.import_file(file(tmp_path))
     store.delete("mine")
-    assert store.take_in(file(tmp_path)) is None
+    assert store.import_file(file(tmp_path)) is None
     assert len(store) == 0
     laid_out_otherwise = tmp_path / "other.json"
     laid_out_otherwise.write_text(json.dumps(json.loads(file(tmp_path).read_text()), indent=4))
-    assert store.take_in(laid_out_otherwise) is None
+    assert store.import_file(laid_out_otherwise) is None
 
 
 def test_a_changed_file_takes_the_place_of_what_it_said_before_and_of_nothing_else(
     store: ProfileStore, tmp_path: Path
 ) -> None:
-    store.take_in(file(tmp_path, 1.0))
-    taken = store.take_in(file(tmp_path, 2.0))
+    store.import_file(file(tmp_path, 1.0))
+    taken = store.import_file(file(tmp_path, 2.0))
     assert (taken, strength(store), len(store)) == (store.find("mine"), 2.0, 1)
     store.replace("mine", store.find("mine").model_copy(update={"description": "edited here"}))
-    assert store.take_in(file(tmp_path, 3.0)) is None
+    assert store.import_file(file(tmp_path, 3.0)) is None
     assert strength(store) == 2.0
     store.delete("mine")
-    assert store.take_in(file(tmp_path, 3.0))
+    assert store.import_file(file(tmp_path, 3.0))
 
 
 def test_a_file_that_somebody_names_is_there_whatever_became_of_it(store: ProfileStore, tmp_path: Path) -> None:
-    assert store.bring(file(tmp_path)).name == "mine"
+    assert store.import_or_find(file(tmp_path)).name == "mine"
     store.delete("mine")
-    assert store.bring(file(tmp_path)).name == "mine"
+    assert store.import_or_find(file(tmp_path)).name == "mine"
     changed = store.replace("mine", store.find("mine").model_copy(update={"description": "edited here"}))
-    assert store.bring(file(tmp_path)) == changed.profile
+    assert store.import_or_find(file(tmp_path)) == changed.profile
     (tmp_path / "mine.json").write_text("{}")
     with pytest.raises(InvalidProfile, match=r"^mine\.json: name"):
-        store.bring(tmp_path / "mine.json")
+        store.import_or_find(tmp_path / "mine.json")
 
 
 def test_an_error_names_some_of_those_there_are(store: ProfileStore) -> None:

@@ -17,7 +17,7 @@ from millm.errors import InvalidSae, InvalidSteering
 from millm.sae.activations import normalise
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.config import Architecture, SaeConfig
-from millm.sae.formats.canonical import Header, store, tensor_shapes
+from millm.sae.formats.canonical import CanonicalHeader, store_canonical, tensor_shapes
 from millm.sae.formats.source import SourceSae
 
 READABLE = [name for name in get_args(Architecture) if name != "topk"]
@@ -31,7 +31,7 @@ def config(**settings: Any) -> SaeConfig:
 
 
 def opened(root: Path, config: SaeConfig, tensors: dict[str, Tensor]) -> SparseAutoencoder:
-    return SparseAutoencoder.open(store(SourceSae(config, tensors, sha256="0" * 64), root))
+    return SparseAutoencoder.open(store_canonical(SourceSae(config, tensors, sha256="0" * 64), root))
 
 
 def random_tensors(config: SaeConfig, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -177,7 +177,7 @@ def test_the_layer_is_in_the_hooks_name(names: dict[str, str], layer: int | None
 
 def test_what_can_be_read_and_steered() -> None:
     kinds = {name: config(architecture=name, k=1 if name == "topk" else None) for name in get_args(Architecture)}
-    assert [name for name, kind in kinds.items() if not kind.sparse_readable] == ["topk"]
+    assert [name for name, kind in kinds.items() if not kind.can_read_sparsely] == ["topk"]
     assert {name for name, kind in kinds.items() if not kind.steerable} == {
         name for name in kinds if name.endswith("transcoder")
     }
@@ -217,7 +217,7 @@ def test_a_few_features_of_a_large_sae_do_not_load_it(tmp_path: Path) -> None:
 
 
 def write_hollow(folder: Path, facts: SaeConfig) -> None:
-    (folder / "config.json").write_bytes(msgspec.json.encode(Header(sha256="0" * 64, config=facts)))
+    (folder / "config.json").write_bytes(msgspec.json.encode(CanonicalHeader(sha256="0" * 64, config=facts)))
     entries, end = {}, 0
     for name, shape in tensor_shapes(facts).items():
         size = 4 * math.prod(shape)

@@ -17,7 +17,7 @@ from millm.sae.calibrate import calibrate
 from millm.sae.calibration_text import calibration_text
 from millm.sae.config import SaeConfig
 from millm.sae.formats import canonicalise
-from millm.sae.hooks import capture, resolve
+from millm.sae.hooks import capture, resolve_hook_point
 
 WIDTH = 48
 
@@ -162,7 +162,7 @@ def test_the_demo_sae_knows_its_own_layer(demo_folder: Path, tmp_path: Path) -> 
     sae = SparseAutoencoder.open(canonicalise(SAE_FOLDER, tmp_path))
     model = AutoModelForCausalLM.from_pretrained(demo_folder, dtype=torch.float32).eval()
     tokenizer = Tokenizer.from_file(str(demo_folder / "tokenizer.json"))
-    points = [resolve(model, f"blocks.{layer}.hook_resid_post") for layer in (10, 18, 20, 22, 25)]
+    points = [resolve_hook_point(model, f"blocks.{layer}.hook_resid_post") for layer in (10, 18, 20, 22, 25)]
     texts = [capture(model, points, tokenizer.encode(text).ids) for text in calibration_text()]
     found = {}
     for point in points:

@@ -17,13 +17,20 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from millm.errors import InvalidSae
-from millm.hub.convert import convert, converted, environment, look, needs_conversion, order
+from millm.hub.convert import (
+    build_conversion_request,
+    convert_sae,
+    converter_environment,
+    find_converted,
+    foreign_layout,
+    inspect_source,
+)
 from millm.hub.home import Home
-from millm.hub.jobs import Asked
+from millm.hub.jobs import DownloadSpec
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.config import SaeConfig
 from millm.sae.convert import convert as convert_here
-from millm.sae.foreign.pickled import state_dict
+from millm.sae.foreign.pickled import load_state_dict
 from millm.sae.formats import canonicalise
 from tests.fixtures.foreign_saes import SAES, D, F, ForeignSae, K, inputs, numbers, sparsify, write
 
@@ -37,30 +44,33 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
 
 
-def asked(sae: ForeignSae) -> Asked:
-    return Asked(kind="sae", repository=sae.repository, path=sae.path)
+def asked(sae: ForeignSae) -> DownloadSpec:
+    return DownloadSpec(kind="sae", repository=sae.repository, path=sae.path)
 
 
 def made(sae: ForeignSae, home: Home) -> Path:
     """The converted copy, here and now."""
     source = write(sae, home.folder / "hub" / sae.repository)
-    found = look(source)
+    found = inspect_source(source)
     assert found is not None
     target = home.folder / "made"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    convert_here(msgspec.structs.replace(order(source, found, asked(sae)), target=str(target)), lambda stage: None)
+    convert_here(
+        msgspec.structs.replace(build_conversion_request(source, found, asked(sae)), target=str(target)),
+        lambda stage: None,
+    )
     return target
 
 
 def made_apart(sae: ForeignSae, home: Home, **limits: Any) -> Path:
     """The converted copy, by a process of its own."""
     source = write(sae, home.folder / "hub" / sae.repository)
-    return asyncio.run(convert(source, asked(sae), home, lambda stage: None, **limits))
+    return asyncio.run(convert_sae(source, asked(sae), home, lambda stage: None, **limits))
 
 
 def read(folder: Path, home: Home) -> SparseAutoencoder:
-    return SparseAutoencoder.open(canonicalise(folder, home.saes))
+    return SparseAutoencoder.open(canonicalise(folder, home.canonical_saes))
 
 
 def assert_equals(actual: Tensor, expected: Tensor) -> None:
@@ -141,11 +151,11 @@ def test_its_stages_are_told_and_the_second_time_it_is_there(home: Home) -> None
     published = SAES["qwen_scope"]
     source = write(published, home.folder / "hub")
     stages: list[str] = []
-    assert converted(source, published.name, home) is None
-    first = asyncio.run(convert(source, asked(published), home, stages.append))
+    assert find_converted(source, published.name, home) is None
+    first = asyncio.run(convert_sae(source, asked(published), home, stages.append))
     assert stages == ["reading", "writing", "checking"]
-    assert converted(source, published.name, home) == first
-    assert asyncio.run(convert(source, asked(published), home, stages.append)) == first
+    assert find_converted(source, published.name, home) == first
+    assert asyncio.run(convert_sae(source, asked(published), home, stages.append)) == first
     assert len(stages) == 3
 
 
@@ -162,7 +172,9 @@ def test_a_folder_with_one_such_file_in_it_is_that_sae(home: Home) -> None:
     """As a user imports it."""
     published = SAES["goodfire"]
     source = write(published, home.folder / "mine").parent
-    folder = asyncio.run(convert(source, Asked(kind="sae", repository="", path=""), home, lambda stage: None))
+    folder = asyncio.run(
+        convert_sae(source, DownloadSpec(kind="sae", repository="", path=""), home, lambda stage: None)
+    )
     assert read(folder, home).config.hook_name == "blocks.19.hook_resid_post"
 
 
@@ -179,7 +191,7 @@ def refused_apart(published: ForeignSae, home: Home, **limits: Any) -> str:
     """And nothing is left of it."""
     with pytest.raises(InvalidSae) as caught:
         made_apart(published, home, **limits)
-    assert list(home.converted.iterdir()) == []
+    assert list(home.converted_saes.iterdir()) == []
     return told(caught.value, home)
 
 
@@ -241,7 +253,7 @@ def test_a_file_that_is_cut_short(home: Home) -> None:
     source = write(published, home.folder / "hub")
     source.write_bytes(source.read_bytes()[:-200])
     with pytest.raises(InvalidSae, match=r"layer14\.sae\.pt is no whole file"):
-        state_dict(source)
+        load_state_dict(source)
 
 
 def test_numbers_that_are_none_are_refused_when_it_is_attached(home: Home) -> None:
@@ -250,7 +262,7 @@ def test_numbers_that_are_none_are_refused_when_it_is_attached(home: Home) -> No
     bad["W_enc"][0, 0] = float("nan")
     folder = made(ForeignSae("", published.repository, published.path, lambda: {published.path: bad}), home)
     with pytest.raises(InvalidSae, match="NaN"):
-        canonicalise(folder, home.saes)
+        canonicalise(folder, home.canonical_saes)
 
 
 # -- pickles ------------------------------------------------------------------------------------------------------
@@ -283,7 +295,7 @@ def test_a_pickle_is_not_even_opened_while_the_override_is_set(home: Home, monke
     source = write(SAES["qwen_scope"], home.folder)
     monkeypatch.setenv(OVERRIDE, "0")
     with pytest.raises(InvalidSae, match=OVERRIDE):
-        state_dict(source)
+        load_state_dict(source)
 
 
 def test_the_process_gets_no_secret_and_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +303,7 @@ def test_the_process_gets_no_secret_and_everything_else(monkeypatch: pytest.Monk
     for name in secrets:
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("KEYBOARD", "1")
-    given = environment()
+    given = converter_environment()
     assert not given.keys() & {*secrets}
     assert given == {name: value for name, value in os.environ.items() if name not in secrets} | {"HF_HUB_OFFLINE": "1"}
 
@@ -322,7 +334,7 @@ def test_cancelling_ends_it_at_once_and_leaves_nothing(home: Home) -> None:
 
     async def begin_and_cancel() -> float:
         begun = asyncio.Event()
-        task = asyncio.create_task(convert(source, asked(SAES["qwen_scope"]), home, lambda stage: begun.set()))
+        task = asyncio.create_task(convert_sae(source, asked(SAES["qwen_scope"]), home, lambda stage: begun.set()))
         await begun.wait()
         cancelled = time.monotonic()
         task.cancel()
@@ -331,7 +343,7 @@ def test_cancelling_ends_it_at_once_and_leaves_nothing(home: Home) -> None:
         return time.monotonic() - cancelled
 
     assert asyncio.run(begin_and_cancel()) < 1
-    assert list(home.converted.iterdir()) == []
+    assert list(home.converted_saes.iterdir()) == []
 
 
 # -- names --------------------------------------------------------------------------------------------------------
@@ -339,7 +351,7 @@ def test_cancelling_ends_it_at_once_and_leaves_nothing(home: Home) -> None:
 
 def test_every_format_is_known_by_its_files_names(tmp_path: Path) -> None:
     for kind, sae in SAES.items():
-        found = needs_conversion(write(sae, tmp_path / kind))
+        found = foreign_layout(write(sae, tmp_path / kind))
         assert found == PLACES.get(kind, ("", "", "", found))[3], kind
         assert found is not None
 
@@ -359,7 +371,7 @@ def test_every_format_is_known_by_its_files_names(tmp_path: Path) -> None:
 def test_what_is_read_as_it_is_or_is_none_needs_no_conversion(files: list[str], tmp_path: Path) -> None:
     for name in files:
         (tmp_path / name).write_text("{}")
-    assert needs_conversion(tmp_path) is None
+    assert foreign_layout(tmp_path) is None
 
 
 @pytest.mark.saelens

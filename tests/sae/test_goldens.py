@@ -134,7 +134,7 @@ def test_each_sequence_may_gather_its_own_rows(golden: Golden) -> None:
 
 @pytest.mark.parametrize("golden", [case for case in CASES if case not in READABLE], indirect=True)
 def test_single_features_of_a_topk_sae_are_refused(golden: Golden) -> None:
-    assert not golden.sae.config.sparse_readable
+    assert not golden.sae.config.can_read_sparsely
     z, _ = golden.sae.normalise(golden.x)
     with pytest.raises(InvalidSae, match="topk"):
         golden.rows.activations(z)

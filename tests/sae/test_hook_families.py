@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 
 from millm.errors import SaeMismatch
 from millm.sae.hook_table import LENS_NAMES
-from millm.sae.hooks import HookPoint, capture, decoder_layers, resolve, width_at
+from millm.sae.hooks import HookPoint, capture, decoder_layers, resolve_hook_point, width_at
 
 WIDTH = 32
 IDS = [[5, 6, 7, 8, 9], [11, 3, 12, 4, 13]]
@@ -125,7 +125,7 @@ def model(family: str) -> PreTrainedModel:
 
 
 def point(model: PreTrainedModel, kind: str, layer: int = 1) -> HookPoint:
-    return resolve(model, f"blocks.{layer}.{LENS_NAMES[kind]}")
+    return resolve_hook_point(model, f"blocks.{layer}.{LENS_NAMES[kind]}")
 
 
 def has(family: str, kind: str) -> bool:
@@ -219,7 +219,7 @@ def test_a_tensor_without_its_batch_is_refused() -> None:
     kind, values, _ = FAMILIES["opt"]
     opt = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **values)).eval()
     with pytest.raises(SaeMismatch, match=r"\[batch, tokens, width\]"):
-        width_at(opt, resolve(opt, "layers.1.fc2.output"))
+        width_at(opt, resolve_hook_point(opt, "layers.1.fc2.output"))
 
 
 def test_the_text_layers_of_a_multimodal_model_are_found(model: PreTrainedModel, family: str) -> None:

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from millm.sae.hooks import capture, resolve
+from millm.sae.hooks import capture, resolve_hook_point
 
 GOLDENS = Path(__file__).parent / "goldens"
 FAMILIES = ("gemma2", "llama", "gpt2")
@@ -33,7 +33,7 @@ def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def captured(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     model, ids, bridge = golden(path)
-    return capture(model, [resolve(model, name) for name in bridge], ids), bridge
+    return capture(model, [resolve_hook_point(model, name) for name in bridge], ids), bridge
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -46,7 +46,7 @@ def test_every_hook_point_is_the_bridges(family: str) -> None:
 
 def test_the_raw_mlp_output_of_gemma2_is_not_what_it_adds_to_the_stream() -> None:
     model, ids, bridge = golden(GOLDENS / "hooks_gemma2.safetensors")
-    raw = capture(model, [resolve(model, "layers.1.mlp.output")], ids)["layers.1.mlp.output"]
+    raw = capture(model, [resolve_hook_point(model, "layers.1.mlp.output")], ids)["layers.1.mlp.output"]
     assert (raw - bridge["blocks.1.hook_mlp_out"]).abs().max() > 1
 
 

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPTJConfig, GraniteConfig, LlamaConfig, PreTrainedModel
 
 from millm.errors import InvalidModel, SaeMismatch
-from millm.sae.hook_table import parse
-from millm.sae.hooks import capture, decoder_layers, resolve, width_at
+from millm.sae.hook_table import parse_hook_name
+from millm.sae.hooks import capture, decoder_layers, resolve_hook_point, width_at
 
 IDS = [[5, 6, 7, 8, 9], [11, 3, 12, 4, 13]]
 
@@ -61,7 +61,7 @@ def hooks_left(model: PreTrainedModel) -> int:
     ],
 )
 def test_both_ways_of_naming_are_read(name: str, meaning: tuple[int, str]) -> None:
-    assert parse(name) == meaning
+    assert parse_hook_name(name) == meaning
 
 
 @pytest.mark.parametrize(
@@ -77,25 +77,25 @@ def test_both_ways_of_naming_are_read(name: str, meaning: tuple[int, str]) -> No
 )
 def test_other_names_are_refused_with_a_way_out(name: str, says: str) -> None:
     with pytest.raises(SaeMismatch, match=says) as refusal:
-        parse(name)
+        parse_hook_name(name)
     assert name in refusal.value.message
 
 
 def test_one_tensor_has_one_name() -> None:
     model = tiny_llama()
-    assert resolve(model, "model.layers.1.mlp.output") == resolve(model, "blocks.1.hook_mlp_out")
-    assert resolve(model, "model.layers.1") == resolve(model, "blocks.1.hook_resid_post")
-    assert resolve(model, "layers.1.mlp.gate_proj").name == "layers.1.mlp.gate_proj.output"
+    assert resolve_hook_point(model, "model.layers.1.mlp.output") == resolve_hook_point(model, "blocks.1.hook_mlp_out")
+    assert resolve_hook_point(model, "model.layers.1") == resolve_hook_point(model, "blocks.1.hook_resid_post")
+    assert resolve_hook_point(model, "layers.1.mlp.gate_proj").name == "layers.1.mlp.gate_proj.output"
 
 
 def test_what_a_model_lacks_is_refused_with_what_it_has() -> None:
     model = tiny_llama()
     with pytest.raises(SaeMismatch, match="layers 0 to 2"):
-        resolve(model, "blocks.3.hook_resid_post")
+        resolve_hook_point(model, "blocks.3.hook_resid_post")
     with pytest.raises(SaeMismatch, match=r"hook_resid_mid"):
-        resolve(model, "layers.1.post_feedforward_layernorm.output")
+        resolve_hook_point(model, "layers.1.post_feedforward_layernorm.output")
     with pytest.raises(SaeMismatch, match=r"gptj.*hook_attn_out"):
-        resolve(tiny_gptj(), "blocks.1.hook_resid_mid")
+        resolve_hook_point(tiny_gptj(), "blocks.1.hook_resid_mid")
 
 
 def test_an_unchecked_family_has_its_residual_stream_only() -> None:
@@ -104,9 +104,9 @@ def test_an_unchecked_family_has_its_residual_stream_only() -> None:
         vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=4
     )
     model = AutoModelForCausalLM.from_config(granite).eval()
-    assert width_at(model, resolve(model, "blocks.1.hook_resid_post")) == 16
+    assert width_at(model, resolve_hook_point(model, "blocks.1.hook_resid_post")) == 16
     with pytest.raises(SaeMismatch, match=r"they have hook_resid_pre, hook_resid_post$"):
-        resolve(model, "blocks.1.hook_attn_out")
+        resolve_hook_point(model, "blocks.1.hook_attn_out")
 
 
 def test_a_model_without_decoder_layers_is_refused() -> None:
@@ -126,7 +126,7 @@ POINTS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 def test_every_row_of_a_batch_is_steered_and_nothing_stays_behind(point: str) -> None:
     model = tiny_llama()
     before = logits(model)
-    handle = resolve(model, f"blocks.1.hook_{point}").register(lambda x: x + 1.0)
+    handle = resolve_hook_point(model, f"blocks.1.hook_{point}").register(lambda x: x + 1.0)
     steered = logits(model)
     handle.remove()
     assert (steered - before).abs().amax(dim=(1, 2)).min() > 1e-3  # the smaller change of the two rows
@@ -137,7 +137,7 @@ def test_every_row_of_a_batch_is_steered_and_nothing_stays_behind(point: str) ->
 def test_a_layer_that_returns_a_tuple_is_steered_in_every_row() -> None:
     model = tiny_gptj()
     before = logits(model)
-    with resolve(model, "blocks.0.hook_resid_post").register(lambda x: x + torch.linspace(-1, 1, 16)):
+    with resolve_hook_point(model, "blocks.0.hook_resid_post").register(lambda x: x + torch.linspace(-1, 1, 16)):
         assert (logits(model) - before).abs().amax(dim=(1, 2)).min() > 1e-3
 
 
@@ -147,7 +147,7 @@ def test_a_function_that_declines_leaves_the_pass_bit_identical(point: str) -> N
     before = logits(model)
     name = f"blocks.1.{'attn.' if point == 'z' else ''}hook_{point}"
     for decline in (lambda x: None, lambda x: x):
-        with resolve(model, name).register(decline):
+        with resolve_hook_point(model, name).register(decline):
             assert torch.equal(logits(model), before)
 
 
@@ -157,14 +157,14 @@ def test_an_untouched_output_is_the_very_object_the_layer_made() -> None:
     layer = decoder_layers(model)[1]
     layer.register_forward_hook(lambda module, args, output: made.append(output))
     seen: list[Tensor] = []
-    resolve(model, "blocks.1.hook_resid_post").register(seen.append)
+    resolve_hook_point(model, "blocks.1.hook_resid_post").register(seen.append)
     logits(model)
     assert seen[0] is made[0]
 
 
 def test_the_result_keeps_the_models_dtype() -> None:
     model = tiny_llama().to(torch.bfloat16)
-    point = resolve(model, "blocks.1.hook_resid_post")
+    point = resolve_hook_point(model, "blocks.1.hook_resid_post")
     with point.register(lambda x: x.float() + 1.0):
         assert logits(model).dtype == torch.bfloat16
     assert capture(model, [point], IDS[0])[point.name].dtype == torch.float32
@@ -174,7 +174,7 @@ def test_steering_is_seen_by_output_hidden_states() -> None:
     model = tiny_llama()
     with torch.no_grad():
         plain = model(torch.tensor(IDS), output_hidden_states=True).hidden_states[2]
-        with resolve(model, "blocks.1.hook_resid_post").register(lambda x: x + 1.0):
+        with resolve_hook_point(model, "blocks.1.hook_resid_post").register(lambda x: x + 1.0):
             steered = model(torch.tensor(IDS), output_hidden_states=True).hidden_states[2]
     assert torch.equal(steered, plain + 1.0)
 
@@ -185,7 +185,7 @@ def test_what_a_function_raises_comes_out_and_the_model_lives_on() -> None:
 
     model = tiny_llama()
     before = logits(model)
-    handle = resolve(model, "blocks.1.hook_resid_mid").register(fail)
+    handle = resolve_hook_point(model, "blocks.1.hook_resid_mid").register(fail)
     with handle, pytest.raises(ZeroDivisionError, match="inside the tap"):
         logits(model)
     assert torch.equal(logits(model), before)
@@ -196,7 +196,7 @@ def test_what_a_function_raises_comes_out_and_the_model_lives_on() -> None:
 
 def test_capture_is_what_the_model_itself_reports() -> None:
     model = tiny_llama()
-    points = [resolve(model, f"blocks.{layer}.hook_resid_pre") for layer in range(3)]
+    points = [resolve_hook_point(model, f"blocks.{layer}.hook_resid_pre") for layer in range(3)]
     seen = capture(model, points, IDS[1])
     with torch.no_grad():
         states = model(torch.tensor(IDS[1:]), output_hidden_states=True).hidden_states
@@ -206,7 +206,7 @@ def test_capture_is_what_the_model_itself_reports() -> None:
 
 def test_capture_reads_what_was_there_before_steering() -> None:
     model = tiny_llama()
-    point = resolve(model, "blocks.1.hook_resid_mid")
+    point = resolve_hook_point(model, "blocks.1.hook_resid_mid")
     before = capture(model, [point], IDS[0])
     with point.register(lambda x: x + 1.0):
         assert torch.equal(capture(model, [point], IDS[0])[point.name], before[point.name])
@@ -214,7 +214,7 @@ def test_capture_reads_what_was_there_before_steering() -> None:
 
 def test_capture_unhooks_after_an_error_too() -> None:
     model = tiny_llama()
-    point = resolve(model, "blocks.1.hook_resid_post")
+    point = resolve_hook_point(model, "blocks.1.hook_resid_post")
     with pytest.raises(IndexError):
         capture(model, [point], [10_000])
     assert hooks_left(model) == 0
@@ -224,10 +224,10 @@ def test_a_module_that_never_runs_is_refused() -> None:
     model = tiny_llama()
     decoder_layers(model)[1].spare = nn.Linear(16, 16)
     with pytest.raises(SaeMismatch, match=r"layers\.1\.spare\.output.*not reached"):
-        width_at(model, resolve(model, "layers.1.spare"))
+        width_at(model, resolve_hook_point(model, "layers.1.spare"))
 
 
 def test_width_is_measured_where_the_sae_reads() -> None:
     model = tiny_llama()
-    assert width_at(model, resolve(model, "blocks.1.hook_resid_post")) == 16
-    assert width_at(model, resolve(model, "layers.1.mlp.gate_proj.output")) == 32
+    assert width_at(model, resolve_hook_point(model, "blocks.1.hook_resid_post")) == 16
+    assert width_at(model, resolve_hook_point(model, "layers.1.mlp.gate_proj.output")) == 32

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from millm.hub.sae_index import index
+from millm.hub.sae_index import load_index
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.formats import canonicalise
-from millm.sae.formats.known import INPUT_SCALES, NORMALISATIONS
+from millm.sae.formats.known import REPOSITORY_INPUT_SCALES, REPOSITORY_NORMALISATIONS
 
 D, F = 6, 10
 GEMMA = "Gemma-2b-Residual-Stream-SAEs", "gemma_2b_blocks.12.hook_resid_post_16384"
@@ -37,15 +37,19 @@ def opened(root: Path, place: tuple[str, str], **changes: Any) -> SparseAutoenco
 
 def test_the_scales_are_the_catalogues() -> None:
     listed = {
-        (index().releases[sae.releases[0]].repository.partition("/")[2], sae.path): sae.input_scale
-        for sae in index().saes
-        if sae.input_scale is not None and index().releases[sae.releases[0]].format == "saelens"
+        (load_index().releases[sae.releases[0]].repository.partition("/")[2], sae.path): sae.input_scale
+        for sae in load_index().saes
+        if sae.input_scale is not None and load_index().releases[sae.releases[0]].format == "saelens"
     }
-    assert listed == {(name, path): scale for name, scales in INPUT_SCALES.items() for path, scale in scales.items()}
+    assert listed == {
+        (name, path): scale for name, scales in REPOSITORY_INPUT_SCALES.items() for path, scale in scales.items()
+    }
 
 
 def test_the_repositories_are_in_the_catalogue() -> None:
-    assert {*NORMALISATIONS, *INPUT_SCALES} <= {release.repository.partition("/")[2] for release in index().releases}
+    assert {*REPOSITORY_NORMALISATIONS, *REPOSITORY_INPUT_SCALES} <= {
+        release.repository.partition("/")[2] for release in load_index().releases
+    }
 
 
 def test_a_known_scale_is_folded_where_the_file_says_that_there_is_one(tmp_path: Path) -> None:
@@ -53,7 +57,7 @@ def test_a_known_scale_is_folded_where_the_file_says_that_there_is_one(tmp_path:
     known = opened(tmp_path, GEMMA, normalize_activations="expected_average_only_in")
     told = opened(
         tmp_path, UNKNOWN, normalize_activations="expected_average_only_in",
-        norm_scaling_factor=INPUT_SCALES[GEMMA[0]][GEMMA[1]],
+        norm_scaling_factor=REPOSITORY_INPUT_SCALES[GEMMA[0]][GEMMA[1]],
     )  # fmt: skip
     without = opened(tmp_path, UNKNOWN)
     torch.testing.assert_close(known.encode(x), told.encode(x))

@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 
 from millm.errors import InsufficientMemory, InvalidSae
 from millm.sae.formats import canonicalise, source
-from millm.sae.formats.source import npz_file
-from millm.sae.npz import MOST_ENTRIES, npz_shapes
+from millm.sae.formats.source import read_npz
+from millm.sae.npz import MAX_NPZ_ENTRIES, read_npz_headers
 
 GOOD = {"W_enc": np.ones((4, 8), np.float32), "b_dec": np.zeros(4, np.float16), "threshold": np.ones(8)}
 
@@ -40,8 +40,8 @@ def described(shape: object, dtype: str = "<f4") -> str:
 def test_what_numpy_writes_is_read(tmp_path: Path) -> None:
     for save in (np.savez, np.savez_compressed):
         save(tmp_path / "params.npz", **GOOD)
-        told = npz_shapes(tmp_path / "params.npz")
-        read = npz_file(tmp_path / "params.npz")
+        told = read_npz_headers(tmp_path / "params.npz")
+        read = read_npz(tmp_path / "params.npz")
         assert {name: (array.shape, array.dtype) for name, array in told.items()} == {
             name: (array.shape, array.dtype.name) for name, array in GOOD.items()
         }
@@ -69,7 +69,7 @@ def test_what_numpy_writes_is_read(tmp_path: Path) -> None:
 )
 def test_arrays_that_are_not_what_they_claim(header: str, data: bytes, tmp_path: Path) -> None:
     path = archive(tmp_path / "params.npz", {"W_enc.npy": npy(header, data)})
-    for read in (npz_shapes, npz_file):
+    for read in (read_npz_headers, read_npz):
         with pytest.raises(InvalidSae) as told:
             read(path)
         assert "params.npz" in told.value.message
@@ -79,7 +79,7 @@ def test_arrays_that_are_not_what_they_claim(header: str, data: bytes, tmp_path:
 def test_a_header_of_nine_megabytes(tmp_path: Path) -> None:
     long = b"\x93NUMPY\x02\x00" + struct.pack("<I", 9_000_000) + b" " * 9_000_000
     with pytest.raises(InvalidSae):
-        npz_shapes(archive(tmp_path / "params.npz", {"W_enc.npy": long}))
+        read_npz_headers(archive(tmp_path / "params.npz", {"W_enc.npy": long}))
 
 
 def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
     path = archive(tmp_path / "params.npz", {"W_enc.npy": array}, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 100_000
     with pytest.raises(InvalidSae, match="unpacks to more than 20 times"):
-        npz_file(path)
+        read_npz(path)
 
 
 def test_a_directory_that_claims_more_than_is_read(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_directory_that_claims_more_than_is_read(tmp_path: Path) -> None:
         content[directory + place : directory + place + 4] = struct.pack("<I", 2**32 - 2)
     path.write_bytes(content)
     with pytest.raises(InvalidSae):
-        npz_shapes(path)
+        read_npz_headers(path)
     huge = {f"a{number}.npy": b"x" for number in range(3)}
     path = archive(tmp_path / "huge.npz", huge)
     content = bytearray(path.read_bytes())
@@ -109,19 +109,19 @@ def test_a_directory_that_claims_more_than_is_read(tmp_path: Path) -> None:
             content[directory + place : directory + place + 4] = struct.pack("<I", 2**32 - 2)
     path.write_bytes(content)
     with pytest.raises(InvalidSae, match="unpacks to 12,884,901,882 bytes"):
-        npz_shapes(path)
+        read_npz_headers(path)
 
 
 @pytest.mark.parametrize("name", ["../../x.npy", "/etc/passwd", "W_enc", "a b.npy", "W_enc.npy.py", "é.npy", ".npy"])
 def test_names_that_are_no_arrays(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidSae, match="which is no array's name"):
-        npz_shapes(archive(tmp_path / "params.npz", {name: npy(described((1,)), b"\0" * 4)}))
+        read_npz_headers(archive(tmp_path / "params.npz", {name: npy(described((1,)), b"\0" * 4)}))
 
 
 def test_too_many_arrays(tmp_path: Path) -> None:
-    np.savez(tmp_path / "params.npz", **{f"a{number}": np.ones(1) for number in range(MOST_ENTRIES + 1)})
+    np.savez(tmp_path / "params.npz", **{f"a{number}": np.ones(1) for number in range(MAX_NPZ_ENTRIES + 1)})
     with pytest.raises(InvalidSae, match="17 arrays"):
-        npz_shapes(tmp_path / "params.npz")
+        read_npz_headers(tmp_path / "params.npz")
 
 
 def test_an_encrypted_entry(tmp_path: Path) -> None:
@@ -131,14 +131,14 @@ def test_an_encrypted_entry(tmp_path: Path) -> None:
         content[content.index(signature) + place] |= 1
     (tmp_path / "params.npz").write_bytes(content)
     with pytest.raises(InvalidSae):
-        npz_shapes(tmp_path / "params.npz")
+        read_npz_headers(tmp_path / "params.npz")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip at all", b"PK\x05\x06" + b"\0" * 10, b"\x93NUMPY\x01\x00"])
 def test_what_is_no_zip(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "params.npz").write_bytes(content)
     with pytest.raises(InvalidSae):
-        npz_shapes(tmp_path / "params.npz")
+        read_npz_headers(tmp_path / "params.npz")
 
 
 def test_what_there_is_no_room_for_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,9 +146,9 @@ def test_what_there_is_no_room_for_is_not_unpacked(tmp_path: Path, monkeypatch: 
     needed = sum(array.nbytes for array in GOOD.values())
     monkeypatch.setattr(source, "free_memory", lambda _device: needed - 1)
     with pytest.raises(InsufficientMemory, match=f"unpacks to {needed} bytes, and {needed - 1} are free"):
-        npz_file(tmp_path / "params.npz")
+        read_npz(tmp_path / "params.npz")
     monkeypatch.setattr(source, "free_memory", lambda _device: needed)
-    assert npz_file(tmp_path / "params.npz").keys() == GOOD.keys()
+    assert read_npz(tmp_path / "params.npz").keys() == GOOD.keys()
 
 
 def test_thresholds_are_not_negative(tmp_path: Path, tiny_sae: Path) -> None:
@@ -174,6 +174,6 @@ def test_no_flipped_byte_fails_otherwise(flips: list[tuple[int, int]], packed: b
         content[place % len(content)] = value
     path = tmp_path / "params.npz"
     path.write_bytes(content)
-    for read in (npz_shapes, npz_file):
+    for read in (read_npz_headers, read_npz):
         with contextlib.suppress(InvalidSae):
             read(path)

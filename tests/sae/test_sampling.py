@@ -14,9 +14,9 @@ from millm.engine.messages import Watch
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.formats import canonicalise
 from millm.sae.steering import FeatureSetting, Mode, coefficients
-from millm.sae.tap import Tap
-from millm.sae.tap_step import Span, TapOutput, TapRow, asked, due
-from millm.sae.whole import TOKENS_AT_ONCE, read_whole
+from millm.sae.tap import SteeringHook
+from millm.sae.tap_step import HookOutput, HookRow, TokenSpan, offsets_to_sample, offsets_to_watch
+from millm.sae.whole import TOKENS_PER_CHUNK, read_all_features
 from tests.fixtures.tiny import WIDTH, write_sae
 from tests.sae.test_tap import open_topk, row
 
@@ -36,7 +36,7 @@ class CountingSae(SparseAutoencoder):
 
 
 def counting(sae: SparseAutoencoder) -> CountingSae:
-    return CountingSae(sae.config, sae.sha256, sae._stored)
+    return CountingSae(sae.config, sae.sha256, sae._tensors)
 
 
 @pytest.fixture
@@ -54,11 +54,11 @@ def hidden(batch: int, tokens: int = LENGTH) -> Tensor:
     return torch.randn(batch, tokens, WIDTH, generator=torch.Generator().manual_seed(5)) * 4  # [B, T, d]
 
 
-def through(tap: Tap, x: Tensor, rows: Sequence[TapRow | None], start: int = 0) -> TapOutput:
+def through(tap: SteeringHook, x: Tensor, rows: Sequence[HookRow | None], start: int = 0) -> HookOutput:
     """The output of one pass over x, whose first token is at `start`; every token is kept."""
     batch, tokens, _ = x.shape
     indices = [tap.acquire(row) if row else 0 for row in rows]
-    tap.prepare(indices, [[True] * tokens] * batch, [Span(start, tokens, PROMPT)] * batch)
+    tap.prepare(indices, [[True] * tokens] * batch, [TokenSpan(start, tokens, PROMPT)] * batch)
     tap(x)
     for index in filter(None, indices):
         tap.release(index)
@@ -68,7 +68,7 @@ def through(tap: Tap, x: Tensor, rows: Sequence[TapRow | None], start: int = 0) 
 Tops = dict[int, tuple[Tensor, Tensor]]
 
 
-def top(tap: Tap, x: Tensor, rows: Sequence[TapRow | None], index: int, start: int = 0) -> Tops:
+def top(tap: SteeringHook, x: Tensor, rows: Sequence[HookRow | None], index: int, start: int = 0) -> Tops:
     """{position: (indices, values)} of row `index` of a pass, at its due tokens."""
     watch, output = rows[index].watch, through(tap, x, rows, start)
     assert watch is not None
@@ -77,7 +77,7 @@ def top(tap: Tap, x: Tensor, rows: Sequence[TapRow | None], index: int, start: i
             output.top_indices[index, offset, : watch.top_k],
             output.top_values[index, offset, : watch.top_k],
         )
-        for offset in due(watch, Span(start, x.shape[1], PROMPT), tap.sample_every)
+        for offset in offsets_to_sample(watch, TokenSpan(start, x.shape[1], PROMPT), tap.sample_every)
     }
 
 
@@ -91,28 +91,36 @@ def watching(**fields: object) -> Watch:
     return Watch(**{"sae": "tiny", "tokens": "all", "top_k": 3, **fields})  # type: ignore[arg-type]
 
 
-def clamp(feature: int, watch: Watch | None = None) -> TapRow:
+def clamp(feature: int, watch: Watch | None = None) -> HookRow:
     return row((feature, 7.0, "clamp"), watch=watch)
 
 
-spans = st.builds(Span, st.integers(0, 40), st.integers(1, 40), st.integers(1, 60))
+spans = st.builds(TokenSpan, st.integers(0, 40), st.integers(1, 40), st.integers(1, 60))
 
 
 @given(span=spans, every=st.integers(1, 9), cuts=st.lists(st.integers(1, 39)))
 @pytest.mark.parametrize("tokens", ["generated", "prompt", "all"])
-def test_what_is_due_hangs_on_its_position_alone(tokens: str, span: Span, every: int, cuts: list[int]) -> None:
+def test_what_is_due_hangs_on_its_position_alone(tokens: str, span: TokenSpan, every: int, cuts: list[int]) -> None:
     """However the same tokens are cut into passes, and whether n is the watch's own or the SAE's."""
     watch = watching(tokens=tokens, sample_every=every)
     edges = sorted({0, span.tokens, *(cut for cut in cuts if cut < span.tokens)})
-    pieces = [Span(span.start + a, b - a, span.prompt) for a, b in pairwise(edges)]
-    positions = [piece.start + offset for piece in pieces for offset in due(watch, piece, sample_every=2)]
+    pieces = [TokenSpan(span.start + a, b - a, span.prompt_length) for a, b in pairwise(edges)]
+    positions = [piece.start + offset for piece in pieces for offset in offsets_to_sample(watch, piece, sample_every=2)]
     everything = range(span.start, span.start + span.tokens)
-    wanted = {"all": lambda p: True, "prompt": lambda p: p < span.prompt, "generated": lambda p: p >= span.prompt}
+    wanted = {
+        "all": lambda p: True,
+        "prompt": lambda p: p < span.prompt_length,
+        "generated": lambda p: p >= span.prompt_length,
+    }
     expected = [p for p in everything if wanted[tokens](p) and p % every == 0]
     assert positions == expected
-    assert [span.start + offset for offset in due(watching(tokens=tokens), span, every)] == expected
-    assert [span.start + offset for offset in asked(watch, span)] == [p for p in everything if wanted[tokens](p)]
-    assert due(watching(top_k=0, features=(1,)), span, every) == due(None, span, every) == []
+    assert [span.start + offset for offset in offsets_to_sample(watching(tokens=tokens), span, every)] == expected
+    assert [span.start + offset for offset in offsets_to_watch(watch, span)] == [
+        p for p in everything if wanted[tokens](p)
+    ]
+    assert (
+        offsets_to_sample(watching(top_k=0, features=(1,)), span, every) == offsets_to_sample(None, span, every) == []
+    )
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -122,18 +130,18 @@ def test_a_sampled_reading_is_the_one_of_every_token(
 ) -> None:
     x, seen = hidden(1), dict[int, Tops]()
     for every in (1, 4):
-        tap = Tap(sae, CPU, sample_every=every)
+        tap = SteeringHook(sae, CPU, sample_every=every)
         seen[every] = top(tap, x, [row(*steering, watch=watching(when=when))], 0)
     assert list(seen[4]) == [0, 4, 8]
     same(seen[4], {position: seen[1][position] for position in seen[4]})
-    same(top(Tap(sae, CPU, 4), x, [row(*steering, watch=watching(when=when, sample_every=1))], 0), seen[1])
+    same(top(SteeringHook(sae, CPU, 4), x, [row(*steering, watch=watching(when=when, sample_every=1))], 0), seen[1])
 
 
 def test_every_top_is_that_of_the_definition(sae: CountingSae) -> None:
     """Also where tokens are more than are encoded at once."""
-    x = hidden(2, tokens=TOKENS_AT_ONCE + 5)
+    x = hidden(2, tokens=TOKENS_PER_CHUNK + 5)
     at = torch.arange(0, x.shape[:2].numel(), 2)
-    found = read_whole(sae, x, at, torch.tensor([[1, 2], [3, 2]]), 4)
+    found = read_all_features(sae, x, at, torch.tensor([[1, 2], [3, 2]]), 4)
     every = sae.activations(x).flatten(0, 1)
     torch.testing.assert_close(found.top_values.flatten(0, 1)[at], every[at].topk(4).values)
     torch.testing.assert_close(every[at].gather(-1, found.top_indices.flatten(0, 1)[at]), every[at].topk(4).values)
@@ -144,7 +152,7 @@ def test_every_top_is_that_of_the_definition(sae: CountingSae) -> None:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_in_pieces_of_three_as_in_one(sae: CountingSae, when: str) -> None:
-    tap, x = Tap(sae, CPU, sample_every=4), hidden(1)
+    tap, x = SteeringHook(sae, CPU, sample_every=4), hidden(1)
     rows = [clamp(3, watching(when=when))]
     at_once = top(tap, x, rows, 0)
     in_pieces: Tops = {}
@@ -158,7 +166,7 @@ BATCH = [
     None,
     clamp(9, watching(top_k=2, sample_every=3, when="after", features=(9, 4))),
     row((8, 6.0, "add"), watch=watching(top_k=1, sample_every=1, when="after")),
-    TapRow(watch=watching(top_k=4, tokens="generated", features=(1,))),
+    HookRow(watch=watching(top_k=4, tokens="generated", features=(1,))),
     row((8, 6.0, "add"), watch=watching(top_k=0, features=(8, 2, 30))),
     clamp(30),
 ]
@@ -166,14 +174,14 @@ BATCH = [
 
 def test_a_batch_reads_as_its_rows_alone(sae: CountingSae) -> None:
     """Rows of different steerings, moments, k and n, an unwatched and an unsteered one among them."""
-    tap, x = Tap(sae, CPU, sample_every=4), hidden(len(BATCH))
+    tap, x = SteeringHook(sae, CPU, sample_every=4), hidden(len(BATCH))
     together = through(tap, x, BATCH)
     for index, one in enumerate(BATCH):
         if one is None or one.watch is None:
             continue
         alone, mine = through(tap, x[index : index + 1], [one]), x[index : index + 1]
         same(top(tap, x, BATCH, index), top(tap, mine, [one], 0))
-        tokens, names = asked(one.watch, Span(0, LENGTH, PROMPT)), len(one.watched)
+        tokens, names = offsets_to_watch(one.watch, TokenSpan(0, LENGTH, PROMPT)), len(one.watch)
         if names:
             torch.testing.assert_close(
                 together.watched[index, tokens, :names], alone.watched[0, tokens, :names], rtol=0, atol=1e-5
@@ -184,8 +192,8 @@ def test_a_batch_reads_as_its_rows_alone(sae: CountingSae) -> None:
 
 def test_only_due_tokens_are_encoded(jumprelu: SparseAutoencoder) -> None:
     sae = counting(jumprelu)
-    tap = Tap(sae, CPU, sample_every=4)
-    rows = [TapRow(watch=watching(features=(1, 2))), None, clamp(3, watching(tokens="generated", when="after"))]
+    tap = SteeringHook(sae, CPU, sample_every=4)
+    rows = [HookRow(watch=watching(features=(1, 2))), None, clamp(3, watching(tokens="generated", when="after"))]
     through(tap, hidden(3), rows)
     assert sae.encoded == 3 + 1  # positions 0, 4, 8 of the first row; 8 of the third
     for position, encoded in ((8, 2), (9, 0), (10, 0), (11, 0), (12, 2)):
@@ -197,16 +205,16 @@ def test_only_due_tokens_are_encoded(jumprelu: SparseAutoencoder) -> None:
 
 
 def test_a_step_without_anything_to_read_is_not_touched(sae: CountingSae) -> None:
-    tap = Tap(sae, CPU, sample_every=4)
-    generated = TapRow(watch=watching(tokens="generated", features=(1,)))
-    assert through(tap, hidden(2, tokens=1), [TapRow(watch=watching()), generated], start=1) == TapOutput()
+    tap = SteeringHook(sae, CPU, sample_every=4)
+    generated = HookRow(watch=watching(tokens="generated", features=(1,)))
+    assert through(tap, hidden(2, tokens=1), [HookRow(watch=watching()), generated], start=1) == HookOutput()
     assert sae.encoded == 0
 
 
 def test_an_sae_that_ranks_its_features_reads_names_everywhere_and_encodes_once(tmp_path: Path) -> None:
     """Its named features and clamps need the whole dictionary; a `top` at the same token comes with it."""
     sae = counting(open_topk(tmp_path, rescale=False))
-    tap, x = Tap(sae, CPU, sample_every=4), hidden(1)
+    tap, x = SteeringHook(sae, CPU, sample_every=4), hidden(1)
     exact = sae.activations(x)
     both = clamp(5, watching(features=(5, 6)))
     sae.encoded = 0
@@ -225,15 +233,15 @@ def test_an_sae_that_ranks_its_features_reads_names_everywhere_and_encodes_once(
 
 def test_an_sae_that_ranks_its_features_is_not_encoded_where_nothing_is_steered(tmp_path: Path) -> None:
     sae = counting(open_topk(tmp_path, rescale=False))
-    tap, x = Tap(sae, CPU), hidden(1)
-    index = tap.acquire(TapRow((coefficients(FeatureSetting(index=5, strength=7.0, mode="clamp")),)))
-    tap.prepare([index], [[False] * LENGTH], [Span(0, LENGTH, PROMPT)])
+    tap, x = SteeringHook(sae, CPU), hidden(1)
+    index = tap.acquire(HookRow((coefficients(FeatureSetting(index=5, strength=7.0, mode="clamp")),)))
+    tap.prepare([index], [[False] * LENGTH], [TokenSpan(0, LENGTH, PROMPT)])
     steered = tap(x)
     assert steered is not None
     assert torch.equal(steered, x)
     assert sae.encoded == 0
     keep = [offset == 6 for offset in range(LENGTH)]
-    tap.prepare([index], [keep], [Span(0, LENGTH, PROMPT)])
+    tap.prepare([index], [keep], [TokenSpan(0, LENGTH, PROMPT)])
     steered = tap(x)
     assert steered is not None
     assert (steered != x).any(dim=-1)[0].tolist() == keep

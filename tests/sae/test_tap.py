@@ -12,13 +12,13 @@ from millm.errors import InsufficientMemory, InvalidSteering
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.formats import canonicalise
 from millm.sae.steering import FeatureSetting, Mode, coefficients
-from millm.sae.tables import BANK_SIZE, RowTable
-from millm.sae.tap import MAX_ROWS, MAX_WATCHED_FEATURES, Tap
-from millm.sae.tap_step import Span, TapRow
+from millm.sae.tables import FEATURE_BANK_SIZE, RowTable
+from millm.sae.tap import MAX_TABLE_ROWS, MAX_WATCHED_FEATURES, SteeringHook
+from millm.sae.tap_step import HookRow, TokenSpan
 from tests.fixtures.tiny import FEATURES, WIDTH, write_sae
 
 TOKENS = 7
-PROMPT = Span(0, TOKENS, TOKENS)
+PROMPT = TokenSpan(0, TOKENS, TOKENS)
 
 
 def open_sae(folder: Path, **config: object) -> SparseAutoencoder:
@@ -31,20 +31,20 @@ def sae(tmp_path: Path) -> SparseAutoencoder:
 
 
 @pytest.fixture
-def tap(sae: SparseAutoencoder) -> Tap:
-    return Tap(sae, torch.device("cpu"))
+def tap(sae: SparseAutoencoder) -> SteeringHook:
+    return SteeringHook(sae, torch.device("cpu"))
 
 
-def row(*features: tuple[int, float, Mode], watch: Watch | None = None) -> TapRow:
+def row(*features: tuple[int, float, Mode], watch: Watch | None = None) -> HookRow:
     settings = (FeatureSetting(index=index, strength=strength, mode=mode) for index, strength, mode in features)
-    return TapRow(tuple(coefficients(setting) for setting in settings), watch)
+    return HookRow(tuple(coefficients(setting) for setting in settings), watch)
 
 
 def hidden(batch: int) -> Tensor:
     return torch.randn(batch, TOKENS, WIDTH, generator=torch.Generator().manual_seed(3)) * 4  # [B, T, d]
 
 
-def everywhere(batch: int) -> tuple[list[list[bool]], list[Span]]:
+def everywhere(batch: int) -> tuple[list[list[bool]], list[TokenSpan]]:
     """Every token is kept, and is of the prompt."""
     return [[True] * TOKENS] * batch, [PROMPT] * batch
 
@@ -57,7 +57,7 @@ ROWS = [
 ]
 
 
-def test_a_batch_is_its_rows_alone(tap: Tap) -> None:
+def test_a_batch_is_its_rows_alone(tap: SteeringHook) -> None:
     """Rows of different kinds and widths together, an unsteered one among them."""
     indices = [0, *(tap.acquire(one) for one in ROWS)]
     x = hidden(len(indices))
@@ -73,14 +73,14 @@ def test_a_batch_is_its_rows_alone(tap: Tap) -> None:
         assert not torch.equal(alone[0], x[place])
 
 
-def test_row_zero_leaves_the_very_tensor(tap: Tap) -> None:
+def test_row_zero_leaves_the_very_tensor(tap: SteeringHook) -> None:
     tap.acquire(ROWS[0])
     tap.prepare([0, 0], *everywhere(2))
     assert tap(hidden(2)) is None
     assert tap.output.ratio is None
 
 
-def test_only_kept_tokens_are_touched(tap: Tap) -> None:
+def test_only_kept_tokens_are_touched(tap: SteeringHook) -> None:
     keep = [[token % 2 == 1 for token in range(TOKENS)]]
     for one in ROWS[:2]:
         tap.prepare([tap.acquire(one)], keep, [PROMPT])
@@ -92,7 +92,7 @@ def test_only_kept_tokens_are_touched(tap: Tap) -> None:
         assert any(touched[1::2])
 
 
-def test_half_precision_is_added_in_float32(tap: Tap) -> None:
+def test_half_precision_is_added_in_float32(tap: SteeringHook) -> None:
     index = tap.acquire(ROWS[0])
     tap.prepare([index], *everywhere(1))
     x = hidden(1).bfloat16()
@@ -103,7 +103,7 @@ def test_half_precision_is_added_in_float32(tap: Tap) -> None:
     assert torch.equal(steered, precise.bfloat16())
 
 
-def test_each_row_is_read_before_or_after_its_own_steering(tap: Tap, sae: SparseAutoencoder) -> None:
+def test_each_row_is_read_before_or_after_its_own_steering(tap: SteeringHook, sae: SparseAutoencoder) -> None:
     before = Watch(sae="tiny", tokens="all", features=(3, 50), when="before")
     after = Watch(sae="tiny", tokens="all", features=(3,), top_k=2, when="after")
     strong = (3, 60.0, "add")
@@ -120,7 +120,7 @@ def test_each_row_is_read_before_or_after_its_own_steering(tap: Tap, sae: Sparse
     assert torch.equal(steered[2], x[2])
 
 
-def test_watching_alone_leaves_the_very_tensor(tap: Tap) -> None:
+def test_watching_alone_leaves_the_very_tensor(tap: SteeringHook) -> None:
     tap.prepare([tap.acquire(row(watch=Watch(sae="tiny", tokens="all", features=(1,))))], *everywhere(1))
     assert tap(hidden(1)) is None
     assert tap.output.watched is not None
@@ -130,7 +130,7 @@ def test_watching_alone_leaves_the_very_tensor(tap: Tap) -> None:
 def test_a_topk_sae_is_read_whole(tmp_path: Path, rescale: bool) -> None:
     """Its features depend on one another; clamping one of them is the definition written out."""
     topk = open_topk(tmp_path, rescale)
-    tap = Tap(topk, torch.device("cpu"))
+    tap = SteeringHook(topk, torch.device("cpu"))
     index = tap.acquire(row((5, 7.0, "clamp"), watch=Watch(sae="tiny", tokens="all", features=(5, 6))))
     x = hidden(1)
     tap.prepare([index], *everywhere(1))
@@ -153,10 +153,10 @@ def open_topk(folder: Path, rescale: bool) -> SparseAutoencoder:
     return SparseAutoencoder.open(canonicalise(source, folder / "canonical"))
 
 
-def test_equal_steerings_share_a_row_and_the_last_user_frees_it(tap: Tap) -> None:
+def test_equal_steerings_share_a_row_and_the_last_user_frees_it(tap: SteeringHook) -> None:
     first, second = tap.acquire(ROWS[1]), tap.acquire(ROWS[1])
     assert first == second
-    others = [tap.acquire(row((feature, 1.0, "clamp"))) for feature in range(MAX_ROWS - 1)]
+    others = [tap.acquire(row((feature, 1.0, "clamp"))) for feature in range(MAX_TABLE_ROWS - 1)]
     with pytest.raises(InsufficientMemory):
         tap.acquire(row((90, 1.0, "add")))
     tap.release(first)
@@ -168,7 +168,7 @@ def test_equal_steerings_share_a_row_and_the_last_user_frees_it(tap: Tap) -> Non
         tap.release(index)
 
 
-def test_a_freed_row_leaves_nothing_behind(tap: Tap) -> None:
+def test_a_freed_row_leaves_nothing_behind(tap: SteeringHook) -> None:
     """Whatever a row held before, its next user gets exactly its own steering."""
     wide = row(*((feature, 9.0, "clamp") for feature in range(20)), (50, 30.0, "add"))
     index = tap.acquire(wide)
@@ -178,7 +178,7 @@ def test_a_freed_row_leaves_nothing_behind(tap: Tap) -> None:
     x = hidden(1)
     tap.prepare([narrow], *everywhere(1))
     reused = tap(x)
-    fresh = Tap(tap.sae, torch.device("cpu"))
+    fresh = SteeringHook(tap.sae, torch.device("cpu"))
     fresh.prepare([fresh.acquire(ROWS[3])], *everywhere(1))
     expected = fresh(x)
     assert reused is not None
@@ -186,13 +186,13 @@ def test_a_freed_row_leaves_nothing_behind(tap: Tap) -> None:
     assert torch.equal(reused, expected)
 
 
-def test_what_does_not_fit_takes_nothing(tap: Tap) -> None:
+def test_what_does_not_fit_takes_nothing(tap: SteeringHook) -> None:
     wide = Watch(sae="tiny", features=tuple(range(FEATURES)) + tuple(range(MAX_WATCHED_FEATURES + 1 - FEATURES)))
     with pytest.raises(InvalidSteering, match="can be watched"):
         tap.acquire(row(watch=wide))
     with pytest.raises(InvalidSteering, match="at most 64"):
         tap.acquire(row(*((feature, 1.0, "clamp") for feature in range(65))))
-    for _ in range(MAX_ROWS):
+    for _ in range(MAX_TABLE_ROWS):
         tap.acquire(row((1, float(_), "add")))
 
 
@@ -200,4 +200,4 @@ def test_numbers_are_given_out_once() -> None:
     table: RowTable[str] = RowTable(3)
     assert {table.acquire(key)[0] for key in "abc"} == {1, 2, 3}
     assert table.free == 0
-    assert BANK_SIZE >= MAX_WATCHED_FEATURES
+    assert FEATURE_BANK_SIZE >= MAX_WATCHED_FEATURES

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Sequence
 
-from millm.text.told import CallDelta, Reader, Told
+from millm.text.told import DeltaParser, ParsedCallDelta, ParsedDelta
 
 OFFERED = frozenset({"get_weather", "get_time"})
 
@@ -85,14 +85,14 @@ WORDS = {
 """Text in which nothing is a call: it comes back as it is."""
 
 
-def fed(reader: Reader, pieces: Iterable[str]) -> Told:
-    told = Told()
+def fed(reader: DeltaParser, pieces: Iterable[str]) -> ParsedDelta:
+    told = ParsedDelta()
     for piece in pieces:
         told = told.followed_by(reader.feed(piece))
     return told.followed_by(reader.finish())
 
 
-def whole_calls(deltas: Sequence[CallDelta]) -> list[tuple[str, str]]:
+def whole_calls(deltas: Sequence[ParsedCallDelta]) -> list[tuple[str, str]]:
     """Each call as (name, arguments); its name came first and alone."""
     calls: list[list[str]] = []
     for delta in deltas:

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millm.text.call_markers import MarkedCalls
-from millm.text.forced_calls import ForcedArguments, ForcedCalls
-from millm.text.told import Told
+from millm.text.call_markers import TaggedCallsParser
+from millm.text.forced_calls import ForcedArgumentsParser, ForcedCallsParser
+from millm.text.told import ParsedDelta
 from tests.text.recorded import HERMES, OFFERED, WORDS, cuts, fed, whole_calls
 
 places = st.lists(st.integers(0, 300), max_size=12)
@@ -15,22 +15,22 @@ places = st.lists(st.integers(0, 300), max_size=12)
 @pytest.mark.parametrize("name", HERMES)
 def test_calls_are_told_apart_from_words(name: str) -> None:
     text, words, calls = HERMES[name]
-    told = fed(MarkedCalls(OFFERED), [text])
+    told = fed(TaggedCallsParser(OFFERED), [text])
     assert (told.text, whole_calls(told.calls)) == (words, calls)
 
 
 @pytest.mark.parametrize("name", WORDS)
 def test_what_is_no_call_comes_back_as_it_is(name: str) -> None:
-    assert fed(MarkedCalls(OFFERED), [WORDS[name]]) == Told(WORDS[name])
+    assert fed(TaggedCallsParser(OFFERED), [WORDS[name]]) == ParsedDelta(WORDS[name])
 
 
 @pytest.mark.parametrize("several", [True, False])
 @pytest.mark.parametrize("text", [*(text for text, _, _ in HERMES.values()), *WORDS.values()])
 def test_cut_anywhere_it_is_the_same(text: str, several: bool) -> None:
-    whole = fed(MarkedCalls(OFFERED, several=several), [text])
+    whole = fed(TaggedCallsParser(OFFERED, parallel=several), [text])
     for place in range(len(text) + 1):
-        assert fed(MarkedCalls(OFFERED, several=several), cuts(text, [place])) == whole
-    assert fed(MarkedCalls(OFFERED, several=several), text) == whole
+        assert fed(TaggedCallsParser(OFFERED, parallel=several), cuts(text, [place])) == whole
+    assert fed(TaggedCallsParser(OFFERED, parallel=several), text) == whole
 
 
 pieces = [
@@ -50,13 +50,13 @@ pieces = [
 
 @given(st.lists(st.sampled_from(pieces), max_size=14).map("".join), places)
 def test_any_mixture_cut_anywhere_is_the_same(text: str, where: list[int]) -> None:
-    whole = fed(MarkedCalls(OFFERED), [text])
-    assert fed(MarkedCalls(OFFERED), cuts(text, where)) == whole
+    whole = fed(TaggedCallsParser(OFFERED), [text])
+    assert fed(TaggedCallsParser(OFFERED), cuts(text, where)) == whole
     assert len(whole.text) + sum(len(delta.arguments) for delta in whole.calls) <= len(text) + 2 * len(whole.calls)
 
 
 def test_a_name_is_told_at_once_and_arguments_as_they_come() -> None:
-    reader = MarkedCalls(OFFERED)
+    reader = TaggedCallsParser(OFFERED)
     assert not reader.feed('<tool_call>{"name": "get_weather')
     (named,) = reader.feed('"').calls
     assert named.name == "get_weather"
@@ -66,7 +66,7 @@ def test_a_name_is_told_at_once_and_arguments_as_they_come() -> None:
 
 
 def test_words_wait_only_while_a_marker_may_begin() -> None:
-    reader = MarkedCalls(OFFERED)
+    reader = TaggedCallsParser(OFFERED)
     assert reader.feed("Hello").text == "Hello"
     assert reader.feed(" <tool").text == ""
     assert reader.feed("box>").text == " <toolbox>"
@@ -74,7 +74,7 @@ def test_words_wait_only_while_a_marker_may_begin() -> None:
 
 def test_of_several_calls_only_the_first_where_one_is_wanted() -> None:
     text, _, calls = HERMES["a list, as SmolLM2 does"]
-    reader = MarkedCalls(OFFERED, several=False)
+    reader = TaggedCallsParser(OFFERED, parallel=False)
     told = fed(reader, [text])
     assert reader.done
     assert whole_calls(told.calls) == calls[:1]
@@ -84,21 +84,23 @@ def test_of_several_calls_only_the_first_where_one_is_wanted() -> None:
 @given(places)
 def test_a_forced_call_is_told_whole_however_it_is_cut(where: list[int]) -> None:
     text = '[{"name":"get_time","arguments":{"zone":"a}b"}},{"name":"get_weather","arguments":{}}]'
-    told = fed(ForcedCalls(OFFERED), cuts(text, where))
+    told = fed(ForcedCallsParser(OFFERED), cuts(text, where))
     assert whole_calls(told.calls) == [("get_time", '{"zone":"a}b"}'), ("get_weather", "{}")]
     assert told.text == ""
 
 
 def test_a_forced_call_that_is_cut_off_is_told_as_far_as_it_went() -> None:
-    assert whole_calls(fed(ForcedCalls(OFFERED), ['{"name":"get_time","arguments":{"z']).calls) == [("get_time", '{"z')]
-    assert fed(ForcedCalls(OFFERED), ['{"name":"ge']) == Told('{"name":"ge')
-    assert fed(ForcedCalls(OFFERED), ["no ", "call"]) == Told("no call")
-    broken = fed(ForcedCalls(OFFERED), ['{"name":"get_time","arguments":{}', "]", " more"])
+    assert whole_calls(fed(ForcedCallsParser(OFFERED), ['{"name":"get_time","arguments":{"z']).calls) == [
+        ("get_time", '{"z')
+    ]
+    assert fed(ForcedCallsParser(OFFERED), ['{"name":"ge']) == ParsedDelta('{"name":"ge')
+    assert fed(ForcedCallsParser(OFFERED), ["no ", "call"]) == ParsedDelta("no call")
+    broken = fed(ForcedCallsParser(OFFERED), ['{"name":"get_time","arguments":{}', "]", " more"])
     assert (broken.text, whole_calls(broken.calls)) == ("] more", [("get_time", "{}")])
 
 
 @given(places)
 def test_forced_arguments_are_the_text(where: list[int]) -> None:
     text = '{"city":"Paris"}'
-    assert whole_calls(fed(ForcedArguments("get_weather"), cuts(text, where)).calls) == [("get_weather", text)]
-    assert fed(ForcedArguments("get_weather"), ["", ""]) == Told()
+    assert whole_calls(fed(ForcedArgumentsParser("get_weather"), cuts(text, where)).calls) == [("get_weather", text)]
+    assert fed(ForcedArgumentsParser("get_weather"), ["", ""]) == ParsedDelta()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millm.text.closing import closed
+from millm.text.closing import close_objects
 from millm.text.grammar import schema_grammar
 from tests.text.wandering import wander
 
@@ -48,11 +48,11 @@ def test_whatever_is_written_obeys_the_schema_as_it_was(
 
 
 def test_nothing_is_invented() -> None:
-    assert closed(OPEN) == {**OPEN, "additionalProperties": False}
+    assert close_objects(OPEN) == {**OPEN, "additionalProperties": False}
     inside = {"type": "array", "items": OPEN}
-    assert closed({"properties": {"list": inside}, "$defs": {"d": OPEN}}) == {
-        "properties": {"list": {"type": "array", "items": closed(OPEN)}},
-        "$defs": {"d": closed(OPEN)},
+    assert close_objects({"properties": {"list": inside}, "$defs": {"d": OPEN}}) == {
+        "properties": {"list": {"type": "array", "items": close_objects(OPEN)}},
+        "$defs": {"d": close_objects(OPEN)},
         "additionalProperties": False,
     }
 
@@ -77,4 +77,4 @@ def test_nothing_is_invented() -> None:
     ids=str,
 )
 def test_what_says_otherwise_or_adds_up_is_left_as_it_is(schema: dict[str, Any]) -> None:
-    assert closed(schema) == schema
+    assert close_objects(schema) == schema

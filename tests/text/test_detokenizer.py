@@ -117,5 +117,5 @@ def test_a_space_before_the_first_word_goes_but_not_between_words(ours: Ours) ->
 def test_a_text_that_goes_on_behind_another_keeps_its_first_space(ours: Ours) -> None:
     tokenizer = ours["llama2"]
     hello = [id for id in tokenizer.encode("hello") if id not in tokenizer.special_ids]
-    detokenizer = Detokenizer(tokenizer, continues=True)
+    detokenizer = Detokenizer(tokenizer, is_continuation=True)
     assert "".join(map(detokenizer.push, hello)) == " hello"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from millm.errors import InvalidRequest
 from millm.text.functions import Function
 from millm.text.grammar import (
-    DEEPEST_SCHEMA,
-    LARGEST_SCHEMA,
+    MAX_SCHEMA_BYTES,
+    MAX_SCHEMA_DEPTH,
     arguments_grammar,
     call_grammar,
     object_grammar,
@@ -90,7 +90,7 @@ TIME = Function("get_time")
 
 
 def test_a_forced_call_is_of_one_of_the_functions_with_its_own_arguments(tokens) -> None:
-    grammar = call_grammar([WEATHER, TIME, LINKED], several=False)
+    grammar = call_grammar([WEATHER, TIME, LINKED], parallel=False)
     assert obeys(tokens, grammar, '{"name":"get_weather","arguments":{"city":"Rome"}}')
     assert obeys(tokens, grammar, '{"name":"get_time","arguments":{}}')
     assert obeys(tokens, grammar, '{"name":"walk","arguments":{"next":{"next":{}}}}')
@@ -104,7 +104,7 @@ def test_a_forced_call_is_of_one_of_the_functions_with_its_own_arguments(tokens)
 
 
 def test_several_forced_calls_are_a_list_of_one_or_more(tokens) -> None:
-    grammar, call = call_grammar([WEATHER, TIME], several=True), '{"name":"get_time","arguments":{}}'
+    grammar, call = call_grammar([WEATHER, TIME], parallel=True), '{"name":"get_time","arguments":{}}'
     assert obeys(tokens, grammar, f"[{call}]")
     assert obeys(tokens, grammar, f"[{','.join([call] * 16)}]")
     for wrong in ("[]", call, f"[{','.join([call] * 17)}]"):
@@ -134,8 +134,8 @@ def _deep(levels: int) -> dict[str, Any]:
         ({"type": "string", "pattern": "(?=a)b"}, "look-around"),
         ({"enum": []}, "Unsatisfiable"),
         ({"type": "object", "if": {}}, "if"),
-        ({"enum": ["x" * LARGEST_SCHEMA]}, "larger than 64 KiB"),
-        (_deep(DEEPEST_SCHEMA + 1), "deeper than 32 levels"),
+        ({"enum": ["x" * MAX_SCHEMA_BYTES]}, "larger than 64 KiB"),
+        (_deep(MAX_SCHEMA_DEPTH + 1), "deeper than 32 levels"),
         (_deep(901), "deeper than 32 levels"),
     ],
 )
@@ -150,9 +150,9 @@ def test_what_cannot_be_followed_is_refused_in_one_short_line(schema: Any, compl
 def test_functions_of_which_one_must_be_called_are_bounded_together() -> None:
     wide = {"type": "object", "properties": {"a": {"enum": ["x" * 20_000]}}}
     some = [Function(f"f{place}", parameters=wide) for place in range(4)]
-    assert call_grammar(some[:3], several=False)
+    assert call_grammar(some[:3], parallel=False)
     with pytest.raises(InvalidRequest, match="64 KiB of schemas together") as refusal:
-        call_grammar(some, several=False)
+        call_grammar(some, parallel=False)
     assert refusal.value.param == "tools"
 
 
@@ -164,17 +164,17 @@ def test_a_union_told_apart_by_a_member_is_followed(tokens) -> None:
     grammar = schema_grammar(union, "response_format")
     assert obeys(tokens, grammar, '{"kind":"b","x":true}')
     assert not obeys(tokens, grammar, '{"kind":"a","x":true}')
-    calling = call_grammar([Function("f", parameters=_object({"x": union}))], several=False)
+    calling = call_grammar([Function("f", parameters=_object({"x": union}))], parallel=False)
     assert obeys(tokens, calling, '{"name":"f","arguments":{"x":{"kind":"a","x":5}}}')
 
 
 def test_the_deepest_schema_allowed_can_be_followed() -> None:
-    assert schema_grammar(_deep(DEEPEST_SCHEMA - 1), "response_format")
+    assert schema_grammar(_deep(MAX_SCHEMA_DEPTH - 1), "response_format")
 
 
 def test_a_function_whose_schema_cannot_be_followed_is_refused_as_a_tool() -> None:
     wrong = Function("f", parameters={"properties": {"a": {"type": "strin"}}})
-    for make in (lambda: call_grammar([TIME, wrong], several=True), lambda: arguments_grammar(wrong)):
+    for make in (lambda: call_grammar([TIME, wrong], parallel=True), lambda: arguments_grammar(wrong)):
         with pytest.raises(InvalidRequest, match="strin") as refusal:
             make()
         assert refusal.value.param == "tools"

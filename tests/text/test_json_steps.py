@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from millm.text.json_steps import DEEPEST, NotJson, past_space, value
+from millm.text.json_steps import MAX_DEPTH, NotJson, scan_value, skip_space
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=6),
@@ -30,7 +30,7 @@ def is_json(text: str) -> bool:
 def read(text: str) -> bool:
     """True if every character can stand where it does and the value is complete."""
     chars = iter(text.strip(" \t\n\r") + " ")
-    steps = value(next(chars))
+    steps = scan_value(next(chars))
     try:
         next(steps)
         for char in chars:
@@ -70,17 +70,17 @@ def test_a_changed_character_is_judged_alike(sent: object, data: st.DataObject) 
 
 
 def test_depth_is_bounded() -> None:
-    assert read("[" * DEEPEST + "]" * DEEPEST)
-    assert not read("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1))
+    assert read("[" * MAX_DEPTH + "]" * MAX_DEPTH)
+    assert not read("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1))
 
 
 def test_a_number_gives_back_what_ended_it() -> None:
-    steps = value("1")
+    steps = scan_value("1")
     next(steps)
     with pytest.raises(StopIteration) as end:
         steps.send(",")
     assert end.value.value == ","
-    space = past_space("x")
+    space = skip_space("x")
     with pytest.raises(StopIteration) as end:
         next(space)
     assert end.value.value == "x"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from millm.text.offsets import Offsets
+from millm.text.offsets import TokenOffsets
 
 
 @pytest.mark.parametrize(
@@ -18,5 +18,5 @@ from millm.text.offsets import Offsets
 )
 def test_each_begins_where_its_text_stands(tokens: list[bytes], text: str, places: list[int]) -> None:
     assert b"".join(tokens).decode("utf-8", "replace") == text
-    offsets = Offsets()
-    assert [offsets.place(data) for data in tokens] == places
+    offsets = TokenOffsets()
+    assert [offsets.next_offset(data) for data in tokens] == places

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from millm.errors import ContextLengthExceeded, InvalidRequest
 from millm.text.functions import Function
-from millm.text.prompt import Call, ChatTemplate, Message, Rendering
+from millm.text.prompt import ChatTemplate, PromptMessage, PromptToolCall, RenderOptions
 from millm.text.tokenizer import Tokenizer
 from tests.text.templates import FAMILIES, GEMMA2, HERMES, SMOLLM2
 
@@ -20,11 +20,15 @@ Load = Callable[[str], ChatTemplate]
 WEATHER = Function("get_weather", "The <b>weather</b>.", {"type": "object", "properties": {"city": {"type": "string"}}})
 TIME = Function("get_time")
 HISTORY = [
-    Message("user", "What is the weather?"),
-    Message("assistant", "I look.", calls=(Call("get_weather", {"city": "Zürich"}, "c1"), Call("get_time", {}, "c2"))),
-    Message("tool", "Sunny", answers="c1"),
-    Message("tool", "Noon", answers="c2"),
-    Message("user", "Thanks"),
+    PromptMessage("user", "What is the weather?"),
+    PromptMessage(
+        "assistant",
+        "I look.",
+        calls=(PromptToolCall("get_weather", {"city": "Zürich"}, "c1"), PromptToolCall("get_time", {}, "c2")),
+    ),
+    PromptMessage("tool", "Sunny", tool_call_id="c1"),
+    PromptMessage("tool", "Noon", tool_call_id="c2"),
+    PromptMessage("user", "Thanks"),
 ]
 
 
@@ -41,7 +45,7 @@ def load(zoo: Path, ours: Ours, tmp_path: Path) -> Load:
     return load
 
 
-def as_dicts(messages: list[Message]) -> list[dict[str, object]]:
+def as_dicts(messages: list[PromptMessage]) -> list[dict[str, object]]:
     told: list[dict[str, object]] = []
     for message in messages:
         told.append({"role": message.role, "content": message.content})
@@ -50,8 +54,8 @@ def as_dicts(messages: list[Message]) -> list[dict[str, object]]:
                 {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
                 for call in message.calls
             ]
-        if message.answers:
-            told[-1]["tool_call_id"] = message.answers
+        if message.tool_call_id:
+            told[-1]["tool_call_id"] = message.tool_call_id
     return told
 
 
@@ -64,7 +68,7 @@ def test_tools_and_calls_are_rendered_as_transformers_does(load: Load, theirs: T
         tokenize=False,
         add_generation_prompt=True,
     )
-    assert load(HERMES).render(HISTORY, Rendering(tools)) == expected
+    assert load(HERMES).render(HISTORY, RenderOptions(tools)) == expected
     assert "Zürich" in expected
     assert expected.count("<b>weather</b>") == bool(tools)
 
@@ -73,7 +77,7 @@ def test_tools_and_calls_are_rendered_as_transformers_does(load: Load, theirs: T
     ("source", "tools", "calls"), [(HERMES, True, True), (SMOLLM2, False, False), (GEMMA2, False, False)]
 )
 def test_finds_out_whether_a_template_takes_tools_and_calls(load: Load, source: str, tools: bool, calls: bool) -> None:
-    accepted = load(source).accepted
+    accepted = load(source).capabilities
     assert (accepted.tools, accepted.calls) == (tools, calls)
 
 
@@ -82,9 +86,13 @@ def test_control_tokens_in_tools_calls_and_switches_stay_text(load: Load, ours: 
     template = load(HERMES.replace("{%- if tools %}", "{{- mood }}{%- if tools %}"))
 
     def controls(word: str) -> list[int]:
-        turns = [Message("user", "hi"), Message("assistant", "", calls=(Call(word, {word: [word]}),)), HISTORY[0]]
+        turns = [
+            PromptMessage("user", "hi"),
+            PromptMessage("assistant", "", calls=(PromptToolCall(word, {word: [word]}),)),
+            HISTORY[0],
+        ]
         tools = (Function("f", word, {"type": "object", "properties": {word: {"enum": [word]}}}),)
-        ids = template.prompt(turns, Rendering(tools, {"mood": word})).ids
+        ids = template.render_prompt(turns, RenderOptions(tools, {"mood": word})).ids
         return [id for id in ids if id in ours["smollm2"].special_ids]
 
     assert controls(attack) == controls("polite")
@@ -98,11 +106,11 @@ def test_only_switches_that_the_template_reads_can_be_set(load: Load) -> None:
         "enable_thinking": True, "effort": "high", "unknown": 1, "own": 2, "eos_token": "x", "messages": [], "tools": 1,
         "add_generation_prompt": False, "tokenize": False, "chat_template": "x", "raise_exception": "x",
     }  # fmt: skip
-    assert template.switches(asked) == {"enable_thinking": True, "effort": "high"}
+    assert template.accepted_kwargs(asked) == {"enable_thinking": True, "effort": "high"}
     for strange in ([1], {"a": 1}, "x" * 257, 1.5, 10**300):
-        assert template.switches({"effort": strange}) == {}
-    how = Rendering(switches=template.switches(asked))
-    assert template.render([Message("user", "hi")], how).endswith("<|im_start|>assistant\nhigh1<|im_end|>")
+        assert template.accepted_kwargs({"effort": strange}) == {}
+    how = RenderOptions(template_kwargs=template.accepted_kwargs(asked))
+    assert template.render([PromptMessage("user", "hi")], how).endswith("<|im_start|>assistant\nhigh1<|im_end|>")
 
 
 @pytest.mark.parametrize("ending", ["The sea", "The sea ", " x\n"])
@@ -114,38 +122,38 @@ def test_a_continued_message_ends_where_transformers_ends_it(
     shutil.copytree(zoo / kind, tmp_path / "model")
     (tmp_path / "model" / "chat_template.jinja").write_text(source, encoding="utf-8")
     template = ChatTemplate.from_folder(tmp_path / "model", ours[kind])
-    messages = [Message("user", "Go on."), Message("assistant", ending)]
+    messages = [PromptMessage("user", "Go on."), PromptMessage("assistant", ending)]
     expected = theirs[kind].apply_chat_template(
         as_dicts(messages), chat_template=source, tokenize=False, continue_final_message=True
     )
-    how = Rendering(add_generation_prompt=False, continue_final_message=True)
+    how = RenderOptions(add_generation_prompt=False, continue_final_message=True)
     assert template.render(messages, how) == expected
 
 
 def test_a_template_that_leaves_the_last_message_out_cannot_continue_it(load: Load) -> None:
-    how = Rendering(add_generation_prompt=False, continue_final_message=True)
+    how = RenderOptions(add_generation_prompt=False, continue_final_message=True)
     with pytest.raises(InvalidRequest, match="continue_final_message"):
-        load("{{ messages[0].content }}").render([Message("user", "a"), Message("assistant", "b")], how)
+        load("{{ messages[0].content }}").render([PromptMessage("user", "a"), PromptMessage("assistant", "b")], how)
 
 
 def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised(load: Load, ours: Ours) -> None:
-    template, longest = load("{{ messages[0].content }}"), ours["smollm2"].longest_token
-    template.prompt([Message("user", "x" * (10 * longest))], context_length=10)
+    template, longest = load("{{ messages[0].content }}"), ours["smollm2"].longest_token_length
+    template.render_prompt([PromptMessage("user", "x" * (10 * longest))], context_length=10)
     with pytest.raises(ContextLengthExceeded, match="maximum context length is 10 tokens"):
-        template.prompt([Message("user", "x" * (10 * longest + 1))], context_length=10)
+        template.render_prompt([PromptMessage("user", "x" * (10 * longest + 1))], context_length=10)
 
 
 @pytest.mark.parametrize("kind", ["smollm2", "gemma", "llama2", "gpt2"])
 def test_no_token_stands_for_more_characters_than_the_longest(ours: Ours, kind: str) -> None:
     tokenizer = ours[kind]
     longest = max(len(tokenizer.decode([id], skip_special=False)) for id in range(tokenizer.vocab_size))
-    assert longest <= tokenizer.longest_token
+    assert longest <= tokenizer.longest_token_length
 
 
 def test_turns_with_calls_are_never_joined(load: Load) -> None:
     strict = load(HERMES.replace("{%- if tools %}", "{%- if messages | length == 2 and messages[0].role == "
         "messages[1].role %}{{ raise_exception('no') }}{%- endif %}{%- if tools %}"))  # fmt: skip
-    assert strict.accepted.calls
-    assert not strict.accepted.neighbours
+    assert strict.capabilities.calls
+    assert not strict.capabilities.repeated_roles
     text = strict.render([HISTORY[0], HISTORY[1], HISTORY[1], HISTORY[2], HISTORY[3]])
     assert (text.count("Zürich"), text.count("Sunny"), text.count("Noon")) == (2, 1, 1)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from millm.errors import InvalidModel
-from millm.text.head import generates
-from millm.text.recipe import Recipe
+from millm.text.head import is_generative_model
+from millm.text.recipe import EmbeddingConfig
 from tests.fixtures.encoders import LONGEST, write_encoder, write_json, write_modules
 
 
@@ -16,7 +16,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_without_their_files_it_is_the_mean(tmp_path: Path) -> None:
-    assert Recipe.from_folder(tmp_path) == Recipe(pooling="mean", longest=None, lower_case=False, prompt="")
+    assert EmbeddingConfig.from_folder(tmp_path) == EmbeddingConfig(
+        pooling="mean", max_tokens=None, lower_case=False, prompt=""
+    )
 
 
 @pytest.mark.parametrize(
@@ -31,7 +33,7 @@ def test_without_their_files_it_is_the_mean(tmp_path: Path) -> None:
 )
 def test_pooling_is_read(folder: Path, written: dict[str, object], pooling: str) -> None:
     write_json(folder / "1_Pooling" / "config.json", written)
-    assert Recipe.from_folder(folder) == Recipe(pooling=pooling, longest=LONGEST)  # type: ignore[arg-type]
+    assert EmbeddingConfig.from_folder(folder) == EmbeddingConfig(pooling=pooling, max_tokens=LONGEST)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -47,13 +49,13 @@ def test_pooling_is_read(folder: Path, written: dict[str, object], pooling: str)
 def test_other_poolings_are_refused(folder: Path, written: dict[str, object], named: str) -> None:
     write_json(folder / "1_Pooling" / "config.json", written)
     with pytest.raises(InvalidModel, match=named):
-        Recipe.from_folder(folder)
+        EmbeddingConfig.from_folder(folder)
 
 
 def test_a_dense_layer_is_refused_by_name(folder: Path) -> None:
     write_modules(folder, "Transformer", "Pooling", "Dense", "Normalize")
     with pytest.raises(InvalidModel, match="'Dense'"):
-        Recipe.from_folder(folder)
+        EmbeddingConfig.from_folder(folder)
 
 
 def test_as_newer_versions_write_it(folder: Path) -> None:
@@ -65,28 +67,28 @@ def test_as_newer_versions_write_it(folder: Path) -> None:
     write_json(folder / "1_Pooling" / "config.json", {"pooling_mode": "cls", "include_prompt": True})
     write_json(folder / "sentence_bert_config.json", {"transformer_task": "feature-extraction"})
     write_json(folder / "tokenizer_config.json", {"model_max_length": 33})
-    assert Recipe.from_folder(folder) == Recipe(pooling="cls", longest=33)
+    assert EmbeddingConfig.from_folder(folder) == EmbeddingConfig(pooling="cls", max_tokens=33)
     write_json(folder / "sentence_bert_config.json", {"transformer_task": "fill-mask"})
     with pytest.raises(InvalidModel, match="fill-mask"):
-        Recipe.from_folder(folder)
+        EmbeddingConfig.from_folder(folder)
 
 
 def test_modules_that_are_none(folder: Path) -> None:
     for written in ({"idx": 0}, [1], [{"path": ""}], "x"):
         write_json(folder / "modules.json", written)
         with pytest.raises(InvalidModel, match=r"modules\.json"):
-            Recipe.from_folder(folder)
+            EmbeddingConfig.from_folder(folder)
 
 
 def test_a_default_prompt_comes_before_every_text(folder: Path) -> None:
     prompts = {"prompts": {"query": "Find: ", "document": ""}, "default_prompt_name": "query"}
     write_json(folder / "config_sentence_transformers.json", prompts)
-    assert Recipe.from_folder(folder).prepared("The Sea") == "Find: The Sea"
+    assert EmbeddingConfig.from_folder(folder).prepare_text("The Sea") == "Find: The Sea"
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": 9, "do_lower_case": True})
-    assert Recipe.from_folder(folder).prepared("The Sea") == "find: the sea"
+    assert EmbeddingConfig.from_folder(folder).prepare_text("The Sea") == "find: the sea"
     write_json(folder / "config_sentence_transformers.json", {**prompts, "default_prompt_name": "passage"})
     with pytest.raises(InvalidModel, match="passage"):
-        Recipe.from_folder(folder)
+        EmbeddingConfig.from_folder(folder)
 
 
 @pytest.mark.parametrize(
@@ -105,4 +107,4 @@ def test_a_default_prompt_comes_before_every_text(folder: Path) -> None:
 )
 def test_what_writes_and_what_does_not(tmp_path: Path, architectures: list[str] | None, writes: bool) -> None:
     write_json(tmp_path / "config.json", {"architectures": architectures})
-    assert generates(tmp_path) is writes
+    assert is_generative_model(tmp_path) is writes

@@ -122,7 +122,7 @@ def test_refuses_a_lone_surrogate(ours: Ours, kind: str) -> None:
 def test_a_marked_control_token_stays_text(ours: Ours, kind: str) -> None:
     tokenizer = ours[kind]
     name = tokenizer.token_names["eos_token"]
-    marked = tokenizer.encode_prompt(f"say {tokenizer.control.mark(f'{name} twice {name}')}!{name}")
+    marked = tokenizer.encode_prompt(f"say {tokenizer.control_tokens.mark(f'{name} twice {name}')}!{name}")
     assert marked.count(tokenizer.eos_id) == 1
     assert marked[-1] == tokenizer.eos_id
     assert tokenizer.decode(marked) == f"say {name} twice {name}!"
@@ -130,7 +130,7 @@ def test_a_marked_control_token_stays_text(ours: Ours, kind: str) -> None:
 
 def test_a_mark_that_lost_its_partner_is_dropped_and_joins_nothing(ours: Ours) -> None:
     tokenizer = ours["smollm2"]
-    start, end = tokenizer.control.mark("<|im_end|>").split("<|im_end|>")
+    start, end = tokenizer.control_tokens.mark("<|im_end|>").split("<|im_end|>")
     ids = tokenizer.encode_prompt(f"<|im{start}_end|>{end} and{end}")
     assert tokenizer.eos_id not in ids
     assert tokenizer.decode(ids) == "<|im_end|> and"
@@ -138,7 +138,7 @@ def test_a_mark_that_lost_its_partner_is_dropped_and_joins_nothing(ours: Ours) -
 
 def test_a_control_token_that_is_also_a_word_keeps_its_id_and_refuses_nobody(ours: Ours) -> None:
     tokenizer = ours["unigram"]
-    ids = tokenizer.encode_prompt(tokenizer.control.mark("a</s>"))
+    ids = tokenizer.encode_prompt(tokenizer.control_tokens.mark("a</s>"))
     assert tokenizer.decode(ids, skip_special=False) == "a</s>"
 
 
@@ -235,9 +235,9 @@ def test_a_vocabulary_whose_text_cannot_be_told_is_only_for_models_that_do_not_w
     folder = write_encoder(tmp_path / "encoder")
     with pytest.raises(InvalidModel, match="WordPiece"):
         Tokenizer.from_folder(folder)
-    tokenizer = Tokenizer.from_folder(folder, writes=False)
+    tokenizer = Tokenizer.from_folder(folder, is_generative=False)
     text = "The Sea is WIDE and the ships are small, one two three four five"
-    ids = tokenizer.encode_whole(text)
+    ids = tokenizer.encode_with_special_tokens(text)
     assert ids == PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))(text)["input_ids"]
     assert len(ids) > 8
     assert [tokenizer.token_text(id) for id in (ids[0], ids[-1])] == ["[CLS]", "[SEP]"]

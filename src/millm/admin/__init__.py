@@ -31,7 +31,26 @@ from millm.admin import (
 
 router = APIRouter(prefix="/api", tags=["admin"])
 for part in (
-    status, loading, models, saes, attachments, steering, profile_files, profiles, experiments, discovery, features,
-    monitor, requests, queue, jobs, registry, hardware, settings, logs, events, tickets,
-):  # fmt: skip
-    router.include_router(part.router)
+    status.router,
+    loading.loading_router,
+    models.router,
+    saes.router,
+    attachments.attachments_router,
+    steering.router,
+    profile_files.profile_files_router,
+    profiles.router,
+    experiments.router,
+    discovery.inspection_router,
+    features.router,
+    monitor.router,
+    requests.requests_router,
+    queue.queue_router,
+    jobs.jobs_router,
+    registry.registry_router,
+    hardware.hardware_router,
+    settings.settings_router,
+    logs.logs_router,
+    events.router,
+    tickets.tickets_router,
+):
+    router.include_router(part)

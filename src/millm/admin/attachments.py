@@ -6,21 +6,21 @@ from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
 from millm.access import requires
-from millm.admin.answers import answered, listed
-from millm.admin.ids import Body, IdInAddress, PublicId
-from millm.admin.route import AdminRoute, told
-from millm.admin.status import status_of
-from millm.desired import WantedSae
+from millm.admin.answers import list_response, struct_response
+from millm.admin.ids import PathId, PublicId, StrictBody
+from millm.admin.route import AdminRoute, json_response
+from millm.admin.status import server_status
+from millm.desired import SaeSpec
 from millm.engine.messages import SaeFacts
 from millm.lifecycle import saes
-from millm.lifecycle.changes import started
+from millm.lifecycle.changes import wait_until_started
 from millm.state import State
 from millm.status import ServerStatus
 
-router = APIRouter(prefix="/attachments", route_class=AdminRoute)
+attachments_router = APIRouter(prefix="/attachments", route_class=AdminRoute)
 
 
-class Attach(Body):
+class Attach(StrictBody):
     """An SAE of the library, and where on the model it belongs if its files do not say."""
 
     id: PublicId
@@ -34,26 +34,26 @@ class Attach(Body):
     replaces: Annotated[PublicId | None, Field(description="An SAE that is detached in the same moment.")] = None
 
 
-@router.get("", dependencies=[requires("monitor")], responses=listed(SaeFacts, "attachments"))
+@attachments_router.get("", dependencies=[requires("monitor")], responses=list_response(SaeFacts, "attachments"))
 async def list_attachments(request: Request) -> Response:
     """What is attached, and what that has found out."""
     state: State = request.app.state.millm
-    return told({"attachments": [attached.facts for attached in state.saes.values()]})
+    return json_response({"attachments": [attached.facts for attached in state.saes.values()]})
 
 
-@router.post("", dependencies=[requires("admin")], responses=answered(SaeFacts))
+@attachments_router.post("", dependencies=[requires("admin")], responses=struct_response(SaeFacts))
 async def attach(request: Request, body: Attach) -> Response:
     """Attach an SAE while the model answers; → what that found out."""
     state: State = request.app.state.millm
-    await started(state)
-    attached = await saes.attach(state, WantedSae(**body.model_dump()))
-    return told(attached.facts)
+    await wait_until_started(state)
+    attached = await saes.attach(state, SaeSpec(**body.model_dump()))
+    return json_response(attached.facts)
 
 
-@router.delete("/{sae:path}", dependencies=[requires("admin")], responses=answered(ServerStatus))
-async def detach(request: Request, sae: IdInAddress) -> Response:
+@attachments_router.delete("/{sae:path}", dependencies=[requires("admin")], responses=struct_response(ServerStatus))
+async def detach(request: Request, sae: PathId) -> Response:
     """Take an SAE off the model while it answers; → the status."""
     state: State = request.app.state.millm
-    await started(state)
+    await wait_until_started(state)
     await saes.detach(state, sae)
-    return told(status_of(state))
+    return json_response(server_status(state))

@@ -9,34 +9,34 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from millm.access import requires
-from millm.admin.answers import answered
-from millm.admin.ids import LONGEST, Body
-from millm.admin.route import AdminRoute, told
+from millm.admin.answers import struct_response
+from millm.admin.ids import MAX_ID_LENGTH, StrictBody
+from millm.admin.route import AdminRoute, json_response
 from millm.errors import InvalidRequest
-from millm.features.attached import attached_sae, check_index
+from millm.features.attached import check_feature_index, find_attached_sae
 from millm.features.contrasting import contrast
-from millm.features.inspecting import MOST_FIRINGS, Inspection, inspect
-from millm.features.separators import Separators, separators
-from millm.features.texts import check_ids, ids_of, surveyed
-from millm.lifecycle.on_demand import ready_for
-from millm.openai.disconnect import unless_gone
-from millm.openai.prompting import write_down
+from millm.features.inspecting import MAX_FIRINGS, Inspection, inspect
+from millm.features.separators import Separators, build_separators
+from millm.features.texts import check_token_ids, encode_text, survey_texts
+from millm.lifecycle.on_demand import ensure_loaded
+from millm.openai.disconnect import cancel_on_disconnect
+from millm.openai.prompting import render_prompt
 from millm.openai.schemas.chat import ChatMessage, ChatRequest
-from millm.openai.tools import Tooling
+from millm.openai.tools import ToolConfig
 from millm.profiles.names import ProfileName
 from millm.state import AttachedSae, LoadedModel, State
 
-router = APIRouter(prefix="/features", route_class=AdminRoute)
+inspection_router = APIRouter(prefix="/features", route_class=AdminRoute)
 
-MOST_TEXTS = 64
+MAX_TEXTS = 64
 """A side."""
 
-AttachedName = Annotated[str | None, Field(max_length=LONGEST, description="Default: the only SAE that is attached.")]
-Texts = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MOST_TEXTS)]
+SaeField = Annotated[str | None, Field(max_length=MAX_ID_LENGTH, description="Default: the only SAE that is attached.")]
+Texts = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_TEXTS)]
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
-class Inspected(Body):
+class InspectBody(StrictBody):
     """A text in one of three forms."""
 
     text: Annotated[str | None, Field(min_length=1)] = None
@@ -44,7 +44,7 @@ class Inspected(Body):
         list[ChatMessage] | None, Field(min_length=1, max_length=2048, description="Through the chat template.")
     ] = None
     input_ids: Annotated[list[TokenId] | None, Field(min_length=1, description="As they are.")] = None
-    sae: AttachedName = None
+    sae: SaeField = None
     top_k: Annotated[int, Field(ge=0, le=100, description="At each token.")] = 5
     features: Annotated[
         list[Annotated[int, Field(ge=0)]], Field(max_length=128, description="To tell at every token.")
@@ -52,7 +52,7 @@ class Inspected(Body):
     limit: Annotated[int, Field(ge=0, le=1000, description="Features over the whole text.")] = 50
 
     @model_validator(mode="after")
-    def _one_form(self) -> "Inspected":
+    def _one_form(self) -> "InspectBody":
         if sum(given is not None for given in (self.text, self.messages, self.input_ids)) != 1:
             raise PydanticCustomError("one_form", "Input should have one of `text`, `messages` and `input_ids`")
         if len(set(self.features)) < len(self.features):
@@ -60,58 +60,60 @@ class Inspected(Body):
         return self
 
 
-class Contrasted(Body):
+class ContrastBody(StrictBody):
     """Two sets of texts."""
 
     a: Texts
     b: Texts
-    sae: AttachedName = None
+    sae: SaeField = None
     limit: Annotated[int, Field(ge=1, le=200, description="Features told of each direction.")] = 20
     make: Annotated[int, Field(ge=1, le=32, description="Features of the profile.")] = 3
     name: Annotated[ProfileName, Field(description="Of the profile.")] = "contrast"
 
 
-@router.post("/inspect", dependencies=[requires("monitor")], responses=answered(Inspection))
-async def inspect_text(request: Request, body: Inspected) -> Response:
+@inspection_router.post("/inspect", dependencies=[requires("monitor")], responses=struct_response(Inspection))
+async def inspect_text(request: Request, body: InspectBody) -> Response:
     """Which features fire on a text: at each token, and over all of it. The base model reads it, unsteered."""
     state: State = request.app.state.millm
-    attached = await _ready(state, body.sae)
+    attached = await _ready_sae(state, body.sae)
     for place, index in enumerate(body.features):
-        check_index(attached, index, f"features.{place}")
+        check_feature_index(attached, index, f"features.{place}")
     _check_top_k(attached, body.top_k)
-    ids = await asyncio.to_thread(_ids, state.model_or_raise(), body)
-    if len(ids) * body.top_k > MOST_FIRINGS:
+    ids = await asyncio.to_thread(_token_ids, state.model_or_raise(), body)
+    if len(ids) * body.top_k > MAX_FIRINGS:
         raise InvalidRequest(
-            f"`top_k` × {len(ids):,} tokens is more than {MOST_FIRINGS:,}; ask for a `top_k` of at most"
-            f" {MOST_FIRINGS // len(ids)}",
+            f"`top_k` × {len(ids):,} tokens is more than {MAX_FIRINGS:,}; ask for a `top_k` of at most"
+            f" {MAX_FIRINGS // len(ids)}",
             param="top_k",
         )
     work = inspect(
         state, attached, ids, top_k=body.top_k, features=body.features, limit=body.limit, job_id=_job_id("inspect")
     )
-    return told(await unless_gone(request, work))
+    return json_response(await cancel_on_disconnect(request, work))
 
 
-@router.post("/contrast", dependencies=[requires("monitor")], responses=answered(Separators))
-async def contrast_texts(request: Request, body: Contrasted) -> Response:
+@inspection_router.post("/contrast", dependencies=[requires("monitor")], responses=struct_response(Separators))
+async def contrast_texts(request: Request, body: ContrastBody) -> Response:
     """Which features fire more on one set of texts than on the other, and a profile made of them (not saved)."""
     state: State = request.app.state.millm
-    attached = await _ready(state, body.sae)
+    attached = await _ready_sae(state, body.sae)
     model = state.model_or_raise()
-    texts = await asyncio.to_thread(_all_ids, model, body)
-    found = await unless_gone(request, surveyed(state, attached, texts, _job_id("contrast")))
+    texts = await asyncio.to_thread(_all_token_ids, model, body)
+    found = await cancel_on_disconnect(request, survey_texts(state, attached, texts, _job_id("contrast")))
     sides = found[: len(body.a)], found[len(body.a) :]
     separations = await asyncio.to_thread(
         contrast, *sides, limit=max(body.limit, body.make), residual_norm=attached.facts.residual_norm
     )
-    return told(separators(state, attached, separations, limit=body.limit, make=body.make, name=body.name))
+    return json_response(
+        build_separators(state, attached, separations, limit=body.limit, profile_features=body.make, name=body.name)
+    )
 
 
-async def _ready(state: State, sae: str | None) -> AttachedSae:
+async def _ready_sae(state: State, sae: str | None) -> AttachedSae:
     """The model is in memory. Raises ModelNotLoaded, or what `attached_sae` raises."""
-    attached_sae(state, sae)
-    await ready_for(state, state.model_or_raise().name)
-    return attached_sae(state, sae)
+    find_attached_sae(state, sae)
+    await ensure_loaded(state, state.model_or_raise().name)
+    return find_attached_sae(state, sae)
 
 
 def _check_top_k(attached: AttachedSae, top_k: int) -> None:
@@ -119,23 +121,23 @@ def _check_top_k(attached: AttachedSae, top_k: int) -> None:
         raise InvalidRequest(f"`top_k` should be at most {attached.facts.features}.", param="top_k")
 
 
-def _ids(model: LoadedModel, body: Inspected) -> list[int]:
+def _token_ids(model: LoadedModel, body: InspectBody) -> list[int]:
     """Raises InvalidRequest or ContextLengthExceeded."""
     if body.text is not None:
-        return ids_of(model, body.text, "text")
+        return encode_text(model, body.text, "text")
     if body.messages is not None:
         chat = ChatRequest(model=model.name, messages=body.messages)
-        return check_ids(model, write_down(model, chat, Tooling()).prompt.ids, "messages")
-    return check_ids(model, body.input_ids or [], "input_ids")
+        return check_token_ids(model, render_prompt(model, chat, ToolConfig()).prompt.ids, "messages")
+    return check_token_ids(model, body.input_ids or [], "input_ids")
 
 
-def _all_ids(model: LoadedModel, body: Contrasted) -> list[list[int]]:
-    return [ids_of(model, text, _place(body, place)) for place, text in enumerate([*body.a, *body.b])]
+def _all_token_ids(model: LoadedModel, body: ContrastBody) -> list[list[int]]:
+    return [encode_text(model, text, _text_path(body, place)) for place, text in enumerate([*body.a, *body.b])]
 
 
-def _place(body: Contrasted, place: int) -> str:
+def _text_path(body: ContrastBody, position: int) -> str:
     """Of a text in the body."""
-    return f"a.{place}" if place < len(body.a) else f"b.{place - len(body.a)}"
+    return f"a.{position}" if position < len(body.a) else f"b.{position - len(body.a)}"
 
 
 def _job_id(kind: str) -> str:

@@ -5,16 +5,16 @@ import asyncio
 from fastapi import APIRouter, Request, Response
 
 from millm.access import requires
-from millm.admin.answers import answered
-from millm.admin.route import told
-from millm.hardware import Hardware, hardware
+from millm.admin.answers import struct_response
+from millm.admin.route import json_response
+from millm.hardware import Hardware, read_hardware
 from millm.state import State
 
-router = APIRouter()
+hardware_router = APIRouter()
 
 
-@router.get("/hardware", dependencies=[requires("monitor")], responses=answered(Hardware))
+@hardware_router.get("/hardware", dependencies=[requires("monitor")], responses=struct_response(Hardware))
 async def get_hardware(request: Request) -> Response:
     """What there is to run a model on."""
     state: State = request.app.state.millm
-    return told(await asyncio.to_thread(hardware, state.settings.home_folder, state.engine.platform))
+    return json_response(await asyncio.to_thread(read_hardware, state.settings.home_folder, state.engine.platform))

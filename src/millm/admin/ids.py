@@ -5,11 +5,11 @@ from typing import Annotated
 from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-LONGEST = 512
+MAX_ID_LENGTH = 512
 """Characters: `owner/name/path/inside@revision`."""
 
 
-def _name(text: str) -> str:
+def _check_id(text: str) -> str:
     if not text.isprintable() or "\\" in text:
         raise ValueError("it cannot hold control characters or backslashes")
     if text.startswith(("/", "~")) or text != text.strip():
@@ -19,24 +19,24 @@ def _name(text: str) -> str:
     return text
 
 
-def _revision(text: str) -> str:
+def _check_revision(text: str) -> str:
     if ".." in text:
         raise ValueError("it cannot hold `..`")
     return text
 
 
-PublicId = Annotated[str, Field(min_length=1, max_length=LONGEST), AfterValidator(_name)]
-IdInAddress = Annotated[PublicId, Path()]
-Revision = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9._\-/]+$"), AfterValidator(_revision)]
+PublicId = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH), AfterValidator(_check_id)]
+PathId = Annotated[PublicId, Path()]
+Revision = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9._\-/]+$"), AfterValidator(_check_revision)]
 
 
-class Body(BaseModel):
+class StrictBody(BaseModel):
     """Of a request: what it does not name is refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Download(Body):
+class Download(StrictBody):
     """A repository of Hugging Face's."""
 
     id: Annotated[PublicId, Field(description="`owner/name`; of an SAE `owner/name/path/inside`.")]

@@ -4,12 +4,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from millm.profiles.importers.values import Becomes, Entry, Preview
+from millm.profiles.importers.values import DocumentEntry, EntryKind, ParsedDocument
 
-Did = Literal["added", "replaced", "skipped", "nothing"]
+ImportAction = Literal["added", "replaced", "skipped", "nothing"]
 
 
-class ToResolve(msgspec.Struct, frozen=True, kw_only=True):
+class UnresolvedReference(msgspec.Struct, frozen=True, kw_only=True):
     """What has to be said, or attached, before an entry can be taken in."""
 
     path: str
@@ -23,7 +23,7 @@ class PreviewEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str
     """JSON path."""
-    becomes: Becomes
+    becomes: EntryKind
     name: str
     profile: dict[str, Any] | None
     """As the contract writes it."""
@@ -33,7 +33,7 @@ class PreviewEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Whose labels."""
     notes: tuple[str, ...]
     """`path: what is changed or left out`."""
-    unresolved: tuple[ToResolve, ...]
+    unresolved: tuple[UnresolvedReference, ...]
     misfit: str | None
     """Why it could not be applied now."""
 
@@ -52,25 +52,27 @@ class ImportedEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     path: str
     name: str
-    did: Did
+    did: ImportAction
     notes: tuple[str, ...]
 
 
-class Imported(msgspec.Struct, frozen=True, kw_only=True):
+class ImportResponse(msgspec.Struct, frozen=True, kw_only=True):
     """What a document has become."""
 
     entries: tuple[ImportedEntry, ...]
 
 
-def preview_told(found: Preview) -> ImportPreview:
-    return ImportPreview(format=found.format, entries=tuple(_told(entry) for entry in found.entries), notes=found.notes)
+def preview_response(preview: ParsedDocument) -> ImportPreview:
+    return ImportPreview(
+        format=preview.format, entries=tuple(_preview_entry(entry) for entry in preview.entries), notes=preview.notes
+    )
 
 
-def entry_told(entry: Entry, did: Did) -> ImportedEntry:
-    return ImportedEntry(path=entry.path, name=entry.name, did=did, notes=entry.notes)
+def imported_entry(entry: DocumentEntry, action: ImportAction) -> ImportedEntry:
+    return ImportedEntry(path=entry.path, name=entry.name, did=action, notes=entry.notes)
 
 
-def _told(entry: Entry) -> PreviewEntry:
+def _preview_entry(entry: DocumentEntry) -> PreviewEntry:
     return PreviewEntry(
         path=entry.path,
         becomes=entry.becomes,
@@ -80,7 +82,7 @@ def _told(entry: Entry) -> PreviewEntry:
         sae=entry.sae,
         notes=entry.notes,
         unresolved=tuple(
-            ToResolve(path=one.path, kind=one.kind, id=one.id, reason=one.reason) for one in entry.unresolved
+            UnresolvedReference(path=one.path, kind=one.kind, id=one.id, reason=one.reason) for one in entry.unresolved
         ),
-        misfit=entry.misfit,
+        misfit=entry.incompatibility,
     )

@@ -9,28 +9,28 @@ from pydantic import Field
 from starlette.responses import StreamingResponse
 
 from millm.access import requires
-from millm.admin.answers import answered, file
-from millm.admin.ids import Body
+from millm.admin.answers import file_response, struct_response
+from millm.admin.ids import StrictBody
 from millm.admin.monitor_told import MonitorState, Statistics, WatchState
-from millm.admin.requests import Wanted
-from millm.admin.route import AdminRoute, told
+from millm.admin.requests import FilterParams
+from millm.admin.route import AdminRoute, json_response
 from millm.errors import InvalidRequest
 from millm.monitor.config import MonitorConfig, SaeWatch
-from millm.monitor.export import as_csv, jsonl
-from millm.monitor.history import Entry, Filter
-from millm.monitor.statistics import EDGES, statistics
+from millm.monitor.export import export_csv, export_jsonl
+from millm.monitor.history import HistoryEntry, RequestFilter
+from millm.monitor.statistics import HISTOGRAM_EDGES, feature_statistics
 from millm.state import State
 
 router = APIRouter(prefix="/monitor", route_class=AdminRoute)
 
-Writer = Callable[[Iterable[Entry], Filter], Iterator[bytes]]
-FORMATS: dict[str, tuple[Writer, str]] = {
-    "jsonl": (jsonl, "application/x-ndjson"),
-    "csv": (as_csv, "text/csv; charset=utf-8"),
+ExportWriter = Callable[[Iterable[HistoryEntry], RequestFilter], Iterator[bytes]]
+EXPORT_FORMATS: dict[str, tuple[ExportWriter, str]] = {
+    "jsonl": (export_jsonl, "application/x-ndjson"),
+    "csv": (export_csv, "text/csv; charset=utf-8"),
 }
 
 
-class MonitorBody(Body):
+class MonitorBody(StrictBody):
     """What to watch in every request: all of it, as it is to be."""
 
     on: bool = True
@@ -38,47 +38,49 @@ class MonitorBody(Body):
     follow_profile: bool = False
 
 
-@router.get("", dependencies=[requires("monitor")], responses=answered(MonitorState))
+@router.get("", dependencies=[requires("monitor")], responses=struct_response(MonitorState))
 async def get_monitor(request: Request) -> Response:
     """What is watched in every request."""
-    return told(_state(request.app.state.millm))
+    return json_response(_monitor_state(request.app.state.millm))
 
 
-@router.put("", dependencies=[requires("admin")], responses=answered(MonitorState))
+@router.put("", dependencies=[requires("admin")], responses=struct_response(MonitorState))
 async def put_monitor(request: Request, body: MonitorBody) -> Response:
     """Watch this from now on, in every request that begins; it is remembered across restarts."""
     state: State = request.app.state.millm
-    config = _config(body)
-    _check(state, config)
-    await state.monitor.change(config)
-    return told(_state(state))
+    config = _parse_config(body)
+    _check_config(state, config)
+    await state.monitor.set_config(config)
+    return json_response(_monitor_state(state))
 
 
-@router.get("/statistics", dependencies=[requires("monitor")], responses=answered(Statistics))
-async def get_statistics(request: Request, which: Wanted) -> Response:
+@router.get("/statistics", dependencies=[requires("monitor")], responses=struct_response(Statistics))
+async def get_statistics(request: Request, which: FilterParams) -> Response:
     """How often and how strongly each feature fired that was watched by name; of `values`, in residual units."""
     entries = tuple(request.app.state.millm.monitor.history.newest(which))
-    return told(Statistics(edges=EDGES, requests=len(entries), features=tuple(statistics(entries, which))))
+    return json_response(
+        Statistics(edges=HISTOGRAM_EDGES, requests=len(entries), features=tuple(feature_statistics(entries, which)))
+    )
 
 
 @router.get(
     "/export",
     dependencies=[requires("monitor")],
-    responses=file("application/x-ndjson", "text/csv"),
+    responses=file_response("application/x-ndjson", "text/csv"),
 )
 async def export(
     request: Request,
-    which: Wanted,
+    which: FilterParams,
     format: Annotated[Literal["jsonl", "csv"], Query(description="A line per token, or a row per feature of it.")],
 ) -> Response:
     """The activations of the requests that are meant, as a file; the newest request first."""
     entries = tuple(request.app.state.millm.monitor.history.newest(which))
-    writer, media_type = FORMATS[format]
+    writer, media_type = EXPORT_FORMATS[format]
     named = {"Content-Disposition": f'attachment; filename="activations.{format}"'}
     return StreamingResponse(writer(entries, which), media_type=media_type, headers=named)
 
 
-def _config(body: MonitorBody) -> MonitorConfig:
+def _parse_config(body: MonitorBody) -> MonitorConfig:
     """Raises InvalidRequest, naming the field."""
     try:
         return msgspec.convert(body.model_dump(), MonitorConfig)
@@ -88,7 +90,7 @@ def _config(body: MonitorBody) -> MonitorConfig:
         raise InvalidRequest(f"`{param}`: {reason}.", param=param) from wrong
 
 
-def _check(state: State, config: MonitorConfig) -> None:
+def _check_config(state: State, config: MonitorConfig) -> None:
     """Raises InvalidRequest for what can never be read, or not of what is attached."""
     names = [one.sae for one in config.watch]
     for one in config.watch:
@@ -99,10 +101,10 @@ def _check(state: State, config: MonitorConfig) -> None:
                 f"`watch`: of SAE {one.sae!r} name `features`, or a `top_k` of at least 1.", param="watch"
             )
         if one.sae in state.saes:
-            _check_fits(one, state.saes[one.sae].facts.features)
+            _check_watch(one, state.saes[one.sae].facts.features)
 
 
-def _check_fits(one: SaeWatch, features: int) -> None:
+def _check_watch(one: SaeWatch, features: int) -> None:
     wrong = next((feature for feature in one.features if feature >= features), None)
     if wrong is not None:
         raise InvalidRequest(f"feature {wrong} is not in 0..{features - 1} of SAE {one.sae!r}.", param="watch.features")
@@ -110,7 +112,7 @@ def _check_fits(one: SaeWatch, features: int) -> None:
         raise InvalidRequest(f"`top_k` must be at most {features} for SAE {one.sae!r}.", param="watch.top_k")
 
 
-def _state(state: State) -> MonitorState:
+def _monitor_state(state: State) -> MonitorState:
     config, history = state.monitor.config, state.monitor.history
     return MonitorState(
         on=config.on,
@@ -121,5 +123,5 @@ def _state(state: State) -> MonitorState:
         follow_profile=config.follow_profile,
         history=len(history),
         history_size=history.size,
-        history_bytes=history.bytes,
+        history_bytes=history.used_bytes,
     )

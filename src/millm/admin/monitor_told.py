@@ -38,7 +38,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     features: tuple[FeatureStatistics, ...]
 
 
-class RequestTold(msgspec.Struct, frozen=True, kw_only=True):
+class RequestDetail(msgspec.Struct, frozen=True, kw_only=True):
     """A request that has ended, with the activations that were watched in it.
 
     Texts are null where the setting `MILLM_HISTORY_TEXTS` does not keep them, or there was no room.
@@ -53,7 +53,7 @@ class RequestTold(msgspec.Struct, frozen=True, kw_only=True):
     """The request's JSON, as it came."""
 
 
-class Forgotten(msgspec.Struct, frozen=True, kw_only=True):
+class DeletedRequests(msgspec.Struct, frozen=True, kw_only=True):
     """What the history holds no more."""
 
     requests: int

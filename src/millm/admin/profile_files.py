@@ -9,27 +9,27 @@ from urllib.parse import quote
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from millm.access import requires
-from millm.admin.answers import answered, file
-from millm.admin.imported import Imported, ImportedEntry, ImportPreview, entry_told, preview_told
-from millm.admin.route import AdminRoute, told
+from millm.admin.answers import file_response, struct_response
+from millm.admin.imported import ImportedEntry, ImportPreview, ImportResponse, imported_entry, preview_response
+from millm.admin.route import AdminRoute, json_response
 from millm.errors import InvalidImport, ProfileNameTaken
-from millm.lifecycle.labels import relabelled
-from millm.lifecycle.profiles import add, change
+from millm.lifecycle.labels import store_labels
+from millm.lifecycle.profiles import create_profile, update_profile
 from millm.profiles.contract import Profile
-from millm.profiles.exporting import Format, exported
-from millm.profiles.importers.values import Entry
-from millm.profiles.importing import previewed, remember
-from millm.profiles.names import LONGEST, ProfileName, key
+from millm.profiles.exporting import ExportFormat, render_export
+from millm.profiles.importers.values import DocumentEntry
+from millm.profiles.importing import preview_document, remember_sae_ids
+from millm.profiles.names import MAX_NAME_LENGTH, ProfileName, name_key
 from millm.state import State
 
-router = APIRouter(prefix="/profiles", route_class=AdminRoute)
+profile_files_router = APIRouter(prefix="/profiles", route_class=AdminRoute)
 
 SaeNames = Annotated[
     list[Annotated[str, Query(max_length=1024)]],
     Query(alias="sae", max_length=100, description="`<foreign id>=<our id>`: which of our SAEs is meant; repeatable."),
 ]
-Conflict = Literal["refuse", "rename", "replace", "skip"]
-_DOCUMENT: dict[str, Any] = {
+OnConflict = Literal["refuse", "rename", "replace", "skip"]
+_BINARY_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
@@ -37,43 +37,49 @@ _DOCUMENT: dict[str, Any] = {
 }
 
 
-@router.post(
+@profile_files_router.post(
     "/import/preview",
     dependencies=[requires("monitor")],
-    responses=answered(ImportPreview),
-    openapi_extra=_DOCUMENT,
+    responses=struct_response(ImportPreview),
+    openapi_extra=_BINARY_BODY,
 )
 async def preview_import(request: Request, sae: SaeNames = []) -> Response:  # noqa: B006 - FastAPI copies it
     """What a document of any known shape would become: every entry, and all that is changed or left out."""
     state: State = request.app.state.millm
-    return told(preview_told(await previewed(state, await request.body(), _said(sae))))
+    return json_response(preview_response(await preview_document(state, await request.body(), _parse_sae_names(sae))))
 
 
-@router.post("/import", dependencies=[requires("admin")], responses=answered(Imported), openapi_extra=_DOCUMENT)
+@profile_files_router.post(
+    "/import", dependencies=[requires("admin")], responses=struct_response(ImportResponse), openapi_extra=_BINARY_BODY
+)
 async def import_document(
     request: Request,
     sae: SaeNames = [],  # noqa: B006 - FastAPI copies it
     only: Annotated[list[str], Query(max_length=1000, description="JSON path of an entry; repeatable.")] = [],  # noqa: B006
     name: Annotated[
-        ProfileName | None, Query(alias="as", max_length=LONGEST, description="Name, for the only entry.")
+        ProfileName | None, Query(alias="as", max_length=MAX_NAME_LENGTH, description="Name, for the only entry.")
     ] = None,
-    on_conflict: Conflict = "refuse",
+    on_conflict: OnConflict = "refuse",
 ) -> Response:
     """Take a document's entries in; what is unresolved has to be said first, and nothing is taken in by halves."""
     state: State = request.app.state.millm
-    said = _said(sae)
-    found = await previewed(state, await request.body(), said)
-    entries = _named(_chosen(found.entries, only), name)
-    _check(state, entries, on_conflict)
-    await asyncio.to_thread(remember, state.hub.database, said)
-    return told(Imported(entries=tuple([await _taken_in(state, entry, on_conflict) for entry in entries])))
+    said = _parse_sae_names(sae)
+    found = await preview_document(state, await request.body(), said)
+    entries = _rename_only_entry(_select_entries(found.entries, only), name)
+    _check_entries(state, entries, on_conflict)
+    await asyncio.to_thread(remember_sae_ids, state.hub.database, said)
+    return json_response(
+        ImportResponse(entries=tuple([await _import_entry(state, entry, on_conflict) for entry in entries]))
+    )
 
 
-@router.get("/{name}/export", dependencies=[requires("monitor")], responses=file("application/octet-stream"))
+@profile_files_router.get(
+    "/{name}/export", dependencies=[requires("monitor")], responses=file_response("application/octet-stream")
+)
 async def export_profile(
     request: Request,
-    name: Annotated[str, Path(max_length=LONGEST)],
-    format: Format = "millm",
+    name: Annotated[str, Path(max_length=MAX_NAME_LENGTH)],
+    format: ExportFormat = "millm",
     skip: Annotated[
         Literal["default", "none", "special"] | None,
         Query(description="Export as if the profile said so: what other tools steer differs from our `bos`."),
@@ -84,12 +90,12 @@ async def export_profile(
     profile = state.profiles.find(name)
     if skip is not None:
         profile = profile.model_copy(update={"skip": None if skip == "default" else skip})
-    file = await exported(state, profile, format)
+    file = await render_export(state, profile, format)
     place = f"attachment; filename*=UTF-8''{quote(file.name)}"
     return Response(file.body, media_type=file.media_type, headers={"Content-Disposition": place})
 
 
-def _said(pairs: Sequence[str]) -> dict[str, str]:
+def _parse_sae_names(pairs: Sequence[str]) -> dict[str, str]:
     """`foreign=ours`; ours holds no `=`."""
     said = {}
     for pair in pairs:
@@ -100,7 +106,7 @@ def _said(pairs: Sequence[str]) -> dict[str, str]:
     return said
 
 
-def _chosen(entries: Sequence[Entry], only: Sequence[str]) -> list[Entry]:
+def _select_entries(entries: Sequence[DocumentEntry], only: Sequence[str]) -> list[DocumentEntry]:
     known = {entry.path for entry in entries}
     for path in only:
         if path not in known:
@@ -112,7 +118,7 @@ def _chosen(entries: Sequence[Entry], only: Sequence[str]) -> list[Entry]:
     return found
 
 
-def _named(entries: list[Entry], name: str | None) -> list[Entry]:
+def _rename_only_entry(entries: list[DocumentEntry], name: str | None) -> list[DocumentEntry]:
     if name is None:
         return entries
     if len(entries) != 1 or entries[0].profile is None:
@@ -121,43 +127,49 @@ def _named(entries: list[Entry], name: str | None) -> list[Entry]:
     return [replace(entries[0], name=name, profile=renamed)]
 
 
-def _check(state: State, entries: Sequence[Entry], on_conflict: Conflict) -> None:
+def _check_entries(state: State, entries: Sequence[DocumentEntry], on_conflict: OnConflict) -> None:
     """All that can be refused is refused before anything is written."""
     seen: set[str] = set()
     for entry in entries:
         if entry.unresolved:
             first = entry.unresolved[0]
             raise InvalidImport(f"{first.path}: {first.id[:200]!r} is not known here; {first.reason}", param="sae")
-        if entry.profile and on_conflict == "refuse" and (_is_taken(state, entry.name) or key(entry.name) in seen):
+        if (
+            entry.profile
+            and on_conflict == "refuse"
+            and (_is_name_taken(state, entry.name) or name_key(entry.name) in seen)
+        ):
             raise ProfileNameTaken(
                 f"there is a profile named {entry.name!r} already; import with on_conflict rename, replace or skip",
                 param="on_conflict",
             )
-        seen.add(key(entry.name))
+        seen.add(name_key(entry.name))
 
 
-def _is_taken(state: State, name: str) -> bool:
-    return any(key(one.name) == key(name) for one in state.profiles.all())
+def _is_name_taken(state: State, name: str) -> bool:
+    return any(name_key(one.name) == name_key(name) for one in state.profiles.all())
 
 
-async def _taken_in(state: State, entry: Entry, on_conflict: Conflict) -> ImportedEntry:
+async def _import_entry(state: State, entry: DocumentEntry, on_conflict: OnConflict) -> ImportedEntry:
     if entry.labels and entry.sae:
-        await relabelled(state, entry.sae, entry.labels, "mistudio")
-        return entry_told(entry, "added")
+        await store_labels(state, entry.sae, entry.labels, "mistudio")
+        return imported_entry(entry, "added")
     if entry.profile is None:
-        return entry_told(entry, "nothing")
-    return await _stored(state, entry, entry.profile, on_conflict)
+        return imported_entry(entry, "nothing")
+    return await _store_profile(state, entry, entry.profile, on_conflict)
 
 
-async def _stored(state: State, entry: Entry, profile: Profile, on_conflict: Conflict) -> ImportedEntry:
-    if not _is_taken(state, profile.name):
-        await add(state, profile)
-        return entry_told(entry, "added")
+async def _store_profile(
+    state: State, entry: DocumentEntry, profile: Profile, on_conflict: OnConflict
+) -> ImportedEntry:
+    if not _is_name_taken(state, profile.name):
+        await create_profile(state, profile)
+        return imported_entry(entry, "added")
     if on_conflict == "skip":
-        return entry_told(entry, "skipped")
+        return imported_entry(entry, "skipped")
     if on_conflict == "replace":
-        await change(state, profile.name, profile)
-        return entry_told(entry, "replaced")
+        await update_profile(state, profile.name, profile)
+        return imported_entry(entry, "replaced")
     free = state.profiles.free_name(profile.name)
-    await add(state, profile.model_copy(update={"name": free}))
-    return entry_told(replace(entry, name=free), "added")
+    await create_profile(state, profile.model_copy(update={"name": free}))
+    return imported_entry(replace(entry, name=free), "added")

@@ -3,27 +3,27 @@
 from fastapi import APIRouter, Request, Response
 
 from millm.access import requires
-from millm.admin.answers import answered, listed
-from millm.admin.route import AdminRoute, told
+from millm.admin.answers import list_response, struct_response
+from millm.admin.route import AdminRoute, json_response
 from millm.errors import RequestNotFound
 from millm.monitor.rows import OpenRequest
 from millm.state import State
 
-router = APIRouter(prefix="/queue", route_class=AdminRoute)
+queue_router = APIRouter(prefix="/queue", route_class=AdminRoute)
 
 
-@router.get("", dependencies=[requires("monitor")], responses=listed(OpenRequest, "requests"))
+@queue_router.get("", dependencies=[requires("monitor")], responses=list_response(OpenRequest, "requests"))
 async def list_queue(request: Request) -> Response:
     """The requests that have not ended, the oldest first."""
     state: State = request.app.state.millm
-    return told({"requests": [recording.so_far() for recording in state.monitor.open.values()]})
+    return json_response({"requests": [recording.snapshot() for recording in state.monitor.open_requests.values()]})
 
 
-@router.post("/{id}/cancel", dependencies=[requires("admin")], responses=answered(OpenRequest))
+@queue_router.post("/{id}/cancel", dependencies=[requires("admin")], responses=struct_response(OpenRequest))
 async def cancel_request(request: Request, id: str) -> Response:
     """End a request: its client is told `request_cancelled`."""
     state: State = request.app.state.millm
-    recording = state.monitor.open.get(id)
-    if recording is None or not state.engine.dismiss(*recording.sequences):
+    recording = state.monitor.open_requests.get(id)
+    if recording is None or not state.engine.abort(*recording.sequence_ids):
         raise RequestNotFound("No open request has this id; it may just have ended.", param="id")
-    return told(recording.so_far())
+    return json_response(recording.snapshot())

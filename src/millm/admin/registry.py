@@ -6,34 +6,34 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from millm.access import requires
-from millm.admin.answers import answered, listed
-from millm.admin.route import AdminRoute, told
+from millm.admin.answers import list_response, struct_response
+from millm.admin.route import AdminRoute, json_response
 from millm.hub import registry
 from millm.hub.sae_index import Site
 
-router = APIRouter(prefix="/registry", route_class=AdminRoute)
+registry_router = APIRouter(prefix="/registry", route_class=AdminRoute)
 
-LONGEST = 200
+MAX_WORD_LENGTH = 200
 """Characters of a word that is searched for."""
-Word = Annotated[str | None, Query(max_length=LONGEST)]
+SearchWord = Annotated[str | None, Query(max_length=MAX_WORD_LENGTH)]
 
 
-@router.get("/saes", dependencies=[requires("monitor")], responses=answered(registry.Found))
+@registry_router.get("/saes", dependencies=[requires("monitor")], responses=struct_response(registry.RegistryPage))
 async def search_saes(
-    model: Word = None,
+    model: SearchWord = None,
     layer: Annotated[int | None, Query(ge=0, le=10_000)] = None,
     site: Site | None = None,
     width: Annotated[int | None, Query(ge=1, le=10**9, description="Features.")] = None,
     most_l0: Annotated[
         float | None, Query(ge=0, le=10**9, description="Features that are active at a token, at most.")
     ] = None,
-    text: Annotated[str, Query(max_length=LONGEST, description="Found in the id or the release.")] = "",
+    text: Annotated[str, Query(max_length=MAX_WORD_LENGTH, description="Found in the id or the release.")] = "",
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     offset: Annotated[int, Query(ge=0, le=10**6)] = 0,
 ) -> Response:
     """Those that fit all that is asked for: how many there are, and `limit` of them from `offset` on."""
     found = await asyncio.to_thread(
-        registry.search,
+        registry.search_saes,
         model=model,
         layer=layer,
         site=site,
@@ -43,10 +43,12 @@ async def search_saes(
         limit=limit,
         offset=offset,
     )
-    return told(found)
+    return json_response(found)
 
 
-@router.get("/models", dependencies=[requires("monitor")], responses=listed(registry.ShelfModel, "models"))
+@registry_router.get(
+    "/models", dependencies=[requires("monitor")], responses=list_response(registry.RegistryModel, "models")
+)
 async def list_shelf() -> Response:
     """Models that have SAEs: how many, of which layers and widths."""
-    return told({"models": await asyncio.to_thread(registry.shelf)})
+    return json_response({"models": await asyncio.to_thread(registry.list_models)})

@@ -8,9 +8,9 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 
 from millm.errors import InvalidRequest
-from millm.openai.envelope import envelope, error_response
+from millm.openai.envelope import error_body, error_response
 from millm.openai.json_route import JsonRoute
-from millm.openai.validation import dotted, sentence
+from millm.openai.validation import error_sentence, field_path
 
 UNPROCESSABLE = 422
 
@@ -26,7 +26,7 @@ class AdminRoute(JsonRoute):
                 first = wrong.errors()[0]
                 if first["type"] == "json_invalid":
                     raise
-                return _unprocessable(InvalidRequest(sentence(first), param=dotted(first)))
+                return _unprocessable(InvalidRequest(error_sentence(first), param=field_path(first)))
             except InvalidRequest as refused:
                 return _unprocessable(refused)
 
@@ -34,9 +34,9 @@ class AdminRoute(JsonRoute):
 
 
 def _unprocessable(refused: InvalidRequest) -> Response:
-    return error_response(UNPROCESSABLE, envelope(refused))
+    return error_response(UNPROCESSABLE, error_body(refused))
 
 
-def told(value: object, status: int = 200) -> Response:
+def json_response(value: object, status: int = 200) -> Response:
     """The answer with `value` as JSON."""
     return Response(msgspec.json.encode(value), status, media_type="application/json")

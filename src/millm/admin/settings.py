@@ -4,15 +4,17 @@ from fastapi import APIRouter, Request, Response
 
 from millm import settings_told
 from millm.access import requires
-from millm.admin.answers import listed
-from millm.admin.route import told
+from millm.admin.answers import list_response
+from millm.admin.route import json_response
 from millm.state import State
 
-router = APIRouter()
+settings_router = APIRouter()
 
 
-@router.get("/settings", dependencies=[requires("monitor")], responses=listed(settings_told.Setting, "settings"))
+@settings_router.get(
+    "/settings", dependencies=[requires("monitor")], responses=list_response(settings_told.Setting, "settings")
+)
 async def get_settings(request: Request) -> Response:
     """Every setting; they hold until the server is started again."""
     state: State = request.app.state.millm
-    return told({"settings": settings_told.told(state.settings)})
+    return json_response({"settings": settings_told.list_settings(state.settings)})

@@ -4,37 +4,39 @@ from fastapi import APIRouter, Request, Response
 
 from millm import __version__
 from millm.access import requires
-from millm.admin.answers import answered
-from millm.admin.route import told
-from millm.lifecycle.sleeping import seconds_left
-from millm.profiles.active import Active
+from millm.admin.answers import struct_response
+from millm.admin.route import json_response
+from millm.lifecycle.sleeping import seconds_until_unload
+from millm.profiles.active import ActiveSteeringState
 from millm.state import LoadedModel, State
 from millm.status import ModelStatus, ServerStatus, SteeringStatus
 
 router = APIRouter()
 
 
-@router.get("/status", dependencies=[requires("monitor")], responses=answered(ServerStatus))
+@router.get("/status", dependencies=[requires("monitor")], responses=struct_response(ServerStatus))
 async def get_status(request: Request) -> Response:
     """What the server is and does at this moment."""
-    return told(status_of(request.app.state.millm))
+    return json_response(server_status(request.app.state.millm))
 
 
-def _model(state: State, model: LoadedModel) -> ModelStatus:
-    return ModelStatus(name=model.name, facts=model.facts, estimate=model.estimate, unloads_in=seconds_left(state))
+def _model_status(state: State, model: LoadedModel) -> ModelStatus:
+    return ModelStatus(
+        name=model.name, facts=model.facts, estimate=model.estimate, unloads_in=seconds_until_unload(state)
+    )
 
 
-def status_of(state: State) -> ServerStatus:
+def server_status(state: State) -> ServerStatus:
     engine, model, active = state.engine, state.model, state.active
     return ServerStatus(
         version=__version__,
         status=state.status,
         cause=state.cause,
         changing=state.changing,
-        model=_model(state, model) if model else None,
+        model=_model_status(state, model) if model else None,
         saes=tuple(attached.facts for attached in state.saes.values()),
-        steering=_steering(active) if active else None,
-        degraded=engine.degraded,
+        steering=_steering_status(active) if active else None,
+        degraded=engine.degraded_reason,
         notice=state.hub.database.notice,
         platform=engine.platform,
         in_flight=engine.in_flight,
@@ -43,7 +45,7 @@ def status_of(state: State) -> ServerStatus:
     )
 
 
-def _steering(active: Active) -> SteeringStatus:
+def _steering_status(active: ActiveSteeringState) -> SteeringStatus:
     return SteeringStatus(
         profile=active.profile,
         fingerprint=active.steering.fingerprint if active.steering else None,

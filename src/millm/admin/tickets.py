@@ -5,12 +5,12 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 
-from millm.access import Required
+from millm.access import ScopeDependency
 from millm.principal import Principal
 from millm.state import State
-from millm.tickets import LIFE_SECONDS
+from millm.tickets import TICKET_LIFETIME_SECONDS
 
-router = APIRouter()
+tickets_router = APIRouter()
 
 
 class Ticket(msgspec.Struct, frozen=True):
@@ -22,9 +22,11 @@ class Ticket(msgspec.Struct, frozen=True):
     """Seconds."""
 
 
-@router.post("/ws-ticket")
-async def issue_ticket(request: Request, who: Annotated[Principal, Depends(Required("monitor"))]) -> Response:
+@tickets_router.post("/ws-ticket")
+async def issue_ticket(
+    request: Request, principal: Annotated[Principal, Depends(ScopeDependency("monitor"))]
+) -> Response:
     """A ticket that stands for the key of this request."""
     state: State = request.app.state.millm
-    ticket = Ticket(state.tickets.issue(who), LIFE_SECONDS)
+    ticket = Ticket(state.tickets.issue(principal), TICKET_LIFETIME_SECONDS)
     return Response(msgspec.json.encode(ticket), headers={"Cache-Control": "no-store"}, media_type="application/json")

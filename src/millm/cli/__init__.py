@@ -19,32 +19,63 @@ class Command(NamedTuple):
     summary: str
     panel: str
     module: str
-    """In this room; it has a function `run`, or `group`: commands of its own."""
+    """A module of this package that defines the function, or `group`: commands of its own."""
+    function: str = "run"
 
 
-SERVE, LIBRARY, LOOK = "Serve", "Library: what is on disk", "Look"
+SERVE_PANEL, LIBRARY_PANEL, INSPECT_PANEL = "Serve", "Library: what is on disk", "Look"
 
 COMMANDS = {
-    "demo": Command("A steered chat on a small real model: fetches 93 MB once, then serves it.", SERVE, "demo"),
-    "serve": Command("Serve a Hugging Face model, with SAEs attached and profiles to choose from.", SERVE, "serve"),
-    "load": Command("Load a model into the running server, in place of the one it has.", SERVE, "load_model"),
-    "unload": Command("Unload the running server's model and its SAEs; the server stays up.", SERVE, "unload_model"),
-    "attach": Command("Attach an SAE to the model that is loaded, and show what was measured.", SERVE, "attach"),
-    "detach": Command("Take an SAE off the model; it stays in the library.", SERVE, "detach"),
-    "chat": Command("Chat in the terminal with a running server; steer with /steer 11 80.", SERVE, "chat"),
-    "pull": Command("Download a model or an SAE from Hugging Face, and see what it is before.", LIBRARY, "pull"),
-    "list": Command("List the models of the library, or its SAEs.", LIBRARY, "list"),
-    "show": Command("Show everything that is known about a model or an SAE of the library.", LIBRARY, "show"),
-    "estimate": Command("Tell how much memory a model would take, without loading it.", LIBRARY, "estimate"),
-    "saes": Command("Search the public SAEs by model, layer, width and site.", LIBRARY, "saes"),
-    "import": Command("Add a folder of yours to the library. It is linked, not copied.", LIBRARY, "import_folder"),
-    "rm": Command("Delete a model or an SAE from the disk.", LIBRARY, "rm"),
-    "profiles": Command("List, choose, compare, import and export profiles: saved steerings.", LOOK, "profiles"),
-    "features": Command("Find what an SAE's features mean, by words or by texts in which they fire.", LOOK, "features"),
-    "ps": Command("Show what runs, on which device, and until when.", LOOK, "ps"),
-    "bench": Command("Measure a running server: tokens per second, and how long a reader waits.", LOOK, "bench"),
-    "sweep": Command("Turn a steering up step by step, and measure what it does to an answer.", LOOK, "sweep"),
-    "doctor": Command("Check this machine and say how to mend what is missing.", LOOK, "doctor"),
+    "demo": Command(
+        "A steered chat on a small real model: fetches 93 MB once, then serves it.", SERVE_PANEL, "demo", "demo"
+    ),
+    "serve": Command(
+        "Serve a Hugging Face model, with SAEs attached and profiles to choose from.", SERVE_PANEL, "serve", "serve"
+    ),
+    "load": Command(
+        "Load a model into the running server, in place of the one it has.", SERVE_PANEL, "load_model", "load_model"
+    ),
+    "unload": Command(
+        "Unload the running server's model and its SAEs; the server stays up.",
+        SERVE_PANEL,
+        "unload_model",
+        "unload_model",
+    ),
+    "attach": Command(
+        "Attach an SAE to the model that is loaded, and show what was measured.", SERVE_PANEL, "attach", "attach_sae"
+    ),
+    "detach": Command("Take an SAE off the model; it stays in the library.", SERVE_PANEL, "detach", "detach_sae"),
+    "chat": Command("Chat in the terminal with a running server; steer with /steer 11 80.", SERVE_PANEL, "chat"),
+    "pull": Command(
+        "Download a model or an SAE from Hugging Face, and see what it is before.", LIBRARY_PANEL, "pull", "pull"
+    ),
+    "list": Command("List the models of the library, or its SAEs.", LIBRARY_PANEL, "list", "list_library"),
+    "show": Command(
+        "Show everything that is known about a model or an SAE of the library.", LIBRARY_PANEL, "show", "show"
+    ),
+    "estimate": Command(
+        "Tell how much memory a model would take, without loading it.", LIBRARY_PANEL, "estimate", "estimate_memory"
+    ),
+    "saes": Command("Search the public SAEs by model, layer, width and site.", LIBRARY_PANEL, "saes", "find_saes"),
+    "import": Command(
+        "Add a folder of yours to the library. It is linked, not copied.",
+        LIBRARY_PANEL,
+        "import_folder",
+        "import_folder",
+    ),
+    "rm": Command("Delete a model or an SAE from the disk.", LIBRARY_PANEL, "rm", "remove"),
+    "profiles": Command(
+        "List, choose, compare, import and export profiles: saved steerings.", INSPECT_PANEL, "profiles"
+    ),
+    "features": Command(
+        "Find what an SAE's features mean, by words or by texts in which they fire.", INSPECT_PANEL, "features"
+    ),
+    "ps": Command("Show what runs, on which device, and until when.", INSPECT_PANEL, "ps", "show_status"),
+    "bench": Command(
+        "Measure a running server: tokens per second, and how long a reader waits.", INSPECT_PANEL, "bench"
+    ),
+    "sweep": Command("Turn a steering up step by step, and measure what it does to an answer.", INSPECT_PANEL, "sweep"),
+    "doctor": Command("Check this machine and say how to mend what is missing.", INSPECT_PANEL, "doctor"),
 }
 """In the order of the help."""
 
@@ -59,27 +90,31 @@ Every setting is an environment variable too: `millm serve --help`. `--debug` an
 
 
 def run(arguments: list[str]) -> None:
-    build(arguments)(args=arguments, prog_name="millm")
+    build_app(arguments)(args=arguments, prog_name="millm")
 
 
-def build(arguments: list[str]) -> typer.Typer:
+def build_app(arguments: list[str]) -> typer.Typer:
     """All commands by name and summary; the code behind the one named in `arguments`."""
     app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
     app.callback(invoke_without_command=True)(_version)
     wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
-    for name, (summary, panel, module) in COMMANDS.items():
+    for name, command in COMMANDS.items():
         if name == wanted:
-            _add(app, name, import_by_name(module), summary, panel)
+            _add_command(app, name, command)
         else:
-            app.command(name, help=summary, short_help=summary, rich_help_panel=panel)(_unused)
+            app.command(name, help=command.summary, short_help=command.summary, rich_help_panel=command.panel)(
+                _placeholder
+            )
     return app
 
 
-def _add(app: typer.Typer, name: str, module: ModuleType, summary: str, panel: str) -> None:
+def _add_command(app: typer.Typer, name: str, command: Command) -> None:
+    module = import_by_name(command.module)
     if hasattr(module, "group"):
-        app.add_typer(module.group, name=name, short_help=summary, rich_help_panel=panel)
+        app.add_typer(module.group, name=name, short_help=command.summary, rich_help_panel=command.panel)
     else:
-        app.command(name, short_help=summary, rich_help_panel=panel)(module.run)
+        function = getattr(module, command.function)
+        app.command(name, short_help=command.summary, rich_help_panel=command.panel)(function)
 
 
 def import_by_name(module: str) -> ModuleType:
@@ -100,5 +135,5 @@ def _version(version: bool = typer.Option(False, "--version", help="Show the ver
         raise typer.Exit
 
 
-def _unused() -> None:
+def _placeholder() -> None:
     """Stands for a command that this run does not call."""

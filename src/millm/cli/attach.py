@@ -5,17 +5,17 @@ from typing import Annotated
 import msgspec
 import typer
 
-from millm.cli.changing import changed
+from millm.cli.changing import run_with_progress
 from millm.cli.options import ApiKey, AsJson, Url
-from millm.cli.output import out, tell_json
+from millm.cli.output import print_json, stdout_console
 from millm.cli.remote import connect
-from millm.cli.sheets import attached_sheet
-from millm.desired import WantedSae
+from millm.cli.sheets import attached_sae_details
+from millm.desired import SaeSpec
 from millm.engine.messages import SaeFacts
 from millm.status import ServerStatus
 
 
-def run(
+def attach_sae(
     sae: Annotated[str, typer.Argument(metavar="SAE", help="As `millm list --saes` shows it.", show_default=False)],
     hook_point: Annotated[
         str | None,
@@ -42,13 +42,11 @@ def run(
     """
     remote = connect(url, api_key)
     wanted = msgspec.to_builtins(
-        WantedSae(
-            id=sae, hook_point=hook_point, layer=layer, allow_model_mismatch=allow_model_mismatch, replaces=replace
-        )
+        SaeSpec(id=sae, hook_point=hook_point, layer=layer, allow_model_mismatch=allow_model_mismatch, replaces=replace)
     )
-    facts = changed(remote, lambda: remote.ask("POST", "/api/attachments", SaeFacts, wanted))
+    facts = run_with_progress(remote, lambda: remote.request("POST", "/api/attachments", SaeFacts, wanted))
     if as_json:
-        tell_json(facts)
+        print_json(facts)
     else:
-        model = remote.ask("GET", "/api/status", ServerStatus).model
-        out().print(attached_sheet(facts, model.name if model else "the model"))
+        model = remote.request("GET", "/api/status", ServerStatus).model
+        stdout_console().print(attached_sae_details(facts, model.name if model else "the model"))

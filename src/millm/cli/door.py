@@ -1,22 +1,22 @@
 """Which library a command is about: that of a running server, or what is on this disk where no server runs."""
 
-from millm.cli.library_here import LibraryHere
+from millm.cli.library_here import LocalLibrary
 from millm.cli.library_remote import RemoteLibrary
 from millm.cli.remote import connect
 from millm.errors import ModelNotFound, NotFound, SaeNotFound
 from millm.hub.entries import ModelEntry, SaeEntry
 from millm.settings import Settings
 
-AnyLibrary = RemoteLibrary | LibraryHere
+LibraryClient = RemoteLibrary | LocalLibrary
 
 
-def open_library(url: str | None, api_key: str | None) -> AnyLibrary:
+def open_library(url: str | None, api_key: str | None) -> LibraryClient:
     """The server at `url` if one is named; else the one at the usual address, if it answers; else this disk."""
     remote = connect(url, api_key)
-    return RemoteLibrary(remote) if url or remote.is_there() else LibraryHere(Settings.load())
+    return RemoteLibrary(remote) if url or remote.is_running() else LocalLibrary(Settings.load())
 
 
-def find(library: AnyLibrary, id: str) -> ModelEntry | SaeEntry:
+def find_entry(library: LibraryClient, id: str) -> ModelEntry | SaeEntry:
     """Raises NotFound when it is neither a model nor an SAE."""
     try:
         return library.model(id)

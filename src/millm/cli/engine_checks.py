@@ -6,14 +6,14 @@ import sys
 
 import msgspec
 
-from millm.cli.finding import Finding
+from millm.cli.finding import CheckResult
 from millm.engine.messages import Platform
-from millm.gpus import driver
-from millm.why_cpu import Reason, has_device_file, why_cpu
+from millm.gpus import read_driver
+from millm.why_cpu import CpuFallbackReason, cpu_fallback_reason, has_device_file
 
-_SECONDS = 120
+_PROBE_SECONDS = 120
 
-_ASK = """
+_PROBE_SCRIPT = """
 import json, torch
 cuda = torch.cuda.is_available()
 built_for = f"CUDA {torch.version.cuda}" if torch.version.cuda else torch.version.hip and f"ROCm {torch.version.hip}"
@@ -31,7 +31,7 @@ print(json.dumps(told))
 """
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class TorchProbe(msgspec.Struct, frozen=True, kw_only=True):
     """What the child found."""
 
     torch: str
@@ -48,44 +48,49 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
         return Platform(torch=self.torch, built_for=self.built_for, threads=self.threads, devices=self.devices)
 
 
-def engine(python: str = sys.executable) -> list[Finding]:
+def check_engine(python: str = sys.executable) -> list[CheckResult]:
     """Asks that Python."""
-    told = ask(python)
-    if isinstance(told, Finding):
+    told = probe_torch(python)
+    if isinstance(told, CheckResult):
         return [told]
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [torch(told, why_cpu(told.platform, driver(), shown, has_device_file())), bitsandbytes(told)]
+    return [
+        check_torch(told, cpu_fallback_reason(told.platform, read_driver(), shown, has_device_file())),
+        check_bitsandbytes(told),
+    ]
 
 
-def ask(python: str) -> Told | Finding:
+def probe_torch(python: str) -> TorchProbe | CheckResult:
     """A finding where there is no torch that answers."""
     again = "install it again: pip install torch==2.13.0 (the CPU build; https://pytorch.org says which for a GPU)"
     try:
         asked = subprocess.run(  # noqa: S603  our own interpreter
-            [python, "-c", _ASK], capture_output=True, text=True, timeout=_SECONDS, check=True
+            [python, "-c", _PROBE_SCRIPT], capture_output=True, text=True, timeout=_PROBE_SECONDS, check=True
         )
     except subprocess.CalledProcessError as error:
         lines = error.stderr.strip().splitlines() or ["it ended without a word"]
-        return Finding("torch", "failure", f"torch cannot be imported ({lines[-1]})", again)
+        return CheckResult("torch", "failure", f"torch cannot be imported ({lines[-1]})", again)
     except subprocess.TimeoutExpired:
-        return Finding("torch", "failure", f"torch did not start within {_SECONDS} s", again)
-    return msgspec.json.decode(asked.stdout.splitlines()[-1], type=Told)
+        return CheckResult("torch", "failure", f"torch did not start within {_PROBE_SECONDS} s", again)
+    return msgspec.json.decode(asked.stdout.splitlines()[-1], type=TorchProbe)
 
 
-def torch(told: Told, reason: Reason | None) -> Finding:
+def check_torch(probe: TorchProbe, reason: CpuFallbackReason | None) -> CheckResult:
     """`reason`: why the CPU does the work, if it does."""
-    name = f"torch {told.torch}"
+    name = f"torch {probe.torch}"
     if reason is None:
-        return Finding("torch", "ok", f"{name} on {', '.join(told.devices)}")
+        return CheckResult("torch", "ok", f"{name} on {', '.join(probe.devices)}")
     if reason.fix:
-        return Finding("torch", "warning", reason.message, f"{reason.fix} (or go on with the CPU)")
-    return Finding("torch", "ok", f"{name}; {reason.message}")
+        return CheckResult("torch", "warning", reason.message, f"{reason.fix} (or go on with the CPU)")
+    return CheckResult("torch", "ok", f"{name}; {reason.message}")
 
 
-def bitsandbytes(told: Told) -> Finding:
+def check_bitsandbytes(probe: TorchProbe) -> CheckResult:
     """Whether weights can be loaded in 4 and 8 bits on the device that does the work."""
-    device = "the GPU" if told.devices else "the CPU"
-    if told.problem:
-        detail = f"weights cannot be loaded in 4 or 8 bits on {device} ({told.problem})"
-        return Finding("bitsandbytes", "warning", detail, 'pip install --force-reinstall "bitsandbytes>=0.50"')
-    return Finding("bitsandbytes", "ok", f"bitsandbytes {told.bitsandbytes} works on {device}: 4-bit and 8-bit weights")
+    device = "the GPU" if probe.devices else "the CPU"
+    if probe.problem:
+        detail = f"weights cannot be loaded in 4 or 8 bits on {device} ({probe.problem})"
+        return CheckResult("bitsandbytes", "warning", detail, 'pip install --force-reinstall "bitsandbytes>=0.50"')
+    return CheckResult(
+        "bitsandbytes", "ok", f"bitsandbytes {probe.bitsandbytes} works on {device}: 4-bit and 8-bit weights"
+    )

@@ -5,13 +5,13 @@ from typing import Annotated
 import typer
 
 from millm.cli.door import open_library
-from millm.cli.memory import breakdown
+from millm.cli.memory import estimate_table
 from millm.cli.options import ApiKey, AsJson, Url
-from millm.cli.output import out, tell_json
-from millm.cli.wanted import wanted_model
+from millm.cli.output import print_json, stdout_console
+from millm.cli.wanted import parse_model_options
 
 
-def run(
+def estimate_memory(
     id: Annotated[str, typer.Argument(metavar="ID", help="As `millm list` shows it.", show_default=False)],
     quantization: Annotated[str | None, typer.Option(help="none, 8bit or 4bit.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
@@ -33,9 +33,11 @@ def run(
 
     What is not said is as the server has it.
     """
-    wanted = wanted_model(id, quantization=quantization, dtype=dtype, device=device, context=context, slots=slots)
+    wanted = parse_model_options(
+        id, quantization=quantization, dtype=dtype, device=device, context=context, slots=slots
+    )
     estimate = open_library(url, api_key).estimate(wanted, sae or ())
     if as_json:
-        tell_json(estimate)
+        print_json(estimate)
     else:
-        out().print(breakdown(estimate))
+        stdout_console().print(estimate_table(estimate))

@@ -6,23 +6,25 @@ from millm.settings import Settings
 
 
 @dataclass(frozen=True)
-class Warned:
+class ExposureWarning:
     text: str
     is_urgent: bool = False
 
 
-def warnings_of(settings: Settings, host: str) -> list[Warned]:
+def exposure_warnings(settings: Settings, host: str) -> list[ExposureWarning]:
     told = []
     if not _is_loopback(host) and settings.api_key:
-        told.append(Warned(f"listening on {host}: whoever reaches this machine and has the key can use the server"))
+        told.append(
+            ExposureWarning(f"listening on {host}: whoever reaches this machine and has the key can use the server")
+        )
     elif not _is_loopback(host):
         text = (
             f"listening on {host} without a key: everybody who reaches this machine can use the server and change what"
             " it does; set MILLM_API_KEY, or --host 127.0.0.1"
         )
-        told.append(Warned(text, is_urgent=True))
+        told.append(ExposureWarning(text, is_urgent=True))
     if "*" in settings.allowed_hosts:
-        told.append(Warned("MILLM_ALLOWED_HOSTS=*: a web page that rebinds DNS can use the server"))
+        told.append(ExposureWarning("MILLM_ALLOWED_HOSTS=*: a web page that rebinds DNS can use the server"))
     return told
 
 

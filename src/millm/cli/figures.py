@@ -10,14 +10,14 @@ import msgspec
 T = TypeVar("T")
 
 
-class Spread(msgspec.Struct, frozen=True):
+class Percentiles(msgspec.Struct, frozen=True):
     """The median of samples, and what 95 % of them do not exceed."""
 
     p50: float
     p95: float
 
 
-class Ratio(msgspec.Struct, frozen=True):
+class RatioEstimate(msgspec.Struct, frozen=True):
     """The median of the blocks' ratios, and its bootstrap 95 % interval."""
 
     ratio: float
@@ -36,14 +36,14 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
-def spread(values: Sequence[float], *, scale: float = 1.0) -> Spread | None:
+def summarize_percentiles(values: Sequence[float], *, scale: float = 1.0) -> Percentiles | None:
     """Of `values` × `scale`, to a hundredth; None without samples."""
     if not values:
         return None
-    return Spread(round(scale * percentile(values, 0.5), 2), round(scale * percentile(values, 0.95), 2))
+    return Percentiles(round(scale * percentile(values, 0.5), 2), round(scale * percentile(values, 0.95), 2))
 
 
-def interval(values: Sequence[float], *, draws: int = 2000) -> tuple[float, float]:
+def bootstrap_interval(values: Sequence[float], *, draws: int = 2000) -> tuple[float, float]:
     """Bootstrap 95 % interval of the median, by percentiles (Efron & Tibshirani 1993, ch. 13); the same every time.
 
     Raises ValueError without samples.
@@ -53,13 +53,13 @@ def interval(values: Sequence[float], *, draws: int = 2000) -> tuple[float, floa
     return percentile(medians, 0.025), percentile(medians, 0.975)
 
 
-def ratio(ratios: Sequence[float]) -> Ratio:
+def summarize_ratios(ratios: Sequence[float]) -> RatioEstimate:
     """Of one ratio per block. Raises ValueError without blocks."""
-    low, high = interval(ratios)
-    return Ratio(round(statistics.median(ratios), 4), (round(low, 4), round(high, 4)), len(ratios))
+    low, high = bootstrap_interval(ratios)
+    return RatioEstimate(round(statistics.median(ratios), 4), (round(low, 4), round(high, 4)), len(ratios))
 
 
-def there_and_back(runs: Sequence[Callable[[], T]]) -> list[tuple[T, T]]:
+def run_counterbalanced(runs: Sequence[Callable[[], T]]) -> list[tuple[T, T]]:
     """Each of `runs` twice, in order and then in reverse (A, B, B, A): a drift that is linear in time cancels."""
     there = [run() for run in runs]
     back = [run() for run in reversed(runs)]

@@ -5,7 +5,7 @@ from typing import Literal
 import msgspec
 
 
-class Finding(msgspec.Struct, frozen=True):
+class CheckResult(msgspec.Struct, frozen=True):
     """`fix` is empty where nothing is to be mended."""
 
     check: str

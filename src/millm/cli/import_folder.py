@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from millm.cli.library_here import LibraryHere
-from millm.cli.output import out
-from millm.cli.sheets import model_sheet, sae_sheet
+from millm.cli.library_here import LocalLibrary
+from millm.cli.output import stdout_console
+from millm.cli.sheets import model_details, sae_details
 from millm.hub.entries import ModelEntry
 from millm.settings import Settings
 
 
-def run(
+def import_folder(
     folder: Annotated[Path, typer.Argument(metavar="PATH", help="With the files of a model, or of an SAE.")],
     name: Annotated[str | None, typer.Option(help="What to call it (default: the folder's name).")] = None,
     sae: Annotated[bool, typer.Option("--sae", help="It is an SAE.")] = False,
@@ -25,5 +25,5 @@ def run(
 
     Only here, never over HTTP: a server must not learn paths from outside.
     """
-    entry = LibraryHere(Settings.load()).add(folder, name, is_sae=sae)
-    out().print(model_sheet(entry, 0) if isinstance(entry, ModelEntry) else sae_sheet(entry))
+    entry = LocalLibrary(Settings.load()).add(folder, name, is_sae=sae)
+    stdout_console().print(model_details(entry, 0) if isinstance(entry, ModelEntry) else sae_details(entry))

@@ -4,22 +4,22 @@ from contextlib import AbstractContextManager
 
 import structlog
 
-from millm.cli.exposure import warnings_of
-from millm.cli.progress import Reporter, reporting_to
+from millm.cli.exposure import exposure_warnings
+from millm.cli.progress import ProgressReporter, progress_reporter
 from millm.state import State
 
 log = structlog.get_logger()
 
 
-class InLog:
-    def reporting(self) -> AbstractContextManager[Reporter]:
-        return reporting_to(_Stages())
+class LogAnnouncer:
+    def show_progress(self) -> AbstractContextManager[ProgressReporter]:
+        return progress_reporter(_StageLogger())
 
-    def is_ready(self, state: State, url: str, host: str) -> None:
+    def announce_ready(self, state: State, url: str, host: str) -> None:
         for told in (state.hub.database.notice, state.cause.message if state.cause else None):
             if told:
                 log.error("server.notice", text=told)
-        for warned in warnings_of(state.settings, host):
+        for warned in exposure_warnings(state.settings, host):
             log.warning("server.open", text=warned.text)
         for attached in state.saes.values():
             for text in attached.facts.warnings:
@@ -35,24 +35,24 @@ class InLog:
             profiles=len(state.profiles),
         )
 
-    def stops(self, answers: int, seconds: float) -> None:
+    def announce_stopping(self, answers: int, seconds: float) -> None:
         log.info("server.stopping", answers=answers, seconds=seconds if answers else 0.0)
 
-    def sends_away(self, answers: int) -> None:
+    def announce_aborted_answers(self, answers: int) -> None:
         if answers:
             log.warning("server.answers_ended", answers=answers)
 
-    def has_stopped(self) -> None:
+    def announce_stopped(self) -> None:
         log.info("server.stopped")
 
 
-class _Stages:
+class _StageLogger:
     """Each once: a bar would be a thousand lines."""
 
     def __init__(self) -> None:
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
     def __call__(self, stage: str, _done: int, total: int) -> None:
-        if stage not in self._told:
-            self._told.add(stage)
+        if stage not in self._logged:
+            self._logged.add(stage)
             log.info("server.stage", stage=stage, total=total)

@@ -9,24 +9,24 @@ from pathlib import Path
 from typing import TypeVar
 
 from millm.demo import bundle
-from millm.desired import WantedModel
-from millm.engine.messages import KV_SHARE
+from millm.desired import ModelSpec
+from millm.engine.messages import KV_CACHE_MEMORY_SHARE
 from millm.errors import JobNotFound
 from millm.hardware import free_memory
 from millm.hub.downloads import Downloads
-from millm.hub.entries import Freed, ModelEntry, SaeEntry
+from millm.hub.entries import DeletionResult, ModelEntry, SaeEntry
 from millm.hub.estimate import Estimate, estimate
 from millm.hub.home import Home
-from millm.hub.jobs import Asked, Job, Preview
+from millm.hub.jobs import DownloadJob, DownloadPreview, DownloadSpec
 from millm.hub.library import Library
 from millm.settings import Settings
 from millm.storage import Database
 
-Told = TypeVar("Told")
+T = TypeVar("T")
 
 
-class LibraryHere:
-    on_interrupt = "what is finished stays; `millm pull {name}` goes on with it"
+class LocalLibrary:
+    interrupt_hint = "what is finished stays; `millm pull {name}` goes on with it"
     """What Ctrl+C leaves behind."""
 
     def __init__(self, settings: Settings) -> None:
@@ -49,8 +49,8 @@ class LibraryHere:
     def sae(self, id: str) -> SaeEntry:
         return self._library.sae(id)
 
-    def delete(self, entry: ModelEntry | SaeEntry) -> Freed:
-        with self._home.locked():
+    def delete(self, entry: ModelEntry | SaeEntry) -> DeletionResult:
+        with self._home.lock():
             if isinstance(entry, ModelEntry):
                 return self._library.delete_model(entry.id)
             return self._library.delete_sae(entry.id)
@@ -60,61 +60,61 @@ class LibraryHere:
         add = self._library.import_sae if is_sae else self._library.import_model
         return add(folder, name)
 
-    def preview(self, asked: Asked) -> Preview:
-        async def look(downloads: Downloads) -> Preview:
-            return await downloads.preview(asked)
+    def preview(self, spec: DownloadSpec) -> DownloadPreview:
+        async def look(downloads: Downloads) -> DownloadPreview:
+            return await downloads.preview(spec)
 
-        with self._home.locked():  # a server's jobs would be taken for those of one that has ended
-            return self._with_downloads(look)
+        with self._home.lock():  # a server's jobs would be taken for those of one that has ended
+            return self._run_with_downloads(look)
 
-    def pull(self, asked: Asked, on_change: Callable[[Job], None]) -> Job:
+    def pull(self, spec: DownloadSpec, on_change: Callable[[DownloadJob], None]) -> DownloadJob:
         """Until it ends; Ctrl+C ends it."""
 
-        async def fetch(downloads: Downloads) -> Job:
-            job = await downloads.start(asked)
+        async def fetch(downloads: Downloads) -> DownloadJob:
+            job = await downloads.start(spec)
             on_change(job)
             return await downloads.wait(job.id)
 
-        with self._home.locked():
-            return self._with_downloads(fetch, on_change)
+        with self._home.lock():
+            return self._run_with_downloads(fetch, on_change)
 
-    def cancel(self, asked: Asked) -> Job:
-        raise JobNotFound(f"{asked.name} is not being downloaded: no server runs that would")
+    def cancel(self, spec: DownloadSpec) -> DownloadJob:
+        raise JobNotFound(f"{spec.name} is not being downloaded: no server runs that would")
 
-    def estimate(self, wanted: WantedModel, saes: Sequence[str] = ()) -> Estimate:
+    def estimate(self, model: ModelSpec, saes: Sequence[str] = ()) -> Estimate:
         """As a server with these settings would tell it that had nothing loaded."""
-        located, device = self._library.locate_model(wanted.id), _device(wanted.device or self._settings.device)
+        located, device = self._library.locate_model(model.id), _resolve_device(model.device or self._settings.device)
         return estimate(
             located.folder,
             name=located.name,
             device=device,
-            quantization=wanted.quantization or self._settings.quantization,
-            dtype=wanted.dtype or self._settings.dtype,
-            context=wanted.context,
-            slots=wanted.slots or self._settings.slots,
+            quantization=model.quantization or self._settings.quantization,
+            dtype=model.dtype or self._settings.dtype,
+            context=model.context,
+            slots=model.slots or self._settings.slots,
             saes=[self._library.sae(sae) for sae in saes],
             free=free_memory(device),
-            kv_share=KV_SHARE["cpu" if device == "cpu" else "cuda"],
+            kv_share=KV_CACHE_MEMORY_SHARE["cpu" if device == "cpu" else "cuda"],
             cpu_int8=self._settings.cpu_int8 == "auto",
         )
 
-    def _with_downloads(
+    def _run_with_downloads(
         self,
-        do: Callable[[Downloads], Coroutine[None, None, Told]],
-        on_change: Callable[[Job], None] = lambda _: None,
-    ) -> Told:
-        async def done() -> Told:
+        action: Callable[[Downloads], Coroutine[None, None, T]],
+        on_change: Callable[[DownloadJob], None] = lambda _: None,
+    ) -> T:
+        async def done() -> T:
             downloads = Downloads(self._database, self._settings, on_change)
             try:
-                return await do(downloads)
+                return await action(downloads)
             finally:
                 await downloads.close()
 
         return asyncio.run(done())
 
 
-def _device(asked: str) -> str:
+def _resolve_device(device: str) -> str:
     """What `auto` stands for, as far as that can be told without torch: a GPU where a driver answers."""
-    if asked == "auto":
+    if device == "auto":
         return "cpu" if free_memory("cuda:0") is None else "cuda:0"
-    return "cuda:0" if asked == "cuda" else asked
+    return "cuda:0" if device == "cuda" else device

@@ -6,85 +6,87 @@ from urllib.parse import quote
 
 import msgspec
 
-from millm.cli.remote import Remote
-from millm.desired import WantedModel
+from millm.cli.remote import RemoteServer
+from millm.desired import ModelSpec
 from millm.errors import JobNotFound
-from millm.hub.entries import Freed, ModelEntry, SaeEntry
+from millm.hub.entries import DeletionResult, ModelEntry, SaeEntry
 from millm.hub.estimate import Estimate
-from millm.hub.jobs import ACTIVE, Asked, Job, Kind, Preview
+from millm.hub.jobs import ACTIVE_STATES, ArtifactKind, DownloadJob, DownloadPreview, DownloadSpec
 
-TICK_SECONDS = 0.25
+POLL_SECONDS = 0.25
 """How often a job is looked at."""
 
-_ROOMS: dict[Kind, str] = {"model": "/api/models", "sae": "/api/saes"}
+_ENDPOINTS: dict[ArtifactKind, str] = {"model": "/api/models", "sae": "/api/saes"}
 
 
-class _Models(msgspec.Struct, frozen=True):
+class _ModelList(msgspec.Struct, frozen=True):
     models: tuple[ModelEntry, ...]
 
 
-class _Saes(msgspec.Struct, frozen=True):
+class _SaeList(msgspec.Struct, frozen=True):
     saes: tuple[SaeEntry, ...]
 
 
-class _Jobs(msgspec.Struct, frozen=True):
-    jobs: tuple[Job, ...]
+class _JobList(msgspec.Struct, frozen=True):
+    jobs: tuple[DownloadJob, ...]
 
 
 class RemoteLibrary:
-    on_interrupt = "the server goes on downloading: `millm pull {name}` shows it, `millm pull {name} --cancel` ends it"
+    interrupt_hint = (
+        "the server goes on downloading: `millm pull {name}` shows it, `millm pull {name} --cancel` ends it"
+    )
     """What Ctrl+C leaves behind."""
 
-    def __init__(self, remote: Remote) -> None:
+    def __init__(self, remote: RemoteServer) -> None:
         self._remote = remote
 
     def models(self) -> Sequence[ModelEntry]:
-        return self._remote.ask("GET", "/api/models", _Models).models
+        return self._remote.request("GET", "/api/models", _ModelList).models
 
     def saes(self) -> Sequence[SaeEntry]:
-        return self._remote.ask("GET", "/api/saes", _Saes).saes
+        return self._remote.request("GET", "/api/saes", _SaeList).saes
 
     def model(self, id: str) -> ModelEntry:
-        return self._remote.ask("GET", address("model", id), ModelEntry)
+        return self._remote.request("GET", entry_path("model", id), ModelEntry)
 
     def sae(self, id: str) -> SaeEntry:
-        return self._remote.ask("GET", address("sae", id), SaeEntry)
+        return self._remote.request("GET", entry_path("sae", id), SaeEntry)
 
-    def delete(self, entry: ModelEntry | SaeEntry) -> Freed:
-        kind: Kind = "model" if isinstance(entry, ModelEntry) else "sae"
-        return self._remote.ask("DELETE", address(kind, entry.id), Freed)
+    def delete(self, entry: ModelEntry | SaeEntry) -> DeletionResult:
+        kind: ArtifactKind = "model" if isinstance(entry, ModelEntry) else "sae"
+        return self._remote.request("DELETE", entry_path(kind, entry.id), DeletionResult)
 
-    def preview(self, asked: Asked) -> Preview:
-        return self._remote.ask("POST", f"{_ROOMS[asked.kind]}/preview", Preview, _body(asked))
+    def preview(self, spec: DownloadSpec) -> DownloadPreview:
+        return self._remote.request("POST", f"{_ENDPOINTS[spec.kind]}/preview", DownloadPreview, _download_body(spec))
 
-    def pull(self, asked: Asked, on_change: Callable[[Job], None]) -> Job:
+    def pull(self, spec: DownloadSpec, on_change: Callable[[DownloadJob], None]) -> DownloadJob:
         """Until it ends, `on_change` at each look at it. Stopping to look does not stop the download."""
-        job = self._remote.ask("POST", _ROOMS[asked.kind], Job, _body(asked))
+        job = self._remote.request("POST", _ENDPOINTS[spec.kind], DownloadJob, _download_body(spec))
         on_change(job)
-        while job.state in ACTIVE:
-            time.sleep(TICK_SECONDS)
-            job = self._remote.ask("GET", f"/api/jobs/{job.id}", Job)
+        while job.state in ACTIVE_STATES:
+            time.sleep(POLL_SECONDS)
+            job = self._remote.request("GET", f"/api/jobs/{job.id}", DownloadJob)
             on_change(job)
         return job
 
-    def cancel(self, asked: Asked) -> Job:
+    def cancel(self, spec: DownloadSpec) -> DownloadJob:
         """Raises JobNotFound when it is not being downloaded."""
-        jobs = self._remote.ask("GET", "/api/jobs", _Jobs).jobs
-        found = next((job for job in jobs if job.asked == asked and job.state in ACTIVE), None)
+        jobs = self._remote.request("GET", "/api/jobs", _JobList).jobs
+        found = next((job for job in jobs if job.asked == spec and job.state in ACTIVE_STATES), None)
         if found is None:
-            raise JobNotFound(f"{asked.name} is not being downloaded")
-        return self._remote.ask("POST", f"/api/jobs/{found.id}/cancel", Job, {})
+            raise JobNotFound(f"{spec.name} is not being downloaded")
+        return self._remote.request("POST", f"/api/jobs/{found.id}/cancel", DownloadJob, {})
 
-    def estimate(self, wanted: WantedModel, saes: Sequence[str] = ()) -> Estimate:
-        body = {**msgspec.to_builtins(wanted), "saes": list(saes)}
-        return self._remote.ask("POST", "/api/models/estimate", Estimate, body)
+    def estimate(self, model: ModelSpec, saes: Sequence[str] = ()) -> Estimate:
+        body = {**msgspec.to_builtins(model), "saes": list(saes)}
+        return self._remote.request("POST", "/api/models/estimate", Estimate, body)
 
 
-def address(kind: Kind, id: str) -> str:
+def entry_path(kind: ArtifactKind, id: str) -> str:
     """Where an entry is."""
-    return f"{_ROOMS[kind]}/{quote(id, safe='/@')}"
+    return f"{_ENDPOINTS[kind]}/{quote(id, safe='/@')}"
 
 
-def _body(asked: Asked) -> dict[str, str]:
-    whole = f"{asked.repository}/{asked.path}" if asked.path else asked.repository
-    return {"id": whole, "revision": asked.revision}
+def _download_body(spec: DownloadSpec) -> dict[str, str]:
+    whole = f"{spec.repository}/{spec.path}" if spec.path else spec.repository
+    return {"id": whole, "revision": spec.revision}

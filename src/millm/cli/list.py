@@ -6,11 +6,11 @@ import typer
 
 from millm.cli.door import open_library
 from millm.cli.options import ApiKey, AsJson, Url
-from millm.cli.output import out, tell_json
+from millm.cli.output import print_json, stdout_console
 from millm.cli.tables import models_table, saes_table
 
 
-def run(
+def list_library(
     saes: Annotated[bool, typer.Option("--saes", help="The SAEs instead of the models.")] = False,
     as_json: AsJson = False,
     url: Url = None,
@@ -26,6 +26,6 @@ def run(
     """
     library = open_library(url, api_key)
     if as_json:
-        tell_json(library.saes() if saes else library.models())
+        print_json(library.saes() if saes else library.models())
     else:
-        out().print(saes_table(library.saes()) if saes else models_table(library.models()))
+        stdout_console().print(saes_table(library.saes()) if saes else models_table(library.models()))

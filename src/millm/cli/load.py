@@ -9,17 +9,17 @@ from queue import Empty, SimpleQueue
 
 import msgspec
 
-from millm.cli.chunks import Receipt, Usage
-from millm.cli.figures import Spread, spread
-from millm.cli.remote import Remote
+from millm.cli.chunks import ChunkReceipt, ChunkUsage
+from millm.cli.figures import Percentiles, summarize_percentiles
+from millm.cli.remote import RemoteServer
 from millm.errors import MillmError, Unavailable
 
-Body = dict[str, object]
+RequestBody = dict[str, object]
 
-_MS = 1000.0
+_MS_PER_SECOND = 1000.0
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class TimedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """One answer, as its reader saw it; times in seconds from when it was asked for."""
 
     first_text: float
@@ -32,7 +32,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     is_counted: bool
     """By the server."""
     prompt_tokens: int | None = None
-    receipt: Receipt | None = None
+    receipt: ChunkReceipt | None = None
 
     @property
     def seconds_per_token(self) -> float:
@@ -40,10 +40,10 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         return (self.seconds - self.first_text) / max(1, self.tokens - 1)
 
 
-Outcome = Answer | MillmError
+RequestResult = TimedAnswer | MillmError
 
 
-class Level(msgspec.Struct, frozen=True, kw_only=True):
+class LevelResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a number of readers at once got. None: nothing to say it of."""
 
     concurrency: int
@@ -60,20 +60,20 @@ class Level(msgspec.Struct, frozen=True, kw_only=True):
     """Of all readers together."""
     tokens_counted_by: str
     """`server`, or `pieces` of text where it does not count."""
-    first_token_ms: Spread | None
-    inter_token_ms: Spread | None
+    first_token_ms: Percentiles | None
+    inter_token_ms: Percentiles | None
 
 
-def ask(remote: Remote, body: Body, stopped: threading.Event | None = None) -> Answer:
+def time_request(remote: RemoteServer, body: RequestBody, stop_event: threading.Event | None = None) -> TimedAnswer:
     """A chat completion, streamed. Raises MillmError, also for an answer without a token and when it is `stopped`."""
     asked = time.perf_counter()
     seconds = 0.0
     times: list[float] = []
-    usage: Usage | None = None
-    receipt: Receipt | None = None
-    with closing(remote.stream({**body, "stream_options": {"include_usage": True}})) as chunks:
+    usage: ChunkUsage | None = None
+    receipt: ChunkReceipt | None = None
+    with closing(remote.stream_chat({**body, "stream_options": {"include_usage": True}})) as chunks:
         for chunk in chunks:
-            if stopped and stopped.is_set():
+            if stop_event and stop_event.is_set():
                 raise Unavailable("it was stopped")
             seconds = time.perf_counter() - asked
             if any(choice.delta.text for choice in chunk.choices):
@@ -82,7 +82,7 @@ def ask(remote: Remote, body: Body, stopped: threading.Event | None = None) -> A
     tokens = usage.completion_tokens if usage else len(times)
     if not tokens:
         raise Unavailable("the answer holds no token")
-    return Answer(
+    return TimedAnswer(
         first_text=times[0] if times else seconds,
         seconds=seconds,
         gaps=tuple(after - before for before, after in pairwise(times)),
@@ -93,18 +93,18 @@ def ask(remote: Remote, body: Body, stopped: threading.Event | None = None) -> A
     )
 
 
-def answers(remote: Remote, bodies: Iterable[Body], concurrency: int) -> Generator[Outcome]:
+def run_requests(remote: RemoteServer, bodies: Iterable[RequestBody], concurrency: int) -> Generator[RequestResult]:
     """Each outcome as it comes, `concurrency` of them under way at a time. Closing it ends those under way.
 
     The readers are daemon threads, so that a server which says nothing cannot hold up whoever has closed this.
     """
-    waiting: SimpleQueue[Body] = SimpleQueue()
-    ended: SimpleQueue[Outcome | None] = SimpleQueue()  # None: a reader has nothing left to do
+    waiting: SimpleQueue[RequestBody] = SimpleQueue()
+    ended: SimpleQueue[RequestResult | None] = SimpleQueue()  # None: a reader has nothing left to do
     stopped = threading.Event()
     for body in bodies:
         waiting.put(body)
     for _ in range(concurrency):
-        threading.Thread(target=_read, args=(remote, waiting, ended, stopped), daemon=True).start()
+        threading.Thread(target=_run_reader, args=(remote, waiting, ended, stopped), daemon=True).start()
     readers = concurrency
     try:
         while readers:
@@ -117,42 +117,47 @@ def answers(remote: Remote, bodies: Iterable[Body], concurrency: int) -> Generat
         stopped.set()
 
 
-def _read(
-    remote: Remote, waiting: SimpleQueue[Body], ended: SimpleQueue[Outcome | None], stopped: threading.Event
+def _run_reader(
+    remote: RemoteServer,
+    pending: SimpleQueue[RequestBody],
+    results: SimpleQueue[RequestResult | None],
+    stop_event: threading.Event,
 ) -> None:
     try:
-        while not stopped.is_set():
-            ended.put(_outcome(remote, waiting.get_nowait(), stopped))
+        while not stop_event.is_set():
+            results.put(_answer_or_error(remote, pending.get_nowait(), stop_event))
     except Empty:
         return
     finally:
-        ended.put(None)
+        results.put(None)
 
 
-def _outcome(remote: Remote, body: Body, stopped: threading.Event) -> Outcome:
+def _answer_or_error(remote: RemoteServer, body: RequestBody, stop_event: threading.Event) -> RequestResult:
     try:
-        return ask(remote, body, stopped)
+        return time_request(remote, body, stop_event)
     except MillmError as error:
         return error
 
 
-def level(concurrency: int, outcomes: Sequence[Outcome], seconds: float, *, is_whole: bool = True) -> Level:
+def summarize_level(
+    concurrency: int, results: Sequence[RequestResult], seconds: float, *, is_complete: bool = True
+) -> LevelResult:
     """`seconds`: from the first request to the last answer."""
-    good = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
-    errors = [outcome.message for outcome in outcomes if isinstance(outcome, MillmError)]
+    good = [outcome for outcome in results if isinstance(outcome, TimedAnswer)]
+    errors = [outcome.message for outcome in results if isinstance(outcome, MillmError)]
     tokens = sum(answer.tokens for answer in good)
     prompts = [answer.prompt_tokens for answer in good if answer.prompt_tokens is not None]
-    return Level(
+    return LevelResult(
         concurrency=concurrency,
-        is_whole=is_whole,
-        requests=len(outcomes),
+        is_whole=is_complete,
+        requests=len(results),
         errors=len(errors),
         first_error=errors[0] if errors else None,
         seconds=round(seconds, 3),
         prompt_tokens=sum(prompts) if prompts else None,
         output_tokens=tokens,
-        tokens_per_second=round(tokens / seconds, 2) if good and is_whole else None,
+        tokens_per_second=round(tokens / seconds, 2) if good and is_complete else None,
         tokens_counted_by="server" if all(answer.is_counted for answer in good) else "pieces",
-        first_token_ms=spread([answer.first_text for answer in good], scale=_MS),
-        inter_token_ms=spread([gap for answer in good for gap in answer.gaps], scale=_MS),
+        first_token_ms=summarize_percentiles([answer.first_text for answer in good], scale=_MS_PER_SECOND),
+        inter_token_ms=summarize_percentiles([gap for answer in good for gap in answer.gaps], scale=_MS_PER_SECOND),
     )

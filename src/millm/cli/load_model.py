@@ -8,18 +8,18 @@ from typing import Annotated
 import msgspec
 import typer
 
-from millm.cli.changing import changed
-from millm.cli.library_remote import TICK_SECONDS
+from millm.cli.changing import run_with_progress
+from millm.cli.library_remote import POLL_SECONDS
 from millm.cli.options import ApiKey, AsJson, Url
-from millm.cli.output import notes, out, tell_json
-from millm.cli.remote import Remote, connect
-from millm.cli.running import running
-from millm.cli.wanted import wanted_model
+from millm.cli.output import print_json, stderr_console, stdout_console
+from millm.cli.remote import RemoteServer, connect
+from millm.cli.running import status_table
+from millm.cli.wanted import parse_model_options
 from millm.errors import Conflict
 from millm.status import ServerStatus
 
 
-def run(
+def load_model(
     id: Annotated[str, typer.Argument(metavar="ID", help="As `millm list` shows it.", show_default=False)],
     quantization: Annotated[str | None, typer.Option(help="none, 8bit or 4bit.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
@@ -41,27 +41,27 @@ def run(
     What is not said is as the server's settings have it. If it fails, the old model stays. Ctrl+C gives it up.
     """
     remote = connect(url, api_key)
-    wanted = wanted_model(
+    wanted = parse_model_options(
         id, quantization=quantization, dtype=dtype, device=device, attention=attention, context=context, slots=slots
     )
     body = {**msgspec.to_builtins(wanted), "force": force}
     try:
-        status = changed(remote, partial(remote.ask, "POST", "/api/models/load", ServerStatus, body))
+        status = run_with_progress(remote, partial(remote.request, "POST", "/api/models/load", ServerStatus, body))
     except KeyboardInterrupt:
-        _give_up(remote, id)
+        _cancel_load(remote, id)
         raise
     if as_json:
-        tell_json(status)
+        print_json(status)
     else:
-        out().print(running(status))
+        stdout_console().print(status_table(status))
 
 
-def _give_up(remote: Remote, id: str) -> None:
+def _cancel_load(remote: RemoteServer, id: str) -> None:
     """Tells how it ended: it may have been loaded in this very moment. A second Ctrl+C does not wait for that."""
     with suppress(Conflict):  # nothing is being loaded any more
-        remote.ask("POST", "/api/models/cancel", ServerStatus, {})
-    while (status := remote.ask("GET", "/api/status", ServerStatus)).changing:
-        time.sleep(TICK_SECONDS)
+        remote.request("POST", "/api/models/cancel", ServerStatus, {})
+    while (status := remote.request("GET", "/api/status", ServerStatus)).changing:
+        time.sleep(POLL_SECONDS)
     is_loaded = status.model is not None and status.model.name == id
     told = f"{id} was loaded before it could be given up" if is_loaded else f"loading {id} is given up"
-    notes().print(f"{told}; `millm ps` shows what is loaded", markup=False, soft_wrap=True)
+    stderr_console().print(f"{told}; `millm ps` shows what is loaded", markup=False, soft_wrap=True)

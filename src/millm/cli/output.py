@@ -7,24 +7,24 @@ import msgspec
 import typer
 from rich.console import Console
 
-_WIDE = 200
+_UNWATCHED_WIDTH = 200
 """Columns where nobody looks at a terminal: a line of a table stays a line for `grep`."""
 
 
-def out() -> Console:
+def stdout_console() -> Console:
     """For what was asked for."""
     is_watched = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(highlight=False, emoji=False, width=None if is_watched else _WIDE)
+    return Console(highlight=False, emoji=False, width=None if is_watched else _UNWATCHED_WIDTH)
 
 
-def notes() -> Console:
+def stderr_console() -> Console:
     """For progress and questions."""
     return Console(highlight=False, emoji=False, stderr=True)
 
 
-def tell_json(value: object) -> None:
+def print_json(value: object) -> None:
     typer.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
 
 
-def tell_json_line(value: object) -> None:
+def print_json_line(value: object) -> None:
     typer.echo(msgspec.json.encode(value).decode())

@@ -9,15 +9,15 @@ import msgspec
 from millm.errors import CannotStart
 
 OnConflict = Literal["refuse", "rename", "replace", "skip"]
-Did = Literal["added", "replaced", "skipped", "nothing"]
+ImportAction = Literal["added", "replaced", "skipped", "nothing"]
 
 
-class Document(msgspec.Struct, frozen=True):
+class SourceDocument(msgspec.Struct, frozen=True):
     name: str
     content: bytes
 
 
-class Missing(msgspec.Struct, frozen=True):
+class UnresolvedSaeRow(msgspec.Struct, frozen=True):
     """What has to be said before something can be imported."""
 
     path: str
@@ -25,27 +25,27 @@ class Missing(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class ImportRow(msgspec.Struct, frozen=True, kw_only=True):
     """What one thing in a document has become, or would."""
 
     path: str
     """JSON path."""
     name: str
-    did: Did | None = None
+    did: ImportAction | None = None
     """None: not yet."""
     becomes: str = "profile"
     notes: tuple[str, ...] = ()
-    unresolved: tuple[Missing, ...] = ()
+    unresolved: tuple[UnresolvedSaeRow, ...] = ()
     misfit: str | None = None
 
 
-def document_of(source: str) -> Document:
+def read_document(source: str) -> SourceDocument:
     """`-` is stdin; of an address the address itself, which the server understands."""
     if source == "-":
-        return Document("stdin", sys.stdin.buffer.read())
+        return SourceDocument("stdin", sys.stdin.buffer.read())
     if source.startswith(("http://", "https://")):
-        return Document(source, source.encode())
+        return SourceDocument(source, source.encode())
     try:
-        return Document(Path(source).name, Path(source).read_bytes())
+        return SourceDocument(Path(source).name, Path(source).read_bytes())
     except OSError as error:
         raise CannotStart(f"{source} cannot be read ({error.strerror})") from error

@@ -4,34 +4,37 @@ from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 
-from millm.cli.columns import plain, sheet, table
-from millm.cli.ids import Id
-from millm.cli.profile_diff import Difference, knob_text
-from millm.cli.profile_import import Outcome
-from millm.cli.quantities import number
-from millm.cli.visible import visible
+from millm.cli.columns import details_table, plain_text, table
+from millm.cli.ids import IdText
+from millm.cli.profile_diff import SteeringDifference, feature_strength_text
+from millm.cli.profile_import import ImportRow
+from millm.cli.quantities import format_count
+from millm.cli.visible import replace_control_chars
 from millm.profiles.contract import Profile
 from millm.profiles.entry import ProfileEntry
 
-NO_PROFILES = "no profiles here; `millm demo` brings some, `millm profiles import FILE` adds one"
-_ROOM = 34
+NO_PROFILES_MESSAGE = "no profiles here; `millm demo` brings some, `millm profiles import FILE` adds one"
+_DESCRIPTION_WIDTH = 34
 """Columns for a description."""
 
 
-def entries_table(entries: Sequence[ProfileEntry]) -> RenderableType:
+def profiles_table(entries: Sequence[ProfileEntry]) -> RenderableType:
     if not entries:
-        return plain(NO_PROFILES)
-    rows = [(Id(entry.name), number(entry.features), _state(entry), _short(entry.description)) for entry in entries]
+        return plain_text(NO_PROFILES_MESSAGE)
+    rows = [
+        (IdText(entry.name), format_count(entry.features), _profile_state_text(entry), _truncate(entry.description))
+        for entry in entries
+    ]
     return table(("NAME", ">FEATURES", "STATE", "DESCRIPTION"), rows)
 
 
-def profile_sheet(profile: Profile) -> RenderableType:
+def profile_details(profile: Profile) -> RenderableType:
     model = profile.model.repo_id if profile.model else None
-    facts = sheet(
+    facts = details_table(
         [
             ("description", profile.description or None),
             ("model", model),
-            *[("SAE", sae.called or sae.hook_point or "any") for sae in profile.saes],
+            *[("SAE", sae.alias or sae.hook_point or "any") for sae in profile.saes],
             ("positions", profile.positions),
             ("skip", profile.skip),
             ("watches", ", ".join(str(one.index) for one in profile.watch) or None),
@@ -39,37 +42,37 @@ def profile_sheet(profile: Profile) -> RenderableType:
             ("from", profile.provenance.source if profile.provenance else None),
         ]
     )
-    rows = [(str(one.index), knob_text(one), one.sae or "", one.label or "") for one in profile.features]
-    return Group(Id(profile.name), facts, plain(""), table((">FEATURE", "STRENGTH", "SAE", "LABEL"), rows))
+    rows = [(str(one.index), feature_strength_text(one), one.sae or "", one.label or "") for one in profile.features]
+    return Group(IdText(profile.name), facts, plain_text(""), table((">FEATURE", "STRENGTH", "SAE", "LABEL"), rows))
 
 
-def difference_table(differences: Sequence[Difference], before: str, after: str) -> RenderableType:
+def difference_table(differences: Sequence[SteeringDifference], before: str, after: str) -> RenderableType:
     if not differences:
-        return plain("they steer alike")
+        return plain_text("they steer alike")
     rows = [(one.what, one.before or "–", one.after or "–") for one in differences]
-    return table(("WHAT", visible(before), visible(after)), rows)
+    return table(("WHAT", replace_control_chars(before), replace_control_chars(after)), rows)
 
 
-def outcomes_table(outcomes: Sequence[Outcome]) -> RenderableType:
-    rows = [(one.path, one.did or one.becomes, Id(one.name)) for one in outcomes]
-    notes = [plain(f"  {one.name}: {note}") for one in outcomes for note in _notes(one)]
+def import_table(outcomes: Sequence[ImportRow]) -> RenderableType:
+    rows = [(one.path, one.did or one.becomes, IdText(one.name)) for one in outcomes]
+    notes = [plain_text(f"  {one.name}: {note}") for one in outcomes for note in _import_notes(one)]
     return Group(table(("ENTRY", "BECOMES", "NAME"), rows), *notes)
 
 
-def _notes(outcome: Outcome) -> list[str]:
+def _import_notes(row: ImportRow) -> list[str]:
     missing = [
         f"{one.path}: {one.id} is not known here ({one.reason}); say which SAE it is: --sae {one.id}=SAE"
-        for one in outcome.unresolved
+        for one in row.unresolved
     ]
-    return [*outcome.notes, *missing, *([outcome.misfit] if outcome.misfit else [])]
+    return [*row.notes, *missing, *([row.misfit] if row.misfit else [])]
 
 
-def _state(entry: ProfileEntry) -> str:
+def _profile_state_text(entry: ProfileEntry) -> str:
     if entry.is_active:
         return "active"
     return "stored" if entry.model_id is None and entry.misfit is None else "misfit" if entry.misfit else "fits"
 
 
-def _short(text: str) -> str:
+def _truncate(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= _ROOM else f"{line[: _ROOM - 1]}…"
+    return line if len(line) <= _DESCRIPTION_WIDTH else f"{line[: _DESCRIPTION_WIDTH - 1]}…"

@@ -8,11 +8,11 @@ import msgspec
 import typer
 
 from millm.cli.options import ApiKey, AsJson, Url
-from millm.cli.output import notes, out, tell_json
-from millm.cli.profile_diff import differences
-from millm.cli.profile_import import OnConflict, Outcome, document_of
-from millm.cli.profile_tables import difference_table, entries_table, outcomes_table, profile_sheet
-from millm.cli.profiles_here import ProfilesHere
+from millm.cli.output import print_json, stderr_console, stdout_console
+from millm.cli.profile_diff import diff_steerings
+from millm.cli.profile_import import ImportRow, OnConflict, read_document
+from millm.cli.profile_tables import difference_table, import_table, profile_details, profiles_table
+from millm.cli.profiles_here import LocalProfiles
 from millm.cli.profiles_remote import RemoteProfiles
 from millm.cli.remote import connect
 from millm.errors import CannotStart
@@ -33,8 +33,10 @@ group = typer.Typer(
     rich_markup_mode="rich",
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="As `millm profiles list` shows it.", show_default=False)]
-AnyProfiles = RemoteProfiles | ProfilesHere
+ProfileNameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="As `millm profiles list` shows it.", show_default=False)
+]
+ProfilesClient = RemoteProfiles | LocalProfiles
 
 
 @group.command("list")
@@ -50,24 +52,26 @@ def list_profiles(
 
         millm profiles list --search french
     """
-    entries = _open(url, api_key).entries(search)
-    tell_json(entries) if as_json else out().print(entries_table(entries))
+    entries = _open_profiles(url, api_key).entries(search)
+    print_json(entries) if as_json else stdout_console().print(profiles_table(entries))
 
 
 @group.command()
-def show(name: Name, as_json: AsJson = False, url: Url = None, api_key: ApiKey = None) -> None:
+def show(name: ProfileNameArgument, as_json: AsJson = False, url: Url = None, api_key: ApiKey = None) -> None:
     """Show everything that a profile says.
 
     Example:
 
         millm profiles show yelling
     """
-    profile = _open(url, api_key).profile(name)
-    tell_json(profile.model_dump(mode="json", exclude_none=True)) if as_json else out().print(profile_sheet(profile))
+    profile = _open_profiles(url, api_key).profile(name)
+    print_json(profile.model_dump(mode="json", exclude_none=True)) if as_json else stdout_console().print(
+        profile_details(profile)
+    )
 
 
 @group.command()
-def use(name: Name, as_json: AsJson = False, url: Url = None, api_key: ApiKey = None) -> None:
+def use(name: ProfileNameArgument, as_json: AsJson = False, url: Url = None, api_key: ApiKey = None) -> None:
     """Steer every request that does not say otherwise with a profile, from the next token on.
 
     Example:
@@ -76,9 +80,11 @@ def use(name: Name, as_json: AsJson = False, url: Url = None, api_key: ApiKey = 
     """
     entry = RemoteProfiles(connect(url, api_key)).use(name)
     if as_json:
-        tell_json(entry)
+        print_json(entry)
     else:
-        out().print(f"{entry.name} steers the server; `millm profiles off` ends that", markup=False, soft_wrap=True)
+        stdout_console().print(
+            f"{entry.name} steers the server; `millm profiles off` ends that", markup=False, soft_wrap=True
+        )
 
 
 @group.command()
@@ -90,7 +96,7 @@ def off(as_json: AsJson = False, url: Url = None, api_key: ApiKey = None) -> Non
         millm profiles off
     """
     status = RemoteProfiles(connect(url, api_key)).off()
-    tell_json(status) if as_json else out().print("nothing steers the server", markup=False)
+    print_json(status) if as_json else stdout_console().print("nothing steers the server", markup=False)
 
 
 @group.command("import")
@@ -121,17 +127,21 @@ def import_profiles(
     """
     if on_conflict not in get_args(OnConflict):
         raise CannotStart(f"--on-conflict {on_conflict}: give {', '.join(get_args(OnConflict))}")
-    profiles, saes = _open(url, api_key), sae or []
+    profiles, saes = _open_profiles(url, api_key), sae or []
     wanted = msgspec.convert(on_conflict, OnConflict)
-    outcomes: list[Outcome] = []
-    for document in [document_of(source) for source in sources]:
-        outcomes += profiles.preview(document, saes) if preview else profiles.take(document, saes, wanted, name)
-    tell_json(outcomes) if as_json else out().print(outcomes_table(outcomes))
+    outcomes: list[ImportRow] = []
+    for document in [read_document(source) for source in sources]:
+        outcomes += (
+            profiles.preview_import(document, saes)
+            if preview
+            else profiles.import_document(document, saes, wanted, name)
+        )
+    print_json(outcomes) if as_json else stdout_console().print(import_table(outcomes))
 
 
 @group.command()
 def export(
-    name: Name,
+    name: ProfileNameArgument,
     format: Annotated[
         str, typer.Option("--format", help="millm, adr, mistudio, neuronpedia, lm-eval or gguf.")
     ] = "millm",
@@ -149,7 +159,7 @@ def export(
 
         millm profiles export yelling --format gguf -o yelling.gguf
     """
-    document = _open(url, api_key).export(name, format, skip)
+    document = _open_profiles(url, api_key).export(name, format, skip)
     if output == Path("-"):
         sys.stdout.buffer.write(document)
         return
@@ -157,7 +167,7 @@ def export(
         output.write_bytes(document)
     except OSError as error:
         raise CannotStart(f"{output} cannot be written ({error.strerror})") from error
-    notes().print(f"{output}: {len(document):,} bytes", markup=False, soft_wrap=True)
+    stderr_console().print(f"{output}: {len(document):,} bytes", markup=False, soft_wrap=True)
 
 
 @group.command()
@@ -177,25 +187,27 @@ def diff(
     """
     if (after is None) != active:
         raise CannotStart("give two profiles, or one and --active")
-    profiles = _open(url, api_key)
-    found = differences(_steering(profiles, before), _steering(profiles, after) if after else _active(profiles))
+    profiles = _open_profiles(url, api_key)
+    found = diff_steerings(
+        _load_steering(profiles, before), _load_steering(profiles, after) if after else _active_steering(profiles)
+    )
     if as_json:
-        tell_json([one._asdict() for one in found])
+        print_json([one._asdict() for one in found])
     else:
-        out().print(difference_table(found, before, after or "active"))
+        stdout_console().print(difference_table(found, before, after or "active"))
 
 
-def _open(url: str | None, api_key: str | None) -> AnyProfiles:
+def _open_profiles(url: str | None, api_key: str | None) -> ProfilesClient:
     """The server at `url` if one is named; else the one at the usual address, if it answers; else this disk."""
     remote = connect(url, api_key)
-    return RemoteProfiles(remote) if url or remote.is_there() else ProfilesHere(Settings.load())
+    return RemoteProfiles(remote) if url or remote.is_running() else LocalProfiles(Settings.load())
 
 
-def _steering(profiles: AnyProfiles, source: str) -> SteeringRequest:
+def _load_steering(profiles: ProfilesClient, source: str) -> SteeringRequest:
     return read_profile(Path(source)) if source.endswith(".json") else profiles.profile(source)
 
 
-def _active(profiles: AnyProfiles) -> SteeringRequest:
-    if isinstance(profiles, ProfilesHere):
+def _active_steering(profiles: ProfilesClient) -> SteeringRequest:
+    if isinstance(profiles, LocalProfiles):
         raise CannotStart("--active needs a running server; start one, or say where it is with --url")
     return profiles.active()

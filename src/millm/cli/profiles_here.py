@@ -5,30 +5,32 @@ What writes holds the home, so that no server starts meanwhile. Only miLLM's own
 
 from collections.abc import Sequence
 
-from millm.cli.profile_import import Did, Document, OnConflict, Outcome
+from millm.cli.profile_import import ImportAction, ImportRow, OnConflict, SourceDocument
 from millm.errors import CannotStart, InvalidImport
 from millm.hub.home import Home
 from millm.profiles.contract import Profile
-from millm.profiles.entry import ProfileEntry, entry_of
-from millm.profiles.files import profile_from
-from millm.profiles.names import key
+from millm.profiles.entry import ProfileEntry, profile_entry
+from millm.profiles.files import parse_profile
+from millm.profiles.names import name_key
 from millm.profiles.store import ProfileStore
 from millm.settings import Settings
 from millm.storage import Database
 
-NO_SERVER = "no server runs"
-_EVERY = 10**9
+NO_SERVER_REASON = "no server runs"
+_NO_LIMIT = 10**9
 
 
-class ProfilesHere:
+class LocalProfiles:
     def __init__(self, settings: Settings) -> None:
         self._home = Home(settings.home_folder)
         self._home.create()
         self._store = ProfileStore(Database(self._home.database))
 
     def entries(self, search: str) -> Sequence[ProfileEntry]:
-        found, _ = self._store.page(search=search, limit=_EVERY)
-        return [entry_of(stored, is_active=False, misfit=NO_SERVER, model=None) for stored in found]
+        found, _ = self._store.page(search=search, limit=_NO_LIMIT)
+        return [
+            profile_entry(stored, is_active=False, incompatibility=NO_SERVER_REASON, model=None) for stored in found
+        ]
 
     def profile(self, name: str) -> Profile:
         return self._store.find(name)
@@ -38,30 +40,30 @@ class ProfilesHere:
             raise CannotStart("--format and --skip need a running server; start one, or leave them out")
         return self._store.find(name).model_dump_json(indent=2, exclude_none=True).encode() + b"\n"
 
-    def preview(self, document: Document, saes: Sequence[str]) -> Sequence[Outcome]:
-        profile = self._read(document, saes)
-        taken = key(profile.name) in {key(one.name) for one in self._store.all()}
-        return [Outcome(path="$", name=profile.name, notes=("the name is taken",) if taken else ())]
+    def preview_import(self, document: SourceDocument, saes: Sequence[str]) -> Sequence[ImportRow]:
+        profile = self._parse_document(document, saes)
+        taken = name_key(profile.name) in {name_key(one.name) for one in self._store.all()}
+        return [ImportRow(path="$", name=profile.name, notes=("the name is taken",) if taken else ())]
 
-    def take(
-        self, document: Document, saes: Sequence[str], on_conflict: OnConflict, name: str | None
-    ) -> Sequence[Outcome]:
-        profile = self._read(document, saes)
+    def import_document(
+        self, document: SourceDocument, saes: Sequence[str], on_conflict: OnConflict, name: str | None
+    ) -> Sequence[ImportRow]:
+        profile = self._parse_document(document, saes)
         if name is not None:
             profile = Profile.model_validate({**profile.model_dump(), "name": name})
-        with self._home.locked():
-            return [self._taken(profile, on_conflict)]
+        with self._home.lock():
+            return [self._store_profile(profile, on_conflict)]
 
-    def _read(self, document: Document, saes: Sequence[str]) -> Profile:
+    def _parse_document(self, document: SourceDocument, saes: Sequence[str]) -> Profile:
         if saes or not document.content.lstrip().startswith(b"{"):
             raise InvalidImport(
                 f"{document.name}: only miLLM's own profiles can be imported without a server; start one, and try again"
             )
-        return profile_from(document.content, document.name)
+        return parse_profile(document.content, document.name)
 
-    def _taken(self, profile: Profile, on_conflict: OnConflict) -> Outcome:
-        is_taken = key(profile.name) in {key(one.name) for one in self._store.all()}
-        did: Did = "added"
+    def _store_profile(self, profile: Profile, on_conflict: OnConflict) -> ImportRow:
+        is_taken = name_key(profile.name) in {name_key(one.name) for one in self._store.all()}
+        did: ImportAction = "added"
         if is_taken and on_conflict == "skip":
             did = "skipped"
         elif is_taken and on_conflict == "replace":
@@ -71,4 +73,4 @@ class ProfilesHere:
             self._store.add(profile)
         else:
             self._store.add(profile)
-        return Outcome(path="$", name=profile.name, did=did)
+        return ImportRow(path="$", name=profile.name, did=did)

@@ -5,59 +5,65 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from millm.cli.profile_import import Document, OnConflict, Outcome
-from millm.cli.remote import Remote
+from millm.cli.profile_import import ImportRow, OnConflict, SourceDocument
+from millm.cli.remote import RemoteServer
 from millm.profiles.contract import Profile, SteeringRequest
-from millm.profiles.entry import ProfileEntry, ProfilePage, ProfileTold
+from millm.profiles.entry import ProfileDetail, ProfileEntry, ProfilePage
 from millm.status import ServerStatus, SteeringState
 
-_PAGE = 1000
+_PAGE_SIZE = 1000
 
 
-class _Outcomes(msgspec.Struct, frozen=True):
-    entries: tuple[Outcome, ...]
+class _ImportRows(msgspec.Struct, frozen=True):
+    entries: tuple[ImportRow, ...]
 
 
 class RemoteProfiles:
-    def __init__(self, remote: Remote) -> None:
+    def __init__(self, remote: RemoteServer) -> None:
         self._remote = remote
 
     def entries(self, search: str) -> Sequence[ProfileEntry]:
         found: list[ProfileEntry] = []
         while True:
-            query = urlencode({"search": search, "limit": _PAGE, "offset": len(found)})
-            page = self._remote.ask("GET", f"/api/profiles?{query}", ProfilePage)
+            query = urlencode({"search": search, "limit": _PAGE_SIZE, "offset": len(found)})
+            page = self._remote.request("GET", f"/api/profiles?{query}", ProfilePage)
             found += page.profiles
             if not page.profiles or len(found) >= page.total:
                 return found
 
     def profile(self, name: str) -> Profile:
-        return Profile.model_validate(self._remote.ask("GET", _address(name), ProfileTold).profile)
+        return Profile.model_validate(self._remote.request("GET", _profile_path(name), ProfileDetail).profile)
 
     def active(self) -> SteeringRequest:
         """What steers the server; nothing is a steering without features."""
-        return SteeringRequest.model_validate(self._remote.ask("GET", "/api/steering", SteeringState).steering or {})
+        return SteeringRequest.model_validate(
+            self._remote.request("GET", "/api/steering", SteeringState).steering or {}
+        )
 
     def use(self, name: str) -> ProfileEntry:
-        return self._remote.ask("POST", f"{_address(name)}/activate", ProfileEntry)
+        return self._remote.request("POST", f"{_profile_path(name)}/activate", ProfileEntry)
 
     def off(self) -> ServerStatus:
-        return self._remote.ask("POST", "/api/profiles/deactivate", ServerStatus)
+        return self._remote.request("POST", "/api/profiles/deactivate", ServerStatus)
 
     def export(self, name: str, format: str, skip: str | None) -> bytes:
         wanted = {"format": format, **({"skip": skip} if skip else {})}
-        return self._remote.fetch(f"{_address(name)}/export?{urlencode(wanted)}")
+        return self._remote.get_file(f"{_profile_path(name)}/export?{urlencode(wanted)}")
 
-    def preview(self, document: Document, saes: Sequence[str]) -> Sequence[Outcome]:
+    def preview_import(self, document: SourceDocument, saes: Sequence[str]) -> Sequence[ImportRow]:
         query = urlencode([("sae", sae) for sae in saes])
-        return self._remote.send(f"/api/profiles/import/preview?{query}", document.content, _Outcomes).entries
+        return self._remote.post_document(
+            f"/api/profiles/import/preview?{query}", document.content, _ImportRows
+        ).entries
 
-    def take(
-        self, document: Document, saes: Sequence[str], on_conflict: OnConflict, name: str | None
-    ) -> Sequence[Outcome]:
+    def import_document(
+        self, document: SourceDocument, saes: Sequence[str], on_conflict: OnConflict, name: str | None
+    ) -> Sequence[ImportRow]:
         said = [("on_conflict", on_conflict), *(("sae", sae) for sae in saes), *([("as", name)] if name else [])]
-        return self._remote.send(f"/api/profiles/import?{urlencode(said)}", document.content, _Outcomes).entries
+        return self._remote.post_document(
+            f"/api/profiles/import?{urlencode(said)}", document.content, _ImportRows
+        ).entries
 
 
-def _address(name: str) -> str:
+def _profile_path(name: str) -> str:
     return f"/api/profiles/{quote(name, safe='')}"

@@ -9,18 +9,18 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 
 from millm.engine.messages import Progress as ProgressEvent
 
-Show = Callable[[str, int, int], None]
+ProgressCallback = Callable[[str, int, int], None]
 """(stage, done, total)"""
 
 
-class Reporter:
+class ProgressReporter:
     """`report(stage, done, total)`; safe to call from any thread. Raises CancelledError once it was stopped.
 
     A thread cannot be cancelled: what runs in one, a download say, ends at its next report.
     """
 
-    def __init__(self, show: Show) -> None:
-        self._show = show
+    def __init__(self, callback: ProgressCallback) -> None:
+        self._callback = callback
         self._is_stopped = False
 
     def stop(self) -> None:
@@ -29,13 +29,13 @@ class Reporter:
     def __call__(self, stage: str, done: int, total: int) -> None:
         if self._is_stopped:
             raise CancelledError
-        self._show(stage, done, total)
+        self._callback(stage, done, total)
 
-    def event(self, event: ProgressEvent) -> None:
+    def report_event(self, event: ProgressEvent) -> None:
         self(event.stage, event.done, event.total)
 
 
-class _Bars:
+class _ProgressBars:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._stages: dict[str, TaskID] = {}
@@ -47,7 +47,7 @@ class _Bars:
 
 
 @contextmanager
-def reporting(console: Console, *, stays: bool = True) -> Iterator[Reporter]:
+def progress_bars(console: Console, *, persists: bool = True) -> Iterator[ProgressReporter]:
     """`stays`: on the screen, when it is over."""
     columns = (
         SpinnerColumn(),
@@ -56,15 +56,15 @@ def reporting(console: Console, *, stays: bool = True) -> Iterator[Reporter]:
         TextColumn("{task.percentage:>3.0f} %"),
     )
     with (
-        Progress(*columns, TimeElapsedColumn(), console=console, transient=not stays) as progress,
-        reporting_to(_Bars(progress)) as report,
+        Progress(*columns, TimeElapsedColumn(), console=console, transient=not persists) as progress,
+        progress_reporter(_ProgressBars(progress)) as report,
     ):
         yield report
 
 
 @contextmanager
-def reporting_to(show: Show) -> Iterator[Reporter]:
-    report = Reporter(show)
+def progress_reporter(callback: ProgressCallback) -> Iterator[ProgressReporter]:
+    report = ProgressReporter(callback)
     try:
         yield report
     finally:

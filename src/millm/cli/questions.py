@@ -6,7 +6,7 @@ The difference keeps a server from answering out of what it remembers of an earl
 import random
 from collections.abc import Sequence
 
-SIZES = (32, 128, 512)
+PROMPT_LENGTHS = (32, 128, 512)
 """Tokens of a prompt, more or less: a tokenizer and a chat template each have their own idea of it."""
 
 _SENTENCES = (
@@ -24,19 +24,19 @@ _SENTENCES = (
     "The baker opens early and sells the last loaf by ten.",
 )
 _TOKENS_PER_SENTENCE = 11
-_TOKENS_AROUND = 21
+_FRAME_TOKENS = 21
 """Of what stands before and after the sentences."""
 
 
-def question(number: int, size: int) -> str:
+def make_prompt(number: int, tokens: int) -> str:
     """Prompt number `number` of about `size` tokens."""
     rng = random.Random(number)  # noqa: S311  variety, not secrets
-    count = max(1, round((size - _TOKENS_AROUND) / _TOKENS_PER_SENTENCE))
+    count = max(1, round((tokens - _FRAME_TOKENS) / _TOKENS_PER_SENTENCE))
     sentences = " ".join(rng.choice(_SENTENCES) for _ in range(count))
     task = "Continue these notes at length, in whole sentences and plain words."
     return f"{number} notes about a small town. {sentences} {task}"
 
 
-def questions(first: int, count: int, sizes: Sequence[int] = SIZES) -> list[str]:
+def make_prompts(first: int, count: int, lengths: Sequence[int] = PROMPT_LENGTHS) -> list[str]:
     """`count` prompts from number `first` on, the sizes in turn."""
-    return [question(number, sizes[number % len(sizes)]) for number in range(first, first + count)]
+    return [make_prompt(number, lengths[number % len(lengths)]) for number in range(first, first + count)]

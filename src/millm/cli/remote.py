@@ -7,39 +7,39 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
-from millm.cli.chunks import Chunk, Refusal, chunk_of, events
-from millm.errors import CannotStart, MillmError, ModelNotFound, ModelNotLoaded, Unavailable, from_code
-from millm.principal import keys_of
+from millm.cli.chunks import AnswerChunk, ServerErrorInfo, decode_chunk, parse_sse_data
+from millm.errors import CannotStart, MillmError, ModelNotFound, ModelNotLoaded, Unavailable, error_from_code
+from millm.principal import split_keys
 from millm.settings import Settings
 
-Told = TypeVar("Told")
+T = TypeVar("T")
 
-_TO_CONNECT = 5.0
+_CONNECT_SECONDS = 5.0
 """Seconds."""
-_AS_MANY_AS_ASKED = httpx.Limits()
+_UNLIMITED_CONNECTIONS = httpx.Limits()
 """Connections: `millm bench` reads many answers at once."""
 
 
-class Menu(msgspec.Struct, frozen=True):
+class ServedModelDetails(msgspec.Struct, frozen=True):
     """miLLM's own part of an entry."""
 
     profile: str | None = None
     description: str = ""
 
 
-class Entry(msgspec.Struct, frozen=True):
+class ServedModel(msgspec.Struct, frozen=True):
     """What can be asked for as `model`."""
 
     id: str
-    millm: Menu = Menu()
+    millm: ServedModelDetails = ServedModelDetails()
 
 
-class _Menus(msgspec.Struct, frozen=True):
-    data: tuple[Entry, ...]
+class _ServedModelList(msgspec.Struct, frozen=True):
+    data: tuple[ServedModel, ...]
 
 
-class _Refused(msgspec.Struct, frozen=True):
-    error: Refusal
+class _ErrorBody(msgspec.Struct, frozen=True):
+    error: ServerErrorInfo
 
 
 def local_url() -> str:
@@ -47,13 +47,13 @@ def local_url() -> str:
     return f"http://127.0.0.1:{Settings.load().port}"
 
 
-def local_key() -> str | None:
+def local_api_key() -> str | None:
     """What a server with these settings asks for: the first, where there are several."""
-    return next(iter(keys_of(Settings.load().api_key)), None)
+    return next(iter(split_keys(Settings.load().api_key)), None)
 
 
-class Remote:
-    def __init__(self, url: str, *, key: str | None = None, patience: float | None = None) -> None:
+class RemoteServer:
+    def __init__(self, url: str, *, key: str | None = None, read_timeout: float | None = None) -> None:
         """`url`: where the server is, with or without `http://` and `/v1`. Raises CannotStart when it is no address.
 
         `key`: what it asks for, if it asks for one.
@@ -65,104 +65,104 @@ class Remote:
             self._http = httpx.Client(
                 base_url=self.url,
                 headers={"Authorization": f"Bearer {key}"} if key else None,
-                timeout=httpx.Timeout(patience, connect=_TO_CONNECT),
-                limits=_AS_MANY_AS_ASKED,
+                timeout=httpx.Timeout(read_timeout, connect=_CONNECT_SECONDS),
+                limits=_UNLIMITED_CONNECTIONS,
                 trust_env=not is_here,  # there: by no proxy
             )
         except httpx.InvalidURL as error:
             raise CannotStart(f"--url {url!r} is not an address such as http://127.0.0.1:8000") from error
 
-    def ask(self, method: str, path: str, returns: type[Told], body: object = None) -> Told:
+    def request(self, method: str, path: str, returns: type[T], body: object = None) -> T:
         """A question and its answer in JSON. Raises what the server said, or CannotStart when none answers there."""
-        return self._decoded(self._answer(method, path, json=body), returns)
+        return self._decode(self._request(method, path, json=body), returns)
 
-    def send(self, path: str, document: bytes, returns: type[Told]) -> Told:
+    def post_document(self, path: str, document: bytes, returns: type[T]) -> T:
         """A document of any kind, posted as it is. Raises as `ask` does."""
-        return self._decoded(self._answer("POST", path, content=document), returns)
+        return self._decode(self._request("POST", path, content=document), returns)
 
-    def fetch(self, path: str) -> bytes:
+    def get_file(self, path: str) -> bytes:
         """A file. Raises as `ask` does."""
-        return self._answer("GET", path).content
+        return self._request("GET", path).content
 
-    def _decoded(self, answer: httpx.Response, returns: type[Told]) -> Told:
+    def _decode(self, response: httpx.Response, returns: type[T]) -> T:
         try:
-            return msgspec.json.decode(answer.content, type=returns)
+            return msgspec.json.decode(response.content, type=returns)
         except msgspec.DecodeError as error:
-            raise self._stranger(answer) from error
+            raise self._unknown_server_error(response) from error
 
-    def _answer(self, method: str, path: str, **body: Any) -> httpx.Response:
+    def _request(self, method: str, path: str, **body: Any) -> httpx.Response:
         try:
             answer = self._http.request(method, path, **body)
         except (httpx.ConnectError, httpx.TimeoutException) as error:
-            raise self._absent() from error
+            raise self._unreachable_error() from error
         except httpx.TransportError as error:
-            raise self._broken(error) from error
+            raise self._connection_error(error) from error
         if answer.is_error:
-            raise self._refusal(answer)
+            raise self._server_error(answer)
         return answer
 
-    def is_there(self) -> bool:
+    def is_running(self) -> bool:
         """A miLLM server answers."""
         try:
-            return self._http.get("/healthz", timeout=_TO_CONNECT).text == '{"status":"ok"}'
+            return self._http.get("/healthz", timeout=_CONNECT_SECONDS).text == '{"status":"ok"}'
         except httpx.TransportError:
             return False
 
-    def entries(self) -> tuple[Entry, ...]:
+    def served_models(self) -> tuple[ServedModel, ...]:
         """Raises CannotStart when no server answers there."""
-        return self.ask("GET", "/v1/models", _Menus).data
+        return self.request("GET", "/v1/models", _ServedModelList).data
 
-    def choose(self, asked: str | None) -> str:
+    def choose_model(self, requested: str | None) -> str:
         """The model asked for, or the one it has. Raises ModelNotLoaded or ModelNotFound, or as `entries` does."""
-        known = [entry.id for entry in self.entries()]
+        known = [entry.id for entry in self.served_models()]
         if not known:
             raise ModelNotLoaded(f"the server at {self.url} is still loading its model; try again in a moment")
-        if asked is not None and asked not in known:
-            raise ModelNotFound(f"there is no model {asked!r}; there are: {', '.join(known)}")
-        return asked or known[0]
+        if requested is not None and requested not in known:
+            raise ModelNotFound(f"there is no model {requested!r}; there are: {', '.join(known)}")
+        return requested or known[0]
 
-    def stream(self, body: dict[str, object]) -> Generator[Chunk]:
+    def stream_chat(self, body: dict[str, object]) -> Generator[AnswerChunk]:
         """A chat completion as it comes; closing the iterator cancels it. Raises MillmError."""
-        with closing(self.events("/v1/chat/completions", {**body, "stream": True})) as told:
+        with closing(self.stream_events("/v1/chat/completions", {**body, "stream": True})) as told:
             for event in told:
-                yield chunk_of(event)
+                yield decode_chunk(event)
 
-    def events(self, path: str, body: dict[str, object]) -> Generator[bytes]:
+    def stream_events(self, path: str, body: dict[str, object]) -> Generator[bytes]:
         """The data of an answer's events as they come; closing the iterator cancels it. Raises MillmError."""
         try:
             with self._http.stream("POST", path, json=body) as answer:
                 if answer.is_error:
                     answer.read()
-                    raise self._refusal(answer)
-                yield from events(answer.iter_bytes())
+                    raise self._server_error(answer)
+                yield from parse_sse_data(answer.iter_bytes())
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise self._absent() from error
+            raise self._unreachable_error() from error
         except httpx.TransportError as error:
-            raise self._broken(error) from error
+            raise self._connection_error(error) from error
 
-    def _absent(self) -> CannotStart:
+    def _unreachable_error(self) -> CannotStart:
         return CannotStart(
             f"no miLLM server answers at {self.url}; start one with `millm demo` or `millm serve MODEL`,"
             " or say where it is with --url"
         )
 
-    def _broken(self, error: httpx.TransportError) -> Unavailable:
+    def _connection_error(self, error: httpx.TransportError) -> Unavailable:
         return Unavailable(f"the connection to {self.url} broke off ({type(error).__name__})")
 
-    def _refusal(self, answer: httpx.Response) -> MillmError:
+    def _server_error(self, response: httpx.Response) -> MillmError:
         try:
-            told = msgspec.json.decode(answer.content, type=_Refused).error
+            told = msgspec.json.decode(response.content, type=_ErrorBody).error
         except msgspec.DecodeError:
-            return self._stranger(answer)
-        return from_code(str(told.code), told.message)
+            return self._unknown_server_error(response)
+        return error_from_code(str(told.code), told.message)
 
-    def _stranger(self, answer: httpx.Response) -> MillmError:
+    def _unknown_server_error(self, response: httpx.Response) -> MillmError:
         return CannotStart(
             f"what answers at {self.url} is not a miLLM server, nor another with OpenAI's API"
-            f" (status {answer.status_code})"
+            f" (status {response.status_code})"
         )
 
 
-def connect(url: str | None, api_key: str | None) -> Remote:
+def connect(url: str | None, api_key: str | None) -> RemoteServer:
     """The server at `url`, or where one with these settings listens."""
-    return Remote(url or local_url(), key=api_key or local_key())
+    return RemoteServer(url or local_url(), key=api_key or local_api_key())

@@ -5,14 +5,14 @@ from typing import Annotated
 
 import typer
 
-from millm.cli.door import find, open_library
+from millm.cli.door import find_entry, open_library
 from millm.cli.options import ApiKey, Url, Yes
-from millm.cli.output import notes, out
+from millm.cli.output import stderr_console, stdout_console
 from millm.cli.sheets import deletion_line, freed_line
 from millm.errors import CannotStart
 
 
-def run(
+def remove(
     id: Annotated[str, typer.Argument(metavar="ID", help="As `millm list` shows it.", show_default=False)],
     yes: Yes = False,
     url: Url = None,
@@ -27,14 +27,14 @@ def run(
     Files that other models, SAEs or programs share stay. Of an imported folder only the link goes.
     """
     library = open_library(url, api_key)
-    entry = find(library, id)
+    entry = find_entry(library, id)
     if entry.origin != "builtin":  # which is refused
-        notes().print(deletion_line(entry), markup=False, soft_wrap=True)
-        _ask(id, yes)
-    out().print(freed_line(library.delete(entry)))
+        stderr_console().print(deletion_line(entry), markup=False, soft_wrap=True)
+        _confirm(id, yes)
+    stdout_console().print(freed_line(library.delete(entry)))
 
 
-def _ask(id: str, yes: bool) -> None:
+def _confirm(id: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():

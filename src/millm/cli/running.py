@@ -2,14 +2,14 @@
 
 from rich.console import Group, RenderableType
 
-from millm.cli.columns import plain, table
-from millm.cli.ids import Id
-from millm.cli.quantities import duration, number, share, size
+from millm.cli.columns import plain_text, table
+from millm.cli.ids import IdText
+from millm.cli.quantities import format_bytes, format_count, format_duration, format_percent
 from millm.engine.messages import ModelFacts, SaeFacts
-from millm.status import Changing, ModelStatus, ServerStatus
-from millm.why_cpu import Reason
+from millm.status import ChangeInProgress, ModelStatus, ServerStatus
+from millm.why_cpu import CpuFallbackReason
 
-_IDLE = {
+_IDLE_MESSAGES = {
     "empty": "no model is loaded; `millm load ID` loads one, `millm list` shows which there are",
     "asleep": "the model left the memory after a while without requests; the next one wakes it",
     "loading": "a model is being loaded",
@@ -20,41 +20,45 @@ _IDLE = {
 """By `ServerStatus.status`, while nothing is loaded."""
 
 
-def running(status: ServerStatus, why_cpu: Reason | None = None) -> RenderableType:
+def status_table(status: ServerStatus, cpu_reason: CpuFallbackReason | None = None) -> RenderableType:
     """`why_cpu`: where the CPU does the work, and somebody found out why."""
     parts: list[RenderableType] = (
-        [_model(status.model, status)] if status.model else [plain(_IDLE.get(status.status, status.status))]
+        [_model_table(status.model, status)]
+        if status.model
+        else [plain_text(_IDLE_MESSAGES.get(status.status, status.status))]
     )
     if status.saes:
-        parts += [plain(""), _saes(status.saes)]
-    notes = [*_notes(status), *([_why(why_cpu)] if why_cpu and is_on_cpu(status) else [])]
+        parts += [plain_text(""), _attached_saes_table(status.saes)]
+    notes = [*_status_notes(status), *([_cpu_reason_text(cpu_reason)] if cpu_reason and is_on_cpu(status) else [])]
     gap = [""] if notes else []
-    return Group(*parts, *(plain(note) for note in [*gap, *notes]))
+    return Group(*parts, *(plain_text(note) for note in [*gap, *notes]))
 
 
 def is_on_cpu(status: ServerStatus) -> bool:
     return status.model is not None and status.model.facts.device == "cpu"
 
 
-def _why(reason: Reason) -> str:
+def _cpu_reason_text(reason: CpuFallbackReason) -> str:
     return f"{reason.message} → {reason.fix}" if reason.fix else reason.message
 
 
-def _model(model: ModelStatus, status: ServerStatus) -> RenderableType:
+def _model_table(model: ModelStatus, status: ServerStatus) -> RenderableType:
     facts = model.facts
     row = (
-        Id(model.name), size(facts.memory.process if facts.memory else None), _device(facts),
-        facts.weights or facts.dtype, _profile(status), number(facts.context_length), _until(model),
+        IdText(model.name), format_bytes(facts.memory.process if facts.memory else None), _device_text(facts),
+        facts.weights or facts.dtype, _active_profile_name(status), format_count(facts.context_length), _unload_time(model),
     )  # fmt: skip
     return table(("NAME", ">SIZE", "DEVICE", "WEIGHTS", "PROFILE", ">CTX", "UNTIL"), [row])
 
 
-def _saes(saes: tuple[SaeFacts, ...]) -> RenderableType:
-    rows = [(Id(sae.sae), size(sae.memory or None), number(sae.features), sae.hook_point) for sae in saes]
+def _attached_saes_table(saes: tuple[SaeFacts, ...]) -> RenderableType:
+    rows = [
+        (IdText(sae.sae), format_bytes(sae.memory or None), format_count(sae.features), sae.hook_point) for sae in saes
+    ]
     return table(("SAE", ">SIZE", ">FEATURES", "HOOK POINT"), rows)
 
 
-def _device(facts: ModelFacts) -> str:
+def _device_text(facts: ModelFacts) -> str:
     """One GPU holds all of it, or accelerate spread it over several devices, or the CPU has it."""
     name, _, place = facts.device.partition(":")
     if name != "cuda":
@@ -62,19 +66,19 @@ def _device(facts: ModelFacts) -> str:
     return f"100% GPU {place}" if place not in ("", "0") else "100% GPU"
 
 
-def _profile(status: ServerStatus) -> str:
+def _active_profile_name(status: ServerStatus) -> str:
     if status.steering is None:
         return "none"
     return status.steering.profile or "(no name)"
 
 
-def _until(model: ModelStatus) -> str:
-    return "for good" if model.unloads_in is None else duration(model.unloads_in)
+def _unload_time(model: ModelStatus) -> str:
+    return "for good" if model.unloads_in is None else format_duration(model.unloads_in)
 
 
-def _notes(status: ServerStatus) -> list[str]:
+def _status_notes(status: ServerStatus) -> list[str]:
     """What the tables cannot say."""
-    told = [f"{_changing(status.changing)}"] if status.changing else []
+    told = [f"{_change_text(status.changing)}"] if status.changing else []
     if status.model and status.status not in ("ready", "loading"):
         told.append(status.status)
     if status.degraded:
@@ -88,8 +92,8 @@ def _notes(status: ServerStatus) -> list[str]:
     return told
 
 
-def _changing(changing: Changing) -> str:
-    verb = {"load": "loading", "unload": "unloading", "attach": "attaching", "detach": "detaching"}[changing.what]
-    stage = f": {changing.stage}" if changing.stage else ""
-    part = f", {share(changing.done / changing.total)}" if changing.total else ""
-    return f"{verb} {changing.name}{stage}{part}"
+def _change_text(change: ChangeInProgress) -> str:
+    verb = {"load": "loading", "unload": "unloading", "attach": "attaching", "detach": "detaching"}[change.what]
+    stage = f": {change.stage}" if change.stage else ""
+    part = f", {format_percent(change.done / change.total)}" if change.total else ""
+    return f"{verb} {change.name}{stage}{part}"

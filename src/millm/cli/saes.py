@@ -5,14 +5,14 @@ from urllib.parse import urlencode
 
 import typer
 
-from millm.cli.found import found_table, width_of
+from millm.cli.found import parse_width, registry_table
 from millm.cli.options import ApiKey, AsJson, Url
-from millm.cli.output import out, tell_json
+from millm.cli.output import print_json, stdout_console
 from millm.cli.remote import connect
-from millm.hub.registry import SITES, Found, search
+from millm.hub.registry import SITES, RegistryPage, search_saes
 
 
-def run(
+def find_saes(
     text: Annotated[str, typer.Argument(help="Words of its repository, path or release.", show_default=False)] = "",
     model: Annotated[str | None, typer.Option(help="Hugging Face id of the model, or its short name.")] = None,
     layer: Annotated[int | None, typer.Option(min=0)] = None,
@@ -33,15 +33,15 @@ def run(
     Needs neither a server nor the network; with --url, asks that server's list.
     """
     asked = {
-        "model": model, "layer": layer, "site": site, "width": width_of(width) if width else None, "text": text,
+        "model": model, "layer": layer, "site": site, "width": parse_width(width) if width else None, "text": text,
         "limit": limit, "offset": offset,
     }  # fmt: skip
     wanted = {name: value for name, value in asked.items() if value is not None}
     if url:
-        found = connect(url, api_key).ask("GET", f"/api/registry/saes?{urlencode(wanted)}", Found)
+        found = connect(url, api_key).request("GET", f"/api/registry/saes?{urlencode(wanted)}", RegistryPage)
     else:
-        found = search(**wanted)  # type: ignore[arg-type]  # the options' own types
+        found = search_saes(**wanted)  # type: ignore[arg-type]  # the options' own types
     if as_json:
-        tell_json(found)
+        print_json(found)
     else:
-        out().print(found_table(found, offset))
+        stdout_console().print(registry_table(found, offset))

@@ -7,16 +7,16 @@ import typer
 from rich.console import Console
 
 from millm.cli.options import CpuInt8, Device, Dtype, HomeFolder, Host, Port, Quantization
-from millm.cli.progress import Reporter
-from millm.cli.server import Boot, run_server
-from millm.desired import WantedSae
+from millm.cli.progress import ProgressReporter
+from millm.cli.server import StartupPlan, run_server
+from millm.desired import SaeSpec
 from millm.errors import CannotStart
 from millm.hub.home import Home
-from millm.hub.locate import Located, locate_model, locate_sae
+from millm.hub.locate import LocalCheckpoint, locate_model, locate_sae
 from millm.settings import Settings
 
 
-def run(
+def serve(
     model: Annotated[
         str | None,
         typer.Argument(
@@ -70,16 +70,16 @@ def run(
     file = Path(profile) if profile and profile.endswith(".json") else None
     by_name = None if file else profile
 
-    def wanted(located: Located, hook: str) -> tuple[WantedSae, Located]:
-        sae = WantedSae(id=located.name, hook_point=hook or None, allow_model_mismatch=allow_model_mismatch)
+    def wanted(located: LocalCheckpoint, hook: str) -> tuple[SaeSpec, LocalCheckpoint]:
+        sae = SaeSpec(id=located.name, hook_point=hook or None, allow_model_mismatch=allow_model_mismatch)
         return sae, located
 
-    def prepare(_home: Home, report: Reporter) -> Boot:
+    def prepare(_home: Home, report: ProgressReporter) -> StartupPlan:
         if model is None:
-            return Boot(active_profile=by_name, active_file=file, restores=not no_restore)
+            return StartupPlan(active_profile=by_name, active_file=file, should_restore=not no_restore)
         token = settings.hf_token.get_secret_value() if settings.hf_token else None
         sources = [source.rpartition("@") if "@" in source else (source, "", "") for source in sae or ()]
-        return Boot(
+        return StartupPlan(
             model=locate_model(model, token, report),
             saes=[wanted(locate_sae(where, token, report), hook) for where, _, hook in sources],
             active_profile=by_name,

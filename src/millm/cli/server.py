@@ -16,59 +16,59 @@ from rich.console import Console
 
 from millm import logs
 from millm.cli import import_by_name
-from millm.cli.progress import Reporter
-from millm.desired import WantedSae
-from millm.engine.child import Spawned, spawn
+from millm.cli.progress import ProgressReporter
+from millm.desired import SaeSpec
+from millm.engine.child import SpawnedProcess, spawn_engine
 from millm.errors import CannotStart, MillmError, PortTaken
 from millm.hub.home import Home
-from millm.hub.locate import Located
+from millm.hub.locate import LocalCheckpoint
 from millm.settings import Settings
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Boot:
+class StartupPlan:
     """What to bring up: what is named here, or else what was acknowledged last."""
 
-    model: Located | None = None
-    saes: Sequence[tuple[WantedSae, Located]] = ()
+    model: LocalCheckpoint | None = None
+    saes: Sequence[tuple[SaeSpec, LocalCheckpoint]] = ()
     profile_files: Sequence[Path] = ()
     active_profile: str | None = None
     active_file: Path | None = None
     """A profile's file, instead of the name of one."""
     force: bool = False
     """Load the model whatever the estimate of its memory says."""
-    restores: bool = True
+    should_restore: bool = True
     """Without a model: bring back what was acknowledged last."""
 
 
-Prepare = Callable[[Home, Reporter], Boot]
+PrepareStartup = Callable[[Home, ProgressReporter], StartupPlan]
 """Finds or fetches everything, in a thread of its own."""
 
 
 @dataclass(frozen=True)
-class Taken:
+class ServerResources:
     """What a server has before it serves."""
 
     settings: Settings
     home: Home
-    listening: socket.socket
-    engine: Spawned
+    listener: socket.socket
+    engine: SpawnedProcess
 
 
-def run_server(settings: Settings, prepare: Prepare, console: Console) -> None:
+def run_server(settings: Settings, prepare: PrepareStartup, console: Console) -> None:
     """Returns when the server was asked to stop. Raises CannotStart and its kin before anything heavy happens."""
     home = Home(settings.home_folder)
-    with logs.writing(settings), _failing(settings):
+    with logs.server_logging(settings), _log_fatal_errors(settings):
         home.create()
-        with home.locked(), contextlib.closing(_bind(settings)) as listening:
-            engine = spawn(settings.log_level, settings.step_timeout)
-            import_by_name("serving").serve(Taken(settings, home, listening, engine), prepare, console)
+        with home.lock(), contextlib.closing(_bind_socket(settings)) as listening:
+            engine = spawn_engine(settings.log_level, settings.step_timeout)
+            import_by_name("serving").serve(ServerResources(settings, home, listening, engine), prepare, console)
 
 
 @contextlib.contextmanager
-def _failing(settings: Settings) -> Iterator[None]:
+def _log_fatal_errors(settings: Settings) -> Iterator[None]:
     """In a log that is all JSON, why it cannot start or go on is a line, too. Raises SystemExit then."""
     if settings.log_format != "json":
         yield
@@ -83,7 +83,7 @@ def _failing(settings: Settings) -> Iterator[None]:
         raise SystemExit(1) from error
 
 
-def _bind(settings: Settings) -> socket.socket:
+def _bind_socket(settings: Settings) -> socket.socket:
     """Raises PortTaken or CannotStart; an empty host, which would be every address there is, is refused."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only then
@@ -93,11 +93,11 @@ def _bind(settings: Settings) -> socket.socket:
         listening.listen(2048)
     except (OSError, UnicodeError) as error:
         listening.close()
-        raise _refusal(settings, error) from error
+        raise _bind_error(settings, error) from error
     return listening
 
 
-def _refusal(settings: Settings, error: OSError | UnicodeError) -> CannotStart:
+def _bind_error(settings: Settings, error: OSError | UnicodeError) -> CannotStart:
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
         return PortTaken(
             f"port {settings.port} is taken by another program; stop it, or choose one with --port (0: any free port)"

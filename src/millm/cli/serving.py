@@ -16,14 +16,14 @@ from rich.console import Console
 
 from millm import wire
 from millm.app import create_app
-from millm.cli.in_log import InLog
-from millm.cli.on_screen import OnScreen
-from millm.cli.progress import Reporter
-from millm.cli.server import Boot, Prepare, Taken
+from millm.cli.in_log import LogAnnouncer
+from millm.cli.on_screen import TerminalAnnouncer
+from millm.cli.progress import ProgressReporter
+from millm.cli.server import PrepareStartup, ServerResources, StartupPlan
 from millm.demo import bundle
-from millm.desired import Desired, WantedModel, read
+from millm.desired import DesiredState, ModelSpec, read_desired
 from millm.engine.client import EngineClient
-from millm.events import Events
+from millm.events import EventBus
 from millm.hub.downloads import Downloads
 from millm.hub.home import Home
 from millm.hub.hub import Hub
@@ -33,148 +33,150 @@ from millm.lifecycle.backing_up import back_up_daily
 from millm.lifecycle.models import load
 from millm.lifecycle.restoring import restore
 from millm.lifecycle.saes import attach
-from millm.lifecycle.sleeping import watch_idle
+from millm.lifecycle.sleeping import unload_when_idle
 from millm.lifecycle.steering import activate_profile
-from millm.lifecycle.stopping import Asked, close_doors, let_end, send_away
+from millm.lifecycle.stopping import StopSignals, abort_requests, start_draining, wait_for_requests
 from millm.profiles.contract import Profile
 from millm.profiles.store import ProfileStore
 from millm.settings import Settings
 from millm.state import State
 from millm.storage import Database
 
-CHANGES_SECONDS = 2.0
+CHANGES_TIMEOUT_SECONDS = 2.0
 """For a change to notice that the engine has been ended."""
 
-Voice = OnScreen | InLog
+Announcer = TerminalAnnouncer | LogAnnouncer
 
 
-def serve(taken: Taken, prepare: Prepare, console: Console) -> None:
+def serve(resources: ServerResources, prepare: PrepareStartup, console: Console) -> None:
     """Until it is asked to stop."""
-    voice = InLog() if taken.settings.log_format == "json" else OnScreen(console)
-    asyncio.run(_serve(taken, prepare, voice))
-    voice.has_stopped()
+    voice = LogAnnouncer() if resources.settings.log_format == "json" else TerminalAnnouncer(console)
+    asyncio.run(_serve(resources, prepare, voice))
+    voice.announce_stopped()
 
 
-async def _serve(taken: Taken, prepare: Prepare, voice: Voice) -> None:
-    settings, home = taken.settings, taken.home
+async def _serve(resources: ServerResources, prepare: PrepareStartup, announcer: Announcer) -> None:
+    settings, home = resources.settings, resources.home
     engine = EngineClient(
         max_queue=settings.max_queue,
         step_seconds=settings.step_timeout,
         log_level=settings.log_level,
     )
     with contextlib.closing(Database(home.database)) as database:
-        state = state_of(settings, engine, home, database)
-        await _run(state, taken, prepare, voice)
+        state = create_state(settings, engine, home, database)
+        await _run_until_stopped(state, resources, prepare, announcer)
 
 
-def state_of(settings: Settings, engine: EngineClient, home: Home, database: Database) -> State:
+def create_state(settings: Settings, engine: EngineClient, home: Home, database: Database) -> State:
     """With nothing loaded yet; its downloads tell those who listen to its events."""
-    events = Events()
+    events = EventBus()
     downloads = Downloads(database, settings, events.publish_job)
     library = Library(home, database, bundle.models(home.folder), bundle.saes(), trusted=settings.trust_remote_code)
     hub = Hub(home, database, library, downloads)
     return State(settings, engine, ProfileStore(database), hub, Labels(database), events=events)
 
 
-async def _run(state: State, taken: Taken, prepare: Prepare, voice: Voice) -> None:
-    asked, listening = _asked_by_signals(), taken.listening
-    server = _Server(wire.config(create_app(state), state.settings, stop_seconds=3))
+async def _run_until_stopped(
+    state: State, resources: ServerResources, prepare: PrepareStartup, announcer: Announcer
+) -> None:
+    asked, listening = _stop_request_on_signals(), resources.listener
+    server = _UvicornServer(wire.uvicorn_config(create_app(state), state.settings, stop_seconds=3))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
-    await state.engine.start(taken.engine)
-    booting = asyncio.create_task(_boot(state, prepare, voice))
-    beside = (asyncio.create_task(watch_idle(state)), asyncio.create_task(back_up_daily(state)))
+    await state.engine.start(resources.engine)
+    booting = asyncio.create_task(_start_up(state, prepare, announcer))
+    beside = (asyncio.create_task(unload_when_idle(state)), asyncio.create_task(back_up_daily(state)))
     try:
-        await _first_of(booting, serving, asked)
+        await _wait_for_first(booting, serving, asked)
         if booting.done():
-            voice.is_ready(state, _url(listening), listening.getsockname()[0])
-            await _first_of(serving, asked)
+            announcer.announce_ready(state, _listener_url(listening), listening.getsockname()[0])
+            await _wait_for_first(serving, asked)
         booting.cancel()
-        await _let_out(state, asked, voice)
+        await _drain_and_stop(state, asked, announcer)
     finally:
         for task in (booting, *beside):
             task.cancel()
-        server.force_exit = asked.twice.is_set()
+        server.force_exit = asked.second.is_set()
         server.should_exit = True
         await asyncio.gather(serving, booting, *beside, return_exceptions=True)
         await state.hub.downloads.close()
         await state.engine.close()
-        await _ended(state.tasks)
+        await _wait_for_changes(state.tasks)
 
 
-async def _ended(changes: set[asyncio.Task[Any]]) -> None:
+async def _wait_for_changes(changes: set[asyncio.Task[Any]]) -> None:
     """What was being loaded or attached fails with the engine; whoever asked for it has been told, or is gone."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.gather(*changes, return_exceptions=True), CHANGES_SECONDS)
+        await asyncio.wait_for(asyncio.gather(*changes, return_exceptions=True), CHANGES_TIMEOUT_SECONDS)
 
 
-def _asked_by_signals() -> Asked:
+def _stop_request_on_signals() -> StopSignals:
     """Ctrl+C and SIGTERM: uvicorn would close the port at the first of them, and raise it again at the end."""
-    asked, loop = Asked(), asyncio.get_running_loop()
+    asked, loop = StopSignals(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, asked.again)
+        loop.add_signal_handler(number, asked.record)
     return asked
 
 
-async def _first_of(*tasks: asyncio.Task[None] | Asked) -> None:
+async def _wait_for_first(*tasks: asyncio.Task[None] | StopSignals) -> None:
     """Until one of them is done, or somebody has asked. Raises what the one raised."""
     waiting: list[asyncio.Task[Any]] = [
-        asyncio.create_task(each.once.wait()) if isinstance(each, Asked) else each for each in tasks
+        asyncio.create_task(each.first.wait()) if isinstance(each, StopSignals) else each for each in tasks
     ]
     done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for each in done:
         each.result()
 
 
-async def _let_out(state: State, asked: Asked, voice: Voice) -> None:
-    close_doors(state)
+async def _drain_and_stop(state: State, stop_request: StopSignals, announcer: Announcer) -> None:
+    start_draining(state)
     seconds = state.settings.stop_timeout
-    voice.stops(state.doors.inside, seconds)
-    await let_end(state, seconds, asked)
-    voice.sends_away(state.doors.inside)
-    await send_away(state)
+    announcer.announce_stopping(state.drain_gate.active_requests, seconds)
+    await wait_for_requests(state, seconds, stop_request)
+    announcer.announce_aborted_answers(state.drain_gate.active_requests)
+    await abort_requests(state)
 
 
-class _Server(uvicorn.Server):
+class _UvicornServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """They are taken care of."""
         yield
 
 
-def _url(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
+def _listener_url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def _boot(state: State, prepare: Prepare, voice: Voice) -> None:
+async def _start_up(state: State, prepare: PrepareStartup, announcer: Announcer) -> None:
     """The engine's process imports torch meanwhile."""
     home = state.hub.home
     state.is_starting = True
-    with voice.reporting() as report:
+    with announcer.show_progress() as report:
         boot = await asyncio.to_thread(prepare, home, report)
-        chosen = await asyncio.to_thread(_take_in, state.profiles, home, boot)
-        await _bring_up(state, boot, report)
+        chosen = await asyncio.to_thread(_import_startup_profiles, state.profiles, home, boot)
+        await _load_startup_models(state, boot, report)
     if chosen:
         await activate_profile(state, chosen.name)
     state.is_starting = False
-    state.tell_status()
+    state.publish_status()
 
 
-async def _bring_up(state: State, boot: Boot, report: Reporter) -> None:
-    if boot.model is None:
-        before = read(state.hub.database) if boot.restores else Desired()
-        await restore(state, before, report.event)
+async def _load_startup_models(state: State, plan: StartupPlan, report: ProgressReporter) -> None:
+    if plan.model is None:
+        before = read_desired(state.hub.database) if plan.should_restore else DesiredState()
+        await restore(state, before, report.report_event)
     else:
-        wanted = WantedModel(id=boot.model.name)
-        await load(state, wanted, located=boot.model, force=boot.force, on_progress=report.event)
-    for sae, located in boot.saes:
-        await attach(state, sae, located=located, on_progress=report.event)
+        wanted = ModelSpec(id=plan.model.name)
+        await load(state, wanted, location=plan.model, force=plan.force, on_progress=report.report_event)
+    for sae, located in plan.saes:
+        await attach(state, sae, location=located, on_progress=report.report_event)
 
 
-def _take_in(profiles: ProfileStore, home: Home, boot: Boot) -> Profile | None:
+def _import_startup_profiles(profiles: ProfileStore, home: Home, plan: StartupPlan) -> Profile | None:
     """The files of `boot` and of the home folder; → what is to be active. Raises InvalidProfile or ProfileNotFound."""
-    for path in (*boot.profile_files, *sorted(home.profiles.glob("*.json"))):
-        profiles.take_in(path)
-    if boot.active_file:
-        return profiles.bring(boot.active_file)
-    return profiles.find(boot.active_profile) if boot.active_profile else None
+    for path in (*plan.profile_files, *sorted(home.profiles.glob("*.json"))):
+        profiles.import_file(path)
+    if plan.active_file:
+        return profiles.import_or_find(plan.active_file)
+    return profiles.find(plan.active_profile) if plan.active_profile else None

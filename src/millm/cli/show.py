@@ -5,21 +5,21 @@ from typing import Annotated
 import msgspec
 import typer
 
-from millm.cli.door import AnyLibrary, find, open_library
-from millm.cli.memory import comparison
+from millm.cli.door import LibraryClient, find_entry, open_library
+from millm.cli.memory import quantizations_table
 from millm.cli.options import ApiKey, AsJson, Url
-from millm.cli.output import out, tell_json
-from millm.cli.sheets import model_sheet, sae_sheet
-from millm.desired import WantedModel
+from millm.cli.output import print_json, stdout_console
+from millm.cli.sheets import model_details, sae_details
+from millm.desired import ModelSpec
 from millm.engine.messages import Quantization
 from millm.hub.entries import ModelEntry, SaeEntry
 from millm.hub.estimate import Estimate
-from millm.hub.registry import count_for
+from millm.hub.registry import count_saes
 
 QUANTIZATIONS: tuple[Quantization, ...] = ("none", "8bit", "4bit")
 
 
-class Shown(msgspec.Struct, frozen=True, kw_only=True):
+class EntryDetails(msgspec.Struct, frozen=True, kw_only=True):
     """What `--json` prints."""
 
     entry: ModelEntry | SaeEntry
@@ -29,7 +29,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """Of memory, for each quantization."""
 
 
-def run(
+def show(
     id: Annotated[str, typer.Argument(metavar="ID", help="As `millm list` shows it.", show_default=False)],
     as_json: AsJson = False,
     url: Url = None,
@@ -44,32 +44,36 @@ def run(
     For a model also the memory that it would take, in as many and in fewer bits.
     """
     library = open_library(url, api_key)
-    shown = _look(library, find(library, id))
+    shown = _collect_details(library, find_entry(library, id))
     if as_json:
-        tell_json(shown)
+        print_json(shown)
     else:
-        _print(shown)
+        _print_details(shown)
 
 
-def _look(library: AnyLibrary, entry: ModelEntry | SaeEntry) -> Shown:
+def _collect_details(library: LibraryClient, entry: ModelEntry | SaeEntry) -> EntryDetails:
     if isinstance(entry, SaeEntry):
-        return Shown(entry=entry)
-    return Shown(entry=entry, known_saes=count_for(entry.id.partition("@")[0]), estimates=_estimates(library, entry))
+        return EntryDetails(entry=entry)
+    return EntryDetails(
+        entry=entry,
+        known_saes=count_saes(entry.id.partition("@")[0]),
+        estimates=_estimate_quantizations(library, entry),
+    )
 
 
-def _estimates(library: AnyLibrary, entry: ModelEntry) -> tuple[Estimate, ...]:
+def _estimate_quantizations(library: LibraryClient, entry: ModelEntry) -> tuple[Estimate, ...]:
     """None for what is not whole: there is nothing to read them from."""
     if entry.state != "whole":
         return ()
-    return tuple(library.estimate(WantedModel(id=entry.id, quantization=name)) for name in QUANTIZATIONS)
+    return tuple(library.estimate(ModelSpec(id=entry.id, quantization=name)) for name in QUANTIZATIONS)
 
 
-def _print(shown: Shown) -> None:
-    console = out()
-    if isinstance(shown.entry, SaeEntry):
-        console.print(sae_sheet(shown.entry))
+def _print_details(details: EntryDetails) -> None:
+    console = stdout_console()
+    if isinstance(details.entry, SaeEntry):
+        console.print(sae_details(details.entry))
         return
-    console.print(model_sheet(shown.entry, shown.known_saes or 0))
-    if shown.estimates:
+    console.print(model_details(details.entry, details.known_saes or 0))
+    if details.estimates:
         console.print()
-        console.print(comparison(shown.estimates))
+        console.print(quantizations_table(details.estimates))

@@ -9,19 +9,19 @@ import typer
 from rich.live import Live
 
 from millm.cli.options import ApiKey, AsJson, Url
-from millm.cli.output import notes, out, tell_json
-from millm.cli.remote import Remote, connect
-from millm.cli.sweep_table import Means, Point, Sweep, answers_shown, table_shown, taken
+from millm.cli.output import print_json, stderr_console, stdout_console
+from millm.cli.remote import RemoteServer, connect
+from millm.cli.sweep_table import PartialSweep, SweepTableMeans, SweepTablePoint, answers_text, apply_event, sweep_table
 from millm.errors import CannotStart
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class SweepReport(msgspec.Struct, frozen=True, kw_only=True):
     """What `--json` prints."""
 
     prompt: str
     profile: str | None
-    points: tuple[Point, ...]
-    summary: tuple[Means, ...]
+    points: tuple[SweepTablePoint, ...]
+    summary: tuple[SweepTableMeans, ...]
     """Empty where Ctrl+C ended it."""
 
 
@@ -48,36 +48,38 @@ def run(
     """
     body: dict[str, object] = {
         "messages": [{"role": "user", "content": prompt}],
-        "scales": _numbers("scales", scales, "0,0.5,1"),
-        "seeds": _seeds(seeds),
+        "scales": _parse_floats("scales", scales, "0,0.5,1"),
+        "seeds": _parse_seeds(seeds),
         "max_tokens": tokens,
     }
     named = {"profile": profile, "system_prompt": system, "model": model}
     body |= {name: value for name, value in named.items() if value is not None}
-    found = _measure(connect(url, api_key), body, is_shown=not as_json)
+    found = _run_sweep(connect(url, api_key), body, prints_table=not as_json)
     if as_json:
-        tell_json(Report(prompt=prompt, profile=profile, points=found.points, summary=found.summary))
+        print_json(SweepReport(prompt=prompt, profile=profile, points=found.points, summary=found.summary))
     else:
-        out().print(answers_shown(found), soft_wrap=True)
+        stdout_console().print(answers_text(found), soft_wrap=True)
     if not found.summary:
         raise typer.Exit(130)
 
 
-def _measure(remote: Remote, body: dict[str, object], *, is_shown: bool) -> Sweep:
+def _run_sweep(remote: RemoteServer, body: dict[str, object], *, prints_table: bool) -> PartialSweep:
     """Whole, or what had come when Ctrl+C was pressed."""
-    sweep = Sweep()
-    with Live(console=out() if is_shown else notes(), refresh_per_second=4, transient=not is_shown) as live:
+    sweep = PartialSweep()
+    with Live(
+        console=stdout_console() if prints_table else stderr_console(), refresh_per_second=4, transient=not prints_table
+    ) as live:
         try:
-            with closing(remote.events("/api/sweep", body)) as events:
+            with closing(remote.stream_events("/api/sweep", body)) as events:
                 for event in events:
-                    sweep = taken(sweep, event)
-                    live.update(table_shown(sweep))
+                    sweep = apply_event(sweep, event)
+                    live.update(sweep_table(sweep))
         except KeyboardInterrupt:
-            live.update(table_shown(sweep))
+            live.update(sweep_table(sweep))
     return sweep
 
 
-def _numbers(option: str, text: str, example: str) -> list[float]:
+def _parse_floats(option: str, text: str, example: str) -> list[float]:
     """Raises CannotStart."""
     try:
         numbers = [float(part) for part in text.split(",")]
@@ -88,8 +90,8 @@ def _numbers(option: str, text: str, example: str) -> list[float]:
     return numbers
 
 
-def _seeds(text: str) -> list[int]:
-    numbers = _numbers("seeds", text, "1,2")
+def _parse_seeds(text: str) -> list[int]:
+    numbers = _parse_floats("seeds", text, "1,2")
     if any(number != int(number) for number in numbers):
         raise CannotStart(f"--seeds {text!r}: give whole numbers with commas between, such as 1,2")
     return [int(number) for number in numbers]

@@ -2,12 +2,12 @@
 
 import msgspec
 
-from millm.desired import WantedModel
+from millm.desired import ModelSpec
 from millm.settings import Settings
 
 
-def wanted_model(id: str, **options: str | int | None) -> WantedModel:
+def parse_model_options(id: str, **options: str | int | None) -> ModelSpec:
     """`options` as the settings and `WantedModel` name them. Raises CannotStart naming the one that is not allowed."""
     given = {name: value for name, value in options.items() if value is not None}
     Settings.load(**{name: value for name, value in given.items() if name in Settings.model_fields})
-    return msgspec.convert({"id": id, **given}, WantedModel)
+    return msgspec.convert({"id": id, **given}, ModelSpec)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from millm.demo.lock import LOCK
+from millm.demo.lock import WEIGHTS_LOCK
 
 MODEL_NAME = "smollm2-135m-instruct"
 SAE_NAME = "smollm2-135m-l20-4k"
@@ -14,7 +14,7 @@ PROFILES_FOLDER = _HERE / "profiles"
 
 def models(home: Path) -> dict[str, Path]:
     """The demo's model, where it is or will be."""
-    return {MODEL_NAME: home / "demo" / LOCK.key}
+    return {MODEL_NAME: home / "demo" / WEIGHTS_LOCK.key}
 
 
 def saes() -> dict[str, Path]:

@@ -11,12 +11,12 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from millm.demo.gguf import Floats, Gguf, Tensor
+from millm.demo.gguf import FloatArray, GgufFile, GgufTensor
 from millm.demo.progress import OnProgress
 from millm.demo.tokenizer import write_tokenizer
 from millm.errors import InvalidModel
 
-_NAMES = {
+_MODULE_NAMES = {
     "token_embd": "model.embed_tokens",
     "output_norm": "model.norm",
     "attn_norm": "input_layernorm",
@@ -31,9 +31,9 @@ _NAMES = {
 }
 
 
-def convert(model: Gguf, folder: Path, on_progress: OnProgress) -> None:
+def convert_gguf(model: GgufFile, folder: Path, on_progress: OnProgress) -> None:
     """Write config.json, generation_config.json, model.safetensors and the tokenizer. Raises InvalidModel."""
-    configuration = _configuration(model)
+    configuration = _model_config(model)
     _write_json(folder / "config.json", configuration)
     _write_json(folder / "generation_config.json", _token_ids(model.metadata))
     write_tokenizer(model.metadata, folder)
@@ -41,7 +41,7 @@ def convert(model: Gguf, folder: Path, on_progress: OnProgress) -> None:
     _write_tensors(model.tensors, heads, folder / "model.safetensors", on_progress)
 
 
-def _configuration(model: Gguf) -> dict[str, Any]:
+def _model_config(model: GgufFile) -> dict[str, Any]:
     facts = model.metadata
     if facts.get("general.architecture") != "llama":
         raise InvalidModel(f"the GGUF file holds a {facts.get('general.architecture')!r} model, not a 'llama'")
@@ -63,22 +63,22 @@ def _configuration(model: Gguf) -> dict[str, Any]:
         "num_attention_heads": heads,
         "num_hidden_layers": facts["llama.block_count"],
         "num_key_value_heads": facts["llama.attention.head_count_kv"],
-        "rms_norm_eps": _short(facts["llama.attention.layer_norm_rms_epsilon"]),
+        "rms_norm_eps": _round_float32(facts["llama.attention.layer_norm_rms_epsilon"]),
         "rope_theta": facts["llama.rope.freq_base"],
         "tie_word_embeddings": all(tensor.name != "output.weight" for tensor in model.tensors),
         "vocab_size": facts["llama.vocab_size"],
     }
 
 
-def _token_ids(facts: dict[str, Any]) -> dict[str, int]:
+def _token_ids(metadata: dict[str, Any]) -> dict[str, int]:
     return {
-        "bos_token_id": facts["tokenizer.ggml.bos_token_id"],
-        "eos_token_id": facts["tokenizer.ggml.eos_token_id"],
-        "pad_token_id": facts["tokenizer.ggml.padding_token_id"],
+        "bos_token_id": metadata["tokenizer.ggml.bos_token_id"],
+        "eos_token_id": metadata["tokenizer.ggml.eos_token_id"],
+        "pad_token_id": metadata["tokenizer.ggml.padding_token_id"],
     }
 
 
-def _short(value: float) -> float:
+def _round_float32(value: float) -> float:
     """1e-05 rather than the 9.999999747378752e-06 that a float32 makes of it."""
     return float(f"{value:.6g}")
 
@@ -87,12 +87,12 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_tensors(tensors: tuple[Tensor, ...], heads: dict[str, int], path: Path, on_progress: OnProgress) -> None:
+def _write_tensors(tensors: tuple[GgufTensor, ...], heads: dict[str, int], path: Path, on_progress: OnProgress) -> None:
     """One tensor in memory at a time; the format is eight bytes of length, a JSON table, then the values.
 
     https://github.com/huggingface/safetensors#format
     """
-    table, total = _table(tensors)
+    table, total = _safetensors_header(tensors)
     header = json.dumps(table, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     done = 0
@@ -100,11 +100,11 @@ def _write_tensors(tensors: tuple[Tensor, ...], heads: dict[str, int], path: Pat
         file.write(struct.pack("<Q", len(header)) + header)
         for tensor in tensors:
             on_progress("convert", done, total)
-            done += file.write(_values(tensor, heads).tobytes())
+            done += file.write(_tensor_values(tensor, heads).tobytes())
     on_progress("convert", done, total)
 
 
-def _table(tensors: tuple[Tensor, ...]) -> tuple[dict[str, Any], int]:
+def _safetensors_header(tensors: tuple[GgufTensor, ...]) -> tuple[dict[str, Any], int]:
     table: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for tensor in tensors:
@@ -120,19 +120,19 @@ def _table(tensors: tuple[Tensor, ...]) -> tuple[dict[str, Any], int]:
 def hugging_face_name(name: str) -> str:
     """`blk.3.attn_q.weight` → `model.layers.3.self_attn.q_proj.weight`; InvalidModel for an unknown name."""
     match = re.fullmatch(r"(?:blk\.(\d+)\.)?(\w+)\.weight", name)
-    if match is None or match[2] not in _NAMES:
+    if match is None or match[2] not in _MODULE_NAMES:
         raise InvalidModel(f"the GGUF file has a tensor {name!r}, which this Llama converter does not know")
     prefix = "" if match[1] is None else f"model.layers.{match[1]}."
-    return f"{prefix}{_NAMES[match[2]]}.weight"
+    return f"{prefix}{_MODULE_NAMES[match[2]]}.weight"
 
 
-def _values(tensor: Tensor, heads: dict[str, int]) -> Floats:
+def _tensor_values(tensor: GgufTensor, heads: dict[str, int]) -> FloatArray:
     projection = hugging_face_name(tensor.name).split(".")[-2]
     values = tensor.values()
     return _unpermute(values, heads[projection]) if projection in heads else values
 
 
-def _unpermute(values: Floats, heads: int) -> Floats:
+def _unpermute(values: FloatArray, heads: int) -> FloatArray:
     """Undo llama.cpp's order of rotary pairs: (0, 1, 2, …) interleaved there, halves here.
 
     The inverse of `LlamaModel.permute` in https://github.com/ggml-org/llama.cpp, convert_hf_to_gguf.py.

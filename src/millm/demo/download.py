@@ -14,7 +14,7 @@ _POLL_SECONDS = 0.1
 _STALL_SECONDS = 90.0
 
 
-def download(
+def run_download_command(
     command: list[str],
     folder: Path,
     total: int,
@@ -40,22 +40,22 @@ def download(
             env={**os.environ, "TMPDIR": str(scratch), "NO_COLOR": "1"},
         )
         try:
-            stalled = _follow(child, folder, total, on_progress, stall_seconds)
+            stalled = _watch_progress(child, folder, total, on_progress, stall_seconds)
         finally:
-            _stop(child)
+            _terminate(child)
     said = log.read_text(encoding="utf-8", errors="replace")
     if stalled:
         return f"{said}\nError: nothing arrived for {stall_seconds:.0f} s"
     return f"exit status {child.returncode}\n{said}" if child.returncode else None
 
 
-def _follow(
+def _watch_progress(
     child: "subprocess.Popen[bytes]", folder: Path, total: int, on_progress: OnProgress, stall_seconds: float
 ) -> bool:
     """Report until the child ends (False) or stalls (True). A file that is just being renamed takes nothing back."""
     size, most, moved = -1, 0, time.monotonic()
     while child.poll() is None:
-        before, size = size, _largest_file(folder)
+        before, size = size, _largest_file_size(folder)
         if size != before:
             moved = time.monotonic()
         most = max(most, size)
@@ -68,7 +68,7 @@ def _follow(
     return False
 
 
-def _largest_file(folder: Path) -> int:
+def _largest_file_size(folder: Path) -> int:
     sizes = [0]
     for root, _, files in os.walk(folder):
         for name in files:
@@ -79,7 +79,7 @@ def _largest_file(folder: Path) -> int:
     return max(sizes)
 
 
-def _stop(child: "subprocess.Popen[bytes]") -> None:
+def _terminate(child: "subprocess.Popen[bytes]") -> None:
     if child.poll() is None:
         child.terminate()
         try:

@@ -17,13 +17,13 @@ import numpy.typing as npt
 
 from millm.errors import InvalidModel
 
-Floats = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
+FloatArray = npt.NDArray[np.float32]
+ByteArray = npt.NDArray[np.uint8]
 
-BLOCK = 32
+BLOCK_SIZE = 32
 """Values per quantised block."""
 
-_SCALARS = {
+_SCALAR_DTYPES = {
     0: "<u1",
     1: "<i1",
     2: "<u2",
@@ -36,7 +36,7 @@ _SCALARS = {
     11: "<i8",
     12: "<f8",
 }
-_STRING, _ARRAY = 8, 9
+_STRING_TYPE, _ARRAY_TYPE = 8, 9
 
 
 @dataclass(frozen=True)
@@ -46,53 +46,53 @@ class TensorType:
     name: str
     block_values: int
     block_bytes: int
-    unpack: Callable[[Bytes], Floats]
+    unpack: Callable[[ByteArray], FloatArray]
     """[blocks, block_bytes] → [blocks, block_values]"""
 
 
-def _q4_1(blocks: Bytes) -> Floats:
+def _unpack_q4_1(blocks: ByteArray) -> FloatArray:
     scale, minimum = blocks[:, 0:2].view("<f2"), blocks[:, 2:4].view("<f2")  # [blocks, 1] each
     packed = blocks[:, 4:]  # [blocks, 16]: value i in the low, value i + 16 in the high four bits
     levels = np.concatenate([packed & 0x0F, packed >> 4], axis=1).astype(np.float32)
     return scale.astype(np.float32) * levels + minimum.astype(np.float32)
 
 
-def _q8_0(blocks: Bytes) -> Floats:
+def _unpack_q8_0(blocks: ByteArray) -> FloatArray:
     scale = blocks[:, 0:2].view("<f2")  # [blocks, 1]
     return scale.astype(np.float32) * blocks[:, 2:].view(np.int8).astype(np.float32)
 
 
-_TYPES = {
+_TENSOR_TYPES = {
     0: TensorType("F32", 1, 4, lambda blocks: blocks.view("<f4").astype(np.float32)),
     1: TensorType("F16", 1, 2, lambda blocks: blocks.view("<f2").astype(np.float32)),
-    3: TensorType("Q4_1", BLOCK, 2 + 2 + BLOCK // 2, _q4_1),
-    8: TensorType("Q8_0", BLOCK, 2 + BLOCK, _q8_0),
+    3: TensorType("Q4_1", BLOCK_SIZE, 2 + 2 + BLOCK_SIZE // 2, _unpack_q4_1),
+    8: TensorType("Q8_0", BLOCK_SIZE, 2 + BLOCK_SIZE, _unpack_q8_0),
 }
 
 
 @dataclass(frozen=True)
-class Tensor:
+class GgufTensor:
     """A row of the tensor table; `values()` unpacks it."""
 
     name: str
     shape: tuple[int, ...]
     type: TensorType
-    packed: Bytes
+    packed: ByteArray
 
-    def values(self) -> Floats:
+    def values(self) -> FloatArray:
         """The tensor in float32: scale × level (+ minimum), computed as such; outermost dimension first."""
         return self.type.unpack(self.packed.reshape(-1, self.type.block_bytes)).reshape(self.shape)
 
 
 @dataclass(frozen=True)
-class Gguf:
+class GgufFile:
     """An open GGUF file: tensors are views of the mapped file until their values are asked for."""
 
     metadata: dict[str, Any]
-    tensors: tuple[Tensor, ...]
+    tensors: tuple[GgufTensor, ...]
 
 
-def read(path: Path) -> Gguf:
+def read_gguf(path: Path) -> GgufFile:
     """Read the header of a GGUF file. Raises InvalidModel for anything that cannot be read exactly."""
     with path.open("rb") as file:
         try:
@@ -101,12 +101,12 @@ def read(path: Path) -> Gguf:
             raise InvalidModel(f"{path.name} is empty, not a GGUF file") from empty
     cursor = _Cursor(data)
     try:
-        return _read(cursor, path.name)
+        return _read_contents(cursor, path.name)
     except (struct.error, ValueError, ArithmeticError) as error:
-        raise InvalidModel(f"{path.name} is damaged or cut short near byte {cursor.at}: {error}") from error
+        raise InvalidModel(f"{path.name} is damaged or cut short near byte {cursor.position}: {error}") from error
 
 
-def _read(cursor: "_Cursor", name: str) -> Gguf:
+def _read_contents(cursor: "_Cursor", name: str) -> GgufFile:
     magic, version, tensor_count, metadata_count = cursor.unpack("<4sIQQ")
     if magic != b"GGUF":
         raise InvalidModel(f"{name} is not a GGUF file: it starts with {magic!r} instead of b'GGUF'")
@@ -116,42 +116,42 @@ def _read(cursor: "_Cursor", name: str) -> Gguf:
     for _ in range(metadata_count):
         key = cursor.string()
         metadata[key] = cursor.value(*cursor.unpack("<I"))
-    rows = [_table_row(cursor, name) for _ in range(tensor_count)]
-    alignment = _whole(metadata, "general.alignment", 32)
-    start = -(-cursor.at // alignment) * alignment
-    return Gguf(metadata, tuple(_tensor(cursor, row, start) for row in rows))
+    rows = [_read_tensor_row(cursor, name) for _ in range(tensor_count)]
+    alignment = _read_int(metadata, "general.alignment", 32)
+    start = -(-cursor.position // alignment) * alignment
+    return GgufFile(metadata, tuple(_view_tensor(cursor, row, start) for row in rows))
 
 
-def _whole(metadata: dict[str, Any], key: str, default: int) -> int:
+def _read_int(metadata: dict[str, Any], key: str, default: int) -> int:
     value = metadata.get(key, default)
     if not isinstance(value, int):
         raise ValueError(f"{key} is {value!r}, not a whole number")
     return value
 
 
-_Row = tuple[str, tuple[int, ...], TensorType, int]
+_TensorRow = tuple[str, tuple[int, ...], TensorType, int]
 
 
-def _table_row(cursor: "_Cursor", name: str) -> _Row:
+def _read_tensor_row(cursor: "_Cursor", name: str) -> _TensorRow:
     tensor = cursor.string()
     (dimensions,) = cursor.unpack("<I")
     shape = cursor.unpack(f"<{dimensions}Q")[::-1]
     code, offset = cursor.unpack("<IQ")
-    if code not in _TYPES:
-        known = ", ".join(kind.name for kind in _TYPES.values())
+    if code not in _TENSOR_TYPES:
+        known = ", ".join(kind.name for kind in _TENSOR_TYPES.values())
         raise InvalidModel(f"{name}: tensor {tensor!r} has GGML type {code}; only {known} can be read")
-    return tensor, shape, _TYPES[code], offset
+    return tensor, shape, _TENSOR_TYPES[code], offset
 
 
-def _tensor(cursor: "_Cursor", row: _Row, start: int) -> Tensor:
+def _view_tensor(cursor: "_Cursor", row: _TensorRow, start: int) -> GgufTensor:
     name, shape, kind, offset = row
     if shape and shape[-1] % kind.block_values:
         raise ValueError(
             f"rows of {shape[-1]} values of tensor {name!r} do not divide into blocks of {kind.block_values}"
         )
     size = math.prod(shape) // kind.block_values * kind.block_bytes
-    cursor.at = start + offset
-    return Tensor(name, shape, kind, cursor.array("<u1", size))
+    cursor.position = start + offset
+    return GgufTensor(name, shape, kind, cursor.array("<u1", size))
 
 
 class _Cursor:
@@ -159,37 +159,37 @@ class _Cursor:
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data = data
-        self.at = 0
+        self.position = 0
 
     def unpack(self, layout: str) -> tuple[Any, ...]:
-        values = struct.unpack_from(layout, self.data, self.at)
-        self.at += struct.calcsize(layout)
+        values = struct.unpack_from(layout, self.data, self.position)
+        self.position += struct.calcsize(layout)
         return values
 
     def array(self, dtype: str, count: int) -> npt.NDArray[Any]:
-        values = np.frombuffer(self.data, dtype, count, self.at)
-        self.at += values.nbytes
+        values = np.frombuffer(self.data, dtype, count, self.position)
+        self.position += values.nbytes
         return values
 
     def string(self) -> str:
-        (length,) = struct.unpack_from("<Q", self.data, self.at)
-        start, self.at = self.at + 8, self.at + 8 + length
-        if self.at > len(self.data):
+        (length,) = struct.unpack_from("<Q", self.data, self.position)
+        start, self.position = self.position + 8, self.position + 8 + length
+        if self.position > len(self.data):
             raise ValueError(f"a text of {length} bytes does not fit")
-        return str(self.data[start : self.at], "utf-8")
+        return str(self.data[start : self.position], "utf-8")
 
     def value(self, kind: int) -> Any:
-        if kind == _STRING:
+        if kind == _STRING_TYPE:
             return self.string()
-        if kind == _ARRAY:
+        if kind == _ARRAY_TYPE:
             element, count = self.unpack("<IQ")
-            if element == _STRING:
+            if element == _STRING_TYPE:
                 return [self.string() for _ in range(count)]
-            return self.array(_scalar(element), count).tolist()
-        return self.array(_scalar(kind), 1).item()
+            return self.array(_scalar_dtype(element), count).tolist()
+        return self.array(_scalar_dtype(kind), 1).item()
 
 
-def _scalar(kind: int) -> str:
-    if kind not in _SCALARS:
+def _scalar_dtype(kind: int) -> str:
+    if kind not in _SCALAR_DTYPES:
         raise ValueError(f"metadata of type {kind} is not known")
-    return _SCALARS[kind]
+    return _SCALAR_DTYPES[kind]

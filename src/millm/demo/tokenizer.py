@@ -12,17 +12,17 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from millm.errors import InvalidModel
 
-_CONTROL = 3
+_CONTROL_TOKEN_TYPE = 3
 """llama.cpp's token type for tokens with a meaning to the model rather than a text."""
 
 
 def write_tokenizer(metadata: dict[str, Any], folder: Path) -> None:
     """Write tokenizer.json, tokenizer_config.json and, where the file has one, chat_template.jinja."""
     build_tokenizer(metadata).save(str(folder / "tokenizer.json"))
-    _write(folder / "tokenizer_config.json", json.dumps(_configuration(metadata), indent=2) + "\n")
+    _write_text(folder / "tokenizer_config.json", json.dumps(_tokenizer_config(metadata), indent=2) + "\n")
     template = metadata.get("tokenizer.chat_template")
     if template is not None:
-        _write(folder / "chat_template.jinja", template)
+        _write_text(folder / "chat_template.jinja", template)
 
 
 def build_tokenizer(metadata: dict[str, Any]) -> Tokenizer:
@@ -39,12 +39,12 @@ def build_tokenizer(metadata: dict[str, Any]) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     control = zip(tokens, metadata["tokenizer.ggml.token_type"], strict=True)
     tokenizer.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token, kind in control if kind == _CONTROL]
+        [AddedToken(token, special=True, normalized=False) for token, kind in control if kind == _CONTROL_TOKEN_TYPE]
     )
     return tokenizer
 
 
-def _configuration(metadata: dict[str, Any]) -> dict[str, Any]:
+def _tokenizer_config(metadata: dict[str, Any]) -> dict[str, Any]:
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -57,5 +57,5 @@ def _configuration(metadata: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, text: str) -> None:
+def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")

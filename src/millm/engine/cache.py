@@ -10,22 +10,22 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from millm.engine.sizes import SPARE
+from millm.engine.sizes import SCRATCH_COLUMNS
 
 
 @dataclass(frozen=True)
-class Window:
+class CacheWindow:
     """The rows and columns of one forward pass."""
 
-    first: int
+    first_row: int
     """First row; the others are its neighbours."""
     rows: int
     columns: int
     """Keys that are looked at: up to the longest row's last."""
     positions: Tensor  # [rows, T] int64
-    start: int | None
+    start_column: int | None
     """Column of the first new key, the same for every row; None: each row at its own."""
-    places: Tensor | None = None  # [rows, 1] int64: those columns, where they are not the positions
+    write_columns: Tensor | None = None  # [rows, 1] int64: those columns, where they are not the positions
 
 
 class SlotCache:
@@ -34,29 +34,29 @@ class SlotCache:
     def __init__(self, layers: int, rows: int, length: int) -> None:
         self.rows = rows
         self.length = length
-        self._window: Window | None = None
-        self._places: dict[tuple[int, ...], Tensor] = {}
-        self.generation = 0
+        self._window: CacheWindow | None = None
+        self._write_indices_by_shape: dict[tuple[int, ...], Tensor] = {}
+        self.allocation_version = 0
         """Goes up when keys and values move to other tensors."""
         self._layers = [_SlotLayer(self) for _ in range(layers)]
-        self.view = Cache(layers=list(self._layers))
+        self.past_key_values = Cache(layers=list(self._layers))
         """What the model is handed as `past_key_values`."""
 
     @property
-    def window(self) -> Window | None:
+    def window(self) -> CacheWindow | None:
         """What the pass that runs now reads and writes; set before each."""
         return self._window
 
     @window.setter
-    def window(self, window: Window) -> None:
+    def window(self, window: CacheWindow) -> None:
         self._window = window
-        self._places.clear()
+        self._write_indices_by_shape.clear()
 
-    def places(self, heads: int, length: int) -> Tensor:
+    def write_indices(self, heads: int, length: int) -> Tensor:
         """Where the pass writes one key per row, each at its own column, in `[N·H·S, D]`: `[rows·H]`."""
-        found = self._places.get((heads, length))
+        found = self._write_indices_by_shape.get((heads, length))
         if found is None:
-            found = self._places[heads, length] = _places(self._window, heads, length)
+            found = self._write_indices_by_shape[heads, length] = _compute_write_indices(self._window, heads, length)
         return found
 
     @property
@@ -65,19 +65,19 @@ class SlotCache:
         return sum(tensor.element_size() * tensor.shape[1] * tensor.shape[3] for tensor in self._tensors())
 
     @torch.inference_mode()
-    def resize(self, rows: int, length: int, kept: Callable[[int], int]) -> None:
+    def resize(self, rows: int, length: int, columns_to_copy: Callable[[int], int]) -> None:
         """Other bounds; the first `kept(row)` columns stay. One layer at a time, so that little is held twice.
 
         Raises torch.OutOfMemoryError; the bounds are then what every layer has.
         """
         try:
             for layer in self._layers:
-                layer.resize(rows, length, kept)
+                layer.resize(rows, length, columns_to_copy)
         finally:
             tensors = self._tensors()
             self.rows = min((tensor.shape[0] for tensor in tensors), default=rows)
-            self.length = min((tensor.shape[2] - SPARE for tensor in tensors), default=length)
-            self.generation += 1
+            self.length = min((tensor.shape[2] - SCRATCH_COLUMNS for tensor in tensors), default=length)
+            self.allocation_version += 1
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, columns: int) -> None:
@@ -126,19 +126,19 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             self.lazy_initialization(key_states, value_states)
         window = self._cache.window
         assert window is not None
-        rows = slice(window.first, window.first + window.rows)
+        rows = slice(window.first_row, window.first_row + window.rows)
         for tensor, new in ((self.keys, key_states), (self.values, value_states)):
-            if window.start is None:
+            if window.start_column is None:
                 heads, length, depth = tensor.shape[1:]
-                tensor.view(-1, depth).index_copy_(0, self._cache.places(heads, length), new.reshape(-1, depth))
+                tensor.view(-1, depth).index_copy_(0, self._cache.write_indices(heads, length), new.reshape(-1, depth))
             else:
-                tensor[rows, :, window.start : window.start + new.shape[2]] = new
+                tensor[rows, :, window.start_column : window.start_column + new.shape[2]] = new
         return self.keys[rows, :, : window.columns], self.values[rows, :, : window.columns]
 
-    def resize(self, rows: int, length: int, kept: Callable[[int], int]) -> None:
+    def resize(self, rows: int, length: int, columns_to_copy: Callable[[int], int]) -> None:
         if self.is_initialized:
-            self.keys = _resized(self.keys, rows, length, kept)
-            self.values = _resized(self.values, rows, length, kept)
+            self.keys = _resize_tensor(self.keys, rows, length, columns_to_copy)
+            self.values = _resize_tensor(self.values, rows, length, columns_to_copy)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return (self._cache.window.columns if self._cache.window else 0), 0
@@ -154,21 +154,23 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
 def _zeros(like: Tensor, rows: int, length: int) -> Tensor:
     """Zeros, so that a column nobody wrote is a number; on a CPU the pages come as they are written."""
-    return torch.zeros(rows, like.shape[1], length + SPARE, like.shape[3], dtype=like.dtype, device=like.device)
+    return torch.zeros(
+        rows, like.shape[1], length + SCRATCH_COLUMNS, like.shape[3], dtype=like.dtype, device=like.device
+    )
 
 
-def _resized(old: Tensor, rows: int, length: int, kept: Callable[[int], int]) -> Tensor:
+def _resize_tensor(old: Tensor, rows: int, length: int, columns_to_copy: Callable[[int], int]) -> Tensor:
     new = _zeros(old, rows, length)
     for row in range(min(rows, old.shape[0])):
-        columns = kept(row)
+        columns = columns_to_copy(row)
         new[row, :, :columns] = old[row, :, :columns]
     return new
 
 
-def _places(window: Window | None, heads: int, length: int) -> Tensor:
+def _compute_write_indices(window: CacheWindow | None, heads: int, length: int) -> Tensor:
     assert window is not None
     device = window.positions.device
-    row = torch.arange(window.first, window.first + window.rows, device=device)
+    row = torch.arange(window.first_row, window.first_row + window.rows, device=device)
     head = torch.arange(heads, device=device)
-    column = window.positions if window.places is None else window.places  # [rows, 1]
+    column = window.positions if window.write_columns is None else window.write_columns  # [rows, 1]
     return ((row[:, None] * heads + head) * length + column).view(-1)

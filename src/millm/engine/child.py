@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from millm.engine.messages import Command, Event, decode_events, encode
+from millm.engine.messages import Command, EngineEvent, decode_events, encode
 from millm.engine.process import main
 from millm.errors import EngineCrashed
 
-OnEvents = Callable[[list[Event]], None]
-OnDeath = Callable[["Child"], None]
+OnEvents = Callable[[list[EngineEvent]], None]
+OnExit = Callable[["EngineProcess"], None]
 
 
 @dataclass(frozen=True)
-class Spawned:
+class SpawnedProcess:
     """A process that imports torch, and our end of the pipe to it; nobody listens yet."""
 
     process: BaseProcess
     connection: Connection
 
 
-def spawn(log_level: str, step_seconds: float) -> Spawned:
+def spawn_engine(log_level: str, step_seconds: float) -> SpawnedProcess:
     """Needs no event loop. It ends when this process does."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -39,15 +39,15 @@ def spawn(log_level: str, step_seconds: float) -> Spawned:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     theirs.close()  # so that only the child holds that end, and its death closes the pipe
-    return Spawned(process, ours)
+    return SpawnedProcess(process, ours)
 
 
-class Child:
+class EngineProcess:
     """One process and its pipe; `on_events` and `on_death` are called on the event loop that made this."""
 
-    def __init__(self, spawned: Spawned, *, on_events: OnEvents, on_death: OnDeath) -> None:
+    def __init__(self, spawned: SpawnedProcess, *, on_events: OnEvents, on_exit: OnExit) -> None:
         self._loop = asyncio.get_running_loop()
-        self._on_events, self._on_death = on_events, on_death
+        self._on_events, self._on_exit = on_events, on_exit
         self._process, self._connection = spawned.process, spawned.connection
         threading.Thread(target=self._listen, args=(self._connection,), name="millm-engine-events", daemon=True).start()
 
@@ -85,4 +85,4 @@ class Child:
         except (EOFError, OSError):
             connection.close()
             if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._on_death, self)
+                self._loop.call_soon_threadsafe(self._on_exit, self)

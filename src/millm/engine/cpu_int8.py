@@ -17,21 +17,21 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from millm.engine.sizes import INT8_SMALLEST, INT8_WIDEST
+from millm.engine.sizes import INT8_MAX_INPUTS, INT8_MIN_WEIGHTS
 
 OnProgress = Callable[[str, int, int], None]
 
 KERNEL = "linear_with_input_q_dq_qweight_dq_output_fp32"
 """fbgemm's float32 → uint8 × int8 → float32, with the input's scale and zero point given by the caller."""
-STEPS = 63
+INPUT_STEPS = 63
 """An input runs from −63 to 63, not to 127: without VNNI, fbgemm adds two products in 16 bits (2 · 128 · 127)."""
-FINER = 128.0
+FINE_SCALE = 128.0
 """How much finer the second pass is; a power of two, so scaling by it never rounds."""
 
 
 @dataclass(frozen=True)
 class Int8Report:
-    converted: int
+    converted_layers: int
     """Layers that compute in 8 bits now."""
     reason: str = ""
     """Why there are none."""
@@ -43,10 +43,10 @@ class Int8Linear(nn.Module):
     A row that holds NaN or ∞ comes out non-finite, and no other row does.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, replaced: int) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, replaced_count: int) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        self.replaced = replaced
+        self.replaced_count = replaced_count
         """Parameters that left the model with the layer this replaces: 0 if an embedding still holds them."""
         self.bias = bias
         self._packed = _pack(weight)
@@ -65,12 +65,12 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., in]` → `[..., out]`, float32."""
-        scale = x.abs().amax(-1, keepdim=True).div_(STEPS)  # [..., 1]; a row of zeros: 0 · whatever = 0
+        scale = x.abs().amax(-1, keepdim=True).div_(INPUT_STEPS)  # [..., 1]; a row of zeros: 0 · whatever = 0
         fine = x / scale
         coarse = fine.round()
-        twice = torch.stack((coarse, fine.sub_(coarse).mul_(FINER)))  # [2, ..., in]
-        y = self._kernel(twice, 1.0, STEPS + 1, self._packed)  # [2, ..., out]
-        total: Tensor = torch.add(y[0], y[1], alpha=1 / FINER).mul_(scale)
+        twice = torch.stack((coarse, fine.sub_(coarse).mul_(FINE_SCALE)))  # [2, ..., in]
+        y = self._kernel(twice, 1.0, INPUT_STEPS + 1, self._packed)  # [2, ..., out]
+        total: Tensor = torch.add(y[0], y[1], alpha=1 / FINE_SCALE).mul_(scale)
         return total if self.bias is None else total.add_(self.bias)
 
     def extra_repr(self) -> str:
@@ -82,11 +82,11 @@ def int8_linears(model: PreTrainedModel, on_progress: OnProgress) -> Int8Report:
 
     Embeddings stay as they are: a head tied to one leaves it its float32 weights.
     """
-    reason = _reason_not_to(model)
+    reason = _int8_unsupported_reason(model)
     if reason:
         return Int8Report(0, reason)
     embedding = model.get_input_embeddings().weight
-    names = [name for name, module in model.named_modules() if _gains(module)]
+    names = [name for name, module in model.named_modules() if _is_worth_converting(module)]
 
     def packed(name: str) -> Int8Linear:
         layer: Any = model.get_submodule(name)
@@ -94,7 +94,7 @@ def int8_linears(model: PreTrainedModel, on_progress: OnProgress) -> Int8Report:
         return Int8Linear(
             weight.T if isinstance(layer, Conv1D) else weight,
             layer.bias,
-            replaced=0 if layer.weight is embedding else weight.numel(),
+            replaced_count=0 if layer.weight is embedding else weight.numel(),
         )
 
     pool = ThreadPoolExecutor(torch.get_num_threads())  # fbgemm packs on one core, and without the GIL
@@ -107,15 +107,15 @@ def int8_linears(model: PreTrainedModel, on_progress: OnProgress) -> Int8Report:
     finally:
         pool.shutdown(cancel_futures=True)
     on_progress("packing weights", len(names), len(names))
-    return Int8Report(len(names), "" if names else f"no linear layer has {INT8_SMALLEST:,} weights")
+    return Int8Report(len(names), "" if names else f"no linear layer has {INT8_MIN_WEIGHTS:,} weights")
 
 
-def replaced_parameters(model: nn.Module) -> int:
+def count_replaced_parameters(model: nn.Module) -> int:
     """Parameters that `int8_linears` took out of `model.parameters()`."""
-    return sum(module.replaced for module in model.modules() if isinstance(module, Int8Linear))
+    return sum(module.replaced_count for module in model.modules() if isinstance(module, Int8Linear))
 
 
-def _reason_not_to(model: PreTrainedModel) -> str:
+def _int8_unsupported_reason(model: PreTrainedModel) -> str:
     if model.device.type != "cpu":
         return f"the model is on {model.device}"
     if getattr(model, "hf_quantizer", None) is not None:
@@ -126,13 +126,13 @@ def _reason_not_to(model: PreTrainedModel) -> str:
     return "" if dtypes == {torch.float32} else "the weights are not float32"
 
 
-def _gains(module: nn.Module) -> bool:
+def _is_worth_converting(module: nn.Module) -> bool:
     """Subclasses of nn.Linear may compute something else, so they stay."""
     if type(module) not in (nn.Linear, Conv1D):
         return False
     weight: Any = module.weight
     width = weight.shape[0] if isinstance(module, Conv1D) else weight.shape[1]
-    return bool(weight.numel() >= INT8_SMALLEST and width <= INT8_WIDEST)
+    return bool(weight.numel() >= INT8_MIN_WEIGHTS and width <= INT8_MAX_INPUTS)
 
 
 def _pack(weight: Tensor) -> Any:

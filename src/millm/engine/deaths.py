@@ -3,20 +3,20 @@
 import time
 from collections import deque
 
-DEATHS = 3
-WINDOW_SECONDS = 600.0
-TOO_OFTEN = f"the engine died {DEATHS} times within {WINDOW_SECONDS / 60:.0f} minutes"
+MAX_CRASHES = 3
+CRASH_WINDOW_SECONDS = 600.0
+CRASH_LIMIT_MESSAGE = f"the engine died {MAX_CRASHES} times within {CRASH_WINDOW_SECONDS / 60:.0f} minutes"
 
 
-class Deaths:
+class CrashLimiter:
     def __init__(self) -> None:
-        self._when: deque[float] = deque(maxlen=DEATHS)
+        self._crash_times: deque[float] = deque(maxlen=MAX_CRASHES)
 
-    def one_too_many(self) -> bool:
+    def record_crash(self) -> bool:
         """It has just died: was that once too often? After one that was, counting begins again."""
         now = time.monotonic()
-        self._when.append(now)
-        if len(self._when) < DEATHS or now - self._when[0] > WINDOW_SECONDS:
+        self._crash_times.append(now)
+        if len(self._crash_times) < MAX_CRASHES or now - self._crash_times[0] > CRASH_WINDOW_SECONDS:
             return False
-        self._when.clear()
+        self._crash_times.clear()
         return True

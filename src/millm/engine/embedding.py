@@ -10,25 +10,25 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from millm.engine.messages import Embed, Embedded, Pooling
-from millm.engine.scheduler import Row
+from millm.engine.messages import Embed, Pooling, TextEmbedded
+from millm.engine.scheduler import ScheduledRow
 from millm.engine.sequence import Sequence
-from millm.engine.taps import Taps
+from millm.engine.taps import AttachedSaes
 from millm.errors import NonFiniteOutput
 from millm.sae.hooks import CausalModel
 
 
-def embed(model: PreTrainedModel, taps: Taps, text: Sequence, asked: Embed) -> Embedded:
+def embed(model: PreTrainedModel, attached_saes: AttachedSaes, text: Sequence, command: Embed) -> TextEmbedded:
     """Raises NonFiniteOutput and what `Taps.start` raises.
 
     The caller gives back what `text` holds of the taps, also then.
     """
-    taps.start(text)
-    row = Row(text, 0, asked.tokens)
-    taps.prepare((row,))
-    vector = normalised(pooled(last_hidden_states(model, row.tokens), asked.pooling))
-    (readings,) = taps.collect((row,))
-    return Embedded(id=asked.id, vector=vector.cpu().numpy().astype("<f4").tobytes(), readings=readings)
+    attached_saes.start(text)
+    row = ScheduledRow(text, 0, command.tokens)
+    attached_saes.prepare((row,))
+    vector = normalised(pooled(last_hidden_states(model, row.tokens), command.pooling))
+    (readings,) = attached_saes.collect((row,))
+    return TextEmbedded(id=command.id, vector=vector.cpu().numpy().astype("<f4").tobytes(), readings=readings)
 
 
 @torch.inference_mode()
@@ -41,9 +41,9 @@ def last_hidden_states(model: CausalModel, tokens: tuple[int, ...]) -> Tensor:
     return hidden
 
 
-def pooled(hidden: Tensor, how: Pooling) -> Tensor:
+def pooled(hidden: Tensor, pooling: Pooling) -> Tensor:
     """`hidden [T, d]` → `[d]`, as sentence-transformers' Pooling of that name (github.com/huggingface)."""
-    match how:
+    match pooling:
         case "mean":
             return hidden.mean(dim=0)
         case "cls":

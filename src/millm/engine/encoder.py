@@ -6,11 +6,11 @@ from transformers import PreTrainedModel
 from millm.engine.embedding import last_hidden_states
 from millm.errors import InvalidModel
 
-UNUSED = ("pooler.",)
+UNUSED_WEIGHT_PREFIXES = ("pooler.",)
 """Weights that checkpoints without them can do without: a vector is pooled from the last hidden states."""
 
 
-def try_out(model: PreTrainedModel) -> None:
+def check_encoder(model: PreTrainedModel) -> None:
     """Raises InvalidModel if a few tokens do not become as many hidden states of the width it says."""
     if getattr(model.config, "is_encoder_decoder", False):
         raise InvalidModel(f"{type(model).__name__} cannot embed: its decoder needs more than the text")
@@ -19,12 +19,12 @@ def try_out(model: PreTrainedModel) -> None:
     try:
         shape = tuple(last_hidden_states(model, tokens).shape)
     except (TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-        raise InvalidModel(f"{type(model).__name__} cannot embed plain text: {_one_line(error)}") from error
+        raise InvalidModel(f"{type(model).__name__} cannot embed plain text: {_encoder_error_line(error)}") from error
     if shape != (len(tokens), width):
         raise InvalidModel(f"{type(model).__name__} cannot embed: {len(tokens)} tokens give hidden states {shape}")
 
 
-def positions(model: PreTrainedModel) -> int | None:
+def max_encoder_positions(model: PreTrainedModel) -> int | None:
     """Tokens there is a learned position for, where padding takes the first of them (RoBERTa, MPNet); None elsewhere.
 
     Their configuration counts the others too, and a longer text would look up what is not there.
@@ -35,5 +35,5 @@ def positions(model: PreTrainedModel) -> int | None:
     return None
 
 
-def _one_line(error: Exception) -> str:
+def _encoder_error_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

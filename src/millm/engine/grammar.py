@@ -16,7 +16,7 @@ from millm.errors import EngineFailed, InvalidRequest
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class GrammarVocabulary:
     """One model's tokens, as grammars see them."""
 
     folder: Path
@@ -26,23 +26,23 @@ class Vocabulary:
     special_ids: tuple[int, ...]
     """Never part of a text, so no grammar allows them: not even as the characters of their names."""
 
-    def constraint(self, grammar: str | None) -> "Constraint | None":
+    def new_constraint(self, grammar: str | None) -> "GrammarConstraint | None":
         """None for none. Raises InvalidRequest where the grammar, or a grammar at all, cannot be had."""
         if grammar is None:
             return None
-        matcher = LLMatcher(self._tokens, grammar, log_level=0)
+        matcher = LLMatcher(self._tokenizer, grammar, log_level=0)
         if matcher.is_error():
             raise InvalidRequest(f"the grammar cannot be followed: {_first_line(matcher)}", param="response_format")
-        return Constraint(matcher, self)
+        return GrammarConstraint(matcher, self)
 
     @cached_property
-    def never(self) -> Tensor:
+    def forbidden_ids(self) -> Tensor:
         """Ids that no grammar may choose."""
         ids = set(self.special_ids) - set(self.stop_ids)
         return torch.tensor(sorted(id for id in ids if id < self.size), dtype=torch.long)
 
     @cached_property
-    def _tokens(self) -> LLTokenizer:
+    def _tokenizer(self) -> LLTokenizer:
         """Made for the first grammar; that takes a quarter of a second."""
         file = self.folder / "tokenizer.json"
         if not file.is_file() or not self.stop_ids:
@@ -53,11 +53,11 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
-class Constraint:
+class GrammarConstraint:
     """Where one answer stands in its grammar."""
 
     _matcher: LLMatcher
-    _vocabulary: Vocabulary
+    _vocabulary: GrammarVocabulary
 
     @property
     def is_complete(self) -> bool:
@@ -69,12 +69,12 @@ class Constraint:
         packed = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
         bits = (packed[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1  # [V/8, 8], lowest bit first
         allowed = bits.flatten()[: self._vocabulary.size].bool()
-        allowed[self._vocabulary.never] = False
+        allowed[self._vocabulary.forbidden_ids] = False
         if not bool(allowed.any()):
             raise EngineFailed(f"the grammar allows no token of this model here: {_first_line(self._matcher)}")
         return ~allowed.to(device)
 
-    def take(self, token: int) -> None:
+    def accept_token(self, token: int) -> None:
         """The token was chosen."""
         self._matcher.consume_token(token)
 

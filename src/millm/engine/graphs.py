@@ -14,76 +14,76 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from millm.engine.cache import SlotCache, Window
-from millm.engine.recorder import Recorder
-from millm.sae.fixed_step import Extent, blank, extent_of, fill, is_fixable
-from millm.sae.tap import Tap
-from millm.sae.tap_step import TapOutput, TapStep
+from millm.engine.cache import CacheWindow, SlotCache
+from millm.engine.recorder import GraphRecorder
+from millm.sae.fixed_step import HookStepShape, blank_step, fill_step, hook_step_shape, is_capturable
+from millm.sae.tap import SteeringHook
+from millm.sae.tap_step import HookOutput, HookStep
 
 log = structlog.get_logger()
 
-ROWS = (1, 2, 4, 8)
+GRAPH_ROW_COUNTS = (1, 2, 4, 8)
 """Rows of a recording; above these, multiples of the last."""
-SHORTEST = 256
+MIN_GRAPH_COLUMNS = 256
 """Columns of a recording: powers of two, from here."""
 
-Forward = Callable[[Tensor, Window], Tensor]
+DecodeForward = Callable[[Tensor, CacheWindow], Tensor]
 """tokens `[B, 1]` and where they are → logits of each `[B, V]`."""
 
 
 @dataclass(frozen=True)
-class Shape:
+class GraphShape:
     """What is baked into a recording."""
 
     rows: int
     columns: int
-    taps: tuple[tuple[Tap, Extent], ...]
+    hooks: tuple[tuple[SteeringHook, HookStepShape], ...]
     """Those that do anything."""
 
 
 class DecodeStep:
     """One token for each of the cache's first rows; called, it computes from its tensors and from nothing else."""
 
-    def __init__(self, shape: Shape, forward: Forward, cache: SlotCache, device: torch.device) -> None:
+    def __init__(self, shape: GraphShape, forward: DecodeForward, cache: SlotCache, device: torch.device) -> None:
         self._forward = forward
-        self._nowhere = cache.length
-        self._numbers = torch.zeros(3, shape.rows, 1, dtype=torch.long, device=device)
-        self._tokens, positions, places = self._numbers
-        self._window = Window(0, shape.rows, shape.columns, positions, None, places)
-        self._steps = {tap: blank(extent, shape.rows, device) for tap, extent in shape.taps}
+        self._scratch_column = cache.length
+        self._inputs = torch.zeros(3, shape.rows, 1, dtype=torch.long, device=device)
+        self._tokens, positions, places = self._inputs
+        self._window = CacheWindow(0, shape.rows, shape.columns, positions, None, places)
+        self._steps = {tap: blank_step(extent, shape.rows, device) for tap, extent in shape.hooks}
         self.logits = torch.empty(0)  # [B, V]
-        self.outputs: dict[Tap, TapOutput] = {}
+        self.outputs: dict[SteeringHook, HookOutput] = {}
 
-    def fill(self, tokens: Sequence[int], positions: Sequence[int], steps: Mapping[Tap, TapStep]) -> None:
+    def fill(self, tokens: Sequence[int], positions: Sequence[int], steps: Mapping[SteeringHook, HookStep]) -> None:
         """The numbers of the next pass. Rows that stand for nobody write where nobody reads."""
-        idle = self._numbers.shape[1] - len(tokens)
-        zeros, nowhere = [0] * idle, [self._nowhere] * idle
+        idle = self._inputs.shape[1] - len(tokens)
+        zeros, nowhere = [0] * idle, [self._scratch_column] * idle
         numbers = torch.tensor([[*tokens, *zeros], [*positions, *zeros], [*positions, *nowhere]])
-        self._numbers.copy_(numbers[..., None])
+        self._inputs.copy_(numbers[..., None])
         for tap, step in self._steps.items():
-            fill(step, steps[tap])
+            fill_step(step, steps[tap])
 
     def __call__(self) -> None:
         with ExitStack() as swapped:
             for tap, step in self._steps.items():
-                swapped.enter_context(tap.using(step))
+                swapped.enter_context(tap.override_step(step))
             self.logits = self._forward(self._tokens, self._window)
             self.outputs = {tap: tap.output for tap in self._steps}
 
 
-class Graphs:
+class GraphRunner:
     def __init__(
         self,
-        forward: Forward,
+        forward: DecodeForward,
         cache: SlotCache,
-        taps: Callable[[], Iterable[Tap]],
-        new_recorder: Callable[[], Recorder],
+        active_hooks: Callable[[], Iterable[SteeringHook]],
+        new_recorder: Callable[[], GraphRecorder],
         device: torch.device,
     ) -> None:
         """`taps`: those that are attached, prepared for the pass that `run` is asked for."""
         self._forward = forward
         self._cache = cache
-        self._taps = taps
+        self._active_hooks = active_hooks
         self._new_recorder = new_recorder
         self._device = device
         self.failure: str | None = None
@@ -92,19 +92,19 @@ class Graphs:
 
     def drop(self) -> None:
         """Forget every recording, and give their memory back."""
-        self._recorded: dict[Shape, tuple[DecodeStep, Callable[[], None]]] = {}
+        self._recorded: dict[GraphShape, tuple[DecodeStep, Callable[[], None]]] = {}
         self._recorder = self._new_recorder()
-        self._generation = self._cache.generation
+        self._allocation_version = self._cache.allocation_version
 
     def run(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor | None:
         """One token for each of the cache's first rows → logits `[rows, V]`, good until the next call.
 
         None: this pass has to be run as it is. The taps' outputs are as after a forward pass.
         """
-        steps = {tap: tap.step for tap in self._taps() if tap.step is not None}
-        if self.failure is not None or not all(is_fixable(step) for step in steps.values()):
+        steps = {tap: tap.step for tap in self._active_hooks() if tap.step is not None}
+        if self.failure is not None or not all(is_capturable(step) for step in steps.values()):
             return None
-        if self._generation != self._cache.generation:
+        if self._allocation_version != self._cache.allocation_version:
             self.drop()
         shape = self._shape(len(tokens), max(positions) + 1, steps)
         step, replay = self._recorded.get(shape) or (DecodeStep(shape, self._forward, self._cache, self._device), None)
@@ -117,14 +117,14 @@ class Graphs:
             tap.output = output
         return step.logits[: len(tokens)]
 
-    def _shape(self, rows: int, columns: int, steps: Mapping[Tap, TapStep]) -> Shape:
-        return Shape(
-            rows=min(_rows(rows), self._cache.rows),
-            columns=min(max(SHORTEST, 1 << (columns - 1).bit_length()), self._cache.length),
-            taps=tuple((tap, extent_of(step)) for tap, step in steps.items()),
+    def _shape(self, rows: int, columns: int, steps: Mapping[SteeringHook, HookStep]) -> GraphShape:
+        return GraphShape(
+            rows=min(_round_up_rows(rows), self._cache.rows),
+            columns=min(max(MIN_GRAPH_COLUMNS, 1 << (columns - 1).bit_length()), self._cache.length),
+            hooks=tuple((tap, hook_step_shape(step)) for tap, step in steps.items()),
         )
 
-    def _record(self, shape: Shape, step: DecodeStep) -> Callable[[], None] | None:
+    def _record(self, shape: GraphShape, step: DecodeStep) -> Callable[[], None] | None:
         try:
             replay = self._recorder.record(step)
         except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
@@ -136,20 +136,22 @@ class Graphs:
         return replay
 
 
-def _rows(count: int) -> int:
-    return next((rows for rows in ROWS if rows >= count), -(-count // ROWS[-1]) * ROWS[-1])
+def _round_up_rows(count: int) -> int:
+    return next(
+        (rows for rows in GRAPH_ROW_COUNTS if rows >= count), -(-count // GRAPH_ROW_COUNTS[-1]) * GRAPH_ROW_COUNTS[-1]
+    )
 
 
 @contextmanager
 def recordable_experts(model: PreTrainedModel) -> Iterator[None]:
     """Mixtures of experts as `generate` decodes them on a GPU: all on the device, no counts read by the host."""
     before = model.get_experts_implementation()
-    model.set_experts_implementation({part: _recordable(how) for part, how in before.items()})
+    model.set_experts_implementation({part: _recordable_implementation(how) for part, how in before.items()})
     try:
         yield
     finally:
         model.set_experts_implementation(before)
 
 
-def _recordable(experts: str | None) -> str | None:
+def _recordable_implementation(experts: str | None) -> str | None:
     return "batched_mm" if experts in ("eager", "grouped_mm") else experts

@@ -10,40 +10,44 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from millm.engine.messages import Judge, Judged
-from millm.engine.scheduler import Row
-from millm.engine.scoring import AT_ONCE
+from millm.engine.messages import AnswerScored, ScoreAnswer
+from millm.engine.scheduler import ScheduledRow
+from millm.engine.scoring import POSITIONS_PER_CHUNK
 from millm.engine.sequence import Sequence
-from millm.engine.taps import Taps
+from millm.engine.taps import AttachedSaes
 from millm.errors import InvalidRequest, NonFiniteOutput
 
 
-def judge(model: PreTrainedModel, taps: Taps, text: Sequence, asked: Judge) -> Judged:
+def score_answer(
+    model: PreTrainedModel, attached_saes: AttachedSaes, text: Sequence, command: ScoreAnswer
+) -> AnswerScored:
     """Raises InvalidRequest, NonFiniteOutput and what `Taps.start` raises.
 
     The caller gives back what `text` holds of the taps, also then.
     """
-    if not asked.prompt or not asked.answer:
+    if not command.prompt or not command.answer:
         raise InvalidRequest("prompt and answer need at least one token each: every token is judged by those before it")
-    taps.start(text)
-    row = Row(text, 0, (*asked.prompt, *asked.answer[:-1]))  # the last token chooses none, so generation never feeds it
-    taps.rest()
-    base = _choosing(model, row.tokens, len(asked.answer))
-    if asked.steering is None:
-        return Judged(id=asked.id, tokens=len(asked.answer), nll=_mean(_nlls(base, asked.answer)))
-    taps.prepare((row,))
-    steered = _choosing(model, row.tokens, len(asked.answer))
-    return Judged(
-        id=asked.id,
-        tokens=len(asked.answer),
-        nll=_mean(_nlls(base, asked.answer)),
-        steered_nll=_mean(_nlls(steered, asked.answer)),
+    attached_saes.start(text)
+    row = ScheduledRow(
+        text, 0, (*command.prompt, *command.answer[:-1])
+    )  # the last token chooses none, so generation never feeds it
+    attached_saes.prepare_unsteered()
+    base = _answer_logits(model, row.tokens, len(command.answer))
+    if command.steering is None:
+        return AnswerScored(id=command.id, tokens=len(command.answer), nll=_mean(_nlls(base, command.answer)))
+    attached_saes.prepare((row,))
+    steered = _answer_logits(model, row.tokens, len(command.answer))
+    return AnswerScored(
+        id=command.id,
+        tokens=len(command.answer),
+        nll=_mean(_nlls(base, command.answer)),
+        steered_nll=_mean(_nlls(steered, command.answer)),
         kl=_mean(_divergences(steered, base)),
     )
 
 
 @torch.inference_mode()
-def _choosing(model: PreTrainedModel, tokens: tuple[int, ...], count: int) -> Tensor:
+def _answer_logits(model: PreTrainedModel, tokens: tuple[int, ...], count: int) -> Tensor:
     """Logits of the last `count` positions, in the model's own type  # [N, V]"""
     accepted = inspect.signature(model.forward).parameters
     options = {"use_cache": False, "logits_to_keep": count}
@@ -59,13 +63,13 @@ def _choosing(model: PreTrainedModel, tokens: tuple[int, ...], count: int) -> Te
 def _nlls(logits: Tensor, answer: tuple[int, ...]) -> Tensor:
     """−ln p of each token  # [N]"""
     chosen = torch.tensor(answer, device=logits.device)[:, None]  # [N, 1]
-    parts = zip(torch.split(logits, AT_ONCE), torch.split(chosen, AT_ONCE), strict=True)
+    parts = zip(torch.split(logits, POSITIONS_PER_CHUNK), torch.split(chosen, POSITIONS_PER_CHUNK), strict=True)
     return torch.cat([-_logprobs(some).gather(1, ids)[:, 0] for some, ids in parts])
 
 
 def _divergences(steered: Tensor, base: Tensor) -> Tensor:
     """KL(steered ‖ base) at each position, in nats  # [N]"""
-    parts = zip(torch.split(steered, AT_ONCE), torch.split(base, AT_ONCE), strict=True)
+    parts = zip(torch.split(steered, POSITIONS_PER_CHUNK), torch.split(base, POSITIONS_PER_CHUNK), strict=True)
     return torch.cat([_divergence(_logprobs(one), _logprobs(other)) for one, other in parts])
 
 

@@ -14,136 +14,136 @@ from typing import Any, Literal
 import structlog
 
 from millm import logs
-from millm.engine.child import Child, Spawned, spawn
-from millm.engine.deaths import TOO_OFTEN, Deaths
+from millm.engine.child import EngineProcess, SpawnedProcess, spawn_engine
+from millm.engine.deaths import CRASH_LIMIT_MESSAGE, CrashLimiter
 from millm.engine.messages import (
+    AnswerScored,
     AttachSae,
     Command,
+    CommandFailed,
     Decomposed,
-    Degraded,
     DetachSae,
-    DirectionsFound,
+    DirectionsComputed,
     Done,
-    Embedded,
-    Event,
-    Failed,
-    Fault,
+    EngineDegraded,
+    EngineEvent,
     FeatureDescribed,
+    FeatureQuery,
+    FeatureQueryResult,
+    FeaturesScanned,
     Finished,
-    Judged,
+    InjectFault,
     LoadModel,
     LogLine,
     ModelFacts,
     ModelLoaded,
     Platform,
     Progress,
+    PromptScores,
     SaeAttached,
     SaeFacts,
-    Scores,
     Started,
-    Studied,
-    Study,
-    Surveyed,
+    TextEmbedded,
     Token,
     UnloadModel,
 )
-from millm.engine.restorable import Restorable
-from millm.errors import EngineCrashed, EngineFailed, MillmError, from_code
+from millm.engine.restorable import EngineSnapshot
+from millm.errors import EngineCrashed, EngineFailed, MillmError, error_from_code
 
 log = structlog.get_logger()
 
 OnProgress = Callable[[Progress], None]
-Status = Literal["stopped", "ready", "restarting", "down"]
-Change = LoadModel | UnloadModel | AttachSae | DetachSae | Study | Fault
+EngineStatus = Literal["stopped", "ready", "restarting", "down"]
+ControlCommand = LoadModel | UnloadModel | AttachSae | DetachSae | FeatureQuery | InjectFault
 """A command that is answered once, and may tell how far it has come before."""
-Told = ModelLoaded | SaeAttached | Studied | Done | Failed
-OfSequence = Scores | Token | Finished | Embedded | Judged | Surveyed | Failed
-Inbox = asyncio.Queue[Progress | Told]
+ControlEvent = ModelLoaded | SaeAttached | FeatureQueryResult | Done | CommandFailed
+SequenceEvent = PromptScores | Token | Finished | TextEmbedded | AnswerScored | FeaturesScanned | CommandFailed
+ControlEventQueue = asyncio.Queue[Progress | ControlEvent]
 
 LOAD_STALL_SECONDS = 300.0
 """A load that has told nothing for so long hangs."""
-TICK_SECONDS = 0.02
+POLL_SECONDS = 0.02
 """How often it is looked whether what is waited for is so."""
 
 
-class KeptEngine(ABC):
+class EngineSupervisor(ABC):
     """Lives on one event loop."""
 
     def __init__(self, *, step_seconds: float, log_level: str) -> None:
-        self.status: Status = "stopped"
-        self.degraded: str | None = None
+        self.status: EngineStatus = "stopped"
+        self.degraded_reason: str | None = None
         """Why the engine turned the SAEs off to go on answering, until a model is loaded or an SAE attached."""
         self.on_degraded: Callable[[], None] = lambda: None
-        self.on_emptied: Callable[[MillmError], None] = lambda _: None
+        self.on_model_lost: Callable[[MillmError], None] = lambda _: None
         """The model is gone and does not come back by itself: the engine died too often, or could not restore it."""
-        self.on_status: Callable[[], None] = lambda: None
+        self.on_status_change: Callable[[], None] = lambda: None
         self.platform: Platform | None = None
         """What the engine runs on, once it has started."""
-        self._arguments = (log_level, step_seconds)
+        self._spawn_arguments = (log_level, step_seconds)
         self._ids = itertools.count(1)
-        self._commands: dict[str, Inbox] = {}
-        self._restorable = Restorable()
-        self._deaths = Deaths()
+        self._pending_commands: dict[str, ControlEventQueue] = {}
+        self._snapshot = EngineSnapshot()
+        self._crash_limiter = CrashLimiter()
         self.restarts = 0
         """Times that it died and was started again."""
-        self._child: Child | None = None
-        self._restoring: asyncio.Task[None] | None = None
+        self._process: EngineProcess | None = None
+        self._restore_task: asyncio.Task[None] | None = None
 
     # --------------------------------------------------------------------------------------- what is added to it
 
     @abstractmethod
-    def _take(self, event: OfSequence) -> None:
+    def _handle_sequence_event(self, event: SequenceEvent) -> None:
         """An event of an answer that is being made."""
 
     @abstractmethod
-    def _abandon(self) -> None:
+    def _fail_sequences(self) -> None:
         """Every answer that is being made ends with EngineCrashed."""
 
     @abstractmethod
-    def _concerned(self, fields: dict[str, Any]) -> dict[str, Any]:
+    def _log_context(self, fields: dict[str, Any]) -> dict[str, Any]:
         """What is to be added to a line of the engine's log: whose answer it is about."""
 
     @abstractmethod
-    def _changed(self) -> None:
+    def _on_model_change(self) -> None:
         """Another model, or none."""
 
     # ------------------------------------------------------------------------------------------------ life cycle
 
-    async def start(self, spawned: Spawned | None = None) -> None:
+    async def start(self, spawned: SpawnedProcess | None = None) -> None:
         """Spawn the engine process, unless one was; it imports torch while we go on."""
-        self._hold(spawned or spawn(*self._arguments))
+        self._connect_process(spawned or spawn_engine(*self._spawn_arguments))
         self.status = "ready"
 
     async def close(self) -> None:
         """End the engine process; what is in flight ends with EngineCrashed."""
         self.status = "stopped"
-        if self._restoring:
-            self._restoring.cancel()
-        if self._child:
-            await self._child.end()
+        if self._restore_task:
+            self._restore_task.cancel()
+        if self._process:
+            await self._process.end()
         self._fail_all()
 
     def kill(self) -> None:
         """An engine that hangs: it is started again as it was."""
-        if self._child:
-            self._child.kill()
+        if self._process:
+            self._process.kill()
 
     @property
     def pid(self) -> int | None:
-        return self._child.pid if self._child else None
+        return self._process.pid if self._process else None
 
-    async def known(self) -> Platform:
+    async def wait_for_platform(self) -> Platform:
         """What the engine runs on, as soon as it has said so. Raises EngineCrashed."""
         while self.platform is None:
             if self.status in ("stopped", "down"):
                 raise EngineCrashed("the engine does not run; the server's log has the reason")
-            await asyncio.sleep(TICK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
         return self.platform
 
     @property
-    def restorable(self) -> Restorable:
+    def snapshot(self) -> EngineSnapshot:
         """What an engine would be told to be as this one."""
-        return self._restorable.copy()
+        return self._snapshot.copy()
 
     def new_id(self, prefix: str) -> str:
         return f"{prefix}-{next(self._ids)}"
@@ -152,9 +152,9 @@ class KeptEngine(ABC):
 
     async def load(self, command: LoadModel, on_progress: OnProgress | None = None) -> ModelFacts:
         """Raises what the engine refuses; the model of before goes on serving then, unless it had to go first."""
-        await self.settled()
+        await self.wait_until_restored()
         try:
-            event = await self._ask(command, on_progress, stall=LOAD_STALL_SECONDS)
+            event = await self._request(command, on_progress, stall_seconds=LOAD_STALL_SECONDS)
         except EngineCrashed:
             raise
         except TimeoutError as error:
@@ -162,179 +162,185 @@ class KeptEngine(ABC):
             raise EngineFailed(f"loading made no progress for {LOAD_STALL_SECONDS:.0f} s and was ended") from error
         except MillmError:
             if command.unload_first:
-                self._emptied()
+                self._clear_model_state()
             raise
         assert isinstance(event, ModelLoaded)
-        self._emptied()
-        self._restorable.loaded(command)
-        self._changed()
+        self._clear_model_state()
+        self._snapshot.record_load(command)
+        self._on_model_change()
         return event.facts
 
     async def unload(self) -> None:
         """What is in flight ends with ModelNotLoaded."""
-        await self.settled()
+        await self.wait_until_restored()
         with contextlib.suppress(EngineCrashed):  # and all that it held has gone with it
-            await self._ask(UnloadModel(id=self.new_id("unload")))
-        self._emptied()
+            await self._request(UnloadModel(id=self.new_id("unload")))
+        self._clear_model_state()
 
     async def attach(self, command: AttachSae, on_progress: OnProgress | None = None) -> SaeFacts:
-        await self.settled()
-        event = await self._ask(command, on_progress)
+        await self.wait_until_restored()
+        event = await self._request(command, on_progress)
         assert isinstance(event, SaeAttached)
-        self._restorable.attached(command)
-        self.degraded = None
+        self._snapshot.record_attach(command)
+        self.degraded_reason = None
         return event.facts
 
     async def detach(self, sae: str) -> None:
         """What was begun with it ends with it. Raises SaeNotFound."""
-        await self.settled()
+        await self.wait_until_restored()
         with contextlib.suppress(EngineCrashed):  # it comes back without it
-            await self._ask(DetachSae(id=self.new_id("detach"), sae=sae))
-        self._restorable.detached(sae)
+            await self._request(DetachSae(id=self.new_id("detach"), sae=sae))
+        self._snapshot.record_detach(sae)
 
-    async def bring_back(self, what: Restorable) -> None:
+    async def restore_snapshot(self, target: EngineSnapshot) -> None:
         """The same model with the same SAEs, under the ids that they had, or none.
 
         Raises as `load` and `attach` do; nothing is loaded then.
         """
-        if what.model is None:
+        if target.model is None:
             await self.unload()
             return
         try:
-            await self.load(what.model)
-            for sae in what.saes.values():
+            await self.load(target.model)
+            for sae in target.saes.values():
                 await self.attach(sae)
         except MillmError:
             await self.unload()
             raise
 
-    async def inject(self, fault: Fault) -> None:
+    async def inject(self, fault: InjectFault) -> None:
         """A failure on order. Raises InvalidRequest unless the engine was started for tests."""
-        await self._ask(fault)
+        await self._request(fault)
 
-    async def settled(self) -> None:
+    async def wait_until_restored(self) -> None:
         """Until an engine that died is as it was: what is asked of it before would come between."""
         while self.status == "restarting":
-            await asyncio.sleep(TICK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
     # -------------------------------------------------------------------------------------------------- plumbing
 
-    def _hold(self, spawned: Spawned) -> None:
-        self._child = Child(spawned, on_events=self._deliver, on_death=self._mourn)
+    def _connect_process(self, spawned: SpawnedProcess) -> None:
+        self._process = EngineProcess(spawned, on_events=self._handle_events, on_exit=self._on_process_exit)
 
-    def _deliver(self, events: list[Event]) -> None:
+    def _handle_events(self, events: list[EngineEvent]) -> None:
         for event in events:
             match event:
-                case Degraded():
+                case EngineDegraded():
                     self._degrade(event.reason)
                 case Started():
                     self.platform = event.platform
                 case LogLine():
-                    logs.take(event.level, event.event, event.time, event.fields | self._concerned(event.fields))
+                    logs.write_forwarded(
+                        event.level, event.event, event.time, event.fields | self._log_context(event.fields)
+                    )
                 case Progress() | ModelLoaded() | SaeAttached() | Done():
-                    self._answer(event)
-                case FeatureDescribed() | DirectionsFound() | Decomposed():
-                    self._answer(event)
-                case Failed() if event.id in self._commands:
-                    self._answer(event)
+                    self._deliver_result(event)
+                case FeatureDescribed() | DirectionsComputed() | Decomposed():
+                    self._deliver_result(event)
+                case CommandFailed() if event.id in self._pending_commands:
+                    self._deliver_result(event)
                 case _:
-                    self._take(event)
+                    self._handle_sequence_event(event)
 
-    def _answer(self, event: Progress | Told) -> None:
+    def _deliver_result(self, event: Progress | ControlEvent) -> None:
         """Whoever asked may have gone."""
-        if inbox := self._commands.get(event.id):
+        if inbox := self._pending_commands.get(event.id):
             inbox.put_nowait(event)
 
     def _send(self, *commands: Command) -> None:
-        assert self._child is not None
-        self._child.send(commands)
+        assert self._process is not None
+        self._process.send(commands)
 
-    async def _ask(self, command: Change, on_progress: OnProgress | None = None, stall: float | None = None) -> Told:
+    async def _request(
+        self, command: ControlCommand, on_progress: OnProgress | None = None, stall_seconds: float | None = None
+    ) -> ControlEvent:
         """`stall`: seconds without a word after which TimeoutError is raised."""
-        inbox: Inbox = asyncio.Queue()
-        self._commands[command.id] = inbox
+        inbox: ControlEventQueue = asyncio.Queue()
+        self._pending_commands[command.id] = inbox
         try:
             self._send(command)
-            while isinstance(event := await asyncio.wait_for(inbox.get(), stall), Progress):
+            while isinstance(event := await asyncio.wait_for(inbox.get(), stall_seconds), Progress):
                 if on_progress:
                     on_progress(event)
         finally:
-            del self._commands[command.id]
+            del self._pending_commands[command.id]
         raise_failure(event)
         return event
 
     def _degrade(self, reason: str) -> None:
         """Nothing comes back by itself, also not with a restart of the engine."""
         log.warning("engine.degraded", reason=reason)
-        self.degraded = reason
-        self._restorable.saes.clear()
+        self.degraded_reason = reason
+        self._snapshot.saes.clear()
         self.on_degraded()
 
-    def _emptied(self) -> None:
-        self._restorable = Restorable()
-        self.degraded = None
-        self._changed()
+    def _clear_model_state(self) -> None:
+        self._snapshot = EngineSnapshot()
+        self.degraded_reason = None
+        self._on_model_change()
 
     # ---------------------------------------------------------------------------------------- death and restart
 
-    def _mourn(self, child: Child) -> None:
+    def _on_process_exit(self, process: EngineProcess) -> None:
         """The pipe closed: fail what was in flight, then start again, with less when it dies all the time."""
-        if self.status == "stopped" or child is not self._child:
+        if self.status == "stopped" or process is not self._process:
             return
         log.error("engine.died", pid=self.pid)
         self._fail_all()
-        if self._deaths.one_too_many() and not self._restore_less():
-            log.error("engine.down", reason=TOO_OFTEN)
+        if self._crash_limiter.record_crash() and not self._reduce_snapshot():
+            log.error("engine.down", reason=CRASH_LIMIT_MESSAGE)
             self._set_status("down")
         else:
             self._set_status("restarting")
             self.restarts += 1
-            self._restoring = asyncio.create_task(self._restore())
+            self._restore_task = asyncio.create_task(self._restore())
 
-    def _restore_less(self) -> bool:
+    def _reduce_snapshot(self) -> bool:
         """First without SAEs, then without a model: people choose what to try next. False: there is no less."""
-        has_saes, has_model = bool(self._restorable.saes), self._restorable.model is not None
+        has_saes, has_model = bool(self._snapshot.saes), self._snapshot.model is not None
         if has_saes:
-            self._degrade(f"{TOO_OFTEN}: every SAE was detached; attach it again to steer")
+            self._degrade(f"{CRASH_LIMIT_MESSAGE}: every SAE was detached; attach it again to steer")
         elif has_model:
-            self._lose(EngineCrashed(f"{TOO_OFTEN}, and no model is loaded by itself any more; load one"))
+            self._handle_model_lost(
+                EngineCrashed(f"{CRASH_LIMIT_MESSAGE}, and no model is loaded by itself any more; load one")
+            )
         return has_saes or has_model
 
-    def _lose(self, error: MillmError) -> None:
+    def _handle_model_lost(self, error: MillmError) -> None:
         """Of the model, nothing comes back by itself."""
         log.error("engine.emptied", reason=error.message)
-        self._emptied()
-        self.on_emptied(error)
+        self._clear_model_state()
+        self.on_model_lost(error)
 
     async def _restore(self) -> None:
         """A new process with the same model and the same SAEs, under the ids that requests know them by."""
-        self._hold(spawn(*self._arguments))
+        self._connect_process(spawn_engine(*self._spawn_arguments))
         try:
-            for command in self._restorable.commands:
-                await self._ask(command)
+            for command in self._snapshot.commands:
+                await self._request(command)
         except EngineCrashed:
             return  # it died again while restoring: `_mourn` has taken over
         except MillmError as error:
-            self._lose(error)
+            self._handle_model_lost(error)
         self._set_status("ready")
         log.info("engine.restored", pid=self.pid)
 
-    def _set_status(self, status: Status) -> None:
+    def _set_status(self, status: EngineStatus) -> None:
         self.status = status
-        self.on_status()
+        self.on_status_change()
 
     def _fail_all(self) -> None:
-        failed = crashed()
-        for id, inbox in self._commands.items():
-            inbox.put_nowait(Failed(id=id, code=failed.code, message=failed.message))
-        self._abandon()
+        failed = engine_crashed_error()
+        for id, inbox in self._pending_commands.items():
+            inbox.put_nowait(CommandFailed(id=id, code=failed.code, message=failed.message))
+        self._fail_sequences()
 
 
-def crashed() -> EngineCrashed:
+def engine_crashed_error() -> EngineCrashed:
     return EngineCrashed("the engine stopped while this request ran; it is being restarted, try again")
 
 
-def raise_failure(event: Event) -> None:
+def raise_failure(event: EngineEvent) -> None:
     """Raises the error that a `Failed` tells of."""
-    if isinstance(event, Failed):
-        raise from_code(event.code, event.message, event.param)
+    if isinstance(event, CommandFailed):
+        raise error_from_code(event.code, event.message, event.param)

@@ -10,18 +10,18 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Boundary:
+class LongRopeBoundary:
     tokens: int | None
 
     @classmethod
-    def of(cls, config: Any) -> "Boundary":
+    def from_config(cls, config: Any) -> "LongRopeBoundary":
         rope = getattr(config, "rope_parameters", None) or {}
         if rope.get("rope_type") != "longrope":
             return cls(None)
         found = rope.get("original_max_position_embeddings") or config.original_max_position_embeddings
         return cls(int(found))
 
-    def is_behind(self, length: int) -> bool:
+    def is_exceeded(self, length: int) -> bool:
         return self.tokens is not None and length > self.tokens
 
     def is_crossed(self, length: int) -> bool:

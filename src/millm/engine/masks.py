@@ -8,16 +8,16 @@ from torch import Tensor
 
 from millm.errors import InvalidModel
 
-SUPPORTED = {"full_attention", "sliding_attention"}
+SUPPORTED_LAYER_TYPES = {"full_attention", "sliding_attention"}
 
 
 @dataclass(frozen=True)
-class MaskKinds:
+class AttentionMaskKinds:
     """The kinds of attention in a model's layers: window per kind, None where a token sees everything before it."""
 
     windows: dict[str, int | None]
 
-    def additive(self, positions: Tensor, columns: int, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+    def additive_masks(self, positions: Tensor, columns: int, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
         """`positions [B, T]` of the new tokens → 0 where they look, the least number elsewhere `[B, 1, T, columns]`.
 
         A dict by kind where the model has several, as its own code would make it.
@@ -26,15 +26,15 @@ class MaskKinds:
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
-def kinds_of(config: Any) -> MaskKinds:
+def attention_mask_kinds(config: Any) -> AttentionMaskKinds:
     """The model's kinds. Raises InvalidModel if it has one whose mask cannot be made here."""
     window = getattr(config, "sliding_window", None)
     layer_types = set(getattr(config, "layer_types", None) or ())
-    if strange := layer_types - SUPPORTED:
+    if strange := layer_types - SUPPORTED_LAYER_TYPES:
         raise InvalidModel(f"its layers include {', '.join(sorted(strange))}")
     if not layer_types:
         layer_types = {"sliding_attention" if window else "full_attention"}
-    return MaskKinds({kind: window if kind == "sliding_attention" else None for kind in sorted(layer_types)})
+    return AttentionMaskKinds({kind: window if kind == "sliding_attention" else None for kind in sorted(layer_types)})
 
 
 def _mask(positions: Tensor, columns: int, window: int | None, dtype: torch.dtype) -> Tensor:

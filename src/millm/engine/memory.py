@@ -8,18 +8,18 @@ import torch
 from transformers import PreTrainedModel
 
 from millm.engine.cpu_int8 import Int8Linear
-from millm.engine.messages import KV_SHARE, MemoryUse
+from millm.engine.messages import KV_CACHE_MEMORY_SHARE, MemoryUse
 from millm.engine.runners.runner import Runner
 
 _LIBC = ctypes.CDLL(None)
 
-_UNKNOWN = 4 << 30
+_DEFAULT_FREE_BYTES = 4 << 30
 
 
-def kv_bytes(device: torch.device, asked: int | None) -> int:
-    if asked is not None:
-        return asked
-    return int(free_bytes(device) * KV_SHARE.get(device.type, KV_SHARE["cpu"]))
+def kv_cache_budget(device: torch.device, requested: int | None) -> int:
+    if requested is not None:
+        return requested
+    return int(free_bytes(device) * KV_CACHE_MEMORY_SHARE.get(device.type, KV_CACHE_MEMORY_SHARE["cpu"]))
 
 
 def free_bytes(device: torch.device) -> int:
@@ -29,7 +29,7 @@ def free_bytes(device: torch.device) -> int:
         with open("/proc/meminfo") as file:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
-        return _UNKNOWN
+        return _DEFAULT_FREE_BYTES
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -39,25 +39,25 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
-def release_cached(device: torch.device) -> None:
+def empty_device_cache(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
-def tidy(device: torch.device) -> None:
+def collect_garbage(device: torch.device) -> None:
     """Give back what was let go of: to the device, and to the operating system where its C library keeps it."""
     gc.collect()
-    release_cached(device)
+    empty_device_cache(device)
     if hasattr(_LIBC, "malloc_trim"):
         _LIBC.malloc_trim(0)
 
 
-def use(model: PreTrainedModel, runner: Runner | None) -> MemoryUse:
+def memory_use(model: PreTrainedModel, runner: Runner | None) -> MemoryUse:
     """What is held, now that it is loaded."""
     return MemoryUse(
         weights=weight_bytes(model),
-        kv_cache=runner.kv_bytes if runner else 0,
-        process=torch.cuda.memory_allocated(model.device) if model.device.type == "cuda" else _resident(),
+        kv_cache=runner.kv_cache_bytes if runner else 0,
+        process=torch.cuda.memory_allocated(model.device) if model.device.type == "cuda" else _resident_bytes(),
         free=free_bytes(model.device),
     )
 
@@ -70,6 +70,6 @@ def weight_bytes(model: PreTrainedModel) -> int:
     return sum(storages.values()) + sum(packed)
 
 
-def _resident() -> int:
+def _resident_bytes() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -13,11 +13,11 @@ from millm.sae.steering import Steering
 Quantization = Literal["none", "8bit", "4bit"]
 DeviceMap = Literal["single", "auto"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Attention = Literal["auto", "eager", "sdpa", "flash_attention_2"]
+AttentionImplementation = Literal["auto", "eager", "sdpa", "flash_attention_2"]
 Pooling = Literal["mean", "cls", "lasttoken", "max"]
 """sentence-transformers' names of how the last hidden states of a text become one vector."""
 
-KV_SHARE = {"cuda": 0.85, "cpu": 0.25}
+KV_CACHE_MEMORY_SHARE = {"cuda": 0.85, "cpu": 0.25}
 """Of what is free once the model is loaded, how much keys and values get. A CPU's memory is everybody's."""
 
 # --------------------------------------------------------------------------------------- commands: API → engine
@@ -50,7 +50,7 @@ class LoadModel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """False: the checkpoint has no head that writes tokens (an encoder); it can only embed."""
     device_map: DeviceMap = "single"
     """`auto` lets accelerate spread the layers over several devices, and then one sequence runs at a time."""
-    attention: Attention = "auto"
+    attention: AttentionImplementation = "auto"
     """transformers' implementation; `auto` is the model's own choice, or ours where it computes the same."""
     trust_remote_code: bool = False
     """The checkpoint's own Python may run: the operator has named this repository."""
@@ -92,7 +92,7 @@ class DetachSae(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     sae: str
 
 
-class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """How the next token is chosen. The defaults are OpenAI's."""
 
     temperature: float = 1.0
@@ -137,7 +137,7 @@ class Generate(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     id: str
     prompt: tuple[int, ...]
     max_tokens: int
-    sampling: Sampling = Sampling()
+    sampling: SamplingParams = SamplingParams()
     stop_ids: tuple[int, ...] = ()
     steering: Steering | None = None
     watch: tuple[Watch, ...] = ()
@@ -165,7 +165,7 @@ class Embed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """As in `Generate`."""
 
 
-class Judge(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+class ScoreAnswer(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """How likely an answer is under the base model, and how far a steering moves the model along it."""
 
     id: str
@@ -179,7 +179,7 @@ class Judge(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """As in `Generate`."""
 
 
-class Survey(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+class ScanFeatures(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Which features of the whole dictionary fire on a text: position 0 and special tokens left out."""
 
     id: str
@@ -203,7 +203,7 @@ class DescribeFeature(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     neighbours: int = 10
 
 
-class Directions(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+class ComputeDirections(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """The vectors that a steering adds, where it adds the same at every token (mode `add`)."""
 
     id: str
@@ -229,7 +229,7 @@ class SetActiveSteering(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 FaultPoint = Literal["load", "attach", "prefill", "decode"]
 
 
-class Fault(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+class InjectFault(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Fail on purpose, in tests (`engine/faults.py`)."""
 
     id: str
@@ -246,12 +246,23 @@ class Cancel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     id: str
 
 
-Study = DescribeFeature | Directions | Decompose
+FeatureQuery = DescribeFeature | ComputeDirections | Decompose
 """Answered at once, between two steps."""
-Text = Embed | Judge | Survey
+TextCommand = Embed | ScoreAnswer | ScanFeatures
 """A pass or two of its own, in turn with the steps of those that run."""
 
-Command = LoadModel | UnloadModel | AttachSae | DetachSae | Generate | Text | Study | SetActiveSteering | Cancel | Fault
+Command = (
+    LoadModel
+    | UnloadModel
+    | AttachSae
+    | DetachSae
+    | Generate
+    | TextCommand
+    | FeatureQuery
+    | SetActiveSteering
+    | Cancel
+    | InjectFault
+)
 
 # --------------------------------------------------------------------------------------- events: engine → API
 
@@ -385,22 +396,22 @@ class Token(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Of the tokens that went through the model in this step: the prompt first, then each token fed back."""
 
 
-class Scores(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+class PromptScores(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """How likely the next tokens of the prompt were, given those before them; the first token has no score."""
 
     id: str
-    scores: tuple["Score", ...]
+    scores: tuple["TokenScore", ...]
     """Of the tokens from position 1 on, in order, as many as this step has computed."""
 
 
-class Score(msgspec.Struct, frozen=True, array_like=True):
+class TokenScore(msgspec.Struct, frozen=True, array_like=True):
     """How likely one token of the prompt was."""
 
     logprob: float | None
     top: tuple[tuple[int, float], ...] = ()
 
 
-class Embedded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+class TextEmbedded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """A text's vector, of unit length."""
 
     id: str
@@ -409,7 +420,7 @@ class Embedded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     readings: tuple[Reading, ...] = ()
 
 
-class Judged(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+class AnswerScored(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """In nats, means over the answer's tokens."""
 
     id: str
@@ -422,16 +433,16 @@ class Judged(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """KL(steered ‖ base) of the distributions that chose these tokens."""
 
 
-class Surveyed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+class FeaturesScanned(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Of a text's tokens that count."""
 
     id: str
     tokens: int
-    features: tuple["Fired", ...]
+    features: tuple["FeatureActivity", ...]
     """Those that fired at all, by index."""
 
 
-class Fired(msgspec.Struct, frozen=True, array_like=True):
+class FeatureActivity(msgspec.Struct, frozen=True, array_like=True):
     """One feature on one text, in residual units."""
 
     index: int
@@ -452,7 +463,7 @@ class FeatureDescribed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """(feature, cosine of the decoder rows), largest first."""
 
 
-class Direction(msgspec.Struct, frozen=True, kw_only=True):
+class SteeringDirection(msgspec.Struct, frozen=True, kw_only=True):
     sae: str
     layer: int
     hook_point: str
@@ -463,9 +474,9 @@ class Direction(msgspec.Struct, frozen=True, kw_only=True):
     """Other modes are in it: what they add depends on the token, and is not in the vector."""
 
 
-class DirectionsFound(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+class DirectionsComputed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     id: str
-    directions: tuple[Direction, ...]
+    directions: tuple[SteeringDirection, ...]
 
 
 class Decomposed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -476,7 +487,7 @@ class Decomposed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Share of the vector's length that is left over."""
 
 
-class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+class SteeringReceipt(msgspec.Struct, frozen=True, kw_only=True):
     """Proof of the steering that a sequence really got."""
 
     fingerprint: str
@@ -489,15 +500,15 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """Why the steering ended before the sequence did."""
 
 
-Reason = Literal["stop", "length", "cancelled"]
+SequenceEndReason = Literal["stop", "length", "cancelled"]
 
 
 class Finished(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """The last event of a sequence that did not fail."""
 
     id: str
-    reason: Reason
-    receipt: Receipt | None = None
+    reason: SequenceEndReason
+    receipt: SteeringReceipt | None = None
     readings: tuple[Reading, ...] = ()
     """Of the last step, when the token it chose was a stop token (which is not sent)."""
     cached_tokens: int = 0
@@ -510,7 +521,7 @@ class Done(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     id: str
 
 
-class Failed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+class CommandFailed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """The last event of a command or sequence that failed; `code` is one of `errors.BY_CODE`."""
 
     id: str
@@ -529,32 +540,32 @@ class LogLine(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     fields: dict[str, Any]
 
 
-class Degraded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+class EngineDegraded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """The engine gave something up to go on answering; nothing comes back by itself."""
 
     reason: str
 
 
-Studied = FeatureDescribed | DirectionsFound | Decomposed
+FeatureQueryResult = FeatureDescribed | DirectionsComputed | Decomposed
 
-Event = (
+EngineEvent = (
     Started
     | Progress
     | ModelLoaded
     | SaeAttached
     | Done
-    | Scores
+    | PromptScores
     | Token
     | Finished
-    | Embedded
-    | Judged
-    | Surveyed
-    | Studied
-    | Failed
-    | Degraded
+    | TextEmbedded
+    | AnswerScored
+    | FeaturesScanned
+    | FeatureQueryResult
+    | CommandFailed
+    | EngineDegraded
     | LogLine
 )
 
 encode = msgspec.msgpack.Encoder().encode
 decode_commands = msgspec.msgpack.Decoder(list[Command]).decode
-decode_events = msgspec.msgpack.Decoder(list[Event]).decode
+decode_events = msgspec.msgpack.Decoder(list[EngineEvent]).decode

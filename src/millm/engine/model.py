@@ -13,10 +13,10 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 from transformers.utils import logging as transformers_logging
 
 from millm.engine import encoder
-from millm.engine.cpu_int8 import Int8Linear, int8_linears, replaced_parameters
+from millm.engine.cpu_int8 import Int8Linear, count_replaced_parameters, int8_linears
 from millm.engine.messages import LoadModel, ModelFacts
-from millm.engine.quantization import fit_to_cpu, label, quantization
-from millm.engine.selftest import Verdict
+from millm.engine.quantization import bitsandbytes_config, fit_to_cpu, quantization_label
+from millm.engine.selftest import RunnerChoice
 from millm.errors import InsufficientMemory, InvalidModel, InvalidRequest
 
 log = structlog.get_logger()
@@ -27,34 +27,40 @@ DEFAULT_CONTEXT_LENGTH = 2048
 """For the rare configuration that states none."""
 
 
-def load(command: LoadModel, on_progress: OnProgress) -> PreTrainedModel:
+def load_model(command: LoadModel, on_progress: OnProgress) -> PreTrainedModel:
     """Raises InvalidModel, InvalidRequest (device, quantization) or InsufficientMemory; nothing is kept on failure."""
     device = pick_device(command.device)
     try:
-        with _reported(on_progress):
-            model = _read(command, device)
+        with _progress_reported_to(on_progress):
+            model = _read_checkpoint(command, device)
     except torch.OutOfMemoryError as error:
         raise InsufficientMemory(f"this model does not fit in the memory of {device}") from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise InvalidModel(f"this folder is not a model that can be loaded: {_reason(error, command.path)}") from error
+        raise InvalidModel(
+            f"this folder is not a model that can be loaded: {_load_failure_reason(error, command.path)}"
+        ) from error
     on_progress("checking weights", 0, 1)
-    _refuse_non_finite(model.named_parameters())
+    _check_finite(model.named_parameters())
     on_progress("checking weights", 1, 1)
     return model
 
 
-def pack(model: PreTrainedModel, command: LoadModel, on_progress: OnProgress) -> None:
+def pack_int8(model: PreTrainedModel, command: LoadModel, on_progress: OnProgress) -> None:
     """Int8 linear layers, where they are asked for and nothing else was; not for vectors that others computed too."""
     if not command.generates:
         return
     if command.cpu_int8 and model.device.type == "cpu" and (command.quantization, command.dtype) == ("none", "auto"):
         report = int8_linears(model, on_progress)
-        log.info("model.int8", layers=report.converted, **({"reason": report.reason} if report.reason else {}))
+        log.info("model.int8", layers=report.converted_layers, **({"reason": report.reason} if report.reason else {}))
 
 
-def facts(model: PreTrainedModel, verdict: Verdict, command: LoadModel) -> ModelFacts:
+def model_facts(model: PreTrainedModel, choice: RunnerChoice, command: LoadModel) -> ModelFacts:
     config = model.config.get_text_config(decoder=True)
-    length = encoder.positions(model) or getattr(config, "max_position_embeddings", None) or DEFAULT_CONTEXT_LENGTH
+    length = (
+        encoder.max_encoder_positions(model)
+        or getattr(config, "max_position_embeddings", None)
+        or DEFAULT_CONTEXT_LENGTH
+    )
     return ModelFacts(
         id=command.id,
         architecture=type(model).__name__,
@@ -62,41 +68,41 @@ def facts(model: PreTrainedModel, verdict: Verdict, command: LoadModel) -> Model
         width=config.hidden_size,
         vocab_size=config.vocab_size,
         context_length=min(length, command.context or length),
-        stop_ids=stop_ids(model) if verdict.runner else (),
+        stop_ids=stop_ids(model) if choice.runner else (),
         device=str(model.device),
         dtype=str(model.dtype).removeprefix("torch."),
-        parameters=model.num_parameters() + replaced_parameters(model),
-        runner=verdict.name,
-        runner_reason=verdict.reason,
-        slots=verdict.runner.capacity if verdict.runner else 1,
-        generates=verdict.runner is not None,
+        parameters=model.num_parameters() + count_replaced_parameters(model),
+        runner=choice.name,
+        runner_reason=choice.reason,
+        slots=choice.runner.capacity if choice.runner else 1,
+        generates=choice.runner is not None,
         weights=_weights(model),
     )
 
 
-def pick_device(asked: str) -> torch.device:
-    if asked == "auto":
+def pick_device(requested: str) -> torch.device:
+    if requested == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(asked)
+        device = torch.device(requested)
     except RuntimeError as error:
-        raise InvalidRequest(f"device {asked!r} is not one of auto, cpu, cuda, cuda:N", param="device") from error
+        raise InvalidRequest(f"device {requested!r} is not one of auto, cpu, cuda, cuda:N", param="device") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InvalidRequest(
-            f"device {asked!r} is not there: this torch sees {torch.cuda.device_count()} CUDA devices",
+            f"device {requested!r} is not there: this torch sees {torch.cuda.device_count()} CUDA devices",
             param="device",
         )
     return device
 
 
-def _read(command: LoadModel, device: torch.device) -> PreTrainedModel:
+def _read_checkpoint(command: LoadModel, device: torch.device) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(
         command.path, local_files_only=True, trust_remote_code=command.trust_remote_code
     )
     dtype = _dtype(command.dtype, device)
-    wanted = quantization(command.quantization, config, _concrete(dtype, config))
+    wanted = bitsandbytes_config(command.quantization, config, _concrete(dtype, config))
     if wanted:
-        _refuse_non_finite(_tensors(Path(command.path), device))
+        _check_finite(_checkpoint_tensors(Path(command.path), device))
     loader: Any = AutoModelForCausalLM if command.generates else AutoModel
     loaded: Any = loader.from_pretrained(
         command.path,
@@ -109,7 +115,7 @@ def _read(command: LoadModel, device: torch.device) -> PreTrainedModel:
         **({"quantization_config": wanted} if wanted else {}),
         **({} if command.attention == "auto" else {"attn_implementation": command.attention}),
     )
-    _refuse_incomplete(loaded[1], unused=() if command.generates else encoder.UNUSED)
+    _check_complete(loaded[1], unused_prefixes=() if command.generates else encoder.UNUSED_WEIGHT_PREFIXES)
     model: PreTrainedModel = loaded[0]
     fit_to_cpu(model)
     return model
@@ -124,11 +130,11 @@ def _device_map(
     return {"": device} if is_quantized or device.type != "cpu" else None
 
 
-def _dtype(asked: str, device: torch.device) -> torch.dtype | str:
+def _dtype(requested: str, device: torch.device) -> torch.dtype | str:
     """float32 on a CPU: bfloat16 without hardware support is three times slower there (engine study)."""
-    if asked == "auto":
+    if requested == "auto":
         return torch.float32 if device.type == "cpu" else "auto"
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[asked]
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[requested]
 
 
 def _concrete(dtype: torch.dtype | str, config: PreTrainedConfig) -> torch.dtype:
@@ -141,7 +147,7 @@ def _concrete(dtype: torch.dtype | str, config: PreTrainedConfig) -> torch.dtype
 def _weights(model: PreTrainedModel) -> str:
     if any(isinstance(module, Int8Linear) for module in model.modules()):
         return "int8 on CPU (rows scaled apart)"
-    return label(model) or str(model.dtype).removeprefix("torch.")
+    return quantization_label(model) or str(model.dtype).removeprefix("torch.")
 
 
 def stop_ids(model: PreTrainedModel) -> tuple[int, ...]:
@@ -152,22 +158,22 @@ def stop_ids(model: PreTrainedModel) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _refuse_incomplete(report: dict[str, Any], unused: tuple[str, ...]) -> None:
+def _check_complete(report: dict[str, Any], unused_prefixes: tuple[str, ...]) -> None:
     """`unused`: beginnings of weights' names that nothing here computes with."""
     for kind, what in (("missing_keys", "lacks"), ("mismatched_keys", "has the wrong shape for")):
-        keys = sorted(name for name in map(str, report.get(kind, ())) if not name.startswith(unused))
+        keys = sorted(name for name in map(str, report.get(kind, ())) if not name.startswith(unused_prefixes))
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise InvalidModel(f"this checkpoint {what} {keys[0]}{more}; download it again")
 
 
-def _refuse_non_finite(named: Iterable[tuple[str, Tensor]]) -> None:
-    for name, weights in named:
+def _check_finite(named_tensors: Iterable[tuple[str, Tensor]]) -> None:
+    for name, weights in named_tensors:
         if weights.is_floating_point() and not bool(torch.isfinite(weights).all()):
             raise InvalidModel(f"this checkpoint's {name} holds NaN or infinite weights; download it again")
 
 
-def _tensors(folder: Path, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+def _checkpoint_tensors(folder: Path, device: torch.device) -> Iterator[tuple[str, Tensor]]:
     """The checkpoint's tensors one by one: what is quantized while it is loaded cannot be checked afterwards."""
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt", device=str(device)) as file:
@@ -175,14 +181,14 @@ def _tensors(folder: Path, device: torch.device) -> Iterator[tuple[str, Tensor]]
                 yield name, file.get_tensor(name)
 
 
-def _reason(error: Exception, path: str) -> str:
+def _load_failure_reason(error: Exception, path: str) -> str:
     """The library's own first line, without the folder it was looking in."""
     text = str(error).strip().splitlines()
     return (text[0] if text else type(error).__name__).replace(path, "the folder")[:200]
 
 
 @contextmanager
-def _reported(on_progress: OnProgress) -> Iterator[None]:
+def _progress_reported_to(on_progress: OnProgress) -> Iterator[None]:
     """transformers' own progress bar over the weights, sent to `on_progress` instead of the terminal."""
 
     def bar(_factory: object, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Iterator[Any]:

@@ -4,23 +4,23 @@ import math
 import time
 from collections import deque
 
-REMEMBERED = 32
-UNKNOWN_SECONDS = 2
+MAX_FINISH_TIMES = 32
+DEFAULT_RETRY_SECONDS = 2
 """Told before enough requests have ended to go by."""
-LONGEST_SECONDS = 60
+MAX_RETRY_SECONDS = 60
 
 
-class Pace:
+class RetryAfterEstimator:
     def __init__(self) -> None:
-        self._ends: deque[float] = deque(maxlen=REMEMBERED)
+        self._finish_times: deque[float] = deque(maxlen=MAX_FINISH_TIMES)
 
-    def ended(self) -> None:
+    def record_finished(self) -> None:
         """A request has ended now."""
-        self._ends.append(time.monotonic())
+        self._finish_times.append(time.monotonic())
 
     def retry_after_seconds(self, waiting: int) -> int:
         """Until half of those that wait have had their turn, within 1 to 60 s."""
-        if len(self._ends) < REMEMBERED:
-            return UNKNOWN_SECONDS
-        seconds_each = (time.monotonic() - self._ends[0]) / REMEMBERED
-        return min(max(math.ceil(waiting / 2 * seconds_each), 1), LONGEST_SECONDS)
+        if len(self._finish_times) < MAX_FINISH_TIMES:
+            return DEFAULT_RETRY_SECONDS
+        seconds_each = (time.monotonic() - self._finish_times[0]) / MAX_FINISH_TIMES
+        return min(max(math.ceil(waiting / 2 * seconds_each), 1), MAX_RETRY_SECONDS)

@@ -5,7 +5,7 @@ import torch
 from millm.engine.messages import Platform
 
 
-def facts() -> Platform:
+def platform_facts() -> Platform:
     return Platform(
         torch=str(torch.__version__),
         built_for=_built_for(),

@@ -10,14 +10,14 @@ from typing import Any
 import structlog
 
 from millm import logs
-from millm.engine.messages import Event, LogLine, decode_commands, encode
+from millm.engine.messages import EngineEvent, LogLine, decode_commands, encode
 from millm.engine.watchdog import Watchdog
 
 log = structlog.get_logger()
 
 NICE = 5
 """The doors come first: where the engine takes every core, a health check still answers at once."""
-LINE_SECONDS = 1.0
+LOG_LINE_TIMEOUT_SECONDS = 1.0
 """A line for the log waits no longer to be sent."""
 
 
@@ -26,21 +26,21 @@ def main(connection: Connection, log_level: str, step_seconds: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["HF_HUB_OFFLINE"] = "1"  # files are the API process's business: nothing is fetched from here
     os.nice(NICE)
-    post = Post(connection)
-    logs.forward(log_level, post.line)
+    post = EventSender(connection)
+    logs.forward(log_level, post.send_log_line)
     inbox: SimpleQueue[Any] = SimpleQueue()
-    threading.Thread(target=_read, args=(connection, inbox), daemon=True).start()
+    threading.Thread(target=_read_commands, args=(connection, inbox), daemon=True).start()
     # The one import inside a function: the API process imports this module to spawn it and must stay free of torch.
-    from millm.engine.loop import Engine  # noqa: PLC0415
+    from millm.engine.loop import EngineCore  # noqa: PLC0415
 
     try:
-        Engine(inbox, post, Watchdog(step_seconds)).run()
+        EngineCore(inbox, post, Watchdog(step_seconds)).run()
     except Exception as error:  # the process's edge: multiprocessing would print the trace
         log.critical("engine.crashed", exc_info=True)
         raise SystemExit(1) from error
 
 
-def _read(connection: Connection, inbox: SimpleQueue[Any]) -> None:
+def _read_commands(connection: Connection, inbox: SimpleQueue[Any]) -> None:
     """Always draining, so that the API process never waits to send; a closed pipe ends the process at once."""
     try:
         while True:
@@ -49,26 +49,26 @@ def _read(connection: Connection, inbox: SimpleQueue[Any]) -> None:
         os._exit(0)
 
 
-class Post:
+class EventSender:
     """The way out, for the engine's thread and for whichever thread has a line for the log."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._sending = threading.Lock()
+        self._send_lock = threading.Lock()
 
-    def __call__(self, events: list[Event]) -> None:
-        with self._sending:
+    def __call__(self, events: list[EngineEvent]) -> None:
+        with self._send_lock:
             self._send(events)
 
-    def line(self, level: str, event: str, time: str, fields: dict[str, Any]) -> None:
+    def send_log_line(self, level: str, event: str, time: str, fields: dict[str, Any]) -> None:
         """Lost where the way is blocked for so long: the watchdog, which tells of that, must not hang too."""
-        if self._sending.acquire(timeout=LINE_SECONDS):
+        if self._send_lock.acquire(timeout=LOG_LINE_TIMEOUT_SECONDS):
             try:
                 self._send([LogLine(level=level, event=event, time=time, fields=fields)])
             finally:
-                self._sending.release()
+                self._send_lock.release()
 
-    def _send(self, events: list[Event]) -> None:
+    def _send(self, events: list[EngineEvent]) -> None:
         try:
             self._connection.send_bytes(encode(events))
         except (BrokenPipeError, OSError):

@@ -12,7 +12,7 @@ from millm.engine.messages import Quantization
 from millm.engine.sizes import NF4_BLOCK
 from millm.errors import InvalidRequest
 
-TILE = 32
+BF16_KERNEL_TILE = 32
 
 for _name in (
     "bitsandbytes.autograd._functions",  # "inputs will be cast from float32 to float16", once per matrix product
@@ -21,30 +21,32 @@ for _name in (
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 
-def quantization(asked: Quantization, config: PreTrainedConfig, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+def bitsandbytes_config(
+    requested: Quantization, config: PreTrainedConfig, dtype: torch.dtype
+) -> BitsAndBytesConfig | None:
     """How to load the checkpoint of `config`; None: as it is. `dtype` is what a 4-bit layer computes in.
 
     8 bits is vector-wise int8 of Dettmers et al. 2022 (arXiv:2208.07339) without its outlier columns
     (`llm_int8_threshold=0`), which are chosen over the whole batch: a neighbour would change a row's rounding. 4 bits
     is NF4 (arXiv:2305.14314) without double quantization. Raises InvalidRequest.
     """
-    held = _held(config)
-    if asked == "none":
+    held = _checkpoint_quantization(config)
+    if requested == "none":
         return None
     if importlib.util.find_spec("bitsandbytes") is None:
         raise InvalidRequest(
-            f"quantization {asked} needs bitsandbytes: run `pip install bitsandbytes`, or ask for none",
+            f"quantization {requested} needs bitsandbytes: run `pip install bitsandbytes`, or ask for none",
             param="quantization",
         )
-    if held not in (None, asked):
+    if held not in (None, requested):
         raise InvalidRequest(
-            f"this checkpoint is quantized already ({held}), so quantization {asked} cannot be had; ask for none",
+            f"this checkpoint is quantized already ({held}), so quantization {requested} cannot be had; ask for none",
             param="quantization",
         )
     if held:
         return None
     config_of: Callable[..., BitsAndBytesConfig] = BitsAndBytesConfig  # its __init__ has no types
-    if asked == "8bit":
+    if requested == "8bit":
         return config_of(load_in_8bit=True, llm_int8_threshold=0.0)
     return config_of(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
@@ -64,13 +66,13 @@ def fit_to_cpu(model: PreTrainedModel) -> None:
                 f" {layer.in_features}; ask for 8bit or none",
                 param="quantization",
             )
-        if layer.out_features % TILE:
+        if layer.out_features % BF16_KERNEL_TILE:
             layer.support_avx512bf16_for_cpu = False
 
 
-def label(model: PreTrainedModel) -> str | None:
+def quantization_label(model: PreTrainedModel) -> str | None:
     """What the model's weights are quantized with, for people; None: they are not."""
-    held = _held(model.config)
+    held = _checkpoint_quantization(model.config)
     if held == "8bit":
         return "bitsandbytes 8-bit"
     if held == "4bit":
@@ -78,7 +80,7 @@ def label(model: PreTrainedModel) -> str | None:
     return held
 
 
-def _held(config: PreTrainedConfig) -> str | None:
+def _checkpoint_quantization(config: PreTrainedConfig) -> str | None:
     """`8bit` or `4bit` for bitsandbytes, else the method's own name, of a checkpoint's or a model's configuration."""
     found: Any = getattr(config, "quantization_config", None)
     if not found:

@@ -5,11 +5,11 @@ from typing import Protocol
 
 import torch
 
-WARM_UPS = 2
+WARM_UP_PASSES = 2
 """Passes before the recorded one, in which libraries choose their kernels and allocate what they keep."""
 
 
-class Recorder(Protocol):
+class GraphRecorder(Protocol):
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """Run `work`, which may be run any number of times; → what does on the device what it did, and no Python.
 
@@ -17,7 +17,7 @@ class Recorder(Protocol):
         """
 
 
-class CudaRecorder:
+class CudaGraphRecorder:
     """CUDA graphs out of one pool of memory: only one is replayed at a time, so they may share what lies between.
 
     `thread_local`: what other threads ask of CUDA meanwhile is none of a recording's business.
@@ -30,7 +30,7 @@ class CudaRecorder:
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
-            for _ in range(WARM_UPS):
+            for _ in range(WARM_UP_PASSES):
                 work()
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
@@ -39,5 +39,5 @@ class CudaRecorder:
         return graph.replay
 
 
-RECORDERS: dict[str, Callable[[], Recorder]] = {"cuda": CudaRecorder}
+GRAPH_RECORDERS: dict[str, Callable[[], GraphRecorder]] = {"cuda": CudaGraphRecorder}
 """By type of device."""

@@ -10,49 +10,55 @@ import structlog
 import torch
 
 from millm.engine import memory
-from millm.engine.messages import Degraded, Event
+from millm.engine.messages import EngineDegraded, EngineEvent
 from millm.engine.runners.runner import Runner
 from millm.engine.scheduler import Scheduler
-from millm.engine.taps import Taps
+from millm.engine.taps import AttachedSaes
 
 log = structlog.get_logger()
 
-NO_TOP_K = "the device ran out of memory: `top_k` was turned off for this request"
-NO_WATCHING = "the device ran out of memory: watching was turned off for this request"
-NO_SAE = "the device ran out of memory: every SAE was turned off; attach it again, or restart the server, to steer"
+TOP_K_DISABLED = "the device ran out of memory: `top_k` was turned off for this request"
+WATCHING_DISABLED = "the device ran out of memory: watching was turned off for this request"
+SAES_DISABLED = (
+    "the device ran out of memory: every SAE was turned off; attach it again, or restart the server, to steer"
+)
 
 
 @dataclass(frozen=True)
-class Relief:
-    taps: Taps
+class OutOfMemoryHandler:
+    attached_saes: AttachedSaes
     runner: Runner
     scheduler: Scheduler
     device: torch.device
 
-    def find(self) -> list[Event] | None:
+    def degrade(self) -> list[EngineEvent] | None:
         """Give the next thing up; → what to tell, or None when there is nothing left."""
-        events = self._give_up()
-        memory.release_cached(self.device)
+        events = self._degrade_once()
+        memory.empty_device_cache(self.device)
         if events is not None:
-            log.warning("engine.out_of_memory", told=[event.reason for event in events if isinstance(event, Degraded)])
+            log.warning(
+                "engine.out_of_memory", told=[event.reason for event in events if isinstance(event, EngineDegraded)]
+            )
         return events
 
-    def _give_up(self) -> list[Event] | None:
-        everybody = self.scheduler.everybody
-        if self.taps.give_up_full_width(everybody, NO_TOP_K) or self.taps.give_up_watching(everybody, NO_WATCHING):
+    def _degrade_once(self) -> list[EngineEvent] | None:
+        everybody = self.scheduler.all_sequences
+        if self.attached_saes.disable_top_k(everybody, TOP_K_DISABLED) or self.attached_saes.disable_watching(
+            everybody, WATCHING_DISABLED
+        ):
             return []
-        if self.taps.detach_all(everybody, NO_SAE):
+        if self.attached_saes.detach_all(everybody, SAES_DISABLED):
             for sequence in everybody:
-                self.runner.change(sequence)
-            return [Degraded(reason=NO_SAE)]
+                self.runner.on_steering_change(sequence)
+            return [EngineDegraded(reason=SAES_DISABLED)]
         return [] if self._preempt() else None
 
     def _preempt(self) -> bool:
         """The youngest waits until there is one less; not if it is alone."""
         youngest = self.scheduler.youngest
-        if youngest is None or not self.scheduler.shrink():
+        if youngest is None or not self.scheduler.reduce_capacity():
             return False
         self.runner.release(youngest)
-        youngest.begin_again()
-        self.scheduler.postpone(youngest)
+        youngest.restart()
+        self.scheduler.requeue(youngest)
         return True

@@ -5,15 +5,15 @@ from msgspec.structs import replace
 from millm.engine.messages import AttachSae, LoadModel
 
 
-class Restorable:
+class EngineSnapshot:
     """Empty, until something has been acknowledged."""
 
     def __init__(self) -> None:
         self.model: LoadModel | None = None
         self.saes: dict[str, AttachSae] = {}
 
-    def copy(self) -> "Restorable":
-        twin = Restorable()
+    def copy(self) -> "EngineSnapshot":
+        twin = EngineSnapshot()
         twin.model, twin.saes = self.model, dict(self.saes)
         return twin
 
@@ -22,14 +22,14 @@ class Restorable:
         """In the order in which they are given."""
         return [self.model, *self.saes.values()] if self.model else []
 
-    def loaded(self, command: LoadModel) -> None:
+    def record_load(self, command: LoadModel) -> None:
         self.model = replace(command, unload_first=False)
         self.saes = {}
 
-    def attached(self, command: AttachSae) -> None:
+    def record_attach(self, command: AttachSae) -> None:
         if command.replaces:
             self.saes.pop(command.replaces, None)
         self.saes[command.sae] = replace(command, replaces=None)
 
-    def detached(self, sae: str) -> None:
+    def record_detach(self, sae: str) -> None:
         self.saes.pop(sae, None)

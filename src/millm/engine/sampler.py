@@ -12,22 +12,22 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from millm.engine.grammar import Constraint
-from millm.engine.messages import Sampling
+from millm.engine.grammar import GrammarConstraint
+from millm.engine.messages import SamplingParams
 from millm.engine.sequence import Sequence
 from millm.errors import NonFiniteOutput
 
-_USUALLY_ENOUGH = 1024
+_TOP_P_CANDIDATES = 1024
 """Sorting a whole vocabulary takes a tenth of a small model's token; its likeliest thousand rarely do not suffice."""
 
-_COLDEST = 1e-5
+_MIN_TEMPERATURE = 1e-5
 """A temperature below this is 0: it would divide logits into infinity, and choose the likeliest anyway (as in vLLM)."""
 
-_NOT_FINITE = "the model's logits are not finite numbers; a steering this strong can do that"
+_NON_FINITE_LOGITS = "the model's logits are not finite numbers; a steering this strong can do that"
 
 
 @dataclass(frozen=True)
-class Choice:
+class SampledToken:
     token: int
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
@@ -38,7 +38,7 @@ class SamplerState:
     """What sampling remembers of one sequence."""
 
     generator: torch.Generator
-    constraint: Constraint | None = None
+    constraint: GrammarConstraint | None = None
     counts: Counter[int] = field(default_factory=Counter)
     """How often each token was generated."""
 
@@ -48,7 +48,9 @@ class SamplerState:
         return self.constraint is not None and self.constraint.is_complete
 
 
-def start(sampling: Sampling, device: torch.device, constraint: Constraint | None = None) -> SamplerState:
+def new_sampler_state(
+    sampling: SamplingParams, device: torch.device, constraint: GrammarConstraint | None = None
+) -> SamplerState:
     generator = torch.Generator(device=device)
     seed = sampling.seed if sampling.seed is not None else int.from_bytes(os.urandom(8))
     generator.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
@@ -56,66 +58,68 @@ def start(sampling: Sampling, device: torch.device, constraint: Constraint | Non
 
 
 @dataclass(frozen=True)
-class Likeliest:
+class ArgmaxToken:
     """The token of the largest logit, and whether that is a finite number."""
 
     token: int
     is_finite: bool
 
 
-def likeliest(logits: Tensor) -> list[Likeliest]:
+def argmax_tokens(logits: Tensor) -> list[ArgmaxToken]:
     """`logits [R, V]` → one per row, all in one pass over them."""
     largest, tokens = logits.max(dim=-1)
-    return [Likeliest(*found) for found in zip(tokens.tolist(), torch.isfinite(largest).tolist(), strict=True)]
+    return [ArgmaxToken(*found) for found in zip(tokens.tolist(), torch.isfinite(largest).tolist(), strict=True)]
 
 
-def choose(sequence: Sequence, logits: Tensor, best: Likeliest) -> Choice:
+def sample_token(sequence: Sequence, logits: Tensor, argmax_token: ArgmaxToken) -> SampledToken:
     """`logits [V]` of the sequence's last token, and the `likeliest` of them.
 
     Raises NonFiniteOutput, or EngineFailed where the grammar lets nothing follow.
     """
-    state: SamplerState = sequence.sampler
+    state: SamplerState = sequence.sampler_state
     sampling = sequence.request.sampling
-    if not best.is_finite:
-        raise NonFiniteOutput(_NOT_FINITE)
-    if _takes_likeliest(sequence):
-        return Choice(best.token)
+    if not argmax_token.is_finite:
+        raise NonFiniteOutput(_NON_FINITE_LOGITS)
+    if _is_plain_greedy(sequence):
+        return SampledToken(argmax_token.token)
     logits = logits.float()
-    token = _draw(_adjusted(sequence, logits), sampling, state.generator)
+    token = _draw(_adjust_logits(sequence, logits), sampling, state.generator)
     state.counts[token] += 1
     if state.constraint:
-        state.constraint.take(token)
-    return _reported(token, logits, sampling.logprobs)
+        state.constraint.accept_token(token)
+    return _with_logprobs(token, logits, sampling.logprobs)
 
 
-def _takes_likeliest(sequence: Sequence) -> bool:
+def _is_plain_greedy(sequence: Sequence) -> bool:
     sampling = sequence.request.sampling
     is_penalised = sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty != 1
     is_adjusted = sampling.logit_bias or is_penalised or sampling.min_tokens or sequence.request.grammar
-    return sampling.temperature < _COLDEST and not is_adjusted and sampling.logprobs is None
+    return sampling.temperature < _MIN_TEMPERATURE and not is_adjusted and sampling.logprobs is None
 
 
-def _adjusted(sequence: Sequence, logits: Tensor) -> Tensor:
+def _adjust_logits(sequence: Sequence, logits: Tensor) -> Tensor:
     """`logits [V]` with everything in it but the drawing; a new tensor where anything changes."""
-    sampling, state = sequence.request.sampling, sequence.sampler
-    logits = _penalised(_biased(logits, sampling), sampling, state.counts)
+    sampling, state = sequence.request.sampling, sequence.sampler_state
+    logits = _apply_count_penalties(_apply_logit_bias(logits, sampling), sampling, state.counts)
     if sampling.repetition_penalty != 1:
-        logits = _repetition_penalised(logits, {*sequence.request.prompt, *state.counts}, sampling.repetition_penalty)
+        logits = _apply_repetition_penalty(
+            logits, {*sequence.request.prompt, *state.counts}, sampling.repetition_penalty
+        )
     if state.constraint:
         return logits.masked_fill(state.constraint.refused(logits.device), -torch.inf)
-    if len(sequence.generated) < sampling.min_tokens and sequence.request.stop_ids:
+    if len(sequence.output_ids) < sampling.min_tokens and sequence.request.stop_ids:
         return logits.index_fill(0, _indices(sequence.request.stop_ids, logits), -torch.inf)
     return logits
 
 
-def _biased(logits: Tensor, sampling: Sampling) -> Tensor:
+def _apply_logit_bias(logits: Tensor, sampling: SamplingParams) -> Tensor:
     if not sampling.logit_bias:
         return logits
     tokens, biases = zip(*sampling.logit_bias, strict=True)
     return logits.index_add(0, _indices(tokens, logits), logits.new_tensor(biases))
 
 
-def _penalised(logits: Tensor, sampling: Sampling, counts: Counter[int]) -> Tensor:
+def _apply_count_penalties(logits: Tensor, sampling: SamplingParams, counts: Counter[int]) -> Tensor:
     """logit − count·frequency − (count > 0)·presence (OpenAI's API reference)."""
     if not counts or not (sampling.presence_penalty or sampling.frequency_penalty):
         return logits
@@ -123,9 +127,9 @@ def _penalised(logits: Tensor, sampling: Sampling, counts: Counter[int]) -> Tens
     return logits.index_add(0, _indices(counts, logits), logits.new_tensor(penalties))
 
 
-def _repetition_penalised(logits: Tensor, seen: Iterable[int], penalty: float) -> Tensor:
+def _apply_repetition_penalty(logits: Tensor, token_ids: Iterable[int], penalty: float) -> Tensor:
     """Divides positive logits, multiplies negative ones (Keskar et al. 2019, as transformers computes it)."""
-    indices = _indices(seen, logits)
+    indices = _indices(token_ids, logits)
     found = logits[indices]
     return logits.index_copy(0, indices, torch.where(found < 0, found * penalty, found / penalty))
 
@@ -134,8 +138,8 @@ def _indices(tokens: Iterable[int], logits: Tensor) -> Tensor:
     return torch.tensor([*tokens], dtype=torch.long, device=logits.device)
 
 
-def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    if sampling.temperature < _COLDEST:
+def _draw(logits: Tensor, sampling: SamplingParams, generator: torch.Generator) -> int:
+    if sampling.temperature < _MIN_TEMPERATURE:
         return int(logits.argmax())
     weights = torch.softmax(logits / sampling.temperature, dim=-1)  # [V]
     if 0 < sampling.top_k < weights.shape[-1]:
@@ -145,7 +149,7 @@ def _draw(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int
     if sampling.min_p > 0:
         weights = _keep_at_least(weights, sampling.min_p * weights.max())
     if not bool(torch.isfinite(weights).all()):
-        raise NonFiniteOutput(_NOT_FINITE)
+        raise NonFiniteOutput(_NON_FINITE_LOGITS)
     return int(torch.multinomial(weights, 1, generator=generator))
 
 
@@ -156,7 +160,7 @@ def _keep_top_k(weights: Tensor, k: int) -> Tensor:
 def _keep_top_p(weights: Tensor, p: float) -> Tensor:
     """The likeliest tokens whose share of the weight reaches p together; at least one, and ties with the last."""
     needed = p * weights.sum()
-    ordered = weights.topk(min(_USUALLY_ENOUGH, len(weights))).values
+    ordered = weights.topk(min(_TOP_P_CANDIDATES, len(weights))).values
     if ordered.sum() < needed:
         ordered = weights.sort(descending=True).values
     before = ordered.cumsum(dim=-1) - ordered
@@ -164,14 +168,14 @@ def _keep_top_p(weights: Tensor, p: float) -> Tensor:
     return _keep_at_least(weights, ordered[max(kept, 1) - 1])
 
 
-def _keep_at_least(weights: Tensor, least: Tensor) -> Tensor:
-    return weights.masked_fill(weights < least, 0.0)
+def _keep_at_least(weights: Tensor, threshold: Tensor) -> Tensor:
+    return weights.masked_fill(weights < threshold, 0.0)
 
 
-def _reported(token: int, logits: Tensor, alternatives: int | None) -> Choice:
+def _with_logprobs(token: int, logits: Tensor, alternatives: int | None) -> SampledToken:
     if alternatives is None:
-        return Choice(token)
+        return SampledToken(token)
     logprobs = torch.log_softmax(logits, dim=-1)
     top = logprobs.topk(min(alternatives, logprobs.shape[-1])) if alternatives else None
     pairs = tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True)) if top else ()
-    return Choice(token, float(logprobs[token]), pairs)
+    return SampledToken(token, float(logprobs[token]), pairs)

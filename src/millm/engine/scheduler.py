@@ -7,15 +7,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from millm.engine.messages import Generate, Text
+from millm.engine.messages import Generate, TextCommand
 from millm.engine.sequence import Sequence
 
-PATIENCE = 32
+MAX_TIMES_PASSED_OVER = 32
 """Sequences that may start before one that came earlier and does not fit yet; then everybody waits for it."""
 
 
 @dataclass(frozen=True)
-class Row:
+class ScheduledRow:
     """Tokens of one sequence to feed in this step; the last one's logits choose the next token."""
 
     sequence: Sequence
@@ -24,7 +24,7 @@ class Row:
     tokens: tuple[int, ...]
 
     @property
-    def chooses(self) -> bool:
+    def is_last_chunk(self) -> bool:
         """No chunk of the sequence is left behind this one."""
         return self.start + len(self.tokens) == self.sequence.length
 
@@ -35,23 +35,23 @@ class Row:
         return request.prompt_logprobs is not None and self.start < len(request.prompt)
 
     @property
-    def was_fed(self) -> bool:
+    def is_computed(self) -> bool:
         """Its keys and values are there: it cannot be run again."""
-        return self.sequence.fed > self.start
+        return self.sequence.num_computed_tokens > self.start
 
 
-Pass = tuple[Row, ...]
+ForwardPass = tuple[ScheduledRow, ...]
 """Rows of one length that go through the model together."""
 
 
 class Scheduler:
     def __init__(
-        self, capacity: int, chunk: int | None = None, alone: Callable[[Sequence], bool] | None = None
+        self, capacity: int, prefill_chunk: int | None = None, runs_alone: Callable[[Sequence], bool] | None = None
     ) -> None:
         """`chunk`: tokens of prompts per step, None: a prompt is fed whole; `alone`: decodes in a pass of its own."""
-        self._capacity = self._room = capacity
-        self._chunk = chunk
-        self._alone = alone or (lambda _: False)
+        self._capacity = self._max_running = capacity
+        self._prefill_chunk = prefill_chunk
+        self._runs_alone = runs_alone or (lambda _: False)
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
         self._texts: deque[Sequence] = deque()
@@ -62,14 +62,14 @@ class Scheduler:
         return not self._waiting and not self._running and not self._texts
 
     @property
-    def everybody(self) -> list[Sequence]:
+    def all_sequences(self) -> list[Sequence]:
         return [*self._running, *self._waiting, *self._texts]
 
     def add(self, request: Generate) -> None:
-        self._waiting.append(Sequence.of(request))
+        self._waiting.append(Sequence.from_request(request))
 
-    def add_text(self, text: Text) -> None:
-        self._texts.append(Sequence.of_text(text))
+    def add_text(self, text: TextCommand) -> None:
+        self._texts.append(Sequence.from_text(text))
 
     def next_text(self, fits: Callable[[Sequence], bool]) -> Sequence | None:
         """The text that goes through the model in this step. One that does not fit waits for those that run."""
@@ -77,21 +77,21 @@ class Scheduler:
         return first if first and (fits(first) or not self._running) else None
 
     def cancel(self, sequence_id: str) -> None:
-        for sequence in self.everybody:
+        for sequence in self.all_sequences:
             if sequence.id == sequence_id:
-                sequence.cancelled = True
+                sequence.is_cancelled = True
 
-    def take_cancelled(self) -> list[Sequence]:
+    def pop_cancelled(self) -> list[Sequence]:
         """Cancelled sequences, no longer planned."""
-        return self._take(lambda sequence: sequence.cancelled)
+        return self._pop(lambda sequence: sequence.is_cancelled)
 
-    def take_late(self, now: float) -> list[Sequence]:
+    def pop_expired(self, now: float) -> list[Sequence]:
         """Sequences whose deadline is over, no longer planned."""
-        return self._take(lambda sequence: sequence.due is not None and sequence.due < now)
+        return self._pop(lambda sequence: sequence.deadline is not None and sequence.deadline < now)
 
-    def take_all(self) -> list[Sequence]:
+    def pop_all(self) -> list[Sequence]:
         """Everything that waits or runs, no longer planned."""
-        return self._take(lambda _: True)
+        return self._pop(lambda _: True)
 
     def admit(self, fits: Callable[[Sequence], bool]) -> Iterator[Sequence]:
         """Sequences that start with the next plan, to be started one by one: `fits` sees what the last one took.
@@ -100,36 +100,36 @@ class Scheduler:
         """
         stayed: list[Sequence] = []
         if not self._running:
-            self._room = self._capacity
-        while self._waiting and len(self._running) < self._room and not any(map(_out_of_patience, stayed)):
+            self._max_running = self._capacity
+        while self._waiting and len(self._running) < self._max_running and not any(map(_blocks_admission, stayed)):
             sequence = self._waiting.popleft()
             if fits(sequence) or not self._running:
                 self._running.append(sequence)
                 for earlier in stayed:
-                    earlier.passed_over += 1
+                    earlier.times_passed_over += 1
                 yield sequence
                 continue
             stayed.append(sequence)
         self._waiting.extendleft(reversed(stayed))
 
-    def plan(self, place: Callable[[Sequence], bool]) -> list[Pass]:
+    def plan(self, allocate: Callable[[Sequence], bool]) -> list[ForwardPass]:
         """Decoding sequences first, then a chunk's worth of prompts.
 
         `place` is asked once for each prompt that begins; False: the sequence has ended instead.
         """
-        decoding = [sequence for sequence in self._running if not sequence.prefilling]
-        together = tuple(_row(sequence) for sequence in decoding if not self._alone(sequence))
+        decoding = [sequence for sequence in self._running if not sequence.is_prefilling]
+        together = tuple(_row(sequence) for sequence in decoding if not self._runs_alone(sequence))
         passes = [together] if together else []
-        passes += [(_row(sequence),) for sequence in decoding if self._alone(sequence)]
-        return passes + self._chunks(place)
+        passes += [(_row(sequence),) for sequence in decoding if self._runs_alone(sequence)]
+        return passes + self._prefill_passes(allocate)
 
-    def _chunks(self, place: Callable[[Sequence], bool]) -> list[Pass]:
-        passes: list[Pass] = []
-        left = self._chunk
-        for sequence in [sequence for sequence in self._running if sequence.prefilling]:
-            if sequence.fed == 0 and not place(sequence):
+    def _prefill_passes(self, allocate: Callable[[Sequence], bool]) -> list[ForwardPass]:
+        passes: list[ForwardPass] = []
+        left = self._prefill_chunk
+        for sequence in [sequence for sequence in self._running if sequence.is_prefilling]:
+            if sequence.num_computed_tokens == 0 and not allocate(sequence):
                 continue
-            row = _row(sequence, left if not self._alone(sequence) else None)
+            row = _row(sequence, left if not self._runs_alone(sequence) else None)
             passes.append((row,))
             if left is not None:
                 left -= len(row.tokens)
@@ -137,18 +137,18 @@ class Scheduler:
                     break
         return passes
 
-    def runs(self, rows: Pass) -> bool:
+    def is_running(self, rows: ForwardPass) -> bool:
         """False once an earlier pass of the same plan made its sequence wait."""
         return all(row.sequence in self._running for row in rows)
 
-    def shrink(self) -> bool:
+    def reduce_capacity(self) -> bool:
         """Room for one less, until nothing runs; False if only one runs."""
         if len(self._running) < 2:
             return False
-        self._room = len(self._running) - 1
+        self._max_running = len(self._running) - 1
         return True
 
-    def postpone(self, sequence: Sequence) -> None:
+    def requeue(self, sequence: Sequence) -> None:
         """Back to the front of those who wait, with what it has generated."""
         self._running.remove(sequence)
         self._waiting.appendleft(sequence)
@@ -163,16 +163,16 @@ class Scheduler:
         else:
             (self._texts if sequence in self._texts else self._waiting).remove(sequence)
 
-    def _take(self, wanted: Callable[[Sequence], bool]) -> list[Sequence]:
-        taken = [sequence for sequence in self.everybody if wanted(sequence)]
+    def _pop(self, predicate: Callable[[Sequence], bool]) -> list[Sequence]:
+        taken = [sequence for sequence in self.all_sequences if predicate(sequence)]
         for sequence in taken:
             self.remove(sequence)
         return taken
 
 
-def _out_of_patience(sequence: Sequence) -> bool:
-    return sequence.passed_over >= PATIENCE
+def _blocks_admission(sequence: Sequence) -> bool:
+    return sequence.times_passed_over >= MAX_TIMES_PASSED_OVER
 
 
-def _row(sequence: Sequence, most: int | None = None) -> Row:
-    return Row(sequence, sequence.fed, sequence.unfed[:most])
+def _row(sequence: Sequence, max_tokens: int | None = None) -> ScheduledRow:
+    return ScheduledRow(sequence, sequence.num_computed_tokens, sequence.uncomputed_tokens[:max_tokens])

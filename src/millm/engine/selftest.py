@@ -14,22 +14,22 @@ from transformers import PreTrainedModel
 
 from millm.engine import attention, encoder, memory
 from millm.engine.messages import Generate, LoadModel
-from millm.engine.quantization import label
-from millm.engine.recorder import RECORDERS
+from millm.engine.quantization import quantization_label
+from millm.engine.recorder import GRAPH_RECORDERS
 from millm.engine.runners.plain import PlainRunner
 from millm.engine.runners.runner import Runner
-from millm.engine.runners.slots import SlotsRunner, Steered
-from millm.engine.scheduler import Row, Scheduler
+from millm.engine.runners.slots import SlotsRunner, SteerMaskFunction
+from millm.engine.scheduler import ScheduledRow, Scheduler
 from millm.engine.sequence import Sequence
 from millm.errors import InvalidModel
-from millm.sae.tap import Tap
+from millm.sae.tap import SteeringHook
 
 log = structlog.get_logger()
 
-PROMPTS = (5, 21, 13)
+TEST_PROMPT_LENGTHS = (5, 21, 13)
 """Tokens of the test sequences: mixed, so that every row has its own positions."""
-CHUNK = 8
-DECODED = 2
+TEST_CHUNK_TOKENS = 8
+TEST_DECODE_STEPS = 2
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}
 """Largest difference of a logit, relative to the largest logit: far above rounding, far below a wrong mask."""
 QUANTIZED_NOISE = 2.0
@@ -38,7 +38,7 @@ times as much as it differs from itself."""
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RunnerChoice:
     runner: Runner | None
     """None: nothing to continue with, the model only embeds."""
     name: str
@@ -47,55 +47,65 @@ class Verdict:
 
     def scheduler(self) -> Scheduler:
         runner = self.runner
-        return Scheduler(runner.capacity, runner.chunk, runner.alone) if runner else Scheduler(capacity=1)
+        return Scheduler(runner.capacity, runner.prefill_chunk, runner.runs_alone) if runner else Scheduler(capacity=1)
 
 
-class _Different(Exception):
+class _LogitsDiffer(Exception):
     """The two ways disagree."""
 
 
 def choose_runner(
-    model: PreTrainedModel, command: LoadModel, steered: Steered, taps: Callable[[], Iterable[Tap]] = tuple
-) -> Verdict:
+    model: PreTrainedModel,
+    command: LoadModel,
+    steer_mask: SteerMaskFunction,
+    active_hooks: Callable[[], Iterable[SteeringHook]] = tuple,
+) -> RunnerChoice:
     """`taps`: those that are attached by the time a pass runs.
 
     Raises InvalidModel if the model can be run in no way, or not in the one that was asked for."""
     if not command.generates:
-        encoder.try_out(model)
-        return _told(Verdict(None, "encoder", "it has no head that writes tokens"))
+        encoder.check_encoder(model)
+        return _log_choice(RunnerChoice(None, "encoder", "it has no head that writes tokens"))
     plain = PlainRunner(model)
     if command.runner == "plain":
-        return _told(Verdict(plain, "plain", "`runner` is set to plain"))
-    if why := _unsuitable(model):
-        return _told(_without_slots(command, plain, why))
+        return _log_choice(RunnerChoice(plain, "plain", "`runner` is set to plain"))
+    if why := _unsupported_reason(model):
+        return _log_choice(_fall_back_to_plain(command, plain, why))
     try:
         with torch.inference_mode():
-            expected = [_alone(model, ids) for ids in _prompts(model)]
-            note = _use_own_attention(model, expected) if command.attention == "auto" else ""
-            _compare(_in_slots(_slots(model, len(PROMPTS), steered, command), model), expected, model, "in slots")
-    except (_Different, InvalidModel, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-        return _told(_without_slots(command, plain, _one_line(error)))
-    runner = _slots(model, command.slots, steered, command)
-    if not command.graphs or model.device.type not in RECORDERS:
-        return _told(Verdict(runner, "slots", note))
-    if why := _not_replayable(model, steered, command, expected):
-        return _told(Verdict(runner, "slots", "; ".join(filter(None, (note, f"not replayed as graphs: {why}")))))
-    runner.replay(RECORDERS[model.device.type], taps)
-    return _told(Verdict(runner, "slots + graphs", note))
+            expected = [_reference_logits(model, ids) for ids in _prompts(model)]
+            note = _try_grouped_query_attention(model, expected) if command.attention == "auto" else ""
+            _compare(
+                _slots_runner_logits(_new_slots_runner(model, len(TEST_PROMPT_LENGTHS), steer_mask, command), model),
+                expected,
+                model,
+                "in slots",
+            )
+    except (_LogitsDiffer, InvalidModel, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+        return _log_choice(_fall_back_to_plain(command, plain, _one_line(error)))
+    runner = _new_slots_runner(model, command.slots, steer_mask, command)
+    if not command.graphs or model.device.type not in GRAPH_RECORDERS:
+        return _log_choice(RunnerChoice(runner, "slots", note))
+    if why := _graph_failure(model, steer_mask, command, expected):
+        return _log_choice(
+            RunnerChoice(runner, "slots", "; ".join(filter(None, (note, f"not replayed as graphs: {why}"))))
+        )
+    runner.enable_graphs(GRAPH_RECORDERS[model.device.type], active_hooks)
+    return _log_choice(RunnerChoice(runner, "slots + graphs", note))
 
 
-def _told(verdict: Verdict) -> Verdict:
-    log.info("engine.runner", runner=verdict.name, reason=verdict.reason)
-    return verdict
+def _log_choice(choice: RunnerChoice) -> RunnerChoice:
+    log.info("engine.runner", runner=choice.name, reason=choice.reason)
+    return choice
 
 
-def _without_slots(command: LoadModel, plain: PlainRunner, why: str) -> Verdict:
+def _fall_back_to_plain(command: LoadModel, plain: PlainRunner, reason: str) -> RunnerChoice:
     if command.runner == "slots":
-        raise InvalidModel(f"this model cannot run in slots: {why}; set `runner` to auto")
-    return Verdict(plain, "plain", why)
+        raise InvalidModel(f"this model cannot run in slots: {reason}; set `runner` to auto")
+    return RunnerChoice(plain, "plain", reason)
 
 
-def _unsuitable(model: PreTrainedModel) -> str | None:
+def _unsupported_reason(model: PreTrainedModel) -> str | None:
     """What a few short sequences would not show."""
     rope = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
     if rope.get("rope_type") == "dynamic":
@@ -105,92 +115,101 @@ def _unsuitable(model: PreTrainedModel) -> str | None:
     return None
 
 
-def _slots(model: PreTrainedModel, capacity: int, steered: Steered, command: LoadModel) -> SlotsRunner:
-    return SlotsRunner(model, capacity, steered, memory.kv_bytes(model.device, command.kv_cache_bytes))
+def _new_slots_runner(
+    model: PreTrainedModel, capacity: int, steer_mask: SteerMaskFunction, command: LoadModel
+) -> SlotsRunner:
+    return SlotsRunner(model, capacity, steer_mask, memory.kv_cache_budget(model.device, command.kv_cache_bytes))
 
 
 @torch.inference_mode()
-def _not_replayable(model: PreTrainedModel, steered: Steered, command: LoadModel, expected: list[Tensor]) -> str | None:
+def _graph_failure(
+    model: PreTrainedModel, steer_mask: SteerMaskFunction, command: LoadModel, expected: list[Tensor]
+) -> str | None:
     """The first decoding pass is recorded, and it and the next are replayed; → what was wrong with that.
 
     One row more than there are prompts: a recording has a row that stands for nobody.
     """
-    runner = _slots(model, len(PROMPTS) + 1, steered, command)
-    runner.replay(RECORDERS[model.device.type], tuple)
+    runner = _new_slots_runner(model, len(TEST_PROMPT_LENGTHS) + 1, steer_mask, command)
+    runner.enable_graphs(GRAPH_RECORDERS[model.device.type], tuple)
     assert runner.graphs is not None
     try:
-        _compare(_in_slots(runner, model), expected, model, "replayed")
-    except (_Different, RuntimeError) as error:
+        _compare(_slots_runner_logits(runner, model), expected, model, "replayed")
+    except (_LogitsDiffer, RuntimeError) as error:
         return _one_line(error)
     return runner.graphs.failure
 
 
-def _use_own_attention(model: PreTrainedModel, expected: list[Tensor]) -> str:
+def _try_grouped_query_attention(model: PreTrainedModel, expected: list[Tensor]) -> str:
     """Keep miLLM's attention if the model computes the same with it; → why not, or nothing."""
     native = model.config._attn_implementation
     try:
-        model.set_attn_implementation(attention.NAME)
-        _compare([_alone(model, ids) for ids in _prompts(model)], expected, model, "with miLLM's attention")
-    except (_Different, TypeError, ValueError, AttributeError, RuntimeError, KeyError) as error:
+        model.set_attn_implementation(attention.GROUPED_QUERY_ATTENTION)
+        _compare([_reference_logits(model, ids) for ids in _prompts(model)], expected, model, "with miLLM's attention")
+    except (_LogitsDiffer, TypeError, ValueError, AttributeError, RuntimeError, KeyError) as error:
         model.set_attn_implementation(native)
         return f"its own {native} attention is kept: {_one_line(error)}"
     return ""
 
 
-def _alone(model: PreTrainedModel, ids: tuple[int, ...]) -> Tensor:
+def _reference_logits(model: PreTrainedModel, ids: tuple[int, ...]) -> Tensor:
     """Logits of the last tokens of one sequence in one pass without any cache  # [DECODED + 1, V]"""
     logits: Tensor = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits
-    return logits[0, -1 - DECODED :].float()
+    return logits[0, -1 - TEST_DECODE_STEPS :].float()
 
 
-def _in_slots(runner: SlotsRunner, model: PreTrainedModel) -> list[Tensor]:
+def _slots_runner_logits(runner: SlotsRunner, model: PreTrainedModel) -> list[Tensor]:
     """The same tokens through the cache: prompts in chunks, then together one token at a time."""
-    sequences = [Sequence.of(Generate(id=str(n), prompt=ids, max_tokens=1)) for n, ids in enumerate(_prompts(model))]
+    sequences = [
+        Sequence.from_request(Generate(id=str(n), prompt=ids, max_tokens=1)) for n, ids in enumerate(_prompts(model))
+    ]
     found: list[list[Tensor]] = [[] for _ in sequences]
     for index, sequence in enumerate(sequences):
-        runner.place(sequence, reuse=False)
-        end = len(sequence.request.prompt) - DECODED
-        for start in range(0, end, CHUNK):
-            tokens = sequence.request.prompt[start : min(start + CHUNK, end)]
-            logits = runner.run((Row(sequence, start, tokens),))[:, -1]
+        runner.allocate(sequence, reuse=False)
+        end = len(sequence.request.prompt) - TEST_DECODE_STEPS
+        for start in range(0, end, TEST_CHUNK_TOKENS):
+            tokens = sequence.request.prompt[start : min(start + TEST_CHUNK_TOKENS, end)]
+            logits = runner.run((ScheduledRow(sequence, start, tokens),))[:, -1]
         found[index].append(logits[0].float())
         runner.start_decoding(sequence)
-    for _ in range(DECODED):
-        rows = tuple(Row(sequence, sequence.fed, sequence.unfed[:1]) for sequence in sequences)
+    for _ in range(TEST_DECODE_STEPS):
+        rows = tuple(
+            ScheduledRow(sequence, sequence.num_computed_tokens, sequence.uncomputed_tokens[:1])
+            for sequence in sequences
+        )
         for index, row_logits in enumerate(runner.run(rows)[:, -1]):
             found[index].append(row_logits.to(torch.float32, copy=True))
     return [torch.stack(logits) for logits in found]
 
 
-def _compare(found: list[Tensor], expected: list[Tensor], model: PreTrainedModel, how: str) -> None:
+def _compare(logits: list[Tensor], expected: list[Tensor], model: PreTrainedModel, how: str) -> None:
     allowed = TOLERANCE.get(model.dtype, TOLERANCE[torch.bfloat16])
-    if label(model):
-        allowed = max(allowed, QUANTIZED_NOISE * _distance(_one_by_one(model), expected))
-    difference = _distance(found, expected)
+    if quantization_label(model):
+        allowed = max(allowed, QUANTIZED_NOISE * _distance(_plain_runner_logits(model), expected))
+    difference = _distance(logits, expected)
     if not difference <= allowed:
-        raise _Different(f"{how} its logits differ by {difference:.1%}")
+        raise _LogitsDiffer(f"{how} its logits differ by {difference:.1%}")
 
 
-def _distance(found: list[Tensor], expected: list[Tensor]) -> float:
+def _distance(logits: list[Tensor], expected: list[Tensor]) -> float:
     """Largest difference of a logit, relative to the largest logit of its sequence."""
-    pairs = zip(found, expected, strict=True)
+    pairs = zip(logits, expected, strict=True)
     return max(((one - other).abs().max() / other.abs().max().clamp_min(1e-6)).item() for one, other in pairs)
 
 
-def _one_by_one(model: PreTrainedModel) -> list[Tensor]:
+def _plain_runner_logits(model: PreTrainedModel) -> list[Tensor]:
     """The same tokens through the model's own cache, one at a time: what its quantised layers make of rounding."""
     found = []
     for ids in _prompts(model):
-        runner, sequence = PlainRunner(model), Sequence.of(Generate(id="", prompt=ids, max_tokens=1))
-        logits = [runner.run((Row(sequence, place, (token,)),))[:, -1] for place, token in enumerate(ids)]
-        found.append(torch.cat(logits[-1 - DECODED :]).float())
+        runner, sequence = PlainRunner(model), Sequence.from_request(Generate(id="", prompt=ids, max_tokens=1))
+        logits = [runner.run((ScheduledRow(sequence, place, (token,)),))[:, -1] for place, token in enumerate(ids)]
+        found.append(torch.cat(logits[-1 - TEST_DECODE_STEPS :]).float())
     return found
 
 
 def _prompts(model: PreTrainedModel) -> Iterator[tuple[int, ...]]:
     """Spread over the vocabulary, the same at every load."""
     size = model.config.get_text_config(decoder=True).vocab_size
-    for number, length in enumerate(PROMPTS):
+    for number, length in enumerate(TEST_PROMPT_LENGTHS):
         yield tuple((7919 * (number + 1) + 104729 * place) % size for place in range(length))
 
 

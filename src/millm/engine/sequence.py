@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from millm.engine.messages import Embed, Generate, Judge, Reading, Survey, Text, Watch
+from millm.engine.messages import Embed, Generate, Reading, ScanFeatures, ScoreAnswer, TextCommand, Watch
 from millm.sae.steering import Steering
 
 
@@ -18,40 +18,40 @@ class Sequence:
     steering: Steering | None = None
     """The request's, or what is active by now if it follows that."""
     watch: tuple[Watch, ...] = ()
-    generated: list[int] = field(default_factory=list)
-    fed: int = 0
+    output_ids: list[int] = field(default_factory=list)
+    num_computed_tokens: int = 0
     """Tokens that went through the model; their keys and values are in the cache."""
-    cached: int = 0
+    num_cached_tokens: int = 0
     """Tokens of the prompt whose keys and values were there already."""
-    prefilling: bool = True
+    is_prefilling: bool = True
     """Not yet through with what it came with: its tokens go through the model by themselves, in chunks."""
-    text: Text | None = None
+    text_command: TextCommand | None = None
     """What is asked about it in a pass of its own; None: it is to be continued."""
-    cancelled: bool = False
-    passed_over: int = 0
+    is_cancelled: bool = False
+    times_passed_over: int = 0
     """How often a later one started before it."""
-    due: float | None = None
+    deadline: float | None = None
     """When its deadline is, on the monotonic clock."""
-    scored: int = 0
+    num_scored_tokens: int = 0
     """Tokens of the prompt whose likelihood was reported, where that is asked for."""
     readings: list[Reading] = field(default_factory=list)
     """Of chunks that chose no token; they go out with the next that does."""
     cache: Any = None
-    sampler: Any = None
-    taps: Any = None
+    sampler_state: Any = None
+    hook_state: Any = None
 
     @classmethod
-    def of(cls, request: Generate) -> "Sequence":
+    def from_request(cls, request: Generate) -> "Sequence":
         seconds = request.deadline_seconds
         due = None if seconds is None else time.monotonic() + seconds
-        return cls(request, steering=request.steering, watch=request.watch, due=due)
+        return cls(request, steering=request.steering, watch=request.watch, deadline=due)
 
     @classmethod
-    def of_text(cls, text: Text) -> "Sequence":
-        sequence = cls.of(_as_request(text))
-        sequence.text = text
-        if isinstance(text, Judge):
-            sequence.generated = list(text.answer)
+    def from_text(cls, text: TextCommand) -> "Sequence":
+        sequence = cls.from_request(_text_as_request(text))
+        sequence.text_command = text
+        if isinstance(text, ScoreAnswer):
+            sequence.output_ids = list(text.answer)
         return sequence
 
     @property
@@ -60,35 +60,35 @@ class Sequence:
 
     @property
     def length(self) -> int:
-        return len(self.request.prompt) + len(self.generated)
+        return len(self.request.prompt) + len(self.output_ids)
 
     @property
-    def unfed(self) -> tuple[int, ...]:
+    def uncomputed_tokens(self) -> tuple[int, ...]:
         """The prompt at first, then the token chosen last; both, when it has to begin again."""
         prompt = self.request.prompt
-        return (*prompt[self.fed :], *self.generated[max(self.fed - len(prompt), 0) :])
+        return (*prompt[self.num_computed_tokens :], *self.output_ids[max(self.num_computed_tokens - len(prompt), 0) :])
 
     @property
-    def most_tokens(self) -> int:
+    def max_length(self) -> int:
         """It never has more than these in the cache."""
         return len(self.request.prompt) + self.request.max_tokens
 
     @property
     def is_at_limit(self) -> bool:
-        return len(self.generated) >= self.request.max_tokens
+        return len(self.output_ids) >= self.request.max_tokens
 
     @property
-    def is_unscored(self) -> bool:
+    def needs_prompt_scores(self) -> bool:
         """Its prompt has to go through the model for how likely it is."""
-        return self.request.prompt_logprobs is not None and self.scored < len(self.request.prompt) - 1
+        return self.request.prompt_logprobs is not None and self.num_scored_tokens < len(self.request.prompt) - 1
 
-    def begin_again(self) -> None:
+    def restart(self) -> None:
         """Its keys and values are lost: everything it has is fed once more."""
-        self.fed = 0
-        self.prefilling = True
+        self.num_computed_tokens = 0
+        self.is_prefilling = True
 
 
-def _as_request(text: Text) -> Generate:
+def _text_as_request(text: TextCommand) -> Generate:
     """All of it is a prompt, save for the answer that is judged."""
     common: dict[str, Any] = {
         "id": text.id,
@@ -100,7 +100,7 @@ def _as_request(text: Text) -> Generate:
         case Embed():  # what a watch asks of generated tokens is told of these
             watch = tuple(replace(watch, tokens="prompt") for watch in text.watch)
             return Generate(prompt=text.tokens, watch=watch, **common)
-        case Judge():
+        case ScoreAnswer():
             return Generate(prompt=text.prompt, steering=text.steering, **common)
-        case Survey():
+        case ScanFeatures():
             return Generate(prompt=text.tokens, **common)

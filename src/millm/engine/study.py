@@ -8,95 +8,100 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from millm.engine.messages import (
+    ComputeDirections,
     Decompose,
     Decomposed,
     DescribeFeature,
-    Direction,
-    Directions,
-    DirectionsFound,
+    DirectionsComputed,
     FeatureDescribed,
-    Studied,
-    Study,
+    FeatureQuery,
+    FeatureQueryResult,
+    SteeringDirection,
 )
-from millm.engine.taps import Attachment, Taps
+from millm.engine.taps import AttachedSaes, Attachment
 from millm.engine.unembedding import unembed
 from millm.errors import InvalidRequest, ModelNotLoaded
 from millm.sae import hooks
-from millm.sae.pursuit import pursue
-from millm.sae.steering import TapSteering, reads_activation
+from millm.sae.pursuit import matching_pursuit
+from millm.sae.steering import SaeSteering, reads_activation
 
-MOST = 64
+MAX_QUERY_ITEMS = 64
 """Features of a decomposition, tokens and neighbours of a description."""
 
-_STREAM = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+_RESIDUAL_STREAM_KINDS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 """Kinds of hook points that are the residual stream, or are added to it as they are."""
 
-Pairs = tuple[tuple[int, float], ...]
+IndexedValues = tuple[tuple[int, float], ...]
 
 
-def answer(model: PreTrainedModel | None, taps: Taps, command: Study) -> Studied:
+def answer_query(
+    model: PreTrainedModel | None, attached_saes: AttachedSaes, command: FeatureQuery
+) -> FeatureQueryResult:
     """Raises ModelNotLoaded, SaeNotFound, SaeDetached, InvalidSteering or InvalidRequest."""
     if model is None:
         raise ModelNotLoaded("no model is loaded")
     match command:
         case DescribeFeature():
-            return _describe(model, taps.named(command.sae), command)
-        case Directions():
-            found = tuple(_direction(taps.steered_by(tap), tap) for tap in command.steering.taps)
-            return DirectionsFound(id=command.id, directions=found)
+            return _describe(model, attached_saes.get(command.sae), command)
+        case ComputeDirections():
+            found = tuple(_steering_direction(attached_saes.get_steerable(tap), tap) for tap in command.steering.by_sae)
+            return DirectionsComputed(id=command.id, directions=found)
         case Decompose():
-            return _decompose(taps.named(command.sae), command)
+            return _decompose(attached_saes.get(command.sae), command)
 
 
-def _describe(model: PreTrainedModel, attached: Attachment, command: DescribeFeature) -> FeatureDescribed:
+def _describe(model: PreTrainedModel, attachment: Attachment, command: DescribeFeature) -> FeatureDescribed:
     _check_range("tokens", command.tokens, 0)
     _check_range("neighbours", command.neighbours, 0)
-    rows = attached.tap.sae.features([command.index])
-    logits = unembed(model, rows.dec[0]) if _writes_to_stream(model, attached) else None
+    rows = attachment.hook.sae.features([command.index])
+    logits = unembed(model, rows.dec[0]) if _writes_to_residual_stream(model, attachment) else None
     return FeatureDescribed(
         id=command.id,
         decoder_norm=float(rows.dec_norm[0]),
         promoted=() if logits is None else _largest(logits, command.tokens),
         suppressed=() if logits is None else tuple((i, -value) for i, value in _largest(-logits, command.tokens)),
-        neighbours=_neighbours(attached, rows.dec[0], command),
+        neighbours=_neighbours(attachment, rows.dec[0], command),
     )
 
 
-def _writes_to_stream(model: PreTrainedModel, attached: Attachment) -> bool:
+def _writes_to_residual_stream(model: PreTrainedModel, attachment: Attachment) -> bool:
     """What a decoder writes elsewhere (attention heads, a transcoder's unnamed output) has no meaning as logits."""
-    config = attached.tap.sae.config
+    config = attachment.hook.sae.config
     if not config.is_transcoder:
-        return attached.point.kind in _STREAM
-    return config.hook_name_out is not None and hooks.resolve(model, config.hook_name_out).kind in _STREAM
+        return attachment.hook_point.kind in _RESIDUAL_STREAM_KINDS
+    return (
+        config.hook_name_out is not None
+        and hooks.resolve_hook_point(model, config.hook_name_out).kind in _RESIDUAL_STREAM_KINDS
+    )
 
 
-def _neighbours(attached: Attachment, unit: Tensor, command: DescribeFeature) -> Pairs:
-    cosines = attached.tap.sae.projections(unit)  # [F]
+def _neighbours(attachment: Attachment, unit: Tensor, command: DescribeFeature) -> IndexedValues:
+    cosines = attachment.hook.sae.projections(unit)  # [F]
     cosines[command.index] = -torch.inf
     return _largest(cosines, min(command.neighbours, len(cosines) - 1))
 
 
-def _largest(values: Tensor, count: int) -> Pairs:
+def _largest(values: Tensor, count: int) -> IndexedValues:
     top = values.topk(min(count, len(values)))
     return tuple(zip(top.indices.tolist(), top.values.tolist(), strict=True))
 
 
-def _direction(attached: Attachment, tap: TapSteering) -> Direction:
-    added = [feature for feature in tap.features if not reads_activation(feature)]
-    vector = attached.tap.sum_of(added).cpu()
-    return Direction(
-        sae=tap.sae,
-        layer=attached.point.layer,
-        hook_point=attached.point.name,
+def _steering_direction(attachment: Attachment, sae_steering: SaeSteering) -> SteeringDirection:
+    added = [feature for feature in sae_steering.features if not reads_activation(feature)]
+    vector = attachment.hook.additive_delta(added).cpu()
+    return SteeringDirection(
+        sae=sae_steering.sae,
+        layer=attachment.hook_point.layer,
+        hook_point=attachment.hook_point.name,
         vector=vector.numpy().astype("<f4").tobytes(),
         norm=float(vector.norm()),
-        varies=len(added) < len(tap.features),
+        varies=len(added) < len(sae_steering.features),
     )
 
 
-def _decompose(attached: Attachment, command: Decompose) -> Decomposed:
+def _decompose(attachment: Attachment, command: Decompose) -> Decomposed:
     _check_range("most", command.most, 1)
-    width, size = attached.tap.sae.config.d_out, len(command.vector)
+    width, size = attachment.hook.sae.config.d_out, len(command.vector)
     if size != 4 * width:
         raise InvalidRequest(
             f"the vector has {size / 4:g} numbers, SAE {command.sae!r} writes vectors of {width}", param="vector"
@@ -104,10 +109,10 @@ def _decompose(attached: Attachment, command: Decompose) -> Decomposed:
     vector = torch.frombuffer(bytearray(command.vector), dtype=torch.float32)
     if not bool(torch.isfinite(vector).all()):
         raise InvalidRequest("the vector holds NaN or infinite numbers; give finite ones", param="vector")
-    features, residual = pursue(attached.tap.sae, vector, command.most)
+    features, residual = matching_pursuit(attachment.hook.sae, vector, command.most)
     return Decomposed(id=command.id, features=features, residual=residual)
 
 
 def _check_range(name: str, value: int, least: int) -> None:
-    if not least <= value <= MOST:
-        raise InvalidRequest(f"`{name}` must be {least} to {MOST}, not {value}", param=name)
+    if not least <= value <= MAX_QUERY_ITEMS:
+        raise InvalidRequest(f"`{name}` must be {least} to {MAX_QUERY_ITEMS}, not {value}", param=name)

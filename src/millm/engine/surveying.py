@@ -4,23 +4,23 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from millm.engine.messages import Fired, Survey, Surveyed
-from millm.engine.taps import Taps
+from millm.engine.messages import FeatureActivity, FeaturesScanned, ScanFeatures
+from millm.engine.taps import AttachedSaes
 from millm.errors import InvalidRequest
 from millm.sae import hooks
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.whole import TOKENS_AT_ONCE
+from millm.sae.whole import TOKENS_PER_CHUNK
 
 
-def survey(model: PreTrainedModel, taps: Taps, asked: Survey) -> Surveyed:
+def scan_features(model: PreTrainedModel, attached_saes: AttachedSaes, command: ScanFeatures) -> FeaturesScanned:
     """Raises InvalidRequest, SaeNotFound or SaeDetached."""
-    if not asked.tokens:
+    if not command.tokens:
         raise InvalidRequest("a text to survey needs at least one token")
-    attached = taps.named(asked.sae, asked.attachment)
-    taps.rest()
-    hidden = hooks.capture(model, [attached.point], asked.tokens)[attached.point.name]  # [T, d]
-    counted = hidden[_counting(asked.tokens, taps.special_ids)]
-    return Surveyed(id=asked.id, tokens=len(counted), features=_fired(attached.tap.sae, counted))
+    attached = attached_saes.get(command.sae, command.attachment)
+    attached_saes.prepare_unsteered()
+    hidden = hooks.capture(model, [attached.hook_point], command.tokens)[attached.hook_point.name]  # [T, d]
+    counted = hidden[_counting(command.tokens, attached_saes.special_ids)]
+    return FeaturesScanned(id=command.id, tokens=len(counted), features=_feature_activities(attached.hook.sae, counted))
 
 
 def _counting(tokens: tuple[int, ...], special_ids: frozenset[int]) -> list[int]:
@@ -31,17 +31,17 @@ def _counting(tokens: tuple[int, ...], special_ids: frozenset[int]) -> list[int]
 
 
 @torch.inference_mode()
-def _fired(sae: SparseAutoencoder, x: Tensor) -> tuple[Fired, ...]:
+def _feature_activities(sae: SparseAutoencoder, x: Tensor) -> tuple[FeatureActivity, ...]:
     """x [N, d] → what each feature did on it, those that did nothing left out."""
     size = sae.config.d_sae
     count = torch.zeros(size, dtype=torch.long, device=x.device)
     total = torch.zeros(size, dtype=torch.float64, device=x.device)
     largest = torch.zeros(size, device=x.device)
-    for some in torch.split(x, TOKENS_AT_ONCE):
+    for some in torch.split(x, TOKENS_PER_CHUNK):
         activations = sae.activations(some)  # [n, F]
         count += (activations > 0).sum(dim=0)
         total += activations.sum(dim=0, dtype=torch.float64)
         largest = torch.maximum(largest, activations.amax(dim=0))
     fired = count.nonzero()[:, 0]
     columns = (fired.tolist(), count[fired].tolist(), total[fired].tolist(), largest[fired].tolist())
-    return tuple(Fired(*one) for one in zip(*columns, strict=True))
+    return tuple(FeatureActivity(*one) for one in zip(*columns, strict=True))

@@ -14,34 +14,34 @@ from itertools import zip_longest
 from msgspec.structs import replace
 from torch.utils.hooks import RemovableHandle
 
-from millm.engine.messages import Reading, Receipt, SaeFacts, Watch
-from millm.engine.readings import readings_of, span_of
-from millm.engine.scheduler import Row
+from millm.engine.messages import Reading, SaeFacts, SteeringReceipt, Watch
+from millm.engine.readings import row_readings, token_span
+from millm.engine.scheduler import ScheduledRow
 from millm.engine.sequence import Sequence
 from millm.errors import InvalidSteering, MillmError, SaeDetached, SaeMismatch, SaeNotFound
 from millm.sae.hooks import HookPoint
-from millm.sae.steering import Steering, TapSteering
-from millm.sae.tap import Tap
-from millm.sae.tap_step import TapRow
+from millm.sae.steering import SaeSteering, Steering
+from millm.sae.tap import SteeringHook
+from millm.sae.tap_step import HookRow
 
 
 @dataclass(frozen=True, eq=False)
 class Attachment:
     """Equal to nothing but itself: an SAE that is attached again is another one."""
 
-    tap: Tap
-    point: HookPoint
+    hook: SteeringHook
+    hook_point: HookPoint
     handle: RemovableHandle
     facts: SaeFacts
 
 
 @dataclass
-class SequenceTaps:
+class SequenceHookState:
     """What the taps remember of one sequence. By position, so that a pass that is run again counts once."""
 
     rows: dict[Attachment, int]
     """Table row in each tap that it uses."""
-    steered: list[bool] = field(default_factory=list)
+    steer_mask: list[bool] = field(default_factory=list)
     """Was a delta added there?"""
     ratios: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """‖delta‖ / ‖x‖ per SAE; 0 where nothing was added."""
@@ -55,122 +55,122 @@ class SequenceTaps:
         """Those it uses, by name."""
         return {attached.facts.sae: attached for attached in self.rows}
 
-    def mark(self, start: int, steered: list[bool]) -> None:
+    def mark(self, start: int, steer_mask: list[bool]) -> None:
         """A token that was steered once stays so, also where the sequence began again and is not steered any more."""
-        places = slice(start, start + len(steered))
-        before = self.steered[places]
-        self.steered[places] = [any(both) for both in zip_longest(steered, before, fillvalue=False)]
+        places = slice(start, start + len(steer_mask))
+        before = self.steer_mask[places]
+        self.steer_mask[places] = [any(both) for both in zip_longest(steer_mask, before, fillvalue=False)]
 
 
-class Taps:
+class AttachedSaes:
     def __init__(self, special_ids: frozenset[int] = frozenset()) -> None:
-        self._attached: dict[str, Attachment] = {}
-        self._leaving: list[Attachment] = []
+        self._attachments: dict[str, Attachment] = {}
+        self._detaching: list[Attachment] = []
         """Detached, and still in use."""
         self.special_ids = special_ids
-        self.detached: str | None = None
+        self.disabled_reason: str | None = None
         """Why every SAE was turned off, if they were; until one is attached."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the SAEs that are attached."""
-        return tuple(self._attached)
+        return tuple(self._attachments)
 
     def check_free(self, sae: str, point: HookPoint, replaces: str | None = None) -> None:
         """Raises SaeMismatch if the name or the hook point is taken by another than the one that is replaced."""
-        for name, attached in self._attached.items():
+        for name, attached in self._attachments.items():
             if name == replaces:
                 continue
             if name == sae:
                 raise SaeMismatch(f"an SAE named {sae!r} is already attached; give this one another name")
-            if attached.point.name == point.name:
+            if attached.hook_point.name == point.name:
                 raise SaeMismatch(f"{point.name} already has SAE {name!r} attached; a hook point takes one")
 
-    def attach(self, tap: Tap, point: HookPoint, facts: SaeFacts, replaces: str | None = None) -> None:
+    def attach(self, hook: SteeringHook, point: HookPoint, facts: SaeFacts, replaces: str | None = None) -> None:
         """Raises SaeMismatch; what it replaces is detached then and not before."""
         self.check_free(facts.sae, point, replaces)
-        if replaces in self._attached:
+        if replaces in self._attachments:
             self.detach(replaces)
-        self._attached[facts.sae] = Attachment(tap, point, point.register(tap), facts)
-        self.detached = None
+        self._attachments[facts.sae] = Attachment(hook, point, point.register(hook), facts)
+        self.disabled_reason = None
 
     def detach(self, sae: str) -> None:
         """Nothing new uses it; its hook goes with the next `sweep` that finds it unused. Raises SaeNotFound."""
-        if sae not in self._attached:
-            raise self._unknown(sae)
-        self._leaving.append(self._attached.pop(sae))
+        if sae not in self._attachments:
+            raise self._not_found_error(sae)
+        self._detaching.append(self._attachments.pop(sae))
 
-    def named(self, sae: str, meant: str = "") -> Attachment:
+    def get(self, sae: str, attachment_id: str = "") -> Attachment:
         """`meant`: the attachment's id, if it matters. Raises SaeNotFound or SaeDetached."""
-        if sae not in self._attached and not meant and not self.detached:
-            raise self._unknown(sae)
-        return self._find(sae, meant)
+        if sae not in self._attachments and not attachment_id and not self.disabled_reason:
+            raise self._not_found_error(sae)
+        return self._resolve(sae, attachment_id)
 
-    def _unknown(self, sae: str) -> SaeNotFound:
-        return SaeNotFound(f"no SAE named {sae!r} is attached; there are: {', '.join(self._attached) or 'none'}")
+    def _not_found_error(self, sae: str) -> SaeNotFound:
+        return SaeNotFound(f"no SAE named {sae!r} is attached; there are: {', '.join(self._attachments) or 'none'}")
 
-    def steered_by(self, tap: TapSteering) -> Attachment:
+    def get_steerable(self, sae_steering: SaeSteering) -> Attachment:
         """Whose tap this would be. Raises SaeNotFound, SaeDetached or InvalidSteering."""
-        attached = self.named(tap.sae, tap.attachment)
-        _check(attached.facts, TapRow(tap.features))
+        attached = self.get(sae_steering.sae, sae_steering.attachment)
+        _check_hook_row(attached.facts, HookRow(sae_steering.features))
         return attached
 
-    def sweep(self) -> bool:
+    def remove_unused_hooks(self) -> bool:
         """Take off the hooks of what is detached and out of use; False if there was none."""
-        unused = [attached for attached in self._leaving if attached.tap.is_unused]
+        unused = [attached for attached in self._detaching if attached.hook.is_unused]
         for attached in unused:
             attached.handle.remove()
-            self._leaving.remove(attached)
+            self._detaching.remove(attached)
         return bool(unused)
 
     def remove_all(self) -> None:
-        for attached in self._hooked:
+        for attached in self._hooked_attachments:
             attached.handle.remove()
-        self._attached.clear()
-        self._leaving.clear()
+        self._attachments.clear()
+        self._detaching.clear()
 
-    def attached(self) -> list[Tap]:
+    def active_hooks(self) -> list[SteeringHook]:
         """Of every hook that a pass goes through."""
-        return [attached.tap for attached in self._hooked]
+        return [attached.hook for attached in self._hooked_attachments]
 
     @property
-    def _hooked(self) -> list[Attachment]:
-        return [*self._attached.values(), *self._leaving]
+    def _hooked_attachments(self) -> list[Attachment]:
+        return [*self._attachments.values(), *self._detaching]
 
-    def fits(self, sequence: Sequence) -> bool:
+    def has_room(self, sequence: Sequence) -> bool:
         """Are there table rows for what it steers and watches? True also for what can never be."""
-        wanted = tap_rows(sequence)
-        return all(self._attached[sae].tap.has_room(row) for sae, row in wanted.items() if sae in self._attached)
+        wanted = requested_hook_rows(sequence)
+        return all(self._attachments[sae].hook.has_room(row) for sae, row in wanted.items() if sae in self._attachments)
 
     def start(self, sequence: Sequence) -> None:
         """Take a table row in every tap the request steers or watches; `finish` gives back those that were taken.
 
         Raises InvalidSteering, SaeDetached or InsufficientMemory.
         """
-        sequence.taps = SequenceTaps({})
-        self._do_without(sequence)
-        sequence.watch = tuple(watch for watch in sequence.watch if not watch.optional or self._is_there(watch))
-        self._acquire(sequence, sequence.taps.rows, {})
+        sequence.hook_state = SequenceHookState({})
+        self._drop_missing_steering(sequence)
+        sequence.watch = tuple(watch for watch in sequence.watch if not watch.optional or self._can_watch(watch))
+        self._acquire_rows(sequence, sequence.hook_state.rows, {})
 
-    def _do_without(self, sequence: Sequence) -> None:
+    def _drop_missing_steering(self, sequence: Sequence) -> None:
         """Whoever only follows what is active goes on without, while its SAE is off or about to be followed by another.
 
         What is active changes with what is attached: the API process says so right after, and it has that then.
         """
-        if sequence.request.follows_active and sequence.steering and not self._has(sequence.steering):
+        if sequence.request.follows_active and sequence.steering and not self._can_steer(sequence.steering):
             sequence.steering = None
-            sequence.taps.degraded = self.detached
+            sequence.hook_state.degraded = self.disabled_reason
 
-    def change(self, sequence: Sequence, steering: Steering | None) -> None:
+    def change_steering(self, sequence: Sequence, steering: Steering | None) -> None:
         """From its next token on the sequence has this steering. Raises as `start` does; nothing has changed then."""
-        state: SequenceTaps | None = sequence.taps
+        state: SequenceHookState | None = sequence.hook_state
         before, sequence.steering = sequence.steering, steering
         if state is None:
             return
-        self._do_without(sequence)
+        self._drop_missing_steering(sequence)
         rows: dict[Attachment, int] = {}
         try:
-            self._acquire(sequence, rows, self._kept(state, steering))
+            self._acquire_rows(sequence, rows, self._attachments_to_retain(state, steering))
         except MillmError:
             sequence.steering = before
             self._release(rows)
@@ -178,37 +178,39 @@ class Taps:
         self._release(state.rows)
         state.rows = rows
 
-    def _kept(self, state: SequenceTaps, steering: Steering | None) -> dict[str, Attachment]:
+    def _attachments_to_retain(self, state: SequenceHookState, steering: Steering | None) -> dict[str, Attachment]:
         """What it goes on watching, also where that is detached; what steers it now is what is attached now."""
-        steered = {tap.sae for tap in steering.taps} if steering else set()
-        return {sae: own for sae, own in state.attachments.items() if sae not in steered or sae not in self._attached}
+        steered = {tap.sae for tap in steering.by_sae} if steering else set()
+        return {
+            sae: own for sae, own in state.attachments.items() if sae not in steered or sae not in self._attachments
+        }
 
-    def resume(self, sequence: Sequence, trail: object, cached: int) -> None:
+    def inherit_prefix(self, sequence: Sequence, prefix_state: object, cached: int) -> None:
         """The sequence goes on from what another one computed: what was done there was done for it too."""
-        if isinstance(trail, SequenceTaps):
-            sequence.taps.mark(0, trail.steered[:cached])
-            for sae, ratios in trail.ratios.items():
-                sequence.taps.ratios[sae] = ratios[:cached]
+        if isinstance(prefix_state, SequenceHookState):
+            sequence.hook_state.mark(0, prefix_state.steer_mask[:cached])
+            for sae, ratios in prefix_state.ratios.items():
+                sequence.hook_state.ratios[sae] = ratios[:cached]
 
-    def finish(self, sequence: Sequence) -> Receipt | None:
+    def finish(self, sequence: Sequence) -> SteeringReceipt | None:
         """Give the rows back; → what was really done to the sequence."""
-        state: SequenceTaps | None = sequence.taps
+        state: SequenceHookState | None = sequence.hook_state
         if state is None:
             return None
         self._release(state.rows)
-        sequence.taps = None
-        if sequence.steering is None and not any(state.steered) and state.degraded is None:
+        sequence.hook_state = None
+        if sequence.steering is None and not any(state.steer_mask) and state.degraded is None:
             return None
-        steered = sum(state.steered)
+        steered = sum(state.steer_mask)
         mean = max((sum(ratios) / max(steered, 1) for ratios in state.ratios.values()), default=0.0)
-        return Receipt(
+        return SteeringReceipt(
             fingerprint=sequence.steering.fingerprint if sequence.steering else "",
             tokens_steered=steered,
             delta_norm_ratio=mean,
             degraded=state.degraded,
         )
 
-    def steered(self, sequence: Sequence, start: int, tokens: Sequence_[int]) -> list[bool]:
+    def steer_mask(self, sequence: Sequence, start: int, tokens: Sequence_[int]) -> list[bool]:
         """Per token from position `start` on: does the sequence's steering apply there?"""
         steering = sequence.steering
         if steering is None:
@@ -220,133 +222,139 @@ class Taps:
             for position, token in enumerate(tokens, start=start)
         ]
 
-    def prepare(self, rows: Sequence_[Row]) -> None:
+    def prepare(self, rows: Sequence_[ScheduledRow]) -> None:
         """Set every tap for one forward pass over `rows` (all of one length)."""
-        keep = [self.steered(row.sequence, row.start, row.tokens) for row in rows]
-        spans = [span_of(row) for row in rows]
-        for attached in self._hooked:
-            attached.tap.prepare([row.sequence.taps.rows.get(attached, 0) for row in rows], keep, spans)
+        keep = [self.steer_mask(row.sequence, row.start, row.tokens) for row in rows]
+        spans = [token_span(row) for row in rows]
+        for attached in self._hooked_attachments:
+            attached.hook.prepare([row.sequence.hook_state.rows.get(attached, 0) for row in rows], keep, spans)
 
-    def rest(self) -> None:
+    def prepare_unsteered(self) -> None:
         """Let the next pass go through untouched: nothing of the last step is left in a tap."""
         self.prepare(())
 
-    def collect(self, rows: Sequence_[Row]) -> list[tuple[Reading, ...]]:
+    def collect(self, rows: Sequence_[ScheduledRow]) -> list[tuple[Reading, ...]]:
         """After the pass: add to the receipts; → readings per row."""
         for row in rows:
-            row.sequence.taps.mark(row.start, self.steered(row.sequence, row.start, row.tokens))
+            row.sequence.hook_state.mark(row.start, self.steer_mask(row.sequence, row.start, row.tokens))
         readings: list[list[Reading]] = [[] for _ in rows]
-        for attached in self._hooked:
+        for attached in self._hooked_attachments:
             self._collect_ratio(attached, rows)
             for index, row in enumerate(rows):
-                if attached in row.sequence.taps.rows:
-                    readings[index] += readings_of(attached.facts.sae, attached.tap, index, row)
+                if attached in row.sequence.hook_state.rows:
+                    readings[index] += row_readings(attached.facts.sae, attached.hook, index, row)
         for row in rows:
-            row.sequence.taps.read = max(row.sequence.taps.read, row.start + len(row.tokens))
+            row.sequence.hook_state.read = max(row.sequence.hook_state.read, row.start + len(row.tokens))
         return [tuple(found) for found in readings]
 
-    def _collect_ratio(self, attached: Attachment, rows: Sequence_[Row]) -> None:
-        ratio = attached.tap.output.ratio
+    def _collect_ratio(self, attachment: Attachment, rows: Sequence_[ScheduledRow]) -> None:
+        ratio = attachment.hook.output.ratio
         ratios = None if ratio is None else ratio.tolist()
         for index, row in enumerate(rows):
-            if row.sequence.steering and attached in row.sequence.taps.rows:
+            if row.sequence.steering and attachment in row.sequence.hook_state.rows:
                 found = ratios[index] if ratios else [0.0] * len(row.tokens)
-                known = row.sequence.taps.ratios[attached.facts.sae]
+                known = row.sequence.hook_state.ratios[attachment.facts.sae]
                 known += [0.0] * (row.start - len(known))
                 known[row.start : row.start + len(found)] = found
 
     # ------------------------------------------------------------------------------------------------ giving up
 
-    def give_up_full_width(self, sequences: Iterable[Sequence], reason: str) -> bool:
+    def disable_top_k(self, sequences: Iterable[Sequence], reason: str) -> bool:
         """No more `top_k` for these; False if none of them had it."""
-        return self._watch_less(sequences, reason, lambda watch: replace(watch, top_k=0) if watch.features else None)
+        return self._reduce_watches(
+            sequences, reason, lambda watch: replace(watch, top_k=0) if watch.features else None
+        )
 
-    def give_up_watching(self, sequences: Iterable[Sequence], reason: str) -> bool:
-        return self._watch_less(sequences, reason, lambda _watch: None)
+    def disable_watching(self, sequences: Iterable[Sequence], reason: str) -> bool:
+        return self._reduce_watches(sequences, reason, lambda _watch: None)
 
-    def _watch_less(self, sequences: Iterable[Sequence], reason: str, less: Callable[[Watch], Watch | None]) -> bool:
+    def _reduce_watches(
+        self, sequences: Iterable[Sequence], reason: str, reduce: Callable[[Watch], Watch | None]
+    ) -> bool:
         changed = False
         for sequence in sequences:
-            watch = tuple(kept for asked in sequence.watch if (kept := less(asked)))
-            if sequence.taps and watch != sequence.watch:
-                own = sequence.taps.attachments
-                self._release(sequence.taps.rows)
+            watch = tuple(kept for asked in sequence.watch if (kept := reduce(asked)))
+            if sequence.hook_state and watch != sequence.watch:
+                own = sequence.hook_state.attachments
+                self._release(sequence.hook_state.rows)
                 sequence.watch = watch
-                sequence.taps.degraded = reason
-                self._acquire(sequence, sequence.taps.rows, own)
+                sequence.hook_state.degraded = reason
+                self._acquire_rows(sequence, sequence.hook_state.rows, own)
                 changed = True
         return changed
 
     def detach_all(self, sequences: Iterable[Sequence], reason: str) -> bool:
         """Every SAE off; whoever was steered or watched goes on without, and its receipt says so."""
-        if not self._hooked:
+        if not self._hooked_attachments:
             return False
         for sequence in sequences:
-            state: SequenceTaps | None = sequence.taps
+            state: SequenceHookState | None = sequence.hook_state
             if state and state.rows:
                 state.rows.clear()
                 state.degraded = reason
                 sequence.steering, sequence.watch = None, ()
         self.remove_all()
-        self.detached = reason
+        self.disabled_reason = reason
         return True
 
-    def leaving(self, sequences: Iterable[Sequence]) -> list[Sequence]:
+    def using_detached(self, sequences: Iterable[Sequence]) -> list[Sequence]:
         """Those of `sequences` that still use an SAE that is detached."""
-        left = set(self._leaving)
-        return [sequence for sequence in sequences if sequence.taps and left & sequence.taps.rows.keys()]
+        left = set(self._detaching)
+        return [sequence for sequence in sequences if sequence.hook_state and left & sequence.hook_state.rows.keys()]
 
-    def _acquire(self, sequence: Sequence, rows: dict[Attachment, int], own: Mapping[str, Attachment]) -> None:
+    def _acquire_rows(
+        self, sequence: Sequence, rows: dict[Attachment, int], retained: Mapping[str, Attachment]
+    ) -> None:
         """`own`: what it keeps although it may be detached."""
-        meant = _attachments(sequence)
-        for sae, row in tap_rows(sequence).items():
-            attached = own.get(sae) or self._find(sae, meant[sae])
-            _check(attached.facts, row)
-            rows[attached] = attached.tap.acquire(row)
+        meant = _requested_attachment_ids(sequence)
+        for sae, row in requested_hook_rows(sequence).items():
+            attached = retained.get(sae) or self._resolve(sae, meant[sae])
+            _check_hook_row(attached.facts, row)
+            rows[attached] = attached.hook.acquire(row)
 
-    def _find(self, sae: str, meant: str) -> Attachment:
+    def _resolve(self, sae: str, attachment_id: str) -> Attachment:
         """`meant`: the attachment's id, if it matters."""
-        attached = self._attached.get(sae)
-        if attached is None and self.detached:
-            raise SaeDetached(self.detached)
-        if attached is None and not meant:
+        attached = self._attachments.get(sae)
+        if attached is None and self.disabled_reason:
+            raise SaeDetached(self.disabled_reason)
+        if attached is None and not attachment_id:
             raise InvalidSteering(f"no SAE named {sae!r} is attached")
-        if attached is None or meant not in ("", attached.facts.id):
+        if attached is None or attachment_id not in ("", attached.facts.id):
             raise SaeDetached(f"SAE {sae!r} was detached, or attached anew, while this request was read; ask again")
         return attached
 
-    def _has(self, steering: Steering) -> bool:
+    def _can_steer(self, steering: Steering) -> bool:
         """Is all that it uses attached, and what was meant?"""
-        ids = {sae: attached.facts.id for sae, attached in self._attached.items()}
-        return all(tap.sae in ids and tap.attachment in ("", ids[tap.sae]) for tap in steering.taps)
+        ids = {sae: attached.facts.id for sae, attached in self._attachments.items()}
+        return all(tap.sae in ids and tap.attachment in ("", ids[tap.sae]) for tap in steering.by_sae)
 
-    def _is_there(self, watch: Watch) -> bool:
-        attached = self._attached.get(watch.sae)
+    def _can_watch(self, watch: Watch) -> bool:
+        attached = self._attachments.get(watch.sae)
         return attached is not None and watch.attachment in ("", attached.facts.id)
 
     def _release(self, rows: dict[Attachment, int]) -> None:
         for attached, index in rows.items():
-            attached.tap.release(index)
+            attached.hook.release(index)
         rows.clear()
 
 
-def tap_rows(sequence: Sequence) -> dict[str, TapRow]:
+def requested_hook_rows(sequence: Sequence) -> dict[str, HookRow]:
     """What the sequence wants of each SAE."""
-    features = {tap.sae: tap.features for tap in sequence.steering.taps} if sequence.steering else {}
+    features = {tap.sae: tap.features for tap in sequence.steering.by_sae} if sequence.steering else {}
     watches = {watch.sae: watch for watch in sequence.watch}
-    return {sae: TapRow(features.get(sae, ()), watches.get(sae)) for sae in {**features, **watches}}
+    return {sae: HookRow(features.get(sae, ()), watches.get(sae)) for sae in {**features, **watches}}
 
 
-def _attachments(sequence: Sequence) -> dict[str, str]:
+def _requested_attachment_ids(sequence: Sequence) -> dict[str, str]:
     """Which attachment each of its SAEs' names stood for when it was read."""
     watched = {watch.sae: watch.attachment for watch in sequence.watch}
-    steered = {tap.sae: tap.attachment for tap in sequence.steering.taps} if sequence.steering else {}
+    steered = {tap.sae: tap.attachment for tap in sequence.steering.by_sae} if sequence.steering else {}
     return watched | steered
 
 
-def _check(facts: SaeFacts, row: TapRow) -> None:
+def _check_hook_row(facts: SaeFacts, row: HookRow) -> None:
     if row.features and not facts.steerable:
         raise InvalidSteering(f"SAE {facts.sae!r} can be watched but not steered: its output is not this hook point")
-    for index in (*(feature.index for feature in row.features), *row.watched):
+    for index in (*(feature.index for feature in row.features), *row.watched_features):
         if not 0 <= index < facts.features:
             raise InvalidSteering(f"feature {index} is not in 0..{facts.features - 1} of SAE {facts.sae!r}")

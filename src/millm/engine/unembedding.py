@@ -32,12 +32,12 @@ def unembed(model: HeadedModel, vector: Tensor) -> Tensor | None:
     width = model.config.get_text_config(decoder=True).hidden_size
     if head is None or len(vector) != width or getattr(head, "in_features", width) != width:
         return None
-    return _through_head(model, head, _through_norm(model, vector.to(model.device)))
+    return _apply_head(model, head, _apply_final_norm(model, vector.to(model.device)))
 
 
-def _through_norm(model: HeadedModel, vector: Tensor) -> Tensor:
+def _apply_final_norm(model: HeadedModel, vector: Tensor) -> Tensor:
     """Asked of the norm itself, whatever its family calls its weight: Gemma's gain is 1 + w."""
-    norm = _last_norm(model)
+    norm = _final_norm(model)
     if norm is None:
         return vector
     alternating = torch.ones_like(vector)
@@ -48,7 +48,7 @@ def _through_norm(model: HeadedModel, vector: Tensor) -> Tensor:
     return (vector - vector.mean() if centres else vector) * gain
 
 
-def _last_norm(model: HeadedModel) -> nn.Module | None:
+def _final_norm(model: HeadedModel) -> nn.Module | None:
     """What stands beside the list of layers; None in the rare model that has none."""
     layers, body = decoder_layers(model), model.get_decoder()
     holders = [module for module in body.modules() if any(child is layers for child in module.children())]
@@ -69,7 +69,7 @@ def _odd_part(module: nn.Module, x: Tensor) -> Tensor:
     return odd
 
 
-def _through_head(model: HeadedModel, head: Any, vector: Tensor) -> Tensor:
+def _apply_head(model: HeadedModel, head: Any, vector: Tensor) -> Tensor:
     """Plain weights in float32, a piece at a time; packed or offloaded ones as they compute."""
     if type(head) is nn.Linear and not head.weight.is_meta:
         parts = torch.split(head.weight, ROWS_AT_ONCE)

@@ -6,64 +6,66 @@ from typing import Any
 from msgspec.structs import replace as with_fields
 
 from millm.errors import InvalidSteering
-from millm.experiments.bodies import Experiment
-from millm.lifecycle.on_demand import ready_for
-from millm.openai.chat_job import chat_job
-from millm.openai.completion_job import completion_job
-from millm.openai.job import Job, choose
+from millm.experiments.bodies import ExperimentRequest
+from millm.lifecycle.on_demand import ensure_loaded
+from millm.openai.chat_job import prepare_chat
+from millm.openai.completion_job import prepare_completion
+from millm.openai.job import GenerationRequest, resolve_selection
 from millm.openai.schemas.chat import ChatMessage, ChatRequest
 from millm.openai.schemas.completions import CompletionRequest
-from millm.openai.tools import Tooling
-from millm.profiles.active import heard
-from millm.profiles.binding import bind
+from millm.openai.tools import ToolConfig
+from millm.profiles.active import effective_request
+from millm.profiles.binding import bind_profile
 from millm.profiles.contract import SteeringRequest
 from millm.profiles.selection import Selection
 from millm.sae.steering import Steering
 from millm.state import State
 
-PREFIX = "exp-"
+JOB_ID_PREFIX = "exp-"
 
 
 @dataclass(frozen=True)
-class Question:
+class ResolvedExperiment:
     """The body, resolved: the model is named, and there is something that steers."""
 
-    body: Experiment
+    body: ExperimentRequest
     selection: Selection
     steering: Steering
-    asked: SteeringRequest
+    request: SteeringRequest
     """`steering` as it was written, with the names of attached SAEs."""
 
 
-async def question(state: State, body: Experiment) -> Question:
+async def resolve_experiment(state: State, body: ExperimentRequest) -> ResolvedExperiment:
     """Raises InvalidSteering where nothing steers, and what `choose` raises."""
     named = body.model_copy(update={"model": body.model or state.model_or_raise().name})
-    await ready_for(state, named.model)
-    selection = choose(state, named, None)
+    await ensure_loaded(state, named.model)
+    selection = resolve_selection(state, named, None)
     if selection.steering is None:
         raise InvalidSteering(
             selection.degraded or "nothing steers here: name a `profile`, give a `steering`, or make one active first",
             param="steering",
         )
-    return Question(named, selection, selection.steering, _asked(state, named, selection))
+    return ResolvedExperiment(named, selection, selection.steering, _steering_request(state, named, selection))
 
 
-async def base_job(state: State, about: Question) -> Job:
+async def base_job(state: State, experiment: ResolvedExperiment) -> GenerationRequest:
     """Of the base model. Raises what the job of a chat or a completion raises."""
-    return await _job(state, about.body, steering=None)
+    return await _build_job(state, experiment.body, steering=None)
 
 
-async def system_prompt_job(state: State, about: Question, system_prompt: str) -> Job:
+async def system_prompt_job(state: State, experiment: ResolvedExperiment, system_prompt: str) -> GenerationRequest:
     """Of the base model, asked by a system prompt instead: in front of the one that is there, if there is one."""
-    first, rest = about.body.messages[0], about.body.messages[1:]
+    first, rest = experiment.body.messages[0], experiment.body.messages[1:]
     if first.role not in ("system", "developer"):
-        first, rest = ChatMessage(role="system"), about.body.messages
+        first, rest = ChatMessage(role="system"), experiment.body.messages
     content = [{"type": "text", "text": system_prompt}, *(first.content or [])]
     messages = [first.model_copy(update={"content": content}), *rest]
-    return await _job(state, about.body, steering=None, messages=messages)
+    return await _build_job(state, experiment.body, steering=None, messages=messages)
 
 
-def steered(job: Job, about: Question, steering: Steering | None, seeds: list[int], name: str) -> Job:
+def steered_job(
+    job: GenerationRequest, experiment: ResolvedExperiment, steering: Steering | None, seeds: list[int], name: str
+) -> GenerationRequest:
     """The same question once for each seed, with this steering."""
     (first,) = job.sequences
     sequences = tuple(
@@ -76,30 +78,34 @@ def steered(job: Job, about: Question, steering: Steering | None, seeds: list[in
         )
         for place, seed in enumerate(seeds)
     )
-    return replace(job, selection=about.selection, sequences=sequences)
+    return replace(job, selection=experiment.selection, sequences=sequences)
 
 
-def _asked(state: State, body: Experiment, selection: Selection) -> SteeringRequest:
+def _steering_request(state: State, body: ExperimentRequest, selection: Selection) -> SteeringRequest:
     if body.steering_given:
         assert body.steering
         return body.steering
     if selection.follows_active:
         assert state.active
         rack = state.active
-        return heard(rack.asked, rack.muted, rack.solo, on=rack.on)
+        return effective_request(rack.request, rack.muted, rack.solo, on=rack.on)
     assert selection.profile
-    return bind(state.saes, state.profiles.find(selection.profile))
+    return bind_profile(state.saes, state.profiles.find(selection.profile))
 
 
-async def _job(state: State, body: Experiment, **changes: Any) -> Job:
+async def _build_job(state: State, body: ExperimentRequest, **changes: Any) -> GenerationRequest:
     if body.prompt is not None:
-        completion = CompletionRequest.model_construct(**_shared(body, CompletionRequest), **changes)
-        return await completion_job(state, completion.model_copy(update={"prompt": [body.prompt]}), None, prefix=PREFIX)
-    chat = ChatRequest.model_construct(**{**_shared(body, ChatRequest), **changes})
-    return await chat_job(state, chat, Tooling(), None, prefix=PREFIX)
+        completion = CompletionRequest.model_construct(**_shared_fields(body, CompletionRequest), **changes)
+        return await prepare_completion(
+            state, completion.model_copy(update={"prompt": [body.prompt]}), None, prefix=JOB_ID_PREFIX
+        )
+    chat = ChatRequest.model_construct(**{**_shared_fields(body, ChatRequest), **changes})
+    return await prepare_chat(state, chat, ToolConfig(), None, prefix=JOB_ID_PREFIX)
 
 
-def _shared(body: Experiment, kind: type[ChatRequest] | type[CompletionRequest]) -> dict[str, Any]:
+def _shared_fields(
+    body: ExperimentRequest, request_type: type[ChatRequest] | type[CompletionRequest]
+) -> dict[str, Any]:
     """What was validated already, as the fields of that request; the profile is told by its steering."""
-    fields = (type(body).model_fields.keys() & kind.model_fields.keys()) - {"steering", "profile"}
+    fields = (type(body).model_fields.keys() & request_type.model_fields.keys()) - {"steering", "profile"}
     return {name: getattr(body, name) for name in fields if getattr(body, name) is not None}

@@ -6,17 +6,17 @@ from pydantic import ConfigDict, Field, FiniteFloat, model_validator
 from pydantic_core import PydanticCustomError
 
 from millm.openai.schemas.chat import ChatMessage
-from millm.openai.schemas.common import INT64, Fields, GenerationFields
+from millm.openai.schemas.common import INT64, GenerationFields, RequestModel
 from millm.openai.schemas.within import Within
 
-MOST_TOKENS = 256
+MAX_SWEEP_TOKENS = 256
 """Of each answer of a sweep."""
 
 Seed = Annotated[int, Within(-INT64, INT64 - 1)]
 Scale = Annotated[FiniteFloat, Within(-10, 10)]
 
 
-class Experiment(GenerationFields):
+class ExperimentRequest(GenerationFields):
     """What a chat or a completion can be asked, of one answer; a steering, a profile, or what is active."""
 
     model_config = ConfigDict(extra="forbid")
@@ -33,7 +33,7 @@ class Experiment(GenerationFields):
     ] = None
 
     @model_validator(mode="after")
-    def _asks_one_thing(self) -> "Experiment":
+    def _check_question(self) -> "ExperimentRequest":
         if bool(self.messages) == (self.prompt is not None):
             raise PydanticCustomError("one_question", "Input should have `messages` or a `prompt`, and not both")
         if self.system_prompt is not None and not self.messages:
@@ -47,22 +47,22 @@ class Experiment(GenerationFields):
         return self
 
 
-class Compare(Experiment):
+class CompareRequest(ExperimentRequest):
     max_tokens: Annotated[int | None, Field(ge=1)] = None
     stream: Annotated[bool, Field(description="False: one JSON object, when all is written.")] = True
 
 
-class Measured(Experiment):
+class MeasuredExperimentRequest(ExperimentRequest):
     """Answers that are measured."""
 
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=8, description="One answer each.")] = Field(
         default_factory=lambda: [1, 2]
     )
-    max_tokens: Annotated[int, Within(1, MOST_TOKENS)] = 64
+    max_tokens: Annotated[int, Within(1, MAX_SWEEP_TOKENS)] = 64
     temperature: Annotated[float, Within(0, 2)] = 0.7
 
     @model_validator(mode="after")
-    def _has_seeds(self) -> "Measured":
+    def _check_seeds(self) -> "MeasuredExperimentRequest":
         if self.seed is not None:
             raise PydanticCustomError("seeds_instead", "Input should have `seeds`, a list, instead of `seed`")
         if len(set(self.seeds)) < len(self.seeds):
@@ -70,7 +70,7 @@ class Measured(Experiment):
         return self
 
 
-class Sweep(Measured):
+class SweepRequest(MeasuredExperimentRequest):
     scales: Annotated[
         list[Scale],
         Field(min_length=2, max_length=21, description="What all strengths are multiplied with; 0: the base model."),
@@ -78,13 +78,13 @@ class Sweep(Measured):
     stream: Annotated[bool, Field(description="False: one JSON object, when all is measured.")] = True
 
     @model_validator(mode="after")
-    def _has_scales(self) -> "Sweep":
+    def _check_scales(self) -> "SweepRequest":
         if len(set(self.scales)) < len(self.scales):
             raise PydanticCustomError("scales_twice", "`scales` should hold each number once")
         return self
 
 
-class Guard(Fields):
+class Guard(RequestModel):
     """What an answer may become, and still be one."""
 
     model_config = ConfigDict(extra="forbid")
@@ -97,12 +97,12 @@ class Guard(Fields):
     ] = 0.3
 
 
-class Calibrate(Measured):
+class CalibrateRequest(MeasuredExperimentRequest):
     guard: Guard = Guard()
     most: Annotated[float, Field(gt=0, le=10, description="The largest multiple that is tried.")] = 2.0
 
     @model_validator(mode="after")
-    def _is_told_whole(self) -> "Calibrate":
+    def _check_unstreamed(self) -> "CalibrateRequest":
         if self.stream or self.system_prompt is not None:
             raise PydanticCustomError("not_calibrated", "`stream` and `system_prompt` are not for this; leave them out")
         return self

@@ -5,99 +5,101 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
-from millm.experiments.asking import Question, base_job, question, steered
-from millm.experiments.bodies import Calibrate, Guard
-from millm.experiments.measuring import means, points
-from millm.experiments.scaling import resolved, scaled
-from millm.experiments.told import Calibration, GuardTold, Means, Strength
-from millm.openai.job import Job
+from millm.experiments.asking import ResolvedExperiment, base_job, resolve_experiment, steered_job
+from millm.experiments.bodies import CalibrateRequest, Guard
+from millm.experiments.measuring import average_answers, measure_answers
+from millm.experiments.scaling import resolve_scaled, scale_strengths
+from millm.experiments.told import GuardLimits, ScaleMeans, SteeringCalibration, Strength
+from millm.openai.job import GenerationRequest
 from millm.state import State
 
-STEPS = 6
+MAX_STEPS = 6
 """Multiples that are tried, after the base model."""
 
-Measure = Callable[[float], Awaitable[Means]]
+MeasureScale = Callable[[float], Awaitable[ScaleMeans]]
 
 
 @dataclass(frozen=True)
-class Plan:
+class CalibrationPlan:
     """Everything, checked before anything is begun."""
 
-    about: Question
-    job: Job
+    experiment: ResolvedExperiment
+    job: GenerationRequest
     seeds: list[int]
     guard: Guard
-    most: float
+    max_scale: float
 
 
 @dataclass
-class Search:
+class ScaleSearch:
     """What was tried, and what is known by it."""
 
     guard: Guard
-    base: Means
-    tried: list[Means] = field(default_factory=list)
+    base: ScaleMeans
+    measured: list[ScaleMeans] = field(default_factory=list)
 
-    def keeps(self, found: Means) -> bool:
+    def is_within_guard(self, means: ScaleMeans) -> bool:
         """To the guard; an answer without tokens says nothing and does not."""
-        if found.perplexity is None or self.base.perplexity is None:
+        if means.perplexity is None or self.base.perplexity is None:
             return False
-        ratio = found.perplexity / self.base.perplexity
-        return ratio <= self.guard.max_perplexity_ratio and found.repetition <= self.guard.max_repetition
+        ratio = means.perplexity / self.base.perplexity
+        return ratio <= self.guard.max_perplexity_ratio and means.repetition <= self.guard.max_repetition
 
-    async def largest(self, measure: Measure, most: float) -> float | None:
+    async def find_largest(self, measure: MeasureScale, max_scale: float) -> float | None:
         """The largest multiple tried that keeps to the guard, STEPS tried at most; None: none does."""
-        low, high = 0.0, most
-        for step in range(STEPS):
-            scale = most if step == 0 else (low + high) / 2
-            self.tried.append(await measure(scale))
-            if not self.keeps(self.tried[-1]):
+        low, high = 0.0, max_scale
+        for step in range(MAX_STEPS):
+            scale = max_scale if step == 0 else (low + high) / 2
+            self.measured.append(await measure(scale))
+            if not self.is_within_guard(self.measured[-1]):
                 high = scale
-            elif scale == most:
-                return most
+            elif scale == max_scale:
+                return max_scale
             else:
                 low = scale
         return low or None
 
 
-async def plan(state: State, body: Calibrate) -> Plan:
+async def plan_calibration(state: State, body: CalibrateRequest) -> CalibrationPlan:
     """Raises what `question`, `resolved` and the job raise."""
-    about = await question(state, body)
-    resolved(state, about.asked, body.most)
-    return Plan(about, await base_job(state, about), body.seeds, body.guard, body.most)
+    about = await resolve_experiment(state, body)
+    resolve_scaled(state, about.request, body.most)
+    return CalibrationPlan(about, await base_job(state, about), body.seeds, body.guard, body.most)
 
 
-async def calibrate(state: State, request: Request, made: Plan) -> Calibration:
+async def calibrate(state: State, request: Request, plan: CalibrationPlan) -> SteeringCalibration:
     """Raises MillmError when an answer fails."""
 
-    async def measure(scale: float) -> Means:
-        steering = resolved(state, made.about.asked, scale)
-        job = steered(made.job, made.about, steering, made.seeds, f"x{scale:g}")
-        return means(scale, await points(state, request, job, scale))
+    async def measure(scale: float) -> ScaleMeans:
+        steering = resolve_scaled(state, plan.experiment.request, scale)
+        job = steered_job(plan.job, plan.experiment, steering, plan.seeds, f"x{scale:g}")
+        return average_answers(scale, await measure_answers(state, request, job, scale))
 
-    search = Search(made.guard, await measure(0.0))
-    scale = await search.largest(measure, made.most)
-    return Calibration(
-        model=made.about.selection.model.name,
+    search = ScaleSearch(plan.guard, await measure(0.0))
+    scale = await search.find_largest(measure, plan.max_scale)
+    return SteeringCalibration(
+        model=plan.experiment.selection.model.name,
         scale=scale,
-        strengths=() if scale is None else _strengths(made.about, scale),
-        note=_note(search, scale, made.most),
-        points=tuple(sorted([search.base, *search.tried], key=lambda found: found.scale or 0.0)),
-        guard=GuardTold(max_perplexity_ratio=made.guard.max_perplexity_ratio, max_repetition=made.guard.max_repetition),
+        strengths=() if scale is None else _suggested_strengths(plan.experiment, scale),
+        note=_note(search, scale, plan.max_scale),
+        points=tuple(sorted([search.base, *search.measured], key=lambda found: found.scale or 0.0)),
+        guard=GuardLimits(
+            max_perplexity_ratio=plan.guard.max_perplexity_ratio, max_repetition=plan.guard.max_repetition
+        ),
     )
 
 
-def _strengths(about: Question, scale: float) -> tuple[Strength, ...]:
+def _suggested_strengths(experiment: ResolvedExperiment, scale: float) -> tuple[Strength, ...]:
     return tuple(
         Strength(index=one.index, sae=one.sae, strength=one.strength, unit=one.unit, mode=one.mode)
-        for one in scaled(about.asked, scale).features
+        for one in scale_strengths(experiment.request, scale).features
     )
 
 
-def _note(search: Search, scale: float | None, most: float) -> str:
+def _note(search: ScaleSearch, scale: float | None, max_scale: float) -> str:
     if scale is None:
-        least = min(found.scale or 0.0 for found in search.tried)
+        least = min(found.scale or 0.0 for found in search.measured)
         return f"Even the smallest multiple tried, {least:g}, does not keep to the guard; nothing is suggested."
-    if scale == most:
-        return f"The largest multiple tried, {most:g}, keeps to the guard; `most` may be larger."
+    if scale == max_scale:
+        return f"The largest multiple tried, {max_scale:g}, keeps to the guard; `most` may be larger."
     return f"{scale:g} keeps to the guard and the next larger multiple tried does not; nothing was changed."

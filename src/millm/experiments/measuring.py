@@ -6,36 +6,38 @@ from collections.abc import Iterable, Sequence
 
 from fastapi import Request
 
-from millm.engine.messages import Generate, Judge, Judged
-from millm.experiments.told import Means, Point
-from millm.openai.job import Job
-from millm.openai.pieces import Piece, joined
-from millm.openai.telling import pieces_of
+from millm.engine.messages import AnswerScored, Generate, ScoreAnswer
+from millm.experiments.told import MeasuredAnswer, ScaleMeans
+from millm.openai.job import GenerationRequest
+from millm.openai.pieces import OutputDelta, collect_choices
+from millm.openai.telling import start_generation
 from millm.state import State
-from millm.text.repetition import repetition
+from millm.text.repetition import repeated_trigram_share
 
 
-async def points(state: State, request: Request, job: Job, scale: float | None) -> list[Point]:
+async def measure_answers(
+    state: State, request: Request, job: GenerationRequest, scale: float | None
+) -> list[MeasuredAnswer]:
     """One for each of the job's sequences. Raises MillmError; leaving it cancels what it asked for."""
-    answers = await joined(await pieces_of(state.engine, job, request), len(job.sequences))
-    texts = [_to_judge(state, sequence, answer) for sequence, answer in zip(job.sequences, answers, strict=True)]
-    judged = {text.id: text for text in await state.engine.judge(*(text for text in texts if text.answer))}
+    answers = await collect_choices(await start_generation(state.engine, job, request), len(job.sequences))
+    texts = [_judge_command(state, sequence, answer) for sequence, answer in zip(job.sequences, answers, strict=True)]
+    judged = {text.id: text for text in await state.engine.score_answers(*(text for text in texts if text.answer))}
     return [
-        _point(scale, sequence, answer, judged.get(text.id))
+        _measured_answer(scale, sequence, answer, judged.get(text.id))
         for sequence, answer, text in zip(job.sequences, answers, texts, strict=True)
     ]
 
 
-def means(scale: float | None, found: Sequence[Point]) -> Means:
+def average_answers(scale: float | None, answers: Sequence[MeasuredAnswer]) -> ScaleMeans:
     """Over the seeds; perplexities are averaged as the logarithms that they are."""
-    nll = mean(point.nll for point in found)
-    return Means(
+    nll = mean_of_known(point.nll for point in answers)
+    return ScaleMeans(
         scale=scale,
-        answers=len(found),
-        tokens=statistics.fmean(point.tokens for point in found),
+        answers=len(answers),
+        tokens=statistics.fmean(point.tokens for point in answers),
         perplexity=None if nll is None else perplexity(nll),
-        kl=mean(point.kl for point in found),
-        repetition=statistics.fmean(point.repetition for point in found),
+        kl=mean_of_known(point.kl for point in answers),
+        repetition=statistics.fmean(point.repetition for point in answers),
     )
 
 
@@ -44,14 +46,14 @@ def perplexity(nll: float) -> float:
     return math.exp(min(nll, 700.0))
 
 
-def mean(values: Iterable[float | None]) -> float | None:
+def mean_of_known(values: Iterable[float | None]) -> float | None:
     """Of those that there are; None: of nothing."""
     there = [value for value in values if value is not None]
     return statistics.fmean(there) if there else None
 
 
-def _to_judge(state: State, sequence: Generate, answer: Piece) -> Judge:
-    return Judge(
+def _judge_command(state: State, sequence: Generate, answer: OutputDelta) -> ScoreAnswer:
+    return ScoreAnswer(
         id=f"{sequence.id}-judged",
         prompt=sequence.prompt,
         answer=tuple(token.token for token in answer.tokens),
@@ -61,10 +63,12 @@ def _to_judge(state: State, sequence: Generate, answer: Piece) -> Judge:
     )
 
 
-def _point(scale: float | None, sequence: Generate, answer: Piece, judged: Judged | None) -> Point:
+def _measured_answer(
+    scale: float | None, sequence: Generate, answer: OutputDelta, judged: AnswerScored | None
+) -> MeasuredAnswer:
     assert answer.end
     assert sequence.sampling.seed is not None
-    return Point(
+    return MeasuredAnswer(
         scale=scale,
         seed=sequence.sampling.seed,
         text=answer.text,
@@ -72,6 +76,6 @@ def _point(scale: float | None, sequence: Generate, answer: Piece, judged: Judge
         nll=judged.nll if judged else None,
         perplexity=perplexity(judged.nll) if judged else None,
         kl=0.0 if scale == 0 else judged.kl if judged else None,
-        repetition=repetition(answer.text),
+        repetition=repeated_trigram_share(answer.text),
         finish_reason=answer.end.reason,
     )

@@ -8,7 +8,7 @@ from millm.openai.schemas.answers import Extension, FinishReason, Usage
 # ------------------------------------------------------------------------------------------------------ side by side
 
 
-class CompareBegun(msgspec.Struct, frozen=True, kw_only=True):
+class CompareStart(msgspec.Struct, frozen=True, kw_only=True):
     """First: what is compared, and with which seed it can be had again."""
 
     model: str
@@ -67,7 +67,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 # --------------------------------------------------------------------------------------------------- one after another
 
 
-class SweepBegun(msgspec.Struct, frozen=True, kw_only=True):
+class SweepStart(msgspec.Struct, frozen=True, kw_only=True):
     """First: what will be measured."""
 
     model: str
@@ -77,7 +77,7 @@ class SweepBegun(msgspec.Struct, frozen=True, kw_only=True):
     """Points."""
 
 
-class Point(msgspec.Struct, frozen=True, kw_only=True):
+class MeasuredAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """One answer at one multiple of the strengths, measured."""
 
     scale: float | None
@@ -98,7 +98,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     """Points so far."""
 
 
-class Means(msgspec.Struct, frozen=True, kw_only=True):
+class ScaleMeans(msgspec.Struct, frozen=True, kw_only=True):
     """The points of one multiple, over the seeds."""
 
     scale: float | None
@@ -113,18 +113,18 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
 class SweepEnd(msgspec.Struct, frozen=True, kw_only=True):
     """Last: every multiple in short."""
 
-    summary: tuple[Means, ...]
+    summary: tuple[ScaleMeans, ...]
     prompt_tokens: int
     system_prompt_tokens: int | UnsetType = UNSET
     """What the system prompt takes of the context besides."""
 
 
-class Swept(msgspec.Struct, frozen=True, kw_only=True):
+class SweepResult(msgspec.Struct, frozen=True, kw_only=True):
     """A sweep, whole."""
 
     model: str
-    points: tuple[Point, ...]
-    summary: tuple[Means, ...]
+    points: tuple[MeasuredAnswer, ...]
+    summary: tuple[ScaleMeans, ...]
     prompt_tokens: int
     system_prompt_tokens: int | UnsetType = UNSET
 
@@ -139,12 +139,12 @@ class Strength(msgspec.Struct, frozen=True, kw_only=True):
     mode: str
 
 
-class GuardTold(msgspec.Struct, frozen=True, kw_only=True):
+class GuardLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_perplexity_ratio: float
     max_repetition: float
 
 
-class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+class SteeringCalibration(msgspec.Struct, frozen=True, kw_only=True):
     """A suggestion; nothing was changed."""
 
     model: str
@@ -152,6 +152,6 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """The largest multiple found that keeps to the guard; null: none of those tried does."""
     strengths: tuple[Strength, ...]
     note: str
-    points: tuple[Means, ...]
+    points: tuple[ScaleMeans, ...]
     """Every multiple that was tried, 0 among them."""
-    guard: GuardTold
+    guard: GuardLimits

@@ -7,12 +7,12 @@ import msgspec
 from millm.engine.messages import FeatureDescribed
 from millm.hub.labels import Label, Labels
 from millm.hub.registry import neuronpedia_link
-from millm.monitor.history import Filter
-from millm.monitor.statistics import FeatureStatistics, statistics
+from millm.monitor.history import RequestFilter
+from millm.monitor.statistics import FeatureStatistics, feature_statistics
 from millm.state import AttachedSae, State
 from millm.text.tokenizer import Tokenizer
 
-USUAL_SHARE = 0.5
+USUAL_NORM_SHARE = 0.5
 """Of the residual norm: where steering is strong and mostly still coherent (docs/steering.md)."""
 
 
@@ -65,22 +65,22 @@ class FeatureCard(msgspec.Struct, frozen=True, kw_only=True):
     """A link to its page, where the catalogue knows it."""
 
 
-async def card(state: State, attached: AttachedSae, index: int) -> FeatureCard:
+async def build_feature_card(state: State, attached: AttachedSae, index: int) -> FeatureCard:
     """Raises MillmError."""
     tokenizer = state.model_or_raise().tokenizer
-    described = await state.described.of(state.engine, attached.facts, index)
-    label = state.labels.of(attached.facts.sae, index) or Label(index)
-    observed = await _observed(state, attached.facts.sae, index)
-    return _card(attached, label, described, observed, tokenizer, state.labels)
+    described = await state.feature_cache.get(state.engine, attached.facts, index)
+    label = state.labels.get(attached.facts.sae, index) or Label(index)
+    observed = await _observed_statistics(state, attached.facts.sae, index)
+    return _assemble_card(attached, label, described, observed, tokenizer, state.labels)
 
 
-async def _observed(state: State, sae: str, index: int) -> FeatureStatistics | None:
-    which = Filter(sae=sae, feature=index)
+async def _observed_statistics(state: State, sae: str, index: int) -> FeatureStatistics | None:
+    which = RequestFilter(sae=sae, feature=index)
     entries = tuple(state.monitor.history.newest(which))
-    return next(iter(await asyncio.to_thread(statistics, entries, which)), None)
+    return next(iter(await asyncio.to_thread(feature_statistics, entries, which)), None)
 
 
-def _card(
+def _assemble_card(
     attached: AttachedSae,
     label: Label,
     described: FeatureDescribed,
@@ -99,25 +99,26 @@ def _card(
         layer=facts.layer,
         hook_point=facts.hook_point,
         decoder_norm=described.decoder_norm,
-        promoted=_tokens(described.promoted, tokenizer),
-        suppressed=_tokens(described.suppressed, tokenizer),
+        promoted=_promoted_tokens(described.promoted, tokenizer),
+        suppressed=_promoted_tokens(described.suppressed, tokenizer),
         neighbours=tuple(
-            Neighbour(index=index, cosine=cosine, label=label_of(labels, facts.sae, index))
+            Neighbour(index=index, cosine=cosine, label=label_text(labels, facts.sae, index))
             for index, cosine in described.neighbours
         ),
         strengths=Strengths(
-            half_norm=USUAL_SHARE * facts.residual_norm, half_max_act=label.max_act and USUAL_SHARE * label.max_act
+            half_norm=USUAL_NORM_SHARE * facts.residual_norm,
+            half_max_act=label.max_act and USUAL_NORM_SHARE * label.max_act,
         ),
         observed=observed,
         neuronpedia=neuronpedia_link(facts.sae, label.index),
     )
 
 
-def label_of(labels: Labels, sae: str, index: int) -> str | None:
+def label_text(labels: Labels, sae: str, index: int) -> str | None:
     """Its words, if it has any."""
-    label = labels.of(sae, index)
+    label = labels.get(sae, index)
     return label.label or None if label else None
 
 
-def _tokens(found: tuple[tuple[int, float], ...], tokenizer: Tokenizer) -> tuple[PromotedToken, ...]:
-    return tuple(PromotedToken(id=id, token=tokenizer.token_text(id), logit=logit) for id, logit in found)
+def _promoted_tokens(logits: tuple[tuple[int, float], ...], tokenizer: Tokenizer) -> tuple[PromotedToken, ...]:
+    return tuple(PromotedToken(id=id, token=tokenizer.token_text(id), logit=logit) for id, logit in logits)

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from millm.engine.messages import Surveyed
+from millm.engine.messages import FeaturesScanned
 
-LEAST_ERROR = 1e-3
+MIN_S0_SHARE = 1e-3
 """Of the residual norm: the constant is at least that, also where nothing varies."""
 
 
@@ -42,41 +42,45 @@ class Contrast(msgspec.Struct, frozen=True, kw_only=True):
     """What was added to the denominators, in residual units."""
 
 
-def contrast(a: Sequence[Surveyed], b: Sequence[Surveyed], *, limit: int, residual_norm: float) -> Contrast:
+def contrast(
+    a: Sequence[FeaturesScanned], b: Sequence[FeaturesScanned], *, limit: int, residual_norm: float
+) -> Contrast:
     """At most `limit` each way. Each set has one text or more."""
-    numbers = _numbers(a, b)
-    differences = {index: _difference(*both) for index, both in numbers.items()}
+    numbers = _mean_activations(a, b)
+    differences = {index: _mean_difference(*both) for index, both in numbers.items()}
     errors = [error for _, error in differences.values()]
-    s0 = max(statistics.median(errors) if errors else 0.0, LEAST_ERROR * residual_norm)
+    s0 = max(statistics.median(errors) if errors else 0.0, MIN_S0_SHARE * residual_norm)
     scores = {index: difference / (error + s0) for index, (difference, error) in differences.items()}
-    largest = _largest([*a, *b])
+    largest = _max_activations([*a, *b])
 
     def told(ordered: Iterable[int], sign: int) -> tuple[Separation, ...]:
         kept = [index for index in ordered if sign * scores[index] > 0][:limit]
-        return tuple(_separation(index, scores[index], *numbers[index], largest[index]) for index in kept)
+        return tuple(_build_separation(index, scores[index], *numbers[index], largest[index]) for index in kept)
 
     falling = sorted(scores, key=lambda index: (-scores[index], index))
     return Contrast(more_in_a=told(falling, 1), more_in_b=told(reversed(falling), -1), s0=s0)
 
 
-def _separation(index: int, score: float, a: Sequence[float], b: Sequence[float], largest: float) -> Separation:
+def _build_separation(index: int, score: float, a: Sequence[float], b: Sequence[float], largest: float) -> Separation:
     return Separation(
         index=index,
         score=score,
-        auc=area(a, b),
+        auc=roc_auc(a, b),
         mean_a=_mean(a),
         mean_b=_mean(b),
         largest=largest,
     )
 
 
-def area(a: Sequence[float], b: Sequence[float]) -> float:
+def roc_auc(a: Sequence[float], b: Sequence[float]) -> float:
     """P(x > y) + ½ P(x = y) for x of `a` and y of `b`: the area under the ROC curve (Hanley & McNeil 1982)."""
     above = sum((x > y) + 0.5 * (x == y) for x in a for y in b)
     return above / (len(a) * len(b))
 
 
-def _numbers(a: Sequence[Surveyed], b: Sequence[Surveyed]) -> Mapping[int, tuple[list[float], list[float]]]:
+def _mean_activations(
+    a: Sequence[FeaturesScanned], b: Sequence[FeaturesScanned]
+) -> Mapping[int, tuple[list[float], list[float]]]:
     """Feature → its mean activation per token on each text of either set; 0 where it never fired."""
     found: dict[int, tuple[list[float], list[float]]] = defaultdict(lambda: ([0.0] * len(a), [0.0] * len(b)))
     for side, texts in enumerate((a, b)):
@@ -86,16 +90,16 @@ def _numbers(a: Sequence[Surveyed], b: Sequence[Surveyed]) -> Mapping[int, tuple
     return found
 
 
-def _difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
+def _mean_difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     """(difference of the means, its standard error after Welch)."""
-    return _mean(a) - _mean(b), math.sqrt(_squared_error(a) + _squared_error(b))
+    return _mean(a) - _mean(b), math.sqrt(_squared_standard_error(a) + _squared_standard_error(b))
 
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _squared_error(values: Sequence[float]) -> float:
+def _squared_standard_error(values: Sequence[float]) -> float:
     """Of their mean; of a single text nothing is known about how it varies."""
     if len(values) < 2:
         return 0.0
@@ -103,7 +107,7 @@ def _squared_error(values: Sequence[float]) -> float:
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values)
 
 
-def _largest(texts: Sequence[Surveyed]) -> Mapping[int, float]:
+def _max_activations(texts: Sequence[FeaturesScanned]) -> Mapping[int, float]:
     found: dict[int, float] = defaultdict(float)
     for text in texts:
         for fired in text.features:

@@ -5,30 +5,30 @@ from collections import OrderedDict
 from millm.engine.client import EngineClient
 from millm.engine.messages import DescribeFeature, FeatureDescribed, SaeFacts
 
-REMEMBERED = 256
+MAX_CACHED_DESCRIPTIONS = 256
 
 
-class Described:
+class FeatureDescriptionCache:
     """Lives on one event loop. The latest `REMEMBERED` that were asked for, by attachment and index."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[str, int], FeatureDescribed] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, int], FeatureDescribed] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._cache)
 
-    async def of(self, engine: EngineClient, facts: SaeFacts, index: int) -> FeatureDescribed:
+    async def get(self, engine: EngineClient, facts: SaeFacts, index: int) -> FeatureDescribed:
         """Raises MillmError."""
         key = (facts.id, index)
-        found = self._known.get(key) or await _ask(engine, facts, index)
-        self._known[key] = found
-        self._known.move_to_end(key)
-        if len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
+        found = self._cache.get(key) or await _describe_feature(engine, facts, index)
+        self._cache[key] = found
+        self._cache.move_to_end(key)
+        if len(self._cache) > MAX_CACHED_DESCRIPTIONS:
+            self._cache.popitem(last=False)
         return found
 
 
-async def _ask(engine: EngineClient, facts: SaeFacts, index: int) -> FeatureDescribed:
-    found = await engine.study(DescribeFeature(id=engine.new_id("study"), sae=facts.sae, index=index))
+async def _describe_feature(engine: EngineClient, facts: SaeFacts, index: int) -> FeatureDescribed:
+    found = await engine.query_features(DescribeFeature(id=engine.new_id("study"), sae=facts.sae, index=index))
     assert isinstance(found, FeatureDescribed)
     return found

@@ -30,16 +30,16 @@ class PutLabels(msgspec.Struct, frozen=True, kw_only=True):
     labels: int
 
 
-def found_labels(labels: Labels, saes: list[str], text: str, limit: int, offset: int) -> FoundLabels:
+def search_labels_page(labels: Labels, saes: list[str], text: str, limit: int, offset: int) -> FoundLabels:
     """The best first, whichever SAE they are of."""
-    found = [(one.rank, one.length, sae, one.label) for sae in saes for one in labels.index(sae).search(text)]
+    found = [(one.rank, one.length, sae, one.label) for sae in saes for one in labels.search_index(sae).search(text)]
     if len(saes) > 1:
         found.sort(key=lambda one: (*one[:3], one[3].index))
     page = found[offset : offset + limit]
-    return FoundLabels(total=len(found), features=tuple(label_told(sae, label) for _, _, sae, label in page))
+    return FoundLabels(total=len(found), features=tuple(label_match(sae, label) for _, _, sae, label in page))
 
 
-def label_told(sae: str, label: Label) -> FoundLabel:
+def label_match(sae: str, label: Label) -> FoundLabel:
     return FoundLabel(
         sae=sae,
         index=label.index,

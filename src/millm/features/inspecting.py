@@ -5,13 +5,13 @@ from collections.abc import Set as AbstractSet
 
 import msgspec
 
-from millm.engine.messages import Embed, Embedded, Fired, Reading, Surveyed, Watch
-from millm.features.card import label_of
-from millm.features.texts import Ids, in_time, surveyed
+from millm.engine.messages import Embed, FeatureActivity, FeaturesScanned, Reading, TextEmbedded, Watch
+from millm.features.card import label_text
+from millm.features.texts import TokenIds, survey_texts, with_request_timeout
 from millm.hub.labels import Labels
 from millm.state import AttachedSae, LoadedModel, State
 
-MOST_FIRINGS = 200_000
+MAX_FIRINGS = 200_000
 """Of one answer: tokens × `top_k`."""
 
 
@@ -62,27 +62,29 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def inspect(
-    state: State, attached: AttachedSae, ids: Ids, *, top_k: int, features: Sequence[int], limit: int, job_id: str
+    state: State, attached: AttachedSae, ids: TokenIds, *, top_k: int, features: Sequence[int], limit: int, job_id: str
 ) -> Inspection:
     """`features`: to tell at every token. `limit`: of those over the whole text. Raises MillmError."""
     model = state.model_or_raise()
-    (embedded,) = await in_time(state, state.engine.embed(_embed(state, model, attached, ids, top_k, features, job_id)))
-    (survey,) = await surveyed(state, attached, [ids], job_id)
+    (embedded,) = await with_request_timeout(
+        state, state.engine.embed(_embed_command(state, model, attached, ids, top_k, features, job_id))
+    )
+    (survey,) = await survey_texts(state, attached, [ids], job_id)
     labels = state.labels
     return Inspection(
         sae=attached.facts.sae,
-        tokens=tuple(_tokens(model, attached.facts.sae, ids, embedded, labels)),
+        tokens=tuple(_read_tokens(model, attached.facts.sae, ids, embedded, labels)),
         counted=survey.tokens,
-        features=tuple(_over_all(survey, attached.facts.sae, frozenset(features), limit, labels)),
+        features=tuple(_summarize_features(survey, attached.facts.sae, frozenset(features), limit, labels)),
         fired=len(survey.features),
     )
 
 
-def _embed(
+def _embed_command(
     state: State,
     model: LoadedModel,
     attached: AttachedSae,
-    ids: Ids,
+    ids: TokenIds,
     top_k: int,
     features: Sequence[int],
     job_id: str,
@@ -104,9 +106,11 @@ def _embed(
     )
 
 
-def _tokens(model: LoadedModel, sae: str, ids: Ids, embedded: Embedded, labels: Labels) -> Iterable[ReadToken]:
+def _read_tokens(
+    model: LoadedModel, sae: str, ids: TokenIds, embedded: TextEmbedded, labels: Labels
+) -> Iterable[ReadToken]:
     readings: Mapping[int, Reading] = {reading.position: reading for reading in embedded.readings}
-    counting = _counting(ids, model.tokenizer.special_ids)
+    counting = _counted_positions(ids, model.tokenizer.special_ids)
     for position, id in enumerate(ids):
         reading = readings.get(position, Reading(sae, position, ()))
         yield ReadToken(
@@ -115,7 +119,7 @@ def _tokens(model: LoadedModel, sae: str, ids: Ids, embedded: Embedded, labels: 
             token=model.tokenizer.token_text(id),
             counts=position in counting,
             top=tuple(
-                Firing(index, activation, label_of(labels, sae, index))
+                Firing(index, activation, label_text(labels, sae, index))
                 for index, activation in reading.top
                 if activation
             ),
@@ -123,23 +127,23 @@ def _tokens(model: LoadedModel, sae: str, ids: Ids, embedded: Embedded, labels: 
         )
 
 
-def _counting(ids: Ids, special_ids: AbstractSet[int]) -> AbstractSet[int]:
+def _counted_positions(ids: TokenIds, special_ids: AbstractSet[int]) -> AbstractSet[int]:
     """Positions that a survey counts (`engine/surveying.py`)."""
     behind = range(1, len(ids))
     return {position for position in behind if ids[position] not in special_ids} or set(behind) or {0}
 
 
-def _over_all(
-    survey: Surveyed, sae: str, wanted: AbstractSet[int], limit: int, labels: Labels
+def _summarize_features(
+    survey: FeaturesScanned, sae: str, requested: AbstractSet[int], limit: int, labels: Labels
 ) -> Iterable[FeatureOnText]:
     ordered = sorted(survey.features, key=lambda fired: (-fired.largest, fired.index))
     kept = {fired.index: fired for fired in ordered[:limit]}
-    kept |= {fired.index: fired for fired in ordered[limit:] if fired.index in wanted}
-    kept |= {index: Fired(index, 0, 0.0, 0.0) for index in sorted(wanted - kept.keys())}
+    kept |= {fired.index: fired for fired in ordered[limit:] if fired.index in requested}
+    kept |= {index: FeatureActivity(index, 0, 0.0, 0.0) for index in sorted(requested - kept.keys())}
     for fired in kept.values():
         yield FeatureOnText(
             index=fired.index,
-            label=label_of(labels, sae, fired.index),
+            label=label_text(labels, sae, fired.index),
             max=fired.largest,
             mean=fired.total / survey.tokens,
             count=fired.count,

@@ -4,9 +4,9 @@ from typing import Any
 
 import msgspec
 
-from millm.features.card import label_of
+from millm.features.card import label_text
 from millm.features.contrasting import Contrast, Separation
-from millm.features.making import profile_of
+from millm.features.making import profile_from_separations
 from millm.state import AttachedSae, State
 
 
@@ -35,28 +35,34 @@ class Separators(msgspec.Struct, frozen=True, kw_only=True):
     """Of the first of `more_in_a`, as `POST /api/profiles` takes it; null where there are none to steer."""
 
 
-def separators(state: State, attached: AttachedSae, found: Contrast, *, limit: int, make: int, name: str) -> Separators:
+def build_separators(
+    state: State, attached: AttachedSae, result: Contrast, *, limit: int, profile_features: int, name: str
+) -> Separators:
     """`limit`: each way. `make`: features of the profile, which is called `name`."""
-    profile = profile_of(name, found.more_in_a[:make], attached, state.model_or_raise(), state.labels)
+    profile = profile_from_separations(
+        name, result.more_in_a[:profile_features], attached, state.model_or_raise(), state.labels
+    )
     return Separators(
         sae=attached.facts.sae,
-        more_in_a=_named(state, attached, found.more_in_a[:limit]),
-        more_in_b=_named(state, attached, found.more_in_b[:limit]),
+        more_in_a=_labelled_separators(state, attached, result.more_in_a[:limit]),
+        more_in_b=_labelled_separators(state, attached, result.more_in_b[:limit]),
         profile=profile.model_dump(mode="json", exclude_none=True) if profile else None,
     )
 
 
-def _named(state: State, attached: AttachedSae, found: tuple[Separation, ...]) -> tuple[Separator, ...]:
+def _labelled_separators(
+    state: State, attached: AttachedSae, separations: tuple[Separation, ...]
+) -> tuple[Separator, ...]:
     sae = attached.facts.sae
     return tuple(
         Separator(
             index=one.index,
-            label=label_of(state.labels, sae, one.index),
+            label=label_text(state.labels, sae, one.index),
             score=one.score,
             auc=one.auc,
             mean_a=one.mean_a,
             mean_b=one.mean_b,
             max=one.largest,
         )
-        for one in found
+        for one in separations
     )

@@ -4,24 +4,24 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
-from millm.engine.messages import Survey, Surveyed
+from millm.engine.messages import FeaturesScanned, ScanFeatures
 from millm.errors import ContextLengthExceeded, InvalidRequest, Timeout
 from millm.state import AttachedSae, LoadedModel, State
 
 Result = TypeVar("Result")
-Ids = Sequence[int]
+TokenIds = Sequence[int]
 
 
-def ids_of(model: LoadedModel, text: str, name: str) -> list[int]:
+def encode_text(model: LoadedModel, text: str, name: str) -> list[int]:
     """As a completion would read it, or an encoder. Raises InvalidRequest or ContextLengthExceeded naming `name`."""
     most = model.facts.context_length
-    if not model.tokenizer.may_fit(text, most):
-        raise _too_long(name, most, f"more than {most}")
-    read = model.tokenizer.encode if model.facts.generates else model.tokenizer.encode_whole
-    return check_ids(model, read(text), name)
+    if not model.tokenizer.can_fit(text, most):
+        raise _context_length_error(name, most, f"more than {most}")
+    read = model.tokenizer.encode if model.facts.generates else model.tokenizer.encode_with_special_tokens
+    return check_token_ids(model, read(text), name)
 
 
-def check_ids(model: LoadedModel, ids: list[int], name: str) -> list[int]:
+def check_token_ids(model: LoadedModel, ids: list[int], name: str) -> list[int]:
     """Raises InvalidRequest or ContextLengthExceeded naming `name`."""
     most = model.facts.context_length
     if not ids:
@@ -29,15 +29,17 @@ def check_ids(model: LoadedModel, ids: list[int], name: str) -> list[int]:
     if max(ids) >= model.facts.vocab_size:
         raise InvalidRequest(f"`{name}` takes token ids from 0 to {model.facts.vocab_size - 1}.", param=name)
     if len(ids) > most:
-        raise _too_long(name, most, str(len(ids)))
+        raise _context_length_error(name, most, str(len(ids)))
     return ids
 
 
-async def surveyed(state: State, attached: AttachedSae, texts: Sequence[Ids], job_id: str) -> list[Surveyed]:
+async def survey_texts(
+    state: State, attached: AttachedSae, texts: Sequence[TokenIds], job_id: str
+) -> list[FeaturesScanned]:
     """Which features fire on each text. Raises Timeout, or what the engine raises."""
     model, facts = state.model_or_raise(), attached.facts
     asked = [
-        Survey(
+        ScanFeatures(
             id=f"{job_id}-{place}",
             sae=facts.sae,
             tokens=tuple(ids),
@@ -47,10 +49,10 @@ async def surveyed(state: State, attached: AttachedSae, texts: Sequence[Ids], jo
         )
         for place, ids in enumerate(texts)
     ]
-    return await in_time(state, state.engine.survey(*asked))
+    return await with_request_timeout(state, state.engine.scan_features(*asked))
 
 
-async def in_time(state: State, work: Awaitable[Result]) -> Result:
+async def with_request_timeout(state: State, work: Awaitable[Result]) -> Result:
     """The texts of a long job reach the engine one after the other, so its deadlines alone would not do.
 
     Raises Timeout, or what `work` raises.
@@ -63,7 +65,7 @@ async def in_time(state: State, work: Awaitable[Result]) -> Result:
         raise Timeout(f"this request took longer than {seconds:g} s; ask for less") from error
 
 
-def _too_long(name: str, most: int, found: str) -> ContextLengthExceeded:
+def _context_length_error(name: str, limit: int, found: str) -> ContextLengthExceeded:
     return ContextLengthExceeded(
-        f"This model's maximum context length is {most} tokens, and `{name}` has {found}; shorten it.", param=name
+        f"This model's maximum context length is {limit} tokens, and `{name}` has {found}; shorten it.", param=name
     )

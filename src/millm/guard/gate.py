@@ -4,10 +4,10 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from millm.doors import Doors
+from millm.doors import DrainGate
 from millm.errors import AmbiguousLength, MillmError
-from millm.guard.rules import Rules
-from millm.openai.envelope import answer_failure
+from millm.guard.rules import RequestRules
+from millm.openai.envelope import failure_response
 
 METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 REQUEST_HEADERS = (
@@ -28,10 +28,10 @@ _POLICY_VIOLATION = 1008
 """https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1"""
 
 
-class Gate:
+class GuardMiddleware:
     """Middleware, for http and websocket alike."""
 
-    def __init__(self, app: ASGIApp, rules: Rules, doors: Doors) -> None:
+    def __init__(self, app: ASGIApp, rules: RequestRules, doors: DrainGate) -> None:
         self.app = app
         self._rules = rules
         self._doors = doors
@@ -50,7 +50,7 @@ class Gate:
         if method == "OPTIONS" and "origin" in headers and "access-control-request-method" in headers:
             await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, send)
         else:
-            with self._doors.passing(method, scope["path"]):
+            with self._doors.track_request(method, scope["path"]):
                 await self.app(scope, receive, send)
 
 
@@ -58,7 +58,7 @@ async def _refuse(refused: MillmError, scope: Scope, receive: Receive, send: Sen
     if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
         return
-    answer = answer_failure(refused)
+    answer = failure_response(refused)
     if isinstance(refused, AmbiguousLength):
         answer.headers["Connection"] = "close"  # where the next request would begin is anybody's guess
     await answer(scope, receive, send)

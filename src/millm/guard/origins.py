@@ -23,7 +23,7 @@ class Origin:
     def is_web(self) -> bool:
         return self.scheme in _DEFAULT_PORTS
 
-    def is_of(self, host: Address) -> bool:
+    def is_same_host(self, host: Address) -> bool:
         """The page came from the very address that it asks; behind a proxy with TLS only the scheme differs."""
         usual = _DEFAULT_PORTS.get(self.scheme)
         return self.address.name == host.name and (self.address.port or usual) == (host.port or usual)
@@ -45,17 +45,17 @@ class OriginRule:
     @classmethod
     def allowing(cls, origins: Iterable[str]) -> "OriginRule":
         """Raises CannotStart."""
-        return cls(frozenset(_known(text) for text in origins))
+        return cls(frozenset(_checked_origin(text) for text in origins))
 
     def allows(self, text: str, host: Address) -> bool:
         """`host`: what the request asks for, and is known to be ours: else a rebound page would be its own."""
         origin = parse_origin(text)
         if origin is None:
             return False
-        return origin in self.listed or (origin.is_web and (origin.address.is_loopback or origin.is_of(host)))
+        return origin in self.listed or (origin.is_web and (origin.address.is_loopback or origin.is_same_host(host)))
 
 
-def _known(text: str) -> Origin:
+def _checked_origin(text: str) -> Origin:
     origin = parse_origin(text)
     if origin is None:
         raise CannotStart(f"MILLM_ALLOWED_ORIGINS: {text!r} is no origin such as `http://chat.lan:3000`")

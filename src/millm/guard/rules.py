@@ -9,46 +9,46 @@ from millm.errors import AddressNotAllowed, AmbiguousLength, EncodedBody, Origin
 from millm.guard.hosts import Address, HostRule, parse_address
 from millm.guard.origins import OriginRule
 
-_API = ("/v1", "/api")
-_LONGEST_TOLD = 128
-_MAY_NOT = "may not use this server; MILLM_ALLOWED_ORIGINS lists those that may."
+_API_PREFIXES = ("/v1", "/api")
+_MAX_QUOTED_CHARS = 128
+_NOT_ALLOWED = "may not use this server; MILLM_ALLOWED_ORIGINS lists those that may."
 
 
 @dataclass(frozen=True)
-class Rules:
+class RequestRules:
     """Made once, of the operator's settings."""
 
     hosts: HostRule
     origins: OriginRule
 
     @classmethod
-    def allowing(cls, hosts: Iterable[str], origins: Iterable[str]) -> "Rules":
+    def allowing(cls, hosts: Iterable[str], origins: Iterable[str]) -> "RequestRules":
         return cls(HostRule.allowing(hosts), OriginRule.allowing(origins))
 
     def check(self, headers: Headers, method: str, path: str) -> None:
         """Raises AmbiguousLength, EncodedBody, AddressNotAllowed or OriginNotAllowed."""
         _check_length(headers)
         _check_encoding(headers)
-        host = self._host(headers)
+        host = self._checked_host(headers)
         origins = headers.getlist("origin")
         if not all(self.origins.allows(origin, host) for origin in origins) or len(origins) > 1:
-            raise OriginNotAllowed(f"Pages of {origins[0][:_LONGEST_TOLD]!r} {_MAY_NOT}")
+            raise OriginNotAllowed(f"Pages of {origins[0][:_MAX_QUOTED_CHARS]!r} {_NOT_ALLOWED}")
         if not origins:
             _check_site(headers, method, path)
 
-    def granted(self, headers: Headers) -> str | None:
+    def allowed_origin(self, headers: Headers) -> str | None:
         """The origin whose page may read the answer, if it is a page that asks and it may."""
         origin, host = headers.get("origin"), parse_address(headers.get("host", ""))
         return origin if origin and host and self.hosts.allows(host) and self.origins.allows(origin, host) else None
 
-    def _host(self, headers: Headers) -> Address:
+    def _checked_host(self, headers: Headers) -> Address:
         hosts = headers.getlist("host")
         address = parse_address(hosts[0]) if len(hosts) == 1 else None
         if address is None:
             raise AddressNotAllowed("The request must have exactly one `Host`, such as `localhost:8000`.")
         if not self.hosts.allows(address):
             raise AddressNotAllowed(
-                f"This server does not answer to the name {address.name[:_LONGEST_TOLD]!r}; "
+                f"This server does not answer to the name {address.name[:_MAX_QUOTED_CHARS]!r}; "
                 "ask by IP address or localhost, or add the name to MILLM_ALLOWED_HOSTS."
             )
         return address
@@ -70,5 +70,5 @@ def _check_site(headers: Headers, method: str, path: str) -> None:
     if headers.get("sec-fetch-site") not in ("cross-site", "same-site"):
         return
     is_navigation = headers.get("sec-fetch-mode") == "navigate"
-    if method != "GET" or (path.startswith(_API) and not is_navigation):
-        raise OriginNotAllowed(f"Pages of another site {_MAY_NOT}")
+    if method != "GET" or (path.startswith(_API_PREFIXES) and not is_navigation):
+        raise OriginNotAllowed(f"Pages of another site {_NOT_ALLOWED}")

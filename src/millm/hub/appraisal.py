@@ -9,104 +9,121 @@ from typing import TypeVar
 from millm.errors import InvalidModel, InvalidSae
 from millm.hub import model_told, registry, sae_layout
 from millm.hub.entries import ModelEntry, SaeEntry
-from millm.hub.installed import Installed, Key
-from millm.hub.jobs import Job, Kind
-from millm.hub.places import Place
-from millm.hub.tree import total
-from millm.hub.whole import WHOLE, Condition, against_installed, model_condition, sae_condition
+from millm.hub.installed import InstallKey, InstallRecord
+from millm.hub.jobs import ArtifactKind, DownloadJob
+from millm.hub.places import LibraryLocation
+from millm.hub.tree import total_size
+from millm.hub.whole import INTACT, IntegrityResult, check_installed_sizes, check_model_files, check_sae_files
 
 Known = TypeVar("Known")
 
-Blobs = Counter[Path]
+BlobUseCounts = Counter[Path]
 """How many entries use a file."""
 
 
-def blobs_of(places: Iterable[Place]) -> Blobs:
-    return Counter(where for place in places for where in {file.where for file in place.files.values()})
+def count_blob_uses(locations: Iterable[LibraryLocation]) -> BlobUseCounts:
+    return Counter(where for place in locations for where in {file.real_path for file in place.files.values()})
 
 
-def model_entry(place: Place, blobs: Blobs, rows: Mapping[Key, Installed], jobs: Mapping[Key, Job]) -> ModelEntry:
-    row = _of(place, "model", rows)
-    found = model_condition(place.files)
-    condition = _condition(place, row, _of(place, "model", jobs), found if row else _unless_unfinished(place, found))
-    own = {file.where: file.size or 0 for file in place.files.values()}
+def build_model_entry(
+    location: LibraryLocation,
+    blob_uses: BlobUseCounts,
+    records: Mapping[InstallKey, InstallRecord],
+    jobs: Mapping[InstallKey, DownloadJob],
+) -> ModelEntry:
+    row = _lookup(location, "model", records)
+    found = check_model_files(location.files)
+    condition = _entry_integrity(
+        location, row, _lookup(location, "model", jobs), found if row else _unrecorded_integrity(location, found)
+    )
+    own = {file.real_path: file.size or 0 for file in location.files.values()}
     return ModelEntry(
-        id=place.id,
-        origin=place.origin,
+        id=location.id,
+        origin=location.origin,
         state=condition.state,
         problem=condition.problem,
         is_verified=row is not None and condition.state == "whole",
-        commit=place.revision.commit if place.revision else None,
+        commit=location.revision.commit if location.revision else None,
         size=sum(own.values()),
-        shared=sum(size for where, size in own.items() if blobs[where] > 1),
-        last_used=max((file.used for file in place.files.values()), default=None) or None,
-        **vars(_told_of_model(place)),
+        shared=sum(size for where, size in own.items() if blob_uses[where] > 1),
+        last_used=max((file.accessed for file in location.files.values()), default=None) or None,
+        **vars(_model_metadata(location)),
     )
 
 
-def sae_entry(place: Place, rows: Mapping[Key, Installed], jobs: Mapping[Key, Job]) -> SaeEntry:
-    row = _of(place, "sae", rows)
-    found = sae_condition(place.files, sae_layout.needed(place.layout))
-    condition = _condition(place, row, _of(place, "sae", jobs), found)
+def build_sae_entry(
+    location: LibraryLocation, records: Mapping[InstallKey, InstallRecord], jobs: Mapping[InstallKey, DownloadJob]
+) -> SaeEntry:
+    row = _lookup(location, "sae", records)
+    found = check_sae_files(location.files, sae_layout.required_files(location.layout))
+    condition = _entry_integrity(location, row, _lookup(location, "sae", jobs), found)
     return SaeEntry(
-        id=place.id,
-        origin=place.origin,
+        id=location.id,
+        origin=location.origin,
         state=condition.state,
         problem=condition.problem,
         is_verified=row is not None and condition.state == "whole",
-        commit=place.revision.commit if place.revision else None,
-        size=total(place.files),
-        neuronpedia=registry.neuronpedia_link(place.id) if place.revision else None,
-        **vars(_told_of_sae(place)),
+        commit=location.revision.commit if location.revision else None,
+        size=total_size(location.files),
+        neuronpedia=registry.neuronpedia_link(location.id) if location.revision else None,
+        **vars(_sae_metadata(location)),
     )
 
 
-def _condition(place: Place, row: Installed | None, job: Job | None, found: Condition) -> Condition:
+def _entry_integrity(
+    location: LibraryLocation, record: InstallRecord | None, job: DownloadJob | None, files_integrity: IntegrityResult
+) -> IntegrityResult:
     """The worst that is known. A verified download counts for more than a job or a leftover beside it."""
-    if place.problem:
-        return Condition("damaged", place.problem)
-    if row:
-        compared = against_installed(place.files, row.sizes())
-        return found if compared == WHOLE else compared
-    if found == WHOLE and job and job.state != "installed":
-        return Condition("incomplete", f"its download is {job.state}; resume it, or delete what is here")
-    return found
+    if location.problem:
+        return IntegrityResult("damaged", location.problem)
+    if record:
+        compared = check_installed_sizes(location.files, record.sizes())
+        return files_integrity if compared == INTACT else compared
+    if files_integrity == INTACT and job and job.state != "installed":
+        return IntegrityResult("incomplete", f"its download is {job.state}; resume it, or delete what is here")
+    return files_integrity
 
 
-def _unless_unfinished(place: Place, found: Condition) -> Condition:
+def _unrecorded_integrity(location: LibraryLocation, files_integrity: IntegrityResult) -> IntegrityResult:
     """A cache that others filled has no rows: a leftover is all that tells of a file that never came."""
-    if found == WHOLE and place.revision and place.revision.unfinished:
-        return Condition("incomplete", "a file of it began to arrive and did not end; download it again")
-    return found
+    if files_integrity == INTACT and location.revision and location.revision.has_incomplete_file:
+        return IntegrityResult("incomplete", "a file of it began to arrive and did not end; download it again")
+    return files_integrity
 
 
-def _of(place: Place, kind: Kind, known: Mapping[Key, Known]) -> Known | None:
+def _lookup(location: LibraryLocation, kind: ArtifactKind, table: Mapping[InstallKey, Known]) -> Known | None:
     """What the database knows of exactly this commit."""
-    if place.revision is None:
+    if location.revision is None:
         return None
-    return known.get((kind, place.revision.repository, place.revision.commit, place.inside))
+    return table.get((kind, location.revision.repository, location.revision.commit, location.subpath))
 
 
-def _told_of_model(place: Place) -> model_told.Told:
+def _model_metadata(location: LibraryLocation) -> model_told.ModelMetadata:
     try:
-        return model_told.told(place.files) if "config.json" in place.files else model_told.Told()
+        return (
+            model_told.read_model_metadata(location.files)
+            if "config.json" in location.files
+            else model_told.ModelMetadata()
+        )
     except InvalidModel:  # its condition says so
-        return model_told.Told()
+        return model_told.ModelMetadata()
 
 
-def _told_of_sae(place: Place) -> sae_layout.Told:
+def _sae_metadata(location: LibraryLocation) -> sae_layout.SaeMetadata:
     """Where its files say nothing, the catalogue of public SAEs may."""
-    known = registry.find(place.id) if place.revision else None
-    told = _told_by_files(place)
+    known = registry.find_sae(location.id) if location.revision else None
+    told = _sae_metadata_from_files(location)
     if known is None:
         return told
-    public = sae_layout.Told(None, None, known.width, None, known.hook_point, known.layer, known.model)
-    return sae_layout.Told(**{key: vars(public)[key] if value is None else value for key, value in vars(told).items()})
+    public = sae_layout.SaeMetadata(None, None, known.width, None, known.hook_point, known.layer, known.model)
+    return sae_layout.SaeMetadata(
+        **{key: vars(public)[key] if value is None else value for key, value in vars(told).items()}
+    )
 
 
-def _told_by_files(place: Place) -> sae_layout.Told:
-    path = os.path.realpath(place.folder)  # of a cache's folders the names are in it too
+def _sae_metadata_from_files(location: LibraryLocation) -> sae_layout.SaeMetadata:
+    path = os.path.realpath(location.folder)  # of a cache's folders the names are in it too
     try:
-        return sae_layout.told(place.layout, place.files, path)
+        return sae_layout.read_sae_metadata(location.layout, location.files, path)
     except (InvalidModel, InvalidSae):  # its condition says so
-        return sae_layout.Told(format=place.layout)
+        return sae_layout.SaeMetadata(format=location.layout)

@@ -18,29 +18,29 @@ _ORPHAN = re.compile(r"(?P<etag>.+)\.[0-9a-f]{8}\.incomplete")
 """`<etag>.incomplete`, without the digits, is of a huggingface_hub before 1.31, which goes on with it."""
 
 
-def folder_name(repository: str) -> str:
+def repo_folder_name(repository: str) -> str:
     return f"models--{repository.replace('/', '--')}"
 
 
-def snapshot(cache: Path, repository: str, commit: str) -> Path:
-    return cache / folder_name(repository) / "snapshots" / commit
+def snapshot_folder(cache: Path, repository: str, commit: str) -> Path:
+    return cache / repo_folder_name(repository) / "snapshots" / commit
 
 
-def commit_of(cache: Path, repository: str, revision: str) -> str | None:
+def resolve_commit(cache: Path, repository: str, revision: str) -> str | None:
     """What a revision stood for when it was last fetched whole; a commit stands for itself."""
     if re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
     try:
-        return (cache / folder_name(repository) / "refs" / revision).read_text("ascii").strip()
+        return (cache / repo_folder_name(repository) / "refs" / revision).read_text("ascii").strip()
     except FileNotFoundError:
         return None
 
 
-def remember_commit(cache: Path, repository: str, revision: str, commit: str) -> None:
+def write_ref(cache: Path, repository: str, revision: str, commit: str) -> None:
     """At once or not at all; nothing to do for a revision that is a commit."""
     if revision == commit:
         return
-    ref = cache / folder_name(repository) / "refs" / revision
+    ref = cache / repo_folder_name(repository) / "refs" / revision
     ref.parent.mkdir(parents=True, exist_ok=True)
     fresh = ref.with_name(f".{ref.name}.{uuid.uuid4().hex}")
     fresh.write_text(commit, "ascii")
@@ -49,25 +49,25 @@ def remember_commit(cache: Path, repository: str, revision: str, commit: str) ->
 
 def remove_orphans(cache: Path, repository: str) -> None:
     """What nobody brings any more, going by the locks: another program that downloads is left alone."""
-    blobs = cache / folder_name(repository) / "blobs"
-    for path in _files(blobs):
+    blobs = cache / repo_folder_name(repository) / "blobs"
+    for path in _list_folder(blobs):
         orphan = _ORPHAN.fullmatch(path.name)
         if orphan is None:
             continue
-        with _lock(cache / ".locks" / folder_name(repository) / f"{orphan['etag']}.lock") as is_ours:
+        with _try_lock(cache / ".locks" / repo_folder_name(repository) / f"{orphan['etag']}.lock") as is_ours:
             if is_ours:
                 path.unlink(missing_ok=True)
-    for path in _files(blobs):
+    for path in _list_folder(blobs):
         if path.name.startswith("tmp_"):  # empty: huggingface_hub reads the umask from it, and lives without
             path.unlink(missing_ok=True)
 
 
-def _files(folder: Path) -> list[Path]:
+def _list_folder(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[bool]:
+def _try_lock(path: Path) -> Iterator[bool]:
     """True while it is held, False when somebody else has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:

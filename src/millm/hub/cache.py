@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from millm.hub.cache_folder import cache_folder
+from millm.hub.cache_folder import hf_cache_folder
 from millm.hub.tree import File, files_below
 
-BIN = ".deleting"
+TRASH_FOLDER = ".deleting"
 """Beside `snapshots`: what a deletion has taken out of it and not yet removed."""
 
-Asked = Mapping[tuple[str, str], str]
+BranchNames = Mapping[tuple[str, str], str]
 """(repository, commit) → the branch it was asked for as: that is written down only when all of it has come."""
 
 _PREFIX = "models--"
@@ -34,67 +34,73 @@ class Revision:
     commit: str
     refs: tuple[str, ...]
     """Branches and tags that stand for it here; `main` first."""
-    home: Path
+    repository_folder: Path
     """The repository's folder in the cache."""
     files: dict[str, File] = field(default_factory=dict)
     problem: str | None = None
     """Why its files cannot be told."""
-    unfinished: bool = False
+    has_incomplete_file: bool = False
     """The repository has a file that began to arrive and did not end, and no revision is newer than this."""
 
     @property
     def folder(self) -> Path:
-        return self.home / "snapshots" / self.commit
+        return self.repository_folder / "snapshots" / self.commit
 
     @property
-    def revision(self) -> str:
+    def name(self) -> str:
         """The shortest that names it."""
         return self.refs[0] if self.refs else self.commit
 
 
-def revisions(asked: Asked) -> list[Revision]:
+def scan_revisions(branches: BranchNames) -> list[Revision]:
     """Of every repository of models (SAEs are that too, to Hugging Face), by name; what is not one is left out."""
-    return [revision for home in repositories() for revision in revisions_of(home, asked)]
+    return [revision for home in repository_folders() for revision in scan_repository(home, branches)]
 
 
-def repositories() -> list[Path]:
-    return [Path(path) for path in _folders(cache_folder()) if os.path.basename(path).startswith(_PREFIX)]
+def repository_folders() -> list[Path]:
+    return [Path(path) for path in _folders(hf_cache_folder()) if os.path.basename(path).startswith(_PREFIX)]
 
 
-def revisions_of(home: Path, asked: Asked = MappingProxyType({})) -> list[Revision]:
-    repository = home.name.removeprefix(_PREFIX).replace("--", "/")
-    refs, unfinished = _refs(home / "refs"), _has_unfinished(home / "blobs")
-    commits = [name for name in _names(home / "snapshots") if _COMMIT.fullmatch(name)]
+def scan_repository(folder: Path, branches: BranchNames = MappingProxyType({})) -> list[Revision]:
+    repository = folder.name.removeprefix(_PREFIX).replace("--", "/")
+    refs, unfinished = _read_refs(folder / "refs"), _has_incomplete_blob(folder / "blobs")
+    commits = [name for name in _names(folder / "snapshots") if _COMMIT.fullmatch(name)]
     for commit in commits:
-        name = asked.get((repository, commit))
+        name = branches.get((repository, commit))
         if name and commit not in refs and name != commit and not any(name in names for names in refs.values()):
             refs[commit] = (name,)
-    newest = max(commits, key=lambda commit: (commit in refs, _changed(home / "snapshots" / commit)), default=None)
+    newest = max(
+        commits, key=lambda commit: (commit in refs, _modified_time(folder / "snapshots" / commit)), default=None
+    )
     return [
-        _revision(Revision(repository, commit, refs.get(commit, ()), home, unfinished=unfinished and commit == newest))
+        _with_files(
+            Revision(
+                repository, commit, refs.get(commit, ()), folder, has_incomplete_file=unfinished and commit == newest
+            )
+        )
         for commit in commits
     ]
 
 
-def _revision(revision: Revision) -> Revision:
+def _with_files(revision: Revision) -> Revision:
     changes: dict[str, object]
     try:
         files = files_below(revision.folder)
     except OSError as error:
         changes = {"problem": f"its folder in the cache cannot be read ({error.strerror})"}
     else:
-        outside = _first_outside(files, os.fspath(revision.home))
+        outside = _first_outside(files, os.fspath(revision.repository_folder))
         changes = {"files": files, "problem": outside and f"{outside} leads out of its repository's folder"}
     return Revision(**{**vars(revision), **changes})
 
 
-def _first_outside(files: dict[str, File], home: str) -> str | None:
+def _first_outside(files: dict[str, File], repository_folder: str) -> str | None:
     """A cache's links lead to its own blobs; others could show a client any file of this machine."""
-    inside = (home + os.sep, os.path.realpath(home) + os.sep)
-    return next((path for path, file in files.items() if not os.fspath(file.where).startswith(inside)), None)
+    inside = (repository_folder + os.sep, os.path.realpath(repository_folder) + os.sep)
+    return next((path for path, file in files.items() if not os.fspath(file.real_path).startswith(inside)), None)
 
 
-def _refs(folder: Path) -> dict[str, tuple[str, ...]]:
+def _read_refs(folder: Path) -> dict[str, tuple[str, ...]]:
     """Commit → the names that stand for it."""
     found: dict[str, list[str]] = {}
     try:
@@ -102,20 +108,20 @@ def _refs(folder: Path) -> dict[str, tuple[str, ...]]:
     except OSError:
         return {}
     for name, file in sorted(files.items(), key=lambda item: (item[0] != "main", item[0])):
-        if not name.startswith(".") and (commit := _commit_in(file)):
+        if not name.startswith(".") and (commit := _read_commit(file)):
             found.setdefault(commit, []).append(name)
     return {commit: tuple(names) for commit, names in found.items()}
 
 
-def _commit_in(file: File) -> str | None:
+def _read_commit(file: File) -> str | None:
     try:
-        said = file.where.read_text("ascii").strip() if file.size and file.size < 100 else ""
+        said = file.real_path.read_text("ascii").strip() if file.size and file.size < 100 else ""
     except (OSError, UnicodeDecodeError):
         return None
     return said if _COMMIT.fullmatch(said) else None
 
 
-def _has_unfinished(blobs: Path) -> bool:
+def _has_incomplete_blob(blobs: Path) -> bool:
     """`<etag>.incomplete` or `<etag>.<random>.incomplete`, and no `<etag>`: a later try has not brought it either."""
     names = set(_names(blobs))
     return any(name.split(".")[0] not in names for name in names if name.endswith(_INCOMPLETE))
@@ -132,7 +138,7 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def _changed(folder: Path) -> float:
+def _modified_time(folder: Path) -> float:
     try:
         return folder.stat().st_mtime
     except OSError:

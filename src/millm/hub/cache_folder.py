@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 
 
-def cache_folder() -> Path:
+def hf_cache_folder() -> Path:
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if folder := os.environ.get(variable):
-            return Path(_expanded(folder))
+            return Path(_expand_path(folder))
     caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(_expanded(os.environ.get("HF_HOME") or f"{caches}/huggingface")) / "hub"
+    return Path(_expand_path(os.environ.get("HF_HOME") or f"{caches}/huggingface")) / "hub"
 
 
-def _expanded(folder: str) -> str:
+def _expand_path(folder: str) -> str:
     return os.path.expanduser(os.path.expandvars(folder))

@@ -5,31 +5,31 @@ from pathlib import Path
 from millm.errors import InvalidModel, InvalidSae
 from millm.hub import headers, screen
 from millm.hub.tree import File, files_below
-from millm.hub.whole import model_condition
+from millm.hub.whole import check_model_files
 
-SCREENED = ("config.json", "generation_config.json")
+SCREENED_CONFIGS = ("config.json", "generation_config.json")
 """What transformers takes settings from."""
 
 
-def check_checkpoint(folder: Path, *, is_trusted: bool = False) -> None:
+def check_model_folder(folder: Path, *, is_trusted: bool = False) -> None:
     """Raises InvalidModel naming the file that is missing, cut short or hostile, or RemoteCodeRefused.
 
     `is_trusted`: the operator lets this commit's own Python run.
     """
-    files = _files(folder)
+    files = _list_files(folder)
     if "config.json" not in files:
         raise InvalidModel(f"{folder.name} has no config.json: it is not a folder of a Hugging Face model")
     if "adapter_config.json" in files:
         raise InvalidModel(f"{folder.name} has an adapter (adapter_config.json); merge it into its model first")
-    for name in SCREENED:
+    for name in SCREENED_CONFIGS:
         if name in files:
-            screen.screen_config(headers.json_object(files[name]), name, is_trusted=is_trusted)
-    condition = model_condition(files)
+            screen.screen_config(headers.read_json_object(files[name]), name, is_trusted=is_trusted)
+    condition = check_model_files(files)
     if condition.problem:
         raise InvalidModel(f"{folder.name}: {condition.problem}".replace(": it has", " has"))
 
 
-def check_sae(folder: Path) -> None:
+def check_sae_folder(folder: Path) -> None:
     """Raises InvalidSae when there are no weights; what is in them only the engine can judge."""
     if not any(path.suffix in (".safetensors", ".npz") for path in folder.iterdir()):
         raise InvalidSae(
@@ -38,7 +38,7 @@ def check_sae(folder: Path) -> None:
         )
 
 
-def _files(folder: Path) -> dict[str, File]:
+def _list_files(folder: Path) -> dict[str, File]:
     try:
         return files_below(folder)
     except OSError as error:

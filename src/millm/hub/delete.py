@@ -9,31 +9,31 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from millm.hub import cache
-from millm.hub.cache import BIN, Revision
+from millm.hub.cache import TRASH_FOLDER, Revision
 from millm.hub.tree import File, files_below
 
 
 def remove_revision(revision: Revision) -> int:
     """All of it; → bytes that became free."""
-    finish_all()
-    binned = revision.home / BIN / revision.commit
+    finish_deletions()
+    binned = revision.repository_folder / TRASH_FOLDER / revision.commit
     binned.parent.mkdir(exist_ok=True)
-    _forget_refs(revision)
+    _remove_refs(revision)
     revision.folder.rename(binned)
-    return _empty(revision.home)
+    return _empty_trash(revision.repository_folder)
 
 
 def remove_files(revision: Revision, paths: Iterable[str]) -> int:
     """Some of its files; the revision goes with the last of them. → bytes that became free."""
-    finish_all()
+    finish_deletions()
     for path in paths:
-        binned = revision.home / BIN / revision.commit / path
+        binned = revision.repository_folder / TRASH_FOLDER / revision.commit / path
         binned.parent.mkdir(parents=True, exist_ok=True)
         (revision.folder / path).rename(binned)
     _remove_empty_folders(revision.folder)
     if not revision.folder.exists():
-        _forget_refs(revision)
-    return _empty(revision.home)
+        _remove_refs(revision)
+    return _empty_trash(revision.repository_folder)
 
 
 def remove_link(link: Path) -> int:
@@ -42,43 +42,47 @@ def remove_link(link: Path) -> int:
     return 0
 
 
-def finish_all() -> None:
+def finish_deletions() -> None:
     """What earlier deletions began."""
-    for home in cache.repositories():
-        if (home / BIN).is_dir():
-            _empty(home)
+    for home in cache.repository_folders():
+        if (home / TRASH_FOLDER).is_dir():
+            _empty_trash(home)
 
 
-def _empty(home: Path) -> int:
-    others = cache.revisions_of(home)
-    kept = {file.where for revision in others for file in revision.files.values()}
-    binned = files_below(home / BIN)
+def _empty_trash(repository_folder: Path) -> int:
+    others = cache.scan_repository(repository_folder)
+    kept = {file.real_path for revision in others for file in revision.files.values()}
+    binned = files_below(repository_folder / TRASH_FOLDER)
     if any(revision.problem and not revision.files for revision in others):
         binned = {}  # nobody knows what those use
     freed = sum(
-        _unlink(file) for file in {file.where: file for file in binned.values()}.values() if _goes(file, home, kept)
+        _unlink(file)
+        for file in {file.real_path: file for file in binned.values()}.values()
+        if _is_removable(file, repository_folder, kept)
     )
-    shutil.rmtree(home / BIN)
-    if not any((home / "snapshots").iterdir()):
-        freed += sum(file.size or 0 for path, file in files_below(home).items() if path.startswith("blobs/"))
-        shutil.rmtree(home)
-        shutil.rmtree(home.parent / ".locks" / home.name, ignore_errors=True)
+    shutil.rmtree(repository_folder / TRASH_FOLDER)
+    if not any((repository_folder / "snapshots").iterdir()):
+        freed += sum(
+            file.size or 0 for path, file in files_below(repository_folder).items() if path.startswith("blobs/")
+        )
+        shutil.rmtree(repository_folder)
+        shutil.rmtree(repository_folder.parent / ".locks" / repository_folder.name, ignore_errors=True)
     return freed
 
 
-def _goes(file: File, home: Path, kept: set[Path]) -> bool:
+def _is_removable(file: File, repository_folder: Path, used: set[Path]) -> bool:
     """Only what is in this repository's folder is ours to remove."""
-    return file.where not in kept and file.where.is_relative_to(home)
+    return file.real_path not in used and file.real_path.is_relative_to(repository_folder)
 
 
 def _unlink(file: File) -> int:
-    file.where.unlink(missing_ok=True)
+    file.real_path.unlink(missing_ok=True)
     return file.size or 0
 
 
-def _forget_refs(revision: Revision) -> None:
+def _remove_refs(revision: Revision) -> None:
     for ref in revision.refs:
-        (revision.home / "refs" / ref).unlink(missing_ok=True)
+        (revision.repository_folder / "refs" / ref).unlink(missing_ok=True)
 
 
 def _remove_empty_folders(folder: Path) -> None:

@@ -15,114 +15,115 @@ from pathlib import Path
 import structlog
 from msgspec.structs import replace
 
-from millm.errors import Conflict, DownloadFailed, InvalidSae, JobNotFound, QueueFull, from_code
-from millm.hub.asking import asked_for, check
+from millm.errors import Conflict, DownloadFailed, InvalidSae, JobNotFound, QueueFull, error_from_code
+from millm.hub.asking import check_spec
 from millm.hub.blobs import remove_orphans
-from millm.hub.cache_folder import cache_folder
-from millm.hub.convert import convert, needs_conversion
+from millm.hub.cache_folder import hf_cache_folder
+from millm.hub.convert import convert_sae, foreign_layout
 from millm.hub.home import Home
-from millm.hub.jobs import ACTIVE, Asked, Job, JobState, Preview, Problem, RemoteModel
-from millm.hub.journal import Journal
-from millm.hub.orders import Fetched, Moved, Offered, Previewed, Refused
-from millm.hub.pace import Pace
-from millm.hub.worker import obey, order_of, search_of
+from millm.hub.jobs import ACTIVE_STATES, DownloadJob, DownloadPreview, DownloadSpec, JobState, Problem, RemoteModel
+from millm.hub.journal import JobStore
+from millm.hub.orders import FetchResult, ModelSearchResult, PreviewResult, TransferProgress, WorkerFailure
+from millm.hub.pace import SpeedMeter
+from millm.hub.worker import build_command, build_search_command, run_worker
 from millm.settings import Settings
 from millm.storage import Database
 
-__all__ = ["Downloads", "asked_for"]
-
 log = structlog.get_logger()
 
-AT_ONCE = 2
-WAITING = 32
-KEPT = 100
+MAX_RUNNING = 2
+MAX_QUEUED = 32
+MAX_JOBS = 100
 """Jobs that are remembered; the oldest that ended goes."""
 
 _SAVE_BYTES = 64 << 20
 _SAVE_SECONDS = 10.0
 _PREVIEW_TRIES = 2
 """Somebody waits for it."""
-_ENDED = Problem(
+_WORKER_KILLED = Problem(
     code=DownloadFailed.code,
     message="the download's process was ended from outside; resume it, what is finished stays",
 )
 
 
 class Downloads:
-    def __init__(self, database: Database, settings: Settings, on_change: Callable[[Job], None]) -> None:
+    def __init__(self, database: Database, settings: Settings, on_change: Callable[[DownloadJob], None]) -> None:
         """What ran when the last server ended is `interrupted` from here on, and what it left half is removed."""
         self._settings = settings
         self._on_change = on_change
-        self._journal = Journal(database)
-        jobs, cut_off = self._journal.load()
+        self._store = JobStore(database)
+        jobs, cut_off = self._store.load()
         self._jobs = {job.id: job for job in sorted(jobs, key=lambda job: job.created)}
-        self._saved: dict[str, Job] = {}
-        self._running: dict[str, tuple[asyncio.Task[Fetched | Refused], asyncio.Task[None]]] = {}
-        self._turns = asyncio.Semaphore(AT_ONCE)
-        self._previews = asyncio.Semaphore(AT_ONCE)
-        self._writing = asyncio.Lock()
+        self._last_saved: dict[str, DownloadJob] = {}
+        self._running: dict[str, tuple[asyncio.Task[FetchResult | WorkerFailure], asyncio.Task[None]]] = {}
+        self._download_slots = asyncio.Semaphore(MAX_RUNNING)
+        self._preview_slots = asyncio.Semaphore(MAX_RUNNING)
+        self._write_lock = asyncio.Lock()
         self._is_closing = False
         for repository in {job.asked.repository for job in cut_off}:
-            remove_orphans(cache_folder(), repository)
+            remove_orphans(hf_cache_folder(), repository)
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[DownloadJob]:
         """Newest first."""
         return list(reversed(self._jobs.values()))
 
-    def find(self, id: str) -> Job:
+    def find(self, id: str) -> DownloadJob:
         """Raises JobNotFound."""
         if id not in self._jobs:
             raise JobNotFound(f"there is no job {id!r}; GET /api/jobs lists them", param="id")
         return self._jobs[id]
 
-    async def preview(self, asked: Asked) -> Preview:
+    async def preview(self, spec: DownloadSpec) -> DownloadPreview:
         """What it would bring. Raises what the hub refuses it with."""
-        check(asked)
-        order = replace(order_of("preview", asked, self._settings), tries=_PREVIEW_TRIES)
-        async with self._previews, aclosing(obey(order)) as told:
+        check_spec(spec)
+        order = replace(build_command("preview", spec, self._settings), tries=_PREVIEW_TRIES)
+        async with self._preview_slots, aclosing(run_worker(order)) as told:
             async for news in told:
-                if isinstance(news, Previewed):
+                if isinstance(news, PreviewResult):
                     return news.preview
-                if isinstance(news, Refused):
-                    raise from_code(news.problem.code, news.problem.message)
-        raise DownloadFailed(f"{asked.name}: {_ENDED.message}")
+                if isinstance(news, WorkerFailure):
+                    raise error_from_code(news.problem.code, news.problem.message)
+        raise DownloadFailed(f"{spec.name}: {_WORKER_KILLED.message}")
 
     async def search(self, words: str, limit: int) -> tuple[RemoteModel, ...]:
         """The models of Hugging Face's whose names have these words. Raises what the hub refuses it with."""
-        async with self._previews, aclosing(obey(search_of(words, limit, self._settings))) as told:
+        async with (
+            self._preview_slots,
+            aclosing(run_worker(build_search_command(words, limit, self._settings))) as told,
+        ):
             async for news in told:
-                if isinstance(news, Offered):
+                if isinstance(news, ModelSearchResult):
                     return news.models
-                if isinstance(news, Refused):
-                    raise from_code(news.problem.code, news.problem.message)
+                if isinstance(news, WorkerFailure):
+                    raise error_from_code(news.problem.code, news.problem.message)
         raise DownloadFailed("the search was ended from outside; try again")
 
-    async def start(self, asked: Asked) -> Job:
+    async def start(self, spec: DownloadSpec) -> DownloadJob:
         """The same asked, unless it is installed, is one job and goes on. Raises InvalidRequest or QueueFull."""
-        check(asked)
+        check_spec(spec)
         for job in self._jobs.values():
-            if job.asked == asked and job.state != "installed":
-                return await self._begin(job)
+            if job.asked == spec and job.state != "installed":
+                return await self._enqueue(job)
         now = time.time()
-        return await self._begin(
-            Job(id=uuid.uuid4().hex[:12], asked=asked, name=asked.name, state="queued", created=now, updated=now)
+        return await self._enqueue(
+            DownloadJob(id=uuid.uuid4().hex[:12], asked=spec, name=spec.name, state="queued", created=now, updated=now)
         )
 
-    async def resume(self, id: str) -> Job:
+    async def resume(self, id: str) -> DownloadJob:
         """Raises JobNotFound, Conflict for what is installed, or QueueFull."""
         job = self.find(id)
         if job.state == "installed":
             raise Conflict(f"{job.name} is installed already; there is nothing to go on with")
-        return await self._begin(job)
+        return await self._enqueue(job)
 
-    async def cancel(self, id: str) -> Job:
+    async def cancel(self, id: str) -> DownloadJob:
         """Ended when this returns; what ended before stays as it is. Raises JobNotFound."""
         self.find(id)
         if id in self._running:
             self._running[id][0].cancel()
         return await self.wait(id)
 
-    async def wait(self, id: str) -> Job:
+    async def wait(self, id: str) -> DownloadJob:
         """Until it has ended, well or not. Raises JobNotFound."""
         self.find(id)
         if id in self._running:
@@ -136,127 +137,129 @@ class Downloads:
             following.cancel()
         await asyncio.gather(*(run for _, run in self._running.values()))
 
-    async def _begin(self, job: Job) -> Job:
+    async def _enqueue(self, job: DownloadJob) -> DownloadJob:
         if job.id in self._running:
             return job
-        if sum(other.state == "queued" for other in self._jobs.values()) >= WAITING:
-            raise QueueFull(f"{WAITING} downloads wait already; try again when some have ended")
-        following = asyncio.create_task(self._follow(job.id))
-        self._running[job.id] = following, asyncio.create_task(self._run(job.id, following))
+        if sum(other.state == "queued" for other in self._jobs.values()) >= MAX_QUEUED:
+            raise QueueFull(f"{MAX_QUEUED} downloads wait already; try again when some have ended")
+        following = asyncio.create_task(self._fetch_and_convert(job.id))
+        self._running[job.id] = following, asyncio.create_task(self._supervise(job.id, following))
         self._jobs[job.id] = queued = replace(job, state="queued", attempt=1, problem=None, updated=time.time())
-        await self._tell(queued)
-        await self._forget_oldest()
+        await self._publish(queued)
+        await self._drop_oldest()
         return queued
 
-    async def _run(self, id: str, following: "asyncio.Task[Fetched | Refused]") -> None:
+    async def _supervise(self, id: str, task: "asyncio.Task[FetchResult | WorkerFailure]") -> None:
         """From queued to ended; never cancelled itself."""
-        await asyncio.wait({following})
+        await asyncio.wait({task})
         still: dict[str, None] = {"speed": None, "seconds_left": None, "retry_in": None}
-        if following.cancelled():
-            await self._clean(id)
-            await self._change(id, state="interrupted" if self._is_closing else "cancelled", problem=None, **still)
-        elif isinstance(outcome := _outcome(following), Refused):
-            await self._clean(id)
-            await self._change(id, state="failed", problem=outcome.problem, **still)
+        if task.cancelled():
+            await self._remove_orphans(id)
+            await self._update(id, state="interrupted" if self._is_closing else "cancelled", problem=None, **still)
+        elif isinstance(outcome := _outcome(task), WorkerFailure):
+            await self._remove_orphans(id)
+            await self._update(id, state="failed", problem=outcome.problem, **still)
         else:
             await self._install(id, outcome, still)
         del self._running[id]
 
-    async def _follow(self, id: str) -> Fetched | Refused:
+    async def _fetch_and_convert(self, id: str) -> FetchResult | WorkerFailure:
         """In its turn."""
-        async with self._turns:
-            await self._change(id, state="resolving")
+        async with self._download_slots:
+            await self._update(id, state="resolving")
             outcome = await self._fetch(id)
-            return await self._converted(id, outcome) if isinstance(outcome, Fetched) else outcome
+            return await self._convert(id, outcome) if isinstance(outcome, FetchResult) else outcome
 
-    async def _fetch(self, id: str) -> Fetched | Refused:
-        pace = Pace()
-        async with aclosing(obey(order_of("fetch", self.find(id).asked, self._settings))) as told:
+    async def _fetch(self, id: str) -> FetchResult | WorkerFailure:
+        pace = SpeedMeter()
+        async with aclosing(run_worker(build_command("fetch", self.find(id).asked, self._settings))) as told:
             async for news in told:
-                if isinstance(news, Moved):
-                    await self._moved(id, news, pace)
-                elif isinstance(news, Fetched | Refused):
+                if isinstance(news, TransferProgress):
+                    await self._update_progress(id, news, pace)
+                elif isinstance(news, FetchResult | WorkerFailure):
                     return news
-        return Refused(problem=_ENDED)
+        return WorkerFailure(problem=_WORKER_KILLED)
 
-    async def _converted(self, id: str, fetched: Fetched) -> Fetched | Refused:
+    async def _convert(self, id: str, result: FetchResult) -> FetchResult | WorkerFailure:
         """An SAE of another library becomes one that is read; where it cannot, what was fetched stays."""
-        asked, source = self.find(id).asked, Path(fetched.folder)
-        if asked.kind == "model" or needs_conversion(source) is None:
-            return fetched
-        await self._change(id, state="converting")
+        asked, source = self.find(id).asked, Path(result.folder)
+        if asked.kind == "model" or foreign_layout(source) is None:
+            return result
+        await self._update(id, state="converting")
         try:
-            await convert(source, asked, Home(self._settings.home_folder), partial(log.debug, "download.converting"))
+            await convert_sae(
+                source, asked, Home(self._settings.home_folder), partial(log.debug, "download.converting")
+            )
         except InvalidSae as error:
-            return Refused(problem=Problem(code=error.code, message=error.message))
-        return fetched
+            return WorkerFailure(problem=Problem(code=error.code, message=error.message))
+        return result
 
-    async def _moved(self, id: str, news: Moved, pace: Pace) -> None:
-        if news.total:
-            pace.add(news.done, time.monotonic())
-        await self._change(
+    async def _update_progress(self, id: str, progress: TransferProgress, meter: SpeedMeter) -> None:
+        if progress.total:
+            meter.add(progress.done, time.monotonic())
+        await self._update(
             id,
-            state=news.state,
-            commit=news.commit or self.find(id).commit,
-            done=news.done,
-            total=news.total,
-            files_done=news.files_done,
-            files_total=news.files_total,
-            speed=pace.speed,
-            seconds_left=pace.seconds_left(news.total - news.done),
-            attempt=news.attempt,
-            retry_in=news.retry_in,
-            problem=news.problem,
+            state=progress.state,
+            commit=progress.commit or self.find(id).commit,
+            done=progress.done,
+            total=progress.total,
+            files_done=progress.files_done,
+            files_total=progress.files_total,
+            speed=meter.speed,
+            seconds_left=meter.seconds_left(progress.total - progress.done),
+            attempt=progress.attempt,
+            retry_in=progress.retry_in,
+            problem=progress.problem,
         )
 
-    async def _install(self, id: str, fetched: Fetched, still: dict[str, None]) -> None:
-        size, count = sum(file.size for file in fetched.files), len(fetched.files)
+    async def _install(self, id: str, result: FetchResult, cleared_fields: dict[str, None]) -> None:
+        size, count = sum(file.size for file in result.files), len(result.files)
         job = replace(
-            self.find(id), state="installed", commit=fetched.commit, problem=None, updated=time.time(),
-            done=size, total=size, files_done=count, files_total=count, **still,
+            self.find(id), state="installed", commit=result.commit, problem=None, updated=time.time(),
+            done=size, total=size, files_done=count, files_total=count, **cleared_fields,
         )  # fmt: skip
-        async with self._writing:
-            await asyncio.to_thread(self._journal.install, job, fetched)
+        async with self._write_lock:
+            await asyncio.to_thread(self._store.install, job, result)
         self._jobs[id] = job
         self._on_change(job)
 
-    async def _change(self, id: str, *, state: JobState, **changes: object) -> None:
+    async def _update(self, id: str, *, state: JobState, **changes: object) -> None:
         self._jobs[id] = job = replace(self.find(id), state=state, updated=time.time(), **changes)
-        await self._tell(job)
+        await self._publish(job)
 
-    async def _tell(self, job: Job) -> None:
+    async def _publish(self, job: DownloadJob) -> None:
         """At once; and it is on the disk when this returns, where it is more than a few bytes."""
         self._on_change(job)
-        if _is_news(self._saved.get(job.id), job):
-            self._saved[job.id] = job
-            await asyncio.shield(self._write(job))
+        if _needs_saving(self._last_saved.get(job.id), job):
+            self._last_saved[job.id] = job
+            await asyncio.shield(self._save(job))
 
-    async def _write(self, job: Job) -> None:
+    async def _save(self, job: DownloadJob) -> None:
         """One after the other, in the order they happened."""
-        async with self._writing:
-            await asyncio.to_thread(self._journal.save, job)
+        async with self._write_lock:
+            await asyncio.to_thread(self._store.save, job)
 
-    async def _clean(self, id: str) -> None:
-        await asyncio.to_thread(remove_orphans, cache_folder(), self.find(id).asked.repository)
+    async def _remove_orphans(self, id: str) -> None:
+        await asyncio.to_thread(remove_orphans, hf_cache_folder(), self.find(id).asked.repository)
 
-    async def _forget_oldest(self) -> None:
-        for job in self.jobs()[KEPT:]:
-            if job.state not in ACTIVE:
+    async def _drop_oldest(self) -> None:
+        for job in self.jobs()[MAX_JOBS:]:
+            if job.state not in ACTIVE_STATES:
                 del self._jobs[job.id]
-                await asyncio.to_thread(self._journal.drop, job.id)
+                await asyncio.to_thread(self._store.delete, job.id)
 
 
-def _outcome(following: "asyncio.Task[Fetched | Refused]") -> Fetched | Refused:
-    error = following.exception()
+def _outcome(task: "asyncio.Task[FetchResult | WorkerFailure]") -> FetchResult | WorkerFailure:
+    error = task.exception()
     if error is None:
-        return following.result()
+        return task.result()
     log.error("download.failed", exc_info=error)
-    return Refused(
+    return WorkerFailure(
         problem=Problem(code=DownloadFailed.code, message="the download failed for a reason that is in the log")
     )
 
 
-def _is_news(saved: Job | None, job: Job) -> bool:
+def _needs_saving(saved: DownloadJob | None, job: DownloadJob) -> bool:
     if saved is None or (saved.state, saved.commit, saved.attempt) != (job.state, job.commit, job.attempt):
         return True
     if (saved.problem and saved.problem.code) != (job.problem and job.problem.code):

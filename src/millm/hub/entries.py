@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-Whole = Literal["whole", "incomplete", "damaged"]
+IntegrityState = Literal["whole", "incomplete", "damaged"]
 """`incomplete`: files are missing (a download that was interrupted); `damaged`: one is not what it should be."""
 Origin = Literal["hub", "imported", "builtin"]
 """Hugging Face's cache, whoever filled it; a folder the user linked into the library; what ships with miLLM."""
@@ -16,7 +16,7 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     """What clients and commands call it: `owner/name`, `owner/name@revision`, or an imported folder's name."""
     origin: Origin
-    state: Whole
+    state: IntegrityState
     problem: str | None = None
     """What is wrong with it, if something is."""
     is_verified: bool = False
@@ -45,7 +45,7 @@ class SaeEntry(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     """`owner/name/path/inside`, with `@revision` where it is not `main`, or an imported folder's name."""
     origin: Origin
-    state: Whole
+    state: IntegrityState
     problem: str | None = None
     is_verified: bool = False
     commit: str | None = None
@@ -65,7 +65,7 @@ class SaeEntry(msgspec.Struct, frozen=True, kw_only=True):
     is_attached: bool = False
 
 
-class Freed(msgspec.Struct, frozen=True, kw_only=True):
+class DeletionResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a deletion gave back."""
 
     id: str

@@ -10,14 +10,14 @@ from millm.errors import InvalidModel
 from millm.hub import footprint
 from millm.hub.entries import SaeEntry
 from millm.hub.footprint import Checkpoint
-from millm.hub.model_told import context_of
+from millm.hub.model_told import max_context_length
 
 Verdict = Literal["fits", "does_not_fit", "unknown"]
 Quantization = Literal["none", "8bit", "4bit"]
 
-USUAL_CONTEXT = 4096
+DEFAULT_CONTEXT = 4096
 """Tokens, where nobody says how many; a model that takes fewer is asked for those."""
-OVERHEAD = {"cuda": 512 << 20, "cpu": 384 << 20}
+OVERHEAD_BYTES = {"cuda": 512 << 20, "cpu": 384 << 20}
 """What the process takes with no model in it: CUDA's context and its libraries' workspace; Python with torch."""
 
 
@@ -71,10 +71,10 @@ def estimate(
 
     What cannot be told is None and the verdict then `unknown`: no reason to refuse. Raises nothing for damaged files.
     """
-    checkpoint = _readable(source) if isinstance(source, Path) else source
-    made_in = checkpoint.dtype(dtype, device)
-    length = context or min(USUAL_CONTEXT, context_of(checkpoint.config) or USUAL_CONTEXT)
-    row = footprint.kv_cache(checkpoint, made_in, length)
+    checkpoint = _read_checkpoint(source) if isinstance(source, Path) else source
+    made_in = checkpoint.resolve_dtype(dtype, device)
+    length = context or min(DEFAULT_CONTEXT, max_context_length(checkpoint.config) or DEFAULT_CONTEXT)
+    row = footprint.kv_cache_bytes(checkpoint, made_in, length)
     packs = cpu_int8 and footprint.is_packed_int8(checkpoint, device, dtype, quantization)
     found = _with_total(
         Estimate(
@@ -84,13 +84,13 @@ def estimate(
             dtype=made_in,
             context=length,
             slots=slots,
-            weights=_weights(checkpoint, made_in, quantization, packs=packs),
-            while_loading=(footprint.widened(checkpoint) or None) if packs else None,
+            weights=_estimate_weights(checkpoint, made_in, quantization, packs=packs),
+            while_loading=(footprint.float32_copy_bytes(checkpoint) or None) if packs else None,
             kv_cache=row,
             kv_cache_all=None if row is None else row * slots,
-            saes=sum(_sae(entry) for entry in saes),
-            activations=footprint.activations(checkpoint, made_in, device, slots),
-            overhead=_overhead(device),
+            saes=sum(_estimate_sae(entry) for entry in saes),
+            activations=footprint.activation_bytes(checkpoint, made_in, device, slots),
+            overhead=_overhead_bytes(device),
             total=None,
             free=free,
             evictable=evictable,
@@ -100,28 +100,28 @@ def estimate(
     return msgspec.structs.replace(found, verdict=_verdict(found), advice=_advice(found, checkpoint, kv_share))
 
 
-def _readable(folder: Path) -> Checkpoint:
+def _read_checkpoint(folder: Path) -> Checkpoint:
     try:
-        return Checkpoint.of(folder)
+        return Checkpoint.from_folder(folder)
     except (InvalidModel, OSError):
         return Checkpoint({}, ())
 
 
-def _weights(checkpoint: Checkpoint, dtype: str, quantization: str, *, packs: bool) -> int | None:
+def _estimate_weights(checkpoint: Checkpoint, dtype: str, quantization: str, *, packs: bool) -> int | None:
     if not checkpoint.tensors:
         return None
-    return footprint.int8_weights(checkpoint) if packs else footprint.weights(checkpoint, dtype, quantization)
+    return footprint.int8_weight_bytes(checkpoint) if packs else footprint.weight_bytes(checkpoint, dtype, quantization)
 
 
-def _sae(entry: SaeEntry) -> int:
+def _estimate_sae(entry: SaeEntry) -> int:
     """One whose shape is not known: as much as its files."""
     if entry.d_in is None or entry.width is None:
         return entry.size
-    return footprint.sae(entry.d_in, entry.width, entry.architecture or "standard")
+    return footprint.sae_bytes(entry.d_in, entry.width, entry.architecture or "standard")
 
 
-def _overhead(device: str) -> int:
-    return OVERHEAD["cpu" if device == "cpu" else "cuda"]
+def _overhead_bytes(device: str) -> int:
+    return OVERHEAD_BYTES["cpu" if device == "cpu" else "cuda"]
 
 
 def _with_total(found: Estimate) -> Estimate:
@@ -131,7 +131,7 @@ def _with_total(found: Estimate) -> Estimate:
     return msgspec.structs.replace(found, total=total)
 
 
-def least(found: Estimate) -> int:
+def minimum_bytes(found: Estimate) -> int:
     """Bytes without which it certainly cannot be loaded."""
     return max(found.total or 0, (found.weights or 0) + found.overhead, (found.while_loading or 0) + found.overhead)
 
@@ -139,7 +139,7 @@ def least(found: Estimate) -> int:
 def _verdict(found: Estimate) -> Verdict:
     if found.free is None or found.weights is None:
         return "unknown"
-    if least(found) > found.free + found.evictable:
+    if minimum_bytes(found) > found.free + found.evictable:
         return "does_not_fit"
     return "unknown" if found.total is None else "fits"
 
@@ -147,29 +147,29 @@ def _verdict(found: Estimate) -> Verdict:
 def _advice(found: Estimate, checkpoint: Checkpoint, kv_share: float) -> str:
     verdict = _verdict(found)
     if verdict == "fits":
-        return _how_many(found, kv_share)
+        return _concurrency_advice(found, kv_share)
     if verdict == "unknown" or found.free is None:
         return ""
     room = found.free + found.evictable
-    short = f"it needs {_gb(least(found))} and {_gb(room)} can be had"
-    return f"{short}; {_way_out(found, checkpoint, room)}"
+    short = f"it needs {_gb(minimum_bytes(found))} and {_gb(room)} can be had"
+    return f"{short}; {_reduction_advice(found, checkpoint, room)}"
 
 
-def _way_out(found: Estimate, checkpoint: Checkpoint, room: int) -> str:
+def _reduction_advice(found: Estimate, checkpoint: Checkpoint, available: int) -> str:
     """The first change that would make it fit, from the least to the most."""
     weights, rest = found.weights or 0, (found.total or found.overhead) - (found.weights or 0)
     shortest = max(weights + rest - (found.kv_cache or 0), (found.while_loading or 0) + found.overhead)
-    if found.kv_cache and shortest <= room:
+    if found.kv_cache and shortest <= available:
         return "ask for a shorter context"
     if found.quantization == "none":
         for bits in ("8bit", "4bit"):
-            smaller = footprint.weights(checkpoint, found.dtype, bits) + rest
-            if smaller <= room:
+            smaller = footprint.weight_bytes(checkpoint, found.dtype, bits) + rest
+            if smaller <= available:
                 return f"quantization {bits} needs about {_gb(smaller)}"
     return "choose a smaller model, or `force` to try all the same"
 
 
-def _how_many(found: Estimate, kv_share: float) -> str:
+def _concurrency_advice(found: Estimate, kv_share: float) -> str:
     """Of the sequences that may run at once, how many of this length there is room for."""
     if found.free is None or not found.kv_cache or found.total is None:
         return ""

@@ -15,12 +15,19 @@ import msgspec
 from huggingface_hub import constants, get_token
 from huggingface_hub.utils import logging as hub_logging
 
-from millm.hub.ledger import Ledger
-from millm.hub.orders import News, Offered, Order, Previewed, Refused, Search
-from millm.hub.patience import Patience
-from millm.hub.preview import preview
-from millm.hub.refusals import problem, search_problem
-from millm.hub.searching import search
+from millm.hub.ledger import ProgressTracker
+from millm.hub.orders import (
+    ModelSearchCommand,
+    ModelSearchResult,
+    PreviewResult,
+    RepositoryCommand,
+    WorkerEvent,
+    WorkerFailure,
+)
+from millm.hub.patience import RetryPolicy
+from millm.hub.preview import build_preview
+from millm.hub.refusals import problem_from_error, search_problem_from_error
+from millm.hub.searching import search_models
 from millm.hub.transfer import fetch
 
 _TICK_SECONDS = 0.2
@@ -34,53 +41,55 @@ def main() -> None:
     line = sys.stdin.buffer.readline()
     if not line:
         return  # who wanted to order has gone
-    order = msgspec.json.decode(line, type=Order | Search)
-    threading.Thread(target=_end_with_who_ordered, daemon=True).start()
-    _tell(_found(order) if isinstance(order, Search) else _done(order))
+    order = msgspec.json.decode(line, type=RepositoryCommand | ModelSearchCommand)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    _write_event(_run_search(order) if isinstance(order, ModelSearchCommand) else _run_with_progress(order))
     os._exit(0)  # without waiting for threads that still download what nobody wants any more
 
 
-def _found(order: Search) -> News:
+def _run_search(command: ModelSearchCommand) -> WorkerEvent:
     try:
-        return Offered(models=search(order, order.token or get_token()))
+        return ModelSearchResult(models=search_models(command, command.token or get_token()))
     except Exception as error:  # noqa: BLE001  as below
-        return Refused(problem=search_problem(error))
+        return WorkerFailure(problem=search_problem_from_error(error))
 
 
-def _done(order: Order) -> News:
-    ledger = Ledger(order.asked)
-    threading.Thread(target=_tell_again_and_again, args=(ledger,), daemon=True).start()
-    return _obey(order, ledger)
+def _run_with_progress(command: RepositoryCommand) -> WorkerEvent:
+    ledger = ProgressTracker(command.spec)
+    threading.Thread(target=_report_progress, args=(ledger,), daemon=True).start()
+    return _run_command(command, ledger)
 
 
-def _obey(order: Order, ledger: Ledger) -> News:
-    token = order.token or get_token()
+def _run_command(command: RepositoryCommand, tracker: ProgressTracker) -> WorkerEvent:
+    token = command.token or get_token()
     try:
-        if order.what == "fetch":
-            return fetch(order, token, ledger)
-        patience = Patience(order.tries, order.backoff)
-        return Previewed(preview=patience.keep_trying(partial(preview, order, token), partial(ledger.waits, "preview")))
+        if command.action == "fetch":
+            return fetch(command, token, tracker)
+        patience = RetryPolicy(command.tries, command.backoff)
+        return PreviewResult(
+            preview=patience.call(partial(build_preview, command, token), partial(tracker.set_wait, "preview"))
+        )
     except Exception as error:  # noqa: BLE001  the edge of the process: whatever it was is told as one sentence
-        return Refused(problem=problem(error, order.asked))
+        return WorkerFailure(problem=problem_from_error(error, command.spec))
 
 
-def _end_with_who_ordered() -> None:
+def _exit_with_parent() -> None:
     sys.stdin.buffer.read()
     os._exit(1)
 
 
-def _tell_again_and_again(ledger: Ledger) -> None:
+def _report_progress(tracker: ProgressTracker) -> None:
     while True:
-        _tell(ledger.moved())
+        _write_event(tracker.progress())
         time.sleep(_TICK_SECONDS)
 
 
-_one_at_a_time = threading.Lock()
+_output_lock = threading.Lock()
 
 
-def _tell(news: News) -> None:
-    with _one_at_a_time, contextlib.suppress(BrokenPipeError):  # then nobody waits for it any more
-        sys.stdout.buffer.write(msgspec.json.encode(news) + b"\n")
+def _write_event(event: WorkerEvent) -> None:
+    with _output_lock, contextlib.suppress(BrokenPipeError):  # then nobody waits for it any more
+        sys.stdout.buffer.write(msgspec.json.encode(event) + b"\n")
         sys.stdout.buffer.flush()
 
 

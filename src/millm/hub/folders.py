@@ -30,7 +30,7 @@ def publish(target: Path, build: Callable[[Path], None]) -> Path:
     folder, lock = _claim_sibling(target)
     try:
         build(folder)
-        _flush(folder)
+        _fsync_tree(folder)
         _rename(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -58,20 +58,20 @@ def _claim_sibling(target: Path) -> tuple[Path, int]:
             os.close(lock)
 
 
-def _lock(folder: Path, how: int) -> int | None:
+def _lock(folder: Path, flags: int) -> int | None:
     try:
         handle = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(handle, how)
+        fcntl.flock(handle, flags)
     except BlockingIOError:
         os.close(handle)
         return None
     return handle
 
 
-def _flush(folder: Path) -> None:
+def _fsync_tree(folder: Path) -> None:
     for path in [*folder.rglob("*"), folder]:
         _fsync(path)
 

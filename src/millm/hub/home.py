@@ -16,17 +16,17 @@ class Home:
         self.folder = folder
 
     @property
-    def models(self) -> Path:
+    def model_links(self) -> Path:
         """Links to model folders that the user imported, by the names they have in the library."""
         return self.folder / "models"
 
     @property
-    def sae_folders(self) -> Path:
+    def sae_links(self) -> Path:
         """The same for SAEs."""
         return self.folder / "sae-folders"
 
     @property
-    def saes(self) -> Path:
+    def canonical_saes(self) -> Path:
         """Memory-mapped canonical copies of SAEs."""
         return self.folder / "saes"
 
@@ -36,7 +36,7 @@ class Home:
         return self.folder / "millm.db"
 
     @property
-    def converted(self) -> Path:
+    def converted_saes(self) -> Path:
         """Copies of other libraries' SAEs in a layout that is read."""
         return self.folder / "converted"
 
@@ -48,7 +48,7 @@ class Home:
     def create(self) -> None:
         """Raises CannotStart if the folder cannot be made or written."""
         try:
-            for folder in (self.saes, self.profiles):
+            for folder in (self.canonical_saes, self.profiles):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CannotStart(
@@ -56,7 +56,7 @@ class Home:
             ) from error
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Hold this home for one server. Raises HomeLocked, naming the process that has it."""
         with (self.folder / "server.lock").open("a+") as file:
             try:

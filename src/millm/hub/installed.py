@@ -5,7 +5,7 @@ import sqlite3
 import msgspec
 import structlog
 
-from millm.hub.jobs import Job, Kind
+from millm.hub.jobs import ArtifactKind, DownloadJob
 from millm.storage import Database
 
 log = structlog.get_logger()
@@ -19,7 +19,7 @@ class InstalledFile(msgspec.Struct, frozen=True, kw_only=True):
     """sha256, or of small files git's sha1 of a blob: also the blob's name in the cache."""
 
 
-class Installed(msgspec.Struct, frozen=True, kw_only=True):
+class InstallRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Of one model, or of one SAE's folder."""
 
     repository: str
@@ -33,16 +33,16 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
         return {file.path.removeprefix(prefix): file.size for file in self.files}
 
 
-Key = tuple[Kind, str, str, str]
+InstallKey = tuple[ArtifactKind, str, str, str]
 """Kind, repository, commit, path."""
 
 
-def installed(database: Database) -> dict[Key, Installed]:
+def load_install_records(database: Database) -> dict[InstallKey, InstallRecord]:
     rows = database.read("SELECT kind, name, body FROM installed")
-    found: dict[Key, Installed] = {}
+    found: dict[InstallKey, InstallRecord] = {}
     for kind, name, body in rows:
         try:
-            row = msgspec.json.decode(body, type=Installed)
+            row = msgspec.json.decode(body, type=InstallRecord)
         except msgspec.DecodeError as error:
             log.error("library.row_unreadable", name=name, reason=str(error))
             continue
@@ -50,12 +50,12 @@ def installed(database: Database) -> dict[Key, Installed]:
     return found
 
 
-def latest_jobs(database: Database) -> dict[Key, Job]:
+def latest_jobs(database: Database) -> dict[InstallKey, DownloadJob]:
     """The newest for each commit of each model and SAE; of what has not been resolved yet there are no files."""
-    found: dict[Key, Job] = {}
+    found: dict[InstallKey, DownloadJob] = {}
     for (body,) in database.read("SELECT body FROM jobs"):
         try:
-            job = msgspec.json.decode(body, type=Job)
+            job = msgspec.json.decode(body, type=DownloadJob)
         except msgspec.DecodeError as error:
             log.error("library.job_unreadable", reason=str(error))
             continue
@@ -65,12 +65,12 @@ def latest_jobs(database: Database) -> dict[Key, Job]:
     return found
 
 
-def forget(database: Database, key: Key) -> None:
+def delete_install_record(database: Database, key: InstallKey) -> None:
     """The row goes; what it told of may then go too."""
 
     def change(connection: sqlite3.Connection) -> None:
         for kind, name, body in connection.execute("SELECT kind, name, body FROM installed").fetchall():
-            row = msgspec.json.decode(body, type=Installed)
+            row = msgspec.json.decode(body, type=InstallRecord)
             if (kind, row.repository, row.commit, row.path) == key:
                 connection.execute("DELETE FROM installed WHERE kind = ? AND name = ?", (kind, name))
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["model", "sae"]
+ArtifactKind = Literal["model", "sae"]
 
 JobState = Literal[
     "queued", "resolving", "running", "waiting", "verifying", "converting",
@@ -12,14 +12,14 @@ JobState = Literal[
 ]  # fmt: skip
 """`waiting`: until the next try; `interrupted`: the server ended while it ran, and it goes on when told to."""
 
-ACTIVE: frozenset[JobState] = frozenset(("queued", "resolving", "running", "waiting", "verifying", "converting"))
+ACTIVE_STATES: frozenset[JobState] = frozenset(("queued", "resolving", "running", "waiting", "verifying", "converting"))
 """Something is being done for it."""
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class DownloadSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Files of a Hugging Face repository, by what they are for."""
 
-    kind: Kind
+    kind: ArtifactKind
     repository: str
     """`owner/name`."""
     revision: str = "main"
@@ -58,11 +58,11 @@ class RemoteModel(msgspec.Struct, frozen=True, kw_only=True):
     """SAEs for it that the registry knows."""
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class DownloadJob(msgspec.Struct, frozen=True, kw_only=True):
     """A download, from asked for to installed."""
 
     id: str
-    asked: Asked
+    asked: DownloadSpec
     name: str
     """`asked.name`: what it will be called in the library."""
     state: JobState
@@ -92,10 +92,10 @@ class PreviewFile(msgspec.Struct, frozen=True, kw_only=True):
     """In the cache already, whole."""
 
 
-class Preview(msgspec.Struct, frozen=True, kw_only=True):
+class DownloadPreview(msgspec.Struct, frozen=True, kw_only=True):
     """What a download would bring, found out without downloading it."""
 
-    asked: Asked
+    asked: DownloadSpec
     name: str
     commit: str
     files: tuple[PreviewFile, ...]

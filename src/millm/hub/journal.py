@@ -6,9 +6,9 @@ import time
 import msgspec
 from msgspec.structs import replace
 
-from millm.hub.installed import Installed
-from millm.hub.jobs import ACTIVE, Job
-from millm.hub.orders import Fetched
+from millm.hub.installed import InstallRecord
+from millm.hub.jobs import ACTIVE_STATES, DownloadJob
+from millm.hub.orders import FetchResult
 from millm.storage import Database
 
 _SAVE_JOB = "INSERT INTO jobs (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body"
@@ -18,30 +18,30 @@ _INSTALL = (
 )
 
 
-class Journal:
+class JobStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def load(self) -> tuple[list[Job], list[Job]]:
+    def load(self) -> tuple[list[DownloadJob], list[DownloadJob]]:
         """(all jobs, those of them that ran when their server ended: now `interrupted`)."""
-        jobs = [msgspec.json.decode(body, type=Job) for (body,) in self._database.read("SELECT body FROM jobs")]
-        cut_off = [interrupted(job) for job in jobs if job.state in ACTIVE]
+        jobs = [msgspec.json.decode(body, type=DownloadJob) for (body,) in self._database.read("SELECT body FROM jobs")]
+        cut_off = [as_interrupted(job) for job in jobs if job.state in ACTIVE_STATES]
         if cut_off:
             self._database.write(lambda connection: _save_all(connection, cut_off))
-        others = [job for job in jobs if job.state not in ACTIVE]
+        others = [job for job in jobs if job.state not in ACTIVE_STATES]
         return [*others, *cut_off], cut_off
 
-    def save(self, job: Job) -> None:
+    def save(self, job: DownloadJob) -> None:
         self._database.write(lambda connection: _save(connection, job))
 
-    def install(self, job: Job, fetched: Fetched) -> None:
+    def install(self, job: DownloadJob, result: FetchResult) -> None:
         """The job's end and what it brought, both or neither."""
         asked = job.asked
-        body = Installed(
+        body = InstallRecord(
             repository=asked.repository,
-            commit=fetched.commit,
+            commit=result.commit,
             path=asked.path,
-            files=fetched.files,
+            files=result.files,
         )
 
         def change(connection: sqlite3.Connection) -> None:
@@ -50,23 +50,23 @@ class Journal:
 
         self._database.write(change)
 
-    def drop(self, id: str) -> None:
+    def delete(self, id: str) -> None:
         self._database.write(lambda connection: connection.execute("DELETE FROM jobs WHERE id = ?", (id,)))
 
 
-def interrupted(job: Job) -> Job:
+def as_interrupted(job: DownloadJob) -> DownloadJob:
     """It goes on when told to."""
     return replace(
         job, state="interrupted", speed=None, seconds_left=None, retry_in=None, problem=None, updated=time.time()
     )
 
 
-def _save_all(connection: sqlite3.Connection, jobs: list[Job]) -> None:
+def _save_all(connection: sqlite3.Connection, jobs: list[DownloadJob]) -> None:
     for job in jobs:
         _save(connection, job)
 
 
-def _save(connection: sqlite3.Connection, job: Job) -> None:
+def _save(connection: sqlite3.Connection, job: DownloadJob) -> None:
     connection.execute(_SAVE_JOB, (job.id, _json(job)))
 
 

@@ -8,7 +8,7 @@ from millm.errors import Conflict, InvalidRequest
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
-def check_name(name: str) -> None:
+def check_library_name(name: str) -> None:
     """Raises InvalidRequest."""
     if not _NAME.fullmatch(name):
         raise InvalidRequest(
@@ -18,10 +18,10 @@ def check_name(name: str) -> None:
         )
 
 
-def add(links: Path, name: str, folder: Path) -> Path:
+def add_link(parent: Path, name: str, folder: Path) -> Path:
     """Raises Conflict where the name is taken."""
-    links.mkdir(parents=True, exist_ok=True)
-    link = links / name
+    parent.mkdir(parents=True, exist_ok=True)
+    link = parent / name
     try:
         link.symlink_to(folder.resolve(), target_is_directory=True)
     except FileExistsError as error:

@@ -6,17 +6,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from millm.hub import headers
-from millm.hub.headers import FLOATS, Tensor
+from millm.hub.headers import FLOAT_DTYPES, TensorHeader
 from millm.hub.screen import needs_remote_code
 from millm.hub.tree import File
-from millm.hub.whole import weights_of
-from millm.text.head import writes
+from millm.hub.whole import weight_files
+from millm.text.head import is_generative_config
 
-_CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "seq_length", "max_sequence_length", "max_seq_len")
+_CONTEXT_LENGTH_KEYS = (
+    "max_position_embeddings",
+    "n_positions",
+    "n_ctx",
+    "seq_length",
+    "max_sequence_length",
+    "max_seq_len",
+)
 
 
 @dataclass(frozen=True)
-class Told:
+class ModelMetadata:
     architecture: str | None = None
     model_type: str | None = None
     parameters: int | None = None
@@ -28,35 +35,35 @@ class Told:
     needs_remote_code: bool = False
 
 
-def told(files: Mapping[str, File]) -> Told:
+def read_model_metadata(files: Mapping[str, File]) -> ModelMetadata:
     """Raises InvalidModel for files that are not what they should be."""
-    config = headers.json_object(files["config.json"])
-    tensors = [tensor for file in weights_of(files) for tensor in headers.tensors(file)]
-    held = held_quantization(config)
+    config = headers.read_json_object(files["config.json"])
+    tensors = [tensor for file in weight_files(files) for tensor in headers.read_tensor_headers(file)]
+    held = checkpoint_quantization(config)
     architectures = config.get("architectures")
-    return Told(
-        architecture=_text(architectures[0]) if isinstance(architectures, list) and architectures else None,
-        model_type=_text(config.get("model_type")),
-        parameters=sum(tensor.numbers for tensor in tensors) if tensors and not held else None,
-        dtype=dtype_of(config, tensors),
+    return ModelMetadata(
+        architecture=_string_or_none(architectures[0]) if isinstance(architectures, list) and architectures else None,
+        model_type=_string_or_none(config.get("model_type")),
+        parameters=sum(tensor.numel for tensor in tensors) if tensors and not held else None,
+        dtype=checkpoint_dtype(config, tensors),
         quantization=held,
-        context_length=context_of(config),
-        generates=writes(config),
+        context_length=max_context_length(config),
+        generates=is_generative_config(config),
         needs_remote_code=needs_remote_code(config),
     )
 
 
-def _text(value: object) -> str | None:
+def _string_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def get_text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The language model's own settings, in models that also see or hear."""
     inner = config.get("text_config")
     return inner if isinstance(inner, dict) else config
 
 
-def number(config: Mapping[str, Any], *keys: str) -> int | None:
+def first_positive_int(config: Mapping[str, Any], *keys: str) -> int | None:
     """The first of the keys that holds a whole number above 0."""
     for key in keys:
         value = config.get(key)
@@ -65,24 +72,24 @@ def number(config: Mapping[str, Any], *keys: str) -> int | None:
     return None
 
 
-def context_of(config: Mapping[str, Any]) -> int | None:
-    return number(text_part(config), *_CONTEXT)
+def max_context_length(config: Mapping[str, Any]) -> int | None:
+    return first_positive_int(get_text_config(config), *_CONTEXT_LENGTH_KEYS)
 
 
-def dtype_of(config: Mapping[str, Any], tensors: list[Tensor]) -> str | None:
+def checkpoint_dtype(config: Mapping[str, Any], tensors: list[TensorHeader]) -> str | None:
     """What the checkpoint says of itself, else what most of its numbers are: transformers' `auto`."""
-    for part in (config, text_part(config)):
+    for part in (config, get_text_config(config)):
         for key in ("dtype", "torch_dtype"):
-            if (said := str(part.get(key)).removeprefix("torch.")) in FLOATS.values():
+            if (said := str(part.get(key)).removeprefix("torch.")) in FLOAT_DTYPES.values():
                 return said
     counts: Counter[str] = Counter()
     for tensor in tensors:
-        if tensor.dtype in FLOATS:
-            counts[FLOATS[tensor.dtype]] += tensor.numbers
+        if tensor.dtype in FLOAT_DTYPES:
+            counts[FLOAT_DTYPES[tensor.dtype]] += tensor.numel
     return counts.most_common(1)[0][0] if counts else None
 
 
-def held_quantization(config: Mapping[str, Any]) -> str | None:
+def checkpoint_quantization(config: Mapping[str, Any]) -> str | None:
     """`8bit`, `4bit` or the method's own name, of weights that are quantised on the disk."""
     values = config.get("quantization_config")
     if not isinstance(values, dict) or not values:

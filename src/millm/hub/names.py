@@ -2,11 +2,11 @@
 
 import re
 
-_SIZE = re.compile(r"(?<![a-zA-Z\d.])(\d+(?:\.\d+)?)([bm])\b", re.IGNORECASE)
-_GPT2 = 124e6
+_PARAMETER_COUNT = re.compile(r"(?<![a-zA-Z\d.])(\d+(?:\.\d+)?)([bm])\b", re.IGNORECASE)
+_GPT2_PARAMETERS = 124e6
 """Parameters; its name does not say them."""
 
-_HUGGING_FACE = {
+_HUGGING_FACE_IDS = {
     "gemma-2b": "google/gemma-2b",
     "gemma-2b-it": "google/gemma-2b-it",
     "gemma-2-2b": "google/gemma-2-2b",
@@ -26,12 +26,12 @@ _HUGGING_FACE = {
 
 def hugging_face_id(name: str) -> str | None:
     """`owner/name` as it is; of a short name the id that it is known to mean, else None."""
-    return name if name.count("/") == 1 else _HUGGING_FACE.get(name)
+    return name if name.count("/") == 1 else _HUGGING_FACE_IDS.get(name)
 
 
-def parameters_in(model: str) -> float | None:
+def parameters_from_name(model: str) -> float | None:
     """How large a model is by its name: `google/gemma-2-2b` → 2e9."""
     if model == "openai-community/gpt2":
-        return _GPT2
-    found = _SIZE.search(model)
+        return _GPT2_PARAMETERS
+    found = _PARAMETER_COUNT.search(model)
     return float(found[1]) * (1e9 if found[2].lower() == "b" else 1e6) if found else None

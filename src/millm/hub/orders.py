@@ -8,39 +8,39 @@ from typing import Literal
 import msgspec
 
 from millm.hub.installed import InstalledFile
-from millm.hub.jobs import Asked, JobState, Preview, Problem, RemoteModel
+from millm.hub.jobs import DownloadPreview, DownloadSpec, JobState, Problem, RemoteModel
 
-TRIES = 8
+MAX_TRIES = 8
 
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 """No pickles and no Python."""
-NOT_MODEL_FILES = ("[!1]*/*", "1[!_]*/*", "1_[!P]*/*", "*/*/*", "consolidated*")
+EXCLUDED_MODEL_FILES = ("[!1]*/*", "1[!_]*/*", "1_[!P]*/*", "*/*/*", "consolidated*")
 """Folders hold other exports (onnx/, original/), save sentence-transformers' `1_Pooling`; `consolidated` is the same
 weights once more."""
-CODE = "*.py"
+CODE_FILES = "*.py"
 SAE_FILES = ("*.safetensors", "*.npz", "*.json", "labels.jsonl")
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class RepositoryCommand(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A line: one repository, to fetch or to look at."""
 
-    what: Literal["fetch", "preview"]
-    asked: Asked
-    patterns: tuple[str, ...]
+    action: Literal["fetch", "preview"]
+    spec: DownloadSpec
+    allow_patterns: tuple[str, ...]
     """Of the files that are wanted, by their paths in the repository."""
-    but_not: tuple[str, ...]
+    ignore_patterns: tuple[str, ...]
     token: str | None
     """None: what `hf auth login` has stored, if that."""
-    reserve: int
+    disk_reserve: int
     """Bytes of the disk that stay free."""
-    tries: int = TRIES
+    tries: int = MAX_TRIES
     backoff: float = 1.0
     """Seconds before the second try; each further one waits twice as long, up to a minute."""
     accepts_cached: bool = False
     """Where the hub cannot be reached, what is whole in the cache will do."""
 
 
-class Search(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class ModelSearchCommand(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A line: the models whose names have these words."""
 
     words: str
@@ -49,7 +49,7 @@ class Search(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """As an order's."""
 
 
-class Moved(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class TransferProgress(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """How far it is; told five times a second."""
 
     state: JobState
@@ -64,7 +64,7 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Why it waits."""
 
 
-class Fetched(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class FetchResult(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The last news of a download that went well."""
 
     commit: str
@@ -74,29 +74,29 @@ class Fetched(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Those that were compared with the hub; empty for what was only found in the cache."""
 
 
-class Previewed(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    preview: Preview
+class PreviewResult(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    preview: DownloadPreview
 
 
-class Offered(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class ModelSearchResult(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The last news of a search."""
 
     models: tuple[RemoteModel, ...]
 
 
-class Refused(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class WorkerFailure(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The last news of one that did not."""
 
     problem: Problem
 
 
-News = Moved | Fetched | Previewed | Offered | Refused
+WorkerEvent = TransferProgress | FetchResult | PreviewResult | ModelSearchResult | WorkerFailure
 
 
-def patterns(asked: Asked, trusted: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def file_patterns(spec: DownloadSpec, trusted: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(files that are wanted, and which of these are not); `trusted`: repositories whose code may run."""
-    if asked.kind == "model":
-        is_trusted = asked.repository in {entry.partition("@")[0] for entry in trusted}
-        return (*MODEL_FILES, CODE) if is_trusted else MODEL_FILES, NOT_MODEL_FILES
-    prefix = f"{asked.path}/" if asked.path else ""
+    if spec.kind == "model":
+        is_trusted = spec.repository in {entry.partition("@")[0] for entry in trusted}
+        return (*MODEL_FILES, CODE_FILES) if is_trusted else MODEL_FILES, EXCLUDED_MODEL_FILES
+    prefix = f"{spec.path}/" if spec.path else ""
     return tuple(f"{prefix}{name}" for name in SAE_FILES), (f"{prefix}*/*",)

@@ -6,49 +6,49 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from millm.hub.refusals import FAILURES, is_passing
-from millm.hub.session import Busy, watch_session
+from millm.hub.refusals import HUB_ERRORS, is_transient
+from millm.hub.session import HubBusy, patch_session
 
 Result = TypeVar("Result")
 
-_LONGEST = 60.0
-_LONGEST_ASKED_FOR = 3600.0
+_MAX_BACKOFF_SECONDS = 60.0
+_MAX_RETRY_AFTER_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
-class Wait:
+class RetryWait:
     """Until another try."""
 
     attempt: int
     """The one that comes."""
     until: float
     """On the monotonic clock."""
-    why: BaseException
+    error: BaseException
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     tries: int
     backoff: float
     """Seconds after the first."""
 
-    def keep_trying(self, act: Callable[[], Result], on_wait: Callable[[Wait | None], None]) -> Result:
+    def call(self, action: Callable[[], Result], on_wait: Callable[[RetryWait | None], None]) -> Result:
         """Raises what `act` does when another try cannot help, or has not."""
         for attempt in range(1, self.tries):
             try:
-                watch_session()
-                return act()
-            except FAILURES as error:
-                if not is_passing(error):
+                patch_session()
+                return action()
+            except HUB_ERRORS as error:
+                if not is_transient(error):
                     raise
-                wait = Wait(attempt + 1, time.monotonic() + self._seconds(attempt, error), error)
+                wait = RetryWait(attempt + 1, time.monotonic() + self._wait_seconds(attempt, error), error)
             on_wait(wait)
             time.sleep(max(0, wait.until - time.monotonic()))
             on_wait(None)
-        watch_session()
-        return act()
+        patch_session()
+        return action()
 
-    def _seconds(self, attempt: int, error: BaseException) -> float:
-        if isinstance(error, Busy) and error.retry_after is not None:
-            return min(error.retry_after, _LONGEST_ASKED_FOR)
-        return min(_LONGEST, self.backoff * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)  # noqa: S311  no secret
+    def _wait_seconds(self, attempt: int, error: BaseException) -> float:
+        if isinstance(error, HubBusy) and error.retry_after is not None:
+            return min(error.retry_after, _MAX_RETRY_AFTER_SECONDS)
+        return min(_MAX_BACKOFF_SECONDS, self.backoff * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)  # noqa: S311  no secret

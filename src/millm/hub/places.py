@@ -5,14 +5,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from millm.hub import cache
-from millm.hub.cache import Asked, Revision
+from millm.hub.cache import BranchNames, Revision
 from millm.hub.entries import Origin
-from millm.hub.sae_layout import by_folder, layout_of, saes_in
+from millm.hub.sae_layout import detect_layout, find_saes, group_by_folder
 from millm.hub.tree import File, files_below
 
 
 @dataclass(frozen=True)
-class Place:
+class LibraryLocation:
     """A folder that holds a model or an SAE, whole or not."""
 
     id: str
@@ -24,7 +24,7 @@ class Place:
     """Why it cannot be looked into."""
     revision: Revision | None = None
     """What of the cache it is, or is part of."""
-    inside: str = ""
+    subpath: str = ""
     """An SAE's folder in the repository, or the file that it is."""
     layout: str | None = None
     """Of an SAE; None: what is there is none."""
@@ -35,78 +35,78 @@ class Place:
         if self.revision is None:
             return (self.id,)
         named = (*self.revision.refs, self.revision.commit)
-        return tuple(public_id(self.revision.repository, name, self.inside) for name in named)
+        return tuple(public_id(self.revision.repository, name, self.subpath) for name in named)
 
 
-def public_id(repository: str, revision: str, inside: str = "") -> str:
+def public_id(repository: str, revision: str, subpath: str = "") -> str:
     """As `hub.jobs.Asked.name`."""
-    whole = f"{repository}/{inside}" if inside else repository
+    whole = f"{repository}/{subpath}" if subpath else repository
     return whole if revision == "main" else f"{whole}@{revision}"
 
 
-def models(links: Path, builtin: Mapping[str, Path], asked: Asked) -> Iterator[Place]:
-    yield from _linked(links, builtin)
-    for revision in cache.revisions(asked):
+def scan_models(links: Path, builtin: Mapping[str, Path], branches: BranchNames) -> Iterator[LibraryLocation]:
+    yield from _scan_links(links, builtin)
+    for revision in cache.scan_revisions(branches):
         if revision.problem or _holds_model(revision.files):
-            yield _in_cache(revision)
+            yield _cached_location(revision)
 
 
-def saes(links: Path, builtin: Mapping[str, Path], asked: Asked) -> Iterator[Place]:
-    yield from map(_as_sae, _linked(links, builtin))
-    for revision in cache.revisions(asked):
-        for inside, (layout, files) in saes_in(revision.files).items():
-            yield replace(_in_cache(revision, inside), files=files, layout=layout)
+def scan_saes(links: Path, builtin: Mapping[str, Path], branches: BranchNames) -> Iterator[LibraryLocation]:
+    yield from map(_with_sae_layout, _scan_links(links, builtin))
+    for revision in cache.scan_revisions(branches):
+        for inside, (layout, files) in find_saes(revision.files).items():
+            yield replace(_cached_location(revision, inside), files=files, layout=layout)
 
 
-def imported_model(link: Path) -> Place:
+def read_model_link(link: Path) -> LibraryLocation:
     """The folder a link of the library leads to, under the link's name."""
-    return _folder(link.name, "imported", link)
+    return _scan_folder(link.name, "imported", link)
 
 
-def imported_sae(link: Path) -> Place:
-    return _as_sae(imported_model(link))
+def read_sae_link(link: Path) -> LibraryLocation:
+    return _with_sae_layout(read_model_link(link))
 
 
-def _linked(links: Path, builtin: Mapping[str, Path]) -> Iterator[Place]:
+def _scan_links(links: Path, builtin: Mapping[str, Path]) -> Iterator[LibraryLocation]:
     for name, folder in builtin.items():
         if folder.is_dir():  # the demo's is made when it is first asked for
-            yield _folder(name, "builtin", folder)
+            yield _scan_folder(name, "builtin", folder)
     if links.is_dir():
         for link in sorted(links.iterdir()):
             if link.is_symlink():
-                yield imported_model(link)
+                yield read_model_link(link)
 
 
-def _folder(name: str, origin: Origin, folder: Path) -> Place:
+def _scan_folder(name: str, origin: Origin, folder: Path) -> LibraryLocation:
     try:
-        return Place(name, origin, folder, files_below(folder))
+        return LibraryLocation(name, origin, folder, files_below(folder))
     except FileNotFoundError:
-        return Place(name, origin, folder, problem="the folder it was imported from is gone")
+        return LibraryLocation(name, origin, folder, problem="the folder it was imported from is gone")
     except OSError as error:
-        return Place(name, origin, folder, problem=f"its folder cannot be read ({error.strerror})")
+        return LibraryLocation(name, origin, folder, problem=f"its folder cannot be read ({error.strerror})")
 
 
-def _as_sae(place: Place) -> Place:
+def _with_sae_layout(location: LibraryLocation) -> LibraryLocation:
     """The one right in the folder, whatever else is below it."""
-    layout, files = saes_in(place.files).get("", (None, by_folder(place.files).get("", {})))
-    return replace(place, files=files, layout=layout)
+    layout, files = find_saes(location.files).get("", (None, group_by_folder(location.files).get("", {})))
+    return replace(location, files=files, layout=layout)
 
 
-def _in_cache(revision: Revision, inside: str = "") -> Place:
-    return Place(
-        id=public_id(revision.repository, revision.revision, inside),
+def _cached_location(revision: Revision, subpath: str = "") -> LibraryLocation:
+    return LibraryLocation(
+        id=public_id(revision.repository, revision.name, subpath),
         origin="hub",
-        folder=revision.folder / inside,
+        folder=revision.folder / subpath,
         files=revision.files,
         problem=revision.problem,
         revision=revision,
-        inside=inside,
+        subpath=subpath,
     )
 
 
 def _holds_model(files: Mapping[str, File]) -> bool:
     """Also of what has only begun to arrive: its weights, or a link to nothing, without a config.json yet."""
-    root = by_folder(files).get("", {})
-    if layout_of(root):
+    root = group_by_folder(files).get("", {})
+    if detect_layout(root):
         return False
     return "config.json" in root or any(".safetensors" in name for name in root)

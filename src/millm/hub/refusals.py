@@ -27,43 +27,43 @@ from millm.errors import (
     MillmError,
     RepositoryNotFound,
 )
-from millm.hub.jobs import Asked, Problem
-from millm.hub.session import Busy, TransportError
+from millm.hub.jobs import DownloadSpec, Problem
+from millm.hub.session import HubBusy, TransportError
 
-FAILURES = (MillmError, HfHubHTTPError, HFValidationError, FileMetadataError, Busy, TransportError, OSError)
+HUB_ERRORS = (MillmError, HfHubHTTPError, HFValidationError, FileMetadataError, HubBusy, TransportError, OSError)
 """What asking the hub for something raises, `LocalEntryNotFoundError` and the like among them."""
 
 
-def page(asked: Asked) -> str:
-    return f"{constants.ENDPOINT}/{asked.repository}"
+def repository_url(spec: DownloadSpec) -> str:
+    return f"{constants.ENDPOINT}/{spec.repository}"
 
 
-def problem(error: BaseException, asked: Asked) -> Problem:
-    refusal, link = _refusal(_innermost(error), asked)
+def problem_from_error(error: BaseException, spec: DownloadSpec) -> Problem:
+    refusal, link = _to_millm_error(_root_cause(error), spec)
     return Problem(code=refusal.code, message=refusal.message, link=link)
 
 
-def search_problem(error: BaseException) -> Problem:
+def search_problem_from_error(error: BaseException) -> Problem:
     """Of a search, which names no repository."""
-    refusal = _search_refusal(error)
+    refusal = _to_search_error(error)
     return Problem(code=refusal.code, message=refusal.message)
 
 
-def _search_refusal(error: BaseException) -> MillmError:
+def _to_search_error(error: BaseException) -> MillmError:
     match error:
         case OfflineModeIsEnabled():
             return DownloadFailed("HF_HUB_OFFLINE forbids to search Hugging Face; unset it, or give a model's whole id")
         case HfHubHTTPError(response=object(status_code=401)) if _sent_token(error):
             return InvalidToken("Hugging Face does not accept this HF_TOKEN; make a new one, or unset it")
     return DownloadFailed(
-        f"{constants.ENDPOINT} could not be searched ({_kind(error)}); check the network and HF_ENDPOINT, and try again"
+        f"{constants.ENDPOINT} could not be searched ({_error_label(error)}); check the network and HF_ENDPOINT, and try again"
     )
 
 
-def is_passing(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """True for what another try may mend."""
-    match _innermost(error):
-        case Busy() | TransportError() | FileMetadataError() | LocalEntryNotFoundError():
+    match _root_cause(error):
+        case HubBusy() | TransportError() | FileMetadataError() | LocalEntryNotFoundError():
             return True
         case OSError(errno=int() as code):
             return code in (errno.EIO, errno.ETIMEDOUT, errno.ECONNRESET, errno.EPIPE)
@@ -72,7 +72,7 @@ def is_passing(error: BaseException) -> bool:
 
 def is_offline(error: BaseException) -> bool:
     """True where the hub was not asked, or did not answer."""
-    return is_passing(error) or isinstance(_innermost(error), OfflineModeIsEnabled)
+    return is_transient(error) or isinstance(_root_cause(error), OfflineModeIsEnabled)
 
 
 def is_wrong_length(error: OSError) -> bool:
@@ -80,8 +80,8 @@ def is_wrong_length(error: OSError) -> bool:
     return type(error) is OSError and error.errno is None
 
 
-def _refusal(error: BaseException, asked: Asked) -> tuple[MillmError, str | None]:
-    name, link = asked.repository, page(asked)
+def _to_millm_error(error: BaseException, spec: DownloadSpec) -> tuple[MillmError, str | None]:
+    name, link = spec.repository, repository_url(spec)
     match error:
         case MillmError():
             return error, link
@@ -100,7 +100,7 @@ def _refusal(error: BaseException, asked: Asked) -> tuple[MillmError, str | None
                 " repository"
             ), f"{constants.ENDPOINT}/settings/tokens"
         case RevisionNotFoundError():
-            return RepositoryNotFound(f"{name} has no revision {asked.revision!r}; see its branches at {link}"), link
+            return RepositoryNotFound(f"{name} has no revision {spec.revision!r}; see its branches at {link}"), link
         case RepositoryNotFoundError() | HFValidationError() | HfHubHTTPError(response=object(status_code=401)):
             return RepositoryNotFound(
                 f"{name}: no such repository on Hugging Face (or a private one; set HF_TOKEN then)"
@@ -111,10 +111,10 @@ def _refusal(error: BaseException, asked: Asked) -> tuple[MillmError, str | None
             ), f"{constants.ENDPOINT}/settings/tokens"
         case EntryNotFoundError() if isinstance(error, HfHubHTTPError):
             return DownloadFailed(f"{name} changed while it was downloaded; start again"), link
-    return _failure(error, name), None
+    return _to_download_error(error, name), None
 
 
-def _failure(error: BaseException, name: str) -> MillmError:
+def _to_download_error(error: BaseException, name: str) -> MillmError:
     match error:
         case OfflineModeIsEnabled():
             return DownloadFailed(
@@ -130,14 +130,14 @@ def _failure(error: BaseException, name: str) -> MillmError:
                 " folder elsewhere"
             )
     return DownloadFailed(
-        f"{name} could not be downloaded from {constants.ENDPOINT} ({_kind(error)}) and is not whole in the local"
+        f"{name} could not be downloaded from {constants.ENDPOINT} ({_error_label(error)}) and is not whole in the local"
         " cache; check the network and HF_ENDPOINT, and start again: what is finished stays"
     )
 
 
-def _kind(error: BaseException) -> str:
+def _error_label(error: BaseException) -> str:
     match error:
-        case Busy(status=status) | HfHubHTTPError(response=object(status_code=status)):
+        case HubBusy(status=status) | HfHubHTTPError(response=object(status_code=status)):
             return f"status {status}"
     return type(error).__name__
 
@@ -146,7 +146,7 @@ def _sent_token(error: HfHubHTTPError) -> bool:
     return "authorization" in error.response.request.headers
 
 
-def _innermost(error: BaseException) -> BaseException:
+def _root_cause(error: BaseException) -> BaseException:
     """`LocalEntryNotFoundError` stands for what it was raised from."""
     return [error, *_causes(error)][-1]
 

@@ -10,8 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from millm.hub.names import hugging_face_id, parameters_in
-from millm.hub.sae_index import Record, Release, Site, index
+from millm.hub.names import hugging_face_id, parameters_from_name
+from millm.hub.sae_index import SaeRecord, SaeRelease, Site, load_index
 from millm.sae.model_names import is_same_model, model_mismatch
 
 Support = Literal["read", "converted", "no"]
@@ -22,10 +22,10 @@ SITES: tuple[Site, ...] = (
 )  # fmt: skip
 """The most useful first: that is their rank in what `search` finds."""
 
-_READ = ("saelens", "gemma_scope", "gemma_scope_2")
-_NOT_AT_ALL = ("temporal", "clt")
+_NATIVE_FORMATS = ("saelens", "gemma_scope", "gemma_scope_2")
+_UNSUPPORTED_FORMATS = ("temporal", "clt")
 """They need the whole context; they are one layer of something that is not an SAE of one."""
-_HOOKS: dict[str, str | None] = {
+_HOOK_TEMPLATES: dict[str, str | None] = {
     "hook_z": "blocks.{}.attn.hook_z",
     "embed": "hook_embed",
     "transcoder of gemma_scope": "blocks.{}.ln2.hook_normalized",
@@ -35,7 +35,7 @@ _HOOKS: dict[str, str | None] = {
 }
 """Where the site's name is not the hook's. Gemma Scope 2's is transformers' name: TransformerLens has none for it."""
 _COMMON_WIDTHS = (16384, 32768, 65536, 24576, 131072)
-_USUAL_L0 = 70.0
+_TYPICAL_L0 = 70.0
 """Few enough active features to look at, enough to mean something: Gemma Scope's canonical ones are nearest to 100."""
 
 
@@ -64,14 +64,14 @@ class RegistrySae(msgspec.Struct, frozen=True, kw_only=True):
     support: Support
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class RegistryPage(msgspec.Struct, frozen=True, kw_only=True):
     """A page of what was searched for."""
 
     total: int
     saes: tuple[RegistrySae, ...]
 
 
-class ShelfModel(msgspec.Struct, frozen=True, kw_only=True):
+class RegistryModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model that there are public SAEs for."""
 
     id: str
@@ -84,7 +84,7 @@ class ShelfModel(msgspec.Struct, frozen=True, kw_only=True):
     sites: tuple[Site, ...]
 
 
-def search(
+def search_saes(
     *,
     model: str | None = None,
     layer: int | None = None,
@@ -94,7 +94,7 @@ def search(
     text: str = "",
     limit: int = 50,
     offset: int = 0,
-) -> Found:
+) -> RegistryPage:
     """The best first: of that very model, residual stream, a common width, Neuronpedia's choice, a usual L0.
 
     `model` is a Hugging Face id or a short name; SAEs of its base or tuned versions are found too. `text`: words that
@@ -103,79 +103,79 @@ def search(
     words = text.lower().split()
     found = [
         sae
-        for sae in index().saes
+        for sae in load_index().saes
         if (layer is None or sae.layer == layer)
         and (site is None or sae.site == site)
         and (width is None or sae.width == width)
         and (most_l0 is None or (sae.l0 is not None and sae.l0 <= most_l0))
-        and (model is None or _release(sae).model in _models_like(model))
-        and (not words or all(word in _words(sae) for word in words))
+        and (model is None or _release(sae).model in _related_models(model))
+        and (not words or all(word in _search_text(sae) for word in words))
     ]
     found.sort(key=lambda sae: _rank(sae, model))
-    return Found(total=len(found), saes=tuple(_told(sae) for sae in found[offset : offset + limit]))
+    return RegistryPage(total=len(found), saes=tuple(_to_registry_sae(sae) for sae in found[offset : offset + limit]))
 
 
-def find(sae_id: str) -> RegistrySae | None:
+def find_sae(sae_id: str) -> RegistrySae | None:
     """By `owner/name/path/inside`; a revision (`@…`) makes no difference."""
-    sae = _record(sae_id)
-    return None if sae is None else _told(sae)
+    sae = _find_record(sae_id)
+    return None if sae is None else _to_registry_sae(sae)
 
 
 def input_scale(sae_id: str) -> float | None:
     """What its activations were multiplied by in training, where its own files do not say it."""
-    sae = _record(sae_id)
+    sae = _find_record(sae_id)
     return None if sae is None else sae.input_scale
 
 
-def count_for(model_id: str) -> int:
+def count_saes(model_id: str) -> int:
     """How many `search(model=model_id)` finds."""
-    return sum(_release(sae).model in _models_like(model_id) for sae in index().saes)
+    return sum(_release(sae).model in _related_models(model_id) for sae in load_index().saes)
 
 
 def neuronpedia_link(sae_id: str, feature: int | None = None) -> str | None:
     """The page of an SAE or of one of its features; None where the catalogue has no id, which is never guessed."""
-    sae = _record(sae_id)
-    link = None if sae is None else _link(sae)
+    sae = _find_record(sae_id)
+    link = None if sae is None else _neuronpedia_url(sae)
     return link if link is None or feature is None else f"{link}/{feature}"
 
 
 def neuronpedia_id(sae_id: str) -> str | None:
     """`model/layer-source`, as Neuronpedia calls it; None where the catalogue does not say."""
-    sae = _record(sae_id)
+    sae = _find_record(sae_id)
     return None if sae is None else sae.neuronpedia
 
 
-def from_neuronpedia(name: str) -> RegistrySae | None:
+def find_by_neuronpedia_id(name: str) -> RegistrySae | None:
     """By `model/layer-source`; None where none or several are called that."""
-    found = _by_neuronpedia().get(name, [])
-    return _told(found[0]) if len(found) == 1 else None
+    found = _records_by_neuronpedia_id().get(name, [])
+    return _to_registry_sae(found[0]) if len(found) == 1 else None
 
 
 @cache
-def _by_neuronpedia() -> dict[str, list[Record]]:
-    found: dict[str, list[Record]] = {}
-    for sae in index().saes:
+def _records_by_neuronpedia_id() -> dict[str, list[SaeRecord]]:
+    found: dict[str, list[SaeRecord]] = {}
+    for sae in load_index().saes:
         if sae.neuronpedia:
             found.setdefault(sae.neuronpedia, []).append(sae)
     return found
 
 
 @cache
-def shelf() -> tuple[ShelfModel, ...]:
+def list_models() -> tuple[RegistryModel, ...]:
     """Models that there are SAEs for, the smallest first."""
-    by_model: dict[str, list[Record]] = {}
-    for sae in index().saes:
+    by_model: dict[str, list[SaeRecord]] = {}
+    for sae in load_index().saes:
         if known := hugging_face_id(_release(sae).model):
             by_model.setdefault(known, []).append(sae)
-    models = [_on_shelf(model, saes) for model, saes in by_model.items()]
+    models = [_summarize_model(model, saes) for model, saes in by_model.items()]
     return tuple(sorted(models, key=lambda model: (model.parameters or math.inf, model.id)))
 
 
-def _on_shelf(model: str, saes: Sequence[Record]) -> ShelfModel:
+def _summarize_model(model: str, saes: Sequence[SaeRecord]) -> RegistryModel:
     sites = {sae.site for sae in saes}
-    return ShelfModel(
+    return RegistryModel(
         id=model,
-        parameters=parameters_in(model),
+        parameters=parameters_from_name(model),
         saes=len(saes),
         layers=tuple(sorted({sae.layer for sae in saes if sae.layer is not None})),
         widths=tuple(sorted({sae.width for sae in saes if sae.width is not None})),
@@ -184,30 +184,32 @@ def _on_shelf(model: str, saes: Sequence[Record]) -> ShelfModel:
 
 
 @cache
-def _places() -> dict[str, Record]:
-    return {f"{_release(sae).repository}/{sae.path}": sae for sae in index().saes}
+def _records_by_id() -> dict[str, SaeRecord]:
+    return {f"{_release(sae).repository}/{sae.path}": sae for sae in load_index().saes}
 
 
-def _record(sae_id: str) -> Record | None:
-    return _places().get(sae_id.partition("@")[0])
+def _find_record(sae_id: str) -> SaeRecord | None:
+    return _records_by_id().get(sae_id.partition("@")[0])
 
 
-def _release(sae: Record) -> Release:
-    return index().releases[sae.releases[0]]
+def _release(sae: SaeRecord) -> SaeRelease:
+    return load_index().releases[sae.releases[0]]
 
 
 @cache
-def _models_like(model: str) -> frozenset[str]:
+def _related_models(model: str) -> frozenset[str]:
     """The catalogue's names of that model, its base and its tuned versions."""
-    return frozenset(name for name in {release.model for release in index().releases} if is_same_model(name, model))
+    return frozenset(
+        name for name in {release.model for release in load_index().releases} if is_same_model(name, model)
+    )
 
 
-def _words(sae: Record) -> str:
-    releases = [index().releases[number] for number in sae.releases]
+def _search_text(sae: SaeRecord) -> str:
+    releases = [load_index().releases[number] for number in sae.releases]
     return " ".join((*(release.name for release in releases), releases[0].repository, sae.path)).lower()
 
 
-def _rank(sae: Record, model: str | None) -> tuple[object, ...]:
+def _rank(sae: SaeRecord, model: str | None) -> tuple[object, ...]:
     width = _COMMON_WIDTHS.index(sae.width) if sae.width in _COMMON_WIDTHS else len(_COMMON_WIDTHS)
     return (
         model is not None and model_mismatch(_release(sae).model, model) is not None,
@@ -215,42 +217,42 @@ def _rank(sae: Record, model: str | None) -> tuple[object, ...]:
         SITES.index(sae.site),
         width,
         sae.neuronpedia is None,
-        abs(math.log((sae.l0 or 1) / _USUAL_L0)) > math.log(2),
-        parameters_in(hugging_face_id(_release(sae).model) or "") or math.inf,
+        abs(math.log((sae.l0 or 1) / _TYPICAL_L0)) > math.log(2),
+        parameters_from_name(hugging_face_id(_release(sae).model) or "") or math.inf,
         -1 if sae.layer is None else sae.layer,
-        abs(math.log((sae.l0 or 1) / _USUAL_L0)),
+        abs(math.log((sae.l0 or 1) / _TYPICAL_L0)),
         sae.path,
     )
 
 
-def _told(sae: Record) -> RegistrySae:
+def _to_registry_sae(sae: SaeRecord) -> RegistrySae:
     release = _release(sae)
     return RegistrySae(
         id=f"{release.repository}/{sae.path}",
         repository=release.repository,
         path=sae.path,
-        releases=tuple(index().releases[number].name for number in sae.releases),
+        releases=tuple(load_index().releases[number].name for number in sae.releases),
         model=hugging_face_id(release.model),
         layer=sae.layer,
         site=sae.site,
         hook_point=_hook_point(sae, release.format),
         width=sae.width,
         l0=sae.l0,
-        neuronpedia=_link(sae),
+        neuronpedia=_neuronpedia_url(sae),
         format=release.format,
         support=_support(release.format),
     )
 
 
-def _hook_point(sae: Record, format: str) -> str | None:
-    usual = _HOOKS.get(sae.site, f"blocks.{{}}.hook_{sae.site}")
-    named = _HOOKS.get(f"{sae.site} of {format}", usual)
+def _hook_point(sae: SaeRecord, format: str) -> str | None:
+    usual = _HOOK_TEMPLATES.get(sae.site, f"blocks.{{}}.hook_{sae.site}")
+    named = _HOOK_TEMPLATES.get(f"{sae.site} of {format}", usual)
     return named and named.format(sae.layer)
 
 
-def _link(sae: Record) -> str | None:
+def _neuronpedia_url(sae: SaeRecord) -> str | None:
     return f"https://www.neuronpedia.org/{sae.neuronpedia}" if sae.neuronpedia else None
 
 
 def _support(format: str) -> Support:
-    return "read" if format in _READ else "no" if format in _NOT_AT_ALL else "converted"
+    return "read" if format in _NATIVE_FORMATS else "no" if format in _UNSUPPORTED_FORMATS else "converted"

@@ -11,12 +11,12 @@ from typing import Literal
 
 import msgspec
 
-FILE = "sae_index.json.xz"
+INDEX_FILE = "sae_index.json.xz"
 
 Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "hook_z", "transcoder", "embed"]
 
 
-class Release(msgspec.Struct, frozen=True, array_like=True):
+class SaeRelease(msgspec.Struct, frozen=True, array_like=True):
     """SAEs that were published together."""
 
     name: str
@@ -28,7 +28,7 @@ class Release(msgspec.Struct, frozen=True, array_like=True):
     """`saelens`, `gemma_scope`, `gemma_scope_2`, or what has to be converted."""
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True):
+class SaeRecord(msgspec.Struct, frozen=True, array_like=True):
     """One SAE: a place in a repository, which several releases may list."""
 
     releases: tuple[int, ...]
@@ -45,22 +45,22 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     """It was trained on activations times this."""
 
 
-class Index(msgspec.Struct, frozen=True):
+class SaeIndex(msgspec.Struct, frozen=True):
     source: str
     """What it was made of, and which version."""
-    releases: list[Release]
-    saes: list[Record]
+    releases: list[SaeRelease]
+    saes: list[SaeRecord]
 
 
 @cache
-def index() -> Index:
+def load_index() -> SaeIndex:
     """Read once, in about 40 ms."""
-    return unpack(files("millm.hub").joinpath(FILE).read_bytes())
+    return unpack_index(files("millm.hub").joinpath(INDEX_FILE).read_bytes())
 
 
-def pack(content: Index) -> bytes:
+def pack_index(content: SaeIndex) -> bytes:
     return lzma.compress(msgspec.json.encode(content), preset=9 | lzma.PRESET_EXTREME)
 
 
-def unpack(data: bytes) -> Index:
-    return msgspec.json.decode(lzma.decompress(data), type=Index)
+def unpack_index(data: bytes) -> SaeIndex:
+    return msgspec.json.decode(lzma.decompress(data), type=SaeIndex)

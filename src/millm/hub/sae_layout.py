@@ -8,29 +8,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from millm.hub import headers
-from millm.hub.foreign import recognise
+from millm.hub.foreign import detect_foreign_sae
 from millm.hub.tree import File
 from millm.sae.config import layer_of
-from millm.sae.gemma_scope_path import place_of
-from millm.sae.npz import npz_shapes
+from millm.sae.gemma_scope_path import parse_gemma_scope_path
+from millm.sae.npz import read_npz_headers
 
-_NEEDED = {
+_REQUIRED_FILES = {
     "saelens": ("sae_weights.safetensors", "cfg.json"),
     "gemma_scope": ("params.npz",),
     "gemma_scope_2": ("params.safetensors",),
 }
 """Of those that are read as they are; the weights first."""
 
-Found = tuple[str, dict[str, File]]
+SaeLayout = tuple[str, dict[str, File]]
 """A layout, and the files that are in it."""
 
-_FOREIGN = (".pt", ".pth", ".safetensors", "hyperparams.json")
+_FOREIGN_SUFFIXES = (".pt", ".pth", ".safetensors", "hyperparams.json")
 """Ends of names that other libraries' SAEs have."""
 _BATCH_TOPK = ("batchtopk", "matryoshka_batchtopk")
 
 
 @dataclass(frozen=True)
-class Told:
+class SaeMetadata:
     """What an SAE's files say of it."""
 
     format: str | None
@@ -42,7 +42,7 @@ class Told:
     model: str | None = None
 
 
-def layout_of(files: Mapping[str, File]) -> str | None:
+def detect_layout(files: Mapping[str, File]) -> str | None:
     """Of a folder with these files right in it, all of them or not yet; None: it holds no SAE that is read as it is."""
     if "params.npz" in files:
         return "gemma_scope"
@@ -53,18 +53,18 @@ def layout_of(files: Mapping[str, File]) -> str | None:
     return "saelens" if "sae_weights.safetensors" in files and "config.json" not in files else None
 
 
-def saes_in(files: Mapping[str, File]) -> dict[str, Found]:
+def find_saes(files: Mapping[str, File]) -> dict[str, SaeLayout]:
     """Where in a repository SAEs are (a folder, or a file that is one by itself) → their layout and their files."""
-    found: dict[str, Found] = {}
-    for folder, own in by_folder(files).items():
-        if layout := layout_of(own):
+    found: dict[str, SaeLayout] = {}
+    for folder, own in group_by_folder(files).items():
+        if layout := detect_layout(own):
             found[folder] = (layout, own)
-        elif any(name.endswith(_FOREIGN) for name in own):
-            found |= _foreign(folder, own, files)
+        elif any(name.endswith(_FOREIGN_SUFFIXES) for name in own):
+            found |= _find_foreign_saes(folder, own, files)
     return found
 
 
-def by_folder(files: Mapping[str, File]) -> dict[str, dict[str, File]]:
+def group_by_folder(files: Mapping[str, File]) -> dict[str, dict[str, File]]:
     """Folder → the files right in it, by name."""
     found: dict[str, dict[str, File]] = {}
     for path, file in files.items():
@@ -73,59 +73,63 @@ def by_folder(files: Mapping[str, File]) -> dict[str, dict[str, File]]:
     return found
 
 
-def _foreign(folder: str, own: Mapping[str, File], files: Mapping[str, File]) -> dict[str, Found]:
+def _find_foreign_saes(folder: str, own: Mapping[str, File], files: Mapping[str, File]) -> dict[str, SaeLayout]:
     """Of other libraries: its files that are one each, else the folder as a whole."""
     prefix = f"{folder}/" if folder else ""
-    paths = [path for name in own if recognise(path := f"{prefix}{name}", files)] or [folder]
-    known = {path: recognised for path in paths if (recognised := recognise(path, files))}
+    paths = [path for name in own if detect_foreign_sae(path := f"{prefix}{name}", files)] or [folder]
+    known = {path: recognised for path in paths if (recognised := detect_foreign_sae(path, files))}
     return {
         path: (found.format, {part.removeprefix(f"{path}/"): files[part] for part in found.files})
         for path, found in known.items()
     }
 
 
-def is_read(layout: str | None) -> bool:
+def is_native_layout(layout: str | None) -> bool:
     """As it is, without a conversion."""
-    return layout in _NEEDED
+    return layout in _REQUIRED_FILES
 
 
-def needed(layout: str | None) -> tuple[str, ...]:
+def required_files(layout: str | None) -> tuple[str, ...]:
     """The files without which such an SAE is not whole."""
-    return _NEEDED.get(layout or "", ())
+    return _REQUIRED_FILES.get(layout or "", ())
 
 
-def told(layout: str | None, files: Mapping[str, File], path: str) -> Told:
+def read_sae_metadata(layout: str | None, files: Mapping[str, File], path: str) -> SaeMetadata:
     """`path`: with the repository's name in it, which says what some files do not.
 
     Raises InvalidModel or InvalidSae for files that say nothing.
     """
-    readers = {"saelens": _saelens, "gemma_scope": _gemma_scope, "gemma_scope_2": _gemma_scope_2}
-    return readers[layout](files, path) if layout in readers else Told(layout)
+    readers = {
+        "saelens": _saelens_metadata,
+        "gemma_scope": _gemma_scope_metadata,
+        "gemma_scope_2": _gemma_scope_2_metadata,
+    }
+    return readers[layout](files, path) if layout in readers else SaeMetadata(layout)
 
 
-def _saelens(files: Mapping[str, File], path: str) -> Told:
-    raw = headers.json_object(files["cfg.json"]) if "cfg.json" in files else {}
+def _saelens_metadata(files: Mapping[str, File], path: str) -> SaeMetadata:
+    raw = headers.read_json_object(files["cfg.json"]) if "cfg.json" in files else {}
     nested = raw.get("metadata")
     said = {**raw, **(nested if isinstance(nested, dict) else {})}
     is_export = "mistudio_training_id" in raw
-    hook = None if is_export else _text(said, "hook_name") or _text(said, "hook_point")
-    return Told(
+    hook = None if is_export else _string_field(said, "hook_name") or _string_field(said, "hook_point")
+    return SaeMetadata(
         format="mistudio" if is_export else "saelens",
         architecture=_architecture(raw),
-        width=_number(said, "d_sae"),
-        d_in=_number(said, "d_in"),
+        width=_int_field(said, "d_sae"),
+        d_in=_int_field(said, "d_in"),
         hook_point=hook,
-        layer=layer_of(hook, _text(said, "hf_hook_name")) if hook else _layer_told(said, path),
-        model=_text(said, "model_name"),
+        layer=layer_of(hook, _string_field(said, "hf_hook_name")) if hook else _mistudio_layer(said, path),
+        model=_string_field(said, "model_name"),
     )
 
 
-def _gemma_scope(files: Mapping[str, File], path: str) -> Told:
-    place = place_of(path)
-    arrays = npz_shapes(files["params.npz"].where, "params.npz")
+def _gemma_scope_metadata(files: Mapping[str, File], path: str) -> SaeMetadata:
+    place = parse_gemma_scope_path(path)
+    arrays = read_npz_headers(files["params.npz"].real_path, "params.npz")
     encoder = arrays.get("W_enc") or arrays.get("w_enc")
     d_in, width = encoder.shape if encoder and len(encoder.shape) == 2 else (None, None)
-    return Told(
+    return SaeMetadata(
         format="gemma_scope",
         architecture="jumprelu_transcoder" if place.is_transcoder else "jumprelu",
         width=width,
@@ -136,40 +140,40 @@ def _gemma_scope(files: Mapping[str, File], path: str) -> Told:
     )
 
 
-def _gemma_scope_2(files: Mapping[str, File], _path: str) -> Told:
-    said = headers.json_object(files["config.json"]) if "config.json" in files else {}
-    shapes = {tensor.name.lower(): tensor.shape for tensor in headers.tensors(files["params.safetensors"])}
+def _gemma_scope_2_metadata(files: Mapping[str, File], _path: str) -> SaeMetadata:
+    said = headers.read_json_object(files["config.json"]) if "config.json" in files else {}
+    shapes = {tensor.name.lower(): tensor.shape for tensor in headers.read_tensor_headers(files["params.safetensors"])}
     d_in, width = shapes.get("w_enc", (None, None))
-    hook = _text(said, "hf_hook_point_in")
-    return Told(
+    hook = _string_field(said, "hf_hook_point_in")
+    return SaeMetadata(
         format="gemma_scope_2",
-        architecture="jumprelu_transcoder" if _text(said, "hf_hook_point_out") else "jumprelu",
+        architecture="jumprelu_transcoder" if _string_field(said, "hf_hook_point_out") else "jumprelu",
         width=width,
         d_in=d_in,
         hook_point=hook,
         layer=layer_of(hook),
-        model=_text(said, "model_name"),
+        model=_string_field(said, "model_name"),
     )
 
 
 def _architecture(raw: Mapping[str, Any]) -> str:
-    name = _text(raw, "architecture") or "standard"
+    name = _string_field(raw, "architecture") or "standard"
     if name == "standard" and "topk" in (raw.get("activation_fn"), raw.get("activation_fn_str")):
         return "topk"
     return "jumprelu" if name in _BATCH_TOPK else name
 
 
-def _layer_told(said: Mapping[str, Any], path: str) -> int | None:
+def _mistudio_layer(config: Mapping[str, Any], path: str) -> int | None:
     """miStudio's exports say it by their folder's name first."""
     folder = path.rpartition("/")[2].removeprefix("layer_").split("_")[0]
-    return int(folder) if folder.isdigit() else _number(said, "hook_point_layer")
+    return int(folder) if folder.isdigit() else _int_field(config, "hook_point_layer")
 
 
-def _text(said: Mapping[str, Any], key: str) -> str | None:
-    value = said.get(key)
+def _string_field(config: Mapping[str, Any], key: str) -> str | None:
+    value = config.get(key)
     return value if isinstance(value, str) else None
 
 
-def _number(said: Mapping[str, Any], key: str) -> int | None:
-    value = said.get(key)
+def _int_field(config: Mapping[str, Any], key: str) -> int | None:
+    value = config.get(key)
     return value if isinstance(value, int) and not isinstance(value, bool) else None

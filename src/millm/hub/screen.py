@@ -11,16 +11,16 @@ from typing import Any
 from millm.errors import InvalidModel, RemoteCodeRefused
 from millm.hub.model_types import known_model_types
 
-_QUANTISED = frozenset(
+_QUANTIZATION_METHODS = frozenset(
     (
         "bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit", "gptq", "awq", "fp8", "fbgemm_fp8", "mxfp4", "mxfp8",
         "nvfp4", "compressed-tensors", "hqq", "aqlm", "bitnet", "auto-round", "eetq", "higgs", "vptq", "spqr",
     )
 )  # fmt: skip
 """Methods whose settings are numbers; the others' name classes or functions."""
-_ATTENTION = frozenset(("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"))
-_SHARD = re.compile(r"[A-Za-z0-9._\-]+\.safetensors")
-_DEEPEST = 12
+_ATTENTION_IMPLEMENTATIONS = frozenset(("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"))
+_SHARD_NAME = re.compile(r"[A-Za-z0-9._\-]+\.safetensors")
+_MAX_DEPTH = 12
 
 
 def needs_remote_code(config: Mapping[str, Any]) -> bool:
@@ -36,19 +36,19 @@ def screen_config(config: Mapping[str, Any], name: str = "config.json", *, is_tr
             f"{name} asks for Python of its own (auto_map), and transformers has none for model_type"
             f" {str(config.get('model_type'))[:60]!r}; if you trust its authors, name it in MILLM_TRUST_REMOTE_CODE"
         )
-    for key, value in _settings(config, name, _DEEPEST):
+    for key, value in _iter_settings(config, name, _MAX_DEPTH):
         if key == "custom_pipelines" or _names_code(key, value):
             raise RemoteCodeRefused(f"{name} asks for code from elsewhere ({key[:60]}); take that setting out of it")
-    _check_quantisation(config.get("quantization_config"), name)
+    _check_quantization(config.get("quantization_config"), name)
 
 
-def shards(index: Mapping[str, Any], name: str) -> tuple[str, ...]:
+def shard_names(index: Mapping[str, Any], name: str) -> tuple[str, ...]:
     """The files that an index spreads the weights over. Raises InvalidModel for a name that could lead elsewhere."""
     table = index.get("weight_map")
     if not isinstance(table, dict) or not table:
         raise InvalidModel(f"{name} has no weight_map; download it again")
     for shard in table.values():
-        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
+        if not isinstance(shard, str) or not _SHARD_NAME.fullmatch(shard):
             raise InvalidModel(f"{name} names {str(shard)[:60]!r}, which is no .safetensors file beside it")
     return tuple(dict.fromkeys(table.values()))
 
@@ -56,36 +56,36 @@ def shards(index: Mapping[str, Any], name: str) -> tuple[str, ...]:
 def _names_code(key: str, value: Any) -> bool:
     """`_attn_implementation_internal`, `kernel_config`…; numbers name nothing (`conv_kernel`: 4)."""
     if "implementation" in key:
-        return not all(text in _ATTENTION for text in _texts(value))
-    return "kernel" in key and any("/" in text for text in _texts(value))
+        return not all(text in _ATTENTION_IMPLEMENTATIONS for text in _iter_strings(value))
+    return "kernel" in key and any("/" in text for text in _iter_strings(value))
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _iter_strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
         for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts(inner)
+            yield from _iter_strings(inner)
 
 
-def _settings(values: Mapping[str, Any], name: str, deeper: int) -> Iterator[tuple[str, Any]]:
+def _iter_settings(values: Mapping[str, Any], name: str, depth_left: int) -> Iterator[tuple[str, Any]]:
     """Every key of the object and of those inside it."""
-    if not deeper:
-        raise InvalidModel(f"{name} is nested more than {_DEEPEST} deep; no model's is")
+    if not depth_left:
+        raise InvalidModel(f"{name} is nested more than {_MAX_DEPTH} deep; no model's is")
     for key, value in values.items():
         yield key, value
         for inner in value if isinstance(value, list) else [value]:
             if isinstance(inner, dict):
-                yield from _settings(inner, name, deeper - 1)
+                yield from _iter_settings(inner, name, depth_left - 1)
 
 
-def _check_quantisation(asked: Any, name: str) -> None:
-    if not asked:
+def _check_quantization(quantization_config: Any, name: str) -> None:
+    if not quantization_config:
         return
-    values = asked if isinstance(asked, dict) else {}
+    values = quantization_config if isinstance(quantization_config, dict) else {}
     method = values.get("quant_method", "bitsandbytes" if {"load_in_8bit", "load_in_4bit"} & values.keys() else None)
-    if str(method) not in _QUANTISED:
+    if str(method) not in _QUANTIZATION_METHODS:
         raise InvalidModel(
             f"{name}: quantization_config of the kind {str(method)[:60]!r} is not known; known are"
-            f" {', '.join(sorted(_QUANTISED))}"
+            f" {', '.join(sorted(_QUANTIZATION_METHODS))}"
         )

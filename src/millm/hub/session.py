@@ -16,10 +16,10 @@ _http = importlib.import_module(type(get_session()).__module__.partition(".")[0]
 TransportError: type[Exception] = _http.TransportError
 """No connection, none any more, or no answer in time."""
 
-_BUSY = {408, 425, 429, 500, 502, 503, 504}
+_BUSY_STATUSES = {408, 425, 429, 500, 502, 503, 504}
 
 
-class Busy(Exception):
+class HubBusy(Exception):
     """The hub answers that it cannot now."""
 
     def __init__(self, status: int, retry_after: float | None) -> None:
@@ -29,7 +29,7 @@ class Busy(Exception):
         """Seconds it wants to be left alone."""
 
 
-class _Resumable(_http.SyncByteStream):  # type: ignore[misc,name-defined]  # one of two modules
+class _ResumableStream(_http.SyncByteStream):  # type: ignore[misc,name-defined]  # one of two modules
     """A body whose reset looks like an early end, after which huggingface_hub asks for the rest."""
 
     def __init__(self, stream: Any) -> None:
@@ -45,20 +45,20 @@ class _Resumable(_http.SyncByteStream):  # type: ignore[misc,name-defined]  # on
         self._stream.close()
 
 
-def watch_session() -> None:
+def patch_session() -> None:
     """From now on requests raise Busy; repeated, since huggingface_hub may have made a new session."""
     session = get_session()
     hooks = session.event_hooks
-    if _look_at not in hooks["response"]:
-        session.event_hooks = {**hooks, "response": [*hooks["response"], _look_at]}
+    if _on_response not in hooks["response"]:
+        session.event_hooks = {**hooks, "response": [*hooks["response"], _on_response]}
 
 
-def _look_at(response: Any) -> None:
-    if response.status_code in _BUSY:
-        raise Busy(response.status_code, _seconds(response.headers.get("retry-after")))
-    response.stream = _Resumable(response.stream)
+def _on_response(response: Any) -> None:
+    if response.status_code in _BUSY_STATUSES:
+        raise HubBusy(response.status_code, _parse_retry_after(response.headers.get("retry-after")))
+    response.stream = _ResumableStream(response.stream)
 
 
-def _seconds(told: str | None) -> float | None:
+def _parse_retry_after(header: str | None) -> float | None:
     """A date, which is allowed too and which Hugging Face does not send, is left alone."""
-    return float(told) if told and told.isdecimal() else None
+    return float(header) if header and header.isdecimal() else None

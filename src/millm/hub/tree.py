@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-_DEEPEST = 8
+_MAX_DEPTH = 8
 """Folders within folders; nothing that is published has more."""
 
 
@@ -12,37 +12,37 @@ _DEEPEST = 8
 class File:
     path: str
     """From the folder that was walked, with `/` between."""
-    where: Path
+    real_path: Path
     """Where its bytes are: the file itself, or what a link leads to."""
     size: int | None
     """None: a link that leads nowhere."""
-    modified: int = 0
+    modified_ns: int = 0
     """Nanoseconds since 1970."""
-    used: float = 0.0
+    accessed: float = 0.0
     """Seconds since 1970 when it was last read, as far as the file system says."""
 
 
 def files_below(folder: Path) -> dict[str, File]:
     """By path. Raises OSError where a folder cannot be read."""
     found: dict[str, File] = {}
-    _walk(os.fspath(folder), "", _DEEPEST, found)
+    _walk(os.fspath(folder), "", _MAX_DEPTH, found)
     return found
 
 
-def total(files: "dict[str, File]") -> int:
+def total_size(files: "dict[str, File]") -> int:
     """Bytes on the disk: what two links lead to counts once."""
-    return sum({file.where: file.size or 0 for file in files.values()}.values())
+    return sum({file.real_path: file.size or 0 for file in files.values()}.values())
 
 
-def _walk(folder: str, prefix: str, deeper: int, found: dict[str, File]) -> None:
+def _walk(folder: str, prefix: str, depth_left: int, files: dict[str, File]) -> None:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                if deeper:
-                    _walk(entry.path, f"{prefix}{entry.name}/", deeper - 1, found)
+                if depth_left:
+                    _walk(entry.path, f"{prefix}{entry.name}/", depth_left - 1, files)
             else:
                 path = f"{prefix}{entry.name}"
-                found[path] = _file(path, entry)
+                files[path] = _file(path, entry)
 
 
 def _file(path: str, entry: "os.DirEntry[str]") -> File:
@@ -50,11 +50,11 @@ def _file(path: str, entry: "os.DirEntry[str]") -> File:
         told = entry.stat()
     except OSError:
         return File(path, Path(entry.path), None)
-    where = _target(entry.path) if entry.is_symlink() else entry.path
+    where = _link_target(entry.path) if entry.is_symlink() else entry.path
     return File(path, Path(where), told.st_size, told.st_mtime_ns, told.st_atime)
 
 
-def _target(link: str) -> str:
+def _link_target(link: str) -> str:
     """One step is enough for a cache's links, and ten times as fast as resolving every folder above."""
     step = os.path.normpath(os.path.join(os.path.dirname(link), os.readlink(link)))
     return os.path.realpath(step) if os.path.islink(step) else step

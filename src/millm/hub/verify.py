@@ -8,12 +8,12 @@ _BLOCK = 1 << 22
 _SHA256_DIGITS = 64
 
 
-def is_right(path: Path, size: int, wanted: str) -> bool:
+def matches_hash(path: Path, size: int, expected: str) -> bool:
     """`wanted`: sha256, or git's sha1 of a blob, in hexadecimal digits."""
-    return path.is_file() and path.stat().st_size == size and _digest(path, size, wanted) == wanted
+    return path.is_file() and path.stat().st_size == size and _digest(path, size, expected) == expected
 
 
-def flush(path: Path) -> None:
+def fsync(path: Path) -> None:
     """A file or a folder, to the disk: after this a power cut leaves it whole."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -22,8 +22,12 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
-def _digest(path: Path, size: int, like: str) -> str:
-    sum_ = hashlib.sha256() if len(like) == _SHA256_DIGITS else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+def _digest(path: Path, size: int, expected: str) -> str:
+    sum_ = (
+        hashlib.sha256()
+        if len(expected) == _SHA256_DIGITS
+        else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    )
     with path.open("rb", buffering=0) as file:
         while block := file.read(_BLOCK):
             sum_.update(block)

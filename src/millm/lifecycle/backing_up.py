@@ -5,21 +5,21 @@ from datetime import UTC, datetime
 
 from millm.state import State
 
-LOOK_SECONDS = 60.0
-MOST_LOOKS = 60
+IDLE_CHECK_SECONDS = 60.0
+MAX_IDLE_CHECKS = 60
 """After so many it is made all the same: a server that never rests needs its backup too."""
 
 
 async def back_up_daily(state: State) -> None:
     """For as long as the server runs."""
     while True:
-        for _ in range(MOST_LOOKS):
-            if _rests(state):
+        for _ in range(MAX_IDLE_CHECKS):
+            if _is_idle(state):
                 break
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(IDLE_CHECK_SECONDS)
         await asyncio.to_thread(state.hub.database.back_up, datetime.now(UTC))
-        await asyncio.sleep(MOST_LOOKS * LOOK_SECONDS)
+        await asyncio.sleep(MAX_IDLE_CHECKS * IDLE_CHECK_SECONDS)
 
 
-def _rests(state: State) -> bool:
+def _is_idle(state: State) -> bool:
     return not state.is_starting and state.engine.in_flight == 0

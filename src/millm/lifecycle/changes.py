@@ -10,45 +10,51 @@ from millm.engine.messages import Progress
 from millm.errors import MillmError, ShuttingDown
 from millm.events import ChangeProgress
 from millm.state import State
-from millm.status import Cause, Changing
+from millm.status import Cause, ChangeInProgress
 
 Result = TypeVar("Result")
-_TICK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 
-Tell = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], None]
 """Where a change says how far it has come."""
 
 
-async def started(state: State) -> None:
+async def wait_until_started(state: State) -> None:
     """Until all is there that the server was started with: what people ask for comes after it, not between.
 
     Raises ShuttingDown.
     """
     while state.is_starting:
-        if state.doors.are_closing:
+        if state.drain_gate.is_draining:
             raise ShuttingDown("the server is being stopped before it was ready; try again when it is back")
-        await asyncio.sleep(_TICK_SECONDS)
+        await asyncio.sleep(_POLL_SECONDS)
 
 
-async def change(
-    state: State, what: Changing, work: Callable[[Tell], Awaitable[Result]], on_progress: Tell | None = None
+async def run_change(
+    state: State,
+    change_info: ChangeInProgress,
+    work: Callable[[ProgressCallback], Awaitable[Result]],
+    on_progress: ProgressCallback | None = None,
 ) -> Result:
     """Wait for the changes before, then do it. Raises what `work` raises; that is then told as the state's cause."""
-    task = asyncio.create_task(_alone(state, what, work, on_progress))
+    task = asyncio.create_task(_run_exclusively(state, change_info, work, on_progress))
     state.tasks.add(task)
     task.add_done_callback(state.tasks.discard)
     return await asyncio.shield(task)
 
 
-async def _alone(
-    state: State, what: Changing, work: Callable[[Tell], Awaitable[Result]], on_progress: Tell | None
+async def _run_exclusively(
+    state: State,
+    change_info: ChangeInProgress,
+    work: Callable[[ProgressCallback], Awaitable[Result]],
+    on_progress: ProgressCallback | None,
 ) -> Result:
-    async with state.changes:
-        await state.engine.settled()
-        state.changing = what
-        state.tell_status()
+    async with state.change_lock:
+        await state.engine.wait_until_restored()
+        state.changing = change_info
+        state.publish_status()
         try:
-            result = await work(_telling(state, on_progress))
+            result = await work(_progress_publisher(state, on_progress))
         except MillmError as error:
             state.cause = Cause(code=error.code, message=error.message)
             raise
@@ -57,10 +63,10 @@ async def _alone(
             return result
         finally:
             state.changing = None
-            state.tell_status()
+            state.publish_status()
 
 
-def _telling(state: State, on_progress: Tell | None) -> Tell:
+def _progress_publisher(state: State, on_progress: ProgressCallback | None) -> ProgressCallback:
     def tell(progress: Progress) -> None:
         if state.changing is None:
             return

@@ -10,20 +10,20 @@ from millm.hub.labels import Label
 from millm.state import AttachedSae, State
 
 
-async def relabelled(state: State, sae: str, labels: Sequence[Label], source: str) -> None:
+async def store_labels(state: State, sae: str, labels: Sequence[Label], source: str) -> None:
     """Raises InvalidImport or NotStored; nothing has changed then."""
     await asyncio.to_thread(state.labels.put, sae, labels, source)
-    await _remeasured(state, sae)
+    await _refresh_max_acts(state, sae)
 
 
-async def unlabelled(state: State, sae: str, index: int) -> Label | None:
+async def remove_label(state: State, sae: str, index: int) -> Label | None:
     """What was written here about a feature is taken back; → what is left. Raises NotStored."""
     left = await asyncio.to_thread(state.labels.remove, sae, index)
-    await _remeasured(state, sae)
+    await _refresh_max_acts(state, sae)
     return left
 
 
-async def _remeasured(state: State, sae: str) -> None:
+async def _refresh_max_acts(state: State, sae: str) -> None:
     maxima = await asyncio.to_thread(state.labels.max_acts, sae)
     attached = state.saes.get(sae)
     if attached:

@@ -5,185 +5,195 @@ from dataclasses import dataclass
 
 import structlog
 
-from millm.desired import Desired, WantedModel
+from millm.desired import DesiredState, ModelSpec
 from millm.engine.messages import LoadModel, ModelFacts
-from millm.engine.restorable import Restorable
+from millm.engine.restorable import EngineSnapshot
 from millm.errors import MillmError, ModelNotLoaded, ModelTooLarge
-from millm.hub.estimate import Estimate, least
-from millm.hub.locate import Located
-from millm.lifecycle.changes import Tell, change
-from millm.lifecycle.fitting import estimate_of, sentence
-from millm.lifecycle.outside import folder_of
-from millm.lifecycle.sleeping import awaken
-from millm.lifecycle.steering import remember
-from millm.lifecycle.text_side import TextSide
-from millm.state import Held, LoadedModel, State
-from millm.status import Changing
+from millm.hub.estimate import Estimate, minimum_bytes
+from millm.hub.locate import LocalCheckpoint
+from millm.lifecycle.changes import ProgressCallback, run_change
+from millm.lifecycle.fitting import estimate_memory, too_large_message
+from millm.lifecycle.outside import external_folder
+from millm.lifecycle.sleeping import wake_within_change
+from millm.lifecycle.steering import store_desired
+from millm.lifecycle.text_side import TextAssets
+from millm.state import LoadedModel, State, StateSnapshot
+from millm.status import ChangeInProgress
 
 log = structlog.get_logger()
 
-REPLACED = "another model is being loaded; try again in a moment"
-UNLOADED = "the model is being unloaded"
+REPLACED_MESSAGE = "another model is being loaded; try again in a moment"
+UNLOADED_MESSAGE = "the model is being unloaded"
 
 
 async def load(
     state: State,
-    wanted: WantedModel,
+    spec: ModelSpec,
     *,
-    located: Located | None = None,
+    location: LocalCheckpoint | None = None,
     force: bool = False,
-    on_progress: Tell | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> LoadedModel:
     """`located`: where it is, if that is outside the library; `force`: whatever the estimate says.
 
     Raises ModelNotFound, InvalidModel, ModelTooLarge and whatever the engine refuses; the model of before answers then,
     put back where it had to make room.
     """
-    what = Changing(what="load", name=wanted.id)
-    return await change(state, what, lambda tell: _load(state, wanted, located, force, tell), on_progress)
+    what = ChangeInProgress(what="load", name=spec.id)
+    return await run_change(state, what, lambda tell: _load(state, spec, location, force, tell), on_progress)
 
 
 async def unload(state: State) -> None:
     """Running answers may end first, for as long as `MILLM_DRAIN_TIMEOUT` says."""
     name = state.model.name if state.model else ""
-    await change(state, Changing(what="unload", name=name), lambda _tell: _unload(state))
+    await run_change(state, ChangeInProgress(what="unload", name=name), lambda _tell: _unload(state))
 
 
-def give_up(state: State) -> None:
+def cancel_load(state: State) -> None:
     """The load that is under way ends as soon as it next reports. Raises ModelNotLoaded if there is none."""
-    if state.loading is None:
+    if state.load_in_progress is None:
         raise ModelNotLoaded("nothing is being loaded")
-    state.engine.give_up(state.loading)
+    state.engine.cancel_load(state.load_in_progress)
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _LoadPlan:
     """A load that has been found possible."""
 
-    located: Located
+    location: LocalCheckpoint
     folder: str | None
     """What to remember of where it is."""
-    text: TextSide
+    text: TextAssets
     estimate: Estimate
     command: LoadModel
 
 
-async def _load(state: State, wanted: WantedModel, located: Located | None, force: bool, tell: Tell) -> LoadedModel:
-    if state.model and state.desired.model == wanted:
-        await awaken(state)  # asleep, it has its SAEs with it
+async def _load(
+    state: State, spec: ModelSpec, location: LocalCheckpoint | None, force: bool, on_progress: ProgressCallback
+) -> LoadedModel:
+    if state.model and state.desired.model == spec:
+        await wake_within_change(state)  # asleep, it has its SAEs with it
         if state.status == "ready":
             return state.model
-    plan = await _planned(state, wanted, located, force)
-    before, held = state.engine.restorable, state.held
-    await _drain(state, REPLACED)
+    plan = await _plan_load(state, spec, location, force)
+    before, held = state.engine.snapshot, state.snapshot
+    await _drain(state, REPLACED_MESSAGE)
     try:
-        facts = await _into_memory(state, plan.command, tell)
-        state.holds(_loaded(plan, facts))
-        await remember(state, Desired(model=wanted, folder=plan.folder))
+        facts = await _load_in_engine(state, plan.command, on_progress)
+        state.set_model(_loaded_model(plan, facts))
+        await store_desired(state, DesiredState(model=spec, folder=plan.folder))
     except MillmError:
-        await _put_back(state, before, held)
+        await _roll_back(state, before, held)
         raise
     finally:
         state.engine.reopen()
     return state.model_or_raise()
 
 
-async def _into_memory(state: State, command: LoadModel, tell: Tell) -> ModelFacts:
-    state.loading = command
+async def _load_in_engine(state: State, command: LoadModel, on_progress: ProgressCallback) -> ModelFacts:
+    state.load_in_progress = command
     try:
-        return await state.engine.load(command, tell)
+        return await state.engine.load(command, on_progress)
     finally:
-        state.loading = None
+        state.load_in_progress = None
 
 
-def _loaded(plan: _Plan, facts: ModelFacts) -> LoadedModel:
+def _loaded_model(plan: _LoadPlan, facts: ModelFacts) -> LoadedModel:
     text = plan.text
     return LoadedModel(
-        plan.located.name, facts, text.tokenizer, text.template, text.responses, text.recipe, estimate=plan.estimate
+        plan.location.name,
+        facts,
+        text.tokenizer,
+        text.chat_template,
+        text.response_template,
+        text.embedding_recipe,
+        estimate=plan.estimate,
     )
 
 
-async def _planned(state: State, wanted: WantedModel, located: Located | None, force: bool) -> _Plan:
+async def _plan_load(state: State, spec: ModelSpec, location: LocalCheckpoint | None, force: bool) -> _LoadPlan:
     """Everything that can be refused while the model of before goes on answering."""
-    found = located if located else await asyncio.to_thread(state.hub.library.locate_model, wanted.id)
-    text = await asyncio.to_thread(TextSide.of, found.folder)
-    await state.engine.known()
-    estimate = await asyncio.to_thread(estimate_of, state, wanted, located=found)
+    found = location if location else await asyncio.to_thread(state.hub.library.locate_model, spec.id)
+    text = await asyncio.to_thread(TextAssets.from_folder, found.folder)
+    await state.engine.wait_for_platform()
+    estimate = await asyncio.to_thread(estimate_memory, state, spec, location=found)
     if estimate.verdict == "does_not_fit" and not force:
-        raise ModelTooLarge(sentence(estimate))
-    folder = await asyncio.to_thread(folder_of, found, state.hub.library.locate_model)
-    return _Plan(found, folder, text, estimate, _command(state, wanted, found, text, estimate))
+        raise ModelTooLarge(too_large_message(estimate))
+    folder = await asyncio.to_thread(external_folder, found, state.hub.library.locate_model)
+    return _LoadPlan(found, folder, text, estimate, _load_command(state, spec, found, text, estimate))
 
 
-def _command(state: State, wanted: WantedModel, found: Located, text: TextSide, estimate: Estimate) -> LoadModel:
+def _load_command(
+    state: State, spec: ModelSpec, location: LocalCheckpoint, text: TextAssets, estimate: Estimate
+) -> LoadModel:
     settings = state.settings
     return LoadModel(
         id=state.engine.new_id("load"),
-        path=str(found.folder),
-        device=wanted.device or settings.device,
-        dtype=wanted.dtype or settings.dtype,
+        path=str(location.folder),
+        device=spec.device or settings.device,
+        dtype=spec.dtype or settings.dtype,
         cpu_threads=settings.cpu_threads,
-        quantization=wanted.quantization or settings.quantization,
+        quantization=spec.quantization or settings.quantization,
         cpu_int8=settings.cpu_int8 == "auto",
         runner=settings.runner,
         graphs=settings.graphs == "auto",
-        slots=wanted.slots or settings.slots,
-        context=wanted.context,
+        slots=spec.slots or settings.slots,
+        context=spec.context,
         special_ids=tuple(sorted(text.tokenizer.special_ids)),
-        generates=text.generates,
-        device_map=wanted.device_map or settings.device_map,
-        attention=wanted.attention or settings.attention,
-        trust_remote_code=found.is_trusted,
-        unload_first=_has_to_make_room(estimate),
+        generates=text.can_generate,
+        device_map=spec.device_map or settings.device_map,
+        attention=spec.attention or settings.attention,
+        trust_remote_code=location.is_trusted,
+        unload_first=_must_unload_first(estimate),
     )
 
 
-def _has_to_make_room(estimate: Estimate) -> bool:
+def _must_unload_first(estimate: Estimate) -> bool:
     """Two models side by side for a moment keep the old one, should the new one fail; where there is room."""
     if not estimate.evictable:
         return False
-    return estimate.verdict != "fits" or estimate.free is None or least(estimate) > estimate.free
+    return estimate.verdict != "fits" or estimate.free is None or minimum_bytes(estimate) > estimate.free
 
 
-async def _drain(state: State, because: str) -> None:
+async def _drain(state: State, reason: str) -> None:
     if state.model is None or state.engine.in_flight == 0:
-        state.engine.closed_because = because
-        state.settle("loading")
+        state.engine.closed_reason = reason
+        state.set_phase("loading")
         return
-    state.settle("draining")
-    await state.engine.drain(because, state.settings.drain_timeout)
-    state.settle("loading")
+    state.set_phase("draining")
+    await state.engine.drain(reason, state.settings.drain_timeout)
+    state.set_phase("loading")
 
 
-async def _put_back(state: State, before: Restorable, held: Held) -> None:
+async def _roll_back(state: State, before: EngineSnapshot, snapshot: StateSnapshot) -> None:
     """The change failed: what the engine had before is still there, or is loaded once more.
 
     Where that fails too the state is empty, and says why.
     """
-    state.holds_again(held)
-    if state.engine.restorable.model != before.model:
+    state.restore(snapshot)
+    if state.engine.snapshot.model != before.model:
         try:
-            await state.engine.bring_back(before)
+            await state.engine.restore_snapshot(before)
         except MillmError as error:
             log.error("lifecycle.not_brought_back", reason=error.message)
-            state.lost(error, "empty")
+            state.drop_model(error, "empty")
             return
-        state.engine.set_active(state.active.steering if state.active else None)
-    state.settle("empty" if state.model is None else "asleep" if state.asleep else "ready")
+        state.engine.set_active_steering(state.active.steering if state.active else None)
+    state.set_phase("empty" if state.model is None else "asleep" if state.asleep else "ready")
 
 
 async def _unload(state: State) -> None:
     if state.model is None:
         return
-    before, held = state.engine.restorable, state.held
+    before, held = state.engine.snapshot, state.snapshot
     try:
         if state.asleep is None:
-            await _drain(state, UNLOADED)
+            await _drain(state, UNLOADED_MESSAGE)
             await state.engine.unload()
-        state.holds(None)
-        await remember(state, Desired())
+        state.set_model(None)
+        await store_desired(state, DesiredState())
     except MillmError:
-        await _put_back(state, before, held)
+        await _roll_back(state, before, held)
         raise
     finally:
         state.engine.reopen()

@@ -4,18 +4,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from millm.errors import MillmError
-from millm.hub.locate import Located
+from millm.hub.locate import LocalCheckpoint
 
 
-def folder_of(found: Located, locate: Callable[[str], Located]) -> str | None:
+def external_folder(location: LocalCheckpoint, locate: Callable[[str], LocalCheckpoint]) -> str | None:
     """What to remember; None: the library finds it there by its name."""
     try:
-        known = locate(found.name).folder
+        known = locate(location.name).folder
     except MillmError:
-        return str(found.folder)
-    return None if known == found.folder else str(found.folder)
+        return str(location.folder)
+    return None if known == location.folder else str(location.folder)
 
 
-def located(name: str, folder: str | None) -> Located | None:
+def external_location(name: str, folder: str | None) -> LocalCheckpoint | None:
     """What `folder_of` remembered; None: the library knows where it is."""
-    return Located(name, Path(folder)) if folder else None
+    return LocalCheckpoint(name, Path(folder)) if folder else None

@@ -5,49 +5,49 @@ from typing import Any
 
 import structlog
 
-from millm.desired import Desired
+from millm.desired import DesiredState
 from millm.errors import MillmError
-from millm.lifecycle.changes import Tell
+from millm.lifecycle.changes import ProgressCallback
 from millm.lifecycle.models import load
-from millm.lifecycle.outside import located
+from millm.lifecycle.outside import external_location
 from millm.lifecycle.saes import attach
 from millm.lifecycle.steering import activate
 from millm.profiles.contract import SteeringRequest
-from millm.profiles.selection import active, racked
+from millm.profiles.selection import build_active, resolve_active
 from millm.state import State
 from millm.status import Cause
 
 log = structlog.get_logger()
 
 
-async def restore(state: State, wanted: Desired, on_progress: Tell | None = None) -> None:
+async def restore(state: State, target: DesiredState, on_progress: ProgressCallback | None = None) -> None:
     """As much of it as can be had; what cannot is told as the state's cause and tried again at the next start.
 
     Without one of its SAEs, nothing that was active is.
     """
-    if wanted.model is None:
-        state.settle("empty")
+    if target.model is None:
+        state.set_phase("empty")
         return
     state.is_restoring = True
-    failures = await _restored(state, wanted, on_progress)
+    failures = await _restore_all(state, target, on_progress)
     state.is_restoring = False
-    state.desired = wanted
+    state.desired = target
     if failures:
         state.cause = Cause(code=failures[0].code, message=f"not all is as it was before: {failures[0].message}")
-    state.settle("ready" if state.model else "empty")
+    state.set_phase("ready" if state.model else "empty")
 
 
-async def _restored(state: State, wanted: Desired, on_progress: Tell | None) -> list[MillmError]:
+async def _restore_all(state: State, target: DesiredState, on_progress: ProgressCallback | None) -> list[MillmError]:
     """→ what went wrong."""
-    assert wanted.model is not None
-    where = located(wanted.model.id, wanted.folder)
-    failures = await _attempt(load(state, wanted.model, located=where, on_progress=on_progress))
+    assert target.model is not None
+    where = external_location(target.model.id, target.folder)
+    failures = await _attempt(load(state, target.model, location=where, on_progress=on_progress))
     if failures:
         return failures
-    for sae in wanted.saes:
-        where = located(sae.wanted.id, sae.folder)
-        failures += await _attempt(attach(state, sae.wanted, located=where, on_progress=on_progress))
-    return failures or await _attempt(_activate(state, wanted))
+    for sae in target.saes:
+        where = external_location(sae.wanted.id, sae.folder)
+        failures += await _attempt(attach(state, sae.wanted, location=where, on_progress=on_progress))
+    return failures or await _attempt(_activate_stored(state, target))
 
 
 async def _attempt(work: Coroutine[Any, Any, object]) -> list[MillmError]:
@@ -59,19 +59,23 @@ async def _attempt(work: Coroutine[Any, Any, object]) -> list[MillmError]:
     return []
 
 
-async def _activate(state: State, wanted: Desired) -> None:
-    if wanted.profile is None and wanted.steering is None:
+async def _activate_stored(state: State, target: DesiredState) -> None:
+    if target.profile is None and target.steering is None:
         return
-    asked = SteeringRequest.model_validate(wanted.steering) if wanted.steering else None
-    made = active(state, profile=wanted.profile) if asked is None else racked(state, asked, profile=wanted.profile)
+    asked = SteeringRequest.model_validate(target.steering) if target.steering else None
+    made = (
+        resolve_active(state, profile=target.profile)
+        if asked is None
+        else build_active(state, asked, profile=target.profile)
+    )
     if made is not None:
-        made = racked(
+        made = build_active(
             state,
-            made.asked,
+            made.request,
             profile=made.profile,
-            muted=frozenset(wanted.muted),
-            solo=frozenset(wanted.solo),
-            on=wanted.on,
-            is_modified=wanted.profile is not None and asked is not None,
+            muted=frozenset(target.muted),
+            solo=frozenset(target.solo),
+            on=target.on,
+            is_modified=target.profile is not None and asked is not None,
         )
     await activate(state, made)

@@ -5,91 +5,93 @@ import re
 
 from msgspec.structs import replace
 
-from millm.desired import DesiredSae, WantedSae
+from millm.desired import DesiredSae, SaeSpec
 from millm.engine.messages import AttachSae
 from millm.errors import ModelNotLoaded, NotStored, SaeNotFound
 from millm.hub.labels import read_labels
-from millm.hub.locate import Located
-from millm.lifecycle.changes import Tell, change
-from millm.lifecycle.outside import folder_of
-from millm.lifecycle.sleeping import awaken
-from millm.lifecycle.steering import remember, steer, steer_anew, unsteer
+from millm.hub.locate import LocalCheckpoint
+from millm.lifecycle.changes import ProgressCallback, run_change
+from millm.lifecycle.outside import external_folder
+from millm.lifecycle.sleeping import wake_within_change
+from millm.lifecycle.steering import drop_steering_with, rebind_active, set_active, store_desired
 from millm.sae.calibration_text import calibration_text
-from millm.state import AttachedSae, Held, State
-from millm.status import Changing
+from millm.state import AttachedSae, State, StateSnapshot
+from millm.status import ChangeInProgress
 from millm.text.tokenizer import Tokenizer
 
-_LAYER = re.compile(r"(?<=\.)\d+(?=\.)")
+_LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 async def attach(
-    state: State, wanted: WantedSae, *, located: Located | None = None, on_progress: Tell | None = None
+    state: State, spec: SaeSpec, *, location: LocalCheckpoint | None = None, on_progress: ProgressCallback | None = None
 ) -> AttachedSae:
     """`located`: where it is, if that is outside the library.
 
     Raises ModelNotLoaded, SaeNotFound, InvalidSae, SaeMismatch; nothing has changed then.
     """
-    what = Changing(what="attach", name=wanted.id)
-    return await change(state, what, lambda tell: _attach(state, wanted, located, tell), on_progress)
+    what = ChangeInProgress(what="attach", name=spec.id)
+    return await run_change(state, what, lambda tell: _attach(state, spec, location, tell), on_progress)
 
 
 async def detach(state: State, sae: str) -> None:
     """Answers that were begun with it end with it; nothing new uses it. Raises SaeNotFound."""
-    await change(state, Changing(what="detach", name=sae), lambda _tell: _detach(state, sae))
+    await run_change(state, ChangeInProgress(what="detach", name=sae), lambda _tell: _detach(state, sae))
 
 
-async def _attach(state: State, wanted: WantedSae, located: Located | None, tell: Tell) -> AttachedSae:
+async def _attach(
+    state: State, spec: SaeSpec, location: LocalCheckpoint | None, on_progress: ProgressCallback
+) -> AttachedSae:
     if state.model is None:
         raise ModelNotLoaded("no model is loaded; load one before attaching an SAE")
-    if wanted.replaces is not None:
-        _check_attached(state, wanted.replaces)
-    found = located if located else await asyncio.to_thread(state.hub.library.locate_sae, wanted.id)
-    folder = await asyncio.to_thread(folder_of, found, state.hub.library.locate_sae)
+    if spec.replaces is not None:
+        _check_attached(state, spec.replaces)
+    found = location if location else await asyncio.to_thread(state.hub.library.locate_sae, spec.id)
+    folder = await asyncio.to_thread(external_folder, found, state.hub.library.locate_sae)
     labels = await asyncio.to_thread(read_labels, found.folder)
-    await awaken(state)
-    before, held = state.engine.restorable, state.held
-    facts = await state.engine.attach(await asyncio.to_thread(_command, state, wanted, found), tell)
-    state.labels.lay(facts.sae, labels)
+    await wake_within_change(state)
+    before, held = state.engine.snapshot, state.snapshot
+    facts = await state.engine.attach(await asyncio.to_thread(_attach_command, state, spec, found), on_progress)
+    state.labels.set_file_labels(facts.sae, labels)
     attached = AttachedSae(facts, await asyncio.to_thread(state.labels.max_acts, facts.sae))
-    _swap(state, wanted.replaces, attached)
-    kept = DesiredSae(replace(wanted, id=facts.sae, replaces=None), folder)
+    _replace_attached(state, spec.replaces, attached)
+    kept = DesiredSae(replace(spec, id=facts.sae, replaces=None), folder)
     try:
-        await _remember(state, (*_without(state, facts.sae), kept))
+        await _store_desired_saes(state, (*_desired_without(state, facts.sae), kept))
     except NotStored:
-        await _take_back(state, facts.sae, before.saes.get(wanted.replaces or ""), held)
+        await _undo_attach(state, facts.sae, before.saes.get(spec.replaces or ""), held)
         raise
     state.labels.retain(state.saes)
     return attached
 
 
-def _swap(state: State, replaces: str | None, attached: AttachedSae) -> None:
+def _replace_attached(state: State, replaces: str | None, attached: AttachedSae) -> None:
     kept = {name: sae for name, sae in state.saes.items() if name != replaces}
     state.saes = {**kept, attached.facts.sae: attached}
     if replaces not in (None, attached.facts.sae):
-        unsteer(state, {replaces})
-    steer_anew(state)
+        drop_steering_with(state, {replaces})
+    rebind_active(state)
 
 
-async def _take_back(state: State, sae: str, replaced: AttachSae | None, held: Held) -> None:
+async def _undo_attach(state: State, sae: str, replaced: AttachSae | None, snapshot: StateSnapshot) -> None:
     """It could not be remembered: what it took the place of is there again, under the id that it had."""
     await state.engine.detach(sae)
     if replaced:
         await state.engine.attach(replaced)
-    state.saes = held.saes
-    steer(state, held.active)
+    state.saes = snapshot.saes
+    set_active(state, snapshot.active)
 
 
 async def _detach(state: State, sae: str) -> None:
     _check_attached(state, sae)
-    await awaken(state)
-    held = state.held
+    await wake_within_change(state)
+    held = state.snapshot
     state.saes = {name: attached for name, attached in state.saes.items() if name != sae}
-    unsteer(state, {sae})
+    drop_steering_with(state, {sae})
     try:
-        await _remember(state, _without(state, sae))
+        await _store_desired_saes(state, _desired_without(state, sae))
     except NotStored:
         state.saes = held.saes
-        steer(state, held.active)
+        set_active(state, held.active)
         raise
     await state.engine.detach(sae)
     state.labels.retain(state.saes)
@@ -100,36 +102,36 @@ def _check_attached(state: State, sae: str) -> None:
         raise SaeNotFound(f"no SAE named {sae[:200]!r} is attached; there are: {', '.join(state.saes) or 'none'}")
 
 
-def _without(state: State, name: str) -> tuple[DesiredSae, ...]:
+def _desired_without(state: State, name: str) -> tuple[DesiredSae, ...]:
     """Of those that are attached: what was turned off for want of memory may be in the way of what came since."""
     return tuple(sae for sae in state.desired.saes if sae.wanted.id in state.saes and sae.wanted.id != name)
 
 
-async def _remember(state: State, saes: tuple[DesiredSae, ...]) -> None:
-    await remember(state, replace(state.desired, saes=saes))
+async def _store_desired_saes(state: State, saes: tuple[DesiredSae, ...]) -> None:
+    await store_desired(state, replace(state.desired, saes=saes))
 
 
-def _command(state: State, wanted: WantedSae, found: Located) -> AttachSae:
+def _attach_command(state: State, spec: SaeSpec, location: LocalCheckpoint) -> AttachSae:
     model = state.model_or_raise()
     return AttachSae(
         id=state.engine.new_id("attach"),
-        sae=found.name,
-        path=str(found.folder),
-        canonical_root=str(state.hub.home.saes),
-        hook_point=wanted.hook_point or _on_layer(state, wanted),
+        sae=location.name,
+        path=str(location.folder),
+        canonical_root=str(state.hub.home.canonical_saes),
+        hook_point=spec.hook_point or _hook_point_on_layer(state, spec),
         calibration_ids=_calibration_ids(model.tokenizer),
         model_name=model.name,
-        allow_model_mismatch=wanted.allow_model_mismatch,
-        replaces=wanted.replaces,
+        allow_model_mismatch=spec.allow_model_mismatch,
+        replaces=spec.replaces,
     )
 
 
-def _on_layer(state: State, wanted: WantedSae) -> str | None:
+def _hook_point_on_layer(state: State, spec: SaeSpec) -> str | None:
     """The SAE's own hook point on another layer; the residual stream after it, where its files name none."""
-    if wanted.layer is None:
+    if spec.layer is None:
         return None
-    own = state.hub.library.sae(wanted.id).hook_point or "blocks.0.hook_resid_post"
-    return _LAYER.sub(str(wanted.layer), own, count=1)
+    own = state.hub.library.sae(spec.id).hook_point or "blocks.0.hook_resid_post"
+    return _LAYER_NUMBER.sub(str(spec.layer), own, count=1)
 
 
 def _calibration_ids(tokenizer: Tokenizer) -> tuple[tuple[int, ...], ...]:

@@ -4,138 +4,145 @@ import asyncio
 from collections import deque
 from collections.abc import Container
 
-from msgspec.structs import replace
+import msgspec
 
 from millm import desired
-from millm.desired import Desired
+from millm.desired import DesiredState
 from millm.errors import InvalidRequest, MillmError, NotStored
 from millm.events import SteeringChanged
-from millm.profiles.active import Active
-from millm.profiles.selection import active, racked
+from millm.profiles.active import ActiveSteeringState
+from millm.profiles.selection import build_active, resolve_active
 from millm.sae.steering import Steering
 from millm.state import State
 
 
 async def activate_profile(state: State, name: str) -> None:
     """Raises what `selection.active` raises."""
-    await activate(state, active(state, profile=name))
+    await activate(state, resolve_active(state, profile=name))
 
 
-async def activate(state: State, wanted: Active | None) -> None:
+async def activate(state: State, new: ActiveSteeringState | None) -> None:
     """From now on, and from the next token of the answers that are being made; None is the base model.
 
     Can be taken back with `undo`. Raises NotStored; what was active before is active then.
     """
     before = state.active
-    await _switch(state, wanted)
-    if before != wanted:
-        state.edits.changed(before)
+    await _set_and_store_active(state, new)
+    if before != new:
+        state.edits.record(before)
 
 
 async def undo(state: State) -> None:
     """What was active before the last change. Raises InvalidRequest where there is none, and as `activate`."""
-    await _step(state, state.edits.done, state.edits.undone, "no change of the steering can be taken back")
+    await _move_edit(
+        state, state.edits.undo_stack, state.edits.redo_stack, "no change of the steering can be taken back"
+    )
 
 
 async def redo(state: State) -> None:
     """What was taken back last. Raises as `undo` does."""
-    await _step(state, state.edits.undone, state.edits.done, "no change of the steering was taken back")
+    await _move_edit(state, state.edits.redo_stack, state.edits.undo_stack, "no change of the steering was taken back")
 
 
-async def _step(state: State, away: deque[Active | None], back: deque[Active | None], none: str) -> None:
-    if not away:
-        raise InvalidRequest(none)
-    before, wanted = state.active, _anew(state, away[-1])
-    await _switch(state, wanted)
-    away.pop()
-    back.append(before)
+async def _move_edit(
+    state: State,
+    source: deque[ActiveSteeringState | None],
+    destination: deque[ActiveSteeringState | None],
+    message: str,
+) -> None:
+    if not source:
+        raise InvalidRequest(message)
+    before, wanted = state.active, _rebuild_active(state, source[-1])
+    await _set_and_store_active(state, wanted)
+    source.pop()
+    destination.append(before)
 
 
-async def _switch(state: State, wanted: Active | None) -> None:
+async def _set_and_store_active(state: State, new: ActiveSteeringState | None) -> None:
     before = state.active
-    steer(state, wanted)
+    set_active(state, new)
     try:
-        await remember(state, state.desired)
+        await store_desired(state, state.desired)
     except NotStored:
-        steer(state, before)
+        set_active(state, before)
         raise
 
 
-def steer(state: State, wanted: Active | None) -> None:
+def set_active(state: State, new: ActiveSteeringState | None) -> None:
     """As `activate`, before it is remembered."""
-    state.active = wanted
+    state.active = new
     state.edits.version += 1
-    steering = wanted.steering if wanted else None
-    state.engine.set_active(steering)
+    steering = new.steering if new else None
+    state.engine.set_active_steering(steering)
     state.events.publish(
         SteeringChanged(
             version=state.edits.version,
-            profile=wanted.profile if wanted else None,
+            profile=new.profile if new else None,
             fingerprint=steering.fingerprint if steering else None,
         )
     )
 
 
-def unsteer(state: State, saes: Container[str]) -> None:
+def drop_steering_with(state: State, saes: Container[str]) -> None:
     """One of these goes: an active steering that uses it would be applied in part, and is not applied at all."""
-    if state.active and any(feature.sae in saes for feature in state.active.asked.features):
-        steer(state, None)
+    if state.active and any(feature.sae in saes for feature in state.active.request.features):
+        set_active(state, None)
 
 
-def steer_anew(state: State) -> None:
+def rebind_active(state: State) -> None:
     """An SAE was attached again under its name: the active steering means this one from now on, or nothing."""
     current = state.active
-    if current is None or current.steering is None or _is_meant(state, current.steering):
+    if current is None or current.steering is None or _is_bound(state, current.steering):
         return
-    if any(tap.sae not in state.saes for tap in current.steering.taps):
+    if any(tap.sae not in state.saes for tap in current.steering.by_sae):
         return  # it goes on waiting for the other
     try:
-        steer(state, _anew(state, current))
+        set_active(state, _rebuild_active(state, current))
     except MillmError:
-        steer(state, None)
+        set_active(state, None)
 
 
-def _anew(state: State, was: Active | None) -> Active | None:
+def _rebuild_active(state: State, previous: ActiveSteeringState | None) -> ActiveSteeringState | None:
     """For what is attached by now. Raises what `selection.active` raises."""
-    if was is None:
+    if previous is None:
         return None
-    return racked(
+    return build_active(
         state,
-        was.asked,
-        profile=was.profile,
-        muted=was.muted,
-        solo=was.solo,
-        on=was.on,
-        is_modified=was.is_modified,
+        previous.request,
+        profile=previous.profile,
+        muted=previous.muted,
+        solo=previous.solo,
+        on=previous.on,
+        is_modified=previous.is_modified,
     )
 
 
-async def remember(state: State, wanted: Desired) -> None:
+async def store_desired(state: State, desired_state: DesiredState) -> None:
     """With what is active now. When this returns, it survives whatever happens. Raises NotStored."""
-    state.desired = with_active(wanted, state.active)
+    state.desired = with_active(desired_state, state.active)
     if state.is_restoring:
         return  # until all of it is there, what was acknowledged stays what it was
-    async with state.writing:
+    async with state.write_lock:
         try:
-            await asyncio.to_thread(desired.write, state.hub.database, state.desired)
+            await asyncio.to_thread(desired.write_desired, state.hub.database, state.desired)
         except NotStored:
-            state.desired = await asyncio.to_thread(desired.read, state.hub.database)
+            state.desired = await asyncio.to_thread(desired.read_desired, state.hub.database)
             raise
 
 
-def with_active(wanted: Desired, current: Active | None) -> Desired:
+def with_active(desired_state: DesiredState, current: ActiveSteeringState | None) -> DesiredState:
     if current is None:
-        return replace(wanted, profile=None, steering=None, muted=(), solo=(), on=True)
+        return msgspec.structs.replace(desired_state, profile=None, steering=None, muted=(), solo=(), on=True)
     says_itself = current.is_modified or current.profile is None
-    return replace(
-        wanted,
+    return msgspec.structs.replace(
+        desired_state,
         profile=current.profile,
-        steering=current.asked.model_dump(mode="json") if says_itself else None,
+        steering=current.request.model_dump(mode="json") if says_itself else None,
         muted=tuple(sorted(current.muted, key=repr)),
         solo=tuple(sorted(current.solo, key=repr)),
         on=current.on,
     )
 
 
-def _is_meant(state: State, steering: Steering) -> bool:
-    return all(tap.sae in state.saes and state.saes[tap.sae].facts.id == tap.attachment for tap in steering.taps)
+def _is_bound(state: State, steering: Steering) -> bool:
+    return all(tap.sae in state.saes and state.saes[tap.sae].facts.id == tap.attachment for tap in steering.by_sae)

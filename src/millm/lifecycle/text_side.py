@@ -3,25 +3,27 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from millm.text.head import generates
+from millm.text.head import is_generative_model
 from millm.text.prompt import ChatTemplate
-from millm.text.recipe import Recipe
+from millm.text.recipe import EmbeddingConfig
 from millm.text.response_template import ResponseTemplate
 from millm.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class TextSide:
+class TextAssets:
     tokenizer: Tokenizer
-    template: ChatTemplate
-    responses: ResponseTemplate | None
-    recipe: Recipe
-    generates: bool
+    chat_template: ChatTemplate
+    response_template: ResponseTemplate | None
+    embedding_recipe: EmbeddingConfig
+    can_generate: bool
 
     @classmethod
-    def of(cls, folder: Path) -> "TextSide":
+    def from_folder(cls, folder: Path) -> "TextAssets":
         """Raises InvalidModel."""
-        writes = generates(folder)
-        tokenizer = Tokenizer.from_folder(folder, writes=writes)
+        writes = is_generative_model(folder)
+        tokenizer = Tokenizer.from_folder(folder, is_generative=writes)
         template = ChatTemplate.from_folder(folder, tokenizer)
-        return cls(tokenizer, template, ResponseTemplate.from_folder(folder), Recipe.from_folder(folder), writes)
+        return cls(
+            tokenizer, template, ResponseTemplate.from_folder(folder), EmbeddingConfig.from_folder(folder), writes
+        )

@@ -13,20 +13,20 @@ from typing import Any, TextIO
 import structlog
 
 from millm.logs import printed, uncaught
-from millm.logs.recent import Recent, without_trace
-from millm.logs.redaction import PathRedaction, SecretRedaction, plain
+from millm.logs.recent import RecentLines, without_trace
+from millm.logs.redaction import PathRedaction, SecretRedaction, to_json_value
 from millm.settings import Settings
 
-RECENT = Recent()
+RECENT_LINES = RecentLines()
 """One for the process, like structlog's own configuration."""
 
-Fields = dict[str, Any]
-Send = Callable[[str, str, str, Fields], None]
+LogFields = dict[str, Any]
+ForwardLine = Callable[[str, str, str, LogFields], None]
 """(level, event, time, fields)."""
 
-_FIRST = ("timestamp", "level", "event")
+_LEADING_FIELDS = ("timestamp", "level", "event")
 """What a line begins with."""
-_BEFORE: list[structlog.typing.Processor] = [
+_COMMON_PROCESSORS: list[structlog.typing.Processor] = [
     structlog.contextvars.merge_contextvars,
     structlog.processors.add_log_level,
     structlog.processors.MaybeTimeStamper(fmt="iso", utc=True),
@@ -35,18 +35,18 @@ _BEFORE: list[structlog.typing.Processor] = [
 
 
 @contextmanager
-def writing(settings: Settings) -> Iterator[None]:
+def server_logging(settings: Settings) -> Iterator[None]:
     """As long as a server runs. In JSON, whatever anything prints beside the log is a line of it, too."""
     if settings.log_format != "json":
         configure(settings)
         yield
         return
-    with printed.taken(_tell_printed) as stderr:
+    with printed.capture_output(_log_printed) as stderr:
         configure(settings, stderr)
         yield
 
 
-def _tell_printed(text: str) -> None:
+def _log_printed(text: str) -> None:
     """At a level that is always shown: nobody knows what it is."""
     structlog.get_logger().warning("printed", text=text)
 
@@ -62,42 +62,44 @@ def configure(settings: Settings, stderr: TextIO | None = None) -> None:
     secrets, paths = SecretRedaction(settings.secrets), PathRedaction(settings.home_folder)
 
     def remember(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        shown = {name: secrets.of(plain(value)) for name, value in line.items()}
-        RECENT.add(paths.of(without_trace(shown)))
-        return {name: shown[name] for name in _FIRST if name in shown} | shown
+        shown = {name: secrets.redact(to_json_value(value)) for name, value in line.items()}
+        RECENT_LINES.add(paths.redact(without_trace(shown)))
+        return {name: shown[name] for name in _LEADING_FIELDS if name in shown} | shown
 
-    _configure(settings.log_level, [remember, renderer], stderr)
+    _configure_structlog(settings.log_level, [remember, renderer], stderr)
 
 
-def forward(level: str, send: Send) -> None:
+def forward(level: str, send: ForwardLine) -> None:
     """For the engine's process: every line goes to `send`, and nothing to stderr."""
 
     def hand_over(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        fields = {name: plain(value) for name, value in line.items()}
+        fields = {name: to_json_value(value) for name, value in line.items()}
         send(fields.pop("level"), fields.pop("event"), fields.pop("timestamp"), fields)
         raise structlog.DropEvent
 
-    _configure(level, [hand_over])
+    _configure_structlog(level, [hand_over])
 
 
-def take(level: str, event: str, time: str, fields: Fields) -> None:
+def write_forwarded(level: str, event: str, time: str, fields: LogFields) -> None:
     """Write a line that another process has sent."""
-    structlog.get_logger().log(_number(level), event, **{**fields, "timestamp": time})
+    structlog.get_logger().log(_level_number(level), event, **{**fields, "timestamp": time})
 
 
-def _configure(level: str, last: list[structlog.typing.Processor], stderr: TextIO | None = None) -> None:
+def _configure_structlog(
+    level: str, final_processors: list[structlog.typing.Processor], stderr: TextIO | None = None
+) -> None:
     structlog.configure(
-        processors=[*_BEFORE, *last],
-        wrapper_class=structlog.make_filtering_bound_logger(_number(level)),
+        processors=[*_COMMON_PROCESSORS, *final_processors],
+        wrapper_class=structlog.make_filtering_bound_logger(_level_number(level)),
         logger_factory=structlog.PrintLoggerFactory(stderr or sys.stderr),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(handlers=[_FromLibraries()], level=logging.WARNING, force=True)
+    logging.basicConfig(handlers=[_LibraryHandler()], level=logging.WARNING, force=True)
     logging.captureWarnings(True)
-    uncaught.told(structlog.get_logger())
+    uncaught.log_uncaught(structlog.get_logger())
 
 
-class _FromLibraries(logging.Handler):
+class _LibraryHandler(logging.Handler):
     """What libraries warn of by Python's own logging, as lines of ours."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -106,5 +108,5 @@ class _FromLibraries(logging.Handler):
         )
 
 
-def _number(level: str) -> int:
+def _level_number(level: str) -> int:
     return logging.getLevelNamesMapping()[level.upper()]

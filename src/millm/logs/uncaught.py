@@ -6,13 +6,13 @@ from types import TracebackType
 from typing import Any, Protocol
 
 
-class Logger(Protocol):
+class UncaughtLogger(Protocol):
     def critical(self, event: str, **fields: Any) -> object: ...
 
     def error(self, event: str, **fields: Any) -> object: ...
 
 
-def told(log: Logger) -> None:
+def log_uncaught(log: UncaughtLogger) -> None:
     """From here on, in this process. Ctrl+C stays what it is."""
 
     def of_process(kind: type[BaseException], raised: BaseException, trace: TracebackType | None) -> None:

@@ -8,30 +8,30 @@ import psutil  # type: ignore[import-untyped]
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from millm import __version__
-from millm.gpus import Gpu, driver
+from millm.gpus import Gpu, read_driver
 from millm.state import State
 
 STATUSES = ("empty", "asleep", "loading", "ready", "draining", "restarting", "safe_mode", "down")
 
 
 @dataclass(frozen=True)
-class Machine:
+class MachineUsage:
     """What takes a moment to find out."""
 
-    resident: dict[str, int]
+    resident_bytes: dict[str, int]
     """Process → bytes."""
     gpus: tuple[Gpu, ...]
 
     @classmethod
-    def now(cls, engine: int | None) -> "Machine":
+    def measure(cls, engine_pid: int | None) -> "MachineUsage":
         """Takes about a millisecond, with a GPU some dozens."""
-        processes = {"server": psutil.Process().pid, "engine": engine}
-        sizes = {name: _resident(pid) for name, pid in processes.items() if pid is not None}
-        found = driver()
+        processes = {"server": psutil.Process().pid, "engine": engine_pid}
+        sizes = {name: _resident_bytes(pid) for name, pid in processes.items() if pid is not None}
+        found = read_driver()
         return cls({name: size for name, size in sizes.items() if size}, found.gpus if found else ())
 
 
-Values = Iterable[tuple[tuple[str, ...], float]]
+GaugeValues = Iterable[tuple[tuple[str, ...], float]]
 """(labels, value) of each series."""
 
 
@@ -39,11 +39,11 @@ Values = Iterable[tuple[tuple[str, ...], float]]
 class Gauge:
     name: str
     help: str
-    read: Callable[[State, Machine], Values]
+    read: Callable[[State, MachineUsage], GaugeValues]
     labels: tuple[str, ...] = ()
     kind: Literal["gauge", "counter"] = "gauge"
 
-    def family(self, state: State, machine: Machine) -> Metric:
+    def family(self, state: State, machine: MachineUsage) -> Metric:
         family = (GaugeMetricFamily if self.kind == "gauge" else CounterMetricFamily)(
             self.name, self.help, labels=self.labels
         )
@@ -52,18 +52,18 @@ class Gauge:
         return family
 
 
-def _one(value: Callable[[State], float]) -> Callable[[State, Machine], Values]:
+def _from_state(value: Callable[[State], float]) -> Callable[[State, MachineUsage], GaugeValues]:
     return lambda state, _machine: [((), value(state))]
 
 
-def _model(state: State, _machine: Machine) -> Values:
+def _model_info(state: State, _machine: MachineUsage) -> GaugeValues:
     if state.model is None:
         return []
     facts = state.model.facts
     return [((state.model.name, facts.architecture, facts.device, facts.weights, facts.runner), 1)]
 
 
-def _of_model(state: State, _machine: Machine) -> Values:
+def _model_memory(state: State, _machine: MachineUsage) -> GaugeValues:
     if state.model is None or state.asleep:
         return []
     memory, saes = state.model.facts.memory, sum(attached.facts.memory or 0 for attached in state.saes.values())
@@ -71,7 +71,7 @@ def _of_model(state: State, _machine: Machine) -> Values:
     return [*measured, (("saes",), saes)]
 
 
-def _of_gpus(_state: State, machine: Machine) -> Iterator[tuple[tuple[str, ...], float]]:
+def _gpu_memory(_state: State, machine: MachineUsage) -> Iterator[tuple[tuple[str, ...], float]]:
     for gpu in machine.gpus:
         for kind, size in (("total", gpu.total), ("used", gpu.used), ("ours", gpu.ours)):
             if size is not None:
@@ -89,60 +89,60 @@ GAUGES = (
     Gauge(
         "millm_degraded",
         "1 if something was given up to go on answering.",
-        _one(lambda state: bool(state.engine.degraded)),
+        _from_state(lambda state: bool(state.engine.degraded_reason)),
     ),
     Gauge(
         "millm_requests_open",
         "Requests that asked the model and have not got all of it.",
-        _one(lambda state: state.doors.inside),
+        _from_state(lambda state: state.drain_gate.active_requests),
     ),
-    Gauge("millm_sequences_running", "Sequences that are computed.", _one(lambda state: state.engine.running)),
+    Gauge("millm_sequences_running", "Sequences that are computed.", _from_state(lambda state: state.engine.running)),
     Gauge(
         "millm_sequences_waiting",
         "Sequences in the queue.",
-        _one(lambda state: state.engine.in_flight - state.engine.running),
+        _from_state(lambda state: state.engine.in_flight - state.engine.running),
     ),
     Gauge(
         "millm_queue_limit",
         "Sequences that may wait; one more is `queue_full`.",
-        _one(lambda state: state.settings.max_queue),
+        _from_state(lambda state: state.settings.max_queue),
     ),
     Gauge(
         "millm_model_info",
         "1, with what is loaded, or asleep; no series without a model.",
-        _model,
+        _model_info,
         ("model", "architecture", "device", "weights", "runner"),
     ),
-    Gauge("millm_saes_attached", "SAEs on the model.", _one(lambda state: len(state.saes))),
+    Gauge("millm_saes_attached", "SAEs on the model.", _from_state(lambda state: len(state.saes))),
     Gauge(
         "millm_steering_active",
         "1 if requests that do not say otherwise are steered.",
-        _one(lambda state: bool(state.active and state.active.steering)),
+        _from_state(lambda state: bool(state.active and state.active.steering)),
     ),
     Gauge(
         "millm_resident_memory_bytes",
         "Memory of the machine that a process of ours holds.",
-        lambda _, machine: [((name,), size) for name, size in machine.resident.items()],
+        lambda _, machine: [((name,), size) for name, size in machine.resident_bytes.items()],
         ("process",),
     ),
     Gauge(
         "millm_model_memory_bytes",
         "What the model takes on its device, as measured when it was loaded.",
-        _of_model,
+        _model_memory,
         ("part",),
     ),
-    Gauge("millm_gpu_memory_bytes", "Memory of each GPU, as its driver counts them.", _of_gpus, ("gpu", "kind")),
-    Gauge("millm_event_listeners", "Websockets that listen to events.", _one(lambda state: len(state.events))),
+    Gauge("millm_gpu_memory_bytes", "Memory of each GPU, as its driver counts them.", _gpu_memory, ("gpu", "kind")),
+    Gauge("millm_event_listeners", "Websockets that listen to events.", _from_state(lambda state: len(state.events))),
     Gauge(
         "millm_engine_restarts",
         "Times the engine died and was started again.",
-        _one(lambda state: state.engine.restarts),
+        _from_state(lambda state: state.engine.restarts),
         kind="counter",
     ),
 )
 
 
-def _resident(pid: int) -> int:
+def _resident_bytes(pid: int) -> int:
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:

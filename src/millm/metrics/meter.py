@@ -7,11 +7,11 @@ alone: nothing that a client could make up.
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-BETWEEN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+INTER_TOKEN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 ANSWER_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Seconds."""
 
-LABELS = {"millm_http_requests": ("route", "method", "status"), "millm_answers": ("endpoint", "end")}
+COUNTER_LABELS = {"millm_http_requests": ("route", "method", "status"), "millm_answers": ("endpoint", "end")}
 NO_ROUTE = "none"
 """For all addresses at which nothing is served."""
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"))
@@ -25,14 +25,14 @@ class Meter:
         self._requests = Counter(
             "millm_http_requests",
             "Requests and websockets that have ended, by route, method and status.",
-            LABELS["millm_http_requests"],
+            COUNTER_LABELS["millm_http_requests"],
             registry=registry,
         )
         self._answers = Counter(
             "millm_answers",
             "Answers that have ended, by address and by how: `stop`, `length`, `tool_calls`, `embedded`, `cancelled`"
             " (the client went), or the code of the error.",
-            LABELS["millm_answers"],
+            COUNTER_LABELS["millm_answers"],
             registry=registry,
         )
         self._first_token = Histogram(
@@ -41,47 +41,47 @@ class Meter:
             buckets=FIRST_TOKEN_BUCKETS,
             registry=registry,
         )
-        self._between = Histogram(
+        self._inter_token = Histogram(
             "millm_inter_token_seconds",
             "Between two tokens of one choice.",
-            buckets=BETWEEN_BUCKETS,
+            buckets=INTER_TOKEN_BUCKETS,
             registry=registry,
         )
-        self._seconds = Histogram(
+        self._answer_seconds = Histogram(
             "millm_answer_seconds",
             "From when a request was understood until the end of its answer, however it ended.",
             buckets=ANSWER_BUCKETS,
             registry=registry,
         )
-        self._generated = Counter(
+        self._generated_tokens = Counter(
             "millm_generated_tokens", "Tokens written, those of answers that did not end too.", registry=registry
         )
-        self._prompt = Counter(
+        self._prompt_tokens = Counter(
             "millm_prompt_tokens", "Tokens of the prompts and inputs that got an answer.", registry=registry
         )
-        self._cached = Counter(
+        self._cached_tokens = Counter(
             "millm_cached_prompt_tokens", "Those of them that did not have to be computed again.", registry=registry
         )
 
-    def answered(self, route: str | None, method: str, status: int | None) -> None:
+    def count_response(self, route: str | None, method: str, status: int | None) -> None:
         """Over HTTP; no status: nothing was sent."""
         known = method if method in _METHODS else "other"
         self._requests.labels(route or NO_ROUTE, known, "none" if status is None else str(status)).inc()
 
-    def first_token(self, seconds: float) -> None:
+    def observe_first_token(self, seconds: float) -> None:
         self._first_token.observe(seconds)
 
-    def token(self, seconds: float | None) -> None:
+    def observe_token(self, seconds: float | None) -> None:
         """`seconds` since the one before it, if there was one."""
-        self._generated.inc()
+        self._generated_tokens.inc()
         if seconds is not None:
-            self._between.observe(seconds)
+            self._inter_token.observe(seconds)
 
-    def ended(self, endpoint: str, end: str, seconds: float) -> None:
+    def observe_answer(self, endpoint: str, end: str, seconds: float) -> None:
         self._answers.labels(endpoint, end).inc()
-        self._seconds.observe(seconds)
+        self._answer_seconds.observe(seconds)
 
-    def read(self, prompt: int, cached: int) -> None:
+    def count_prompt_tokens(self, prompt_tokens: int, cached_tokens: int) -> None:
         """Tokens of a prompt that has been answered, in part at least."""
-        self._prompt.inc(prompt)
-        self._cached.inc(cached)
+        self._prompt_tokens.inc(prompt_tokens)
+        self._cached_tokens.inc(cached_tokens)

@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, gener
 from prometheus_client.core import Metric
 
 from millm.access import requires
-from millm.metrics.gauges import GAUGES, Machine
+from millm.metrics.gauges import GAUGES, MachineUsage
 from millm.state import State
 
 router = APIRouter()
@@ -17,14 +17,14 @@ router = APIRouter()
 @router.get("/metrics", dependencies=[requires("monitor")], include_in_schema=False)
 async def get_metrics(request: Request) -> Response:
     state: State = request.app.state.millm
-    machine = await asyncio.to_thread(Machine.now, state.engine.pid)
-    return Response(generate_latest(_Both(state, machine)), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+    machine = await asyncio.to_thread(MachineUsage.measure, state.engine.pid)
+    return Response(generate_latest(_ServerRegistry(state, machine)), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
-class _Both(CollectorRegistry):
+class _ServerRegistry(CollectorRegistry):
     """What the meter has counted, and what is so now."""
 
-    def __init__(self, state: State, machine: Machine) -> None:
+    def __init__(self, state: State, machine: MachineUsage) -> None:
         super().__init__()
         self._state, self._machine = state, machine
 

@@ -6,10 +6,10 @@ import msgspec
 from msgspec import Meta
 
 from millm.engine.messages import SaeFacts, Watch
-from millm.monitor.watching import Tokens, When
+from millm.monitor.watching import TokenScope, WatchTiming
 from millm.storage import Database
 
-MOST_SAES = 32
+MAX_WATCHED_SAES = 32
 
 
 class SaeWatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -19,13 +19,13 @@ class SaeWatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     features: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(max_length=64)] = ()
     top_k: Annotated[int, Meta(ge=0, le=100)] = 0
     """Also the most active features of the whole dictionary."""
-    tokens: Tokens = "generated"
-    when: When = "before"
+    tokens: TokenScope = "generated"
+    when: WatchTiming = "before"
     """Relative to steering."""
     sample_every: Annotated[int, Meta(ge=1, le=1000)] | None = None
     """Read `top_k` at positions that are a multiple of this; None: as often as costs little."""
 
-    def watch(self, facts: SaeFacts) -> Watch:
+    def to_engine_watch(self, facts: SaeFacts) -> Watch:
         """For the engine: what of it the attached SAE has."""
         return Watch(
             sae=self.sae,
@@ -43,18 +43,18 @@ class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Of every request that begins from now on."""
 
     on: bool = False
-    watch: Annotated[tuple[SaeWatch, ...], Meta(max_length=MOST_SAES)] = ()
+    watch: Annotated[tuple[SaeWatch, ...], Meta(max_length=MAX_WATCHED_SAES)] = ()
     """One of each SAE."""
     follow_profile: bool = False
     """Also what the active profile would have watched."""
 
 
-def read(database: Database) -> MonitorConfig:
+def read_monitor_config(database: Database) -> MonitorConfig:
     rows = database.read("SELECT body FROM monitor")
     return msgspec.json.decode(rows[0][0], type=MonitorConfig) if rows else MonitorConfig()
 
 
-def write(database: Database, config: MonitorConfig) -> None:
+def write_monitor_config(database: Database, config: MonitorConfig) -> None:
     """When this returns, it holds. Raises NotStored."""
     body = msgspec.json.encode(config).decode()
     database.write(lambda connection: connection.execute("INSERT OR REPLACE INTO monitor VALUES (1, ?)", (body,)))

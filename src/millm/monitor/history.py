@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from millm.errors import RequestNotFound
 from millm.monitor.rows import RequestRow
-from millm.monitor.track import Track
+from millm.monitor.track import ActivationTrack
 
-ROW_BYTES = 2048
+REQUEST_OVERHEAD_BYTES = 2048
 """Roughly what a request takes without activations."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Texts:
+class RequestTexts:
     """What was said, as far as the setting `history_texts` keeps it and there was room; None: not kept."""
 
     prompts: tuple[str, ...] | None = None
@@ -24,17 +24,17 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class Entry:
+class HistoryEntry:
     """A request that has ended."""
 
     row: RequestRow
-    tracks: tuple[Track, ...]
-    bytes: int
-    texts: Texts = Texts()
+    tracks: tuple[ActivationTrack, ...]
+    size_bytes: int
+    texts: RequestTexts = RequestTexts()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filter:
+class RequestFilter:
     """Which requests are meant: those that have all of these; None is any."""
 
     client: str | None = None
@@ -45,49 +45,49 @@ class Filter:
     sae: str | None = None
     feature: int | None = None
 
-    def takes(self, entry: Entry) -> bool:
+    def matches(self, entry: HistoryEntry) -> bool:
         row = entry.row
         own = ((self.client, row.client), (self.profile, row.profile or ""), (self.task, row.task or ""))
         if any(wanted is not None and wanted != found for wanted, found in (*own, (self.endpoint, row.endpoint))):
             return False
-        return (self.sae is None and self.feature is None) or any(map(self.means, entry.tracks))
+        return (self.sae is None and self.feature is None) or any(map(self.matches_track, entry.tracks))
 
-    def means(self, track: Track) -> bool:
-        return self.sae in (None, track.sae) and (self.feature is None or track.saw(self.feature))
+    def matches_track(self, track: ActivationTrack) -> bool:
+        return self.sae in (None, track.sae) and (self.feature is None or track.has_feature(self.feature))
 
 
 class History:
-    def __init__(self, size: int, most_bytes: int) -> None:
+    def __init__(self, size: int, max_bytes: int) -> None:
         """`size`: requests; 0: it remembers nothing."""
-        self.size, self.most_bytes = size, most_bytes
-        self.bytes = 0
+        self.size, self.max_bytes = size, max_bytes
+        self.used_bytes = 0
         """Of what has ended, and of what is being recorded."""
-        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._entries: OrderedDict[str, HistoryEntry] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def take(self, more: int) -> bool:
+    def reserve(self, byte_count: int) -> bool:
         """Room for so many bytes, if need be that of the oldest requests. False: there is none."""
-        while self.bytes + more > self.most_bytes and self._entries:
-            self._forget(next(iter(self._entries)))
-        if not self.size or self.bytes + more > self.most_bytes:
+        while self.used_bytes + byte_count > self.max_bytes and self._entries:
+            self._remove(next(iter(self._entries)))
+        if not self.size or self.used_bytes + byte_count > self.max_bytes:
             return False
-        self.bytes += more
+        self.used_bytes += byte_count
         return True
 
-    def give_back(self, taken: int) -> None:
-        self.bytes -= taken
+    def release(self, byte_count: int) -> None:
+        self.used_bytes -= byte_count
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: HistoryEntry) -> None:
         """Its bytes were taken. One that is named as another is takes its place."""
         if entry.row.id in self._entries:
-            self._forget(entry.row.id)
+            self._remove(entry.row.id)
         self._entries[entry.row.id] = entry
         while len(self._entries) > self.size:
-            self._forget(next(iter(self._entries)))
+            self._remove(next(iter(self._entries)))
 
-    def find(self, id: str) -> Entry:
+    def find(self, id: str) -> HistoryEntry:
         """Raises RequestNotFound."""
         if id not in self._entries:
             raise RequestNotFound(
@@ -95,30 +95,30 @@ class History:
             )
         return self._entries[id]
 
-    def newest(self, which: Filter, before: str | None = None) -> Iterator[Entry]:
+    def newest(self, request_filter: RequestFilter, before: str | None = None) -> Iterator[HistoryEntry]:
         """Those that ended before request `before`, if that is given; none where it is forgotten, as they are."""
         entries = reversed(tuple(self._entries.values()))
         if before is not None:
-            entries = _behind(entries, before)
-        return filter(which.takes, entries)
+            entries = _entries_after(entries, before)
+        return filter(request_filter.matches, entries)
 
-    def forget(self, id: str) -> None:
+    def delete(self, id: str) -> None:
         """Raises RequestNotFound."""
         self.find(id)
-        self._forget(id)
+        self._remove(id)
 
     def clear(self) -> int:
         """→ how many there were."""
         known = tuple(self._entries)
         for id in known:
-            self._forget(id)
+            self._remove(id)
         return len(known)
 
-    def _forget(self, id: str) -> None:
-        self.bytes -= self._entries.pop(id).bytes
+    def _remove(self, id: str) -> None:
+        self.used_bytes -= self._entries.pop(id).size_bytes
 
 
-def _behind(entries: Iterator[Entry], id: str) -> Iterator[Entry]:
+def _entries_after(entries: Iterator[HistoryEntry], id: str) -> Iterator[HistoryEntry]:
     for entry in entries:
         if entry.row.id == id:
             break

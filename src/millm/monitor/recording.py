@@ -6,80 +6,82 @@ from dataclasses import dataclass
 
 from msgspec import UNSET
 
-from millm.engine.messages import Reading, Receipt
-from millm.events import Activations, Events, RequestEnded
+from millm.engine.messages import Reading, SteeringReceipt
+from millm.events import Activations, EventBus, RequestEnded
 from millm.metrics.meter import Meter
-from millm.monitor.history import ROW_BYTES, Entry, History, Texts
-from millm.monitor.rows import End, OpenRequest, RequestRow, Source, WatchedSae
-from millm.monitor.track import Track
-from millm.monitor.watching import Watching
+from millm.monitor.history import REQUEST_OVERHEAD_BYTES, History, HistoryEntry, RequestTexts
+from millm.monitor.rows import EndReason, OpenRequest, RequestRow, RequestSource, WatchedSae
+from millm.monitor.track import ActivationTrack
+from millm.monitor.watching import WatchPlan
 
-TextOf = Callable[[int], str]
+TextAtPosition = Callable[[int], str]
 """Of a token, by its position in prompt + completion."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class RecordedRequest:
     """What is known of a request before it is answered."""
 
     id: str
     endpoint: str
     model: str
     profile: str | None
-    source: Source
+    source: RequestSource
     streamed: bool
-    prompts: tuple[int, ...]
+    prompt_lengths: tuple[int, ...]
     """Tokens of each choice's prompt, or of each input."""
     prompt_tokens: int
-    watching: Watching
-    sequences: tuple[str, ...]
+    watch_plan: WatchPlan
+    sequence_ids: tuple[str, ...]
     """What the engine calls its parts."""
-    read: Callable[[], tuple[str, ...]]
+    read_prompts: Callable[[], tuple[str, ...]]
     """→ the different prompts, or the inputs, as the model reads them."""
     body: bytes
     """As it came."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class ChoiceOutcome:
     """How a choice, or all the inputs, ended."""
 
-    end: End
+    end: EndReason
     tokens: int = 0
     cached_tokens: int = 0
-    receipt: Receipt | None = None
+    receipt: SteeringReceipt | None = None
 
 
-class Recording:
+class RequestRecorder:
     def __init__(
         self,
-        asked: Asked,
+        request: RecordedRequest,
         history: History,
-        events: Events,
+        events: EventBus,
         meter: Meter,
-        texts: str,
-        closed: Callable[[RequestRow], object],
+        text_policy: str,
+        on_close: Callable[[RequestRow], object],
     ) -> None:
         """`texts`: `answers`, `all` or `off`, as the setting `history_texts`; `closed` is called at its end."""
-        self._asked, self._history, self._events, self._texts = asked, history, events, texts
-        self._meter, self._closed = meter, closed
-        self._began, self._clock = time.time(), time.monotonic()
-        self._first_token: float | None = None
-        self._last_tokens: dict[int, float] = {}
+        self._request, self._history, self._events, self._text_policy = request, history, events, text_policy
+        self._meter, self._on_close = meter, on_close
+        self._began, self._began_monotonic = time.time(), time.monotonic()
+        self._first_token_seconds: float | None = None
+        self._last_token_times: dict[int, float] = {}
         """Choice → when its last token came, by the clock."""
-        self._features = {watch.sae: watch.features for watch in asked.watching.kept}
-        self._tracks: dict[tuple[int, str, bool], Track] = {}
-        self._bytes = ROW_BYTES if history.take(ROW_BYTES) else 0
-        self._is_cut = False
-        self._outcomes: list[Outcome] = []
-        self._written: list[list[str]] | None = None if texts == "off" else [[] for _ in asked.prompts]
+        self._features_by_sae = {watch.sae: watch.features for watch in request.watch_plan.recorded_watches}
+        self._tracks: dict[tuple[int, str, bool], ActivationTrack] = {}
+        self._reserved_bytes = REQUEST_OVERHEAD_BYTES if history.reserve(REQUEST_OVERHEAD_BYTES) else 0
+        self._is_truncated = False
+        self._outcomes: list[ChoiceOutcome] = []
+        self._answer_parts: list[list[str]] | None = (
+            None if text_policy == "off" else [[] for _ in request.prompt_lengths]
+        )
 
     @property
-    def sequences(self) -> tuple[str, ...]:
-        return self._asked.sequences
+    def sequence_ids(self) -> tuple[str, ...]:
+        return self._request.sequence_ids
 
-    def so_far(self) -> OpenRequest:
-        asked = self._asked
+    def snapshot(self) -> OpenRequest:
+        asked = self._request
         return OpenRequest(
             id=asked.id,
             endpoint=asked.endpoint,
@@ -88,80 +90,82 @@ class Recording:
             client=asked.source.client,
             task=asked.source.task,
             began=self._began,
-            seconds=time.monotonic() - self._clock,
-            first_token_seconds=self._first_token,
+            seconds=time.monotonic() - self._began_monotonic,
+            first_token_seconds=self._first_token_seconds,
             streamed=asked.streamed,
-            choices=len(asked.prompts),
+            choices=len(asked.prompt_lengths),
             prompt_tokens=asked.prompt_tokens,
         )
 
-    def first_token(self) -> None:
-        if self._first_token is None:
-            self._first_token = time.monotonic() - self._clock
-            self._meter.first_token(self._first_token)
+    def record_first_token(self) -> None:
+        if self._first_token_seconds is None:
+            self._first_token_seconds = time.monotonic() - self._began_monotonic
+            self._meter.observe_first_token(self._first_token_seconds)
 
-    def token(self, index: int) -> None:
+    def record_token(self, index: int) -> None:
         """One has come, of this choice."""
-        now, before = time.monotonic(), self._last_tokens.get(index)
-        self._last_tokens[index] = now
-        self._meter.token(None if before is None else now - before)
+        now, before = time.monotonic(), self._last_token_times.get(index)
+        self._last_token_times[index] = now
+        self._meter.observe_token(None if before is None else now - before)
 
-    def saw(self, index: int, readings: Iterable[Reading], text_of: TextOf) -> None:
+    def record_readings(self, index: int, readings: Iterable[Reading], text_at: TextAtPosition) -> None:
         """Readings as the engine tells them, of one choice or input."""
-        for reading in self._asked.watching.of_monitor(readings, self._asked.prompts[index]):
-            text = text_of(reading.position)
+        for reading in self._request.watch_plan.recorded_readings(readings, self._request.prompt_lengths[index]):
+            text = text_at(reading.position)
             if len(self._events):
-                self._tell(index, reading, text)
-            self._keep(index, reading, text)
+                self._publish_reading(index, reading, text)
+            self._store_reading(index, reading, text)
 
-    def wrote(self, index: int, text: str) -> None:
+    def record_text(self, index: int, text: str) -> None:
         """More of one choice's answer."""
-        if self._written is not None and self._bytes and text:
-            self._written = self._written if self._takes(len(text)) else None
-            if self._written is not None:
-                self._written[index].append(text)
+        if self._answer_parts is not None and self._reserved_bytes and text:
+            self._answer_parts = self._answer_parts if self._reserve_bytes(len(text)) else None
+            if self._answer_parts is not None:
+                self._answer_parts[index].append(text)
 
-    def ended(self, outcome: Outcome) -> None:
+    def record_outcome(self, outcome: ChoiceOutcome) -> None:
         self._outcomes.append(outcome)
 
-    def close(self, end: End | None = None, error: str | None = None) -> None:
+    def close(self, end: EndReason | None = None, error: str | None = None) -> None:
         """`end`: how all of it ended, where that was not each choice's own end."""
-        row = self._row(end or (self._outcomes[0].end if self._outcomes else "failed"), error)
-        self._closed(row)
-        self._meter.ended(row.endpoint, error or row.end, row.seconds)
-        if self._outcomes or self._last_tokens:
-            self._meter.read(row.prompt_tokens, row.cached_tokens)
-        if self._bytes:
-            texts = self._texts_kept()
-            self._history.add(Entry(row, tuple(self._tracks.values()), self._bytes, texts))
+        row = self._build_row(end or (self._outcomes[0].end if self._outcomes else "failed"), error)
+        self._on_close(row)
+        self._meter.observe_answer(row.endpoint, error or row.end, row.seconds)
+        if self._outcomes or self._last_token_times:
+            self._meter.count_prompt_tokens(row.prompt_tokens, row.cached_tokens)
+        if self._reserved_bytes:
+            texts = self._stored_texts()
+            self._history.add(HistoryEntry(row, tuple(self._tracks.values()), self._reserved_bytes, texts))
         self._events.publish(RequestEnded(request=row))
 
-    def _texts_kept(self) -> Texts:
+    def _stored_texts(self) -> RequestTexts:
         prompts, body = None, None
-        if self._texts == "all" and self._takes(4 * self._asked.prompt_tokens + len(self._asked.body)):
-            prompts, body = self._asked.read(), self._asked.body.decode(errors="replace")
+        if self._text_policy == "all" and self._reserve_bytes(
+            4 * self._request.prompt_tokens + len(self._request.body)
+        ):
+            prompts, body = self._request.read_prompts(), self._request.body.decode(errors="replace")
         is_embedded = any(outcome.end == "embedded" for outcome in self._outcomes)
-        wrote = None if is_embedded or not (self._outcomes or any(self._written or ())) else self._written
+        wrote = None if is_embedded or not (self._outcomes or any(self._answer_parts or ())) else self._answer_parts
         answers = None if wrote is None else tuple("".join(parts) for parts in wrote)
-        return Texts(prompts=prompts, answers=answers, body=body)
+        return RequestTexts(prompts=prompts, answers=answers, body=body)
 
-    def _takes(self, more: int) -> bool:
+    def _reserve_bytes(self, byte_count: int) -> bool:
         """Room for so many bytes more of this request."""
-        if not self._bytes or not self._history.take(more):
+        if not self._reserved_bytes or not self._history.reserve(byte_count):
             return False
-        self._bytes += more
+        self._reserved_bytes += byte_count
         return True
 
-    def _tell(self, index: int, reading: Reading, text: str) -> None:
+    def _publish_reading(self, index: int, reading: Reading, text: str) -> None:
         self._events.publish(
             Activations(
-                endpoint=self._asked.endpoint,
-                request_id=self._asked.id,
+                endpoint=self._request.endpoint,
+                request_id=self._request.id,
                 index=index,
                 position=reading.position,
                 token=text,
                 sae=reading.sae,
-                features=self._features[reading.sae],
+                features=self._features_by_sae[reading.sae],
                 values=reading.values,
                 top=reading.top or UNSET,
                 after=reading.after or UNSET,
@@ -169,23 +173,27 @@ class Recording:
             )
         )
 
-    def _keep(self, index: int, reading: Reading, text: str) -> None:
-        features = self._features[reading.sae] if reading.values else ()
+    def _store_reading(self, index: int, reading: Reading, text: str) -> None:
+        features = self._features_by_sae[reading.sae] if reading.values else ()
         numbers = len(reading.values) + len(reading.after) + 2 * (len(reading.top) + len(reading.top_after))
-        if self._is_cut or not self._takes(Track.cost(numbers)):
-            self._is_cut = True
+        if self._is_truncated or not self._reserve_bytes(ActivationTrack.token_bytes(numbers)):
+            self._is_truncated = True
             return
-        prompt = self._asked.prompts[index]
+        prompt = self._request.prompt_lengths[index]
         place = (index, reading.sae, bool(features))  # short of memory, the engine gives up some of it on the way
-        track = self._tracks.setdefault(place, Track(index, reading.sae, features, prompt))
-        kept = text if self._texts == "all" or (self._texts == "answers" and reading.position >= prompt) else None
+        track = self._tracks.setdefault(place, ActivationTrack(index, reading.sae, features, prompt))
+        kept = (
+            text
+            if self._text_policy == "all" or (self._text_policy == "answers" and reading.position >= prompt)
+            else None
+        )
         track.add(reading.position, kept, reading.values, reading.top, reading.after, reading.top_after)
 
-    def _row(self, end: End, error: str | None) -> RequestRow:
+    def _build_row(self, end: EndReason, error: str | None) -> RequestRow:
         receipts = [outcome.receipt for outcome in self._outcomes if outcome.receipt]
         steered = sum(receipt.tokens_steered for receipt in receipts)
         ratios = sum(receipt.delta_norm_ratio * receipt.tokens_steered for receipt in receipts)
-        asked = self._asked
+        asked = self._request
         return RequestRow(
             id=asked.id,
             endpoint=asked.endpoint,
@@ -194,12 +202,12 @@ class Recording:
             client=asked.source.client,
             task=asked.source.task,
             began=self._began,
-            seconds=time.monotonic() - self._clock,
-            first_token_seconds=self._first_token,
+            seconds=time.monotonic() - self._began_monotonic,
+            first_token_seconds=self._first_token_seconds,
             streamed=asked.streamed,
             end=end,
             error=error,
-            choices=len(asked.prompts),
+            choices=len(asked.prompt_lengths),
             prompt_tokens=asked.prompt_tokens,
             completion_tokens=sum(outcome.tokens for outcome in self._outcomes),
             cached_tokens=min(sum(outcome.cached_tokens for outcome in self._outcomes), asked.prompt_tokens),
@@ -207,11 +215,11 @@ class Recording:
             tokens_steered=steered,
             delta_norm_ratio=ratios / steered if steered else 0.0,
             degraded=next((receipt.degraded for receipt in receipts if receipt.degraded), None),
-            watched=self._watched(),
-            is_cut=self._is_cut and self._history.size > 0,
+            watched=self._watched_saes(),
+            is_cut=self._is_truncated and self._history.size > 0,
         )
 
-    def _watched(self) -> tuple[WatchedSae, ...]:
+    def _watched_saes(self) -> tuple[WatchedSae, ...]:
         return tuple(
             WatchedSae(
                 sae=watch.sae,
@@ -219,5 +227,5 @@ class Recording:
                 top_k=watch.top_k,
                 tokens=sum(len(track) for track in self._tracks.values() if track.sae == watch.sae),
             )
-            for watch in self._asked.watching.kept
+            for watch in self._request.watch_plan.recorded_watches
         )

@@ -4,10 +4,10 @@ from typing import Literal
 
 import msgspec
 
-End = Literal["stop", "length", "tool_calls", "embedded", "cancelled", "failed"]
+EndReason = Literal["stop", "length", "tool_calls", "embedded", "cancelled", "failed"]
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True):
+class RequestSource(msgspec.Struct, frozen=True, kw_only=True):
     """Who asked, as far as the request says so."""
 
     client: str
@@ -62,7 +62,7 @@ class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
     """From when the request was understood until its last token."""
     first_token_seconds: float | None
     streamed: bool
-    end: End
+    end: EndReason
     """`cancelled`: the client went before the end."""
     error: str | None = None
     """The error's code, where it failed."""

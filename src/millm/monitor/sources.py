@@ -9,14 +9,14 @@ import re
 from collections.abc import Mapping
 
 from millm.errors import InvalidRequest
-from millm.monitor.rows import Source
+from millm.monitor.rows import RequestSource
 
 SOURCE_HEADER = "x-millm-source"
 TASK_HEADER = "x-millm-task"
 
-_TAG = re.compile(r"[\w .:-]{1,64}", re.ASCII)
+_TAG_PATTERN = re.compile(r"[\w .:-]{1,64}", re.ASCII)
 
-_FAMILIES = (
+_CLIENT_FAMILIES = (
     ("asyncopenai/python", "openai-python"),
     ("openai/python", "openai-python"),
     ("openai/js", "openai-node"),
@@ -29,8 +29,8 @@ _FAMILIES = (
 )
 """How a User-Agent begins, in small letters → its family."""
 
-_MARK = "### Task:"
-_TASKS = (
+_TASK_MARK = "### Task:"
+_MARKED_TASKS = (
     ("Generate a concise", "title_generation"),
     ("Generate 1-3 broad tags", "tags_generation"),
     ("Predict 3-5 useful messages", "follow_up_generation"),
@@ -40,52 +40,52 @@ _TASKS = (
     ("You are an autocompletion system", "autocomplete_generation"),
 )
 """Behind the mark; a chat about documents has it too ("Respond to the user query…"), and is a chat."""
-_UNMARKED = (
+_UNMARKED_TASKS = (
     ("Your task is to reflect the speaker's likely facial expression", "emoji_generation"),
     ("You have been provided with a set of responses from various models", "moa_response_generation"),
 )
 
 
-def source_of(headers: Mapping[str, str], prompt: str = "") -> Source:
+def identify_source(headers: Mapping[str, str], prompt: str = "") -> RequestSource:
     """`headers` by small letters; `prompt`: what was asked last. Raises InvalidRequest for a strange tag."""
-    task = _tag(headers, TASK_HEADER) or _task_of(prompt)
-    client = _tag(headers, SOURCE_HEADER) or _client_of(headers)
+    task = _read_tag(headers, TASK_HEADER) or _detect_task(prompt)
+    client = _read_tag(headers, SOURCE_HEADER) or _client_family(headers)
     is_behind_a_chat = task is not None and TASK_HEADER not in headers and client in ("aiohttp", "other")
-    return Source(client="open-webui" if is_behind_a_chat else client, task=task)
+    return RequestSource(client="open-webui" if is_behind_a_chat else client, task=task)
 
 
-def _tag(headers: Mapping[str, str], name: str) -> str | None:
+def _read_tag(headers: Mapping[str, str], name: str) -> str | None:
     """What the header says; nothing where it is empty, as Open WebUI sends it with a message of the chat."""
     told = headers.get(name, "").strip()
-    if told and not _TAG.fullmatch(told):
+    if told and not _TAG_PATTERN.fullmatch(told):
         raise InvalidRequest(
             f"The header `{name}` takes up to 64 letters, digits, blanks and any of `.:-_`.", param=name
         )
     return told or None
 
 
-def _client_of(headers: Mapping[str, str]) -> str:
+def _client_family(headers: Mapping[str, str]) -> str:
     if any(name.startswith("x-openwebui-") for name in headers):
         return "open-webui"
     agent = headers.get("user-agent", "").lower()
     if "aiohttp/" in agent:
         return "aiohttp"
-    known = next((family for start, family in _FAMILIES if agent.startswith(start)), None)
-    return known or _product(agent)
+    known = next((family for start, family in _CLIENT_FAMILIES if agent.startswith(start)), None)
+    return known or _product_name(agent)
 
 
-def _product(agent: str) -> str:
+def _product_name(agent: str) -> str:
     """`tool/1.2 (…)` → `tool`."""
     name = agent.partition("/")[0].strip()
-    return name if _TAG.fullmatch(name) else "other"
+    return name if _TAG_PATTERN.fullmatch(name) else "other"
 
 
-def _task_of(prompt: str) -> str | None:
+def _detect_task(prompt: str) -> str | None:
     begins = prompt[:500].lstrip()
-    if not begins.startswith(_MARK):
-        return _named(begins, _UNMARKED)
-    return _named(begins.removeprefix(_MARK).lstrip(), _TASKS)
+    if not begins.startswith(_TASK_MARK):
+        return _match_prefix(begins, _UNMARKED_TASKS)
+    return _match_prefix(begins.removeprefix(_TASK_MARK).lstrip(), _MARKED_TASKS)
 
 
-def _named(text: str, known: tuple[tuple[str, str], ...]) -> str | None:
-    return next((task for start, task in known if text.startswith(start)), None)
+def _match_prefix(text: str, prefixes: tuple[tuple[str, str], ...]) -> str | None:
+    return next((task for start, task in prefixes if text.startswith(start)), None)

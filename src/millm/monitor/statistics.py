@@ -8,13 +8,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from millm.monitor.history import Entry, Filter
-from millm.monitor.track import Track
+from millm.monitor.history import HistoryEntry, RequestFilter
+from millm.monitor.track import ActivationTrack
 
-EDGES = tuple(2.0**power for power in range(-6, 13))
+HISTOGRAM_EDGES = tuple(2.0**power for power in range(-6, 13))
 """Of the histogram, in residual units: each bin holds [edge, next edge)."""
 
-Column = npt.NDArray[np.float32]
+FeatureColumn = npt.NDArray[np.float32]
 
 
 class Largest(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,21 +46,23 @@ class FeatureStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass
-class _Sums:
+class _FeatureSums:
     tokens: int = 0
     fired: int = 0
     total: float = 0.0
     fired_total: float = 0.0
     largest: Largest | None = None
-    histogram: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(EDGES) + 1, np.int64))
+    histogram: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(HISTOGRAM_EDGES) + 1, np.int64))
 
-    def add(self, request_id: str, track: Track, column: Column) -> None:
+    def add(self, request_id: str, track: ActivationTrack, column: FeatureColumn) -> None:
         fired = column[column > 0]
         self.tokens += len(column)
         self.fired += len(fired)
         self.total += float(column.sum(dtype=np.float64))
         self.fired_total += float(fired.sum(dtype=np.float64))
-        self.histogram += np.bincount(np.searchsorted(EDGES, fired, side="right"), minlength=len(EDGES) + 1)
+        self.histogram += np.bincount(
+            np.searchsorted(HISTOGRAM_EDGES, fired, side="right"), minlength=len(HISTOGRAM_EDGES) + 1
+        )
         place = int(column.argmax())
         if column[place] > (self.largest.value if self.largest else 0):
             self.largest = Largest(
@@ -70,7 +72,7 @@ class _Sums:
                 position=track.positions[place],
             )
 
-    def told(self, sae: str, feature: int) -> FeatureStatistics:
+    def to_statistics(self, sae: str, feature: int) -> FeatureStatistics:
         return FeatureStatistics(
             sae=sae,
             feature=feature,
@@ -84,17 +86,19 @@ class _Sums:
         )
 
 
-def statistics(entries: Iterable[Entry], which: Filter) -> list[FeatureStatistics]:
+def feature_statistics(entries: Iterable[HistoryEntry], request_filter: RequestFilter) -> list[FeatureStatistics]:
     """Of `values` as they were watched: before steering, unless only after it was asked for. By SAE and feature."""
-    sums: dict[tuple[str, int], _Sums] = defaultdict(_Sums)
+    sums: dict[tuple[str, int], _FeatureSums] = defaultdict(_FeatureSums)
     for entry in entries:
-        for track in (track for track in entry.tracks if track.features and which.means(track)):
-            _add(sums, entry.row.id, track, which.feature)
-    return [found.told(sae, feature) for (sae, feature), found in sorted(sums.items())]
+        for track in (track for track in entry.tracks if track.features and request_filter.matches_track(track)):
+            _add_track(sums, entry.row.id, track, request_filter.feature)
+    return [found.to_statistics(sae, feature) for (sae, feature), found in sorted(sums.items())]
 
 
-def _add(sums: dict[tuple[str, int], _Sums], request_id: str, track: Track, only: int | None) -> None:
+def _add_track(
+    sums: dict[tuple[str, int], _FeatureSums], request_id: str, track: ActivationTrack, only_feature: int | None
+) -> None:
     table = np.frombuffer(track.values, np.float32).reshape(len(track), len(track.features))
     for place, feature in enumerate(track.features):
-        if only in (None, feature):
+        if only_feature in (None, feature):
             sums[track.sae, feature].add(request_id, track, table[:, place])

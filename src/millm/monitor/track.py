@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import msgspec
 from msgspec import UNSET, UnsetType
 
-Top = tuple[tuple[int, float], ...]
+TopFeatures = tuple[tuple[int, float], ...]
 
-TOKEN_BYTES = 64
+TOKEN_OVERHEAD_BYTES = 64
 """Roughly what a token takes besides its numbers: its text, and its place in the lists."""
 
 
@@ -27,55 +27,61 @@ class TrackedToken(msgspec.Struct, frozen=True, kw_only=True):
     features: tuple[int, ...]
     values: tuple[float, ...]
     """One per feature."""
-    top: Top | UnsetType = UNSET
+    top: TopFeatures | UnsetType = UNSET
     after: tuple[float, ...] | UnsetType = UNSET
     """`values` after steering, where both were watched."""
-    top_after: Top | UnsetType = UNSET
+    top_after: TopFeatures | UnsetType = UNSET
 
 
 @dataclass
-class _Tops:
+class _TopLists:
     """Lists of (feature, activation), one per token, most of them none."""
 
     features: "array[int]" = field(default_factory=lambda: array("I"))
     values: "array[float]" = field(default_factory=lambda: array("f"))
     ends: "array[int]" = field(default_factory=lambda: array("I"))
 
-    def add(self, top: Top) -> None:
+    def add(self, top: TopFeatures) -> None:
         self.features.extend(feature for feature, _ in top)
         self.values.extend(value for _, value in top)
         self.ends.append(len(self.features))
 
-    def at(self, token: int) -> Top:
+    def at(self, token: int) -> TopFeatures:
         places = slice(self.ends[token - 1] if token else 0, self.ends[token])
         return tuple(zip(self.features[places], self.values[places], strict=True))
 
 
-class Track:
+class ActivationTrack:
     """Values are float32, as they came."""
 
-    def __init__(self, index: int, sae: str, features: tuple[int, ...], prompt: int) -> None:
+    def __init__(self, index: int, sae: str, features: tuple[int, ...], prompt_tokens: int) -> None:
         """`prompt`: tokens of it."""
         self.index, self.sae, self.features = index, sae, features
         self.values = array("f")
         """[tokens × features], row by row."""
         self.after = array("f")
         self.positions = array("I")
-        self._prompt = prompt
+        self._prompt_tokens = prompt_tokens
         self._texts: list[str | None] = []
-        self._tops, self._tops_after = _Tops(), _Tops()
+        self._tops, self._tops_after = _TopLists(), _TopLists()
 
     def __len__(self) -> int:
         """Tokens."""
         return len(self.positions)
 
     @staticmethod
-    def cost(numbers: int) -> int:
+    def token_bytes(number_count: int) -> int:
         """Bytes, roughly, of a token with so many of them."""
-        return TOKEN_BYTES + 4 * numbers
+        return TOKEN_OVERHEAD_BYTES + 4 * number_count
 
     def add(
-        self, position: int, text: str | None, values: Sequence[float], top: Top, after: Sequence[float], top_after: Top
+        self,
+        position: int,
+        text: str | None,
+        values: Sequence[float],
+        top: TopFeatures,
+        after: Sequence[float],
+        top_after: TopFeatures,
     ) -> None:
         self.positions.append(position)
         self._texts.append(text)
@@ -92,7 +98,7 @@ class Track:
                 index=self.index,
                 sae=self.sae,
                 position=position,
-                generated=position >= self._prompt,
+                generated=position >= self._prompt_tokens,
                 token=self._texts[row],
                 features=self.features,
                 values=tuple(self.values[columns]),
@@ -101,6 +107,6 @@ class Track:
                 top_after=self._tops_after.at(row) or UNSET,
             )
 
-    def saw(self, feature: int) -> bool:
+    def has_feature(self, feature: int) -> bool:
         """Was it watched by name, or among the most active somewhere?"""
         return feature in self.features or feature in self._tops.features or feature in self._tops_after.features

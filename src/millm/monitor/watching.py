@@ -13,93 +13,93 @@ from msgspec.structs import replace
 from millm.engine.messages import Reading, Watch
 from millm.sae.sizes import MAX_WATCHED_FEATURES
 
-Tokens = Literal["generated", "prompt", "all"]
-When = Literal["before", "after", "both"]
+TokenScope = Literal["generated", "prompt", "all"]
+WatchTiming = Literal["before", "after", "both"]
 
 
 @dataclass(frozen=True)
-class View:
+class WatchView:
     """One's own part of a reading that was made for two."""
 
-    own: Watch
+    watch: Watch
     columns: tuple[int, ...] | None
     """Where its features are among those that were read; None: it is all of it."""
-    read: When
+    read_timing: WatchTiming
 
-    def of(self, reading: Reading, prompt: int) -> Reading | None:
+    def filter_reading(self, reading: Reading, prompt_tokens: int) -> Reading | None:
         """`prompt`: tokens of it. None: nothing was asked at this token."""
         if self.columns is None:
             return reading
-        if not covers(self.own.tokens, reading.position, prompt):
+        if not covers(self.watch.tokens, reading.position, prompt_tokens):
             return None
-        before, after = (self._picked(values) for values in (reading.values, reading.after))
-        top, top_after = (self._top(top, reading.position) for top in (reading.top, reading.top_after))
-        if self.read == "both" and self.own.when == "after":
+        before, after = (self._select_columns(values) for values in (reading.values, reading.after))
+        top, top_after = (self._select_top(top, reading.position) for top in (reading.top, reading.top_after))
+        if self.read_timing == "both" and self.watch.when == "after":
             before, after, top, top_after = after, (), top_after, ()
-        elif self.own.when != "both":
+        elif self.watch.when != "both":
             after, top_after = (), ()
         return Reading(reading.sae, reading.position, before, top, after, top_after)
 
-    def _picked(self, values: tuple[float, ...]) -> tuple[float, ...]:
+    def _select_columns(self, values: tuple[float, ...]) -> tuple[float, ...]:
         assert self.columns is not None
         return tuple(values[column] for column in self.columns) if values else ()
 
-    def _top(self, top: tuple[tuple[int, float], ...], position: int) -> tuple[tuple[int, float], ...]:
-        return top[: self.own.top_k] if position % (self.own.sample_every or 1) == 0 else ()
+    def _select_top(self, top: tuple[tuple[int, float], ...], position: int) -> tuple[tuple[int, float], ...]:
+        return top[: self.watch.top_k] if position % (self.watch.sample_every or 1) == 0 else ()
 
 
 @dataclass(frozen=True)
-class Watching:
+class WatchPlan:
     """Of one request. Nothing, by default: then the engine watches nothing."""
 
-    asked: tuple[Watch, ...] = ()
+    request_watches: tuple[Watch, ...] = ()
     """By the request itself."""
-    kept: tuple[Watch, ...] = ()
+    recorded_watches: tuple[Watch, ...] = ()
     """For the history and the events: by the monitor, or where it watches nothing by the request."""
-    engine: tuple[Watch, ...] = ()
+    engine_watches: tuple[Watch, ...] = ()
     """Both, one for each SAE."""
-    _asked: dict[str, View] = field(default_factory=dict)
-    _kept: dict[str, View] = field(default_factory=dict)
+    _request_views: dict[str, WatchView] = field(default_factory=dict)
+    _recorded_views: dict[str, WatchView] = field(default_factory=dict)
 
     @property
-    def monitored(self) -> tuple[Watch, ...]:
+    def monitor_only(self) -> tuple[Watch, ...]:
         """Of `kept`, what the request did not bring."""
-        return () if self.kept is self.asked else self.kept
+        return () if self.recorded_watches is self.request_watches else self.recorded_watches
 
-    def of_request(self, readings: Iterable[Reading], prompt: int) -> Sequence[Reading]:
-        return _seen(self._asked, readings, prompt)
+    def request_readings(self, readings: Iterable[Reading], prompt_tokens: int) -> Sequence[Reading]:
+        return _filter_readings(self._request_views, readings, prompt_tokens)
 
-    def of_monitor(self, readings: Iterable[Reading], prompt: int) -> Sequence[Reading]:
-        return _seen(self._kept, readings, prompt)
+    def recorded_readings(self, readings: Iterable[Reading], prompt_tokens: int) -> Sequence[Reading]:
+        return _filter_readings(self._recorded_views, readings, prompt_tokens)
 
 
-def merged(asked: Sequence[Watch], monitored: Sequence[Watch]) -> Watching:
+def merge_watches(request_watches: Sequence[Watch], monitor_watches: Sequence[Watch]) -> WatchPlan:
     """At most one of each SAE in either."""
-    own = {watch.sae: watch for watch in asked}
-    fitting = tuple(left for watch in monitored if (left := _fitting(watch, own.get(watch.sae))))
-    own_watches = tuple(asked)
+    own = {watch.sae: watch for watch in request_watches}
+    fitting = tuple(left for watch in monitor_watches if (left := _drop_excess_features(watch, own.get(watch.sae))))
+    own_watches = tuple(request_watches)
     kept = fitting or own_watches
     by_sae: dict[str, Watch] = {}
-    for watch in (*asked, *fitting):
-        by_sae[watch.sae] = _both(by_sae[watch.sae], watch) if watch.sae in by_sae else watch
-    return Watching(own_watches, kept, tuple(by_sae.values()), _views(asked, by_sae), _views(kept, by_sae))
+    for watch in (*request_watches, *fitting):
+        by_sae[watch.sae] = _merge_pair(by_sae[watch.sae], watch) if watch.sae in by_sae else watch
+    return WatchPlan(own_watches, kept, tuple(by_sae.values()), _views(request_watches, by_sae), _views(kept, by_sae))
 
 
-def covers(tokens: Tokens, position: int, prompt: int) -> bool:
+def covers(tokens: TokenScope, position: int, prompt_tokens: int) -> bool:
     """Is the token at `position` one of those? `prompt`: tokens of the prompt."""
-    return tokens == "all" or (position < prompt) == (tokens == "prompt")
+    return tokens == "all" or (position < prompt_tokens) == (tokens == "prompt")
 
 
-def _fitting(watch: Watch, beside: Watch | None) -> Watch | None:
+def _drop_excess_features(watch: Watch, request_watch: Watch | None) -> Watch | None:
     """What of the monitor's the engine can take beside a request's own."""
-    known = beside.features if beside else ()
+    known = request_watch.features if request_watch else ()
     new = [feature for feature in watch.features if feature not in known]
     over = frozenset(new[max(MAX_WATCHED_FEATURES - len(known), 0) :])
     kept = replace(watch, features=tuple(feature for feature in watch.features if feature not in over))
     return kept if kept.features or kept.top_k else None
 
 
-def _both(one: Watch, other: Watch) -> Watch:
+def _merge_pair(one: Watch, other: Watch) -> Watch:
     tops = [watch for watch in (one, other) if watch.top_k]
     return replace(
         one,
@@ -112,16 +112,16 @@ def _both(one: Watch, other: Watch) -> Watch:
     )
 
 
-def _views(own: Iterable[Watch], by_sae: dict[str, Watch]) -> dict[str, View]:
-    return {watch.sae: _view(watch, by_sae[watch.sae]) for watch in own}
+def _views(watches: Iterable[Watch], by_sae: dict[str, Watch]) -> dict[str, WatchView]:
+    return {watch.sae: _view(watch, by_sae[watch.sae]) for watch in watches}
 
 
-def _view(own: Watch, read: Watch) -> View:
-    is_all = replace(own, optional=read.optional) == read
-    columns = None if is_all else tuple(read.features.index(feature) for feature in own.features)
-    return View(own, columns, read.when)
+def _view(watch: Watch, merged_watch: Watch) -> WatchView:
+    is_all = replace(watch, optional=merged_watch.optional) == merged_watch
+    columns = None if is_all else tuple(merged_watch.features.index(feature) for feature in watch.features)
+    return WatchView(watch, columns, merged_watch.when)
 
 
-def _seen(views: dict[str, View], readings: Iterable[Reading], prompt: int) -> list[Reading]:
-    found = (views[reading.sae].of(reading, prompt) for reading in readings if reading.sae in views)
+def _filter_readings(views: dict[str, WatchView], readings: Iterable[Reading], prompt_tokens: int) -> list[Reading]:
+    found = (views[reading.sae].filter_reading(reading, prompt_tokens) for reading in readings if reading.sae in views)
     return [reading for reading in found if reading is not None]

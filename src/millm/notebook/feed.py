@@ -14,18 +14,18 @@ PADDING = -1
 
 
 @dataclass(frozen=True)
-class Feed:
+class ForwardInput:
     ids: list[list[int]] | None
     """[B][T]; None where the model was given embeddings and nobody knows of which tokens."""
     positions: list[list[int]]
     """[B][T] in prompt + completion, PADDING at padding."""
-    begins: bool
+    is_first_pass: bool
     """Nothing was fed before."""
 
     @property
-    def starts(self) -> list[int]:
+    def start_positions(self) -> list[int]:
         """The position that the first column of each row would have if the padding before it counted."""
-        return [_start(row) for row in self.positions]
+        return [_start_position(row) for row in self.positions]
 
     @property
     def width(self) -> int:
@@ -37,32 +37,32 @@ class Feed:
         return [max(row, default=PADDING) + 1 for row in self.positions]
 
 
-def feed(inner: Mapping[str, Any], outer: Mapping[str, Any]) -> Feed:
+def read_forward_input(decoder_args: Mapping[str, Any], model_args: Mapping[str, Any]) -> ForwardInput:
     """`inner`: what the decoder's forward is given, by name; `outer`: the whole model's, if it was asked.
 
     Raises InvalidRequest for padding that cannot be told.
     """
-    ids = inner.get("input_ids")
-    ids = outer.get("input_ids") if ids is None else ids
-    fed = inner.get("inputs_embeds") if ids is None else ids
+    ids = decoder_args.get("input_ids")
+    ids = model_args.get("input_ids") if ids is None else ids
+    fed = decoder_args.get("inputs_embeds") if ids is None else ids
     if fed is None:
         raise InvalidRequest("this pass has neither `input_ids` nor `inputs_embeds`, so its tokens cannot be counted")
     rows, width = fed.shape[:2]
-    past = _past(inner)
-    positions = _positions(_mask(inner, outer), past, rows, width)
-    return Feed(None if ids is None else ids.tolist(), positions, begins=past == 0)
+    past = _cached_length(decoder_args)
+    positions = _token_positions(_attention_mask(decoder_args, model_args), past, rows, width)
+    return ForwardInput(None if ids is None else ids.tolist(), positions, is_first_pass=past == 0)
 
 
-def _mask(inner: Mapping[str, Any], outer: Mapping[str, Any]) -> object:
+def _attention_mask(decoder_args: Mapping[str, Any], model_args: Mapping[str, Any]) -> object:
     """The plain one, of the two."""
-    mask = inner.get("attention_mask")
+    mask = decoder_args.get("attention_mask")
     is_plain = isinstance(mask, Tensor) and mask.dim() == 2
-    return mask if is_plain or not outer else outer.get("attention_mask")
+    return mask if is_plain or not model_args else model_args.get("attention_mask")
 
 
-def _past(arguments: Mapping[str, Any]) -> int:
+def _cached_length(decoder_args: Mapping[str, Any]) -> int:
     """Columns that are in the cache already."""
-    cache = next((arguments[name] for name in CACHE_NAMES if arguments.get(name) is not None), None)
+    cache = next((decoder_args[name] for name in CACHE_NAMES if decoder_args.get(name) is not None), None)
     if cache is None:
         return 0
     if not hasattr(cache, "get_seq_length"):
@@ -70,7 +70,7 @@ def _past(arguments: Mapping[str, Any]) -> int:
     return int(cache.get_seq_length())
 
 
-def _positions(mask: object, past: int, rows: int, width: int) -> list[list[int]]:
+def _token_positions(mask: object, past: int, rows: int, width: int) -> list[list[int]]:
     if mask is None:
         return [list(range(past, past + width)) for _ in range(rows)]
     if not isinstance(mask, Tensor) or mask.shape != (rows, past + width):
@@ -91,5 +91,5 @@ def _is_contiguous(row: Sequence[int]) -> bool:
     return list(row[first : first + len(tokens)]) == tokens
 
 
-def _start(row: Sequence[int]) -> int:
+def _start_position(row: Sequence[int]) -> int:
     return next((position - column for column, position in enumerate(row) if position != PADDING), -len(row))

@@ -4,30 +4,30 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from millm.engine.attach import check_width, open_for, point_of, refuse_unknown_encoder
+from millm.engine.attach import check_encoder_supported, check_width, open_sae, sae_hook_point
 from millm.engine.messages import SaeFacts
 from millm.errors import InvalidRequest, SaeModelMismatch
-from millm.notebook.resting import resting
+from millm.notebook.resting import pause_hooks
 from millm.notebook.sae import SAE
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.hooks import HookPoint
 from millm.sae.model_names import model_mismatch
 
 
-def fit(model: PreTrainedModel, sae: SAE) -> HookPoint:
+def find_sae_hook_point(model: PreTrainedModel, sae: SAE) -> HookPoint:
     """Raises SaeMismatch, SaeModelMismatch, InvalidSae, or InvalidRequest for what is no Transformers model."""
     if not isinstance(model, PreTrainedModel):
         raise InvalidRequest(f"a Transformers model is needed, not {type(model).__name__}", param="model")
-    refuse_unknown_encoder(model)
-    _check_name(model, sae)
-    own = open_for(sae.folder, model)
-    point = point_of(model, own, sae.hook_point)
-    with resting(model):
+    check_encoder_supported(model)
+    _check_model_name(model, sae)
+    own = open_sae(sae.folder, model)
+    point = sae_hook_point(model, own, sae.hook_point)
+    with pause_hooks(model):
         check_width(model, own, point)
     return point
 
 
-def _check_name(model: PreTrainedModel, sae: SAE) -> None:
+def _check_model_name(model: PreTrainedModel, sae: SAE) -> None:
     """A folder's name says nothing of the model in it."""
     name = model.name_or_path
     mismatch = None if not name or Path(name).exists() else model_mismatch(sae.config.model_name, name)
@@ -35,7 +35,7 @@ def _check_name(model: PreTrainedModel, sae: SAE) -> None:
         raise SaeModelMismatch(f"{mismatch}; `SAE.load(…, allow_model_mismatch=True)` allows it all the same")
 
 
-def facts(sae: SAE, autoencoder: SparseAutoencoder, point: HookPoint, name: str) -> SaeFacts:
+def sae_facts(sae: SAE, autoencoder: SparseAutoencoder, point: HookPoint, name: str) -> SaeFacts:
     """As the server knows an attached SAE, but for what nobody has measured."""
     return SaeFacts(
         sae=name,

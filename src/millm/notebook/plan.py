@@ -6,22 +6,22 @@ Blocks inside one another add up. What one request cannot ask is refused as it w
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from millm.engine.attach import open_for
+from millm.engine.attach import open_sae
 from millm.engine.messages import Watch
 from millm.errors import InvalidSteering, SaeMismatch
-from millm.notebook.fitting import facts
-from millm.notebook.use import Use
+from millm.notebook.fitting import sae_facts
+from millm.notebook.use import SteeringBlock
 from millm.profiles.contract import ActivationsRequest, SteeringRequest
-from millm.profiles.resolving import check_index, resolve
+from millm.profiles.resolving import check_index, resolve_steering
 from millm.sae.steering import Steering
-from millm.sae.tap_step import TapRow
+from millm.sae.tap_step import HookRow
 from millm.state import AttachedSae
 
 
 @dataclass(frozen=True)
-class Plan:
+class SessionPlan:
     steering: Steering | None
-    rows: dict[str, TapRow]
+    rows: dict[str, HookRow]
     """By hook point."""
     special_ids: frozenset[int]
 
@@ -32,37 +32,37 @@ class Plan:
         return steered or any(row.watch and row.watch.tokens != "all" for row in self.rows.values())
 
 
-def plan(uses: Sequence[Use]) -> Plan:
+def build_session_plan(blocks: Sequence[SteeringBlock]) -> SessionPlan:
     """Raises InvalidSteering or SaeMismatch."""
-    places = _places(uses)
-    saes = {use.name: _attached(use) for use in places.values()}
-    steering = resolve(saes, _request(uses))
-    features = {tap.sae: tap.features for tap in steering.taps} if steering else {}
-    watches = _watches(uses, saes)
-    rows = {point: TapRow(features.get(use.name, ()), watches.get(use.name)) for point, use in places.items()}
-    special_ids = frozenset[int]().union(*(use.special_ids for use in uses))
+    places = _blocks_by_hook_point(blocks)
+    saes = {use.name: _attached_sae(use) for use in places.values()}
+    steering = resolve_steering(saes, _combined_request(blocks))
+    features = {tap.sae: tap.features for tap in steering.by_sae} if steering else {}
+    watches = _watches_by_sae(blocks, saes)
+    rows = {point: HookRow(features.get(use.name, ()), watches.get(use.name)) for point, use in places.items()}
+    special_ids = frozenset[int]().union(*(use.special_ids for use in blocks))
     if steering and steering.skip == "special" and not special_ids:
         raise InvalidSteering("skip 'special' has to know the special tokens: give `tokenizer` as well", param="skip")
-    return Plan(steering, rows, special_ids)
+    return SessionPlan(steering, rows, special_ids)
 
 
-def _places(uses: Sequence[Use]) -> dict[str, Use]:
+def _blocks_by_hook_point(blocks: Sequence[SteeringBlock]) -> dict[str, SteeringBlock]:
     """The first block at each hook point."""
-    places: dict[str, Use] = {}
-    for use in uses:
+    places: dict[str, SteeringBlock] = {}
+    for use in blocks:
         first = places.setdefault(use.point.name, use)
         if first.sae.folder != use.sae.folder:
             raise SaeMismatch(f"{use.point.name} already has SAE {first.sae.name!r}; a hook point takes one")
     return places
 
 
-def _attached(use: Use) -> AttachedSae:
-    max_acts = {index: label.max_act for index, label in use.sae.labels.items() if label.max_act}
-    return AttachedSae(facts(use.sae, open_for(use.sae.folder, use.model), use.point, use.name), max_acts)
+def _attached_sae(block: SteeringBlock) -> AttachedSae:
+    max_acts = {index: label.max_act for index, label in block.sae.labels.items() if label.max_act}
+    return AttachedSae(sae_facts(block.sae, open_sae(block.sae.folder, block.model), block.point, block.name), max_acts)
 
 
-def _request(uses: Sequence[Use]) -> SteeringRequest:
-    asked = [(use, use.steering) for use in uses if use.steering]
+def _combined_request(blocks: Sequence[SteeringBlock]) -> SteeringRequest:
+    asked = [(use, use.steering) for use in blocks if use.steering]
     if not asked:
         return SteeringRequest()
     _, first = asked[0]
@@ -76,29 +76,29 @@ def _request(uses: Sequence[Use]) -> SteeringRequest:
     return first.model_copy(update={"features": features})
 
 
-def _watches(uses: Sequence[Use], saes: dict[str, AttachedSae]) -> dict[str, Watch]:
+def _watches_by_sae(blocks: Sequence[SteeringBlock], saes: dict[str, AttachedSae]) -> dict[str, Watch]:
     watches: dict[str, Watch] = {}
-    for use in uses:
+    for use in blocks:
         if use.watch is None:
             continue
         if use.name in watches:
             raise InvalidSteering(f"SAE {use.name!r} is watched already: name all `features` in one block")
-        watches[use.name] = _watch(use.name, use.watch, saes[use.name].facts.features)
+        watches[use.name] = _build_watch(use.name, use.watch, saes[use.name].facts.features)
     return watches
 
 
-def _watch(name: str, asked: ActivationsRequest, features: int) -> Watch:
-    if not asked.features and not asked.top_k:
+def _build_watch(name: str, request: ActivationsRequest, features: int) -> Watch:
+    if not request.features and not request.top_k:
         raise InvalidSteering("name `features` to watch, or a `top_k` of at least 1")
-    for index in asked.features:
+    for index in request.features:
         check_index(index, name, features, "features")
-    if asked.top_k > features:
+    if request.top_k > features:
         raise InvalidSteering(f"top_k must be at most {features}", param="top_k")
     return Watch(
         sae=name,
-        features=asked.features,
-        top_k=asked.top_k,
-        tokens=asked.tokens,
-        when=asked.when,
-        sample_every=1 if asked.top_k else None,
+        features=request.features,
+        top_k=request.top_k,
+        tokens=request.tokens,
+        when=request.when,
+        sample_every=1 if request.top_k else None,
     )

@@ -6,17 +6,17 @@ from weakref import WeakSet
 
 from torch import nn
 
-_resting: WeakSet[nn.Module] = WeakSet()
+_paused_models: WeakSet[nn.Module] = WeakSet()
 
 
 @contextmanager
-def resting(model: nn.Module) -> Iterator[None]:
-    _resting.add(model)
+def pause_hooks(model: nn.Module) -> Iterator[None]:
+    _paused_models.add(model)
     try:
         yield
     finally:
-        _resting.discard(model)
+        _paused_models.discard(model)
 
 
-def is_resting(model: nn.Module) -> bool:
-    return model in _resting
+def is_paused(model: nn.Module) -> bool:
+    return model in _paused_models

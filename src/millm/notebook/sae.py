@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from millm.engine.attach import captured, open_for, point_of
+from millm.engine.attach import capture_calibration, open_sae, sae_hook_point
 from millm.errors import InvalidRequest
 from millm.hub.home import Home
 from millm.hub.labels import Label, read_labels
-from millm.hub.locate import Located, locate_sae
-from millm.notebook.resting import resting
+from millm.hub.locate import LocalCheckpoint, locate_sae
+from millm.notebook.resting import pause_hooks
 from millm.sae.activations import output_shift
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.calibrate import Calibration, calibrate
+from millm.sae.calibrate import SaeCalibration, calibrate
 from millm.sae.calibration_text import calibration_text
 from millm.sae.config import SaeConfig
 from millm.sae.formats import canonicalise
@@ -71,11 +71,11 @@ class SAE:
         settings = Settings.load()
         home = Home(settings.home_folder)
         home.create()
-        found = _located(fspath(name), token or _token(settings))
+        found = _locate_sae(fspath(name), token or _hf_token(settings))
         labels = MappingProxyType({label.index: label for label in read_labels(found.folder)})
         return cls(
             found.name,
-            canonicalise(found.folder, home.saes),
+            canonicalise(found.folder, home.canonical_saes),
             labels,
             device=device,
             hook_point=hook_point,
@@ -106,34 +106,34 @@ class SAE:
 
     def encode(self, x: Tensor) -> Tensor:
         """x [..., d_in] → [..., d_sae], in the SAE's own units: SAELens' `encode`."""
-        return self._autoencoder.encode(self._checked(x))
+        return self._autoencoder.encode(self._check_width(x))
 
     def activations(self, x: Tensor) -> Tensor:
         """x [..., d_in] → [..., d_sae], in units of the residual stream: the server's numbers.
 
         They differ from `encode` where decoder rows are not of unit length.
         """
-        return self._autoencoder.activations(self._checked(x))
+        return self._autoencoder.activations(self._check_width(x))
 
     def decode(self, activations: Tensor, x: Tensor | None = None) -> Tensor:
         """What `encode` gave → [..., d_out].
 
         `x`: what had been encoded, for SAEs that normalise each token. Raises InvalidRequest where it is missing.
         """
-        activations = self._here(activations)
+        activations = self._to_device(activations)
         if x is None:
             if self.config.normalize_activations != "none" or self.config.center_inputs:
                 raise InvalidRequest(
                     "this SAE normalises each token: give `decode` the tensor that was encoded as well"
                 )
             return self._autoencoder.decode(activations)
-        x = self._checked(x)
+        x = self._check_width(x)
         _, gain = self._autoencoder.normalise(x)
         return self._autoencoder.decode(activations, gain, output_shift(x, self.config))
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """x [..., d_in] → [..., d_out]: what the SAE makes of it; for a transcoder, of what follows it."""
-        return self._autoencoder.reconstruct(self._checked(x))
+        return self._autoencoder.reconstruct(self._check_width(x))
 
     def direction(self, index: int) -> Tensor:
         """A feature's decoder row [d_out], scaled to unit length: what `add` adds `strength` of.
@@ -143,16 +143,16 @@ class SAE:
         return self._autoencoder.features([index], device=self.device or "cpu").dec[0]
 
     @torch.no_grad()
-    def measure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Calibration:
+    def measure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> SaeCalibration:
         """What the server measures when it attaches an SAE, on the same text; sets `residual_norm`.
 
         Raises InvalidSae, SaeMismatch or InvalidModel.
         """
-        sae = open_for(self.folder, model)
+        sae = open_sae(self.folder, model)
         texts: Any = tokenizer(calibration_text())["input_ids"]
         ids = tuple(tuple(text) for text in texts)
-        with resting(model):
-            found = calibrate(sae, *captured(model, sae, point_of(model, sae, self.hook_point), ids))
+        with pause_hooks(model):
+            found = calibrate(sae, *capture_calibration(model, sae, sae_hook_point(model, sae, self.hook_point), ids))
         self.residual_norm = found.residual_norm
         return found
 
@@ -160,20 +160,20 @@ class SAE:
         where = self.hook_point or self.config.hf_hook_name or self.config.hook_name
         return f"SAE({self.name!r}, {self.config.architecture}, {self.d_sae} features of {where}, width {self.d_in})"
 
-    def _checked(self, x: Tensor) -> Tensor:
+    def _check_width(self, x: Tensor) -> Tensor:
         if x.shape[-1] != self.d_in:
             raise InvalidRequest(f"this SAE reads tensors [..., {self.d_in}], not {list(x.shape)}")
-        return self._here(x)
+        return self._to_device(x)
 
-    def _here(self, x: Tensor) -> Tensor:
+    def _to_device(self, x: Tensor) -> Tensor:
         return x if self.device is None else x.to(self.device)
 
 
-def _located(name: str, token: str | None) -> Located:
+def _locate_sae(name: str, token: str | None) -> LocalCheckpoint:
     """In a thread of its own: a notebook has an event loop already, and the download wants one."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(locate_sae, name, token, lambda *_: None).result()
 
 
-def _token(settings: Settings) -> str | None:
+def _hf_token(settings: Settings) -> str | None:
     return settings.hf_token.get_secret_value() if settings.hf_token else None

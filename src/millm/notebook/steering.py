@@ -5,14 +5,14 @@ from contextlib import contextmanager
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from millm.notebook.asked import Features, steering
-from millm.notebook.feed import Feed
-from millm.notebook.fitting import fit
+from millm.notebook.asked import Features, parse_steering
+from millm.notebook.feed import ForwardInput
+from millm.notebook.fitting import find_sae_hook_point
 from millm.notebook.sae import SAE
-from millm.notebook.session import opened
-from millm.notebook.use import Use, special_ids
+from millm.notebook.session import open_block
+from millm.notebook.use import SteeringBlock, special_token_ids
 from millm.sae.steering import Positions, Skip
-from millm.sae.tap_step import TapOutput
+from millm.sae.tap_step import HookOutput
 
 
 class Effect:
@@ -32,16 +32,18 @@ class Effect:
         """Mean of ‖delta‖ / ‖x‖ over them."""
         return sum(sum(row.values()) for row in self._ratios) / max(self.tokens_steered, 1)
 
-    def begin(self, rows: int) -> None:
+    def start_batch(self, rows: int) -> None:
         self._ratios = [{} for _ in range(rows)]
 
-    def hear(self, feed: Feed, _prompt: list[int], keep: list[list[bool]], output: TapOutput) -> None:
+    def record_pass(
+        self, forward_input: ForwardInput, _prompt_lengths: list[int], steer_mask: list[list[bool]], output: HookOutput
+    ) -> None:
         if output.ratio is None:
             return
-        if len(self._ratios) != len(keep):
-            self.begin(len(keep))
+        if len(self._ratios) != len(steer_mask):
+            self.start_batch(len(steer_mask))
         for known, positions, kept, ratios in zip(
-            self._ratios, feed.positions, keep, output.ratio.tolist(), strict=True
+            self._ratios, forward_input.positions, steer_mask, output.ratio.tolist(), strict=True
         ):
             known.update((at, ratio) for at, here, ratio in zip(positions, kept, ratios, strict=True) if here)
 
@@ -65,8 +67,10 @@ def steered(
     a request; `skip="special"` needs the `tokenizer`. Blocks inside one another, on one SAE or several, add up.
     Raises InvalidSteering, SaeMismatch, SaeModelMismatch or InvalidSae, before anything is changed.
     """
-    asked = steering(sae, features, positions=positions, skip=skip)
+    asked = parse_steering(sae, features, positions=positions, skip=skip)
     effect = Effect()
-    use = Use(model, sae, fit(model, sae), effect, steering=asked, special_ids=special_ids(tokenizer))
-    with opened(use):
+    use = SteeringBlock(
+        model, sae, find_sae_hook_point(model, sae), effect, steering=asked, special_ids=special_token_ids(tokenizer)
+    )
+    with open_block(use):
         yield effect

@@ -5,29 +5,31 @@ from typing import Protocol
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from millm.notebook.feed import Feed
+from millm.notebook.feed import ForwardInput
 from millm.notebook.sae import SAE
 from millm.profiles.contract import ActivationsRequest, SteeringRequest
 from millm.sae.hooks import HookPoint
-from millm.sae.tap_step import TapOutput
+from millm.sae.tap_step import HookOutput
 
 
-class Listener(Protocol):
+class PassObserver(Protocol):
     """Hears of every pass that the block's SAE was part of."""
 
-    def begin(self, rows: int) -> None:
+    def start_batch(self, rows: int) -> None:
         """Other sequences from here on."""
 
-    def hear(self, feed: Feed, prompt: list[int], keep: list[list[bool]], output: TapOutput) -> None:
+    def record_pass(
+        self, forward_input: ForwardInput, prompt_lengths: list[int], steer_mask: list[list[bool]], output: HookOutput
+    ) -> None:
         """`prompt`: tokens of each row's; `keep`: where the steering applied."""
 
 
 @dataclass(frozen=True, eq=False)
-class Use:
+class SteeringBlock:
     model: PreTrainedModel
     sae: SAE
     point: HookPoint
-    listener: Listener
+    observer: PassObserver
     steering: SteeringRequest | None = None
     watch: ActivationsRequest | None = None
     special_ids: frozenset[int] = field(default=frozenset())
@@ -38,7 +40,7 @@ class Use:
         return f"{self.sae.name} at {self.point.name}"
 
 
-def special_ids(tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
+def special_token_ids(tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
     """Ids that yield no text."""
     if tokenizer is None:
         return frozenset()

@@ -10,14 +10,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from millm.engine.messages import Watch
-from millm.notebook.asked import checked, listed
-from millm.notebook.feed import PADDING, Feed
-from millm.notebook.fitting import fit
+from millm.notebook.asked import as_list, validate
+from millm.notebook.feed import PADDING, ForwardInput
+from millm.notebook.fitting import find_sae_hook_point
 from millm.notebook.sae import SAE
-from millm.notebook.session import opened
-from millm.notebook.use import Use
+from millm.notebook.session import open_block
+from millm.notebook.use import SteeringBlock
 from millm.profiles.contract import ActivationsRequest
-from millm.sae.tap_step import Span, TapOutput, asked
+from millm.sae.tap_step import HookOutput, TokenSpan, offsets_to_watch
 
 Tokens = Literal["generated", "prompt", "all"]
 When = Literal["before", "after"]
@@ -40,7 +40,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _TokenReading:
     token: int | None
     values: Tensor  # [K]
     top_features: Tensor  # [k]
@@ -52,7 +52,7 @@ class Seen(Sequence[Row]):
 
     def __init__(self, request: ActivationsRequest) -> None:
         self._request = request
-        self._rows: list[dict[int, _Reading]] = []
+        self._rows: list[dict[int, _TokenReading]] = []
         """By position: a pass that is run again overwrites."""
 
     def __len__(self) -> int:
@@ -64,43 +64,45 @@ class Seen(Sequence[Row]):
         return Row(
             tokens=[reading.token for reading in readings],
             positions=[position for position, _ in found],
-            activations=_stacked([reading.values for reading in readings], len(self._request.features)),
-            top_features=_stacked([reading.top_features for reading in readings], self._request.top_k).long(),
-            top_activations=_stacked([reading.top_activations for reading in readings], self._request.top_k),
+            activations=_stack([reading.values for reading in readings], len(self._request.features)),
+            top_features=_stack([reading.top_features for reading in readings], self._request.top_k).long(),
+            top_activations=_stack([reading.top_activations for reading in readings], self._request.top_k),
         )
 
-    def begin(self, rows: int) -> None:
+    def start_batch(self, rows: int) -> None:
         self._rows = [{} for _ in range(rows)]
 
-    def hear(self, feed: Feed, prompt: list[int], _keep: list[list[bool]], output: TapOutput) -> None:
-        if len(self._rows) != len(feed.positions):
-            self.begin(len(feed.positions))
-        values = _there(output.watched, feed, len(self._request.features))
-        top_features = _there(output.top_indices, feed, self._request.top_k)
-        top_activations = _there(output.top_values, feed, self._request.top_k)
-        for row, positions in enumerate(feed.positions):
-            for offset in self._asked(feed, row, prompt[row]):
+    def record_pass(
+        self, forward_input: ForwardInput, prompt_lengths: list[int], _steer_mask: list[list[bool]], output: HookOutput
+    ) -> None:
+        if len(self._rows) != len(forward_input.positions):
+            self.start_batch(len(forward_input.positions))
+        values = _to_cpu(output.watched, forward_input, len(self._request.features))
+        top_features = _to_cpu(output.top_indices, forward_input, self._request.top_k)
+        top_activations = _to_cpu(output.top_values, forward_input, self._request.top_k)
+        for row, positions in enumerate(forward_input.positions):
+            for offset in self._watched_offsets(forward_input, row, prompt_lengths[row]):
                 if positions[offset] != PADDING:
-                    self._rows[row][positions[offset]] = _Reading(
-                        token=feed.ids[row][offset] if feed.ids else None,
+                    self._rows[row][positions[offset]] = _TokenReading(
+                        token=forward_input.ids[row][offset] if forward_input.ids else None,
                         values=values[row, offset],
                         top_features=top_features[row, offset],
                         top_activations=top_activations[row, offset],
                     )
 
-    def _asked(self, feed: Feed, row: int, prompt: int) -> list[int]:
-        span = Span(feed.starts[row], feed.width, prompt)
-        return asked(Watch(sae="", tokens=self._request.tokens), span)
+    def _watched_offsets(self, forward_input: ForwardInput, row: int, prompt_length: int) -> list[int]:
+        span = TokenSpan(forward_input.start_positions[row], forward_input.width, prompt_length)
+        return offsets_to_watch(Watch(sae="", tokens=self._request.tokens), span)
 
 
-def _there(table: Tensor | None, feed: Feed, width: int) -> Tensor:
+def _to_cpu(table: Tensor | None, forward_input: ForwardInput, width: int) -> Tensor:
     """[B, T, ≥ width] on the device → [B, T, width] here."""
     if table is None:
-        return torch.zeros(len(feed.positions), feed.width, width)
+        return torch.zeros(len(forward_input.positions), forward_input.width, width)
     return table[..., :width].detach().cpu()
 
 
-def _stacked(rows: list[Tensor], width: int) -> Tensor:
+def _stack(rows: list[Tensor], width: int) -> Tensor:
     return torch.stack(rows) if rows else torch.zeros(0, width)
 
 
@@ -119,8 +121,8 @@ def watching(
     `when`: before the steering of this hook, or after it. The last token of `generate` is never fed back, so it is not
     there. Raises InvalidSteering, SaeMismatch, SaeModelMismatch or InvalidSae, before anything is changed.
     """
-    given = {"features": listed(features), "top_k": top_k, "tokens": tokens, "when": when}
-    request = checked(ActivationsRequest, given)
+    given = {"features": as_list(features), "top_k": top_k, "tokens": tokens, "when": when}
+    request = validate(ActivationsRequest, given)
     seen = Seen(request)
-    with opened(Use(model, sae, fit(model, sae), seen, watch=request)):
+    with open_block(SteeringBlock(model, sae, find_sae_hook_point(model, sae), seen, watch=request)):
         yield seen

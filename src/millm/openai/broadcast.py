@@ -5,22 +5,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from millm.errors import MillmError
-from millm.monitor.recording import Outcome, Recording
-from millm.openai.pieces import Piece
+from millm.monitor.recording import ChoiceOutcome, RequestRecorder
+from millm.openai.pieces import OutputDelta
 
 
-def follow(recording: Recording, piece: Piece) -> None:
-    if piece.says_something:
-        recording.first_token()
-        recording.wrote(piece.choice, piece.text)
-    if end := piece.end:
-        recording.ended(
-            Outcome(end=end.reason, tokens=end.tokens, cached_tokens=end.cached_tokens, receipt=end.receipt)
+def record_output(recording: RequestRecorder, output: OutputDelta) -> None:
+    if output.has_content:
+        recording.record_first_token()
+        recording.record_text(output.choice, output.text)
+    if end := output.end:
+        recording.record_outcome(
+            ChoiceOutcome(end=end.reason, tokens=end.tokens, cached_tokens=end.cached_tokens, receipt=end.receipt)
         )
 
 
 @contextmanager
-def until_its_end(recording: Recording) -> Iterator[None]:
+def closing_recording(recording: RequestRecorder) -> Iterator[None]:
     """However that comes, the recording is closed with it."""
     try:
         yield

@@ -2,44 +2,44 @@
 
 import asyncio
 
-from millm.lifecycle.on_demand import ready_for
-from millm.openai.constraint import grammar_of
-from millm.openai.history import turns
-from millm.openai.job import Job, choose, plan
-from millm.openai.prompting import write_down
-from millm.openai.reading import reading_of
+from millm.lifecycle.on_demand import ensure_loaded
+from millm.openai.constraint import answer_grammar
+from millm.openai.history import template_messages
+from millm.openai.job import GenerationRequest, build_request, resolve_selection
+from millm.openai.prompting import render_prompt
+from millm.openai.reading import parser_config_of
 from millm.openai.schemas.chat import ChatRequest
-from millm.openai.tools import Tooling
+from millm.openai.tools import ToolConfig
 from millm.state import State
-from millm.text.content import text_of
+from millm.text.content import content_text
 
 
-async def chat_job(
+async def prepare_chat(
     state: State,
     body: ChatRequest,
-    tooling: Tooling,
+    tooling: ToolConfig,
     header_profile: str | None,
     *,
     prefix: str,
     format_name: str = "response_format",
-) -> Job:
+) -> GenerationRequest:
     """`format_name`: what `response_format` is called where it was asked for. Raises what the steps of it raise."""
-    turns(body.messages, native=False)  # refuses what is no text before anything is decided
-    grammar = await asyncio.to_thread(grammar_of, body.response_format, tooling, format_name)
-    await ready_for(state, body.model)
-    selection = choose(state, body, header_profile)
+    template_messages(body.messages, native=False)  # refuses what is no text before anything is decided
+    grammar = await asyncio.to_thread(answer_grammar, body.response_format, tooling, format_name)
+    await ensure_loaded(state, body.model)
+    selection = resolve_selection(state, body, header_profile)
     model = selection.model
-    written = await asyncio.to_thread(write_down, model, body, tooling)
-    return plan(
+    written = await asyncio.to_thread(render_prompt, model, body, tooling)
+    return build_request(
         state,
         selection,
         body,
         [written.prompt.ids],
         prefix=prefix,
-        stop=(*body.stop, *model.template.stop_strings),
-        continues=body.continue_final_message,
+        stop=(*body.stop, *model.chat_template.stop_strings),
+        continues_prompt=body.continue_final_message,
         grammar=grammar,
-        reading=reading_of(model, tooling, written.prompt.text, is_constrained=grammar is not None),
-        tools_omitted=not written.tells_tools,
-        last_words=text_of(body.messages[-1].content),
+        parser_config=parser_config_of(model, tooling, written.prompt.text, is_constrained=grammar is not None),
+        tools_omitted=not written.includes_tools,
+        last_prompt_text=content_text(body.messages[-1].content),
     )

@@ -3,44 +3,50 @@
 import asyncio
 
 from millm.errors import InvalidRequest
-from millm.lifecycle.on_demand import ready_for
-from millm.openai.job import Job, choose, plan
+from millm.lifecycle.on_demand import ensure_loaded
+from millm.openai.job import GenerationRequest, build_request, resolve_selection
 from millm.openai.schemas.completions import CompletionRequest, Prompt
 from millm.state import LoadedModel, State
 
 
-async def completion_job(state: State, body: CompletionRequest, header_profile: str | None, *, prefix: str) -> Job:
+async def prepare_completion(
+    state: State, body: CompletionRequest, header_profile: str | None, *, prefix: str
+) -> GenerationRequest:
     """Raises what the steps of it raise."""
-    await ready_for(state, body.model)
-    selection = choose(state, body, header_profile)
-    prompts = await asyncio.to_thread(_ids, selection.model, body.prompt)
+    await ensure_loaded(state, body.model)
+    selection = resolve_selection(state, body, header_profile)
+    prompts = await asyncio.to_thread(_prompt_ids, selection.model, body.prompt)
     echoes = _echoes(selection.model, body.prompt, prompts) if body.echo else ()
-    return plan(
+    return build_request(
         state,
         selection,
         body,
         prompts,
         prefix=prefix,
         stop=body.stop,
-        continues=True,
+        continues_prompt=True,
         echoes=echoes,
-        last_words=body.prompt[0] if isinstance(body.prompt[0], str) else "",
+        last_prompt_text=body.prompt[0] if isinstance(body.prompt[0], str) else "",
     )
 
 
-def _ids(model: LoadedModel, prompts: list[Prompt]) -> list[list[int]]:
-    return [_text(model, prompt) if isinstance(prompt, str) else _known(model, prompt) for prompt in prompts]
+def _prompt_ids(model: LoadedModel, prompts: list[Prompt]) -> list[list[int]]:
+    return [
+        _encode_text(model, prompt) if isinstance(prompt, str) else _validated_ids(model, prompt) for prompt in prompts
+    ]
 
 
 def _echoes(model: LoadedModel, prompts: list[Prompt], ids: list[list[int]]) -> list[str]:
     """Each prompt as it was written, or as its tokens are."""
     return [
-        prompt if isinstance(prompt, str) else b"".join(model.tokenizer.spelled(prompt_ids)).decode(errors="replace")
+        prompt
+        if isinstance(prompt, str)
+        else b"".join(model.tokenizer.prompt_token_bytes(prompt_ids)).decode(errors="replace")
         for prompt, prompt_ids in zip(prompts, ids, strict=True)
     ]
 
 
-def _text(model: LoadedModel, text: str) -> list[int]:
+def _encode_text(model: LoadedModel, text: str) -> list[int]:
     """Without text, and where no token marks a beginning, the answer begins after the end of another text."""
     model.tokenizer.check_length(text, model.facts.context_length)
     ids = model.tokenizer.encode(text)
@@ -51,7 +57,7 @@ def _text(model: LoadedModel, text: str) -> list[int]:
     return ids
 
 
-def _known(model: LoadedModel, ids: list[int]) -> list[int]:
+def _validated_ids(model: LoadedModel, ids: list[int]) -> list[int]:
     if max(ids) >= model.facts.vocab_size:
         raise InvalidRequest(f"`prompt` takes token ids from 0 to {model.facts.vocab_size - 1}.", param="prompt")
     return ids

@@ -2,24 +2,24 @@
 
 from fastapi import APIRouter, Request, Response
 
-from millm.openai.completion_job import completion_job
-from millm.openai.forms import CompletionForm
+from millm.openai.completion_job import prepare_completion
+from millm.openai.forms import CompletionChoiceBuilder
 from millm.openai.job import ProfileHeader
 from millm.openai.json_route import JsonRoute
 from millm.openai.schemas.completions import CompletionRequest
-from millm.openai.schemas.document import STREAM
-from millm.openai.telling import tell
+from millm.openai.schemas.document import STREAM_RESPONSES
+from millm.openai.telling import create_response
 from millm.openai.unsupported import check_completion
 from millm.state import State
 
 router = APIRouter(route_class=JsonRoute)
 
 
-@router.post("/completions", responses=STREAM)
+@router.post("/completions", responses=STREAM_RESPONSES)
 async def completions(body: CompletionRequest, request: Request, x_millm_profile: ProfileHeader = None) -> Response:
     """Continue one prompt or several, whole or as a stream."""
     check_completion(body)
     state: State = request.app.state.millm
-    job = await completion_job(state, body, x_millm_profile, prefix="cmpl-")
-    form = CompletionForm(job.selection.model.tokenizer, logprobs=body.logprobs is not None)
-    return await tell(request, state.engine, job, form, streaming=body.stream)
+    job = await prepare_completion(state, body, x_millm_profile, prefix="cmpl-")
+    form = CompletionChoiceBuilder(job.selection.model.tokenizer, logprobs=body.logprobs is not None)
+    return await create_response(request, state.engine, job, form, streaming=body.stream)

@@ -10,10 +10,10 @@ from starlette.requests import ClientDisconnect
 Result = TypeVar("Result")
 
 
-async def unless_gone(request: Request, work: Awaitable[Result]) -> Result:
+async def cancel_on_disconnect(request: Request, work: Awaitable[Result]) -> Result:
     """The result of `work`. Raises ClientDisconnect, after cancelling it, when the client goes first."""
     working = asyncio.ensure_future(work)
-    leaving = asyncio.create_task(_gone(request))
+    leaving = asyncio.create_task(_wait_for_disconnect(request))
     try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -25,6 +25,6 @@ async def unless_gone(request: Request, work: Awaitable[Result]) -> Result:
         await asyncio.gather(working, leaving, return_exceptions=True)
 
 
-async def _gone(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

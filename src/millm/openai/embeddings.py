@@ -11,16 +11,16 @@ from fastapi import APIRouter, Request, Response
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from millm.engine.messages import Embed, Embedded, Watch
+from millm.engine.messages import Embed, TextEmbedded, Watch
 from millm.errors import ContextLengthExceeded, InvalidRequest, Timeout, UnsupportedParameter
-from millm.lifecycle.on_demand import ready_for
-from millm.monitor.recording import Asked, Outcome, Recording
-from millm.monitor.rows import Source
-from millm.monitor.sources import source_of
-from millm.monitor.watching import Watching, merged
-from millm.openai.broadcast import until_its_end
-from millm.openai.disconnect import unless_gone
-from millm.openai.ended import rows_of
+from millm.lifecycle.on_demand import ensure_loaded
+from millm.monitor.recording import ChoiceOutcome, RecordedRequest, RequestRecorder
+from millm.monitor.rows import RequestSource
+from millm.monitor.sources import identify_source
+from millm.monitor.watching import WatchPlan, merge_watches
+from millm.openai.broadcast import closing_recording
+from millm.openai.disconnect import cancel_on_disconnect
+from millm.openai.ended import request_rows
 from millm.openai.job import ProfileHeader
 from millm.openai.json_route import JsonRoute
 from millm.openai.schemas.embeddings import (
@@ -32,14 +32,14 @@ from millm.openai.schemas.embeddings import (
     Input,
     InputActivation,
 )
-from millm.openai.vectors import shortened, written
-from millm.openai.watching import watching_of
+from millm.openai.vectors import encode_vector, truncate_vector
+from millm.openai.watching import resolve_watching
 from millm.profiles.selection import select
 from millm.state import LoadedModel, State
 
 router = APIRouter(route_class=JsonRoute)
 
-AT_ONCE = 256
+READINGS_PER_TURN = 256
 """Readings that are told in one turn of the event loop."""
 
 
@@ -47,36 +47,40 @@ AT_ONCE = 256
 async def embeddings(body: EmbeddingRequest, request: Request, x_millm_profile: ProfileHeader = None) -> Response:
     """One vector of unit length for each input, in their order."""
     state: State = request.app.state.millm
-    await ready_for(state, body.model)
-    model = _chosen(state, body, x_millm_profile)
-    watching = _read_everywhere(watching_of(state, body.activations or ()))
-    source = source_of(request.headers)
-    state.engine.check_room()
-    inputs = await asyncio.to_thread(_ids, model, body.input)
+    await ensure_loaded(state, body.model)
+    model = _select_model(state, body, x_millm_profile)
+    watching = _watch_all_tokens(resolve_watching(state, body.activations or ()))
+    source = identify_source(request.headers)
+    state.engine.check_capacity()
+    inputs = await asyncio.to_thread(_input_ids, model, body.input)
     job_id = f"embd-{uuid.uuid4().hex}"
-    texts = _texts(state, model, inputs, watching.engine, job_id)
-    asked = _asked(request.scope["path"], model, source, texts, watching, job_id, await request.body())
-    recording = state.monitor.record(asked, rows_of(request.scope).append)
-    with until_its_end(recording):
-        vectors = await unless_gone(request, _in_time(state, texts))
-        recording.ended(Outcome(end="embedded"))
-        await _record(recording, model, texts, vectors)
+    texts = _embed_messages(state, model, inputs, watching.engine_watches, job_id)
+    asked = _request_record(request.scope["path"], model, source, texts, watching, job_id, await request.body())
+    recording = state.monitor.start_recording(asked, request_rows(request.scope).append)
+    with closing_recording(recording):
+        vectors = await cancel_on_disconnect(request, _embed_with_timeout(state, texts))
+        recording.record_outcome(ChoiceOutcome(end="embedded"))
+        await _record_readings(recording, model, texts, vectors)
     found = await asyncio.to_thread(_activations, model, texts, vectors, watching)
-    answer = await asyncio.to_thread(_answer, body, vectors, _usage(texts), _extension(watching.asked, found))
+    answer = await asyncio.to_thread(
+        _encode_response, body, vectors, _usage(texts), _extension(watching.request_watches, found)
+    )
     return Response(answer, media_type="application/json")
 
 
-def _answer(
-    body: EmbeddingRequest, vectors: Sequence[Embedded], usage: EmbeddingUsage, extension: EmbeddingExtension
+def _encode_response(
+    body: EmbeddingRequest, vectors: Sequence[TextEmbedded], usage: EmbeddingUsage, extension: EmbeddingExtension
 ) -> bytes:
     data = tuple(
-        Embedding(index=index, embedding=written(shortened(vector.vector, body.dimensions), body.encoding_format))
+        Embedding(
+            index=index, embedding=encode_vector(truncate_vector(vector.vector, body.dimensions), body.encoding_format)
+        )
         for index, vector in enumerate(vectors)
     )
     return msgspec.json.encode(EmbeddingAnswer(data=data, model=body.model, usage=usage, millm=extension))
 
 
-def _chosen(state: State, body: EmbeddingRequest, header_profile: str | None) -> LoadedModel:
+def _select_model(state: State, body: EmbeddingRequest, header_profile: str | None) -> LoadedModel:
     """Raises what `select` raises; UnsupportedParameter where a steering is asked for by itself."""
     if (body.model_extra or {}).get("steering"):
         raise UnsupportedParameter("`steering` is not applied to embeddings; leave it out.", param="steering")
@@ -93,36 +97,37 @@ def _chosen(state: State, body: EmbeddingRequest, header_profile: str | None) ->
     return selection.model
 
 
-def _read_everywhere(watching: Watching) -> Watching:
+def _watch_all_tokens(watching: WatchPlan) -> WatchPlan:
     """A text is never steered, and all of it is read."""
     asked, monitored = (
-        [replace(watch, tokens="all", when="before") for watch in some] for some in (watching.asked, watching.monitored)
+        [replace(watch, tokens="all", when="before") for watch in some]
+        for some in (watching.request_watches, watching.monitor_only)
     )
-    return merged(asked, monitored)
+    return merge_watches(asked, monitored)
 
 
-def _asked(
+def _request_record(
     endpoint: str,
     model: LoadedModel,
-    source: Source,
+    source: RequestSource,
     texts: Sequence[Embed],
-    watching: Watching,
+    watching: WatchPlan,
     job_id: str,
     body: bytes,
-) -> Asked:
+) -> RecordedRequest:
     lengths = tuple(len(text.tokens) for text in texts)
-    return Asked(
+    return RecordedRequest(
         id=job_id,
         endpoint=endpoint,
         model=model.name,
         profile=None,
         source=source,
         streamed=False,
-        prompts=lengths,
+        prompt_lengths=lengths,
         prompt_tokens=sum(lengths),
-        watching=watching,
-        sequences=tuple(text.id for text in texts),
-        read=lambda: tuple(model.tokenizer.decode(text.tokens, skip_special=False) for text in texts),
+        watch_plan=watching,
+        sequence_ids=tuple(text.id for text in texts),
+        read_prompts=lambda: tuple(model.tokenizer.decode(text.tokens, skip_special=False) for text in texts),
         body=body,
     )
 
@@ -130,43 +135,48 @@ def _asked(
 # ------------------------------------------------------------------------------------------------ texts as token ids
 
 
-def _ids(model: LoadedModel, inputs: Sequence[Input]) -> list[list[int]]:
+def _input_ids(model: LoadedModel, inputs: Sequence[Input]) -> list[list[int]]:
     """Raises InvalidRequest or ContextLengthExceeded, naming the input."""
-    most = min(model.recipe.longest or model.facts.context_length, model.facts.context_length)
-    return [_ids_of(model, place, given, most) for place, given in enumerate(inputs)]
+    most = min(model.embedding_recipe.max_tokens or model.facts.context_length, model.facts.context_length)
+    return [_token_ids(model, place, given, most) for place, given in enumerate(inputs)]
 
 
-def _ids_of(model: LoadedModel, place: int, given: Input, most: int) -> list[int]:
-    name = f"input.{place}"
-    if isinstance(given, str) and not model.tokenizer.may_fit(given, most):
-        raise _too_long(name, most, f"more than {most}")
-    ids = model.tokenizer.encode_whole(model.recipe.prepared(given)) if isinstance(given, str) else given
+def _token_ids(model: LoadedModel, index: int, text_or_ids: Input, max_tokens: int) -> list[int]:
+    name = f"input.{index}"
+    if isinstance(text_or_ids, str) and not model.tokenizer.can_fit(text_or_ids, max_tokens):
+        raise _length_error(name, max_tokens, f"more than {max_tokens}")
+    ids = (
+        model.tokenizer.encode_with_special_tokens(model.embedding_recipe.prepare_text(text_or_ids))
+        if isinstance(text_or_ids, str)
+        else text_or_ids
+    )
     if not ids:
         raise InvalidRequest(f"`{name}` holds nothing that this model reads.", param=name)
     if max(ids) >= model.facts.vocab_size:
         raise InvalidRequest(f"`{name}` takes token ids from 0 to {model.facts.vocab_size - 1}.", param=name)
-    if len(ids) > most:
-        raise _too_long(name, most, str(len(ids)))
+    if len(ids) > max_tokens:
+        raise _length_error(name, max_tokens, str(len(ids)))
     return ids
 
 
-def _too_long(name: str, most: int, found: str) -> ContextLengthExceeded:
+def _length_error(name: str, max_tokens: int, actual: str) -> ContextLengthExceeded:
     return ContextLengthExceeded(
-        f"This model's maximum context length is {most} tokens, and `{name}` has {found}; shorten it.", param=name
+        f"This model's maximum context length is {max_tokens} tokens, and `{name}` has {actual}; shorten it.",
+        param=name,
     )
 
 
 # ------------------------------------------------------------------------------------------------- texts as vectors
 
 
-def _texts(
+def _embed_messages(
     state: State, model: LoadedModel, inputs: Sequence[Sequence[int]], watch: tuple[Watch, ...], job_id: str
 ) -> list[Embed]:
     return [
         Embed(
             id=f"{job_id}-{place}",
             tokens=tuple(ids),
-            pooling=model.recipe.pooling,
+            pooling=model.embedding_recipe.pooling,
             watch=watch,
             deadline_seconds=state.settings.request_timeout,
             model=model.facts.id,
@@ -175,7 +185,7 @@ def _texts(
     ]
 
 
-async def _in_time(state: State, texts: Sequence[Embed]) -> list[Embedded]:
+async def _embed_with_timeout(state: State, texts: Sequence[Embed]) -> list[TextEmbedded]:
     """The texts of a long job reach the engine one after the other, so its deadlines alone would not do."""
     seconds = state.settings.request_timeout
     try:
@@ -194,7 +204,7 @@ def _usage(texts: Sequence[Embed]) -> EmbeddingUsage:
 
 
 def _activations(
-    model: LoadedModel, texts: Sequence[Embed], vectors: Sequence[Embedded], watching: Watching
+    model: LoadedModel, texts: Sequence[Embed], vectors: Sequence[TextEmbedded], watching: WatchPlan
 ) -> tuple[InputActivation, ...]:
     return tuple(
         InputActivation(
@@ -206,23 +216,23 @@ def _activations(
             top=reading.top or UNSET,
         )
         for place, (text, vector) in enumerate(zip(texts, vectors, strict=True))
-        for reading in watching.of_request(vector.readings, len(text.tokens))
+        for reading in watching.request_readings(vector.readings, len(text.tokens))
     )
 
 
-def _extension(watch: tuple[Watch, ...], found: tuple[InputActivation, ...]) -> EmbeddingExtension:
+def _extension(watch: tuple[Watch, ...], activations: tuple[InputActivation, ...]) -> EmbeddingExtension:
     every: int | UnsetType = next((one.sample_every for one in watch if one.sample_every), UNSET)
-    return EmbeddingExtension(activations=found if watch else UNSET, sample_every=every)
+    return EmbeddingExtension(activations=activations if watch else UNSET, sample_every=every)
 
 
-async def _record(
-    recording: Recording, model: LoadedModel, texts: Sequence[Embed], vectors: Sequence[Embedded]
+async def _record_readings(
+    recording: RequestRecorder, model: LoadedModel, texts: Sequence[Embed], vectors: Sequence[TextEmbedded]
 ) -> None:
     """There may be a hundred thousand readings: others have a turn of the event loop in between."""
     for place, (text, vector) in enumerate(zip(texts, vectors, strict=True)):
-        for first in range(0, len(vector.readings), AT_ONCE):
-            some = vector.readings[first : first + AT_ONCE]
-            recording.saw(place, some, partial(_text_at, model, text.tokens))
+        for first in range(0, len(vector.readings), READINGS_PER_TURN):
+            some = vector.readings[first : first + READINGS_PER_TURN]
+            recording.record_readings(place, some, partial(_text_at, model, text.tokens))
             await asyncio.sleep(0)
 
 

@@ -8,34 +8,34 @@ from starlette.types import Scope
 from millm.metrics.meter import Meter
 from millm.monitor.rows import RequestRow
 
-log = structlog.get_logger()
+access_log = structlog.get_logger()
 
-QUIET = frozenset(("/healthz", "/readyz", "/metrics", "/ui", "/ui/{path}"))
+QUIET_ROUTES = frozenset(("/healthz", "/readyz", "/metrics", "/ui", "/ui/{path}"))
 """Asked every few seconds by machines, or a dozen at once by a browser."""
 
 
-def tell_ended(meter: Meter, scope: Scope, status: int | None, seconds: float) -> None:
+def report_request_end(meter: Meter, scope: Scope, status: int | None, seconds: float) -> None:
     """By its route, not by its path: what a client wrote there is its own."""
-    route, method = route_of(scope), scope.get("method", "WEBSOCKET")
-    meter.answered(route, method, status)
-    log.log(
-        _severity(route, method, status),
+    route, method = route_template(scope), scope.get("method", "WEBSOCKET")
+    meter.count_response(route, method, status)
+    access_log.log(
+        _log_level(route, method, status),
         "request.ended",
         method=method[:16],
         route=route,
         status=status,
         ms=round(seconds * 1000, 1),
-        **_of_answers(rows_of(scope)),
+        **_generation_fields(request_rows(scope)),
     )
 
 
-def rows_of(scope: Scope) -> list[RequestRow]:
+def request_rows(scope: Scope) -> list[RequestRow]:
     """What the monitor was told of the request: nothing, an answer, or the many of an experiment."""
     rows: list[RequestRow] = scope.setdefault("state", {}).setdefault("rows", [])
     return rows
 
 
-def route_of(scope: Scope) -> str | None:
+def route_template(scope: Scope) -> str | None:
     """With the names of its parameters: `/api/jobs/{id}`; None where nothing is served."""
     route = getattr(scope.get("route"), "path", None)
     if route is None:
@@ -45,9 +45,9 @@ def route_of(scope: Scope) -> str | None:
     return whole.replace(":path}", "}")
 
 
-def _severity(route: str | None, method: str, status: int | None) -> int:
+def _log_level(route: str | None, method: str, status: int | None) -> int:
     """The page looks at `/api` every second, and would fill the log with that."""
-    if route in QUIET:
+    if route in QUIET_ROUTES:
         return DEBUG
     if status is None or status >= 400:
         return WARNING if status is None or status >= 500 else INFO
@@ -55,7 +55,7 @@ def _severity(route: str | None, method: str, status: int | None) -> int:
     return DEBUG if is_look else INFO
 
 
-def _of_answers(rows: list[RequestRow]) -> dict[str, object]:
+def _generation_fields(rows: list[RequestRow]) -> dict[str, object]:
     if not rows:
         return {}
     first = rows[0].first_token_seconds

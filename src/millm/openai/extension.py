@@ -4,15 +4,15 @@ from collections.abc import Sequence
 
 from msgspec import UNSET, UnsetType
 
-from millm.engine.messages import Receipt
-from millm.openai.pieces import Piece
+from millm.engine.messages import SteeringReceipt
+from millm.openai.pieces import OutputDelta
 from millm.openai.schemas.answers import Extension
 from millm.profiles.selection import Selection
 
 
-def receipt_of(
+def build_extension(
     selection: Selection,
-    choices: Sequence[Piece],
+    choices: Sequence[OutputDelta],
     *,
     watching: bool,
     sample_every: int | UnsetType,
@@ -24,7 +24,7 @@ def receipt_of(
     degraded = selection.degraded or next((receipt.degraded for receipt in receipts if receipt.degraded), None)
     activations = tuple(activation for piece in choices for activation in piece.activations)
     return Extension(
-        profile=selection.profile if steering == _expected(selection) else None,
+        profile=selection.profile if steering == _expected_fingerprint(selection) else None,
         steering=steering,
         tokens_steered=sum(receipt.tokens_steered for receipt in receipts),
         delta_norm_ratio=_mean_ratio(receipts),
@@ -35,12 +35,12 @@ def receipt_of(
     )
 
 
-def _expected(selection: Selection) -> str | None:
+def _expected_fingerprint(selection: Selection) -> str | None:
     """Fingerprint of what was selected; another one was applied where the active steering changed meanwhile."""
     return selection.steering.fingerprint if selection.steering else None
 
 
-def _mean_ratio(receipts: Sequence[Receipt]) -> float:
+def _mean_ratio(receipts: Sequence[SteeringReceipt]) -> float:
     positions = sum(receipt.tokens_steered for receipt in receipts)
     total = sum(receipt.delta_norm_ratio * receipt.tokens_steered for receipt in receipts)
     return total / positions if positions else 0.0

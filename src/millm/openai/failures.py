@@ -13,26 +13,28 @@ from starlette.websockets import WebSocket, WebSocketState
 
 from millm.errors import InvalidRequest, MillmError, NotFound
 from millm.metrics.meter import Meter
-from millm.openai.edge import LARGEST_BODY, RequestEdge
-from millm.openai.ended import tell_ended
-from millm.openai.envelope import answer_failure, error_response
-from millm.openai.validation import dotted, sentence
+from millm.openai.edge import DEFAULT_MAX_BODY_BYTES, RequestMiddleware
+from millm.openai.ended import report_request_end
+from millm.openai.envelope import error_response, failure_response
+from millm.openai.validation import error_sentence, field_path
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for its log; nobody reads this answer."""
 
-_BY_STATUS = {
+_ERRORS_BY_STATUS = {
     404: (NotFound.code, "Nothing is served at this address; OpenAI's API is under /v1."),
     405: (
         "method_not_supported",
         "This address does not take that method; the header `Allow` names what it takes.",
     ),
 }
-_SERVER_FAILED = 1011
+_WS_INTERNAL_ERROR = 1011
 """https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1"""
 
 
-def install_error_handlers(app: FastAPI, largest_body: int = LARGEST_BODY, meter: Meter | None = None) -> None:
+def install_error_handlers(
+    app: FastAPI, max_body_bytes: int = DEFAULT_MAX_BODY_BYTES, meter: Meter | None = None
+) -> None:
     """Make `app` answer every failure in the envelope, put a request id on every answer, and log and count its end.
 
     `largest_body`: bytes; more is refused.
@@ -41,34 +43,36 @@ def install_error_handlers(app: FastAPI, largest_body: int = LARGEST_BODY, meter
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_client_gone)
-    app.add_middleware(RequestEdge, largest_body=largest_body, on_end=partial(tell_ended, meter or Meter()))
+    app.add_middleware(
+        RequestMiddleware, largest_body=max_body_bytes, on_end=partial(report_request_end, meter or Meter())
+    )
 
 
 async def _on_millm_error(connection: HTTPConnection, failure: Exception) -> Response:
-    answer = answer_failure(failure)
+    answer = failure_response(failure)
     if isinstance(connection, WebSocket):
-        await _end(connection, answer)
+        await _close_websocket(connection, answer)
     return answer
 
 
-async def _end(websocket: WebSocket, answer: Response) -> None:
+async def _close_websocket(websocket: WebSocket, answer: Response) -> None:
     """Whoever has not been let in gets the answer itself; within a conversation it can only be ended."""
     has_begun = websocket.application_state is not WebSocketState.CONNECTING
     if has_begun or "websocket.http.response" not in websocket.scope.get("extensions", {}):
-        await websocket.close(_SERVER_FAILED)
+        await websocket.close(_WS_INTERNAL_ERROR)
     else:
         await websocket.send_denial_response(answer)
 
 
 async def _on_validation_error(_: HTTPConnection, failure: Exception) -> Response:
     first = cast(RequestValidationError, failure).errors()[0]
-    return answer_failure(InvalidRequest(sentence(first), param=dotted(first)))
+    return failure_response(InvalidRequest(error_sentence(first), param=field_path(first)))
 
 
 async def _on_http_exception(connection: HTTPConnection, failure: Exception) -> Response:
     refused = cast(HTTPException, failure)
     status, headers = refused.status_code, dict(refused.headers or {})
-    code, message = _BY_STATUS.get(status, (InvalidRequest.code, f"{HTTPStatus(status).phrase}."))
+    code, message = _ERRORS_BY_STATUS.get(status, (InvalidRequest.code, f"{HTTPStatus(status).phrase}."))
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         code, message = "request_too_large", refused.detail
     if status == HTTPStatus.METHOD_NOT_ALLOWED:

@@ -6,46 +6,46 @@ from typing import Protocol
 from msgspec import UNSET
 
 from millm.openai.logprobs import chat_logprobs, completion_logprobs
-from millm.openai.pieces import CallPart, Piece
+from millm.openai.pieces import OutputDelta, ToolCallPart
 from millm.openai.schemas.answers import (
-    ChatAnswer,
+    AssistantMessage,
+    AssistantToolCall,
     ChatChoice,
-    ChatDelta,
+    ChatChunkChoice,
     ChatLogprobs,
     Choice,
     CompletionChoice,
     CompletionLogprobs,
-    Delta,
+    DeltaMessage,
     FinishReason,
     FunctionCall,
     ObjectName,
-    ToolCall,
     ToolCallDelta,
 )
 from millm.text.tokenizer import Tokenizer
 
 
-class Form(Protocol):
+class ChoiceBuilder(Protocol):
     """How one endpoint tells a choice."""
 
-    whole_object: ObjectName
+    response_object: ObjectName
     chunk_object: ObjectName
 
-    def opening(self, choice: int) -> Choice | None:
+    def opening_chunk(self, choice: int) -> Choice | None:
         """What a stream says of a choice before its first text."""
 
-    def parts(self, piece: Piece) -> Sequence[Choice]:
+    def chunks(self, output: OutputDelta) -> Sequence[Choice]:
         """Some of a stream, as one chunk or several."""
 
-    def closing(self, choice: int, reason: FinishReason) -> Choice:
+    def closing_chunk(self, choice: int, reason: FinishReason) -> Choice:
         """What a stream says of a choice after its last text."""
 
-    def whole(self, piece: Piece, reason: FinishReason) -> Choice:
+    def full_choice(self, output: OutputDelta, reason: FinishReason) -> Choice:
         """A choice in one piece."""
 
 
-class ChatForm:
-    whole_object: ObjectName = "chat.completion"
+class ChatChoiceBuilder:
+    response_object: ObjectName = "chat.completion"
     chunk_object: ObjectName = "chat.completion.chunk"
 
     def __init__(self, tokenizer: Tokenizer, *, logprobs: bool, calls_only: bool = False) -> None:
@@ -53,54 +53,56 @@ class ChatForm:
         self._wants_logprobs = logprobs
         self._calls_only = calls_only
 
-    def opening(self, choice: int) -> ChatDelta:
-        return ChatDelta(index=choice, delta=Delta(role="assistant", content=None if self._calls_only else ""))
+    def opening_chunk(self, choice: int) -> ChatChunkChoice:
+        return ChatChunkChoice(
+            index=choice, delta=DeltaMessage(role="assistant", content=None if self._calls_only else "")
+        )
 
-    def parts(self, piece: Piece) -> list[ChatDelta]:
+    def chunks(self, output: OutputDelta) -> list[ChatChunkChoice]:
         """Reasoning, words and each bit of a call apart, as clients expect them; the logprobs of all with the first.
 
         None for tokens that say nothing, such as the last bracket of a forced call.
         """
-        deltas = [Delta(reasoning_content=piece.reasoning)] if piece.reasoning else []
-        deltas += [Delta(content=piece.text)] if piece.text else []
-        deltas += [Delta(tool_calls=(_call_delta(part),)) for part in piece.calls]
-        if not deltas and (self._wants_logprobs or piece.activations):
-            deltas = [Delta() if self._calls_only else Delta(content="")]
-        logprobs = self._logprobs(piece)
+        deltas = [DeltaMessage(reasoning_content=output.reasoning)] if output.reasoning else []
+        deltas += [DeltaMessage(content=output.text)] if output.text else []
+        deltas += [DeltaMessage(tool_calls=(_call_delta(part),)) for part in output.calls]
+        if not deltas and (self._wants_logprobs or output.activations):
+            deltas = [DeltaMessage() if self._calls_only else DeltaMessage(content="")]
+        logprobs = self._logprobs(output)
         return [
-            ChatDelta(index=piece.choice, delta=delta, logprobs=None if place else logprobs)
+            ChatChunkChoice(index=output.choice, delta=delta, logprobs=None if place else logprobs)
             for place, delta in enumerate(deltas)
         ]
 
-    def closing(self, choice: int, reason: FinishReason) -> ChatDelta:
-        return ChatDelta(index=choice, delta=Delta(), finish_reason=reason)
+    def closing_chunk(self, choice: int, reason: FinishReason) -> ChatChunkChoice:
+        return ChatChunkChoice(index=choice, delta=DeltaMessage(), finish_reason=reason)
 
-    def whole(self, piece: Piece, reason: FinishReason) -> ChatChoice:
+    def full_choice(self, output: OutputDelta, reason: FinishReason) -> ChatChoice:
         return ChatChoice(
-            index=piece.choice,
-            message=ChatAnswer(
-                content=None if piece.calls and not piece.text else piece.text,
-                reasoning_content=piece.reasoning or UNSET,
-                tool_calls=_whole_calls(piece.calls) or UNSET,
+            index=output.choice,
+            message=AssistantMessage(
+                content=None if output.calls and not output.text else output.text,
+                reasoning_content=output.reasoning or UNSET,
+                tool_calls=_joined_calls(output.calls) or UNSET,
             ),
-            logprobs=self._logprobs(piece),
+            logprobs=self._logprobs(output),
             finish_reason=reason,
         )
 
-    def _logprobs(self, piece: Piece) -> ChatLogprobs | None:
-        return chat_logprobs(self._tokenizer, piece.tokens) if self._wants_logprobs else None
+    def _logprobs(self, output: OutputDelta) -> ChatLogprobs | None:
+        return chat_logprobs(self._tokenizer, output.tokens) if self._wants_logprobs else None
 
 
-def _call_delta(part: CallPart) -> ToolCallDelta:
+def _call_delta(part: ToolCallPart) -> ToolCallDelta:
     if part.id is None or part.name is None:
         return ToolCallDelta(index=part.index, function=FunctionCall(arguments=part.arguments))
     function = FunctionCall(name=part.name, arguments=part.arguments)
     return ToolCallDelta(index=part.index, id=part.id, type="function", function=function)
 
 
-def _whole_calls(parts: Sequence[CallPart]) -> tuple[ToolCall, ...]:
+def _joined_calls(parts: Sequence[ToolCallPart]) -> tuple[AssistantToolCall, ...]:
     return tuple(
-        ToolCall(
+        AssistantToolCall(
             id=first.id,
             function=FunctionCall(
                 name=first.name, arguments="".join(part.arguments for part in parts if part.index == first.index)
@@ -111,27 +113,27 @@ def _whole_calls(parts: Sequence[CallPart]) -> tuple[ToolCall, ...]:
     )
 
 
-class CompletionForm:
-    whole_object: ObjectName = "text_completion"
+class CompletionChoiceBuilder:
+    response_object: ObjectName = "text_completion"
     chunk_object: ObjectName = "text_completion"
 
     def __init__(self, tokenizer: Tokenizer, *, logprobs: bool) -> None:
         self._tokenizer = tokenizer
         self._wants_logprobs = logprobs
 
-    def opening(self, choice: int) -> None:
+    def opening_chunk(self, choice: int) -> None:
         """Nothing: the first text comes first."""
 
-    def parts(self, piece: Piece) -> list[CompletionChoice]:
-        return [CompletionChoice(index=piece.choice, text=piece.text, logprobs=self._logprobs(piece))]
+    def chunks(self, output: OutputDelta) -> list[CompletionChoice]:
+        return [CompletionChoice(index=output.choice, text=output.text, logprobs=self._logprobs(output))]
 
-    def closing(self, choice: int, reason: FinishReason) -> CompletionChoice:
+    def closing_chunk(self, choice: int, reason: FinishReason) -> CompletionChoice:
         return CompletionChoice(index=choice, text="", finish_reason=reason)
 
-    def whole(self, piece: Piece, reason: FinishReason) -> CompletionChoice:
+    def full_choice(self, output: OutputDelta, reason: FinishReason) -> CompletionChoice:
         return CompletionChoice(
-            index=piece.choice, text=piece.text, logprobs=self._logprobs(piece), finish_reason=reason
+            index=output.choice, text=output.text, logprobs=self._logprobs(output), finish_reason=reason
         )
 
-    def _logprobs(self, piece: Piece) -> CompletionLogprobs | None:
-        return completion_logprobs(self._tokenizer, piece) if self._wants_logprobs else None
+    def _logprobs(self, output: OutputDelta) -> CompletionLogprobs | None:
+        return completion_logprobs(self._tokenizer, output) if self._wants_logprobs else None

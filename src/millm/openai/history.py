@@ -8,44 +8,44 @@ import msgspec
 from millm.errors import InvalidRequest
 from millm.openai.schemas.chat import ChatMessage
 from millm.openai.schemas.tools import CalledFunction
-from millm.text.content import text_of
-from millm.text.prompt import Call, Message
+from millm.text.content import content_text
+from millm.text.prompt import PromptMessage, PromptToolCall
 
 
-def turns(messages: Sequence[ChatMessage], *, native: bool) -> list[Message]:
+def template_messages(messages: Sequence[ChatMessage], *, native: bool) -> list[PromptMessage]:
     """`native`: for a template that takes calls and results. Raises InvalidRequest, naming the message, where one says
     nothing, or something that is not text.
     """
-    spell = _native if native else _spelled
-    return [spell(message, _text(place, message)) for place, message in enumerate(messages)]
+    spell = _native_message if native else _plain_message
+    return [spell(message, _message_text(place, message)) for place, message in enumerate(messages)]
 
 
-def _text(place: int, message: ChatMessage) -> str:
+def _message_text(index: int, message: ChatMessage) -> str:
     if message.content is None and message.role not in ("assistant", "tool", "function"):
-        raise InvalidRequest(f"`messages.{place}.content` is required.", param=f"messages.{place}.content")
-    return text_of(message.content)
+        raise InvalidRequest(f"`messages.{index}.content` is required.", param=f"messages.{index}.content")
+    return content_text(message.content)
 
 
-def _native(message: ChatMessage, text: str) -> Message:
+def _native_message(message: ChatMessage, text: str) -> PromptMessage:
     if message.role in ("tool", "function"):
-        return Message("tool", text, message.name, answers=message.tool_call_id or "")
-    return Message(message.role, text, message.name, calls=_calls(message))
+        return PromptMessage("tool", text, message.name, tool_call_id=message.tool_call_id or "")
+    return PromptMessage(message.role, text, message.name, calls=_calls(message))
 
 
-def _spelled(message: ChatMessage, text: str) -> Message:
+def _plain_message(message: ChatMessage, text: str) -> PromptMessage:
     if message.role in ("tool", "function"):
-        return Message("user", f"Tool result: {text}")
-    spelled = [_told(call.name, call.arguments) for call in _called(message)]
-    return Message(message.role, "\n".join(filter(None, [text, *spelled])), message.name)
+        return PromptMessage("user", f"Tool result: {text}")
+    spelled = [_call_as_text(call.name, call.arguments) for call in _called_functions(message)]
+    return PromptMessage(message.role, "\n".join(filter(None, [text, *spelled])), message.name)
 
 
-def _calls(message: ChatMessage) -> tuple[Call, ...]:
+def _calls(message: ChatMessage) -> tuple[PromptToolCall, ...]:
     ids = [call.id for call in message.tool_calls] or [None]
-    called = zip(ids, _called(message), strict=False)
-    return tuple(Call(call.name, _object(call.arguments), id) for id, call in called)
+    called = zip(ids, _called_functions(message), strict=False)
+    return tuple(PromptToolCall(call.name, _parsed_arguments(call.arguments), id) for id, call in called)
 
 
-def _called(message: ChatMessage) -> list[CalledFunction]:
+def _called_functions(message: ChatMessage) -> list[CalledFunction]:
     """Only an assistant calls; `function_call` is the older form."""
     if message.role != "assistant":
         return []
@@ -53,7 +53,7 @@ def _called(message: ChatMessage) -> list[CalledFunction]:
     return [call.function for call in message.tool_calls] or older
 
 
-def _object(arguments: object) -> object:
+def _parsed_arguments(arguments: object) -> object:
     """Templates expect an object; what is none stays as the model wrote it."""
     try:
         return json.loads(arguments) if isinstance(arguments, str) else arguments
@@ -61,5 +61,5 @@ def _object(arguments: object) -> object:
         return arguments
 
 
-def _told(name: str, arguments: object) -> str:
+def _call_as_text(name: str, arguments: object) -> str:
     return msgspec.json.encode({"name": name, "arguments": arguments}).decode()

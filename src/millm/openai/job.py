@@ -14,14 +14,14 @@ from msgspec import UNSET, UnsetType
 import millm
 from millm.engine.messages import Generate, ModelFacts
 from millm.errors import ContextLengthExceeded, InvalidRequest, ModelCannotGenerate
-from millm.monitor.recording import Asked
-from millm.monitor.rows import Source
-from millm.monitor.watching import Watching
-from millm.openai.reading import VERBATIM, AnswerReading
+from millm.monitor.recording import RecordedRequest
+from millm.monitor.rows import RequestSource
+from millm.monitor.watching import WatchPlan
+from millm.openai.reading import PLAIN_TEXT, OutputParserConfig
 from millm.openai.schemas.chat import ChatRequest
 from millm.openai.schemas.common import GenerationFields
 from millm.openai.schemas.completions import CompletionRequest
-from millm.openai.watching import watching_of
+from millm.openai.watching import resolve_watching
 from millm.profiles.selection import Selection, select
 from millm.state import LoadedModel, State
 
@@ -32,62 +32,64 @@ ProfileHeader = Annotated[
 
 
 @dataclass(frozen=True)
-class Job:
+class GenerationRequest:
     """One request, resolved: one sequence for each choice, and what the answer says of itself."""
 
     id: str
     created: int
-    asked_model: str
-    fingerprint: str
+    requested_model: str
+    system_fingerprint: str
     selection: Selection
     sequences: tuple[Generate, ...]
     """In the order of `choices`: all of the first prompt, all of the second, …"""
     stop: tuple[str, ...]
-    continues: bool
+    continues_prompt: bool
     """The answer's text goes on behind the prompt's, instead of being one of its own."""
     echoes: tuple[str, ...]
     """What each choice begins with, where the prompts are to be repeated."""
-    tries: int
+    samples_per_prompt: int
     """Sequences for each prompt."""
-    told: int
+    choices_per_prompt: int
     """Choices told of each prompt's: the likeliest."""
     prompt_tokens: int
     include_usage: bool
     is_streamed: bool
-    watching: Watching
-    reading: AnswerReading = VERBATIM
+    watching: WatchPlan
+    parser_config: OutputParserConfig = PLAIN_TEXT
     tools_omitted: bool = False
-    last_words: str = ""
+    last_prompt_text: str = ""
     """Of the one who asks: the last message, or the first prompt."""
 
     @property
     def sample_every(self) -> int | UnsetType:
         """How often `top_k` is read, where it is asked for."""
-        return next((watch.sample_every for watch in self.watching.asked if watch.sample_every), UNSET)
+        return next((watch.sample_every for watch in self.watching.request_watches if watch.sample_every), UNSET)
 
-    def asked(self, endpoint: str, source: Source, body: bytes) -> Asked:
+    def to_record(self, endpoint: str, source: RequestSource, body: bytes) -> RecordedRequest:
         """For the monitor; `body`: the request's, as it came."""
-        return Asked(
+        return RecordedRequest(
             id=self.id,
             endpoint=endpoint,
             model=self.selection.model.name,
             profile=self.selection.profile,
             source=source,
             streamed=self.is_streamed,
-            prompts=tuple(len(sequence.prompt) for sequence in self.sequences),
+            prompt_lengths=tuple(len(sequence.prompt) for sequence in self.sequences),
             prompt_tokens=self.prompt_tokens,
-            watching=self.watching,
-            sequences=tuple(sequence.id for sequence in self.sequences),
-            read=self._prompts_read,
+            watch_plan=self.watching,
+            sequence_ids=tuple(sequence.id for sequence in self.sequences),
+            read_prompts=self._decode_prompts,
             body=body,
         )
 
-    def _prompts_read(self) -> tuple[str, ...]:
+    def _decode_prompts(self) -> tuple[str, ...]:
         decode = self.selection.model.tokenizer.decode
-        return tuple(decode(sequence.prompt, skip_special=False) for sequence in self.sequences[:: self.tries])
+        return tuple(
+            decode(sequence.prompt, skip_special=False) for sequence in self.sequences[:: self.samples_per_prompt]
+        )
 
 
-def choose(state: State, body: GenerationFields, header_profile: str | None) -> Selection:
+def resolve_selection(state: State, body: GenerationFields, header_profile: str | None) -> Selection:
     """What answers: a profile named in the body wins over the header's.
 
     Raises what `select` raises, and QueueFull before a prompt is tokenised that nobody would get to.
@@ -104,11 +106,11 @@ def choose(state: State, body: GenerationFields, header_profile: str | None) -> 
             f"The model `{selection.model.name}` only embeds: ask it at /v1/embeddings, or serve one that generates.",
             param="model",
         )
-    state.engine.check_room()
+    state.engine.check_capacity()
     return selection
 
 
-def plan(
+def build_request(
     state: State,
     selection: Selection,
     body: ChatRequest | CompletionRequest,
@@ -116,39 +118,41 @@ def plan(
     *,
     prefix: str,
     stop: Sequence[str],
-    continues: bool = False,
+    continues_prompt: bool = False,
     grammar: str | None = None,
-    reading: AnswerReading = VERBATIM,
+    parser_config: OutputParserConfig = PLAIN_TEXT,
     tools_omitted: bool = False,
     echoes: Sequence[str] = (),
-    last_words: str = "",
-) -> Job:
+    last_prompt_text: str = "",
+) -> GenerationRequest:
     """Raises InvalidRequest, ContextLengthExceeded, InvalidSteering or SaeDetached."""
-    _check_amount(len(prompts) * body.tries, state.engine.capacity)
+    _check_choice_count(len(prompts) * body.samples_per_prompt, state.engine.capacity)
     _check_ids(body, selection.model.facts)
-    if body.limit is not None and body.min_tokens > body.limit:
-        raise InvalidRequest(f"`min_tokens` should be at most the answer's limit, {body.limit}.", param="min_tokens")
+    if body.token_limit is not None and body.min_tokens > body.token_limit:
+        raise InvalidRequest(
+            f"`min_tokens` should be at most the answer's limit, {body.token_limit}.", param="min_tokens"
+        )
     job_id = f"{prefix}{uuid.uuid4().hex}"
-    watching = watching_of(state, body.activations or ())
-    return Job(
+    watching = resolve_watching(state, body.activations or ())
+    return GenerationRequest(
         id=job_id,
         created=int(time.time()),
-        asked_model=body.model,
-        fingerprint=_fingerprint(selection.model),
+        requested_model=body.model,
+        system_fingerprint=_fingerprint(selection.model),
         selection=selection,
         sequences=_sequences(state, selection, body, prompts, job_id, grammar, watching),
         stop=tuple(stop),
-        continues=continues,
-        echoes=tuple(echo for echo in echoes for _ in range(body.tries)),
-        tries=body.tries,
-        told=body.n,
+        continues_prompt=continues_prompt,
+        echoes=tuple(echo for echo in echoes for _ in range(body.samples_per_prompt)),
+        samples_per_prompt=body.samples_per_prompt,
+        choices_per_prompt=body.n,
         prompt_tokens=sum(len(prompt) for prompt in prompts),
         include_usage=body.stream_options.include_usage,
         watching=watching,
         is_streamed=body.stream,
-        reading=reading,
+        parser_config=parser_config,
         tools_omitted=tools_omitted,
-        last_words=last_words,
+        last_prompt_text=last_prompt_text,
     )
 
 
@@ -159,33 +163,33 @@ def _sequences(
     prompts: Sequence[Sequence[int]],
     job_id: str,
     grammar: str | None,
-    watching: Watching,
+    watching: WatchPlan,
 ) -> tuple[Generate, ...]:
     facts = selection.model.facts
-    limit = state.settings.default_max_tokens if body.limit is None else body.limit
+    limit = state.settings.default_max_tokens if body.token_limit is None else body.token_limit
     return tuple(
         Generate(
             id=f"{job_id}-{place}-{k}",
             prompt=tuple(prompt),
-            max_tokens=min(limit, _room(facts, len(prompt), limit)),
-            sampling=body.sampling(k, body.alternatives),
+            max_tokens=min(limit, _max_answer_tokens(facts, len(prompt), limit)),
+            sampling=body.sampling(k, body.num_logprobs),
             stop_ids=(*(() if body.ignore_eos else facts.stop_ids), *body.stop_token_ids),
             steering=selection.steering,
-            watch=watching.engine,
+            watch=watching.engine_watches,
             follows_active=selection.follows_active,
             deadline_seconds=state.settings.request_timeout,
             grammar=grammar,
-            prompt_logprobs=body.prompt_alternatives,
+            prompt_logprobs=body.num_prompt_logprobs,
             model=facts.id,
         )
         for place, prompt in enumerate(prompts)
-        for k in range(body.tries)
+        for k in range(body.samples_per_prompt)
     )
 
 
-def _check_amount(choices: int, most: int) -> None:
-    if choices > most:
-        raise InvalidRequest(f"`n` × prompts asks for {choices} answers; this server takes {most} at once.", param="n")
+def _check_choice_count(count: int, maximum: int) -> None:
+    if count > maximum:
+        raise InvalidRequest(f"`n` × prompts asks for {count} answers; this server takes {maximum} at once.", param="n")
 
 
 def _check_ids(body: GenerationFields, facts: ModelFacts) -> None:
@@ -194,14 +198,14 @@ def _check_ids(body: GenerationFields, facts: ModelFacts) -> None:
             raise InvalidRequest(f"`{name}` takes token ids from 0 to {facts.vocab_size - 1}.", param=name)
 
 
-def _room(facts: ModelFacts, prompt: int, wanted: int) -> int:
+def _max_answer_tokens(facts: ModelFacts, prompt_tokens: int, limit: int) -> int:
     """Tokens that an answer to a prompt of this many can have."""
-    if prompt + min(wanted, 1) > facts.context_length:
+    if prompt_tokens + min(limit, 1) > facts.context_length:
         raise ContextLengthExceeded(
-            f"This model's maximum context length is {facts.context_length} tokens, and the request has {prompt}; "
+            f"This model's maximum context length is {facts.context_length} tokens, and the request has {prompt_tokens}; "
             "shorten it so that there is room for an answer."
         )
-    return facts.context_length - prompt
+    return facts.context_length - prompt_tokens
 
 
 def _fingerprint(model: LoadedModel) -> str:

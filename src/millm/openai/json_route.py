@@ -11,11 +11,11 @@ import msgspec
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-DEEPEST = 64
+MAX_DEPTH = 64
 """Levels of lists and objects in each other."""
-MOST_KEYS = 4096
+MAX_KEYS = 4096
 """Of one object."""
-MOST_CONTAINERS = 65_536
+MAX_CONTAINERS = 65_536
 """Lists and objects of one body: as many complaints could be made of it, and they take more memory than it does."""
 
 
@@ -27,9 +27,9 @@ class JsonRequest(Request):
         try:
             decoded = msgspec.json.decode(await self.body())
         except RecursionError as wrong:
-            raise _refused(f"it is nested deeper than {DEEPEST} levels") from wrong
+            raise _decode_error(f"it is nested deeper than {MAX_DEPTH} levels") from wrong
         except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
-            raise _refused("it must be UTF-8, without NaN, Infinity or half surrogate pairs") from wrong
+            raise _decode_error("it must be UTF-8, without NaN, Infinity or half surrogate pairs") from wrong
         _check_shape(decoded)
         return decoded
 
@@ -37,16 +37,16 @@ class JsonRequest(Request):
 def _check_shape(decoded: Any) -> None:
     """Raises json.JSONDecodeError. Level by level, without recursion."""
     level, seen = [decoded], 0
-    for _ in range(DEEPEST):
-        if any(type(container) is dict and len(container) > MOST_KEYS for container in level):
-            raise _refused(f"an object has more than {MOST_KEYS:,} keys")
+    for _ in range(MAX_DEPTH):
+        if any(type(container) is dict and len(container) > MAX_KEYS for container in level):
+            raise _decode_error(f"an object has more than {MAX_KEYS:,} keys")
         level = [child for container in level for child in _children(container) if type(child) in (dict, list)]
         seen += len(level)
-        if seen > MOST_CONTAINERS:
-            raise _refused(f"it has more than {MOST_CONTAINERS:,} lists and objects")
+        if seen > MAX_CONTAINERS:
+            raise _decode_error(f"it has more than {MAX_CONTAINERS:,} lists and objects")
         if not level:
             return
-    raise _refused(f"it is nested deeper than {DEEPEST} levels")
+    raise _decode_error(f"it is nested deeper than {MAX_DEPTH} levels")
 
 
 def _children(container: Any) -> Iterable[Any]:
@@ -55,7 +55,7 @@ def _children(container: Any) -> Iterable[Any]:
     return container if type(container) is list else ()
 
 
-def _refused(reason: str) -> json.JSONDecodeError:
+def _decode_error(reason: str) -> json.JSONDecodeError:
     return json.JSONDecodeError(reason, "", 0)
 
 
@@ -66,11 +66,11 @@ class JsonRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_json(request: Request) -> Response:
-            return await handle(JsonRequest(_typed_as_json(request), request.receive))
+            return await handle(JsonRequest(_with_json_content_type(request), request.receive))
 
         return handle_json
 
 
-def _typed_as_json(request: Request) -> dict[str, Any]:
+def _with_json_content_type(request: Request) -> dict[str, Any]:
     others = [(name, value) for name, value in request.scope["headers"] if name != b"content-type"]
     return {**request.scope, "headers": [*others, (b"content-type", b"application/json")]}

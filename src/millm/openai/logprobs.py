@@ -3,28 +3,28 @@
 from collections.abc import Sequence
 
 from millm.engine.messages import Token
-from millm.openai.pieces import Piece
-from millm.openai.schemas.answers import ChatLogprobs, ChosenLikelihood, CompletionLogprobs, Likelihood
+from millm.openai.pieces import OutputDelta
+from millm.openai.schemas.answers import ChatLogprobs, CompletionLogprobs, TokenLogprob, TopLogprob
 from millm.text.tokenizer import Tokenizer
 
-IMPOSSIBLE = -9999.0
+MIN_LOGPROB = -9999.0
 """Stands for a probability of zero, whose logarithm is not a JSON number."""
 
 
 def chat_logprobs(tokenizer: Tokenizer, tokens: Sequence[Token]) -> ChatLogprobs:
-    return ChatLogprobs(content=tuple(_chosen(tokenizer, token) for token in tokens))
+    return ChatLogprobs(content=tuple(_token_logprob(tokenizer, token) for token in tokens))
 
 
-def completion_logprobs(tokenizer: Tokenizer, piece: Piece) -> CompletionLogprobs:
+def completion_logprobs(tokenizer: Tokenizer, output: OutputDelta) -> CompletionLogprobs:
     return CompletionLogprobs(
-        tokens=tuple(tokenizer.token_text(token.token) for token in piece.tokens),
-        token_logprobs=tuple(None if token.logprob is None else _finite(token.logprob) for token in piece.tokens),
-        top_logprobs=tuple(_likeliest(tokenizer, token) for token in piece.tokens),
-        text_offset=piece.offsets,
+        tokens=tuple(tokenizer.token_text(token.token) for token in output.tokens),
+        token_logprobs=tuple(None if token.logprob is None else _finite(token.logprob) for token in output.tokens),
+        top_logprobs=tuple(_top_logprobs_by_text(tokenizer, token) for token in output.tokens),
+        text_offset=output.offsets,
     )
 
 
-def _likeliest(tokenizer: Tokenizer, token: Token) -> dict[str, float] | None:
+def _top_logprobs_by_text(tokenizer: Tokenizer, token: Token) -> dict[str, float] | None:
     """By their texts, the token itself among them; of two with one text the likelier. None before any text."""
     if token.logprob is None:
         return None
@@ -35,18 +35,18 @@ def _likeliest(tokenizer: Tokenizer, token: Token) -> dict[str, float] | None:
     return found
 
 
-def _chosen(tokenizer: Tokenizer, token: Token) -> ChosenLikelihood:
-    return ChosenLikelihood(
+def _token_logprob(tokenizer: Tokenizer, token: Token) -> TokenLogprob:
+    return TokenLogprob(
         token=tokenizer.token_text(token.token),
         logprob=_finite(token.logprob),
         bytes=tuple(tokenizer.token_bytes(token.token)),
-        top_logprobs=tuple(_likelihood(tokenizer, id, logprob) for id, logprob in token.top),
+        top_logprobs=tuple(_top_logprob(tokenizer, id, logprob) for id, logprob in token.top),
     )
 
 
-def _likelihood(tokenizer: Tokenizer, id: int, logprob: float) -> Likelihood:
-    return Likelihood(token=tokenizer.token_text(id), logprob=_finite(logprob), bytes=tuple(tokenizer.token_bytes(id)))
+def _top_logprob(tokenizer: Tokenizer, id: int, logprob: float) -> TopLogprob:
+    return TopLogprob(token=tokenizer.token_text(id), logprob=_finite(logprob), bytes=tuple(tokenizer.token_bytes(id)))
 
 
 def _finite(logprob: float | None) -> float:
-    return max(logprob, IMPOSSIBLE) if logprob is not None else IMPOSSIBLE
+    return max(logprob, MIN_LOGPROB) if logprob is not None else MIN_LOGPROB

@@ -10,18 +10,18 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-PATIENCE_SECONDS = 10.0
+KEEP_ALIVE_SECONDS = 10.0
 """Proxies and clients cut connections on which nothing moves for longer than this times a few."""
 
 
-async def with_signs_of_life(stream: AsyncIterator[Item]) -> AsyncGenerator[list[Item]]:
+async def batch_with_keep_alive(stream: AsyncIterator[Item]) -> AsyncGenerator[list[Item]]:
     """Items as they come, never held back; none after every silence of PATIENCE_SECONDS. Raises what it raises."""
     came: asyncio.Queue[Item | asyncio.Task[None]] = asyncio.Queue()
-    reader = asyncio.create_task(_read(stream, came))
+    reader = asyncio.create_task(_enqueue_all(stream, came))
     reader.add_done_callback(came.put_nowait)
     try:
         while True:
-            ready = await _next(came)
+            ready = await _next_batch(came)
             items = [item for item in ready if not isinstance(item, asyncio.Task)]
             if items or not ready:
                 yield items
@@ -33,17 +33,17 @@ async def with_signs_of_life(stream: AsyncIterator[Item]) -> AsyncGenerator[list
         await asyncio.gather(reader, return_exceptions=True)
 
 
-async def _read(stream: AsyncIterator[Item], into: asyncio.Queue[Item | asyncio.Task[None]]) -> None:
+async def _enqueue_all(stream: AsyncIterator[Item], queue: asyncio.Queue[Item | asyncio.Task[None]]) -> None:
     async for item in stream:
-        into.put_nowait(item)
+        queue.put_nowait(item)
 
 
-async def _next(came: asyncio.Queue[Item | asyncio.Task[None]]) -> list[Item | asyncio.Task[None]]:
+async def _next_batch(queue: asyncio.Queue[Item | asyncio.Task[None]]) -> list[Item | asyncio.Task[None]]:
     """The next, and whatever else is there with it; nothing where none came in time."""
     ready = []
     with suppress(TimeoutError):
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            ready.append(await came.get())
-    while not came.empty():
-        ready.append(came.get_nowait())
+        async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+            ready.append(await queue.get())
+    while not queue.empty():
+        ready.append(queue.get_nowait())
     return ready

@@ -11,33 +11,33 @@ from dataclasses import dataclass
 from msgspec import UNSET
 
 from millm.engine.client import EngineClient
-from millm.engine.messages import Finished, Generate, Reading, Receipt, Score, Scores, Token
-from millm.monitor.recording import Recording
-from millm.monitor.watching import Watching
-from millm.openai.reading import VERBATIM, AnswerReading
+from millm.engine.messages import Finished, Generate, PromptScores, Reading, SteeringReceipt, Token, TokenScore
+from millm.monitor.recording import RequestRecorder
+from millm.monitor.watching import WatchPlan
+from millm.openai.reading import PLAIN_TEXT, OutputParserConfig
 from millm.openai.schemas.answers import Activation, FinishReason
 from millm.text.detokenizer import Detokenizer
-from millm.text.offsets import Offsets
+from millm.text.offsets import TokenOffsets
 from millm.text.tokenizer import Tokenizer
-from millm.text.told import CallDelta, Told
+from millm.text.told import ParsedCallDelta, ParsedDelta
 
-NOTHING = Watching()
+NO_WATCHING = WatchPlan()
 
 
 @dataclass(frozen=True)
-class End:
+class ChoiceEnd:
     """How a choice ended."""
 
     reason: FinishReason
     tokens: int
     """Tokens the engine sent for it."""
-    receipt: Receipt | None
+    receipt: SteeringReceipt | None
     cached_tokens: int
     """Tokens of its prompt that the engine did not have to compute."""
 
 
 @dataclass(frozen=True)
-class CallPart:
+class ToolCallPart:
     """Some of a tool call: the first part of a call has its id and name, later ones add to its arguments."""
 
     index: int
@@ -48,7 +48,7 @@ class CallPart:
 
 
 @dataclass(frozen=True)
-class Piece:
+class OutputDelta:
     """Some of one choice: text that is final, the tokens it came from, what was watched meanwhile."""
 
     choice: int
@@ -57,49 +57,49 @@ class Piece:
     offsets: tuple[int, ...] = ()
     """Where each token's text begins in the choice, in characters."""
     activations: tuple[Activation, ...] = ()
-    calls: tuple[CallPart, ...] = ()
+    calls: tuple[ToolCallPart, ...] = ()
     reasoning: str = ""
-    end: End | None = None
+    end: ChoiceEnd | None = None
 
     @property
-    def says_something(self) -> bool:
+    def has_content(self) -> bool:
         """Apart from its end."""
         return bool(self.text or self.reasoning or self.calls or self.tokens or self.activations)
 
 
-def join(pieces: list[Piece]) -> Piece:
+def join_outputs(outputs: list[OutputDelta]) -> OutputDelta:
     """All pieces of one choice, in order, as one."""
-    return Piece(
-        choice=pieces[0].choice,
-        text="".join(piece.text for piece in pieces),
-        reasoning="".join(piece.reasoning for piece in pieces),
-        tokens=tuple(token for piece in pieces for token in piece.tokens),
-        offsets=tuple(offset for piece in pieces for offset in piece.offsets),
-        activations=tuple(activation for piece in pieces for activation in piece.activations),
-        calls=tuple(call for piece in pieces for call in piece.calls),
-        end=pieces[-1].end,
+    return OutputDelta(
+        choice=outputs[0].choice,
+        text="".join(piece.text for piece in outputs),
+        reasoning="".join(piece.reasoning for piece in outputs),
+        tokens=tuple(token for piece in outputs for token in piece.tokens),
+        offsets=tuple(offset for piece in outputs for offset in piece.offsets),
+        activations=tuple(activation for piece in outputs for activation in piece.activations),
+        calls=tuple(call for piece in outputs for call in piece.calls),
+        end=outputs[-1].end,
     )
 
 
-async def joined(pieces: AsyncGenerator[Piece], choices: int) -> list[Piece]:
+async def collect_choices(outputs: AsyncGenerator[OutputDelta], choice_count: int) -> list[OutputDelta]:
     """Each choice whole, in their order, when all have ended."""
-    parts: list[list[Piece]] = [[] for _ in range(choices)]
-    async with aclosing(pieces):
-        async for piece in pieces:
+    parts: list[list[OutputDelta]] = [[] for _ in range(choice_count)]
+    async with aclosing(outputs):
+        async for piece in outputs:
             parts[piece.choice].append(piece)
-    return [join(some) for some in parts]
+    return [join_outputs(some) for some in parts]
 
 
-async def write(
+async def generate_output(
     engine: EngineClient,
     sequences: Sequence[Generate],
-    texts: Sequence[Detokenizer],
+    detokenizers: Sequence[Detokenizer],
     tokenizer: Tokenizer,
-    reading: AnswerReading = VERBATIM,
+    parser_config: OutputParserConfig = PLAIN_TEXT,
     echoes: Sequence[str] = (),
-    watching: Watching = NOTHING,
-    recording: Recording | None = None,
-) -> AsyncGenerator[Piece]:
+    watching: WatchPlan = NO_WATCHING,
+    recording: RequestRecorder | None = None,
+) -> AsyncGenerator[OutputDelta]:
     """The pieces of all choices as they come; only a choice's last has an `end`.
 
     What the request is told of what is watched is `watching`'s to say; the monitor's part goes into the `recording`.
@@ -107,9 +107,10 @@ async def write(
     `echoes`: what each choice begins with, its prompt as somebody wrote it; none where answers begin with themselves.
     Raises MillmError when one of them fails. Closing it cancels the sequences at the next step.
     """
-    choices = enumerate(zip(sequences, texts, strict=True))
+    choices = enumerate(zip(sequences, detokenizers, strict=True))
     writers = {
-        sequence.id: _Writer(sequence.prompt, choice, text, tokenizer, reading) for choice, (sequence, text) in choices
+        sequence.id: _ChoiceAssembler(sequence.prompt, choice, text, tokenizer, parser_config)
+        for choice, (sequence, text) in choices
     }
     for writer, echo in zip(writers.values(), echoes, strict=bool(echoes)):
         writer.echo = echo
@@ -118,105 +119,114 @@ async def write(
     async with aclosing(engine.generate(*sequences)) as events:
         async for event in events:
             writer = writers[event.id]
-            if isinstance(event, Scores):
-                writer.scores += event.scores
+            if isinstance(event, PromptScores):
+                writer.prompt_scores += event.scores
                 continue
             if writer.echo is not None:
-                yield writer.opening()
+                yield writer.echo_output()
             if isinstance(event, Finished):
-                yield writer.finished(event)
+                yield writer.finish(event)
             elif not writer.has_stopped():
-                yield writer.token(event)
+                yield writer.add_token(event)
                 if writer.has_stopped():
                     engine.cancel(event.id)  # its receipt still comes, with `Finished`
 
 
-class _Writer:
+class _ChoiceAssembler:
     """What is known of one choice while it is written."""
 
     def __init__(
-        self, prompt: Iterable[int], choice: int, text: Detokenizer, tokenizer: Tokenizer, reading: AnswerReading
+        self,
+        prompt: Iterable[int],
+        choice: int,
+        detokenizer: Detokenizer,
+        tokenizer: Tokenizer,
+        parser_config: OutputParserConfig,
     ) -> None:
         self._choice = choice
-        self._text = text
-        self._reader = reading.reader()
-        self._after_calls = reading.after_calls
+        self._detokenizer = detokenizer
+        self._parser = parser_config.make_parser()
+        self._finish_after_calls = parser_config.finish_after_calls
         self._has_called = False
         self._tokenizer = tokenizer
-        self._ids = list(prompt)
-        self._offsets = Offsets()
-        self._tokens = 0
-        self._prompt = len(self._ids)
-        self.watching = NOTHING
-        self.recording: Recording | None = None
+        self._token_ids = list(prompt)
+        self._offsets = TokenOffsets()
+        self._token_count = 0
+        self._prompt_length = len(self._token_ids)
+        self.watching = NO_WATCHING
+        self.recording: RequestRecorder | None = None
         self.echo: str | None = None
         """What is still to be told before the answer: its prompt."""
-        self.scores: list[Score] = []
+        self.prompt_scores: list[TokenScore] = []
         """Of the prompt's tokens, all but the first."""
-        self._held: list[Token] = []
+        self._pending_tokens: list[Token] = []
         """Tokens without final text yet: half a character, or what may become a stop string or a call."""
 
     def has_stopped(self) -> bool:
         """A stop string or the only call has come; what follows is not part of the answer."""
-        return self._text.stopped or self._reader.done
+        return self._detokenizer.stopped or self._parser.done
 
-    def opening(self) -> Piece:
+    def echo_output(self) -> OutputDelta:
         """The prompt itself, where its answer is to begin with it."""
         text, self.echo = self.echo or "", None
-        scores = [Score(None), *self.scores] if self.scores else [Score(None)] * len(self._ids)
+        scores = (
+            [TokenScore(None), *self.prompt_scores] if self.prompt_scores else [TokenScore(None)] * len(self._token_ids)
+        )
         tokens = tuple(
             Token(id="", token=id, logprob=score.logprob, top=score.top)
-            for id, score in zip(self._ids, scores, strict=True)
+            for id, score in zip(self._token_ids, scores, strict=True)
         )
-        offsets = tuple(self._offsets.place(data) for data in self._tokenizer.spelled(self._ids))
-        return Piece(self._choice, text, tokens, offsets)
+        offsets = tuple(self._offsets.next_offset(data) for data in self._tokenizer.prompt_token_bytes(self._token_ids))
+        return OutputDelta(self._choice, text, tokens, offsets)
 
-    def token(self, token: Token) -> Piece:
-        self._tokens += 1
+    def add_token(self, token: Token) -> OutputDelta:
+        self._token_count += 1
         if self.recording:
-            self.recording.token(self._choice)
-        self._ids.append(token.token)
-        self._held.append(token)
-        return self._piece(self._reader.feed(self._text.push(token.token)), token.readings)
+            self.recording.record_token(self._choice)
+        self._token_ids.append(token.token)
+        self._pending_tokens.append(token)
+        return self._output(self._parser.feed(self._detokenizer.push(token.token)), token.readings)
 
-    def finished(self, event: Finished) -> Piece:
-        told = self._reader.feed(self._text.finish()).followed_by(self._reader.finish())
+    def finish(self, event: Finished) -> OutputDelta:
+        told = self._parser.feed(self._detokenizer.finish()).followed_by(self._parser.finish())
         has_called = self._has_called or bool(told.calls)
-        reason: FinishReason = self._after_calls if has_called else "stop"
+        reason: FinishReason = self._finish_after_calls if has_called else "stop"
         if event.reason == "length" and not self.has_stopped():
             reason = "length"
-        return self._piece(told, event.readings, End(reason, self._tokens, event.receipt, event.cached_tokens))
+        return self._output(
+            told, event.readings, ChoiceEnd(reason, self._token_count, event.receipt, event.cached_tokens)
+        )
 
-    def _piece(self, told: Told, readings: Sequence[Reading], end: End | None = None) -> Piece:
-        self._has_called = self._has_called or bool(told.calls)
-        tokens = self._released(told, end)
-        return Piece(
+    def _output(self, parsed: ParsedDelta, readings: Sequence[Reading], end: ChoiceEnd | None = None) -> OutputDelta:
+        self._has_called = self._has_called or bool(parsed.calls)
+        tokens = self._release_tokens(parsed, end)
+        return OutputDelta(
             choice=self._choice,
-            text=told.text,
-            reasoning=told.reasoning,
+            text=parsed.text,
+            reasoning=parsed.reasoning,
             tokens=tokens,
-            offsets=tuple(self._offsets.place(self._tokenizer.token_bytes(token.token)) for token in tokens),
+            offsets=tuple(self._offsets.next_offset(self._tokenizer.token_bytes(token.token)) for token in tokens),
             activations=self._activations(readings),
-            calls=tuple(_part(delta) for delta in told.calls),
+            calls=tuple(_tool_call_part(delta) for delta in parsed.calls),
             end=end,
         )
 
-    def _released(self, told: Told, end: End | None) -> tuple[Token, ...]:
+    def _release_tokens(self, parsed: ParsedDelta, end: ChoiceEnd | None) -> tuple[Token, ...]:
         """The held tokens, once something of them is out. Those that only made up the stop string never are."""
-        if not told and (end is None or self.has_stopped()):
+        if not parsed and (end is None or self.has_stopped()):
             return ()
-        released, self._held = tuple(self._held), []
+        released, self._pending_tokens = tuple(self._pending_tokens), []
         return released
 
     def _activations(self, readings: Sequence[Reading]) -> tuple[Activation, ...]:
         if not readings:
             return ()
         if self.recording:
-            self.recording.saw(self._choice, readings, self._text_at)
-        return tuple(map(self._activation, self.watching.of_request(readings, self._prompt)))
+            self.recording.record_readings(self._choice, readings, self._text_at)
+        return tuple(map(self._activation, self.watching.request_readings(readings, self._prompt_length)))
 
     def _text_at(self, position: int) -> str:
-        return self._tokenizer.token_text(self._ids[position])
+        return self._tokenizer.token_text(self._token_ids[position])
 
     def _activation(self, reading: Reading) -> Activation:
         return Activation(
@@ -231,6 +241,6 @@ class _Writer:
         )
 
 
-def _part(delta: CallDelta) -> CallPart:
+def _tool_call_part(delta: ParsedCallDelta) -> ToolCallPart:
     id = None if delta.name is None else f"call_{uuid.uuid4().hex[:24]}"
-    return CallPart(delta.index, id, delta.name, delta.arguments)
+    return ToolCallPart(delta.index, id, delta.name, delta.arguments)

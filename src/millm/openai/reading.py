@@ -4,41 +4,45 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from millm.openai.schemas.answers import FinishReason
-from millm.openai.tools import Tooling
+from millm.openai.tools import ToolConfig
 from millm.state import LoadedModel
-from millm.text.call_markers import CLOSE, OPEN, MarkedCalls
-from millm.text.forced_calls import ForcedArguments, ForcedCalls
-from millm.text.told import Reader, Verbatim
+from millm.text.call_markers import CLOSE_TAG, OPEN_TAG, TaggedCallsParser
+from millm.text.forced_calls import ForcedArgumentsParser, ForcedCallsParser
+from millm.text.told import DeltaParser, PlainTextParser
 
 
 @dataclass(frozen=True)
-class AnswerReading:
+class OutputParserConfig:
     """For all choices of a request; each gets a reader of its own."""
 
-    reader: Callable[[], Reader] = Verbatim
-    shown: Container[int] = ()
+    make_parser: Callable[[], DeltaParser] = PlainTextParser
+    visible_tokens: Container[int] = ()
     """Special tokens that the reader has to see."""
-    after_calls: FinishReason = "tool_calls"
+    finish_after_calls: FinishReason = "tool_calls"
     """Why an answer ends that has made its calls."""
 
 
-VERBATIM = AnswerReading()
+PLAIN_TEXT = OutputParserConfig()
 
 
-def reading_of(model: LoadedModel, tooling: Tooling, prompt: str, *, is_constrained: bool) -> AnswerReading:
+def parser_config_of(
+    model: LoadedModel, tooling: ToolConfig, prompt: str, *, is_constrained: bool
+) -> OutputParserConfig:
     """OpenAI ends a call of a named function with "stop", every other with "tool_calls"."""
-    functions, several = tooling.functions, tooling.several
+    functions, several = tooling.functions, tooling.parallel_calls
     names = frozenset(function.name for function in functions)
     if tooling.choice == "named":
-        return AnswerReading(lambda: ForcedArguments(functions[0].name), after_calls="stop")
+        return OutputParserConfig(lambda: ForcedArgumentsParser(functions[0].name), finish_after_calls="stop")
     if tooling.choice == "required":
-        return AnswerReading(lambda: ForcedCalls(names))
+        return OutputParserConfig(lambda: ForcedCallsParser(names))
     if is_constrained:
-        return VERBATIM
-    if model.responses:
-        responses = model.responses
-        shown = model.tokenizer.special_in(responses.mentions)
-        return AnswerReading(lambda: responses.reader(prompt, functions, several=several), shown)
+        return PLAIN_TEXT
+    if model.response_template:
+        responses = model.response_template
+        shown = model.tokenizer.special_ids_in(responses.source_text)
+        return OutputParserConfig(lambda: responses.create_parser(prompt, functions, parallel=several), shown)
     if functions:
-        return AnswerReading(lambda: MarkedCalls(names, several=several), model.tokenizer.special_in(OPEN + CLOSE))
-    return VERBATIM
+        return OutputParserConfig(
+            lambda: TaggedCallsParser(names, parallel=several), model.tokenizer.special_ids_in(OPEN_TAG + CLOSE_TAG)
+        )
+    return PLAIN_TEXT

@@ -14,46 +14,46 @@ from starlette.responses import StreamingResponse
 from starlette.types import Send
 
 from millm.errors import MillmError
-from millm.openai.disconnect import unless_gone
-from millm.openai.envelope import envelope
-from millm.openai.patience import with_signs_of_life
+from millm.openai.disconnect import cancel_on_disconnect
+from millm.openai.envelope import error_body
+from millm.openai.patience import batch_with_keep_alive
 
 log = structlog.get_logger()
 
-HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-STILL_THERE = b": working\n\n"
+SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+KEEP_ALIVE_COMMENT = b": working\n\n"
 """A comment: every client skips it, and no proxy on the way takes the silence for the end."""
 
 _encode = msgspec.json.Encoder().encode
 
-Chunks = AsyncGenerator[msgspec.Struct]
+ChunkStream = AsyncGenerator[msgspec.Struct]
 """What there is to tell, in order."""
 
-Batches = AsyncGenerator[list[msgspec.Struct]]
+BatchStream = AsyncGenerator[list[msgspec.Struct]]
 """Chunks that are ready at once; none is a sign of life."""
 
 
-class Notation(Protocol):
+class EventEncoder(Protocol):
     """How an endpoint writes its events down."""
 
-    end: bytes
+    terminator: bytes
     """Behind the last event, whatever became of the answer."""
 
-    def event(self, event: msgspec.Struct) -> bytes: ...
+    def encode_event(self, event: msgspec.Struct) -> bytes: ...
 
-    def failure(self, failure: Exception) -> bytes: ...
+    def encode_failure(self, failure: Exception) -> bytes: ...
 
 
-class DataLines:
+class DataEventEncoder:
     """As chats and completions are streamed."""
 
-    end = b"data: [DONE]\n\n"
+    terminator = b"data: [DONE]\n\n"
 
-    def event(self, event: msgspec.Struct) -> bytes:
+    def encode_event(self, event: msgspec.Struct) -> bytes:
         return b"data: " + _encode(event) + b"\n\n"
 
-    def failure(self, failure: Exception) -> bytes:
-        return b"data: " + _encode(envelope(failure)) + b"\n\n"
+    def encode_failure(self, failure: Exception) -> bytes:
+        return b"data: " + _encode(error_body(failure)) + b"\n\n"
 
 
 class EventStream(StreamingResponse):
@@ -61,8 +61,8 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, first: list[msgspec.Struct], batches: Batches, notation: Notation) -> None:
-        super().__init__(_events(first, batches, notation), headers=HEADERS)
+    def __init__(self, first: list[msgspec.Struct], batches: BatchStream, encoder: EventEncoder) -> None:
+        super().__init__(_encoded_batches(first, batches, encoder), headers=SSE_HEADERS)
         self._batches = batches
 
     async def stream_response(self, send: Send) -> None:
@@ -70,31 +70,33 @@ class EventStream(StreamingResponse):
             await super().stream_response(send)
 
 
-async def stream(request: Request, chunks: Chunks, notation: Notation | None = None) -> Response:
+async def stream_events(request: Request, chunks: ChunkStream, encoder: EventEncoder | None = None) -> Response:
     """Starts with the first chunk, or a sign of life: what fails before it is an ordinary error answer."""
-    batches = with_signs_of_life(chunks)
-    first = await unless_gone(request, anext(batches))
-    return EventStream(first, batches, notation or DataLines())
+    batches = batch_with_keep_alive(chunks)
+    first = await cancel_on_disconnect(request, anext(batches))
+    return EventStream(first, batches, encoder or DataEventEncoder())
 
 
-async def _events(first: list[msgspec.Struct], batches: Batches, notation: Notation) -> AsyncGenerator[bytes]:
+async def _encoded_batches(
+    first: list[msgspec.Struct], batches: BatchStream, encoder: EventEncoder
+) -> AsyncGenerator[bytes]:
     """What is ready at once is one write."""
     try:
-        yield _frames(first, notation)
+        yield _encode_batch(first, encoder)
         async for batch in batches:
-            yield _frames(batch, notation)
+            yield _encode_batch(batch, encoder)
     except Exception as failure:  # noqa: BLE001  the status is out: only an event can tell it now
-        _log(failure)
-        yield notation.failure(failure)
-    if notation.end:
-        yield notation.end
+        _log_failure(failure)
+        yield encoder.encode_failure(failure)
+    if encoder.terminator:
+        yield encoder.terminator
 
 
-def _frames(batch: list[msgspec.Struct], notation: Notation) -> bytes:
-    return b"".join(map(notation.event, batch)) or STILL_THERE
+def _encode_batch(batch: list[msgspec.Struct], encoder: EventEncoder) -> bytes:
+    return b"".join(map(encoder.encode_event, batch)) or KEEP_ALIVE_COMMENT
 
 
-def _log(failure: Exception) -> None:
+def _log_failure(failure: Exception) -> None:
     """A trace only for what nobody foresaw: an engine that dies fails hundreds of streams at once."""
     if isinstance(failure, MillmError):
         log.warning("stream.failed", code=failure.code, reason=failure.message)

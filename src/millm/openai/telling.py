@@ -9,140 +9,175 @@ from msgspec import UNSET, UnsetType
 
 from millm.engine.client import EngineClient
 from millm.monitor.monitor import Monitor
-from millm.monitor.recording import Recording
-from millm.monitor.sources import source_of
-from millm.openai.best_of import best
-from millm.openai.broadcast import follow, until_its_end
-from millm.openai.disconnect import unless_gone
-from millm.openai.ended import rows_of
-from millm.openai.extension import receipt_of
-from millm.openai.forms import Form
-from millm.openai.job import Job
-from millm.openai.pieces import End, Piece, joined, write
-from millm.openai.schemas.answers import Answer, Choice, Extension, ObjectName, PromptDetails, Usage
-from millm.openai.streaming import stream
+from millm.monitor.recording import RequestRecorder
+from millm.monitor.sources import identify_source
+from millm.openai.best_of import pick_best
+from millm.openai.broadcast import closing_recording, record_output
+from millm.openai.disconnect import cancel_on_disconnect
+from millm.openai.ended import request_rows
+from millm.openai.extension import build_extension
+from millm.openai.forms import ChoiceBuilder
+from millm.openai.job import GenerationRequest
+from millm.openai.pieces import ChoiceEnd, OutputDelta, collect_choices, generate_output
+from millm.openai.schemas.answers import Choice, CompletionResponse, Extension, ObjectName, PromptDetails, Usage
+from millm.openai.streaming import stream_events
 from millm.text.detokenizer import Detokenizer
 
-Pieces = AsyncGenerator[Piece]
+OutputStream = AsyncGenerator[OutputDelta]
 
 
-async def tell(request: Request, engine: EngineClient, job: Job, form: Form, *, streaming: bool) -> Response:
+async def create_response(
+    request: Request, engine: EngineClient, generation: GenerationRequest, builder: ChoiceBuilder, *, streaming: bool
+) -> Response:
     """Raises MillmError as long as nothing of the answer is out; ClientDisconnect when nobody waits for it."""
-    pieces = await pieces_of(engine, job, request)
+    pieces = await start_generation(engine, generation, request)
     if streaming:
-        return await stream(request, _chunks(job, form, pieces))
-    answer = await unless_gone(request, _whole(job, form, pieces))
+        return await stream_events(request, _chunks(generation, builder, pieces))
+    answer = await cancel_on_disconnect(request, _full_response(generation, builder, pieces))
     return Response(msgspec.json.encode(answer), media_type="application/json")
 
 
-async def pieces_of(engine: EngineClient, job: Job, request: Request) -> Pieces:
+async def start_generation(engine: EngineClient, generation: GenerationRequest, request: Request) -> OutputStream:
     """What is written, as it comes; the monitor is told of it. Raises InvalidRequest for a strange `X-Millm-Source`."""
-    asked = job.asked(request.scope["path"], source_of(request.headers, job.last_words), await request.body())
-    monitor: Monitor = request.app.state.millm.monitor
-    return _pieces(engine, job, lambda: monitor.record(asked, rows_of(request.scope).append))
-
-
-async def _pieces(engine: EngineClient, job: Job, record: Callable[[], Recording]) -> Pieces:
-    tokenizer = job.selection.model.tokenizer
-    texts = [Detokenizer(tokenizer, job.stop, continues=job.continues, shown=job.reading.shown) for _ in job.sequences]
-    recording = record()
-    pieces = write(
-        engine, job.sequences, texts, tokenizer, job.reading, job.echoes, watching=job.watching, recording=recording
+    asked = generation.to_record(
+        request.scope["path"], identify_source(request.headers, generation.last_prompt_text), await request.body()
     )
-    with until_its_end(recording):
+    monitor: Monitor = request.app.state.millm.monitor
+    return _recorded_output(
+        engine, generation, lambda: monitor.start_recording(asked, request_rows(request.scope).append)
+    )
+
+
+async def _recorded_output(
+    engine: EngineClient, generation: GenerationRequest, start_recording: Callable[[], RequestRecorder]
+) -> OutputStream:
+    tokenizer = generation.selection.model.tokenizer
+    texts = [
+        Detokenizer(
+            tokenizer,
+            generation.stop,
+            is_continuation=generation.continues_prompt,
+            visible_ids=generation.parser_config.visible_tokens,
+        )
+        for _ in generation.sequences
+    ]
+    recording = start_recording()
+    pieces = generate_output(
+        engine,
+        generation.sequences,
+        texts,
+        tokenizer,
+        generation.parser_config,
+        generation.echoes,
+        watching=generation.watching,
+        recording=recording,
+    )
+    with closing_recording(recording):
         async with aclosing(pieces):
             async for piece in pieces:
-                follow(recording, piece)
+                record_output(recording, piece)
                 yield piece
 
 
-async def _chunks(job: Job, form: Form, pieces: Pieces) -> AsyncGenerator[Answer]:
+async def _chunks(
+    generation: GenerationRequest, builder: ChoiceBuilder, outputs: OutputStream
+) -> AsyncGenerator[CompletionResponse]:
     begun: set[int] = set()
-    ends: list[End] = []
-    async with aclosing(pieces):
-        async for piece in pieces:
-            opening = form.opening(piece.choice) if piece.choice not in begun else None
+    ends: list[ChoiceEnd] = []
+    async with aclosing(outputs):
+        async for piece in outputs:
+            opening = builder.opening_chunk(piece.choice) if piece.choice not in begun else None
             begun.add(piece.choice)
             if opening:
-                yield _chunk(job, form, opening)
-            for chunk in _of_piece(job, form, piece):
+                yield _chunk_response(generation, builder, opening)
+            for chunk in _output_chunks(generation, builder, piece):
                 yield chunk
             if piece.end:
                 ends.append(piece.end)
-    if job.include_usage:
-        yield _answer(job, form.chunk_object, (), usage=_usage(job, ends))
+    if generation.include_usage:
+        yield _completion_response(generation, builder.chunk_object, (), usage=_usage(generation, ends))
 
 
-def _of_piece(job: Job, form: Form, piece: Piece) -> list[Answer]:
+def _output_chunks(
+    generation: GenerationRequest, builder: ChoiceBuilder, output: OutputDelta
+) -> list[CompletionResponse]:
     """One chunk for what was written, one for its end."""
-    chunks: list[Answer] = []
-    if piece.says_something:
+    chunks: list[CompletionResponse] = []
+    if output.has_content:
         watched = (
-            Extension(activations=piece.activations, sample_every=job.sample_every) if piece.activations else UNSET
+            Extension(activations=output.activations, sample_every=generation.sample_every)
+            if output.activations
+            else UNSET
         )
-        parts = enumerate(form.parts(piece))
-        chunks += [_chunk(job, form, part, UNSET if place else watched) for place, part in parts]
-    if piece.end:
-        receipt = _receipt(job, [piece], watching=False)
-        chunks.append(_chunk(job, form, form.closing(piece.choice, piece.end.reason), receipt))
+        parts = enumerate(builder.chunks(output))
+        chunks += [_chunk_response(generation, builder, part, UNSET if place else watched) for place, part in parts]
+    if output.end:
+        receipt = _extension(generation, [output], watching=False)
+        chunks.append(
+            _chunk_response(generation, builder, builder.closing_chunk(output.choice, output.end.reason), receipt)
+        )
     return chunks
 
 
-async def _whole(job: Job, form: Form, pieces: Pieces) -> Answer:
-    choices = await joined(pieces, len(job.sequences))
-    told = best(choices, job.tries, job.told)
+async def _full_response(
+    generation: GenerationRequest, builder: ChoiceBuilder, outputs: OutputStream
+) -> CompletionResponse:
+    choices = await collect_choices(outputs, len(generation.sequences))
+    told = pick_best(choices, generation.samples_per_prompt, generation.choices_per_prompt)
     ended = [(piece, piece.end) for piece in told if piece.end]
-    return _answer(
-        job,
-        form.whole_object,
-        [form.whole(piece, end.reason) for piece, end in ended],
-        usage=_usage(job, [piece.end for piece in choices if piece.end]),
-        extension=_receipt(job, told, watching=bool(job.watching.asked)),
+    return _completion_response(
+        generation,
+        builder.response_object,
+        [builder.full_choice(piece, end.reason) for piece, end in ended],
+        usage=_usage(generation, [piece.end for piece in choices if piece.end]),
+        extension=_extension(generation, told, watching=bool(generation.watching.request_watches)),
     )
 
 
-def _receipt(job: Job, choices: Sequence[Piece], *, watching: bool) -> Extension:
-    return receipt_of(
-        job.selection,
+def _extension(generation: GenerationRequest, choices: Sequence[OutputDelta], *, watching: bool) -> Extension:
+    return build_extension(
+        generation.selection,
         choices,
         watching=watching,
-        sample_every=job.sample_every,
-        tools_omitted=job.tools_omitted,
+        sample_every=generation.sample_every,
+        tools_omitted=generation.tools_omitted,
     )
 
 
-def _chunk(job: Job, form: Form, choice: Choice, extension: Extension | UnsetType = UNSET) -> Answer:
-    usage = None if job.include_usage else UNSET
-    return _answer(job, form.chunk_object, [choice], usage=usage, extension=extension)
+def _chunk_response(
+    generation: GenerationRequest, builder: ChoiceBuilder, choice: Choice, extension: Extension | UnsetType = UNSET
+) -> CompletionResponse:
+    usage = None if generation.include_usage else UNSET
+    return _completion_response(generation, builder.chunk_object, [choice], usage=usage, extension=extension)
 
 
-def _answer(
-    job: Job,
-    name: ObjectName,
+def _completion_response(
+    generation: GenerationRequest,
+    object_name: ObjectName,
     choices: Sequence[Choice],
     *,
     usage: Usage | UnsetType | None,
     extension: Extension | UnsetType = UNSET,
-) -> Answer:
-    return Answer(
-        id=job.id,
-        object=name,
-        created=job.created,
-        model=job.asked_model,
-        system_fingerprint=job.fingerprint,
+) -> CompletionResponse:
+    return CompletionResponse(
+        id=generation.id,
+        object=object_name,
+        created=generation.created,
+        model=generation.requested_model,
+        system_fingerprint=generation.system_fingerprint,
         choices=tuple(choices),
         usage=usage,
         millm=extension,
     )
 
 
-def _usage(job: Job, ends: Sequence[End]) -> Usage:
+def _usage(generation: GenerationRequest, ends: Sequence[ChoiceEnd]) -> Usage:
     """A prompt counts once, however many choices it has; so does what was cached of it."""
     completion = sum(end.tokens for end in ends)
-    cached = min(sum(end.cached_tokens for end in ends), job.prompt_tokens)
+    cached = min(sum(end.cached_tokens for end in ends), generation.prompt_tokens)
     return Usage(
-        prompt_tokens=job.prompt_tokens,
+        prompt_tokens=generation.prompt_tokens,
         completion_tokens=completion,
-        total_tokens=job.prompt_tokens + completion,
+        total_tokens=generation.prompt_tokens + completion,
         prompt_tokens_details=PromptDetails(cached_tokens=cached),
     )

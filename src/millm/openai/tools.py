@@ -10,16 +10,16 @@ from millm.openai.schemas.tools import OfferedFunction
 from millm.text.functions import Function
 from millm.text.grammar import check_schema
 
-MOST_TOOLS = 128
+MAX_TOOLS = 128
 
 
 @dataclass(frozen=True)
-class Tooling:
+class ToolConfig:
     """What an answer may call."""
 
     functions: tuple[Function, ...] = ()
     choice: Literal["auto", "required", "named"] = "auto"
-    several: bool = True
+    parallel_calls: bool = True
     """More than one call in an answer."""
 
     @property
@@ -27,25 +27,25 @@ class Tooling:
         return self.choice != "auto"
 
 
-def tooling_of(body: ChatRequest, *, parses: bool) -> Tooling:
+def tool_config_of(body: ChatRequest, *, tools_enabled: bool) -> ToolConfig:
     """`parses`: False where the operator has turned tools off. Raises InvalidRequest or UnsupportedParameter."""
-    functions = [_function(offered) for offered in _offered(body)]
+    functions = [_checked_function(offered) for offered in _defined_functions(body)]
     _check(functions)
-    chosen = _chosen(functions, _choice(body), body.parallel_tool_calls)
-    if parses:
+    chosen = _resolve_choice(functions, _requested_choice(body), body.parallel_tool_calls)
+    if tools_enabled:
         return chosen
     if chosen.is_forced:
         raise UnsupportedParameter(
             "`tool_choice`: tools are turned off on this server; 'auto' and 'none' are accepted.", param="tool_choice"
         )
-    return Tooling()
+    return ToolConfig()
 
 
-def _offered(body: ChatRequest) -> list[OfferedFunction]:
+def _defined_functions(body: ChatRequest) -> list[OfferedFunction]:
     return [tool.function for tool in body.tools] or body.functions
 
 
-def _choice(body: ChatRequest) -> Any:
+def _requested_choice(body: ChatRequest) -> Any:
     """The older `function_call` in the words of `tool_choice`."""
     if body.tool_choice is not None or body.function_call is None:
         return body.tool_choice or "auto"
@@ -54,33 +54,35 @@ def _choice(body: ChatRequest) -> Any:
     return body.function_call
 
 
-def _function(offered: OfferedFunction) -> Function:
-    check_schema(offered.parameters, f"the parameters of `{offered.name}`", "tools")
-    if offered.parameters.get("type", "object") != "object":
-        raise InvalidRequest(f"the parameters of `{offered.name}` must be of type 'object'.", param="tools")
-    return Function(offered.name, offered.description, offered.parameters)
+def _checked_function(definition: OfferedFunction) -> Function:
+    check_schema(definition.parameters, f"the parameters of `{definition.name}`", "tools")
+    if definition.parameters.get("type", "object") != "object":
+        raise InvalidRequest(f"the parameters of `{definition.name}` must be of type 'object'.", param="tools")
+    return Function(definition.name, definition.description, definition.parameters)
 
 
 def _check(functions: Sequence[Function]) -> None:
-    if len(functions) > MOST_TOOLS:
-        raise InvalidRequest(f"`tools` takes at most {MOST_TOOLS} functions.", param="tools")
+    if len(functions) > MAX_TOOLS:
+        raise InvalidRequest(f"`tools` takes at most {MAX_TOOLS} functions.", param="tools")
     names = [function.name for function in functions]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InvalidRequest(f"`tools` has two functions named `{twice}`; give each its own name.", param="tools")
 
 
-def _chosen(functions: Sequence[Function], choice: Any, parallel: bool | None) -> Tooling:
+def _resolve_choice(functions: Sequence[Function], choice: Any, parallel: bool | None) -> ToolConfig:
     match choice:
         case "none":
-            return Tooling()
+            return ToolConfig()
         case "auto":
-            return Tooling(tuple(functions), several=parallel is not False)
+            return ToolConfig(tuple(functions), parallel_calls=parallel is not False)
         case "required" if functions:
-            return Tooling(tuple(functions), "required", several=parallel is True)
+            return ToolConfig(tuple(functions), "required", parallel_calls=parallel is True)
         case {"type": "function", "function": {"name": str(name)}}:
-            return Tooling(tuple(_named(functions, [name])), "named", several=False)
+            return ToolConfig(tuple(_functions_named(functions, [name])), "named", parallel_calls=False)
         case {"type": "allowed_tools", "allowed_tools": {"mode": "auto" | "required" as mode, "tools": list(tools)}}:
-            return _chosen(_named(functions, [_name_in(tool) for tool in tools]), mode, parallel)
+            return _resolve_choice(
+                _functions_named(functions, [_allowed_tool_name(tool) for tool in tools]), mode, parallel
+            )
     raise InvalidRequest(
         "`tool_choice` should be 'auto' or 'none', or, with `tools`, 'required', a function as "
         '{"type": "function", "function": {"name": …}}, or `allowed_tools`.',
@@ -88,13 +90,13 @@ def _chosen(functions: Sequence[Function], choice: Any, parallel: bool | None) -
     )
 
 
-def _named(functions: Sequence[Function], names: Sequence[str]) -> list[Function]:
+def _functions_named(functions: Sequence[Function], names: Sequence[str]) -> list[Function]:
     if set(names) - {function.name for function in functions}:
         raise InvalidRequest("`tool_choice` names a function that is not in `tools`.", param="tool_choice")
     return [function for function in functions if function.name in names]
 
 
-def _name_in(tool: Any) -> str:
+def _allowed_tool_name(tool: Any) -> str:
     match tool:
         case {"type": "function", "function": {"name": str(name)}}:
             return name

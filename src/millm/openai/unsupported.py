@@ -11,7 +11,7 @@ from millm.openai.schemas.completions import CompletionRequest
 
 log = structlog.get_logger()
 
-CHAT_REFUSED: dict[str, tuple[Any, ...]] = {
+UNSUPPORTED_CHAT_FIELDS: dict[str, tuple[Any, ...]] = {
     "audio": (),
     "chat_template": (),
     "echo": (False,),
@@ -19,19 +19,19 @@ CHAT_REFUSED: dict[str, tuple[Any, ...]] = {
 }
 """Field → the values that ask for nothing."""
 
-CHAT_IGNORED = (
+IGNORED_CHAT_FIELDS = (
     "documents", "include_reasoning", "metadata", "moderation", "prediction", "prompt_cache_key",
     "prompt_cache_options", "prompt_cache_retention", "safety_identifier", "service_tier", "store", "user",
     "verbosity", "web_search_options",
 )  # fmt: skip
 """What OpenAI or others know and what changes nothing here; whatever nobody knows is let pass as well."""
 
-COMPLETION_REFUSED: dict[str, tuple[Any, ...]] = {"suffix": ("",)}
+UNSUPPORTED_COMPLETION_FIELDS: dict[str, tuple[Any, ...]] = {"suffix": ("",)}
 
 
 def check_chat(body: ChatRequest) -> None:
     """Raises UnsupportedParameter or InvalidRequest, naming the field."""
-    _refuse(body, CHAT_REFUSED)
+    _check_fields(body, UNSUPPORTED_CHAT_FIELDS)
     if set(body.modalities) - {"text"}:
         raise UnsupportedParameter('`modalities`: only ["text"] can be answered.', param="modalities")
     if body.top_logprobs is not None and not body.logprobs:
@@ -42,7 +42,7 @@ def check_chat(body: ChatRequest) -> None:
 
 def check_completion(body: CompletionRequest) -> None:
     """Raises UnsupportedParameter or InvalidRequest, naming the field."""
-    _refuse(body, COMPLETION_REFUSED)
+    _check_fields(body, UNSUPPORTED_COMPLETION_FIELDS)
     if body.best_of is None:
         return
     if body.best_of < body.n:
@@ -51,12 +51,12 @@ def check_completion(body: CompletionRequest) -> None:
         raise InvalidRequest("`best_of` cannot be streamed: the best is known at the end.", param="best_of")
 
 
-def _refuse(body: GenerationFields, refused: dict[str, tuple[Any, ...]]) -> None:
+def _check_fields(body: GenerationFields, unsupported: dict[str, tuple[Any, ...]]) -> None:
     unknown = body.model_extra or {}
-    for name, neutral in refused.items():
+    for name, neutral in unsupported.items():
         if name in unknown and unknown[name] not in neutral:
             raise UnsupportedParameter(f"`{name}` is not supported; leave it out.", param=name)
-    if ignored := sorted(set(unknown) - set(refused)):
+    if ignored := sorted(set(unknown) - set(unsupported)):
         log.debug("request.fields_ignored", fields=[name[:64] for name in ignored[:32]])
 
 

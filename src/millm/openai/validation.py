@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-LONGEST_PARAM = 128
+MAX_PARAM_CHARS = 128
 """Characters of `param`: a path may hold a key the client made up."""
 
 
-def sentence(error: dict[str, Any]) -> str:
+def error_sentence(error: dict[str, Any]) -> str:
     """One sentence of one item of `ValidationError.errors()`."""
-    name = dotted(error)
+    name = field_path(error)
     if error["type"] == "json_invalid":
         return f"The body is not valid JSON: {error['ctx']['error']}."
     if name is None:
@@ -22,11 +22,11 @@ def sentence(error: dict[str, Any]) -> str:
     return f"`{name}`: {reason.removeprefix('Value error, ')}."
 
 
-def dotted(error: dict[str, Any]) -> str | None:
+def field_path(error: dict[str, Any]) -> str | None:
     """The field as `messages.0.role`, or None for the body as a whole."""
     place: Sequence[str | int] = error["loc"][1:]  # without "body", "query", "path" or "header"
     if error["type"] == "json_invalid":
         return None
     if place and place[-1] == "[key]":
         place = place[:-2]
-    return ".".join(str(part) for part in place)[:LONGEST_PARAM] or None
+    return ".".join(str(part) for part in place)[:MAX_PARAM_CHARS] or None

@@ -10,7 +10,7 @@ import numpy.typing as npt
 Vector = npt.NDArray[np.float32]
 
 
-def shortened(data: bytes, dimensions: int | None) -> Vector:
+def truncate_vector(data: bytes, dimensions: int | None) -> Vector:
     """The first `dimensions` of a vector of little-endian float32, at length 1 again  # [dimensions]"""
     whole = np.frombuffer(data, dtype="<f4")
     if dimensions is None or dimensions == len(whole):
@@ -20,7 +20,7 @@ def shortened(data: bytes, dimensions: int | None) -> Vector:
     return unit
 
 
-def written(vector: Vector, encoding: Literal["float", "base64"]) -> str | msgspec.Raw:
+def encode_vector(vector: Vector, encoding: Literal["float", "base64"]) -> str | msgspec.Raw:
     if encoding == "base64":
         return base64.b64encode(vector.astype("<f4").tobytes()).decode()
     # str of a float32 has as many digits as tell it from its neighbours; as a Python float it would have 17

@@ -4,23 +4,23 @@ from collections.abc import Sequence
 
 from millm.engine.messages import Watch
 from millm.errors import InvalidSteering, MillmError
-from millm.monitor.watching import Watching
-from millm.profiles.binding import watched
+from millm.monitor.watching import WatchPlan
+from millm.profiles.binding import watched_features
 from millm.profiles.contract import ActivationsRequest
-from millm.profiles.selection import watches
+from millm.profiles.selection import resolve_watches
 from millm.state import State
 
 
-def watching_of(state: State, asked: Sequence[ActivationsRequest]) -> Watching:
+def resolve_watching(state: State, requested: Sequence[ActivationsRequest]) -> WatchPlan:
     """Raises InvalidSteering or SaeDetached for what the request itself asks; the monitor's never stands in its way."""
-    own = [watch for one in asked for watch in watches(state, one)]
-    _check_once(own)
+    own = [watch for one in requested for watch in resolve_watches(state, one)]
+    _check_unique_saes(own)
     facts = {name: attached.facts for name, attached in state.saes.items()}
-    return state.monitor.watching(own, facts, _followed(state))
+    return state.monitor.plan_watches(own, facts, _profile_features(state))
 
 
-def _check_once(own: Sequence[Watch]) -> None:
-    names = [watch.sae for watch in own]
+def _check_unique_saes(watches: Sequence[Watch]) -> None:
+    names = [watch.sae for watch in watches]
     for name in names:
         if names.count(name) > 1:
             raise InvalidSteering(
@@ -28,12 +28,12 @@ def _check_once(own: Sequence[Watch]) -> None:
             )
 
 
-def _followed(state: State) -> dict[str, tuple[int, ...]]:
+def _profile_features(state: State) -> dict[str, tuple[int, ...]]:
     """A profile that does not fit any more, or is gone, has nothing watched."""
     config = state.monitor.config
     if not (config.on and config.follow_profile and state.active and state.active.profile):
         return {}
     try:
-        return watched(state.saes, state.profiles.find(state.active.profile))
+        return watched_features(state.saes, state.profiles.find(state.active.profile))
     except MillmError:
         return {}

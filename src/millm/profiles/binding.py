@@ -8,27 +8,27 @@ from collections.abc import Mapping
 
 from millm.errors import InvalidSteering
 from millm.profiles.contract import Profile, ProfileFeature, SaeReference, SteeringRequest
-from millm.profiles.resolving import resolve
+from millm.profiles.resolving import resolve_steering
 from millm.sae.model_names import is_same_model
 from millm.state import AttachedSae, LoadedModel
 
 
-def bind(saes: Mapping[str, AttachedSae], profile: Profile) -> SteeringRequest:
+def bind_profile(saes: Mapping[str, AttachedSae], profile: Profile) -> SteeringRequest:
     """The profile's steering with the names of attached SAEs. Raises InvalidSteering saying what differs."""
     if not profile.saes:
         return profile.steering
-    meant = {reference.called: _attached(saes, reference, profile) for reference in profile.saes}
+    meant = {reference.alias: _find_attached(saes, reference, profile) for reference in profile.saes}
     norms = {sae: reference.reference_norm for sae, reference in zip(meant.values(), profile.saes, strict=True)}
     only = next(iter(meant)) if len(meant) == 1 else None
-    features = tuple(_bound(one, meant[only if one.sae is None else one.sae], norms) for one in profile.features)
+    features = tuple(_bind_feature(one, meant[only if one.sae is None else one.sae], norms) for one in profile.features)
     alike = set(norms.values())
     shared = profile.reference_norm or (alike.pop() if len(alike) == 1 else None)
     return profile.steering.model_copy(update={"features": features, "reference_norm": shared})
 
 
-def watched(saes: Mapping[str, AttachedSae], profile: Profile) -> dict[str, tuple[int, ...]]:
+def watched_features(saes: Mapping[str, AttachedSae], profile: Profile) -> dict[str, tuple[int, ...]]:
     """Attached SAE → the features that the profile would have watched. Raises InvalidSteering."""
-    meant = {reference.called: _attached(saes, reference, profile) for reference in profile.saes}
+    meant = {reference.alias: _find_attached(saes, reference, profile) for reference in profile.saes}
     known = list(meant.values()) or list(saes)
     only = known[0] if len(known) == 1 else None
     found: dict[str, tuple[int, ...]] = {}
@@ -39,13 +39,13 @@ def watched(saes: Mapping[str, AttachedSae], profile: Profile) -> dict[str, tupl
     return found
 
 
-def misfit(model: LoadedModel | None, saes: Mapping[str, AttachedSae], profile: Profile) -> str | None:
+def incompatibility(model: LoadedModel | None, saes: Mapping[str, AttachedSae], profile: Profile) -> str | None:
     """Why the profile cannot be applied now, in a sentence; None: it can."""
     if model is None:
         return "no model is loaded"
     try:
         check_model(profile, model)
-        resolve(saes, bind(saes, profile))
+        resolve_steering(saes, bind_profile(saes, profile))
     except InvalidSteering as error:
         return error.message
     return None
@@ -61,10 +61,10 @@ def check_model(profile: Profile, loaded: LoadedModel) -> None:
         )
 
 
-def reference_of(attached: AttachedSae) -> SaeReference:
+def reference_to_attached(attached: AttachedSae) -> SaeReference:
     """How a profile that is made now names it."""
     facts = attached.facts
-    repo_id, path, revision = _places(facts.sae)
+    repo_id, path, revision = _split_sae_name(facts.sae)
     return SaeReference(
         name=facts.sae,
         repo_id=repo_id,
@@ -78,14 +78,14 @@ def reference_of(attached: AttachedSae) -> SaeReference:
     )
 
 
-def _attached(saes: Mapping[str, AttachedSae], reference: SaeReference, profile: Profile) -> str:
+def _find_attached(saes: Mapping[str, AttachedSae], reference: SaeReference, profile: Profile) -> str:
     differences = {name: _difference(reference, attached) for name, attached in saes.items()}
     fitting = [name for name, difference in differences.items() if difference is None]
-    if reference.called in fitting:
-        return str(reference.called)
+    if reference.alias in fitting:
+        return str(reference.alias)
     if len(fitting) == 1:
         return fitting[0]
-    wanted = (reference.path and f"{reference.repo_id}/{reference.path}") or reference.called or "any"
+    wanted = (reference.path and f"{reference.repo_id}/{reference.path}") or reference.alias or "any"
     if fitting:
         raise InvalidSteering(
             f"profile {profile.name!r}: its SAE {wanted!r} may be any of {', '.join(fitting)};"
@@ -96,35 +96,35 @@ def _attached(saes: Mapping[str, AttachedSae], reference: SaeReference, profile:
     raise InvalidSteering(f"profile {profile.name!r}: its SAE {wanted!r} is not attached: {why}", param="profile")
 
 
-def _difference(wanted: SaeReference, attached: AttachedSae) -> str | None:
+def _difference(reference: SaeReference, attached: AttachedSae) -> str | None:
     """What is not as the profile says; None: it is the one."""
     facts = attached.facts
     stated = (
-        ("layer", wanted.layer, facts.layer),
-        ("hook point", wanted.hook_point, facts.hook_point),
-        ("width", wanted.width, facts.features),
+        ("layer", reference.layer, facts.layer),
+        ("hook point", reference.hook_point, facts.hook_point),
+        ("width", reference.width, facts.features),
     )
     for name, asked, found in stated:
         if asked is not None and asked != found:
             return f"has {name} {found}, not {asked}"
-    if wanted.sha256 is not None:
-        return None if wanted.sha256 == facts.sha256 else "has other weights"
-    return None if _is_from(wanted, facts.sae) else "is another SAE"
+    if reference.sha256 is not None:
+        return None if reference.sha256 == facts.sha256 else "has other weights"
+    return None if _is_from_repository(reference, facts.sae) else "is another SAE"
 
 
-def _is_from(wanted: SaeReference, name: str) -> bool:
+def _is_from_repository(reference: SaeReference, name: str) -> bool:
     """Does the attached SAE's name say that it is the repository and folder that are meant?"""
-    if wanted.repo_id is None:
-        return wanted.name in (None, name)
-    repo_id, path, revision = _places(name)
+    if reference.repo_id is None:
+        return reference.name in (None, name)
+    repo_id, path, revision = _split_sae_name(name)
     if repo_id is None:
-        return wanted.repo_id == name
-    if wanted.repo_id != repo_id or (wanted.revision and revision and wanted.revision != revision):
+        return reference.repo_id == name
+    if reference.repo_id != repo_id or (reference.revision and revision and reference.revision != revision):
         return False
-    return wanted.path is None or path is None or f"{wanted.path}/".startswith(f"{path}/")
+    return reference.path is None or path is None or f"{reference.path}/".startswith(f"{path}/")
 
 
-def _places(name: str) -> tuple[str | None, str | None, str | None]:
+def _split_sae_name(name: str) -> tuple[str | None, str | None, str | None]:
     """(repository, folder inside it, revision) of `owner/name/folder@revision`; none of a local name."""
     path, _, revision = name.partition("@")
     owner, *rest = path.split("/")
@@ -133,7 +133,7 @@ def _places(name: str) -> tuple[str | None, str | None, str | None]:
     return f"{owner}/{rest[0]}", "/".join(rest[1:]) or None, revision or None
 
 
-def _bound(feature: ProfileFeature, sae: str, norms: Mapping[str, float | None]) -> ProfileFeature:
+def _bind_feature(feature: ProfileFeature, sae: str, norms: Mapping[str, float | None]) -> ProfileFeature:
     """Of several SAEs that were measured differently, each strength keeps the norm that it was written against."""
     norm = norms[sae]
     if feature.unit == "norm" and norm and len(set(norms.values())) > 1:

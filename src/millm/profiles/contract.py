@@ -20,18 +20,18 @@ from millm.profiles.names import ProfileName
 from millm.sae.steering import FeatureSetting, Mode, Positions, Skip, Unit
 
 VERSION: Literal["1"] = "1"
-MOST_FEATURES = 4096
-MOST_SAES = 32
+MAX_FEATURES = 4096
+MAX_SAES = 32
 
 Index = Annotated[int, Field(ge=0, le=2**31 - 1, strict=True, description="Feature index in the SAE's dictionary.")]
 ShortText = Annotated[str, Field(max_length=500)]
 
 
-class _Value(BaseModel):
+class _FrozenModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ProfileFeature(_Value):
+class ProfileFeature(_FrozenModel):
     """One feature of a profile, or of a request's `steering`."""
 
     index: Index
@@ -59,7 +59,7 @@ class ProfileFeature(_Value):
         )
 
 
-class SteeringRequest(_Value):
+class SteeringRequest(_FrozenModel):
     """`steering` in a request's body, and the core of a profile."""
 
     features: Annotated[tuple[ProfileFeature, ...], FailFast()] = ()
@@ -74,7 +74,7 @@ class SteeringRequest(_Value):
     """The residual norm that `unit: norm` was written against; default: the one measured at attach."""
 
 
-class ModelReference(_Value):
+class ModelReference(_FrozenModel):
     """The model that a profile was made on."""
 
     repo_id: Annotated[str, Field(min_length=1, max_length=512, description="A Hugging Face id, or a local name.")]
@@ -82,7 +82,7 @@ class ModelReference(_Value):
     quantization: Annotated[str | None, Field(max_length=64, description="How it was loaded then: a hint.")] = None
 
 
-class SaeReference(_Value):
+class SaeReference(_FrozenModel):
     """An SAE that a profile steers. What is stated has to be so of the SAE that is attached; the rest is not asked."""
 
     name: Annotated[
@@ -102,12 +102,12 @@ class SaeReference(_Value):
     ] = None
 
     @property
-    def called(self) -> str | None:
+    def alias(self) -> str | None:
         """By the profile's features."""
         return self.name or self.repo_id
 
 
-class WatchedFeature(_Value):
+class WatchedFeature(_FrozenModel):
     """A feature to watch while the profile is in use."""
 
     index: Index
@@ -115,7 +115,7 @@ class WatchedFeature(_Value):
     label: ShortText | None = None
 
 
-class Provenance(_Value):
+class Provenance(_FrozenModel):
     """Where a profile comes from."""
 
     source: Annotated[str, Field(max_length=64, description="A tool: `millm`, `mistudio`, `neuronpedia`, …")]
@@ -129,7 +129,7 @@ class Provenance(_Value):
 ModelName = Annotated[str, Field(min_length=1, max_length=512)]
 
 
-def _reference(value: Any) -> Any:
+def _model_reference(value: Any) -> Any:
     """A model's name alone is enough."""
     return {"repo_id": value} if isinstance(value, str) else value
 
@@ -141,19 +141,20 @@ class Profile(SteeringRequest):
     name: ProfileName
     description: Annotated[str, Field(max_length=2000)] = ""
     model: Annotated[
-        ModelReference | None, BeforeValidator(_reference, json_schema_input_type=ModelReference | ModelName | None)
+        ModelReference | None,
+        BeforeValidator(_model_reference, json_schema_input_type=ModelReference | ModelName | None),
     ] = None
-    saes: Annotated[tuple[SaeReference, ...], Field(max_length=MOST_SAES)] = ()
+    saes: Annotated[tuple[SaeReference, ...], Field(max_length=MAX_SAES)] = ()
     """None: whatever is attached, by the names that `features` use."""
-    features: Annotated[tuple[ProfileFeature, ...], FailFast(), Field(max_length=MOST_FEATURES)] = ()
+    features: Annotated[tuple[ProfileFeature, ...], FailFast(), Field(max_length=MAX_FEATURES)] = ()
     watch: Annotated[tuple[WatchedFeature, ...], Field(max_length=128)] = ()
     example_prompts: Annotated[tuple[Annotated[str, Field(max_length=4000)], ...], Field(max_length=50)] = ()
     tags: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=50)] = ()
     provenance: Provenance | None = None
 
     @model_validator(mode="after")
-    def _every_feature_has_its_sae(self) -> "Profile":
-        names = [sae.called for sae in self.saes]
+    def _check_feature_saes(self) -> "Profile":
+        names = [sae.alias for sae in self.saes]
         if len(set(names)) < len(names) or (len(names) > 1 and None in names):
             raise PydanticCustomError("saes_alike", "Several `saes` need a `name` each, no two the same")
         used = [(one.index, one.sae) for one in self.features] + [(one.index, one.sae) for one in self.watch]
@@ -174,7 +175,7 @@ class Profile(SteeringRequest):
         return SteeringRequest(**{name: getattr(self, name) for name in SteeringRequest.model_fields})
 
 
-class ActivationsRequest(_Value):
+class ActivationsRequest(_FrozenModel):
     """`activations` in a request's body: which features to report, at which tokens."""
 
     features: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], FailFast(), Field(max_length=128)] = ()
@@ -194,20 +195,20 @@ class ActivationsRequest(_Value):
     sae: str | None = None
 
 
-MOST_ACTIVATIONS = 8
+MAX_ACTIVATIONS = 8
 
 
-def _one_or_several(sent: Any, several: ValidatorFunctionWrapHandler) -> Any:
-    return several(sent) if isinstance(sent, list) else [ActivationsRequest.model_validate(sent)]
+def _validate_one_or_list(value: Any, validate_list: ValidatorFunctionWrapHandler) -> Any:
+    return validate_list(value) if isinstance(value, list) else [ActivationsRequest.model_validate(value)]
 
 
 ActivationsField = Annotated[
     list[ActivationsRequest],
-    Field(min_length=1, max_length=MOST_ACTIVATIONS),
+    Field(min_length=1, max_length=MAX_ACTIVATIONS),
     WrapValidator(
-        _one_or_several,
+        _validate_one_or_list,
         json_schema_input_type=ActivationsRequest
-        | Annotated[list[ActivationsRequest], Field(min_length=1, max_length=MOST_ACTIVATIONS)],
+        | Annotated[list[ActivationsRequest], Field(min_length=1, max_length=MAX_ACTIVATIONS)],
     ),
 ]
 """`activations` in a request's body: one such object, or a list with one for each of several SAEs."""

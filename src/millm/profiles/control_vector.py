@@ -12,13 +12,13 @@ from typing import Any
 from millm.errors import InvalidImport
 
 ARCHITECTURE = "controlvector"
-PROFILE = "millm.profile"
+PROFILE_KEY = "millm.profile"
 """Where a profile lies in the metadata of what was exported here."""
 _MAGIC = b"GGUF"
 _ALIGNMENT = 32
 _UINT32, _INT32, _STRING = 4, 5, 8
 _SIZES = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
-_MOST = 4096
+_MAX_ITEMS = 4096
 """Keys and tensors."""
 
 
@@ -32,73 +32,73 @@ class ControlVector:
     """Its JSON, where miLLM wrote it."""
 
 
-def written(vector: ControlVector) -> bytes:
+def encode_control_vector(vector: ControlVector) -> bytes:
     """The file: version 3, little-endian."""
     pairs = [
-        ("general.architecture", _string(ARCHITECTURE)),
-        (f"{ARCHITECTURE}.model_hint", _string(vector.model_hint)),
+        ("general.architecture", _string_value(ARCHITECTURE)),
+        (f"{ARCHITECTURE}.model_hint", _string_value(vector.model_hint)),
         (f"{ARCHITECTURE}.layer_count", (_INT32, struct.pack("<i", len(vector.directions)))),
     ]
     if vector.profile is not None:
-        pairs.append((PROFILE, _string(vector.profile)))
+        pairs.append((PROFILE_KEY, _string_value(vector.profile)))
     head = _MAGIC + struct.pack("<IQQ", 3, len(vector.directions), len(pairs))
     for name, (kind, value) in pairs:
-        head += _text(name) + struct.pack("<I", kind) + value
+        head += _encode_string(name) + struct.pack("<I", kind) + value
     data = b""
     for layer, values in sorted(vector.directions.items()):
-        head += _text(f"direction.{layer}") + struct.pack("<IQIQ", 1, len(values), 0, len(data))
-        data += _padded(struct.pack(f"<{len(values)}f", *values))
-    return _padded(head) + data
+        head += _encode_string(f"direction.{layer}") + struct.pack("<IQIQ", 1, len(values), 0, len(data))
+        data += _pad(struct.pack(f"<{len(values)}f", *values))
+    return _pad(head) + data
 
 
-def read(data: bytes) -> ControlVector:
+def decode_control_vector(data: bytes) -> ControlVector:
     """Raises InvalidImport."""
     try:
-        return _Reader(data).vector()
+        return _GgufReader(data).read_control_vector()
     except (struct.error, UnicodeDecodeError, OverflowError) as error:
         raise InvalidImport("the GGUF file is damaged, or cut short") from error
 
 
-def _string(text: str) -> tuple[int, bytes]:
-    return _STRING, _text(text)
+def _string_value(text: str) -> tuple[int, bytes]:
+    return _STRING, _encode_string(text)
 
 
-def _text(text: str) -> bytes:
+def _encode_string(text: str) -> bytes:
     encoded = text.encode()
     return struct.pack("<Q", len(encoded)) + encoded
 
 
-def _padded(data: bytes) -> bytes:
+def _pad(data: bytes) -> bytes:
     return data + bytes(-len(data) % _ALIGNMENT)
 
 
-class _Reader:
+class _GgufReader:
     """A place in the file that moves as values are read."""
 
     def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
+        self.data, self.offset = data, 0
 
-    def vector(self) -> ControlVector:
+    def read_control_vector(self) -> ControlVector:
         magic, version, tensors, keys = self.unpack("<4sIQQ")
-        if magic != _MAGIC or version not in (2, 3) or tensors > _MOST or keys > _MOST:
-            raise InvalidImport(f"only GGUF of version 2 or 3, with at most {_MOST} keys and tensors, can be read")
-        metadata = {self.text(): self.value() for _ in range(keys)}
+        if magic != _MAGIC or version not in (2, 3) or tensors > _MAX_ITEMS or keys > _MAX_ITEMS:
+            raise InvalidImport(f"only GGUF of version 2 or 3, with at most {_MAX_ITEMS} keys and tensors, can be read")
+        metadata = {self.read_string(): self.read_value() for _ in range(keys)}
         if metadata.get("general.architecture") != ARCHITECTURE:
             raise InvalidImport(f"the GGUF file is no control vector: its architecture is not {ARCHITECTURE!r}")
-        rows = [self.row() for _ in range(tensors)]
+        rows = [self.read_tensor_header() for _ in range(tensors)]
         alignment = metadata.get("general.alignment", _ALIGNMENT)
         if not isinstance(alignment, int) or alignment < 1:
             raise InvalidImport("general.alignment of the GGUF file has to be a positive number")
-        start = -(-self.at // alignment) * alignment
-        profile = metadata.get(PROFILE)
+        start = -(-self.offset // alignment) * alignment
+        profile = metadata.get(PROFILE_KEY)
         return ControlVector(
-            {layer: self.numbers(start + offset, length) for layer, length, offset in rows},
+            {layer: self.read_floats(start + offset, length) for layer, length, offset in rows},
             str(metadata.get(f"{ARCHITECTURE}.model_hint", "")),
             profile if isinstance(profile, str) else None,
         )
 
-    def row(self) -> tuple[int, int, int]:
-        name = self.text()
+    def read_tensor_header(self) -> tuple[int, int, int]:
+        name = self.read_string()
         (dimensions,) = self.unpack("<I")
         layer = name.removeprefix("direction.")
         if layer == name or not layer.isascii() or not layer.isdigit() or len(layer) > 5 or layer == "0":
@@ -110,28 +110,28 @@ class _Reader:
             raise InvalidImport(f"{name} has to be F32, and to be in the file")
         return int(layer), length, offset
 
-    def numbers(self, at: int, length: int) -> tuple[float, ...]:
-        values = struct.unpack_from(f"<{length}f", self.data, at)
+    def read_floats(self, start: int, length: int) -> tuple[float, ...]:
+        values = struct.unpack_from(f"<{length}f", self.data, start)
         if not all(math.isfinite(value) for value in values):
             raise InvalidImport("the GGUF file holds numbers that are not finite")
         return values
 
     def unpack(self, layout: str) -> tuple[Any, ...]:
-        values = struct.unpack_from(layout, self.data, self.at)
-        self.at += struct.calcsize(layout)
+        values = struct.unpack_from(layout, self.data, self.offset)
+        self.offset += struct.calcsize(layout)
         return values
 
-    def text(self) -> str:
+    def read_string(self) -> str:
         (length,) = self.unpack("<Q")
-        if length > len(self.data) - self.at:
+        if length > len(self.data) - self.offset:
             raise InvalidImport("the GGUF file is damaged, or cut short")
-        self.at += length
-        return str(self.data[self.at - length : self.at], "utf-8")
+        self.offset += length
+        return str(self.data[self.offset - length : self.offset], "utf-8")
 
-    def value(self) -> object:
+    def read_value(self) -> object:
         (kind,) = self.unpack("<I")
         if kind == _STRING:
-            return self.text()
+            return self.read_string()
         if kind not in _SIZES:
             raise InvalidImport("the GGUF file's metadata holds lists, which no control vector needs")
         return self.unpack(_SIZES[kind])[0]

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from millm.profiles.contract import Profile
-from millm.profiles.store import Stored
+from millm.profiles.store import StoredProfile
 
 
 class ProfileEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +40,7 @@ class ProfilePage(msgspec.Struct, frozen=True, kw_only=True):
     """How many there are that were asked for."""
 
 
-class ProfileTold(msgspec.Struct, frozen=True, kw_only=True):
+class ProfileDetail(msgspec.Struct, frozen=True, kw_only=True):
     """One profile, whole."""
 
     profile: dict[str, Any]
@@ -48,25 +48,27 @@ class ProfileTold(msgspec.Struct, frozen=True, kw_only=True):
     entry: ProfileEntry
 
 
-def entry_of(stored: Stored, *, is_active: bool, misfit: str | None, model: str | None) -> ProfileEntry:
+def profile_entry(
+    stored: StoredProfile, *, is_active: bool, incompatibility: str | None, model: str | None
+) -> ProfileEntry:
     """`model`: the name of the loaded one, if there is one."""
     profile = stored.profile
     return ProfileEntry(
         name=profile.name,
         description=profile.description,
         model=profile.model.repo_id if profile.model else None,
-        saes=_saes(profile),
+        saes=_sae_names(profile),
         features=len(profile.features),
         is_active=is_active,
-        misfit=misfit,
-        model_id=f"{model}:{profile.name}" if model and misfit is None else None,
+        misfit=incompatibility,
+        model_id=f"{model}:{profile.name}" if model and incompatibility is None else None,
         created=stored.created,
         updated=stored.updated,
         source=profile.provenance.source if profile.provenance else None,
     )
 
 
-def _saes(profile: Profile) -> tuple[str, ...]:
+def _sae_names(profile: Profile) -> tuple[str, ...]:
     """By the names that the profile gives them."""
-    stated = [sae.called or sae.hook_point or "" for sae in profile.saes]
+    stated = [sae.alias or sae.hook_point or "" for sae in profile.saes]
     return tuple(stated or sorted({feature.sae for feature in profile.features if feature.sae}))

@@ -13,12 +13,12 @@ from millm.profiles.contract import Profile
 def read_profile(path: Path) -> Profile:
     """Raises InvalidProfile with the file's name and the first thing that is wrong."""
     try:
-        return profile_from(path.read_bytes(), path.name)
+        return parse_profile(path.read_bytes(), path.name)
     except OSError as error:
         raise InvalidProfile(f"{path.name}: cannot be read ({error.strerror})") from error
 
 
-def profile_from(document: bytes, name: str) -> Profile:
+def parse_profile(document: bytes, name: str) -> Profile:
     """Raises InvalidProfile with the document's `name` and the first thing that is wrong."""
     try:
         return Profile.model_validate(json.loads(document))
@@ -30,6 +30,6 @@ def profile_from(document: bytes, name: str) -> Profile:
         raise InvalidProfile(f"{name}: not a JSON document") from error
 
 
-def digest_of(profile: Profile) -> str:
+def profile_digest(profile: Profile) -> str:
     """The same however it is laid out, and also once the contract has more fields, with defaults."""
     return hashlib.sha256(profile.model_dump_json(exclude_defaults=True).encode()).hexdigest()

@@ -5,16 +5,16 @@ from collections.abc import Callable, Sequence
 from millm.profiles.contract import Profile
 
 
-class Menu:
+class ApplicableProfilesCache:
     """Ten thousand profiles take a second to look through, and every client asks for the list of models."""
 
     def __init__(self) -> None:
-        self._circumstances: tuple[object, ...] = ()
-        self._fitting: Sequence[Profile] = ()
+        self._dependencies: tuple[object, ...] = ()
+        self._profiles: Sequence[Profile] = ()
 
-    def fitting(self, circumstances: tuple[object, ...], find: Callable[[], Sequence[Profile]]) -> Sequence[Profile]:
+    def get(self, dependencies: tuple[object, ...], compute: Callable[[], Sequence[Profile]]) -> Sequence[Profile]:
         """`circumstances`: all that the answer depends on; values that are replaced when they change."""
-        if circumstances != self._circumstances:
-            self._fitting = find()
-            self._circumstances = circumstances
-        return self._fitting
+        if dependencies != self._dependencies:
+            self._profiles = compute()
+            self._dependencies = dependencies
+        return self._profiles

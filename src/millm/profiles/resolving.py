@@ -11,9 +11,9 @@ from millm.profiles.contract import ProfileFeature, SteeringRequest
 from millm.sae.steering import (
     MAX_ENCODED_FEATURES,
     Coefficients,
+    SaeSteering,
     Skip,
     Steering,
-    TapSteering,
     coefficients,
     reads_activation,
 )
@@ -22,39 +22,39 @@ from millm.state import AttachedSae
 MAX_ADDED_FEATURES = 4096
 
 
-def resolve(saes: Mapping[str, AttachedSae], request: SteeringRequest) -> Steering | None:
+def resolve_steering(saes: Mapping[str, AttachedSae], request: SteeringRequest) -> Steering | None:
     """The knobs as table rows; None when there are none, which is the base model."""
     by_sae: dict[str, list[Coefficients]] = defaultdict(list)
     for feature in request.features:
-        sae = sae_of(saes, feature.sae, f"feature {feature.index}")
-        by_sae[sae].append(coefficients_of(saes[sae], feature, request.reference_norm))
+        sae = resolve_sae_name(saes, feature.sae, f"feature {feature.index}")
+        by_sae[sae].append(feature_coefficients(saes[sae], feature, request.reference_norm))
     for sae, features in by_sae.items():
         _check_features(sae, features)
     if not by_sae:
         return None
-    taps = tuple(TapSteering(sae, tuple(features), saes[sae].facts.id) for sae, features in sorted(by_sae.items()))
+    taps = tuple(SaeSteering(sae, tuple(features), saes[sae].facts.id) for sae, features in sorted(by_sae.items()))
     return Steering(
-        taps=taps,
+        by_sae=taps,
         positions=request.positions,
-        skip=_skip(saes, by_sae, request.skip),
+        skip=_resolve_skip(saes, by_sae, request.skip),
         skip_constrained=request.skip_constrained,
     )
 
 
-def sae_of(saes: Mapping[str, AttachedSae], asked: str | None, what: str) -> str:
+def resolve_sae_name(saes: Mapping[str, AttachedSae], name: str | None, subject: str) -> str:
     known = ", ".join(sorted(saes)) or "none"
-    if asked is not None:
-        if asked not in saes:
+    if name is not None:
+        if name not in saes:
             raise InvalidSteering(
-                f"{what}: no SAE named {asked[:128]!r} is attached; attached: {known}", param="steering"
+                f"{subject}: no SAE named {name[:128]!r} is attached; attached: {known}", param="steering"
             )
-        return asked
+        return name
     if len(saes) != 1:
-        raise InvalidSteering(f"{what}: say which `sae` is meant; attached: {known}", param="steering")
+        raise InvalidSteering(f"{subject}: say which `sae` is meant; attached: {known}", param="steering")
     return next(iter(saes))
 
 
-def coefficients_of(sae: AttachedSae, feature: ProfileFeature, reference_norm: float | None) -> Coefficients:
+def feature_coefficients(sae: AttachedSae, feature: ProfileFeature, reference_norm: float | None) -> Coefficients:
     check_index(feature.index, sae.facts.sae, sae.facts.features, "steering.features")
     if not sae.facts.steerable:
         raise InvalidSteering(
@@ -87,13 +87,15 @@ def _check_features(sae: str, features: list[Coefficients]) -> None:
         )
 
 
-def _skip(saes: Mapping[str, AttachedSae], by_sae: dict[str, list[Coefficients]], asked: Skip | None) -> Skip:
+def _resolve_skip(
+    saes: Mapping[str, AttachedSae], by_sae: dict[str, list[Coefficients]], requested: Skip | None
+) -> Skip:
     """Activations at position 0 are no measurement (attention sink), so modes that read them always skip it."""
     reading = [sae for sae, features in by_sae.items() if any(reads_activation(feature) for feature in features)]
-    if asked == "none" and reading:
+    if requested == "none" and reading:
         raise InvalidSteering(
             "skip 'none' is for mode 'add' only: other modes read the activation", param="steering.skip"
         )
-    if asked is not None:
-        return asked
+    if requested is not None:
+        return requested
     return "special" if any(saes[sae].facts.exclude_special_tokens for sae in reading) else "bos"

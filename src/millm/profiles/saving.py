@@ -6,13 +6,13 @@ from pydantic import ValidationError
 
 from millm.engine.messages import ModelFacts
 from millm.errors import Conflict, InvalidProfile, SaeDetached
-from millm.profiles.active import Active, heard
-from millm.profiles.binding import reference_of
+from millm.profiles.active import ActiveSteeringState, effective_request
+from millm.profiles.binding import reference_to_attached
 from millm.profiles.contract import ModelReference, Profile, Provenance, SaeReference, WatchedFeature
 from millm.state import LoadedModel, State
 
 
-def profile_of_active(
+def profile_from_active(
     state: State,
     name: str,
     *,
@@ -29,14 +29,14 @@ def profile_of_active(
     if current is None:
         raise Conflict("nothing steers the server that could be saved; steer it first, or send a whole profile")
     _check_watch(state, watch)
-    asked = heard(current.asked, current.muted, current.solo)
-    used = {feature.sae for feature in current.asked.features} | {feature.sae for feature in watch}
+    asked = effective_request(current.request, current.muted, current.solo)
+    used = {feature.sae for feature in current.request.features} | {feature.sae for feature in watch}
     said = dict(
         **asked.model_dump(include={"positions", "skip", "skip_constrained", "reference_norm"}),
         name=name,
         description=description,
-        model=_model(model),
-        saes=tuple(_references(state, used - {None}, current)),
+        model=_model_reference(model),
+        saes=tuple(_sae_references(state, used - {None}, current)),
         features=asked.features,
         watch=watch,
         example_prompts=example_prompts,
@@ -56,20 +56,20 @@ def _check_watch(state: State, watch: Iterable[WatchedFeature]) -> None:
             raise InvalidProfile(f"`watch`: no SAE named {feature.sae!r} is attached; attached: {known}", param="watch")
 
 
-def _model(model: LoadedModel) -> ModelReference:
+def _model_reference(model: LoadedModel) -> ModelReference:
     repo_id, _, revision = model.name.partition("@")
-    return ModelReference(repo_id=repo_id, revision=revision or None, quantization=_how(model.facts))
+    return ModelReference(repo_id=repo_id, revision=revision or None, quantization=_quantization(model.facts))
 
 
-def _how(facts: ModelFacts) -> str | None:
+def _quantization(facts: ModelFacts) -> str | None:
     return facts.weights[:64] or None
 
 
-def _references(state: State, names: Iterable[str | None], current: Active) -> Iterable[SaeReference]:
+def _sae_references(state: State, names: Iterable[str | None], current: ActiveSteeringState) -> Iterable[SaeReference]:
     """Strengths in `norm` may have been written against another norm than the one measured here."""
     for name in sorted(filter(None, names)):
         if name not in state.saes:
             raise SaeDetached(f"SAE {name!r} is not attached any more; attach it, and save then")
-        reference = reference_of(state.saes[name])
-        norm = current.asked.reference_norm or reference.reference_norm
+        reference = reference_to_attached(state.saes[name])
+        norm = current.request.reference_norm or reference.reference_norm
         yield reference.model_copy(update={"reference_norm": norm})

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from millm.engine.messages import SaeFacts, Watch
 from millm.errors import InvalidProfile, InvalidSteering, ModelNotFound, ModelNotLoaded, SaeDetached
-from millm.profiles.active import Active, Knob, heard
-from millm.profiles.binding import bind, check_model, misfit
+from millm.profiles.active import ActiveSteeringState, FeatureKey, effective_request
+from millm.profiles.binding import bind_profile, check_model, incompatibility
 from millm.profiles.contract import ActivationsRequest, Profile, SteeringRequest
-from millm.profiles.resolving import check_index, resolve, sae_of
+from millm.profiles.resolving import check_index, resolve_sae_name, resolve_steering
 from millm.sae.steering import Steering
 from millm.state import LoadedModel, State
 
@@ -47,57 +47,60 @@ def select(
     """Raises ModelNotFound, ModelNotLoaded, ProfileNotFound, InvalidSteering or SaeDetached."""
     if state.is_starting:
         raise ModelNotLoaded("the server is starting, and not all is there yet; try again in a moment")
-    loaded, alias = _model(state, model)
+    loaded, alias = _parse_model_name(state, model)
     if steering_given:
-        return Selection(loaded, None, _resolved(state, steering) if steering else None)
+        return Selection(loaded, None, _resolve_request(state, steering) if steering else None)
     name = profile if profile is not None else alias
     if name is None:
-        return _following(state, loaded)
+        return _select_active(state, loaded)
     found = state.profiles.find(name)
-    _check(state, loaded, found)
-    return Selection(loaded, found.name, _resolved(state, bind(state.saes, found)))
+    _check_profile(state, loaded, found)
+    return Selection(loaded, found.name, _resolve_request(state, bind_profile(state.saes, found)))
 
 
-def active(state: State, *, steering: SteeringRequest | None = None, profile: str | None = None) -> Active | None:
+def resolve_active(
+    state: State, *, steering: SteeringRequest | None = None, profile: str | None = None
+) -> ActiveSteeringState | None:
     """What would be active on the server; None is the base model.
 
     Raises ModelNotLoaded, ProfileNotFound, InvalidProfile, InvalidSteering or SaeDetached.
     """
     state.model_or_raise()
     if profile is None:
-        return racked(state, steering) if steering else None
-    return applied(state, state.profiles.find(profile))
+        return build_active(state, steering) if steering else None
+    return active_from_profile(state, state.profiles.find(profile))
 
 
-def applied(state: State, found: Profile) -> Active:
+def active_from_profile(state: State, profile: Profile) -> ActiveSteeringState:
     """What would be active with this profile. Raises as `active` does."""
-    _check(state, state.model_or_raise(), found)
-    made = racked(state, bind(state.saes, found), profile=found.name)
+    _check_profile(state, state.model_or_raise(), profile)
+    made = build_active(state, bind_profile(state.saes, profile), profile=profile.name)
     if made is None:
-        raise InvalidProfile(f"profile {found.name!r} steers nothing", param="profile")
+        raise InvalidProfile(f"profile {profile.name!r} steers nothing", param="profile")
     return made
 
 
-def racked(
+def build_active(
     state: State,
-    asked: SteeringRequest,
+    request: SteeringRequest,
     *,
     profile: str | None = None,
-    muted: frozenset[Knob] = frozenset(),
-    solo: frozenset[Knob] = frozenset(),
+    muted: frozenset[FeatureKey] = frozenset(),
+    solo: frozenset[FeatureKey] = frozenset(),
     on: bool = True,
     is_modified: bool = False,
-) -> Active | None:
+) -> ActiveSteeringState | None:
     """A steering with its knobs, checked whether they are heard or not; None: it has none. Raises as `active` does."""
     state.model_or_raise()
-    if _resolved(state, asked) is None:
+    if _resolve_request(state, request) is None:
         return None
     features = tuple(
-        one.model_copy(update={"sae": sae_of(state.saes, one.sae, f"feature {one.index}")}) for one in asked.features
+        one.model_copy(update={"sae": resolve_sae_name(state.saes, one.sae, f"feature {one.index}")})
+        for one in request.features
     )
-    named = asked.model_copy(update={"features": features})
-    steering = resolve(state.saes, heard(named, muted, solo, on=on))
-    return Active(profile, named, steering, muted, solo, on, is_modified)
+    named = request.model_copy(update={"features": features})
+    steering = resolve_steering(state.saes, effective_request(named, muted, solo, on=on))
+    return ActiveSteeringState(profile, named, steering, muted, solo, on, is_modified)
 
 
 def model_cards(state: State) -> list[ModelCard]:
@@ -106,19 +109,19 @@ def model_cards(state: State) -> list[ModelCard]:
     if model is None:
         return []
     own = ModelCard(model.name, model.name, model.created, None, "")
-    profiles = _fitting(state, model) if state.settings.profile_models == "auto" else ()
-    return [own, *(_card(model, profile) for profile in profiles)]
+    profiles = _applicable_profiles(state, model) if state.settings.profile_models == "auto" else ()
+    return [own, *(_profile_card(model, profile) for profile in profiles)]
 
 
-def _fitting(state: State, model: LoadedModel) -> Sequence[Profile]:
+def _applicable_profiles(state: State, model: LoadedModel) -> Sequence[Profile]:
     saes, profiles = state.saes, state.profiles
-    return state.menu.fitting(
+    return state.model_list_cache.get(
         (profiles, profiles.revision, model, saes),
-        lambda: [profile for profile in profiles.all() if misfit(model, saes, profile) is None],
+        lambda: [profile for profile in profiles.all() if incompatibility(model, saes, profile) is None],
     )
 
 
-def _card(model: LoadedModel, profile: Profile) -> ModelCard:
+def _profile_card(model: LoadedModel, profile: Profile) -> ModelCard:
     return ModelCard(
         f"{model.name}:{profile.name}",
         f"{model.name} · {profile.name}",
@@ -138,10 +141,10 @@ def library_cards(state: State) -> list[ModelCard]:
     ]
 
 
-def watches(state: State, request: ActivationsRequest) -> tuple[Watch, ...]:
+def resolve_watches(state: State, request: ActivationsRequest) -> tuple[Watch, ...]:
     """What to report, for the engine. Raises InvalidSteering or SaeDetached."""
     _check_attached(state)
-    sae = sae_of(state.saes, request.sae, "activations")
+    sae = resolve_sae_name(state.saes, request.sae, "activations")
     if not request.features and not request.top_k:
         raise InvalidSteering("activations: name `features`, or a `top_k` of at least 1", param="activations")
     facts = state.saes[sae].facts
@@ -174,41 +177,43 @@ def _sample_every(request: ActivationsRequest, facts: SaeFacts) -> int | None:
     return None
 
 
-def _model(state: State, asked: str) -> tuple[LoadedModel, str | None]:
+def _parse_model_name(state: State, requested: str) -> tuple[LoadedModel, str | None]:
     """`model` or `model:profile`. A model's name holds no colon, so the first one separates."""
     model = state.model_or_raise()
-    if asked == model.name:
+    if requested == model.name:
         return model, None
-    name, separator, profile = asked.partition(":")
+    name, separator, profile = requested.partition(":")
     if separator and name == model.name:
         return model, profile
-    raise ModelNotFound(f"The model `{asked[:128]}` does not exist", param="model")
+    raise ModelNotFound(f"The model `{requested[:128]}` does not exist", param="model")
 
 
-def _following(state: State, loaded: LoadedModel) -> Selection:
+def _select_active(state: State, loaded: LoadedModel) -> Selection:
     """What is active; the base model where that cannot be had any more, which the answer then says."""
     if state.active is None or state.active.steering is None:
         return Selection(loaded, follows_active=True)
-    if any(tap.sae not in state.saes for tap in state.active.steering.taps):
-        return Selection(loaded, degraded=state.engine.degraded or "the SAE of the active steering is not attached")
+    if any(tap.sae not in state.saes for tap in state.active.steering.by_sae):
+        return Selection(
+            loaded, degraded=state.engine.degraded_reason or "the SAE of the active steering is not attached"
+        )
     return Selection(loaded, state.active.profile, state.active.steering, follows_active=True)
 
 
-def _check(state: State, loaded: LoadedModel, found: Profile) -> None:
-    check_model(found, loaded)
-    if found.features:
+def _check_profile(state: State, loaded: LoadedModel, profile: Profile) -> None:
+    check_model(profile, loaded)
+    if profile.features:
         _check_attached(state)
 
 
-def _resolved(state: State, asked: SteeringRequest) -> Steering | None:
-    if asked.features:
+def _resolve_request(state: State, request: SteeringRequest) -> Steering | None:
+    if request.features:
         _check_attached(state)
-    return resolve(state.saes, asked)
+    return resolve_steering(state.saes, request)
 
 
 def _check_attached(state: State) -> None:
-    if state.engine.degraded and not state.saes:
+    if state.engine.degraded_reason and not state.saes:
         raise SaeDetached(
-            f"no SAE can be used: {state.engine.degraded}; restart the server to attach it again,"
+            f"no SAE can be used: {state.engine.degraded_reason}; restart the server to attach it again,"
             " or ask without steering and activations"
         )

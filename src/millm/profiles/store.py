@@ -16,21 +16,21 @@ from pydantic import ValidationError
 
 from millm.errors import ProfileNameTaken, ProfileNotFound
 from millm.profiles.contract import Profile
-from millm.profiles.files import digest_of, read_profile
-from millm.profiles.names import key, numbered
+from millm.profiles.files import profile_digest, read_profile
+from millm.profiles.names import name_key, numbered_names
 from millm.storage import Database
 
 log = structlog.get_logger()
 
-MOST_NAMED = 20
+MAX_LISTED_NAMES = 20
 """Profiles that an error lists."""
 
-Also = Callable[[sqlite3.Connection], object]
+ExtraWrite = Callable[[sqlite3.Connection], object]
 """What else is written in the same transaction: all of it or nothing."""
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredProfile:
     """A profile, and when (seconds since 1970) it came and was changed last."""
 
     id: int
@@ -40,25 +40,25 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class _Shelf:
+class _ProfileIndex:
     """All of them at one moment, by the keys of their names."""
 
-    by_key: dict[str, Stored]
+    by_key: dict[str, StoredProfile]
 
     @cached_property
-    def in_order(self) -> tuple[Stored, ...]:
+    def sorted_by_name(self) -> tuple[StoredProfile, ...]:
         return tuple(stored for _, stored in sorted(self.by_key.items()))
 
     @cached_property
     def profiles(self) -> tuple[Profile, ...]:
-        return tuple(stored.profile for stored in self.in_order)
+        return tuple(stored.profile for stored in self.sorted_by_name)
 
-    def with_one(self, stored: Stored, instead_of: str | None = None) -> "_Shelf":
-        kept = {name: one for name, one in self.by_key.items() if name != instead_of}
-        return _Shelf({**kept, key(stored.profile.name): stored})
+    def with_profile(self, stored: StoredProfile, replaces: str | None = None) -> "_ProfileIndex":
+        kept = {name: one for name, one in self.by_key.items() if name != replaces}
+        return _ProfileIndex({**kept, name_key(stored.profile.name): stored})
 
-    def without(self, name: str) -> "_Shelf":
-        return _Shelf({one: stored for one, stored in self.by_key.items() if one != name})
+    def without_profile(self, name: str) -> "_ProfileIndex":
+        return _ProfileIndex({one: stored for one, stored in self.by_key.items() if one != name})
 
 
 class ProfileStore:
@@ -66,120 +66,130 @@ class ProfileStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._writing = threading.Lock()
-        self._shelf = _Shelf(_read(database))
+        self._write_lock = threading.Lock()
+        self._index = _ProfileIndex(_load_profiles(database))
         self.revision = 0
         """Goes up with every write."""
 
     def __len__(self) -> int:
-        return len(self._shelf.by_key)
+        return len(self._index.by_key)
 
     def find(self, name: str) -> Profile:
         """Raises ProfileNotFound."""
-        return self.stored(name).profile
+        return self.find_stored(name).profile
 
-    def stored(self, name: str) -> Stored:
+    def find_stored(self, name: str) -> StoredProfile:
         """Raises ProfileNotFound."""
-        shelf = self._shelf
-        found = shelf.by_key.get(key(name))
+        shelf = self._index
+        found = shelf.by_key.get(name_key(name))
         if found is None:
             raise ProfileNotFound(
-                f"The profile `{name[:128]}` does not exist; there are: {_some(shelf)}", param="profile"
+                f"The profile `{name[:128]}` does not exist; there are: {_format_names(shelf)}", param="profile"
             )
         return found
 
     def all(self) -> Sequence[Profile]:
         """In the order of their names."""
-        return self._shelf.profiles
+        return self._index.profiles
 
-    def page(self, *, search: str = "", limit: int = 100, offset: int = 0) -> tuple[list[Stored], int]:
+    def page(self, *, search: str = "", limit: int = 100, offset: int = 0) -> tuple[list[StoredProfile], int]:
         """Those with `search` in their name, description or tags, from `offset` on; and how many there are of them."""
-        wanted = key(search)
-        found = [one for one in self._shelf.in_order if _holds(one.profile, wanted)] if wanted else self._shelf.in_order
+        wanted = name_key(search)
+        found = (
+            [one for one in self._index.sorted_by_name if _matches_search(one.profile, wanted)]
+            if wanted
+            else self._index.sorted_by_name
+        )
         return list(found[offset : offset + limit]), len(found)
 
-    def free_name(self, wanted: str) -> str:
+    def free_name(self, preferred: str) -> str:
         """`wanted`, or with a number behind it where that is taken."""
-        shelf = self._shelf
-        return next(name for name in numbered(wanted) if key(name) not in shelf.by_key)
+        shelf = self._index
+        return next(name for name in numbered_names(preferred) if name_key(name) not in shelf.by_key)
 
-    def add(self, profile: Profile, also: Also | None = None) -> Stored:
+    def add(self, profile: Profile, extra_write: ExtraWrite | None = None) -> StoredProfile:
         """Raises ProfileNameTaken."""
-        with self._writing:
-            self._check_free(profile.name)
-            return self._add(profile, also)
+        with self._write_lock:
+            self._check_name_free(profile.name)
+            return self._add(profile, extra_write)
 
-    def replace(self, name: str, profile: Profile, also: Also | None = None) -> Stored:
+    def replace(self, name: str, profile: Profile, extra_write: ExtraWrite | None = None) -> StoredProfile:
         """Under the name that `profile` has. Raises ProfileNotFound, or ProfileNameTaken for a name of another one."""
-        with self._writing:
-            before = self.stored(name)
-            if key(profile.name) != key(before.profile.name):
-                self._check_free(profile.name)
-            return self._replace(before, profile, also)
+        with self._write_lock:
+            before = self.find_stored(name)
+            if name_key(profile.name) != name_key(before.profile.name):
+                self._check_name_free(profile.name)
+            return self._replace(before, profile, extra_write)
 
-    def delete(self, name: str, also: Also | None = None) -> None:
+    def delete(self, name: str, extra_write: ExtraWrite | None = None) -> None:
         """Raises ProfileNotFound."""
-        with self._writing:
-            found = self.stored(name)
-            self._write("DELETE FROM profiles WHERE id = ?", (found.id,), also)
-            self._holds(self._shelf.without(key(found.profile.name)))
+        with self._write_lock:
+            found = self.find_stored(name)
+            self._write("DELETE FROM profiles WHERE id = ?", (found.id,), extra_write)
+            self._set_index(self._index.without_profile(name_key(found.profile.name)))
 
-    def take_in(self, path: Path) -> Profile | None:
+    def import_file(self, path: Path) -> Profile | None:
         """A profile's file, once for each content: what became of it here since then stays as it is.
 
         A file with another content than before brings that too, unless the profile was changed here. None: nothing
         was taken in. Raises InvalidProfile.
         """
         profile = read_profile(path)
-        with self._writing:
-            if self._has_had(profile):
+        with self._write_lock:
+            if self._was_imported(profile):
                 return None
-            before = self._shelf.by_key.get(key(profile.name))
+            before = self._index.by_key.get(name_key(profile.name))
             if before and before.profile == profile:
                 return None
-            if before and not self._has_had(before.profile):
+            if before and not self._was_imported(before.profile):
                 log.warning("profiles.file_skipped", file=path.name, profile=profile.name, reason="the name is taken")
                 return None
-            stored = self._replace(before, profile, _noted(profile)) if before else self._add(profile, _noted(profile))
+            stored = (
+                self._replace(before, profile, _record_import(profile))
+                if before
+                else self._add(profile, _record_import(profile))
+            )
         return stored.profile
 
-    def bring(self, path: Path) -> Profile:
+    def import_or_find(self, path: Path) -> Profile:
         """A file that somebody names: what is here under its name, or the file's own where nothing is any more.
 
         Raises InvalidProfile.
         """
-        taken, said = self.take_in(path), read_profile(path)
+        taken, said = self.import_file(path), read_profile(path)
         if taken:
             return taken
-        if key(said.name) not in self._shelf.by_key:
+        if name_key(said.name) not in self._index.by_key:
             return self.add(said).profile
         found = self.find(said.name)
         if found != said:
             log.warning("profiles.file_differs", file=path.name, profile=found.name, used="the profile as it is here")
         return found
 
-    def _add(self, profile: Profile, also: Also | None) -> Stored:
+    def _add(self, profile: Profile, extra_write: ExtraWrite | None) -> StoredProfile:
         now = time.time()
-        made = (key(profile.name), profile.name, _body(profile), now, now)
-        id = self._write("INSERT INTO profiles (key, name, body, created, updated) VALUES (?, ?, ?, ?, ?)", made, also)
-        stored = Stored(id, profile, now, now)
-        self._holds(self._shelf.with_one(stored))
+        made = (name_key(profile.name), profile.name, _profile_json(profile), now, now)
+        id = self._write(
+            "INSERT INTO profiles (key, name, body, created, updated) VALUES (?, ?, ?, ?, ?)", made, extra_write
+        )
+        stored = StoredProfile(id, profile, now, now)
+        self._set_index(self._index.with_profile(stored))
         return stored
 
-    def _replace(self, before: Stored, profile: Profile, also: Also | None) -> Stored:
-        stored = Stored(before.id, profile, before.created, time.time())
-        changed = (key(profile.name), profile.name, _body(profile), stored.updated, stored.id)
-        self._write("UPDATE profiles SET key = ?, name = ?, body = ?, updated = ? WHERE id = ?", changed, also)
-        self._holds(self._shelf.with_one(stored, instead_of=key(before.profile.name)))
+    def _replace(self, before: StoredProfile, profile: Profile, extra_write: ExtraWrite | None) -> StoredProfile:
+        stored = StoredProfile(before.id, profile, before.created, time.time())
+        changed = (name_key(profile.name), profile.name, _profile_json(profile), stored.updated, stored.id)
+        self._write("UPDATE profiles SET key = ?, name = ?, body = ?, updated = ? WHERE id = ?", changed, extra_write)
+        self._set_index(self._index.with_profile(stored, replaces=name_key(before.profile.name)))
         return stored
 
-    def _write(self, command: str, values: Sequence[object], also: Also | None) -> int:
+    def _write(self, command: str, values: Sequence[object], extra_write: ExtraWrite | None) -> int:
         """→ the id of a new row."""
 
         def change(connection: sqlite3.Connection) -> int:
             id = connection.execute(command, values).lastrowid
-            if also:
-                also(connection)
+            if extra_write:
+                extra_write(connection)
             return id or 0
 
         try:
@@ -189,47 +199,47 @@ class ProfileStore:
                 "a profile that this miLLM does not understand has that name; choose another", param="name"
             ) from error
 
-    def _holds(self, shelf: _Shelf) -> None:
-        self._shelf = shelf
+    def _set_index(self, index: _ProfileIndex) -> None:
+        self._index = index
         self.revision += 1
 
-    def _check_free(self, name: str) -> None:
-        other = self._shelf.by_key.get(key(name))
+    def _check_name_free(self, name: str) -> None:
+        other = self._index.by_key.get(name_key(name))
         if other:
             raise ProfileNameTaken(
                 f"there is a profile named {other.profile.name!r} already; choose another name, or change that one",
                 param="name",
             )
 
-    def _has_had(self, profile: Profile) -> bool:
+    def _was_imported(self, profile: Profile) -> bool:
         """As a file."""
-        return bool(self._database.read("SELECT 1 FROM profile_files WHERE sha256 = ?", (digest_of(profile),)))
+        return bool(self._database.read("SELECT 1 FROM profile_files WHERE sha256 = ?", (profile_digest(profile),)))
 
 
-def _read(database: Database) -> dict[str, Stored]:
+def _load_profiles(database: Database) -> dict[str, StoredProfile]:
     """What a later miLLM wrote and this one does not understand is left where it is, and told."""
     found = {}
     for id, name, body, created, updated in database.read("SELECT id, name, body, created, updated FROM profiles"):
         try:
-            found[key(name)] = Stored(id, Profile.model_validate_json(body), created, updated)
+            found[name_key(name)] = StoredProfile(id, Profile.model_validate_json(body), created, updated)
         except ValidationError as error:
             log.error("profiles.not_understood", profile=name, reason=str(error.errors(include_url=False)[0]["msg"]))
     return found
 
 
-def _body(profile: Profile) -> str:
+def _profile_json(profile: Profile) -> str:
     return profile.model_dump_json(exclude_none=True)
 
 
-def _noted(profile: Profile) -> Also:
-    return lambda connection: connection.execute("INSERT INTO profile_files VALUES (?)", (digest_of(profile),))
+def _record_import(profile: Profile) -> ExtraWrite:
+    return lambda connection: connection.execute("INSERT INTO profile_files VALUES (?)", (profile_digest(profile),))
 
 
-def _holds(profile: Profile, wanted: str) -> bool:
-    return any(wanted in key(text) for text in (profile.name, profile.description, *profile.tags))
+def _matches_search(profile: Profile, search_key: str) -> bool:
+    return any(search_key in name_key(text) for text in (profile.name, profile.description, *profile.tags))
 
 
-def _some(shelf: _Shelf) -> str:
-    named = [stored.profile.name for stored in shelf.in_order[:MOST_NAMED]]
-    more = len(shelf.by_key) - len(named)
+def _format_names(index: _ProfileIndex) -> str:
+    named = [stored.profile.name for stored in index.sorted_by_name[:MAX_LISTED_NAMES]]
+    more = len(index.by_key) - len(named)
     return ", ".join([*named, *([f"{more} more"] if more else [])]) or "none"

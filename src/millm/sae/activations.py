@@ -29,11 +29,11 @@ def normalise(x: Tensor, config: SaeConfig, b_dec_in: Tensor | None) -> tuple[Te
 
     `b_dec_in` [d_in] is the decoder's bias where `apply_b_dec_to_input`, else None.
     """
-    z, gain = _scaled(centred(x, config), config)
+    z, gain = _scale_input(centred(x, config), config)
     return (z if b_dec_in is None else z - b_dec_in), gain
 
 
-def _scaled(x: Tensor, config: SaeConfig) -> tuple[Tensor, Tensor | float]:
+def _scale_input(x: Tensor, config: SaeConfig) -> tuple[Tensor, Tensor | float]:
     if config.normalize_activations == "constant_norm_rescale":
         # The floor keeps a token of zeros finite; SAELens gives NaN there.
         scale = x.shape[-1] ** 0.5 / x.norm(dim=-1, keepdim=True).clamp_min(1e-12)
@@ -82,16 +82,16 @@ class EncoderRows:
 
     def pre_activations(self, z: Tensor) -> Tensor:
         """z [..., d_in], normalised -> [..., K], before the nonlinearity."""
-        return z @ self.enc.transpose(-1, -2) + _over_tokens(self.b_enc)
+        return z @ self.enc.transpose(-1, -2) + _broadcast_over_tokens(self.b_enc)
 
     def native_activations(self, z: Tensor) -> Tensor:
         """z [..., d_in], normalised -> [..., K] in the SAE's own units. Not for topk, which ranks features."""
         pre = self.pre_activations(z)
         if self.b_gate is not None and self.r_mag is not None and self.b_mag is not None:
-            magnitude = pre * _over_tokens(self.r_mag.exp()) + _over_tokens(self.b_mag)
-            return (pre + _over_tokens(self.b_gate) > 0) * magnitude.relu()
+            magnitude = pre * _broadcast_over_tokens(self.r_mag.exp()) + _broadcast_over_tokens(self.b_mag)
+            return (pre + _broadcast_over_tokens(self.b_gate) > 0) * magnitude.relu()
         if self.threshold is not None:
-            return pre.relu() * (pre > _over_tokens(self.threshold))
+            return pre.relu() * (pre > _broadcast_over_tokens(self.threshold))
         return pre.relu()
 
 
@@ -110,9 +110,9 @@ class FeatureRows(EncoderRows):
         """
         if self.architecture == "topk":
             raise InvalidSae("a topk SAE ranks all its features: single ones cannot be read, only the whole dictionary")
-        return self.native_activations(z) * _over_tokens(self.dec_norm)
+        return self.native_activations(z) * _broadcast_over_tokens(self.dec_norm)
 
 
-def _over_tokens(per_feature: Tensor) -> Tensor:
+def _broadcast_over_tokens(per_feature: Tensor) -> Tensor:
     """[K] as it is; [B, K] as [B, 1, K], to meet [B, T, K]."""
     return per_feature if per_feature.ndim == 1 else per_feature.unsqueeze(-2)

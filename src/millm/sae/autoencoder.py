@@ -22,18 +22,18 @@ from millm.sae.activations import (
 from millm.sae.config import SaeConfig
 from millm.sae.formats.canonical import open_canonical
 
-_ROWS_AT_A_TIME = 4096
+_DECODER_ROWS_PER_CHUNK = 4096
 
 
 class SparseAutoencoder:
     """x [..., d_in] may be of any float type and on any device; what is read of the file stays there with it."""
 
-    def __init__(self, config: SaeConfig, sha256: str, stored: dict[str, Tensor]) -> None:
+    def __init__(self, config: SaeConfig, sha256: str, tensors: dict[str, Tensor]) -> None:
         self.config = config
         self.sha256 = sha256
         """Of the weights file it was converted from."""
-        self._stored = stored
-        self._resident: dict[tuple[str, torch.device], Tensor] = {}
+        self._tensors = tensors
+        self._device_cache: dict[tuple[str, torch.device], Tensor] = {}
 
     @classmethod
     def open(cls, folder: Path) -> "SparseAutoencoder":
@@ -45,8 +45,8 @@ class SparseAutoencoder:
         """The rows of k features in float32 on `device`; nothing else is read. Raises InvalidSteering."""
         index = torch.as_tensor(indices, dtype=torch.long, device="cpu")  # [k]
         self._check_indices(index)
-        rows = {name: self._stored[name][index].to(device, torch.float32) for name in self._per_feature()}
-        norm = _norms(rows["W_dec"])
+        rows = {name: self._tensors[name][index].to(device, torch.float32) for name in self._per_feature_names()}
+        norm = _decoder_norms(rows["W_dec"])
         unit = rows["W_dec"] / norm.unsqueeze(-1)
         return FeatureRows(**vars(_encoder_rows(self.config, rows)), dec=unit, dec_norm=norm)
 
@@ -59,13 +59,13 @@ class SparseAutoencoder:
 
     def normalise(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
         """What the encoder sees of x, and the gain back to residual units: `millm.sae.activations.normalise`."""
-        b_dec = self._on(x.device, "b_dec") if self.config.apply_b_dec_to_input else None
+        b_dec = self._load_tensor(x.device, "b_dec") if self.config.apply_b_dec_to_input else None
         return normalise(x, self.config, b_dec)
 
     def encode(self, x: Tensor) -> Tensor:
         """x [..., d_in] -> native activations [..., d_sae], float32: SAELens' `encode`."""
         z, _ = self.normalise(x)
-        rows = self._whole_encoder(x.device)
+        rows = self._full_encoder(x.device)
         if self.config.k is None:
             return rows.native_activations(z)
         ranked = rows.pre_activations(z)
@@ -83,7 +83,7 @@ class SparseAutoencoder:
         """Native activations [..., d_sae] -> [..., d_out], as SAELens; gain and shift undo `normalise`."""
         if self.config.rescale_acts_by_decoder_norm:
             acts = acts / self.decoder_norms(acts.device)
-        return (acts @ self._on(acts.device, "W_dec") + self._on(acts.device, "b_dec")) * gain + shift
+        return (acts @ self._load_tensor(acts.device, "W_dec") + self._load_tensor(acts.device, "b_dec")) * gain + shift
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """x [..., d_in] -> [..., d_out]: what the SAE makes of x; for a transcoder, of what follows x."""
@@ -92,38 +92,40 @@ class SparseAutoencoder:
             return self.decode(self.encode(x), gain, output_shift(x, self.config))
         output = self.decode(self.encode(x))
         if self.config.has_skip:
-            output = output + centred(x, self.config) @ self._on(x.device, "W_skip").T
+            output = output + centred(x, self.config) @ self._load_tensor(x.device, "W_skip").T
         return output
 
     def decoder_norms(self, device: torch.device | str = "cpu") -> Tensor:
         """‖W_dec[i]‖ of every feature, [d_sae], float32."""
         key = ("decoder_norms", torch.device(device))
-        if key not in self._resident:
-            decoder = self._stored["W_dec"]
-            starts = range(0, self.config.d_sae, _ROWS_AT_A_TIME)
-            norms = [_norms(decoder[start : start + _ROWS_AT_A_TIME].float()) for start in starts]
-            self._resident[key] = torch.cat(norms).to(device)
-        return self._resident[key]
+        if key not in self._device_cache:
+            decoder = self._tensors["W_dec"]
+            starts = range(0, self.config.d_sae, _DECODER_ROWS_PER_CHUNK)
+            norms = [_decoder_norms(decoder[start : start + _DECODER_ROWS_PER_CHUNK].float()) for start in starts]
+            self._device_cache[key] = torch.cat(norms).to(device)
+        return self._device_cache[key]
 
     def projections(self, vector: Tensor) -> Tensor:
         """vector [d_out] on the CPU -> its length along every feature's unit decoder row, [d_sae], float32.
 
         The decoder is read some rows at a time, and none of it stays.
         """
-        chunks = torch.split(self._stored["W_dec"], _ROWS_AT_A_TIME)
+        chunks = torch.split(self._tensors["W_dec"], _DECODER_ROWS_PER_CHUNK)
         return torch.cat([chunk.float() @ vector for chunk in chunks]) / self.decoder_norms()
 
-    def _whole_encoder(self, device: torch.device) -> EncoderRows:
-        return _encoder_rows(self.config, {name: self._on(device, name) for name in self._per_feature() - {"W_dec"}})
+    def _full_encoder(self, device: torch.device) -> EncoderRows:
+        return _encoder_rows(
+            self.config, {name: self._load_tensor(device, name) for name in self._per_feature_names() - {"W_dec"}}
+        )
 
-    def _per_feature(self) -> set[str]:
-        return self._stored.keys() - {"b_dec", "W_skip"}
+    def _per_feature_names(self) -> set[str]:
+        return self._tensors.keys() - {"b_dec", "W_skip"}
 
-    def _on(self, device: torch.device, name: str) -> Tensor:
+    def _load_tensor(self, device: torch.device, name: str) -> Tensor:
         """One stored tensor whole, in float32 on `device`, kept for the next time."""
-        if (name, device) not in self._resident:
-            self._resident[name, device] = self._stored[name].to(device, torch.float32)
-        return self._resident[name, device]
+        if (name, device) not in self._device_cache:
+            self._device_cache[name, device] = self._tensors[name].to(device, torch.float32)
+        return self._device_cache[name, device]
 
 
 def _encoder_rows(config: SaeConfig, rows: dict[str, Tensor]) -> EncoderRows:
@@ -139,6 +141,6 @@ def _encoder_rows(config: SaeConfig, rows: dict[str, Tensor]) -> EncoderRows:
     )
 
 
-def _norms(decoder: Tensor) -> Tensor:
+def _decoder_norms(decoder: Tensor) -> Tensor:
     norms: Tensor = torch.linalg.vector_norm(decoder, dim=-1)
     return norms.clamp_min(SMALLEST_NORM)

@@ -91,7 +91,7 @@ class SaeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return "skip" in self.architecture
 
     @property
-    def sparse_readable(self) -> bool:
+    def can_read_sparsely(self) -> bool:
         """Whether a few features can be read without computing all of them."""
         return self.architecture != "topk"
 
@@ -114,14 +114,14 @@ def layer_of(*hook_names: str | None) -> int | None:
     return None
 
 
-def known_architecture(name: str) -> Architecture:
+def require_architecture(name: str) -> Architecture:
     """`name` itself. Raises InvalidSae for an architecture whose arithmetic we do not do exactly."""
     if name not in _ARCHITECTURES:
         raise InvalidSae(f"architecture {name!r} is not supported; supported are {', '.join(_ARCHITECTURES)}")
     return _ARCHITECTURES[name]
 
 
-def known_normalisation(name: str) -> Normalisation:
+def require_normalisation(name: str) -> Normalisation:
     """`name` itself. Raises InvalidSae for a normalisation we do not do exactly."""
     if name not in _NORMALISATIONS:
         raise InvalidSae(

@@ -15,36 +15,36 @@ from safetensors.torch import save_file
 
 from millm.errors import InvalidSae
 from millm.sae.foreign import pickled, stored
-from millm.sae.foreign.order import Format, News, Order
-from millm.sae.foreign.source import Foreign, Reader
+from millm.sae.foreign.order import ConversionEvent, ConversionFormat, ConversionRequest
+from millm.sae.foreign.source import ConversionReader, ConvertedSae
 from millm.sae.formats import saelens
-from millm.sae.formats.saelens_config import CONFIG
+from millm.sae.formats.saelens_config import SAELENS_CONFIG
 
-READERS: dict[Format, Reader] = {
-    "dictionary_learning": pickled.dictionary_learning,
-    "llama_scope": stored.llama_scope,
-    "llama_scope_r1_distill": stored.llama_scope_r1_distill,
-    "qwen_scope": pickled.qwen_scope,
-    "sparsify": stored.sparsify,
-    "torch_linear": pickled.torch_linear,
-    "mwhanna": stored.mwhanna,
-    "connor_rob": pickled.connor_rob,
+READERS: dict[ConversionFormat, ConversionReader] = {
+    "dictionary_learning": pickled.read_dictionary_learning,
+    "llama_scope": stored.read_llama_scope,
+    "llama_scope_r1_distill": stored.read_llama_scope_r1_distill,
+    "qwen_scope": pickled.read_qwen_scope,
+    "sparsify": stored.read_sparsify,
+    "torch_linear": pickled.read_torch_linear,
+    "mwhanna": stored.read_mwhanna,
+    "connor_rob": pickled.read_connor_rob,
 }
 
 
 def main() -> None:
-    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
+    order = msgspec.json.decode(sys.stdin.buffer.read(), type=ConversionRequest)
     if order.memory_limit is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (order.memory_limit, order.memory_limit))
     try:
-        convert(order, lambda stage: _tell(News(stage=stage)))
+        convert(order, lambda stage: _send_event(ConversionEvent(stage=stage)))
     except Exception as error:  # noqa: BLE001  the edge of the process: whatever it was is told as one sentence
-        _tell(News(problem=_problem(error)))
+        _send_event(ConversionEvent(problem=_error_message(error)))
     else:
-        _tell(News())
+        _send_event(ConversionEvent())
 
 
-def _problem(error: Exception) -> str:
+def _error_message(error: Exception) -> str:
     if isinstance(error, InvalidSae):
         return error.message
     if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch raises a RuntimeError
@@ -52,36 +52,36 @@ def _problem(error: Exception) -> str:
     return f"it is not what its file names say ({type(error).__name__})"
 
 
-def convert(order: Order, on_stage: Callable[[str], None]) -> None:
+def convert(request: ConversionRequest, on_stage: Callable[[str], None]) -> None:
     """Fills `order.target`. Raises InvalidSae."""
     on_stage("reading")
-    found = READERS[order.format](order)
+    found = READERS[request.format](request)
     on_stage("writing")
-    target = Path(order.target)
+    target = Path(request.target)
     tensors = {name: tensor.to(torch.float32).contiguous() for name, tensor in found.tensors.items()}
-    save_file(tensors, target / saelens.WEIGHTS)
-    (target / CONFIG).write_text(json.dumps(_cfg(found, order), indent=1))
+    save_file(tensors, target / saelens.SAELENS_WEIGHTS)
+    (target / SAELENS_CONFIG).write_text(json.dumps(_saelens_config(found, request), indent=1))
     on_stage("checking")
-    saelens.read(target)
+    saelens.read_saelens(target)
 
 
-def _cfg(found: Foreign, order: Order) -> dict[str, object]:
-    d_in, d_sae = found.tensors["W_enc"].shape
-    scaled = {"normalize_activations": "expected_average_only_in", "scaling_factor": found.input_scale}
+def _saelens_config(sae: ConvertedSae, request: ConversionRequest) -> dict[str, object]:
+    d_in, d_sae = sae.tensors["W_enc"].shape
+    scaled = {"normalize_activations": "expected_average_only_in", "scaling_factor": sae.input_scale}
     return {
-        "architecture": found.architecture,
+        "architecture": sae.architecture,
         "d_in": d_in,
         "d_sae": d_sae,
-        "apply_b_dec_to_input": found.apply_b_dec_to_input,
-        **({"k": found.k} if found.k is not None else {}),
-        **(scaled if found.input_scale is not None else {"normalize_activations": "none"}),
-        "metadata": {**({"model_name": found.model_name} if found.model_name else {}), **found.hooks},
-        "converted_from": order.format,
+        "apply_b_dec_to_input": sae.apply_b_dec_to_input,
+        **({"k": sae.k} if sae.k is not None else {}),
+        **(scaled if sae.input_scale is not None else {"normalize_activations": "none"}),
+        "metadata": {**({"model_name": sae.model_name} if sae.model_name else {}), **sae.hooks},
+        "converted_from": request.format,
     }
 
 
-def _tell(news: News) -> None:
-    sys.stdout.buffer.write(msgspec.json.encode(news) + b"\n")
+def _send_event(event: ConversionEvent) -> None:
+    sys.stdout.buffer.write(msgspec.json.encode(event) + b"\n")
     sys.stdout.buffer.flush()
 
 

@@ -9,67 +9,67 @@ import torch
 
 from millm.sae.sizes import MAX_WATCHED_FEATURES
 from millm.sae.steering import MAX_ENCODED_FEATURES
-from millm.sae.tap_step import TapStep
+from millm.sae.tap_step import HookStep
 
-ENCODED = (0, 8, MAX_ENCODED_FEATURES)
+ENCODED_COLUMN_SIZES = (0, 8, MAX_ENCODED_FEATURES)
 """Columns of coefficients in a recording: as few as hold what is used."""
-WATCHED = (0, 32, 96, MAX_WATCHED_FEATURES)
+WATCHED_COLUMN_SIZES = (0, 32, 96, MAX_WATCHED_FEATURES)
 
 
 @dataclass(frozen=True)
-class Extent:
+class HookStepShape:
     """What of a step is baked into a recording."""
 
-    encoded: int
-    watched: int
+    encoded_columns: int
+    watched_columns: int
     steers: bool
     reads_both: bool
 
 
-def is_fixable(step: TapStep) -> bool:
+def is_capturable(step: HookStep) -> bool:
     """Readings of the whole dictionary have as many rows as there are tokens to read: no two passes are alike."""
-    return step.whole_before is None and step.whole_after is None
+    return step.full_read_before is None and step.full_read_after is None
 
 
-def extent_of(step: TapStep) -> Extent:
-    return Extent(
-        encoded=_at_least(step.encoded, ENCODED),
-        watched=_at_least(step.watched, WATCHED),
+def hook_step_shape(step: HookStep) -> HookStepShape:
+    return HookStepShape(
+        encoded_columns=_smallest_size_for(step.encoded_columns, ENCODED_COLUMN_SIZES),
+        watched_columns=_smallest_size_for(step.watched_columns, WATCHED_COLUMN_SIZES),
         steers=step.steers,
         reads_both=step.reads_both,
     )
 
 
-def blank(extent: Extent, rows: int, device: torch.device) -> TapStep:
+def blank_step(shape: HookStepShape, rows: int, device: torch.device) -> HookStep:
     """A step of one token per row that does nothing until it is filled."""
-    return TapStep(
+    return HookStep(
         rows=torch.zeros(rows, dtype=torch.long, device=device),
-        keep=torch.zeros(rows, 1, device=device),
-        encoded=extent.encoded,
-        watched=extent.watched,
+        steer_mask=torch.zeros(rows, 1, device=device),
+        encoded_columns=shape.encoded_columns,
+        watched_columns=shape.watched_columns,
         top_k=0,
-        steers=extent.steers,
-        reads_after=torch.zeros(rows, 1, 1, dtype=torch.bool, device=device) if extent.steers else None,
-        reads_both=extent.reads_both,
-        whole_before=None,
-        whole_after=None,
+        steers=shape.steers,
+        reads_after=torch.zeros(rows, 1, 1, dtype=torch.bool, device=device) if shape.steers else None,
+        reads_both=shape.reads_both,
+        full_read_before=None,
+        full_read_after=None,
     )
 
 
-def fill(fixed: TapStep, step: TapStep) -> None:
+def fill_step(target: HookStep, step: HookStep) -> None:
     """The numbers of `step`, which has no more rows than `fixed`; the rows beyond do nothing."""
     count = len(step.rows)
-    _put(fixed.rows, step.rows, count)
-    _put(fixed.keep, step.keep, count)
-    if fixed.reads_after is not None:
-        _put(fixed.reads_after, step.reads_after, count)
+    _copy_rows(target.rows, step.rows, count)
+    _copy_rows(target.steer_mask, step.steer_mask, count)
+    if target.reads_after is not None:
+        _copy_rows(target.reads_after, step.reads_after, count)
 
 
-def _put(fixed: torch.Tensor, values: torch.Tensor | None, count: int) -> None:
-    fixed.zero_()
+def _copy_rows(target: torch.Tensor, values: torch.Tensor | None, count: int) -> None:
+    target.zero_()
     if values is not None:
-        fixed[:count] = values
+        target[:count] = values
 
 
-def _at_least(needed: int, sizes: tuple[int, ...]) -> int:
+def _smallest_size_for(needed: int, sizes: tuple[int, ...]) -> int:
     return next(size for size in sizes if size >= needed)

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 
 _REPOSITORY = re.compile(r"gemma-scope-(?P<size>\d+b)-(?P<tuning>pt|it)-(?P<site>res|mlp|att|transcoders)\b")
-_LAYER = re.compile(r"/layer_(\d+)(?:/|$)")
-_HOOKS = {
+_LAYER_IN_PATH = re.compile(r"/layer_(\d+)(?:/|$)")
+_HOOK_BY_SITE = {
     "res": "hook_resid_post",
     "mlp": "hook_mlp_out",
     "att": "attn.hook_z",
@@ -17,7 +17,7 @@ _HOOKS = {
 
 
 @dataclass(frozen=True)
-class Place:
+class GemmaScopePath:
     """What the path says."""
 
     model_name: str | None = None
@@ -27,17 +27,17 @@ class Place:
     is_embedding: bool = False
 
 
-def place_of(path: str) -> Place:
-    repository, layer = _REPOSITORY.search(path), _LAYER.search(path)
+def parse_gemma_scope_path(path: str) -> GemmaScopePath:
+    repository, layer = _REPOSITORY.search(path), _LAYER_IN_PATH.search(path)
     if repository is None:
-        return Place()
+        return GemmaScopePath()
     site = repository["site"]
     model_name = f"google/gemma-2-{repository['size']}" + ("-it" if repository["tuning"] == "it" else "")
     if site == "res" and "/embedding" in path:
-        return Place(model_name, "hook_embed", is_embedding=True)
-    return Place(
+        return GemmaScopePath(model_name, "hook_embed", is_embedding=True)
+    return GemmaScopePath(
         model_name=model_name,
-        hook_name=f"blocks.{layer[1]}.{_HOOKS[site]}" if layer else None,
+        hook_name=f"blocks.{layer[1]}.{_HOOK_BY_SITE[site]}" if layer else None,
         hook_name_out=f"blocks.{layer[1]}.hook_mlp_out" if layer and site == "transcoders" else None,
         is_transcoder=site == "transcoders",
     )

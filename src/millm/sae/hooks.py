@@ -14,9 +14,17 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from millm.errors import InvalidModel, SaeMismatch
-from millm.sae.hook_table import LENS_NAMES, Place, Side, full_name, locate, parse, places
+from millm.sae.hook_table import (
+    LENS_NAMES,
+    HookLocation,
+    Side,
+    find_location,
+    hook_locations,
+    hook_point_name,
+    parse_hook_name,
+)
 
-TapFunction = Callable[[Tensor], Tensor | None]
+HookFunction = Callable[[Tensor], Tensor | None]
 """x [B, T, width] → the tensor to go on with, or None to leave x as it is."""
 
 
@@ -42,7 +50,7 @@ class HookPoint:
     module: nn.Module
     side: Side
 
-    def register(self, fn: TapFunction) -> RemovableHandle:
+    def register(self, fn: HookFunction) -> RemovableHandle:
         """Call `fn` with the tensor [B, T, width] in every forward pass, ahead of hooks already there.
 
         None or the very tensor it was given leaves the pass bit-identical; anything else goes on in its
@@ -56,26 +64,26 @@ class HookPoint:
         return self.module.register_forward_hook(partial(_replace_output, fn), prepend=True)
 
 
-def resolve(model: CausalModel, name: str) -> HookPoint:
+def resolve_hook_point(model: CausalModel, name: str) -> HookPoint:
     """The hook point a name means in this model.
 
     Raises SaeMismatch for a name we cannot read, a layer the model does not have or a tensor its family
     does not compute, each with what there is instead.
     """
-    asked_layer, asked_kind = parse(name)
+    asked_layer, asked_kind = parse_hook_name(name)
     layers = decoder_layers(model)
     if asked_layer >= len(layers):
         raise SaeMismatch(
             f"{name!r}: this model has layers 0 to {len(layers) - 1}, there is no layer {asked_layer}",
             param="layer",
         )
-    table = places(_text_config(model))
-    found = locate(asked_kind, table)
+    table = hook_locations(_text_config(model))
+    found = find_location(asked_kind, table)
     module = _submodule(layers[asked_layer], found[1]) if found else None
     if found is None or module is None:
-        raise _not_here(name, model, layers[asked_layer], table)
+        raise _missing_hook_error(name, model, layers[asked_layer], table)
     kind, place = found
-    return HookPoint(full_name(asked_layer, kind), asked_layer, kind, module, place.side)
+    return HookPoint(hook_point_name(asked_layer, kind), asked_layer, kind, module, place.side)
 
 
 def decoder_layers(model: CausalModel) -> nn.ModuleList:
@@ -101,7 +109,7 @@ def capture(model: CausalModel, points: Iterable[HookPoint], ids: Sequence[int])
     with torch.no_grad(), ExitStack() as hooked:
         for point in points:
             names.append(point.name)
-            hooked.enter_context(point.register(partial(_keep, seen, point.name)))
+            hooked.enter_context(point.register(partial(_capture_tensor, seen, point.name)))
         # The decoder without its head: no [T, vocabulary] logits for nothing.
         model.get_decoder()(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False)
     for name in names:
@@ -119,15 +127,15 @@ def _text_config(model: CausalModel) -> Any:
     return model.config.get_text_config(decoder=True)
 
 
-def _submodule(layer: nn.Module, place: Place) -> nn.Module | None:
+def _submodule(layer: nn.Module, location: HookLocation) -> nn.Module | None:
     """The module at a path, or None where this architecture (or this variant of it) has no such module."""
     found: object = layer
-    for part in filter(None, place.path.split(".")):
+    for part in filter(None, location.path.split(".")):
         found = getattr(found, part, None)
     return found if isinstance(found, nn.Module) else None
 
 
-def _not_here(name: str, model: CausalModel, layer: nn.Module, table: dict[str, Place]) -> SaeMismatch:
+def _missing_hook_error(name: str, model: CausalModel, layer: nn.Module, table: dict[str, HookLocation]) -> SaeMismatch:
     there = [LENS_NAMES[kind] for kind, place in table.items() if _submodule(layer, place)]
     return SaeMismatch(
         f"{name!r}: {_text_config(model).model_type} models do not compute it; they have {', '.join(there)}",
@@ -135,14 +143,14 @@ def _not_here(name: str, model: CausalModel, layer: nn.Module, table: dict[str, 
     )
 
 
-def _keep(seen: dict[str, Tensor], name: str, x: object) -> None:
+def _capture_tensor(captured: dict[str, Tensor], name: str, x: object) -> None:
     if not isinstance(x, Tensor) or x.dim() != 3:
         raise SaeMismatch(f"{name!r} is not a tensor of [batch, tokens, width] in this model, so no SAE fits there")
     # A copy: some architectures (Falcon) go on to add to the very tensor in place.
-    seen[name] = x[0].to(torch.float32, copy=True)  # [T, width]
+    captured[name] = x[0].to(torch.float32, copy=True)  # [T, width]
 
 
-def _replace_output(fn: TapFunction, _module: nn.Module, _args: Any, output: Any) -> Any:
+def _replace_output(fn: HookFunction, _module: nn.Module, _args: Any, output: Any) -> Any:
     """Layers return a tensor or a tuple that begins with it; what follows in the tuple is passed on."""
     x = output[0] if isinstance(output, tuple) else output
     y = fn(x)
@@ -152,7 +160,7 @@ def _replace_output(fn: TapFunction, _module: nn.Module, _args: Any, output: Any
     return (y, *output[1:]) if isinstance(output, tuple) else y
 
 
-def _replace_input(fn: TapFunction, _module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+def _replace_input(fn: HookFunction, _module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
     x = _first_input(args, kwargs)
     y = fn(x)
     if y is None or y is x:
@@ -161,7 +169,7 @@ def _replace_input(fn: TapFunction, _module: nn.Module, args: Any, kwargs: dict[
     return ((y, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": y})
 
 
-def _write_input(fn: TapFunction, _module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+def _write_input(fn: HookFunction, _module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
     """Mid-layer the norm's input is the residual stream itself, which the layer adds to later: write into it.
 
     Replacing the argument would steer the MLP alone and leave the stream as it was.

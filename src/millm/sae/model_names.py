@@ -36,34 +36,34 @@ def model_mismatch(sae_model: str | None, loaded_model: str) -> str | None:
     """
     if not sae_model:
         return None
-    trained, loaded = _words(sae_model), _words(loaded_model)
+    trained, loaded = _name_parts(sae_model), _name_parts(loaded_model)
     if trained == loaded:
         return None
     if is_same_model(sae_model, loaded_model):
         return (
-            f"this SAE was trained on {_last(sae_model)} and the loaded {_last(loaded_model)} is tuned "
+            f"this SAE was trained on {_base_name(sae_model)} and the loaded {_base_name(loaded_model)} is tuned "
             "differently: features usually carry over, strengths may need adjusting"
         )
     return (
-        f"this SAE was trained on {_last(sae_model)}, not on the loaded {_last(loaded_model)}: "
+        f"this SAE was trained on {_base_name(sae_model)}, not on the loaded {_base_name(loaded_model)}: "
         "its features need not mean anything here"
     )
 
 
 def is_same_model(one: str, other: str) -> bool:
     """Whether two names mean one model, its base and its tuned versions counted as one."""
-    return _untuned(_words(one)) == _untuned(_words(other))
+    return _without_tuning(_name_parts(one)) == _without_tuning(_name_parts(other))
 
 
-def _last(name: str) -> str:
+def _base_name(name: str) -> str:
     """Without the owner, and without the folders of a local path."""
     return name.rstrip("/").rpartition("/")[2]
 
 
-def _words(name: str) -> tuple[str, ...]:
-    short = _last(name).lower()
+def _name_parts(name: str) -> tuple[str, ...]:
+    short = _base_name(name).lower()
     return tuple(word for word in _ALIASES.get(short, short).split("-") if word not in _SAME_WEIGHTS)
 
 
-def _untuned(words: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(word for word in words if word not in _TUNINGS)
+def _without_tuning(parts: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word for word in parts if word not in _TUNINGS)

@@ -19,15 +19,15 @@ from numpy.lib import format as npy
 
 from millm.errors import InvalidSae
 
-MOST_ENTRIES = 16
-MOST_BYTES = 8 << 30
-MOST_RATIO = 20
+MAX_NPZ_ENTRIES = 16
+MAX_UNPACKED_BYTES = 8 << 30
+MAX_COMPRESSION_RATIO = 20
 """Unpacked to packed; weights hardly pack at all."""
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\.npy")
-_FLOATS = ("f2", "f4", "f8")
-_READ = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-_NOT_NPZ = (
+_ENTRY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\.npy")
+_NPZ_FLOAT_TYPES = ("f2", "f4", "f8")
+_HEADER_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+_NPZ_ERRORS = (
     OSError, EOFError, ValueError, KeyError, IndexError, TypeError, SyntaxError, RuntimeError, MemoryError,
     OverflowError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
@@ -35,55 +35,55 @@ _NOT_NPZ = (
 
 
 @dataclass(frozen=True)
-class Array:
+class ArrayHeader:
     shape: tuple[int, ...]
     dtype: str
     """`float32`…"""
 
     @property
-    def bytes(self) -> int:
+    def nbytes(self) -> int:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
-def npz_shapes(path: Path, name: str | None = None) -> dict[str, Array]:
+def read_npz_headers(path: Path, name: str | None = None) -> dict[str, ArrayHeader]:
     """By the arrays' names. Raises InvalidSae for what is no npz of plain numbers, or unpacks to more than it says."""
     name = name or path.name
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             _check_directory(entries, name)
-            return {entry.filename.removesuffix(".npy"): _array(archive, entry, name) for entry in entries}
-    except _NOT_NPZ as error:
+            return {entry.filename.removesuffix(".npy"): _read_array_header(archive, entry, name) for entry in entries}
+    except _NPZ_ERRORS as error:
         raise InvalidSae(f"{name} is not a whole npz file of plain numbers; download it again") from error
 
 
 def _check_directory(entries: list[zipfile.ZipInfo], name: str) -> None:
-    if len(entries) > MOST_ENTRIES:
-        raise InvalidSae(f"{name} holds {len(entries)} arrays; an SAE has at most {MOST_ENTRIES}")
+    if len(entries) > MAX_NPZ_ENTRIES:
+        raise InvalidSae(f"{name} holds {len(entries)} arrays; an SAE has at most {MAX_NPZ_ENTRIES}")
     for entry in entries:
-        if not _NAME.fullmatch(entry.filename):
+        if not _ENTRY_NAME.fullmatch(entry.filename):
             raise InvalidSae(f"{name} holds {entry.filename[:60]!r}, which is no array's name")
     unpacked, packed = sum(entry.file_size for entry in entries), sum(entry.compress_size for entry in entries)
-    if unpacked > MOST_BYTES:
-        raise InvalidSae(f"{name} unpacks to {unpacked:,} bytes; at most {MOST_BYTES:,} are read")
-    if unpacked > MOST_RATIO * max(packed, 1):
-        raise InvalidSae(f"{name} unpacks to more than {MOST_RATIO} times its size; weights do not")
+    if unpacked > MAX_UNPACKED_BYTES:
+        raise InvalidSae(f"{name} unpacks to {unpacked:,} bytes; at most {MAX_UNPACKED_BYTES:,} are read")
+    if unpacked > MAX_COMPRESSION_RATIO * max(packed, 1):
+        raise InvalidSae(f"{name} unpacks to more than {MAX_COMPRESSION_RATIO} times its size; weights do not")
 
 
-def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Array:
+def _read_array_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> ArrayHeader:
     with archive.open(entry) as file:
-        shape, dtype = _header(file)
+        shape, dtype = _parse_npy_header(file)
         begins = file.tell()
     if dtype.hasobject:
         raise ValueError("Python objects")
-    if dtype.str[1:] not in _FLOATS:
+    if dtype.str[1:] not in _NPZ_FLOAT_TYPES:
         tensor = entry.filename.removesuffix(".npy")
         raise InvalidSae(f"{name}: tensor {tensor} has type {dtype}; it must be a 16, 32 or 64 bit float")
     if min(shape, default=0) < 0 or begins + math.prod(shape) * dtype.itemsize != entry.file_size:
         raise InvalidSae(f"{name}: {entry.filename} is not as long as its shape {list(shape)} says; download it again")
-    return Array(shape, dtype.name)
+    return ArrayHeader(shape, dtype.name)
 
 
-def _header(file: IO[bytes]) -> "tuple[tuple[int, ...], np.dtype[np.generic]]":
-    shape, _, dtype = _READ[npy.read_magic(file)](file)
+def _parse_npy_header(file: IO[bytes]) -> "tuple[tuple[int, ...], np.dtype[np.generic]]":
+    shape, _, dtype = _HEADER_READERS[npy.read_magic(file)](file)
     return shape, dtype

@@ -9,16 +9,18 @@ from torch import Tensor
 
 from millm.sae.autoencoder import SparseAutoencoder
 
-ENOUGH = 1e-4
+RESIDUAL_TOLERANCE = 1e-4
 """Share of the vector's length: so little left over is rounding."""
 
 
-def pursue(sae: SparseAutoencoder, vector: Tensor, most: int) -> tuple[tuple[tuple[int, float], ...], float]:
+def matching_pursuit(
+    sae: SparseAutoencoder, vector: Tensor, max_features: int
+) -> tuple[tuple[tuple[int, float], ...], float]:
     """`vector [d_out]` → ((feature, strength along its unit row), largest first), and the share that is left over."""
     length = float(vector.norm())
     chosen: list[int] = []
     strengths, rest = torch.zeros(0), vector
-    while len(chosen) < min(most, sae.config.d_sae) and float(rest.norm()) > ENOUGH * length:
+    while len(chosen) < min(max_features, sae.config.d_sae) and float(rest.norm()) > RESIDUAL_TOLERANCE * length:
         fitting = sae.projections(rest).abs()  # [F]
         fitting[chosen] = 0.0
         chosen.append(int(fitting.argmax()))

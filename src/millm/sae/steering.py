@@ -57,7 +57,7 @@ class Coefficients(msgspec.Struct, frozen=True, array_like=True):
     hi: float = math.inf
 
 
-class TapSteering(msgspec.Struct, frozen=True, array_like=True):
+class SaeSteering(msgspec.Struct, frozen=True, array_like=True):
     """What one SAE's tap does to a request."""
 
     sae: str
@@ -69,7 +69,7 @@ class TapSteering(msgspec.Struct, frozen=True, array_like=True):
 class Steering(msgspec.Struct, frozen=True, kw_only=True):
     """A resolved steering: everything the engine needs, nothing it would have to look up."""
 
-    taps: tuple[TapSteering, ...]
+    by_sae: tuple[SaeSteering, ...]
     positions: Positions = "all"
     skip: Skip = "bos"
     skip_constrained: bool = False
@@ -91,7 +91,7 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True):
     def fingerprint(self) -> str:
         """Equal for equal effects: keys receipts and any reuse of cached keys and values."""
         canonical = [
-            [sorted((tap.sae, sorted(msgspec.to_builtins(f) for f in tap.features)) for tap in self.taps)],
+            [sorted((tap.sae, sorted(msgspec.to_builtins(f) for f in tap.features)) for tap in self.by_sae)],
             self.positions,
             self.skip,
             self.skip_constrained,
@@ -125,16 +125,18 @@ def _in_residual_units(setting: FeatureSetting, reference_norm: float | None, ma
             f"feature {setting.index}: mode {setting.mode!r} has no unit, leave `unit` out (it was {setting.unit!r})"
         )
     if setting.unit == "norm":
-        return setting.strength * _known(setting, reference_norm, "the residual norm at this hook")
+        return setting.strength * _require_reference(setting, reference_norm, "the residual norm at this hook")
     if setting.unit == "max_act":
-        return setting.strength * _known(setting, setting.max_act or max_act, "the feature's maximum activation")
+        return setting.strength * _require_reference(
+            setting, setting.max_act or max_act, "the feature's maximum activation"
+        )
     return setting.strength
 
 
-def _known(setting: FeatureSetting, reference: float | None, what: str) -> float:
+def _require_reference(setting: FeatureSetting, reference: float | None, description: str) -> float:
     if reference is None:
         raise InvalidSteering(
-            f"feature {setting.index}: unit {setting.unit!r} needs {what}, which is not known here; use unit 'raw'"
+            f"feature {setting.index}: unit {setting.unit!r} needs {description}, which is not known here; use unit 'raw'"
         )
     return reference
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from millm.errors import InsufficientMemory
 from millm.sae.activations import FeatureRows
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.sizes import BANK_SIZE
+from millm.sae.sizes import FEATURE_BANK_SIZE
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -63,10 +63,10 @@ class FeatureBank:
     def __init__(self, sae: SparseAutoencoder, device: torch.device) -> None:
         self._sae = sae
         self._device = device
-        self._slots: RowTable[int] = RowTable(BANK_SIZE)
+        self._slots: RowTable[int] = RowTable(FEATURE_BANK_SIZE)
         self._slot_of: dict[int, int] = {}
-        self.rows = _zeros_like(sae.features([0], device=device), BANK_SIZE + 1)
-        self.feature_ids = torch.zeros(BANK_SIZE + 1, dtype=torch.long, device=device)
+        self.feature_rows = _zeros_like(sae.features([0], device=device), FEATURE_BANK_SIZE + 1)
+        self.feature_ids = torch.zeros(FEATURE_BANK_SIZE + 1, dtype=torch.long, device=device)
 
     @property
     def free(self) -> int:
@@ -75,7 +75,7 @@ class FeatureBank:
     @property
     def memory(self) -> int:
         """Bytes on the device."""
-        return self.feature_ids.nbytes + sum(table.nbytes for table in _tensors(self.rows))
+        return self.feature_ids.nbytes + sum(table.nbytes for table in _tensors(self.feature_rows))
 
     def acquire(self, features: Iterable[int]) -> list[int]:
         return [self._acquire(feature) for feature in features]
@@ -87,7 +87,7 @@ class FeatureBank:
 
     def decoder(self, slots: Tensor) -> Tensor:
         """Unit decoder rows  # [B, K] → [B, K, d]"""
-        return self.rows.dec[slots]
+        return self.feature_rows.dec[slots]
 
     def _acquire(self, feature: int) -> int:
         slot, is_new = self._slots.acquire(feature)
@@ -95,7 +95,7 @@ class FeatureBank:
             self._slot_of[feature] = slot
             self.feature_ids[slot] = feature
             for table, row in zip(
-                _tensors(self.rows), _tensors(self._sae.features([feature], device=self._device)), strict=True
+                _tensors(self.feature_rows), _tensors(self._sae.features([feature], device=self._device)), strict=True
             ):
                 table[slot] = row[0]
         return slot

@@ -3,86 +3,95 @@
 import json
 from collections.abc import Container, Generator
 
-from millm.text.json_steps import NotJson, expect, key, members, past_comma, past_space, string, value
-from millm.text.told import CallDelta
+from millm.text.json_steps import (
+    NotJson,
+    expect,
+    scan_key,
+    scan_members,
+    scan_string,
+    scan_value,
+    skip_comma,
+    skip_space,
+)
+from millm.text.told import ParsedCallDelta
 
-_ARGUMENTS = ("arguments", "parameters")
+_ARGUMENT_KEYS = ("arguments", "parameters")
 """Hermes' and Llama's word for it."""
 
 
-class CallScanner:
+class ToolCallScanner:
     """One call, or a list of them."""
 
-    def __init__(self, offered: Container[str]) -> None:
+    def __init__(self, function_names: Container[str]) -> None:
         """`offered`: the names that can be called; a call of another is none."""
-        self.begun = 0
+        self.started_calls = 0
         """Calls whose name is told."""
-        self.ended = 0
+        self.completed_calls = 0
         """Calls that are complete."""
         self.done = False
-        self._offered = offered
-        self._told: list[CallDelta] = []
+        self._function_names = function_names
+        self._deltas: list[ParsedCallDelta] = []
         self._name: str | None = None
-        self._early: str | None = None
+        self._pending_arguments: str | None = None
         """Arguments that came before their name."""
-        self._steps = self._one_or_several()
-        next(self._steps)
+        self._scan = self._scan_calls()
+        next(self._scan)
 
-    def feed(self, char: str) -> list[CallDelta]:
+    def feed(self, char: str) -> list[ParsedCallDelta]:
         """What this character completes. Raises NotJson where it cannot belong to a call."""
-        self._told = []
+        self._deltas = []
         try:
-            self._steps.send(char)
+            self._scan.send(char)
         except StopIteration:
             self.done = True
-        return self._told
+        return self._deltas
 
-    def _one_or_several(self) -> Generator[None, str, None]:
-        char = yield from past_space(None)
+    def _scan_calls(self) -> Generator[None, str, None]:
+        char = yield from skip_space(None)
         if char != "[":
-            yield from self._call(char)
+            yield from self._scan_call(char)
             return
-        char = yield from past_space(None)
+        char = yield from skip_space(None)
         while char != "]":
-            yield from self._call(char)
-            char = yield from past_comma(None, "]")
-        if not self.begun:
+            yield from self._scan_call(char)
+            char = yield from skip_comma(None, "]")
+        if not self.started_calls:
             raise NotJson
 
-    def _call(self, first: str) -> Generator[None, str, None]:
-        self._name = self._early = None
+    def _scan_call(self, first: str) -> Generator[None, str, None]:
+        self._name = self._pending_arguments = None
         has_arguments = False
         expect(first, "{")
-        char = yield from past_space(None)
+        char = yield from skip_space(None)
         while char != "}":
-            name = yield from key(char)
-            first = yield from past_space(None)
+            name = yield from scan_key(char)
+            first = yield from skip_space(None)
             after = None
             if name == "name":
-                yield from self._named(first)
-            elif name in _ARGUMENTS and not has_arguments:
-                yield from self._arguments(first)
+                yield from self._scan_name(first)
+            elif name in _ARGUMENT_KEYS and not has_arguments:
+                yield from self._scan_arguments(first)
                 has_arguments = True
             else:
-                after = yield from value(first, 1)
-            char = yield from past_comma(after, "}")
-        self._end(has_arguments)
+                after = yield from scan_value(first, 1)
+            char = yield from skip_comma(after, "}")
+        self._end_call(has_arguments)
 
-    def _named(self, first: str) -> Generator[None, str, None]:
+    def _scan_name(self, first: str) -> Generator[None, str, None]:
         expect(first, '"')
-        name = json.loads(f'"{(yield from string())}"')
-        if self._name is not None or name not in self._offered:
+        name = json.loads(f'"{(yield from scan_string())}"')
+        if self._name is not None or name not in self._function_names:
             raise NotJson
         self._name = name
-        self._told.append(CallDelta(self.begun, name=name))
-        self.begun += 1
-        if self._early:
-            self._argue(self._early)
+        self._deltas.append(ParsedCallDelta(self.started_calls, name=name))
+        self.started_calls += 1
+        if self._pending_arguments:
+            self._add_arguments(self._pending_arguments)
 
-    def _arguments(self, first: str) -> Generator[None, str, None]:
+    def _scan_arguments(self, first: str) -> Generator[None, str, None]:
         expect(first, "{")
-        self._argue(first)
-        steps = members()
+        self._add_arguments(first)
+        steps = scan_members()
         next(steps)
         ended = False
         while not ended:
@@ -91,17 +100,17 @@ class CallScanner:
                 steps.send(char)
             except StopIteration:
                 ended = True
-            self._argue(char)
+            self._add_arguments(char)
 
-    def _argue(self, text: str) -> None:
+    def _add_arguments(self, text: str) -> None:
         if self._name is None:
-            self._early = (self._early or "") + text
+            self._pending_arguments = (self._pending_arguments or "") + text
         else:
-            self._told.append(CallDelta(self.begun - 1, arguments=text))
+            self._deltas.append(ParsedCallDelta(self.started_calls - 1, arguments=text))
 
-    def _end(self, has_arguments: bool) -> None:
+    def _end_call(self, has_arguments: bool) -> None:
         if self._name is None:
             raise NotJson
         if not has_arguments:
-            self._argue("{}")
-        self.ended += 1
+            self._add_arguments("{}")
+        self.completed_calls += 1

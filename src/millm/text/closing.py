@@ -9,51 +9,53 @@ there, one part's listed properties are another's unlisted ones.
 from collections.abc import Iterator
 from typing import Any
 
-_ADDS_UP = frozenset(("allOf", "if", "not", "dependentSchemas", "unevaluatedProperties", "$dynamicRef"))
-_CHOICES = frozenset(("anyOf", "oneOf", "$ref"))
-_NAMED = frozenset(("properties", "$defs", "definitions"))
-_LISTED = frozenset(("anyOf", "oneOf", "prefixItems"))
-_SINGLE = frozenset(("items", "additionalProperties"))
-_SAYS_SO = frozenset(("additionalProperties", "patternProperties", "propertyNames"))
+_COMBINING_KEYWORDS = frozenset(("allOf", "if", "not", "dependentSchemas", "unevaluatedProperties", "$dynamicRef"))
+_BRANCH_KEYWORDS = frozenset(("anyOf", "oneOf", "$ref"))
+_MAPPING_KEYWORDS = frozenset(("properties", "$defs", "definitions"))
+_LIST_KEYWORDS = frozenset(("anyOf", "oneOf", "prefixItems"))
+_SINGLE_KEYWORDS = frozenset(("items", "additionalProperties"))
+_UNLISTED_KEYWORDS = frozenset(("additionalProperties", "patternProperties", "propertyNames"))
 
 
-def closed(schema: dict[str, Any]) -> dict[str, Any]:
+def close_objects(schema: dict[str, Any]) -> dict[str, Any]:
     """The same schema, narrower where that is certain to leave something."""
-    return schema if any(map(_adds_up, _parts(schema))) else _closed(schema)
+    return schema if any(map(_combines_subschemas, _walk_subschemas(schema))) else _close_subschema(schema)
 
 
-def _closed(part: dict[str, Any]) -> dict[str, Any]:
-    inside = {keyword: _each(keyword, value) for keyword, value in part.items()}
-    return {**inside, "additionalProperties": False} if _is_open(part) else inside
+def _close_subschema(subschema: dict[str, Any]) -> dict[str, Any]:
+    inside = {keyword: _close_keyword_value(keyword, value) for keyword, value in subschema.items()}
+    return {**inside, "additionalProperties": False} if _is_open(subschema) else inside
 
 
-def _each(keyword: str, value: Any) -> Any:
-    if keyword in _NAMED and isinstance(value, dict):
-        return {name: _closed(part) if isinstance(part, dict) else part for name, part in value.items()}
-    if keyword in _LISTED and isinstance(value, list):
-        return [_closed(part) if isinstance(part, dict) else part for part in value]
-    return _closed(value) if keyword in _SINGLE and isinstance(value, dict) else value
+def _close_keyword_value(keyword: str, value: Any) -> Any:
+    if keyword in _MAPPING_KEYWORDS and isinstance(value, dict):
+        return {name: _close_subschema(part) if isinstance(part, dict) else part for name, part in value.items()}
+    if keyword in _LIST_KEYWORDS and isinstance(value, list):
+        return [_close_subschema(part) if isinstance(part, dict) else part for part in value]
+    return _close_subschema(value) if keyword in _SINGLE_KEYWORDS and isinstance(value, dict) else value
 
 
-def _is_open(part: dict[str, Any]) -> bool:
+def _is_open(subschema: dict[str, Any]) -> bool:
     """It lists properties and says of no others whether they may come; those that have to come are all listed."""
-    listed, required = part.get("properties"), part.get("required", [])
-    if not isinstance(listed, dict) or not isinstance(required, list) or part.keys() & _SAYS_SO:
+    listed, required = subschema.get("properties"), subschema.get("required", [])
+    if not isinstance(listed, dict) or not isinstance(required, list) or subschema.keys() & _UNLISTED_KEYWORDS:
         return False
     return all(isinstance(name, str) and name in listed for name in required)
 
 
-def _adds_up(part: dict[str, Any]) -> bool:
-    return bool(part.keys() & _ADDS_UP) or ("properties" in part and bool(part.keys() & _CHOICES))
+def _combines_subschemas(subschema: dict[str, Any]) -> bool:
+    return bool(subschema.keys() & _COMBINING_KEYWORDS) or (
+        "properties" in subschema and bool(subschema.keys() & _BRANCH_KEYWORDS)
+    )
 
 
-def _parts(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _walk_subschemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Every schema in it, itself first."""
     yield schema
     for keyword, value in schema.items():
-        inside = value.values() if keyword in _NAMED and isinstance(value, dict) else []
-        inside = value if keyword in _LISTED and isinstance(value, list) else inside
-        inside = [value] if keyword in _SINGLE else inside
+        inside = value.values() if keyword in _MAPPING_KEYWORDS and isinstance(value, dict) else []
+        inside = value if keyword in _LIST_KEYWORDS and isinstance(value, list) else inside
+        inside = [value] if keyword in _SINGLE_KEYWORDS else inside
         for part in inside:
             if isinstance(part, dict):
-                yield from _parts(part)
+                yield from _walk_subschemas(part)

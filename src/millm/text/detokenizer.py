@@ -19,24 +19,24 @@ class Detokenizer:
         tokenizer: Tokenizer,
         stop: Sequence[str] = (),
         *,
-        continues: bool = False,
-        shown: Container[int] = (),
+        is_continuation: bool = False,
+        visible_ids: Container[int] = (),
     ) -> None:
         self._tokenizer = tokenizer
-        self._shown = shown
-        self._spaces_to_drop = 0 if continues else tokenizer.spelling.leading_spaces
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._visible_ids = visible_ids
+        self._spaces_to_drop = 0 if is_continuation else tokenizer.byte_decoder.leading_spaces
+        self._utf8_decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._scanner = StopScanner(stop)
         self._released: list[str] = []
 
     def push(self, token_id: int) -> str:
         """The text that is safe to send now, maybe ""."""
-        data = self._without_leading_spaces(self._bytes_of(token_id))
-        return self._release(self._scanner.feed(self._utf8.decode(data)))
+        data = self._without_leading_spaces(self._token_bytes(token_id))
+        return self._release(self._scanner.feed(self._utf8_decoder.decode(data)))
 
     def finish(self) -> str:
         """The rest at the end of the sequence: what was held back for a stop string or a character's end."""
-        last = self._scanner.feed(self._utf8.decode(b"", final=True))
+        last = self._scanner.feed(self._utf8_decoder.decode(b"", final=True))
         return self._release(last + self._scanner.finish())
 
     @property
@@ -49,8 +49,8 @@ class Detokenizer:
         """All that was released."""
         return "".join(self._released)
 
-    def _bytes_of(self, token_id: int) -> bytes:
-        is_shown = token_id in self._shown
+    def _token_bytes(self, token_id: int) -> bytes:
+        is_shown = token_id in self._visible_ids
         return self._tokenizer.token_text(token_id).encode() if is_shown else self._tokenizer.token_bytes(token_id)
 
     def _release(self, text: str) -> str:

@@ -2,12 +2,12 @@
 
 from collections.abc import Container
 
-from millm.text.call_steps import CallScanner
+from millm.text.call_steps import ToolCallScanner
 from millm.text.json_steps import NotJson
-from millm.text.told import CallDelta, Told, joined
+from millm.text.told import ParsedCallDelta, ParsedDelta, merge_call_deltas
 
 
-class ForcedArguments:
+class ForcedArgumentsParser:
     """The text is the arguments of one function."""
 
     done = False
@@ -15,45 +15,45 @@ class ForcedArguments:
     def __init__(self, name: str) -> None:
         self._name: str | None = name
 
-    def feed(self, text: str) -> Told:
+    def feed(self, text: str) -> ParsedDelta:
         if not text:
-            return Told()
-        opening = () if self._name is None else (CallDelta(0, name=self._name),)
+            return ParsedDelta()
+        opening = () if self._name is None else (ParsedCallDelta(0, name=self._name),)
         self._name = None
-        return Told(calls=(*opening, CallDelta(0, arguments=text)))
+        return ParsedDelta(calls=(*opening, ParsedCallDelta(0, arguments=text)))
 
-    def finish(self) -> Told:
-        return Told()
+    def finish(self) -> ParsedDelta:
+        return ParsedDelta()
 
 
-class ForcedCalls:
+class ForcedCallsParser:
     """The text is a call, or a list of calls. What is none, should there be any, stays text."""
 
     done = False
 
-    def __init__(self, offered: Container[str]) -> None:
-        self._scanner = CallScanner(offered)
-        self._held = ""
+    def __init__(self, function_names: Container[str]) -> None:
+        self._scanner = ToolCallScanner(function_names)
+        self._pending = ""
         self._is_text = False
         """It has turned out to be something else."""
 
-    def feed(self, text: str) -> Told:
+    def feed(self, text: str) -> ParsedDelta:
         if self._is_text:
-            return Told(text)
-        deltas: list[CallDelta] = []
+            return ParsedDelta(text)
+        deltas: list[ParsedCallDelta] = []
         for place, char in enumerate(text):
             try:
                 told = [] if self._scanner.done else self._scanner.feed(char)
             except NotJson:
                 self._is_text = True
-                return Told(self._let_go() + text[place:], calls=joined(deltas))
-            self._held = "" if told else self._held + char
+                return ParsedDelta(self._take_pending() + text[place:], calls=merge_call_deltas(deltas))
+            self._pending = "" if told else self._pending + char
             deltas += told
-        return Told(calls=joined(deltas))
+        return ParsedDelta(calls=merge_call_deltas(deltas))
 
-    def finish(self) -> Told:
-        return Told() if self._scanner.begun else Told(self._let_go())
+    def finish(self) -> ParsedDelta:
+        return ParsedDelta() if self._scanner.started_calls else ParsedDelta(self._take_pending())
 
-    def _let_go(self) -> str:
-        held, self._held = self._held, ""
+    def _take_pending(self) -> str:
+        held, self._pending = self._pending, ""
         return held

@@ -11,32 +11,32 @@ import msgspec
 from llguidance import LLMatcher
 
 from millm.errors import InvalidRequest
-from millm.text.closing import closed
+from millm.text.closing import close_objects
 from millm.text.functions import Function
 
-LARGEST_SCHEMA = 64 * 1024
+MAX_SCHEMA_BYTES = 64 * 1024
 """Bytes of JSON."""
 
-DEEPEST_SCHEMA = 32
+MAX_SCHEMA_DEPTH = 32
 """Objects and lists within each other."""
 
-MOST_CALLS = 16
+MAX_CALLS = 16
 """Calls in one answer: a small model that may go on would."""
 
-OPTIONS = {"whitespace_flexible": False, "coerce_one_of": True}
+GUIDANCE_OPTIONS = {"whitespace_flexible": False, "coerce_one_of": True}
 """`oneOf` as `anyOf`: in practice its branches exclude each other (pydantic's discriminated unions)."""
 
 
 def object_grammar() -> str:
     """Any JSON object."""
-    return _of_schema({"type": "object"})
+    return _grammar_from_schema({"type": "object"})
 
 
 def schema_grammar(schema: object, param: str) -> str:
     """What `schema` describes. Raises InvalidRequest with the reason where it cannot be followed exactly."""
     checked = check_schema(schema, f"`{param}`", param)
     try:
-        grammar = _of_schema(checked)
+        grammar = _grammar_from_schema(checked)
         reason = LLMatcher.validate_grammar(grammar)
     except ValueError as error:
         reason = str(error)
@@ -50,21 +50,21 @@ def schema_grammar(schema: object, param: str) -> str:
     return grammar
 
 
-def call_grammar(functions: Sequence[Function], *, several: bool) -> str:
+def call_grammar(functions: Sequence[Function], *, parallel: bool) -> str:
     """`{"name": …, "arguments": …}` of one of the functions; where there may be several calls, a list of them.
 
     Each schema keeps its own root, so that a `$ref` in it finds what it means.
     """
-    if len(msgspec.json.encode([function.schema for function in functions])) > LARGEST_SCHEMA:
+    if len(msgspec.json.encode([function.schema for function in functions])) > MAX_SCHEMA_BYTES:
         raise InvalidRequest(
-            f"`tools` of which one must be called may have {LARGEST_SCHEMA // 1024} KiB of schemas together.",
+            f"`tools` of which one must be called may have {MAX_SCHEMA_BYTES // 1024} KiB of schemas together.",
             param="tools",
         )
     for function in functions:
         schema_grammar(function.schema, "tools")
-    start = f'"[" call ("," call){{0,{MOST_CALLS - 1}}} "]"' if several else "call"
+    start = f'"[" call ("," call){{0,{MAX_CALLS - 1}}} "]"' if parallel else "call"
     rules = [f"start: {start}", "call: " + " | ".join(f"call_{place}" for place, _ in enumerate(functions))]
-    rules += [_rule(place, function) for place, function in enumerate(functions)]
+    rules += [_call_rule(place, function) for place, function in enumerate(functions)]
     return str(LLMatcher.grammar_from_lark("\n".join(rules)))
 
 
@@ -77,31 +77,31 @@ def check_schema(schema: object, name: str, param: str) -> dict[str, Any]:
     """The schema, if it is an object within bounds. Raises InvalidRequest."""
     if not isinstance(schema, dict):
         raise InvalidRequest(f"the JSON schema in {name} must be an object, such as {{}} for any value.", param=param)
-    if _is_deeper(schema, DEEPEST_SCHEMA):
-        raise InvalidRequest(f"the JSON schema in {name} is nested deeper than {DEEPEST_SCHEMA} levels.", param=param)
-    if len(msgspec.json.encode(schema)) > LARGEST_SCHEMA:
-        raise InvalidRequest(f"the JSON schema in {name} is larger than {LARGEST_SCHEMA // 1024} KiB.", param=param)
+    if _is_deeper_than(schema, MAX_SCHEMA_DEPTH):
+        raise InvalidRequest(f"the JSON schema in {name} is nested deeper than {MAX_SCHEMA_DEPTH} levels.", param=param)
+    if len(msgspec.json.encode(schema)) > MAX_SCHEMA_BYTES:
+        raise InvalidRequest(f"the JSON schema in {name} is larger than {MAX_SCHEMA_BYTES // 1024} KiB.", param=param)
     return schema
 
 
-def _of_schema(schema: dict[str, Any]) -> str:
-    return str(LLMatcher.grammar_from_json_schema(_encoded(schema)))
+def _grammar_from_schema(schema: dict[str, Any]) -> str:
+    return str(LLMatcher.grammar_from_json_schema(_encode_schema(schema)))
 
 
-def _encoded(schema: dict[str, Any]) -> str:
-    return msgspec.json.encode({**closed(schema), "x-guidance": OPTIONS}).decode()
+def _encode_schema(schema: dict[str, Any]) -> str:
+    return msgspec.json.encode({**close_objects(schema), "x-guidance": GUIDANCE_OPTIONS}).decode()
 
 
-def _rule(place: int, function: Function) -> str:
-    begin = _quoted(f'{{"name":"{function.name}","arguments":')
-    return f'call_{place}: {begin} arguments_{place} "}}"\narguments_{place}: %json {_encoded(function.schema)}'
+def _call_rule(index: int, function: Function) -> str:
+    begin = _quote(f'{{"name":"{function.name}","arguments":')
+    return f'call_{index}: {begin} arguments_{index} "}}"\narguments_{index}: %json {_encode_schema(function.schema)}'
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return msgspec.json.encode(text).decode()
 
 
-def _is_deeper(value: object, levels: int) -> bool:
+def _is_deeper_than(value: object, levels: int) -> bool:
     """Level by level, so that no depth is too deep to be measured."""
     level = [value]
     for _ in range(levels):

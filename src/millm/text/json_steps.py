@@ -6,54 +6,54 @@ Each reader is a generator that is sent the characters behind the one it was sta
 import re
 from collections.abc import Generator
 
-DEEPEST = 64
+MAX_DEPTH = 64
 
-Steps = Generator[None, str, str | None]
+JsonScan = Generator[None, str, str | None]
 """Gives back the character behind the value where it had to be read to see the value's end, else None."""
 
-SPACE = " \t\n\r"
+WHITESPACE = " \t\n\r"
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-_WORDS = {"t": "rue", "f": "alse", "n": "ull"}
+_LITERALS = {"t": "rue", "f": "alse", "n": "ull"}
 
 
 class NotJson(ValueError):
     """The last character cannot stand where it does."""
 
 
-def value(first: str, depth: int = 0) -> Steps:
+def scan_value(first: str, depth: int = 0) -> JsonScan:
     if first == "{":
-        yield from members(depth + 1)
+        yield from scan_members(depth + 1)
     elif first == "[":
-        yield from _items(depth + 1)
+        yield from _scan_items(depth + 1)
     elif first == '"':
-        yield from string()
-    elif first in _WORDS:
-        yield from _word(_WORDS[first])
+        yield from scan_string()
+    elif first in _LITERALS:
+        yield from _scan_literal(_LITERALS[first])
     else:
-        return (yield from _number(first))
+        return (yield from _scan_number(first))
     return None
 
 
-def members(depth: int = 1) -> Steps:
+def scan_members(depth: int = 1) -> JsonScan:
     """The rest of an object behind its brace."""
     _check_depth(depth)
-    char = yield from past_space(None)
+    char = yield from skip_space(None)
     while char != "}":
-        yield from key(char)
-        after = yield from value((yield from past_space(None)), depth)
-        char = yield from past_comma(after, "}")
+        yield from scan_key(char)
+        after = yield from scan_value((yield from skip_space(None)), depth)
+        char = yield from skip_comma(after, "}")
     return None
 
 
-def key(first: str) -> Generator[None, str, str]:
+def scan_key(first: str) -> Generator[None, str, str]:
     """A member's name, up to and with its colon."""
     expect(first, '"')
-    name = yield from string()
-    expect((yield from past_space(None)), ":")
+    name = yield from scan_string()
+    expect((yield from skip_space(None)), ":")
     return name
 
 
-def string() -> Generator[None, str, str]:
+def scan_string() -> Generator[None, str, str]:
     """The rest of a string behind its quote; gives back what is between the quotes, escapes as they are."""
     read: list[str] = []
     while (char := (yield)) != '"':
@@ -61,44 +61,44 @@ def string() -> Generator[None, str, str]:
             raise NotJson
         read.append(char)
         if char == "\\":
-            read.append((yield from _escape()))
+            read.append((yield from _scan_escape()))
     return "".join(read)
 
 
-def past_comma(after: str | None, closing: str) -> Generator[None, str, str]:
+def skip_comma(after: str | None, closing: str) -> Generator[None, str, str]:
     """Behind a member or item: the closing bracket, or what the next one starts with."""
-    char = yield from past_space(after)
+    char = yield from skip_space(after)
     if char == closing:
         return char
     expect(char, ",")
-    char = yield from past_space(None)
+    char = yield from skip_space(None)
     if char == closing:
         raise NotJson
     return char
 
 
-def past_space(char: str | None) -> Generator[None, str, str]:
+def skip_space(char: str | None) -> Generator[None, str, str]:
     """The first character that is no space: `char`, where it was read already, or one to come."""
-    while char is None or char in SPACE:
+    while char is None or char in WHITESPACE:
         char = yield
     return char
 
 
-def expect(char: str, wanted: str) -> None:
-    if char != wanted:
+def expect(char: str, expected: str) -> None:
+    if char != expected:
         raise NotJson
 
 
-def _items(depth: int) -> Steps:
+def _scan_items(depth: int) -> JsonScan:
     _check_depth(depth)
-    char = yield from past_space(None)
+    char = yield from skip_space(None)
     while char != "]":
-        after = yield from value(char, depth)
-        char = yield from past_comma(after, "]")
+        after = yield from scan_value(char, depth)
+        char = yield from skip_comma(after, "]")
     return None
 
 
-def _escape() -> Generator[None, str, str]:
+def _scan_escape() -> Generator[None, str, str]:
     char = yield
     if char not in '"\\/bfnrtu':
         raise NotJson
@@ -110,12 +110,12 @@ def _escape() -> Generator[None, str, str]:
     return char + "".join(digits)
 
 
-def _word(rest: str) -> Generator[None, str, None]:
+def _scan_literal(rest: str) -> Generator[None, str, None]:
     for letter in rest:
         expect((yield), letter)
 
 
-def _number(first: str) -> Generator[None, str, str]:
+def _scan_number(first: str) -> Generator[None, str, str]:
     read = ""
     char = first
     while char in "0123456789+-.eE":
@@ -127,5 +127,5 @@ def _number(first: str) -> Generator[None, str, str]:
 
 
 def _check_depth(depth: int) -> None:
-    if depth > DEEPEST:
+    if depth > MAX_DEPTH:
         raise NotJson

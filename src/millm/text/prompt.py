@@ -9,12 +9,12 @@ import msgspec
 
 from millm.errors import InvalidModel
 from millm.text.folder import read_json
-from millm.text.rendering import PLAIN, Rendering, accepted_by, rendered
-from millm.text.roles import Accepted, Call, Message, fit_roles
+from millm.text.rendering import DEFAULT_RENDER_OPTIONS, RenderOptions, probe_capabilities, render_messages
+from millm.text.roles import PromptMessage, PromptToolCall, TemplateCapabilities, fit_roles
 from millm.text.sandbox import MAX_TEMPLATE_CHARACTERS, TemplateProgram
 from millm.text.tokenizer import Tokenizer
 
-__all__ = ["PLAIN", "Call", "ChatTemplate", "Message", "Rendering", "fit_roles"]
+__all__ = ["DEFAULT_RENDER_OPTIONS", "PromptToolCall", "ChatTemplate", "PromptMessage", "RenderOptions", "fit_roles"]
 
 FALLBACK_TEMPLATE = """\
 {%- for message in messages -%}
@@ -36,10 +36,10 @@ FALLBACK_STOP_STRINGS = ("\nUser:",)
 """Without these a base model goes on to write the user's next turn as well."""
 
 
-RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt", "tokenize", "chat_template"})
+RESERVED_VARIABLES = frozenset({"messages", "tools", "documents", "add_generation_prompt", "tokenize", "chat_template"})
 """What a template reads that is not the client's to set."""
 
-LONGEST_SWITCH = 256
+MAX_KWARG_CHARACTERS = 256
 
 
 @dataclass(frozen=True)
@@ -54,20 +54,20 @@ class Prompt:
 class ChatTemplate:
     """One model's chat template."""
 
-    uses_default: bool
+    uses_fallback: bool
     """True when the model has no template of its own."""
-    accepted: Accepted
+    capabilities: TemplateCapabilities
     _program: TemplateProgram
     _tokenizer: Tokenizer
 
     @classmethod
     def from_folder(cls, folder: Path, tokenizer: Tokenizer) -> Self:
         """Raises InvalidModel when the folder has a template that cannot be used."""
-        source = _source(folder)
+        source = _read_template(folder)
         program = TemplateProgram(FALLBACK_TEMPLATE if source is None else source)
         return cls(
-            uses_default=source is None,
-            accepted=accepted_by(program, tokenizer),
+            uses_fallback=source is None,
+            capabilities=probe_capabilities(program, tokenizer),
             _program=program,
             _tokenizer=tokenizer,
         )
@@ -75,40 +75,50 @@ class ChatTemplate:
     @property
     def stop_strings(self) -> tuple[str, ...]:
         """What ends an answer besides the model's own end-of-turn token."""
-        return FALLBACK_STOP_STRINGS if self.uses_default else ()
+        return FALLBACK_STOP_STRINGS if self.uses_fallback else ()
 
-    def switches(self, asked: Mapping[str, object]) -> dict[str, bool | int | str]:
+    def accepted_kwargs(self, requested: Mapping[str, object]) -> dict[str, bool | int | str]:
         """Those that this template reads and a client may set; the others change nothing."""
-        readable = self._program.variables - RESERVED - self._tokenizer.token_names.keys()
+        readable = self._program.variables - RESERVED_VARIABLES - self._tokenizer.token_names.keys()
         return {
             name: value
-            for name, value in asked.items()
-            if name in readable and isinstance(value, bool | int | str) and len(str(value)) <= LONGEST_SWITCH
+            for name, value in requested.items()
+            if name in readable and isinstance(value, bool | int | str) and len(str(value)) <= MAX_KWARG_CHARACTERS
         }
 
-    def render(self, messages: Sequence[Message], how: Rendering = PLAIN) -> str:
+    def render(self, messages: Sequence[PromptMessage], options: RenderOptions = DEFAULT_RENDER_OPTIONS) -> str:
         """The prompt as text. Raises InvalidRequest when the template refuses the conversation."""
-        return rendered(self._program, self._tokenizer, fit_roles(messages, self.accepted), how)
+        return render_messages(self._program, self._tokenizer, fit_roles(messages, self.capabilities), options)
 
-    def prompt(
-        self, messages: Sequence[Message], how: Rendering = PLAIN, *, context_length: int | None = None
+    def render_prompt(
+        self,
+        messages: Sequence[PromptMessage],
+        options: RenderOptions = DEFAULT_RENDER_OPTIONS,
+        *,
+        context_length: int | None = None,
     ) -> Prompt:
         """The prompt as token ids, with the start of the answer. What people wrote stays text: a control token
         in a message, a tool or a switch cannot end its turn.
 
         Raises ContextLengthExceeded, before it is tokenised, for a text that cannot be so few tokens.
         """
-        mark = self._tokenizer.control.mark_all
-        turns = [self._marked(turn) for turn in fit_roles(messages, self.accepted)]
-        text = rendered(self._program, self._tokenizer, turns, replace(how, switches=mark(dict(how.switches))), mark)
+        mark = self._tokenizer.control_tokens.mark_all
+        turns = [self._mark_message(turn) for turn in fit_roles(messages, self.capabilities)]
+        text = render_messages(
+            self._program,
+            self._tokenizer,
+            turns,
+            replace(options, template_kwargs=mark(dict(options.template_kwargs))),
+            mark,
+        )
         if context_length is not None:
             self._tokenizer.check_length(text, context_length)
         return Prompt(text, self._tokenizer.encode_prompt(text))
 
-    def _marked(self, turn: Message) -> Message:
-        mark = self._tokenizer.control.mark_all
-        calls = tuple(replace(call, name=mark(call.name), arguments=mark(call.arguments)) for call in turn.calls)
-        return replace(turn, content=mark(turn.content), name=turn.name and mark(turn.name), calls=calls)
+    def _mark_message(self, message: PromptMessage) -> PromptMessage:
+        mark = self._tokenizer.control_tokens.mark_all
+        calls = tuple(replace(call, name=mark(call.name), arguments=mark(call.arguments)) for call in message.calls)
+        return replace(message, content=mark(message.content), name=message.name and mark(message.name), calls=calls)
 
 
 class _NamedTemplate(msgspec.Struct):
@@ -116,11 +126,11 @@ class _NamedTemplate(msgspec.Struct):
     template: str
 
 
-def _source(folder: Path) -> str | None:
+def _read_template(folder: Path) -> str | None:
     """The model's own template: chat_template.jinja, or else what tokenizer_config.json says; None without one."""
     file = folder / "chat_template.jinja"
     if not file.is_file():
-        return _configured_source(read_json(folder, "tokenizer_config.json").get("chat_template"))
+        return _template_from_config(read_json(folder, "tokenizer_config.json").get("chat_template"))
     try:
         with file.open(encoding="utf-8") as stream:
             return stream.read(MAX_TEMPLATE_CHARACTERS + 1)
@@ -128,7 +138,7 @@ def _source(folder: Path) -> str | None:
         raise InvalidModel("the model's chat_template.jinja is not text; download that file again") from error
 
 
-def _configured_source(value: object) -> str | None:
+def _template_from_config(value: object) -> str | None:
     try:
         template: str | list[_NamedTemplate] | None = msgspec.convert(value, str | list[_NamedTemplate] | None)
     except msgspec.ValidationError as error:

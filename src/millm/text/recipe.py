@@ -13,11 +13,11 @@ from typing import Self, cast, get_args
 from millm.engine.messages import Pooling
 from millm.errors import InvalidModel
 from millm.text.folder import read_json
-from millm.text.special_tokens import tokenizer_settings
+from millm.text.special_tokens import read_tokenizer_config
 
-MODULES = ("Transformer", "Pooling", "Normalize")
-PLAIN_TASK = "feature-extraction"
-_OLD_NAMES: dict[str, Pooling] = {
+SUPPORTED_MODULES = ("Transformer", "Pooling", "Normalize")
+EMBEDDING_TASK = "feature-extraction"
+_OLD_POOLING_NAMES: dict[str, Pooling] = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
     "pooling_mode_lasttoken": "lasttoken",
@@ -26,12 +26,12 @@ _OLD_NAMES: dict[str, Pooling] = {
 
 
 @dataclass(frozen=True)
-class Recipe:
+class EmbeddingConfig:
     """Vectors are always of unit length, whether or not the folder has a Normalize module."""
 
     pooling: Pooling = "mean"
     """sentence-transformers' own default for a model without its files."""
-    longest: int | None = None
+    max_tokens: int | None = None
     """Tokens of a text, if less than the model's context."""
     lower_case: bool = False
     prompt: str = ""
@@ -43,16 +43,16 @@ class Recipe:
         if not (folder / "modules.json").is_file():
             return cls()
         pooling_folder = _pooling_folder(folder)
-        settings = _transformer_settings(folder)
-        longest = settings.get("max_seq_length", tokenizer_settings(folder).get("model_max_length"))
+        settings = _read_transformer_settings(folder)
+        longest = settings.get("max_seq_length", read_tokenizer_config(folder).get("model_max_length"))
         return cls(
-            pooling="mean" if pooling_folder is None else _pooling(folder, pooling_folder),
-            longest=longest if isinstance(longest, int) else None,
+            pooling="mean" if pooling_folder is None else _read_pooling(folder, pooling_folder),
+            max_tokens=longest if isinstance(longest, int) else None,
             lower_case=settings.get("do_lower_case") is True,
-            prompt=_prompt(folder),
+            prompt=_read_default_prompt(folder),
         )
 
-    def prepared(self, text: str) -> str:
+    def prepare_text(self, text: str) -> str:
         """The text as the model's tokenizer is to have it."""
         whole = self.prompt + text
         return whole.lower() if self.lower_case else whole
@@ -60,11 +60,11 @@ class Recipe:
 
 def _pooling_folder(folder: Path) -> str | None:
     found = None
-    for kind, path in _modules(folder):
-        if kind not in MODULES:
+    for kind, path in _read_modules(folder):
+        if kind not in SUPPORTED_MODULES:
             raise InvalidModel(
                 f"this model's vectors go through sentence-transformers' module {kind!r}, which is not supported;"
-                f" {', '.join(MODULES)} are"
+                f" {', '.join(SUPPORTED_MODULES)} are"
             )
         if kind == "Transformer" and path:
             raise InvalidModel(f"the model itself is in this folder's {path!r}; give that folder")
@@ -73,7 +73,7 @@ def _pooling_folder(folder: Path) -> str | None:
     return found
 
 
-def _modules(folder: Path) -> Iterator[tuple[str, str]]:
+def _read_modules(folder: Path) -> Iterator[tuple[str, str]]:
     """(kind, folder inside) in the order in which they are run."""
     try:
         modules = json.loads((folder / "modules.json").read_bytes())
@@ -85,34 +85,36 @@ def _modules(folder: Path) -> Iterator[tuple[str, str]]:
         ) from error
 
 
-def _pooling(folder: Path, inside: str) -> Pooling:
-    settings = read_json(folder / inside, "config.json")
+def _read_pooling(folder: Path, subfolder: str) -> Pooling:
+    settings = read_json(folder / subfolder, "config.json")
     if not settings:
-        raise InvalidModel(f"the model's {inside}/config.json, which says how to pool, is missing; download it again")
+        raise InvalidModel(
+            f"the model's {subfolder}/config.json, which says how to pool, is missing; download it again"
+        )
     asked = settings.get("pooling_mode") or [
-        _OLD_NAMES.get(name, name.removeprefix("pooling_mode_"))
+        _OLD_POOLING_NAMES.get(name, name.removeprefix("pooling_mode_"))
         for name, value in settings.items()
         if name.startswith("pooling_mode_") and value is True
     ]
     modes = [asked] if isinstance(asked, str) else asked
     if not isinstance(modes, list) or len(modes) != 1 or modes[0] not in get_args(Pooling):
         raise InvalidModel(f"this model pools by {asked!r}; one of {', '.join(get_args(Pooling))} can be had")
-    if settings.get("include_prompt") is False and _prompt(folder):
+    if settings.get("include_prompt") is False and _read_default_prompt(folder):
         raise InvalidModel("this model leaves its default prompt out of its pooling, which is not supported")
     return cast(Pooling, modes[0])
 
 
-def _transformer_settings(folder: Path) -> dict[str, object]:
+def _read_transformer_settings(folder: Path) -> dict[str, object]:
     """Of the Transformer module; the file is called after the model's family. Newer versions say what it gives out."""
     names = sorted(path.name for path in folder.glob("sentence_*_config.json"))
     settings = read_json(folder, names[0]) if names else {}
-    task = settings.get("transformer_task", PLAIN_TASK)
-    if task != PLAIN_TASK:
-        raise InvalidModel(f"this model's vectors come from the task {task!r}; only {PLAIN_TASK!r} can be had")
+    task = settings.get("transformer_task", EMBEDDING_TASK)
+    if task != EMBEDDING_TASK:
+        raise InvalidModel(f"this model's vectors come from the task {task!r}; only {EMBEDDING_TASK!r} can be had")
     return settings
 
 
-def _prompt(folder: Path) -> str:
+def _read_default_prompt(folder: Path) -> str:
     settings = read_json(folder, "config_sentence_transformers.json")
     prompts, name = settings.get("prompts"), settings.get("default_prompt_name")
     if name is None:

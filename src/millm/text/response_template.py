@@ -14,32 +14,32 @@ import structlog
 
 from millm.text.folder import read_json
 from millm.text.functions import Function
-from millm.text.told import CallDelta, Told
+from millm.text.told import ParsedCallDelta, ParsedDelta
 
 log = structlog.get_logger()
 
-_REASONING = ("reasoning_content", "thinking", "reasoning")
+_REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 _PARSER_FAILURES = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What the library raises over text that is not as the template wants it, or over the template."""
 
-Event = dict[str, Any]
+ParserEvent = dict[str, Any]
 
 
-class Parser(Protocol):
+class TransformersParser(Protocol):
     """Of transformers' ResponseParser, what is used here."""
 
-    def feed(self, text: str) -> list[Event]: ...
+    def feed(self, text: str) -> list[ParserEvent]: ...
 
-    def finalize(self) -> tuple[dict[str, Any], list[Event]]: ...
+    def finalize(self) -> tuple[dict[str, Any], list[ParserEvent]]: ...
 
 
 @dataclass(frozen=True)
 class ResponseTemplate:
     """One model's response template."""
 
-    mentions: str
+    source_text: str
     """All of it as text, without what escapes characters: the special tokens in it have to be seen."""
-    _parser: Callable[..., Parser]
+    _parser_factory: Callable[..., TransformersParser]
     _spec: dict[str, Any]
 
     @classmethod
@@ -48,7 +48,7 @@ class ResponseTemplate:
         spec = read_json(folder, "tokenizer_config.json").get("response_template")
         if not isinstance(spec, dict):
             return None
-        parser = _library()
+        parser = _import_parser()
         try:
             parser(spec, prefix="")
         except _PARSER_FAILURES as error:
@@ -56,121 +56,124 @@ class ResponseTemplate:
             return None
         return cls(msgspec.json.encode(spec).decode().replace("\\", ""), parser, spec)
 
-    def reader(self, prompt: str, functions: Sequence[Function], *, several: bool) -> "TemplateReader":
+    def create_parser(self, prompt: str, functions: Sequence[Function], *, parallel: bool) -> "ResponseTemplateParser":
         """`prompt`: what the answer goes on from; its end may be the beginning of the message."""
-        parser = self._parser(self._spec, prefix=prompt, tools=[function.as_tool() for function in functions])
-        return TemplateReader(parser, {function.name for function in functions}, several=several)
+        parser = self._parser_factory(self._spec, prefix=prompt, tools=[function.as_tool() for function in functions])
+        return ResponseTemplateParser(parser, {function.name for function in functions}, parallel=parallel)
 
 
-def _library() -> Callable[..., Parser]:
+def _import_parser() -> Callable[..., TransformersParser]:
     from transformers.utils.chat_parsing import ResponseParser  # noqa: PLC0415  only for models that need it
 
     return ResponseParser
 
 
-class TemplateReader:
+class ResponseTemplateParser:
     """Reads one answer. A call is told when it is complete: only then is it certain to be one.
 
     What turns out to be no call, or none of a function that is offered, is told as text.
     """
 
-    def __init__(self, parser: Parser, offered: set[str], *, several: bool) -> None:
+    def __init__(self, parser: TransformersParser, function_names: set[str], *, parallel: bool) -> None:
         self.done = False
-        self._parser: Parser | None = parser
+        self._parser: TransformersParser | None = parser
         """None when the template has failed on this answer: the rest is text."""
-        self._offered = offered
-        self._several = several
-        self._calls = 0
+        self._function_names = function_names
+        self._parallel = parallel
+        self._call_count = 0
         self._raw = ""
         """What the parser was fed and nothing was told of."""
-        self._words, self._thoughts = _Trimmed(), _Trimmed()
-        self._deltas: list[CallDelta] = []
+        self._text, self._reasoning = _TrimmedText(), _TrimmedText()
+        self._deltas: list[ParsedCallDelta] = []
 
-    def feed(self, text: str) -> Told:
+    def feed(self, text: str) -> ParsedDelta:
         for char in text:
-            self._step(char)
-        return self._take()
+            self._feed_char(char)
+        return self._take_delta()
 
-    def finish(self) -> Told:
+    def finish(self) -> ParsedDelta:
         if self._parser:
             try:
                 _, events = self._parser.finalize()
-                self._see(events)
+                self._handle_events(events)
             except _PARSER_FAILURES:
-                self._give_back()
-        return self._take()
+                self._release_raw()
+        return self._take_delta()
 
-    def _step(self, char: str) -> None:
+    def _feed_char(self, char: str) -> None:
         """Fed one by one, the parser fails where the failure is."""
         if self.done:
             return
         self._raw += char
         try:
-            self._see(self._parser.feed(char) if self._parser else [])
+            self._handle_events(self._parser.feed(char) if self._parser else [])
         except _PARSER_FAILURES:
             self._parser = None
         if not self._parser:
-            self._give_back()
+            self._release_raw()
 
-    def _see(self, events: list[Event]) -> None:
+    def _handle_events(self, events: list[ParserEvent]) -> None:
         for event in events:
             if event["type"] == "region_chunk":
-                self._chunk(event["field"], event["text"])
+                self._handle_chunk(event["field"], event["text"])
             elif event["type"] == "region_close":
-                self._close(event["field"], event["value"])
+                self._handle_close(event["field"], event["value"])
 
-    def _chunk(self, field: str, text: str) -> None:
+    def _handle_chunk(self, field: str, text: str) -> None:
         if field == "tool_calls":
             return
-        (self._thoughts if field in _REASONING else self._words).add(text)
+        (self._reasoning if field in _REASONING_FIELDS else self._text).add(text)
         self._raw = self._raw[self._raw.find(text) + len(text) :]
 
-    def _close(self, field: str, value: object) -> None:
+    def _handle_close(self, field: str, value: object) -> None:
         if field != "tool_calls":
             return
-        calls = [_call(each) for each in (value if isinstance(value, list) else [value])]
-        if not all(call and call[0] in self._offered for call in calls):
-            self._give_back()
+        calls = [_parse_call(each) for each in (value if isinstance(value, list) else [value])]
+        if not all(call and call[0] in self._function_names for call in calls):
+            self._release_raw()
             return
         self._raw = ""
         for name, arguments in filter(None, calls):
-            self._deltas += [CallDelta(self._calls, name=name), CallDelta(self._calls, arguments=arguments)]
-            self._calls += 1
-            self.done = not self._several
+            self._deltas += [
+                ParsedCallDelta(self._call_count, name=name),
+                ParsedCallDelta(self._call_count, arguments=arguments),
+            ]
+            self._call_count += 1
+            self.done = not self._parallel
             if self.done:
                 return
 
-    def _give_back(self) -> None:
-        self._words.add(self._raw)
+    def _release_raw(self) -> None:
+        self._text.add(self._raw)
         self._raw = ""
 
-    def _take(self) -> Told:
-        told = Told(self._words.take(), self._thoughts.take(), tuple(self._deltas))
+    def _take_delta(self) -> ParsedDelta:
+        told = ParsedDelta(self._text.take(), self._reasoning.take(), tuple(self._deltas))
         self._deltas = []
         return told
 
 
-class _Trimmed:
+class _TrimmedText:
     """Text without the space around it, which belongs to the template."""
 
     def __init__(self) -> None:
         self._ready = ""
-        self._space: str | None = None
+        self._pending_space: str | None = None
         """Space that goes out if text comes behind it; None: nothing has come yet, so it never does."""
 
     def add(self, text: str) -> None:
-        whole = text.lstrip() if self._space is None else self._space + text
+        whole = text.lstrip() if self._pending_space is None else self._pending_space + text
         words = whole.rstrip()
         self._ready += words
-        if words or self._space is not None:
-            self._space = whole[len(words) :]
+        if words or self._pending_space is not None:
+            self._pending_space = whole[len(words) :]
 
     def take(self) -> str:
         ready, self._ready = self._ready, ""
         return ready
 
 
-def _call(value: object) -> tuple[str, str] | None:
+def _parse_call(value: object) -> tuple[str, str] | None:
     """(name, arguments as JSON) of what a template made of a region; None where that is no call."""
     function = value.get("function") if isinstance(value, dict) else None
     name = function.get("name") if isinstance(function, dict) else None

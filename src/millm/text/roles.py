@@ -7,11 +7,11 @@ from typing import Any
 from millm.errors import InvalidRequest
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-_CALLED = {"developer": "system", "function": "tool"}
+_ROLE_ALIASES = {"developer": "system", "function": "tool"}
 
 
 @dataclass(frozen=True)
-class Call:
+class PromptToolCall:
     """A tool call that an assistant made earlier."""
 
     name: str
@@ -21,48 +21,48 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Message:
+class PromptMessage:
     """One turn of a conversation."""
 
     role: str
     content: str
     name: str | None = None
-    calls: tuple[Call, ...] = ()
-    answers: str | None = None
+    calls: tuple[PromptToolCall, ...] = ()
+    tool_call_id: str | None = None
     """The id of the call whose result this is."""
 
     @property
-    def is_of_a_call(self) -> bool:
+    def is_call_or_result(self) -> bool:
         """It makes one, or brings the result of one, so that it must stay by itself."""
-        return bool(self.calls) or self.answers is not None
+        return bool(self.calls) or self.tool_call_id is not None
 
 
 @dataclass(frozen=True)
-class Accepted:
+class TemplateCapabilities:
     """What a template renders without raising or dropping it; user and assistant turns always count as such."""
 
-    opening_system: bool
+    leading_system: bool
     """A system message before everything else."""
-    later: frozenset[str]
+    later_roles: frozenset[str]
     """Which of `system` and `tool` it takes after the first turn."""
-    neighbours: bool
+    repeated_roles: bool
     """Two turns of one role in a row."""
     tools: bool = False
     """Functions that may be called."""
     calls: bool = False
     """Calls in an assistant's turn, and their results after it."""
 
-    def takes(self, role: str, after: Sequence[Message]) -> bool:
-        if role == "system" and all(turn.role == "system" for turn in after):
-            return self.opening_system
-        return role in ("user", "assistant") or role in self.later
+    def accepts_role(self, role: str, previous: Sequence[PromptMessage]) -> bool:
+        if role == "system" and all(turn.role == "system" for turn in previous):
+            return self.leading_system
+        return role in ("user", "assistant") or role in self.later_roles
 
-    def keeps_apart(self, role: str) -> bool:
+    def allows_repeated(self, role: str) -> bool:
         """True when a second turn of this role in a row may stand on its own."""
-        return self.neighbours and (role != "system" or "system" in self.later)
+        return self.repeated_roles and (role != "system" or "system" in self.later_roles)
 
 
-def fit_roles(messages: Sequence[Message], accepted: Accepted) -> list[Message]:
+def fit_roles(messages: Sequence[PromptMessage], capabilities: TemplateCapabilities) -> list[PromptMessage]:
     """The same words in turns that the template takes.
 
     A refused system or tool message becomes a user turn where it stands, joined with the user turn after it.
@@ -71,30 +71,34 @@ def fit_roles(messages: Sequence[Message], accepted: Accepted) -> list[Message]:
     """
     if not messages:
         raise InvalidRequest("messages is empty; send at least one message", param="messages")
-    fitted: list[Message] = []
+    fitted: list[PromptMessage] = []
     last_was_refused = False
     for message in messages:
-        role = _role_of(message)
-        refused = not accepted.takes(role, fitted)
+        role = _template_role(message)
+        refused = not capabilities.accepts_role(role, fitted)
         turn = replace(message, role="user" if refused else role)
-        alike = bool(fitted) and fitted[-1].role == turn.role and not (fitted[-1].is_of_a_call or turn.is_of_a_call)
-        if alike and (last_was_refused or not accepted.keeps_apart(turn.role)):
-            fitted[-1] = _joined(fitted[-1], turn)
+        alike = (
+            bool(fitted)
+            and fitted[-1].role == turn.role
+            and not (fitted[-1].is_call_or_result or turn.is_call_or_result)
+        )
+        if alike and (last_was_refused or not capabilities.allows_repeated(turn.role)):
+            fitted[-1] = _merge_messages(fitted[-1], turn)
         else:
             fitted.append(turn)
         last_was_refused = refused
     return fitted
 
 
-def _role_of(message: Message) -> str:
+def _template_role(message: PromptMessage) -> str:
     if message.role not in ROLES:
         raise InvalidRequest(
             f"messages: role {message.role[:40]!r} is unknown; use one of {', '.join(ROLES)}",
             param="messages",
         )
-    return _CALLED.get(message.role, message.role)
+    return _ROLE_ALIASES.get(message.role, message.role)
 
 
-def _joined(first: Message, second: Message) -> Message:
+def _merge_messages(first: PromptMessage, second: PromptMessage) -> PromptMessage:
     name = first.name if first.name == second.name else None
-    return Message(first.role, f"{first.content}\n\n{second.content}", name)
+    return PromptMessage(first.role, f"{first.content}\n\n{second.content}", name)

@@ -49,7 +49,7 @@ class TemplateProgram:
             raise InvalidModel(
                 f"the model's chat template has {len(source)} characters; at most {MAX_TEMPLATE_CHARACTERS} are read"
             )
-        environment = _environment()
+        environment = _create_environment()
         try:
             self._template = environment.from_string(source)
             self.variables = frozenset(jinja2.meta.find_undeclared_variables(environment.parse(source)))
@@ -73,7 +73,7 @@ class TemplateProgram:
         return "".join(pieces)
 
 
-def _environment() -> jinja2.Environment:
+def _create_environment() -> jinja2.Environment:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
     )

@@ -17,7 +17,7 @@ from millm.errors import InvalidModel
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
-def _byte_of_letter() -> dict[str, int]:
+def _build_byte_alphabet() -> dict[str, int]:
     """The 256 letters that byte-level BPE writes bytes with (openai/gpt-2, `bytes_to_unicode`)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
@@ -25,11 +25,11 @@ def _byte_of_letter() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | moved
 
 
-_BYTE_OF_LETTER = _byte_of_letter()
+_BYTE_ALPHABET = _build_byte_alphabet()
 
 
 @dataclass(frozen=True)
-class Spelling:
+class TokenByteDecoder:
     """How a vocabulary writes text."""
 
     byte_level: bool = False
@@ -43,59 +43,59 @@ class Spelling:
     leading_spaces: int = 0
     """Spaces dropped at the very start of a text."""
 
-    def bytes_of(self, token: str) -> bytes:
+    def token_to_bytes(self, token: str) -> bytes:
         text = token.replace(self.space, " ") if self.space else token
         if self.byte_fallback and (byte := _BYTE_TOKEN.fullmatch(text)):
             return bytes.fromhex(byte[1])
-        if self.byte_level and all(letter in _BYTE_OF_LETTER for letter in text):
-            return bytes(_BYTE_OF_LETTER[letter] for letter in text)
+        if self.byte_level and all(letter in _BYTE_ALPHABET for letter in text):
+            return bytes(_BYTE_ALPHABET[letter] for letter in text)
         return text.encode()
 
-    def trim(self, data: bytes) -> bytes:
+    def trim_leading_spaces(self, data: bytes) -> bytes:
         """The bytes of a whole text without the leading spaces that the decoder drops."""
         spaces = len(data) - len(data.lstrip(b" "))
         return data[min(spaces, self.leading_spaces) :]
 
 
-def spelling_of(decoder: tokenizers.decoders.Decoder | None) -> Spelling:
+def read_byte_decoder(decoder: tokenizers.decoders.Decoder | None) -> TokenByteDecoder:
     """Raises InvalidModel, naming the step, for a decoder whose bytes we cannot tell exactly."""
     if decoder is None:
         raise InvalidModel("the model's tokenizer.json has no decoder, so its tokens cannot be turned into text")
-    spelling = Spelling()
-    for step in _steps(msgspec.json.decode(decoder.__getstate__(), type=dict[str, object])):
-        spelling = _with_step(spelling, step)
+    spelling = TokenByteDecoder()
+    for step in _decoder_steps(msgspec.json.decode(decoder.__getstate__(), type=dict[str, object])):
+        spelling = _apply_decoder_step(spelling, step)
     return spelling
 
 
-def names_at_least(decoder: tokenizers.decoders.Decoder | None) -> Spelling:
+def read_byte_decoder_or_default(decoder: tokenizers.decoders.Decoder | None) -> TokenByteDecoder:
     """For people to read: the vocabulary's own letters where the decoder's bytes cannot be told."""
     try:
-        return spelling_of(decoder)
+        return read_byte_decoder(decoder)
     except InvalidModel:
-        return Spelling()
+        return TokenByteDecoder()
 
 
-def _steps(decoder: Mapping[str, object]) -> list[Mapping[str, object]]:
+def _decoder_steps(decoder: Mapping[str, object]) -> list[Mapping[str, object]]:
     if decoder["type"] != "Sequence":
         return [decoder]
     nested = msgspec.convert(decoder["decoders"], list[dict[str, object]])
-    return [step for child in nested for step in _steps(child)]
+    return [step for child in nested for step in _decoder_steps(child)]
 
 
-def _with_step(spelling: Spelling, step: Mapping[str, object]) -> Spelling:
+def _apply_decoder_step(byte_decoder: TokenByteDecoder, step: Mapping[str, object]) -> TokenByteDecoder:
     match step:
         case {"type": "ByteLevel"}:
-            return replace(spelling, byte_level=True, fused=True)
+            return replace(byte_decoder, byte_level=True, fused=True)
         case {"type": "ByteFallback"}:
-            return replace(spelling, byte_fallback=True)
+            return replace(byte_decoder, byte_fallback=True)
         case {"type": "Fuse"}:
-            return replace(spelling, fused=True)
+            return replace(byte_decoder, fused=True)
         case {"type": "Replace", "pattern": {"String": str(letter)}, "content": " "}:
-            return replace(spelling, space=letter)
+            return replace(byte_decoder, space=letter)
         case {"type": "Metaspace", "replacement": str(letter), "prepend_scheme": scheme}:
-            return replace(spelling, space=letter, leading_spaces=0 if scheme == "never" else 1)
-        case {"type": "Strip", "content": " ", "start": int(start), "stop": 0} if spelling.fused:
-            return replace(spelling, leading_spaces=start)
+            return replace(byte_decoder, space=letter, leading_spaces=0 if scheme == "never" else 1)
+        case {"type": "Strip", "content": " ", "start": int(start), "stop": 0} if byte_decoder.fused:
+            return replace(byte_decoder, leading_spaces=start)
     raise InvalidModel(
         f"the model's tokenizer.json decodes with the step {step['type']!r} as we cannot; "
         "byte-level, byte-fallback and metaspace tokenizers work"

@@ -11,10 +11,10 @@ from typing import Self
 import tokenizers
 
 from millm.errors import ContextLengthExceeded, InvalidRequest
-from millm.text.backend import open_backend, start_of_text, token_names
+from millm.text.backend import open_backend, read_token_names, start_token_ids
 from millm.text.control_tokens import ControlTokens
-from millm.text.special_tokens import tokenizer_settings
-from millm.text.spelling import Spelling, names_at_least, spelling_of
+from millm.text.special_tokens import read_tokenizer_config
+from millm.text.spelling import TokenByteDecoder, read_byte_decoder, read_byte_decoder_or_default
 
 
 @dataclass(frozen=True)
@@ -27,25 +27,25 @@ class Tokenizer:
     eos_id: int | None
     special_ids: frozenset[int]
     """Ids that yield no text."""
-    longest_token: int
+    longest_token_length: int
     """Letters of the longest token: no token stands for more characters."""
     token_names: Mapping[str, str]
     """`bos_token`, `eos_token`, …: what chat templates call these tokens."""
-    control: ControlTokens
-    spelling: Spelling
-    _start: tuple[int, ...]
+    control_tokens: ControlTokens
+    byte_decoder: TokenByteDecoder
+    _start_ids: tuple[int, ...]
     """What transformers puts before plain text, usually the bos id or nothing."""
     _backend: tokenizers.Tokenizer = field(repr=False)
 
     @classmethod
-    def from_folder(cls, folder: Path, *, writes: bool = True) -> Self:
+    def from_folder(cls, folder: Path, *, is_generative: bool = True) -> Self:
         """Raises InvalidModel when the folder has no tokenizer.json, or one that cannot be read exactly.
 
         A model that does not write needs no ids as text: then any decoder will do.
         """
-        settings = tokenizer_settings(folder)
+        settings = read_tokenizer_config(folder)
         backend = open_backend(folder, settings)
-        names = token_names(backend, folder, settings)
+        names = read_token_names(backend, folder, settings)
         bos_id, eos_id = (backend.token_to_id(names.get(name, "")) for name in ("bos_token", "eos_token"))
         special = {token.content: id for id, token in backend.get_added_tokens_decoder().items() if token.special}
         return cls(
@@ -53,36 +53,38 @@ class Tokenizer:
             bos_id=bos_id,
             eos_id=eos_id,
             special_ids=frozenset(special.values()),
-            longest_token=max(map(len, backend.get_vocab()), default=0),
+            longest_token_length=max(map(len, backend.get_vocab()), default=0),
             token_names=names,
-            control=ControlTokens.named(special),
-            spelling=spelling_of(backend.decoder) if writes else names_at_least(backend.decoder),
-            _start=start_of_text(backend),
+            control_tokens=ControlTokens.from_names(special),
+            byte_decoder=read_byte_decoder(backend.decoder)
+            if is_generative
+            else read_byte_decoder_or_default(backend.decoder),
+            _start_ids=start_token_ids(backend),
             _backend=backend,
         )
 
     @property
     def adds_bos(self) -> bool:
         """True when plain text is given a bos token, as transformers would."""
-        return self.bos_id in self._start
+        return self.bos_id in self._start_ids
 
-    def may_fit(self, text: str, most: int) -> bool:
+    def can_fit(self, text: str, max_tokens: int) -> bool:
         """False when so many characters cannot be so few tokens, which is known long before it is tokenised.
 
         Where an unknown stretch of text may become one token, nothing is known.
         """
-        is_exact = self.spelling.byte_level or self.spelling.byte_fallback
-        return not is_exact or len(text) <= most * self.longest_token
+        is_exact = self.byte_decoder.byte_level or self.byte_decoder.byte_fallback
+        return not is_exact or len(text) <= max_tokens * self.longest_token_length
 
-    def check_length(self, text: str, most: int) -> None:
+    def check_length(self, text: str, max_tokens: int) -> None:
         """Raises ContextLengthExceeded where it cannot fit."""
-        if not self.may_fit(text, most):
+        if not self.can_fit(text, max_tokens):
             raise ContextLengthExceeded(
-                f"This model's maximum context length is {most} tokens, and the request has {len(text)} characters, "
+                f"This model's maximum context length is {max_tokens} tokens, and the request has {len(text)} characters, "
                 "which are more; shorten it so that there is room for an answer."
             )
 
-    def special_in(self, text: str) -> frozenset[int]:
+    def special_ids_in(self, text: str) -> frozenset[int]:
         """Ids of the special tokens that a text mentions."""
         named = ((id, self.token_text(id)) for id in self.special_ids)
         return frozenset(id for id, name in named if name and name in text)
@@ -92,9 +94,9 @@ class Tokenizer:
 
         Raises InvalidRequest for text that is not Unicode (a lone surrogate).
         """
-        return self._started(self._ids(text))
+        return self._with_start_ids(self._encode_plain(text))
 
-    def encode_whole(self, text: str) -> list[int]:
+    def encode_with_special_tokens(self, text: str) -> list[int]:
         """With all that the model wants before and after a text, `[CLS]` and `[SEP]` say: as transformers' own
         `tokenizer(text)`. Raises InvalidRequest as `encode` does.
         """
@@ -106,52 +108,52 @@ class Tokenizer:
         marked stay text. Exactly one bos when the model wants one, whether or not the template wrote it.
         """
         ids: list[int] = []
-        for piece, is_literal in self.control.split(text):
-            ids += self._continued(piece, is_literal) if ids or is_literal else self._ids(piece)
-        return self._started(ids)
+        for piece, is_literal in self.control_tokens.split(text):
+            ids += self._encode_continuation(piece, is_literal) if ids or is_literal else self._encode_plain(piece)
+        return self._with_start_ids(ids)
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """The text of a whole sequence; bytes that are no UTF-8 become U+FFFD."""
-        spell = self.token_bytes if skip_special else self._bytes
-        return self.spelling.trim(b"".join(map(spell, ids))).decode(errors="replace")
+        spell = self.token_bytes if skip_special else self._raw_bytes
+        return self.byte_decoder.trim_leading_spaces(b"".join(map(spell, ids))).decode(errors="replace")
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes this token adds to the text: none for special tokens and ids without a token."""
-        return b"" if id in self.special_ids else self._bytes(id)
+        return b"" if id in self.special_ids else self._raw_bytes(id)
 
-    def spelled(self, ids: Sequence[int]) -> list[bytes]:
+    def prompt_token_bytes(self, ids: Sequence[int]) -> list[bytes]:
         """The bytes of a prompt's tokens as somebody wrote them: special tokens by their names, nothing for those
         that stand before every text.
         """
-        start = len(self._start) if tuple(ids[: len(self._start)]) == self._start else 0
-        return [b""] * start + [self._bytes(id) for id in ids[start:]]
+        start = len(self._start_ids) if tuple(ids[: len(self._start_ids)]) == self._start_ids else 0
+        return [b""] * start + [self._raw_bytes(id) for id in ids[start:]]
 
     def token_text(self, id: int) -> str:
         """The token for people to read: U+FFFD for a part of a character, its name for a special token."""
-        return self._bytes(id).decode(errors="replace")
+        return self._raw_bytes(id).decode(errors="replace")
 
-    def _bytes(self, id: int) -> bytes:
-        return self.spelling.bytes_of(self._backend.id_to_token(id) or "")
+    def _raw_bytes(self, id: int) -> bytes:
+        return self.byte_decoder.token_to_bytes(self._backend.id_to_token(id) or "")
 
-    def _started(self, ids: list[int]) -> list[int]:
-        start = list(self._start)
+    def _with_start_ids(self, ids: list[int]) -> list[int]:
+        start = list(self._start_ids)
         while start and ids[: len(start)] == start:
             ids = ids[len(start) :]
         return start + ids
 
-    def _ids(self, text: str) -> list[int]:
+    def _encode_plain(self, text: str) -> list[int]:
         _check_unicode(text)
         return self._backend.encode(text, add_special_tokens=False).ids
 
-    def _continued(self, piece: str, is_literal: bool) -> list[int]:
+    def _encode_continuation(self, piece: str, is_literal: bool) -> list[int]:
         """The ids of a piece from the middle of a text. After a newline, because some tokenizers put a space
         before whatever comes first; the newline's own ids are taken off again.
         """
-        encode = self._literal_ids if is_literal else self._ids
+        encode = self._encode_literal if is_literal else self._encode_plain
         newline, ids = encode("\n"), encode("\n" + piece)
         return ids[len(newline) :] if ids[: len(newline)] == newline else encode(piece)
 
-    def _literal_ids(self, text: str) -> list[int]:
+    def _encode_literal(self, text: str) -> list[int]:
         """Text through the whole pipeline but the one step that finds control tokens. (A vocabulary that has one
         of them among its words as well, as unigram ones may, still gives its id.)
         """

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from millm.engine.longrope import Boundary
-from millm.engine.scheduler import Pass
+from millm.engine.longrope import LongRopeBoundary
+from millm.engine.scheduler import ForwardPass
 from millm.engine.sequence import Sequence
 from millm.errors import InvalidModel
 
@@ -19,8 +19,8 @@ class PlainRunner:
     """The same forward passes as `model.generate`, so an unsteered greedy answer is bit-identical to it."""
 
     capacity = 1
-    chunk: int | None = None
-    kv_bytes = 0
+    prefill_chunk: int | None = None
+    kv_cache_bytes = 0
 
     def __init__(self, model: PreTrainedModel) -> None:
         accepted = inspect.signature(model.forward).parameters
@@ -29,24 +29,24 @@ class PlainRunner:
             raise InvalidModel(f"{type(model).__name__} keeps no cache that miLLM knows ({', '.join(CACHE_NAMES)})")
         self._model = model
         self._cache_name = cache_name
-        self._boundary = Boundary.of(model.config.get_text_config(decoder=True))
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self._boundary = LongRopeBoundary.from_config(model.config.get_text_config(decoder=True))
+        self._last_logits_option = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 
-    def alone(self, sequence: Sequence) -> bool:
+    def runs_alone(self, sequence: Sequence) -> bool:
         return True
 
     def fits(self, sequence: Sequence) -> bool:
         return True
 
-    def place(self, sequence: Sequence, *, reuse: bool) -> object:
+    def allocate(self, sequence: Sequence, *, reuse: bool) -> object:
         """Nothing is remembered from one sequence to the next."""
         return None
 
-    def in_order(self, rows: Pass) -> Pass:
+    def sort_rows(self, rows: ForwardPass) -> ForwardPass:
         return rows
 
     @torch.inference_mode()
-    def run(self, rows: Pass) -> Tensor:
+    def run(self, rows: ForwardPass) -> Tensor:
         """Feed the one row; → logits of its last token `[1, 1, V]`, or of all if it is scored."""
         (row,) = rows
         last = len(row.tokens) if row.is_scored else 1
@@ -58,32 +58,32 @@ class PlainRunner:
             use_cache=True,
             return_dict=True,
             **{self._cache_name: sequence.cache},
-            **({} if row.is_scored else self._last_only),
+            **({} if row.is_scored else self._last_logits_option),
         )
         sequence.cache = output[self._cache_name]
-        sequence.fed += len(row.tokens)
-        sequence.prefilling = False
+        sequence.num_computed_tokens += len(row.tokens)
+        sequence.is_prefilling = False
         logits: Tensor = output.logits[:, -last:]
         return logits
 
-    def settle(self, sequence: Sequence) -> None:
+    def commit(self, sequence: Sequence) -> None:
         if self._boundary.is_crossed(sequence.length):
             self.release(sequence)
-            sequence.begin_again()
+            sequence.restart()
 
     def recover(self, sequence: Sequence) -> None:
         """A pass that failed half-way may have left some layers' caches a token longer than others."""
         self.release(sequence)
-        sequence.begin_again()
+        sequence.restart()
 
     def release(self, sequence: Sequence) -> None:
         sequence.cache = None
 
-    def keep(self, sequence: Sequence, trail: object) -> None:
+    def store_prefix_state(self, sequence: Sequence, prefix_state: object) -> None:
         pass
 
-    def change(self, sequence: Sequence) -> None:
+    def on_steering_change(self, sequence: Sequence) -> None:
         pass
 
-    def forget(self) -> None:
+    def invalidate_cache(self) -> None:
         pass

@@ -14,219 +14,223 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from millm.engine import slots as rows_of
-from millm.engine.cache import SlotCache, Window
-from millm.engine.graphs import Graphs, recordable_experts
-from millm.engine.longrope import Boundary
-from millm.engine.masks import kinds_of
-from millm.engine.recorder import Recorder
-from millm.engine.scheduler import Pass, Row
+from millm.engine.cache import CacheWindow, SlotCache
+from millm.engine.graphs import GraphRunner, recordable_experts
+from millm.engine.longrope import LongRopeBoundary
+from millm.engine.masks import attention_mask_kinds
+from millm.engine.recorder import GraphRecorder
+from millm.engine.scheduler import ForwardPass, ScheduledRow
 from millm.engine.sequence import Sequence
-from millm.engine.sizes import CHUNK, SHORTEST
-from millm.engine.slots import Slot, Slots
+from millm.engine.sizes import MIN_CACHE_COLUMNS, PREFILL_CHUNK_TOKENS
+from millm.engine.slots import Slot, SlotAllocator
 from millm.errors import InvalidModel
-from millm.sae.tap import Tap
+from millm.sae.tap import SteeringHook
 
-Steered = Callable[[Sequence, int, Sequence_[int]], list[bool]]
+SteerMaskFunction = Callable[[Sequence, int, Sequence_[int]], list[bool]]
 """Per token of a sequence from a position on: is a delta added there?"""
 
-NEEDED = ("past_key_values", "attention_mask", "position_ids")
+REQUIRED_ARGUMENTS = ("past_key_values", "attention_mask", "position_ids")
 
 
 class SlotsRunner:
-    def __init__(self, model: PreTrainedModel, capacity: int, steered: Steered, kv_bytes: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, capacity: int, steer_mask: SteerMaskFunction, kv_cache_bytes: int
+    ) -> None:
         """Raises InvalidModel if the model's forward does not take positions, masks and a cache from outside."""
         config = model.config.get_text_config(decoder=True)
         accepted = inspect.signature(model.forward).parameters
-        if missing := [name for name in NEEDED if name not in accepted]:
+        if missing := [name for name in REQUIRED_ARGUMENTS if name not in accepted]:
             raise InvalidModel(f"its forward takes no {missing[0]}")
-        self._kinds = kinds_of(config)
+        self._mask_kinds = attention_mask_kinds(config)
         self._model = model
-        self._steered = steered
-        self.kv_bytes = kv_bytes
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
-        self._boundary = Boundary.of(config)
-        self._longest = getattr(config, "max_position_embeddings", None)
-        self._needs: dict[Slot, int] = {}
-        self._slots = Slots(capacity, self._swap)
-        self.cache = SlotCache(config.num_hidden_layers, capacity, SHORTEST)
-        self.graphs: Graphs | None = None
+        self._steer_mask = steer_mask
+        self.kv_cache_bytes = kv_cache_bytes
+        self._last_logits_option = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self._boundary = LongRopeBoundary.from_config(config)
+        self._max_positions = getattr(config, "max_position_embeddings", None)
+        self._max_lengths: dict[Slot, int] = {}
+        self._slots = SlotAllocator(capacity, self._swap)
+        self.cache = SlotCache(config.num_hidden_layers, capacity, MIN_CACHE_COLUMNS)
+        self.graphs: GraphRunner | None = None
         self.capacity = capacity
-        self.chunk: int | None = CHUNK.get(model.device.type, CHUNK["cuda"])
+        self.prefill_chunk: int | None = PREFILL_CHUNK_TOKENS.get(model.device.type, PREFILL_CHUNK_TOKENS["cuda"])
 
-    def replay(self, new_recorder: Callable[[], Recorder], taps: Callable[[], Iterable[Tap]]) -> None:
+    def enable_graphs(
+        self, new_recorder: Callable[[], GraphRecorder], active_hooks: Callable[[], Iterable[SteeringHook]]
+    ) -> None:
         """From here on decoding passes are recorded and replayed, where they can be."""
-        self.graphs = Graphs(self._recordable, self.cache, taps, new_recorder, self._model.device)
+        self.graphs = GraphRunner(self._forward_for_graph, self.cache, active_hooks, new_recorder, self._model.device)
 
     # ------------------------------------------------------------------------------------- rows given and taken
 
-    def alone(self, sequence: Sequence) -> bool:
+    def runs_alone(self, sequence: Sequence) -> bool:
         """Must this one go through the model by itself, its prompt whole?"""
-        return self._boundary.is_behind(sequence.length)
+        return self._boundary.is_exceeded(sequence.length)
 
     def fits(self, sequence: Sequence) -> bool:
         """Is there memory for the keys and values it may come to have?"""
         if not (per_token := self.cache.bytes_per_token):
             return True
-        length = _columns(max([sequence.most_tokens, *self._needs.values()]), self._longest)
-        return (len(self._needs) + 1) * length * per_token <= self.kv_bytes
+        length = _round_up_columns(max([sequence.max_length, *self._max_lengths.values()]), self._max_positions)
+        return (len(self._max_lengths) + 1) * length * per_token <= self.kv_cache_bytes
 
-    def place(self, sequence: Sequence, *, reuse: bool) -> object:
+    def allocate(self, sequence: Sequence, *, reuse: bool) -> object:
         """Give the sequence a row; → the trail of whoever computed the prefix it goes on from, or None.
 
         Raises torch.OutOfMemoryError, and then nothing has changed.
         """
-        self._make_room(sequence.most_tokens)
-        tokens = sequence.unfed[:-1] if reuse else ()
-        found = self._slots.place(self._key(sequence), self._codes(sequence, 0, tokens))
+        self._ensure_space(sequence.max_length)
+        tokens = sequence.uncomputed_tokens[:-1] if reuse else ()
+        found = self._slots.allocate(self._prefix_key(sequence), self._token_keys(sequence, 0, tokens))
         if found.source:
-            self.cache.copy(found.source.row, found.slot.row, found.cached)
-        self._needs[found.slot] = sequence.most_tokens
+            self.cache.copy(found.source.row, found.slot.row, found.cached_count)
+        self._max_lengths[found.slot] = sequence.max_length
         sequence.cache = found.slot
-        sequence.fed = found.cached
-        return found.trail
+        sequence.num_computed_tokens = found.cached_count
+        return found.prefix_state
 
     def recover(self, sequence: Sequence) -> None:
         """The same keys and values are written to the same places again; recordings may be what took the memory."""
         if self.graphs:
             self.graphs.drop()
 
-    def settle(self, sequence: Sequence) -> None:
+    def commit(self, sequence: Sequence) -> None:
         """The sequence's logits were finite, so whatever it attended to was: it may be gone on from."""
         slot: Slot = sequence.cache
-        slot.safe = len(slot.codes)
+        slot.finite_count = len(slot.token_keys)
         if self._boundary.is_crossed(sequence.length):
             self.release(sequence)
-            sequence.begin_again()
+            sequence.restart()
 
     def release(self, sequence: Sequence) -> None:
         """Its row stays warm, as far as it is known to be good."""
         slot: Slot | None = sequence.cache
         if slot is None:
             return
-        if slot.safe < slot.written:
-            self.cache.scrub(slot.row, slice(slot.safe, slot.written))
+        if slot.finite_count < slot.written_count:
+            self.cache.scrub(slot.row, slice(slot.finite_count, slot.written_count))
         self._slots.release(slot)
-        del self._needs[slot]
+        del self._max_lengths[slot]
         sequence.cache = None
 
-    def forget(self) -> None:
+    def invalidate_cache(self) -> None:
         """What the model computes changes from here on: no warm row is gone on from."""
-        self._slots.forget()
+        self._slots.invalidate()
         if self.graphs:
             self.graphs.drop()
 
-    def keep(self, sequence: Sequence, trail: object) -> None:
+    def store_prefix_state(self, sequence: Sequence, prefix_state: object) -> None:
         """What `place` hands to whoever goes on from this sequence's prefix."""
-        sequence.cache.trail = trail
+        sequence.cache.trail = prefix_state
 
-    def change(self, sequence: Sequence) -> None:
+    def on_steering_change(self, sequence: Sequence) -> None:
         """Its steering changed on the way: nobody else has a prefix like that."""
         if sequence.cache:
             sequence.cache.steering = object()
 
     # ----------------------------------------------------------------------------------------------- the passes
 
-    def in_order(self, rows: Pass) -> Pass:
+    def sort_rows(self, rows: ForwardPass) -> ForwardPass:
         """As they lie in the cache."""
         return tuple(sorted(rows, key=lambda row: row.sequence.cache.row))
 
     @torch.inference_mode()
-    def run(self, rows: Pass) -> Tensor:
+    def run(self, rows: ForwardPass) -> Tensor:
         """Feed the rows of one pass, in order; → logits of their last tokens `[rows, 1, V]`, or of all if scored."""
         for row in rows:
             slot: Slot = row.sequence.cache
-            slot.written = max(slot.written, row.start + len(row.tokens))
-        logits = self._replayed(rows)
+            slot.written_count = max(slot.written_count, row.start + len(row.tokens))
+        logits = self._run_graph(rows)
         if logits is None:
             tokens = torch.tensor([row.tokens for row in rows], device=self._model.device)  # [B, T]
-            logits = self._forward(tokens, self._window(rows), every=rows[0].is_scored)
+            logits = self._forward(tokens, self._window(rows), all_logits=rows[0].is_scored)
         for row in rows:
-            self._fed(row)
+            self._mark_computed(row)
         return logits
 
-    def _replayed(self, rows: Pass) -> Tensor | None:
+    def _run_graph(self, rows: ForwardPass) -> Tensor | None:
         """None: no recording is good for this pass."""
         if self.graphs is None or rows[0].sequence.cache.row > 0 or len(rows[0].tokens) > 1 or rows[0].is_scored:
             return None
         logits = self.graphs.run([row.tokens[0] for row in rows], [row.start for row in rows])
         return None if logits is None else logits[:, None]
 
-    def _recordable(self, tokens: Tensor, window: Window) -> Tensor:
+    def _forward_for_graph(self, tokens: Tensor, window: CacheWindow) -> Tensor:
         with recordable_experts(self._model):
             return self._forward(tokens, window)[:, -1]
 
-    def _forward(self, tokens: Tensor, window: Window, *, every: bool = False) -> Tensor:
+    def _forward(self, tokens: Tensor, window: CacheWindow, *, all_logits: bool = False) -> Tensor:
         """→ logits `[B, 1, V]` of the last tokens, or of `every` one `[B, T, V]`."""
         self.cache.window = window
         output = self._model(
             input_ids=tokens,
             position_ids=window.positions,
-            attention_mask=self._kinds.additive(window.positions, window.columns, self._model.dtype),
-            past_key_values=self.cache.view,
+            attention_mask=self._mask_kinds.additive_masks(window.positions, window.columns, self._model.dtype),
+            past_key_values=self.cache.past_key_values,
             use_cache=True,
             return_dict=True,
-            **({} if every else self._last_only),
+            **({} if all_logits else self._last_logits_option),
         )
-        logits: Tensor = output.logits if every else output.logits[:, -1:]
+        logits: Tensor = output.logits if all_logits else output.logits[:, -1:]
         return logits
 
-    def _window(self, rows: Sequence_[Row]) -> Window:
+    def _window(self, rows: Sequence_[ScheduledRow]) -> CacheWindow:
         device = self._model.device
         first = rows[0].sequence.cache.row
         columns = max(row.start + len(row.tokens) for row in rows)
         if len(rows) == 1:
             (row,) = rows
             positions = torch.arange(row.start, columns, device=device)[None]
-            return Window(first, 1, columns, positions, row.start)
+            return CacheWindow(first, 1, columns, positions, row.start)
         assert [row.sequence.cache.row for row in rows] == list(range(first, first + len(rows)))
         positions = torch.tensor([[row.start] for row in rows], device=device)
-        return Window(first, len(rows), columns, positions, None)
+        return CacheWindow(first, len(rows), columns, positions, None)
 
-    def _fed(self, row: Row) -> None:
+    def _mark_computed(self, row: ScheduledRow) -> None:
         sequence = row.sequence
         slot: Slot = sequence.cache
-        slot.codes += self._codes(sequence, row.start, row.tokens)
-        sequence.fed += len(row.tokens)
-        if sequence.prefilling and row.chooses:
+        slot.token_keys += self._token_keys(sequence, row.start, row.tokens)
+        sequence.num_computed_tokens += len(row.tokens)
+        if sequence.is_prefilling and row.is_last_chunk:
             self.start_decoding(sequence)
 
     def start_decoding(self, sequence: Sequence) -> None:
         """Its prompt is behind it: from here on it goes together with the others, a token at a time."""
-        sequence.prefilling = False
-        if not self.alone(sequence):
-            self._slots.decode(sequence.cache)
+        sequence.is_prefilling = False
+        if not self.runs_alone(sequence):
+            self._slots.move_to_decoding(sequence.cache)
 
-    def _codes(self, sequence: Sequence, start: int, tokens: Sequence_[int]) -> list[int]:
-        steered = self._steered(sequence, start, tokens)
-        return [rows_of.code(token, here) for token, here in zip(tokens, steered, strict=True)]
+    def _token_keys(self, sequence: Sequence, start: int, tokens: Sequence_[int]) -> list[int]:
+        steered = self._steer_mask(sequence, start, tokens)
+        return [rows_of.token_key(token, here) for token, here in zip(tokens, steered, strict=True)]
 
-    def _key(self, sequence: Sequence) -> object:
-        taps = sequence.steering.taps if sequence.steering else ()
-        return taps, self._boundary.is_behind(sequence.length)
+    def _prefix_key(self, sequence: Sequence) -> object:
+        taps = sequence.steering.by_sae if sequence.steering else ()
+        return taps, self._boundary.is_exceeded(sequence.length)
 
     # ------------------------------------------------------------------------------------------------- the cache
 
     def _swap(self, one: Slot, other: Slot) -> None:
-        self.cache.swap(one.row, other.row, max(one.written, other.written))
+        self.cache.swap(one.row, other.row, max(one.written_count, other.written_count))
 
-    def _make_room(self, needed: int) -> None:
+    def _ensure_space(self, max_length: int) -> None:
         """A free row, and columns enough for everybody."""
-        longest = max([needed, *self._needs.values()])
-        if longest <= self.cache.length and len(self._needs) < len(self._slots):
+        longest = max([max_length, *self._max_lengths.values()])
+        if longest <= self.cache.length and len(self._max_lengths) < len(self._slots):
             return
-        length = _columns(longest, self._longest)
+        length = _round_up_columns(longest, self._max_positions)
         rows = self.capacity
         if per_token := self.cache.bytes_per_token:
-            rows = max(min(rows, self.kv_bytes // (length * per_token)), len(self._needs) + 1)
+            rows = max(min(rows, self.kv_cache_bytes // (length * per_token)), len(self._max_lengths) + 1)
         self._slots.resize(rows, length)
         try:
-            self.cache.resize(rows, length, lambda row: self._slots[row].written)
+            self.cache.resize(rows, length, lambda row: self._slots[row].written_count)
         except (RuntimeError, MemoryError):
             self._slots.resize(self.cache.rows, self.cache.length)
             raise
 
 
-def _columns(needed: int, longest: Any) -> int:
+def _round_up_columns(needed: int, max_positions: Any) -> int:
     """The next power of two, but not beyond the model's context."""
-    columns = max(SHORTEST, 1 << (needed - 1).bit_length())
-    return max(min(columns, longest), needed) if longest else columns
+    columns = max(MIN_CACHE_COLUMNS, 1 << (needed - 1).bit_length())
+    return max(min(columns, max_positions), needed) if max_positions else columns

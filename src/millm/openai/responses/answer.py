@@ -5,9 +5,9 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from millm.openai.schemas.answers import ChosenLikelihood, Extension
+from millm.openai.schemas.answers import Extension, TokenLogprob
 
-Progress = Literal["in_progress", "completed", "incomplete"]
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
 
 # ------------------------------------------------------------------------------------------------------------ items
@@ -16,38 +16,38 @@ Progress = Literal["in_progress", "completed", "incomplete"]
 class OutputText(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="output_text"):
     text: str = ""
     annotations: tuple[Any, ...] = ()
-    logprobs: tuple[ChosenLikelihood, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class ReasoningText(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="reasoning_text"):
     text: str = ""
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="message"):
+class MessageItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="message"):
     id: str
-    status: Progress
+    status: ItemStatus
     role: Literal["assistant"] = "assistant"
     content: tuple[OutputText, ...] = ()
 
 
-class Reasoning(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="reasoning"):
+class ReasoningItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="reasoning"):
     id: str
-    status: Progress
+    status: ItemStatus
     summary: tuple[Any, ...] = ()
     content: tuple[ReasoningText, ...] = ()
     encrypted_content: None = None
 
 
-class FunctionCall(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="function_call"):
+class FunctionCallItem(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="function_call"):
     id: str
-    status: Progress
+    status: ItemStatus
     call_id: str
     name: str
     arguments: str = ""
 
 
-Part = OutputText | ReasoningText
-Item = Message | Reasoning | FunctionCall
+ContentPart = OutputText | ReasoningText
+OutputItem = MessageItem | ReasoningItem | FunctionCallItem
 
 # ------------------------------------------------------------------------------------------------------------ usage
 
@@ -61,7 +61,7 @@ class OutputDetails(msgspec.Struct, frozen=True, kw_only=True):
     reasoning_tokens: int = 0
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class ResponseUsage(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens: int
     input_tokens_details: InputDetails
     output_tokens: int
@@ -72,7 +72,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 # ------------------------------------------------------------------------------------------------------ the response
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
+class ResponseError(msgspec.Struct, frozen=True, kw_only=True):
     """Of OpenAI's codes the one that fits; ours is in the stream's `error` event."""
 
     message: str
@@ -83,14 +83,14 @@ class IncompleteDetails(msgspec.Struct, frozen=True, kw_only=True):
     reason: Literal["max_output_tokens"] = "max_output_tokens"
 
 
-class FunctionTool(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="function"):
+class ResponseFunctionTool(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="function"):
     name: str
     description: str | None
     parameters: dict[str, Any] | None
     strict: bool | None
 
 
-class Response(msgspec.Struct, frozen=True, kw_only=True):
+class ResponseObject(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked, and what came of it so far."""
 
     id: str
@@ -98,10 +98,10 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
     completed_at: int | None = None
     status: Literal["in_progress", "completed", "incomplete", "failed"] = "in_progress"
-    error: Failure | None = None
+    error: ResponseError | None = None
     incomplete_details: IncompleteDetails | None = None
-    output: tuple[Item, ...] = ()
-    usage: Usage | None = None
+    output: tuple[OutputItem, ...] = ()
+    usage: ResponseUsage | None = None
     model: str
     instructions: str | None
     max_output_tokens: int | None
@@ -111,7 +111,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     presence_penalty: float
     frequency_penalty: float
     text: dict[str, Any]
-    tools: tuple[FunctionTool, ...]
+    tools: tuple[ResponseFunctionTool, ...]
     tool_choice: Any
     parallel_tool_calls: bool
     max_tool_calls: int | None

@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from millm.openai.job import Job
-from millm.openai.responses.answer import FunctionTool, Response
+from millm.openai.job import GenerationRequest
+from millm.openai.responses.answer import ResponseFunctionTool, ResponseObject
 from millm.openai.responses.request import ResponsesRequest, TextConfig
-from millm.openai.tools import Tooling
+from millm.openai.tools import ToolConfig
 
 
-def begun(job: Job, body: ResponsesRequest, tooling: Tooling) -> Response:
-    return Response(
-        id=job.id,
-        created_at=job.created,
-        model=job.asked_model,
+def initial_response(generation: GenerationRequest, body: ResponsesRequest, tooling: ToolConfig) -> ResponseObject:
+    return ResponseObject(
+        id=generation.id,
+        created_at=generation.created,
+        model=generation.requested_model,
         instructions=body.instructions,
         max_output_tokens=body.max_output_tokens,
         temperature=body.temperature,
@@ -20,10 +20,10 @@ def begun(job: Job, body: ResponsesRequest, tooling: Tooling) -> Response:
         top_logprobs=body.top_logprobs or 0,
         presence_penalty=body.presence_penalty,
         frequency_penalty=body.frequency_penalty,
-        text=_text(body.text),
+        text=_text_config(body.text),
         tools=_tools(body),
         tool_choice=body.tool_choice,
-        parallel_tool_calls=tooling.several if body.parallel_tool_calls is None else body.parallel_tool_calls,
+        parallel_tool_calls=tooling.parallel_calls if body.parallel_tool_calls is None else body.parallel_tool_calls,
         max_tool_calls=body.max_tool_calls,
         reasoning={"effort": body.reasoning.effort, "summary": None},
         truncation=body.truncation,
@@ -34,15 +34,17 @@ def begun(job: Job, body: ResponsesRequest, tooling: Tooling) -> Response:
     )
 
 
-def _text(asked: TextConfig) -> dict[str, Any]:
-    form = asked.format
+def _text_config(config: TextConfig) -> dict[str, Any]:
+    form = config.format
     described = {"name": form.name, "description": form.description, "schema": form.schema_, "strict": form.strict}
     details = described if form.type == "json_schema" else {}
-    return {"format": {"type": form.type, **details}, "verbosity": asked.verbosity}
+    return {"format": {"type": form.type, **details}, "verbosity": config.verbosity}
 
 
-def _tools(body: ResponsesRequest) -> tuple[FunctionTool, ...]:
+def _tools(body: ResponsesRequest) -> tuple[ResponseFunctionTool, ...]:
     return tuple(
-        FunctionTool(name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict)
+        ResponseFunctionTool(
+            name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict
+        )
         for tool in body.tools
     )

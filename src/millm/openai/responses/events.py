@@ -5,11 +5,11 @@ Each is numbered when it is sent; until then its number is 0.
 
 import msgspec
 
-from millm.openai.responses.answer import Item, Part, Response
-from millm.openai.schemas.answers import ChosenLikelihood
+from millm.openai.responses.answer import ContentPart, OutputItem, ResponseObject
+from millm.openai.schemas.answers import TokenLogprob
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+class ResponseStreamEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
     """What all have in common, but for their `type`."""
 
     sequence_number: int = 0
@@ -18,31 +18,31 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 # ---------------------------------------------------------------------------------------------- of the whole response
 
 
-class OfResponse(Event, frozen=True, kw_only=True):
-    response: Response
+class ResponseEvent(ResponseStreamEvent, frozen=True, kw_only=True):
+    response: ResponseObject
 
 
-class Created(OfResponse, frozen=True, kw_only=True, tag="response.created"):
+class ResponseCreated(ResponseEvent, frozen=True, kw_only=True, tag="response.created"):
     pass
 
 
-class InProgress(OfResponse, frozen=True, kw_only=True, tag="response.in_progress"):
+class ResponseInProgress(ResponseEvent, frozen=True, kw_only=True, tag="response.in_progress"):
     pass
 
 
-class Completed(OfResponse, frozen=True, kw_only=True, tag="response.completed"):
+class ResponseCompleted(ResponseEvent, frozen=True, kw_only=True, tag="response.completed"):
     pass
 
 
-class Incomplete(OfResponse, frozen=True, kw_only=True, tag="response.incomplete"):
+class ResponseIncomplete(ResponseEvent, frozen=True, kw_only=True, tag="response.incomplete"):
     pass
 
 
-class Failed(OfResponse, frozen=True, kw_only=True, tag="response.failed"):
+class ResponseFailed(ResponseEvent, frozen=True, kw_only=True, tag="response.failed"):
     pass
 
 
-class Error(Event, frozen=True, kw_only=True, tag="error"):
+class ErrorEvent(ResponseStreamEvent, frozen=True, kw_only=True, tag="error"):
     code: str
     message: str
     param: str | None
@@ -51,57 +51,57 @@ class Error(Event, frozen=True, kw_only=True, tag="error"):
 # -------------------------------------------------------------------------------------------------------- of one item
 
 
-class ItemAdded(Event, frozen=True, kw_only=True, tag="response.output_item.added"):
+class ItemAdded(ResponseStreamEvent, frozen=True, kw_only=True, tag="response.output_item.added"):
     output_index: int
-    item: Item
+    item: OutputItem
 
 
-class ItemDone(Event, frozen=True, kw_only=True, tag="response.output_item.done"):
+class ItemDone(ResponseStreamEvent, frozen=True, kw_only=True, tag="response.output_item.done"):
     output_index: int
-    item: Item
+    item: OutputItem
 
 
-class InItem(Event, frozen=True, kw_only=True):
+class ItemEvent(ResponseStreamEvent, frozen=True, kw_only=True):
     item_id: str
     output_index: int
 
 
-class ArgumentsDelta(InItem, frozen=True, kw_only=True, tag="response.function_call_arguments.delta"):
+class ArgumentsDelta(ItemEvent, frozen=True, kw_only=True, tag="response.function_call_arguments.delta"):
     delta: str
 
 
-class ArgumentsDone(InItem, frozen=True, kw_only=True, tag="response.function_call_arguments.done"):
+class ArgumentsDone(ItemEvent, frozen=True, kw_only=True, tag="response.function_call_arguments.done"):
     arguments: str
 
 
 # -------------------------------------------------------------------------------------------------- of its only part
 
 
-class InPart(InItem, frozen=True, kw_only=True):
+class PartEvent(ItemEvent, frozen=True, kw_only=True):
     content_index: int = 0
 
 
-class PartAdded(InPart, frozen=True, kw_only=True, tag="response.content_part.added"):
-    part: Part
+class PartAdded(PartEvent, frozen=True, kw_only=True, tag="response.content_part.added"):
+    part: ContentPart
 
 
-class PartDone(InPart, frozen=True, kw_only=True, tag="response.content_part.done"):
-    part: Part
+class PartDone(PartEvent, frozen=True, kw_only=True, tag="response.content_part.done"):
+    part: ContentPart
 
 
-class TextDelta(InPart, frozen=True, kw_only=True, tag="response.output_text.delta"):
+class TextDelta(PartEvent, frozen=True, kw_only=True, tag="response.output_text.delta"):
     delta: str
-    logprobs: tuple[ChosenLikelihood, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
-class TextDone(InPart, frozen=True, kw_only=True, tag="response.output_text.done"):
+class TextDone(PartEvent, frozen=True, kw_only=True, tag="response.output_text.done"):
     text: str
-    logprobs: tuple[ChosenLikelihood, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
-class ReasoningDelta(InPart, frozen=True, kw_only=True, tag="response.reasoning_text.delta"):
+class ReasoningDelta(PartEvent, frozen=True, kw_only=True, tag="response.reasoning_text.delta"):
     delta: str
 
 
-class ReasoningDone(InPart, frozen=True, kw_only=True, tag="response.reasoning_text.done"):
+class ReasoningDone(PartEvent, frozen=True, kw_only=True, tag="response.reasoning_text.done"):
     text: str

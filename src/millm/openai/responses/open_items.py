@@ -2,23 +2,31 @@
 
 import uuid
 
-from millm.openai.responses.answer import FunctionCall, Item, Message, OutputText, Progress, Reasoning, ReasoningText
+from millm.openai.responses.answer import (
+    FunctionCallItem,
+    ItemStatus,
+    MessageItem,
+    OutputItem,
+    OutputText,
+    ReasoningItem,
+    ReasoningText,
+)
 from millm.openai.responses.events import (
     ArgumentsDelta,
     ArgumentsDone,
-    Event,
     ItemAdded,
     ItemDone,
     PartAdded,
     PartDone,
     ReasoningDelta,
     ReasoningDone,
+    ResponseStreamEvent,
     TextDelta,
     TextDone,
 )
-from millm.openai.schemas.answers import ChosenLikelihood
+from millm.openai.schemas.answers import TokenLogprob
 
-Logprobs = tuple[ChosenLikelihood, ...]
+Logprobs = tuple[TokenLogprob, ...]
 
 
 def _new_id(kind: str) -> str:
@@ -28,32 +36,32 @@ def _new_id(kind: str) -> str:
 class OpenMessage:
     """Words for the user: one part of text."""
 
-    def __init__(self, place: int) -> None:
+    def __init__(self, output_index: int) -> None:
         self._id = _new_id("msg")
-        self._place = place
+        self._output_index = output_index
         self._text: list[str] = []
-        self._logprobs: list[ChosenLikelihood] = []
+        self._logprobs: list[TokenLogprob] = []
 
-    def begin(self) -> list[Event]:
+    def begin(self) -> list[ResponseStreamEvent]:
         return [
-            ItemAdded(output_index=self._place, item=Message(id=self._id, status="in_progress")),
-            PartAdded(item_id=self._id, output_index=self._place, part=OutputText()),
+            ItemAdded(output_index=self._output_index, item=MessageItem(id=self._id, status="in_progress")),
+            PartAdded(item_id=self._id, output_index=self._output_index, part=OutputText()),
         ]
 
-    def add(self, text: str, logprobs: Logprobs) -> Event:
+    def add(self, text: str, logprobs: Logprobs) -> ResponseStreamEvent:
         self._text.append(text)
         self._logprobs += logprobs
-        return TextDelta(item_id=self._id, output_index=self._place, delta=text, logprobs=logprobs)
+        return TextDelta(item_id=self._id, output_index=self._output_index, delta=text, logprobs=logprobs)
 
-    def item(self, status: Progress) -> Item:
-        return Message(id=self._id, status=status, content=(self._part(),))
+    def item(self, status: ItemStatus) -> OutputItem:
+        return MessageItem(id=self._id, status=status, content=(self._part(),))
 
-    def end(self, status: Progress) -> list[Event]:
+    def end(self, status: ItemStatus) -> list[ResponseStreamEvent]:
         part = self._part()
         return [
-            TextDone(item_id=self._id, output_index=self._place, text=part.text, logprobs=part.logprobs),
-            PartDone(item_id=self._id, output_index=self._place, part=part),
-            ItemDone(output_index=self._place, item=self.item(status)),
+            TextDone(item_id=self._id, output_index=self._output_index, text=part.text, logprobs=part.logprobs),
+            PartDone(item_id=self._id, output_index=self._output_index, part=part),
+            ItemDone(output_index=self._output_index, item=self.item(status)),
         ]
 
     def _part(self) -> OutputText:
@@ -63,30 +71,30 @@ class OpenMessage:
 class OpenReasoning:
     """What the model says to itself: one part of text."""
 
-    def __init__(self, place: int) -> None:
+    def __init__(self, output_index: int) -> None:
         self._id = _new_id("rs")
-        self._place = place
+        self._output_index = output_index
         self._text: list[str] = []
 
-    def begin(self) -> list[Event]:
+    def begin(self) -> list[ResponseStreamEvent]:
         return [
-            ItemAdded(output_index=self._place, item=Reasoning(id=self._id, status="in_progress")),
-            PartAdded(item_id=self._id, output_index=self._place, part=ReasoningText()),
+            ItemAdded(output_index=self._output_index, item=ReasoningItem(id=self._id, status="in_progress")),
+            PartAdded(item_id=self._id, output_index=self._output_index, part=ReasoningText()),
         ]
 
-    def add(self, text: str) -> Event:
+    def add(self, text: str) -> ResponseStreamEvent:
         self._text.append(text)
-        return ReasoningDelta(item_id=self._id, output_index=self._place, delta=text)
+        return ReasoningDelta(item_id=self._id, output_index=self._output_index, delta=text)
 
-    def item(self, status: Progress) -> Item:
-        return Reasoning(id=self._id, status=status, content=(self._part(),))
+    def item(self, status: ItemStatus) -> OutputItem:
+        return ReasoningItem(id=self._id, status=status, content=(self._part(),))
 
-    def end(self, status: Progress) -> list[Event]:
+    def end(self, status: ItemStatus) -> list[ResponseStreamEvent]:
         part = self._part()
         return [
-            ReasoningDone(item_id=self._id, output_index=self._place, text=part.text),
-            PartDone(item_id=self._id, output_index=self._place, part=part),
-            ItemDone(output_index=self._place, item=self.item(status)),
+            ReasoningDone(item_id=self._id, output_index=self._output_index, text=part.text),
+            PartDone(item_id=self._id, output_index=self._output_index, part=part),
+            ItemDone(output_index=self._output_index, item=self.item(status)),
         ]
 
     def _part(self) -> ReasoningText:
@@ -96,29 +104,29 @@ class OpenReasoning:
 class OpenCall:
     """A call of a function, whose arguments come bit by bit."""
 
-    def __init__(self, place: int, call_id: str, name: str) -> None:
+    def __init__(self, output_index: int, call_id: str, name: str) -> None:
         self._id = _new_id("fc")
-        self._place = place
+        self._output_index = output_index
         self._call_id = call_id
         self._name = name
         self._arguments: list[str] = []
 
-    def begin(self) -> list[Event]:
-        return [ItemAdded(output_index=self._place, item=self.item("in_progress"))]
+    def begin(self) -> list[ResponseStreamEvent]:
+        return [ItemAdded(output_index=self._output_index, item=self.item("in_progress"))]
 
-    def add(self, arguments: str) -> Event:
+    def add(self, arguments: str) -> ResponseStreamEvent:
         self._arguments.append(arguments)
-        return ArgumentsDelta(item_id=self._id, output_index=self._place, delta=arguments)
+        return ArgumentsDelta(item_id=self._id, output_index=self._output_index, delta=arguments)
 
-    def item(self, status: Progress) -> Item:
+    def item(self, status: ItemStatus) -> OutputItem:
         arguments = "".join(self._arguments)
-        return FunctionCall(id=self._id, status=status, call_id=self._call_id, name=self._name, arguments=arguments)
+        return FunctionCallItem(id=self._id, status=status, call_id=self._call_id, name=self._name, arguments=arguments)
 
-    def end(self, status: Progress) -> list[Event]:
+    def end(self, status: ItemStatus) -> list[ResponseStreamEvent]:
         arguments = "".join(self._arguments)
         return [
-            ArgumentsDone(item_id=self._id, output_index=self._place, arguments=arguments),
-            ItemDone(output_index=self._place, item=self.item(status)),
+            ArgumentsDone(item_id=self._id, output_index=self._output_index, arguments=arguments),
+            ItemDone(output_index=self._output_index, item=self.item(status)),
         ]
 
 

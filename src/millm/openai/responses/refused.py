@@ -5,20 +5,20 @@ from typing import Any
 from millm.errors import UnsupportedParameter
 from millm.openai.responses.request import ResponsesRequest
 
-SEND_ALL = "this server keeps no responses; send the whole conversation as `input`."
+STATELESS_HINT = "this server keeps no responses; send the whole conversation as `input`."
 
-REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "previous_response_id": (("",), SEND_ALL),
-    "conversation": ((), SEND_ALL),
+UNSUPPORTED_FIELDS: dict[str, tuple[tuple[Any, ...], str]] = {
+    "previous_response_id": (("",), STATELESS_HINT),
+    "conversation": ((), STATELESS_HINT),
     "background": ((False,), "this server answers while it is asked; leave it out, or use `stream`."),
     "prompt": ((), "this server keeps no prompts; send `instructions` and `input`."),
 }
 """Field → the values that ask for nothing, and the way out."""
 
 
-def check(body: ResponsesRequest) -> None:
+def check_unsupported(body: ResponsesRequest) -> None:
     """Raises UnsupportedParameter, naming the field."""
     sent = body.model_extra or {}
-    for name, (neutral, way_out) in REFUSED.items():
+    for name, (neutral, way_out) in UNSUPPORTED_FIELDS.items():
         if name in sent and sent[name] not in neutral:
             raise UnsupportedParameter(f"`{name}` is not supported: {way_out}", param=name)

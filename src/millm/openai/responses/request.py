@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from millm.openai.schemas.common import Fields, GenerationFields
+from millm.openai.schemas.common import GenerationFields, RequestModel
 from millm.openai.schemas.tools import Name
 from millm.openai.schemas.within import Within
 
-LOGPROBS = "message.output_text.logprobs"
+INCLUDE_LOGPROBS = "message.output_text.logprobs"
 """What `include` can ask for here."""
 
 
@@ -30,7 +30,7 @@ def only_functions(kind: str) -> str:
     return kind
 
 
-class FunctionTool(Fields):
+class FunctionTool(RequestModel):
     type: Annotated[str, AfterValidator(only_functions)]
     name: Name
     description: str | None = None
@@ -38,7 +38,7 @@ class FunctionTool(Fields):
     strict: bool | None = None
 
 
-class TextFormat(Fields):
+class TextFormat(RequestModel):
     type: Literal["text", "json_object", "json_schema"] = "text"
     name: Name | None = None
     schema_: Annotated[Any, Field(alias="schema")] = None
@@ -52,12 +52,12 @@ class TextFormat(Fields):
         return self
 
 
-class TextConfig(Fields):
+class TextConfig(RequestModel):
     format: TextFormat = TextFormat()
     verbosity: Literal["low", "medium", "high"] = "medium"
 
 
-class Reasoning(Fields):
+class Reasoning(RequestModel):
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
 
 
@@ -75,7 +75,7 @@ class ResponsesRequest(GenerationFields):
     instructions: Annotated[str | None, Field(description="A system message before all others.")] = None
     max_output_tokens: Annotated[int | None, Field(ge=1)] = None
     top_logprobs: Annotated[int | None, Within(0, 20)] = None
-    include: Annotated[list[str], Field(description=f"`{LOGPROBS}` is honoured.")] = Field(default_factory=list)
+    include: Annotated[list[str], Field(description=f"`{INCLUDE_LOGPROBS}` is honoured.")] = Field(default_factory=list)
     text: Annotated[TextConfig, Field(description="`format`: `text`, `json_object` or `json_schema`.")] = TextConfig()
     tools: Annotated[list[FunctionTool], Field(description="Functions that may be called.")] = Field(
         default_factory=list
@@ -99,4 +99,4 @@ class ResponsesRequest(GenerationFields):
     @property
     def logprobs(self) -> bool:
         """Either name asks for them: what `top_logprobs` alone means is not said."""
-        return LOGPROBS in self.include or bool(self.top_logprobs)
+        return INCLUDE_LOGPROBS in self.include or bool(self.top_logprobs)

@@ -3,36 +3,38 @@
 from fastapi import APIRouter, Request, Response
 
 from millm.errors import NotFound
-from millm.openai.chat_job import chat_job
+from millm.openai.chat_job import prepare_chat
 from millm.openai.job import ProfileHeader
 from millm.openai.json_route import JsonRoute
-from millm.openai.responses.begun import begun
-from millm.openai.responses.refused import check
+from millm.openai.responses.begun import initial_response
+from millm.openai.responses.refused import check_unsupported
 from millm.openai.responses.request import ResponsesRequest
-from millm.openai.responses.telling import tell
-from millm.openai.responses.translate import as_chat
-from millm.openai.responses.writer import Writer
-from millm.openai.schemas.document import STREAM
-from millm.openai.telling import pieces_of
-from millm.openai.tools import tooling_of
+from millm.openai.responses.telling import create_events_response
+from millm.openai.responses.translate import to_chat_request
+from millm.openai.responses.writer import ResponseWriter
+from millm.openai.schemas.document import STREAM_RESPONSES
+from millm.openai.telling import start_generation
+from millm.openai.tools import tool_config_of
 from millm.state import State
 
 router = APIRouter(route_class=JsonRoute)
 
 
-@router.post("/responses", responses=STREAM)
+@router.post("/responses", responses=STREAM_RESPONSES)
 async def responses(body: ResponsesRequest, request: Request, x_millm_profile: ProfileHeader = None) -> Response:
     """Answer a conversation, whole or as a stream of events. Nothing is kept."""
     state: State = request.app.state.millm
-    check(body)
-    chat = as_chat(body)
-    tooling = tooling_of(chat, parses=state.settings.tools == "auto")
-    job = await chat_job(state, chat, tooling, x_millm_profile, prefix="resp_", format_name="text.format")
-    writer = Writer(job, begun(job, body, tooling), logprobs=chat.logprobs)
-    return await tell(request, await pieces_of(state.engine, job, request), writer, streaming=body.stream)
+    check_unsupported(body)
+    chat = to_chat_request(body)
+    tooling = tool_config_of(chat, tools_enabled=state.settings.tools == "auto")
+    job = await prepare_chat(state, chat, tooling, x_millm_profile, prefix="resp_", format_name="text.format")
+    writer = ResponseWriter(job, initial_response(job, body, tooling), logprobs=chat.logprobs)
+    return await create_events_response(
+        request, await start_generation(state.engine, job, request), writer, streaming=body.stream
+    )
 
 
 @router.api_route("/responses/{kept:path}", methods=["GET", "POST", "DELETE"], include_in_schema=False)
-async def find(kept: str) -> None:
+async def response_not_found(kept: str) -> None:
     """Always 404: this server keeps no responses."""
     raise NotFound(f"There is no response `{kept[:128]}`: this server keeps none; send the whole conversation.")

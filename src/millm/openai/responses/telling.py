@@ -6,50 +6,52 @@ from contextlib import aclosing
 import msgspec
 from fastapi import Request, Response
 
-from millm.openai.disconnect import unless_gone
-from millm.openai.responses.events import Event, OfResponse
-from millm.openai.responses.writer import Writer
-from millm.openai.streaming import stream
-from millm.openai.telling import Pieces
+from millm.openai.disconnect import cancel_on_disconnect
+from millm.openai.responses.events import ResponseEvent, ResponseStreamEvent
+from millm.openai.responses.writer import ResponseWriter
+from millm.openai.streaming import stream_events
+from millm.openai.telling import OutputStream
 
 
-async def tell(request: Request, pieces: Pieces, writer: Writer, *, streaming: bool) -> Response:
+async def create_events_response(
+    request: Request, outputs: OutputStream, writer: ResponseWriter, *, streaming: bool
+) -> Response:
     """Raises MillmError as long as nothing of the answer is out; ClientDisconnect when nobody waits for it."""
-    events = _events(pieces, writer)
+    events = _response_events(outputs, writer)
     if streaming:
-        return await stream(request, events, NamedEvents(writer))
-    return await unless_gone(request, _whole(events))
+        return await stream_events(request, events, NamedEventEncoder(writer))
+    return await cancel_on_disconnect(request, _final_response(events))
 
 
-async def _events(pieces: Pieces, writer: Writer) -> AsyncGenerator[Event]:
-    async with aclosing(pieces):
-        async for piece in pieces:
-            for event in writer.told(piece):
+async def _response_events(outputs: OutputStream, writer: ResponseWriter) -> AsyncGenerator[ResponseStreamEvent]:
+    async with aclosing(outputs):
+        async for piece in outputs:
+            for event in writer.output_events(piece):
                 yield event
 
 
-async def _whole(events: AsyncGenerator[Event]) -> Response:
+async def _final_response(events: AsyncGenerator[ResponseStreamEvent]) -> Response:
     async with aclosing(events):
         told = [event async for event in events]
     last = told[-1]
-    assert isinstance(last, OfResponse)
+    assert isinstance(last, ResponseEvent)
     return Response(msgspec.json.encode(last.response), media_type="application/json")
 
 
-class NamedEvents:
+class NamedEventEncoder:
     """How events are written down: with a name and a number each, and nothing behind the last."""
 
-    end = b""
+    terminator = b""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: ResponseWriter) -> None:
         self._writer = writer
-        self._sent = 0
+        self._sent_count = 0
 
-    def event(self, event: msgspec.Struct) -> bytes:
+    def encode_event(self, event: msgspec.Struct) -> bytes:
         name = event.__struct_config__.tag
-        numbered = msgspec.structs.replace(event, sequence_number=self._sent)
-        self._sent += 1
+        numbered = msgspec.structs.replace(event, sequence_number=self._sent_count)
+        self._sent_count += 1
         return f"event: {name}\ndata: ".encode() + msgspec.json.encode(numbered) + b"\n\n"
 
-    def failure(self, failure: Exception) -> bytes:
-        return b"".join(map(self.event, self._writer.failed(failure)))
+    def encode_failure(self, failure: Exception) -> bytes:
+        return b"".join(map(self.encode_event, self._writer.failure_events(failure)))

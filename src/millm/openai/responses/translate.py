@@ -3,35 +3,35 @@
 from typing import Any
 
 from millm.errors import InvalidRequest
-from millm.openai.responses.conversation import messages
+from millm.openai.responses.conversation import chat_messages
 from millm.openai.responses.request import FunctionTool, ResponsesRequest, TextFormat
 from millm.openai.schemas.chat import ChatRequest, JsonSchema, ResponseFormat
 from millm.openai.schemas.common import GenerationFields
 from millm.openai.schemas.tools import OfferedFunction, Tool
 
 
-def as_chat(body: ResponsesRequest) -> ChatRequest:
+def to_chat_request(body: ResponsesRequest) -> ChatRequest:
     """Raises InvalidRequest or UnsupportedParameter, naming the field as it is called here."""
     shared = {name: getattr(body, name) for name in GenerationFields.model_fields.keys() & body.model_fields_set}
     return ChatRequest(
         **shared,
-        messages=messages(body.instructions, body.input),
+        messages=chat_messages(body.instructions, body.input),
         max_completion_tokens=body.max_output_tokens,
         logprobs=body.logprobs,
         top_logprobs=body.top_logprobs if body.logprobs else None,
-        response_format=_format(body.text.format),
+        response_format=_response_format(body.text.format),
         tools=[_tool(tool) for tool in body.tools],
-        tool_choice=_choice(body.tool_choice, body.tools),
+        tool_choice=_chat_tool_choice(body.tool_choice, body.tools),
         parallel_tool_calls=body.parallel_tool_calls,
         reasoning_effort=body.reasoning.effort,
     )
 
 
-def _format(asked: TextFormat) -> ResponseFormat:
-    if asked.type != "json_schema" or asked.name is None:
-        return ResponseFormat(type=asked.type)
-    schema = JsonSchema.model_validate({"name": asked.name, "schema": asked.schema_})
-    return ResponseFormat(type=asked.type, json_schema=schema)
+def _response_format(text_format: TextFormat) -> ResponseFormat:
+    if text_format.type != "json_schema" or text_format.name is None:
+        return ResponseFormat(type=text_format.type)
+    schema = JsonSchema.model_validate({"name": text_format.name, "schema": text_format.schema_})
+    return ResponseFormat(type=text_format.type, json_schema=schema)
 
 
 def _tool(tool: FunctionTool) -> Tool:
@@ -41,7 +41,7 @@ def _tool(tool: FunctionTool) -> Tool:
     return Tool(type="function", function=function)
 
 
-def _choice(choice: Any, tools: list[FunctionTool]) -> Any:
+def _chat_tool_choice(choice: Any, tools: list[FunctionTool]) -> Any:
     """Where the one API names a function at once, the other puts it inside `function`."""
     match choice:
         case "none" | "auto":
@@ -49,24 +49,27 @@ def _choice(choice: Any, tools: list[FunctionTool]) -> Any:
         case "required" if tools:
             return choice
         case {"type": "function", "name": str(name)}:
-            return _named(name)
+            return _function_choice(name)
         case {"type": "allowed_tools", "mode": "auto" | "required" as mode, "tools": list(allowed)}:
-            return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": list(map(_allowed, allowed))}}
-    raise _wrong_choice()
+            return {
+                "type": "allowed_tools",
+                "allowed_tools": {"mode": mode, "tools": list(map(_chat_allowed_tool, allowed))},
+            }
+    raise _invalid_choice()
 
 
-def _allowed(tool: Any) -> dict[str, Any]:
+def _chat_allowed_tool(tool: Any) -> dict[str, Any]:
     match tool:
         case {"type": "function", "name": str(name)}:
-            return _named(name)
-    raise _wrong_choice()
+            return _function_choice(name)
+    raise _invalid_choice()
 
 
-def _named(name: str) -> dict[str, Any]:
+def _function_choice(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name}}
 
 
-def _wrong_choice() -> InvalidRequest:
+def _invalid_choice() -> InvalidRequest:
     return InvalidRequest(
         "`tool_choice` should be 'auto' or 'none', or, with `tools`, 'required', a function as "
         '{"type": "function", "name": …}, or `allowed_tools` with a `mode` and such functions as `tools`.',

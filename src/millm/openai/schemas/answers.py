@@ -65,7 +65,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 # --------------------------------------------------------------------------------------------------------- logprobs
 
 
-class Likelihood(msgspec.Struct, frozen=True, kw_only=True):
+class TopLogprob(msgspec.Struct, frozen=True, kw_only=True):
     """A token that could have come."""
 
     token: str
@@ -73,14 +73,14 @@ class Likelihood(msgspec.Struct, frozen=True, kw_only=True):
     bytes: tuple[int, ...]
 
 
-class ChosenLikelihood(Likelihood, frozen=True, kw_only=True):
+class TokenLogprob(TopLogprob, frozen=True, kw_only=True):
     """The token that came, and those that were likeliest."""
 
-    top_logprobs: tuple[Likelihood, ...]
+    top_logprobs: tuple[TopLogprob, ...]
 
 
 class ChatLogprobs(msgspec.Struct, frozen=True, kw_only=True):
-    content: tuple[ChosenLikelihood, ...]
+    content: tuple[TokenLogprob, ...]
     refusal: None = None
 
 
@@ -101,7 +101,7 @@ class FunctionCall(msgspec.Struct, frozen=True, kw_only=True):
     """JSON; in a stream, the next bit of it."""
 
 
-class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+class AssistantToolCall(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     type: Literal["function"] = "function"
     function: FunctionCall
@@ -116,32 +116,32 @@ class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
     function: FunctionCall
 
 
-class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class AssistantMessage(msgspec.Struct, frozen=True, kw_only=True):
     role: Literal["assistant"] = "assistant"
     content: str | None
     refusal: None = None
     annotations: tuple[Any, ...] = ()
     reasoning_content: str | UnsetType = UNSET
-    tool_calls: tuple[ToolCall, ...] | UnsetType = UNSET
+    tool_calls: tuple[AssistantToolCall, ...] | UnsetType = UNSET
 
 
 class ChatChoice(msgspec.Struct, frozen=True, kw_only=True):
     index: int
-    message: ChatAnswer
+    message: AssistantMessage
     logprobs: ChatLogprobs | None
     finish_reason: FinishReason
 
 
-class Delta(msgspec.Struct, frozen=True, kw_only=True):
+class DeltaMessage(msgspec.Struct, frozen=True, kw_only=True):
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType | None = UNSET
     reasoning_content: str | UnsetType = UNSET
     tool_calls: tuple[ToolCallDelta, ...] | UnsetType = UNSET
 
 
-class ChatDelta(msgspec.Struct, frozen=True, kw_only=True):
+class ChatChunkChoice(msgspec.Struct, frozen=True, kw_only=True):
     index: int
-    delta: Delta
+    delta: DeltaMessage
     logprobs: ChatLogprobs | None = None
     finish_reason: FinishReason | None = None
 
@@ -156,12 +156,12 @@ class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason | None = None
 
 
-Choice = ChatChoice | ChatDelta | CompletionChoice
+Choice = ChatChoice | ChatChunkChoice | CompletionChoice
 
 # ----------------------------------------------------------------------------------------------------- the envelope
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     """A whole answer, or one chunk of a stream."""
 
     id: str

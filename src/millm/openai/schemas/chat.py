@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from millm.openai.schemas.common import Fields, GenerationFields
+from millm.openai.schemas.common import GenerationFields, RequestModel
 from millm.openai.schemas.tools import CalledFunction, Name, OfferedFunction, Tool, ToolCall
 from millm.openai.schemas.within import Within
 
@@ -21,7 +21,7 @@ def as_parts(content: Any) -> Any:
     raise PydanticCustomError("content_type", "Input should be a string or a list of parts")
 
 
-class ChatMessage(Fields):
+class ChatMessage(RequestModel):
     role: Role
     content: Annotated[list[dict[str, Any]] | None, BeforeValidator(as_parts, str | list[dict[str, Any]])] = None
     name: str | None = None
@@ -30,14 +30,14 @@ class ChatMessage(Fields):
     function_call: CalledFunction | None = None
 
 
-class JsonSchema(Fields):
+class JsonSchema(RequestModel):
     name: Name
     schema_: Annotated[Any, Field(alias="schema")]
     strict: bool = False
     description: str = ""
 
 
-class ResponseFormat(Fields):
+class ResponseFormat(RequestModel):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
@@ -91,11 +91,11 @@ class ChatRequest(GenerationFields):
         return effort | self.chat_template_kwargs
 
     @property
-    def limit(self) -> int | None:
+    def token_limit(self) -> int | None:
         """Tokens of the answer, if the client set a limit."""
         return self.max_completion_tokens or self.max_tokens
 
     @property
-    def alternatives(self) -> int | None:
+    def num_logprobs(self) -> int | None:
         """How many likely tokens to report with each token; None: no logprobs at all."""
         return (self.top_logprobs or 0) if self.logprobs else None

@@ -13,8 +13,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from millm.engine.messages import Sampling
-from millm.openai.schemas.complaints import first_alone
+from millm.engine.messages import SamplingParams
+from millm.openai.schemas.complaints import set_fail_fast
 from millm.openai.schemas.within import Within
 from millm.profiles.contract import ActivationsField, SteeringRequest
 
@@ -29,30 +29,30 @@ def as_list(stop: Any) -> Any:
     return [string for string in strings if string != ""] if isinstance(strings, list) else strings
 
 
-class Fields(BaseModel):
+class RequestModel(BaseModel):
     """Part of a request. `model_extra` holds what we do not know, which clients send all the time."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
-        schema: CoreSchema = first_alone(handler(source))
+        schema: CoreSchema = set_fail_fast(handler(source))
         return schema
 
     @model_validator(mode="before")
     @classmethod
-    def _nulls_are_absent(cls, sent: Any) -> Any:
+    def _drop_nulls(cls, sent: Any) -> Any:
         """All but `steering: null`, which asks for the base model."""
         if not isinstance(sent, dict):
             return sent
         return {name: value for name, value in sent.items() if value is not None or name == "steering"}
 
 
-class StreamOptions(Fields):
+class StreamOptions(RequestModel):
     include_usage: bool = False
 
 
-class GenerationFields(Fields):
+class GenerationFields(RequestModel):
     """What any answer can be asked for."""
 
     model: Annotated[str, Field(min_length=1, description="`<model>` or `<model>:<profile>`.")]
@@ -86,12 +86,12 @@ class GenerationFields(Fields):
     ] = None
 
     @property
-    def tries(self) -> int:
+    def samples_per_prompt(self) -> int:
         """Answers to write for each prompt."""
         return self.n
 
     @property
-    def prompt_alternatives(self) -> int | None:
+    def num_prompt_logprobs(self) -> int | None:
         """How many likely tokens to report with each token of the prompt; None: nothing of it."""
         return None
 
@@ -99,9 +99,9 @@ class GenerationFields(Fields):
     def steering_given(self) -> bool:
         return "steering" in self.model_fields_set
 
-    def sampling(self, choice: int, logprobs: int | None) -> Sampling:
+    def sampling(self, choice: int, logprobs: int | None) -> SamplingParams:
         """How the tokens of choice number `choice` are drawn: with a seed of its own, where there is one."""
-        return Sampling(
+        return SamplingParams(
             temperature=self.temperature,
             top_p=self.top_p,
             top_k=max(self.top_k, 0),

@@ -5,20 +5,20 @@ A body of 4 MiB, `{"messages": [1, 1, …]}`, took 2.6 GB and 47 s to be refused
 
 from typing import Any
 
-_LISTS = ("list", "tuple", "set", "frozenset")
+_COLLECTION_TYPES = ("list", "tuple", "set", "frozenset")
 
 
-def first_alone(schema: Any) -> Any:
+def set_fail_fast(schema: Any) -> Any:
     """A pydantic core schema, changed in place: all that is in it and takes many items stops at the first wrong one.
 
     https://docs.pydantic.dev/latest/concepts/performance/#fail-fast
     """
     if isinstance(schema, dict):
-        if schema.get("type") in _LISTS:
+        if schema.get("type") in _COLLECTION_TYPES:
             schema["fail_fast"] = True
         for part in schema.values():
-            first_alone(part)
+            set_fail_fast(part)
     elif isinstance(schema, list):
         for part in schema:
-            first_alone(part)
+            set_fail_fast(part)
     return schema

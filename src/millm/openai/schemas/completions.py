@@ -31,13 +31,13 @@ def _is_prompt(sent: Any) -> bool:
     )
 
 
-def _no_text() -> list[Prompt]:
+def _empty_prompt() -> list[Prompt]:
     return [""]
 
 
 class CompletionRequest(GenerationFields):
     prompt: Annotated[list[Prompt], PlainValidator(as_prompts, json_schema_input_type=PromptField)] = Field(
-        default_factory=_no_text
+        default_factory=_empty_prompt
     )
     max_tokens: Annotated[int, Field(ge=0)] = LEGACY_MAX_TOKENS
     logprobs: Annotated[int | None, Within(0, 5)] = None
@@ -49,19 +49,19 @@ class CompletionRequest(GenerationFields):
     ] = None
 
     @property
-    def limit(self) -> int:
+    def token_limit(self) -> int:
         return self.max_tokens
 
     @property
-    def tries(self) -> int:
+    def samples_per_prompt(self) -> int:
         """Answers to write for each prompt."""
         return self.best_of or self.n
 
     @property
-    def alternatives(self) -> int | None:
+    def num_logprobs(self) -> int | None:
         """Logprobs are also what the best are known by."""
-        return 0 if self.logprobs is None and self.tries > self.n else self.logprobs
+        return 0 if self.logprobs is None and self.samples_per_prompt > self.n else self.logprobs
 
     @property
-    def prompt_alternatives(self) -> int | None:
+    def num_prompt_logprobs(self) -> int | None:
         return self.logprobs if self.echo else None

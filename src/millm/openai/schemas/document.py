@@ -20,12 +20,12 @@ class ErrorAnswer(BaseModel):
     error: Error
 
 
-FAILURES: dict[int | str, dict[str, Any]] = {
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     "4XX": {"model": ErrorAnswer, "description": "Refused; nothing has changed."},
     "5XX": {"model": ErrorAnswer, "description": "Failed, or not now."},
 }
 
-STREAM: dict[int | str, dict[str, Any]] = {
+STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/json": {}, "text/event-stream": {"schema": {"type": "string"}}}}
 }
 """An answer, or with `stream: true` its events."""

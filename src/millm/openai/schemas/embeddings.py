@@ -7,10 +7,10 @@ from msgspec import UNSET, UnsetType
 from pydantic import Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
-from millm.openai.schemas.common import Fields
+from millm.openai.schemas.common import RequestModel
 from millm.profiles.contract import ActivationsField
 
-MOST_INPUTS = 2048
+MAX_INPUTS = 2048
 """OpenAI's own limit."""
 
 Input = str | list[int]
@@ -20,12 +20,12 @@ InputField = str | list[str] | list[int] | list[list[int]]
 def as_inputs(sent: Any) -> list[Input]:
     """A text, token ids, or a list of one of them: always a list of inputs."""
     inputs = [sent] if _is_ids(sent) or isinstance(sent, str) else sent
-    if isinstance(inputs, list) and 0 < len(inputs) <= MOST_INPUTS and (_are_texts(inputs) or _are_ids(inputs)):
+    if isinstance(inputs, list) and 0 < len(inputs) <= MAX_INPUTS and (_are_texts(inputs) or _are_ids(inputs)):
         return inputs
     raise PydanticCustomError(
         "input_type",
         "Input should be a string, a list of token ids, or a list of 1 to {most} of one of them; none of them empty",
-        {"most": MOST_INPUTS},
+        {"most": MAX_INPUTS},
     )
 
 
@@ -41,7 +41,7 @@ def _is_ids(sent: Any) -> bool:
     return isinstance(sent, list) and len(sent) > 0 and all(type(token) is int and token >= 0 for token in sent)
 
 
-class EmbeddingRequest(Fields):
+class EmbeddingRequest(RequestModel):
     model: Annotated[str, Field(min_length=1, description="`<model>`; a profile changes nothing in a vector.")]
     input: Annotated[
         list[Input],

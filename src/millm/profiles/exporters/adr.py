@@ -3,17 +3,17 @@
 from typing import Any
 
 from millm.profiles.contract import Profile
-from millm.profiles.exporters.carried import Measured, check_tokens, only_sae, raw, refused
+from millm.profiles.exporters.carried import SaeMeasurements, check_tokens, export_error, only_sae, raw_features
 
 FORMAT = "the ADR's shape"
 
 
-def document(profile: Profile, measured: Measured) -> dict[str, Any]:
+def export_document(profile: Profile, measurements: SaeMeasurements) -> dict[str, Any]:
     """Raises InvalidProfile. `sae.path` and `sae.revision` are ours: other readers pass over them."""
     check_tokens(profile, FORMAT, None)
     sae = only_sae(profile, FORMAT)
     if not sae.repo_id or profile.model is None:
-        raise refused(profile, f"{FORMAT} needs `model`, and the `repo_id` of the SAE in `saes`")
+        raise export_error(profile, f"{FORMAT} needs `model`, and the `repo_id` of the SAE in `saes`")
     return {
         "version": "1.0",
         "name": profile.name,
@@ -22,6 +22,6 @@ def document(profile: Profile, measured: Measured) -> dict[str, Any]:
         "sae": {"repo_id": sae.repo_id, "path": sae.path, "revision": sae.revision, "layer": sae.layer},
         "features": [
             {"index": one.index, "strength": one.strength, "label": one.label, "color": one.color}
-            for one in raw(profile, FORMAT, measured)
+            for one in raw_features(profile, FORMAT, measurements)
         ],
     }

@@ -12,68 +12,77 @@ SaeName = str | None
 
 
 @dataclass(frozen=True)
-class Measured:
+class SaeMeasurements:
     """What units are told in, where the profile does not say it itself: by what the profile calls an SAE."""
 
     norms: Mapping[SaeName, float] = field(default_factory=dict)
     max_acts: Mapping[SaeName, Mapping[int, float]] = field(default_factory=dict)
 
 
-def raw(
-    profile: Profile, format: str, measured: Measured, *, modes: tuple[Mode, ...] = ("add",), most: float = math.inf
+def raw_features(
+    profile: Profile,
+    format: str,
+    measurements: SaeMeasurements,
+    *,
+    modes: tuple[Mode, ...] = ("add",),
+    max_strength: float = math.inf,
 ) -> tuple[ProfileFeature, ...]:
     """The features with their strengths in residual units. Raises InvalidProfile."""
-    features = tuple(_raw(profile, one, measured, format, modes) for one in profile.features)
+    features = tuple(_raw_feature(profile, one, measurements, format, modes) for one in profile.features)
     for one in features:
-        if abs(one.strength) > most:
-            raise refused(profile, f"feature {one.index} has strength {one.strength:g}, and {format} takes ±{most:g}")
+        if abs(one.strength) > max_strength:
+            raise export_error(
+                profile, f"feature {one.index} has strength {one.strength:g}, and {format} takes ±{max_strength:g}"
+            )
     return features
 
 
 def check_tokens(profile: Profile, format: str, skip: Skip | None) -> None:
     """A format steers the tokens that it steers. Raises InvalidProfile."""
     if profile.positions != "all":
-        raise refused(profile, f"`positions` is {profile.positions!r}, and {format} steers all positions")
+        raise export_error(profile, f"`positions` is {profile.positions!r}, and {format} steers all positions")
     if profile.skip_constrained:
-        raise refused(profile, f"`skip_constrained` is set, and {format} has no such thing")
+        raise export_error(profile, f"`skip_constrained` is set, and {format} has no such thing")
     if profile.skip != skip:
         said, way = repr(profile.skip or "left out"), skip or "default"
-        raise refused(profile, f"`skip` is {said}, which {format} cannot say; export it with `skip={way}`")
+        raise export_error(profile, f"`skip` is {said}, which {format} cannot say; export it with `skip={way}`")
 
 
 def only_sae(profile: Profile, format: str) -> SaeReference:
     if len(profile.saes) != 1:
-        raise refused(profile, f"{format} takes exactly one SAE in `saes`, and here are {len(profile.saes)}")
+        raise export_error(profile, f"{format} takes exactly one SAE in `saes`, and here are {len(profile.saes)}")
     return profile.saes[0]
 
 
-def sae_of(profile: Profile, feature: ProfileFeature, format: str) -> SaeReference:
+def sae_of_feature(profile: Profile, feature: ProfileFeature, format: str) -> SaeReference:
     """Of several SAEs, the one that a feature is of."""
     if feature.sae is None:
         return only_sae(profile, format)
-    found = next((sae for sae in profile.saes if sae.called == feature.sae), None)
+    found = next((sae for sae in profile.saes if sae.alias == feature.sae), None)
     if found is None:
-        raise refused(profile, f"{format} needs the SAE of feature {feature.index} in `saes`")
+        raise export_error(profile, f"{format} needs the SAE of feature {feature.index} in `saes`")
     return found
 
 
-def refused(profile: Profile, why: str) -> InvalidProfile:
-    return InvalidProfile(f"profile {profile.name!r} cannot be exported so: {why}", param="format")
+def export_error(profile: Profile, reason: str) -> InvalidProfile:
+    return InvalidProfile(f"profile {profile.name!r} cannot be exported so: {reason}", param="format")
 
 
-def _raw(
-    profile: Profile, one: ProfileFeature, measured: Measured, format: str, modes: tuple[Mode, ...]
+def _raw_feature(
+    profile: Profile, feature: ProfileFeature, measurements: SaeMeasurements, format: str, modes: tuple[Mode, ...]
 ) -> ProfileFeature:
-    if one.mode not in modes:
-        raise refused(profile, f"feature {one.index} has mode {one.mode!r}, and {format} takes {', '.join(modes)}")
-    if one.unit == "raw":
-        return one
-    sae = next((sae for sae in profile.saes if one.sae in (None, sae.called)), None)
-    name = sae.called if sae else one.sae
-    norm = profile.reference_norm or (sae.reference_norm if sae else None) or measured.norms.get(name)
-    max_act = measured.max_acts.get(name, {}).get(one.index)
+    if feature.mode not in modes:
+        raise export_error(
+            profile, f"feature {feature.index} has mode {feature.mode!r}, and {format} takes {', '.join(modes)}"
+        )
+    if feature.unit == "raw":
+        return feature
+    sae = next((sae for sae in profile.saes if feature.sae in (None, sae.alias)), None)
+    name = sae.alias if sae else feature.sae
+    norm = profile.reference_norm or (sae.reference_norm if sae else None) or measurements.norms.get(name)
+    max_act = measurements.max_acts.get(name, {}).get(feature.index)
     try:
-        strength = coefficients(one.setting(), reference_norm=norm, max_act=max_act).alpha
+        strength = coefficients(feature.setting(), reference_norm=norm, max_act=max_act).alpha
     except InvalidSteering as error:
-        raise refused(profile, error.message) from error
-    return one.model_copy(update={"strength": strength, "unit": "raw", "max_act": None})
+        raise export_error(profile, error.message) from error
+    return feature.model_copy(update={"strength": strength, "unit": "raw", "max_act": None})

@@ -4,23 +4,27 @@ import hashlib
 from typing import Any
 
 from millm.profiles.contract import Profile, ProfileFeature
-from millm.profiles.exporters.carried import Measured, check_tokens, only_sae, raw, refused
+from millm.profiles.exporters.carried import SaeMeasurements, check_tokens, export_error, only_sae, raw_features
 
-FORMAT = "miStudio"
+EXPORT_FORMAT = "miStudio"
 COLOURS = ("teal", "blue", "purple", "amber")
-MOST_STRENGTH = 300.0
+MAX_STRENGTH = 300.0
 
 
-def document(profile: Profile, measured: Measured) -> dict[str, Any]:
+def export_document(profile: Profile, measurements: SaeMeasurements) -> dict[str, Any]:
     """Raises InvalidProfile."""
-    check_tokens(profile, FORMAT, "none")
-    sae = only_sae(profile, FORMAT)
-    features = raw(profile, FORMAT, measured, most=MOST_STRENGTH)
+    check_tokens(profile, EXPORT_FORMAT, "none")
+    sae = only_sae(profile, EXPORT_FORMAT)
+    features = raw_features(profile, EXPORT_FORMAT, measurements, max_strength=MAX_STRENGTH)
     if not 1 <= len(features) <= len(COLOURS):
-        raise refused(profile, f"it has {len(features)} features, and {FORMAT} takes 1 to {len(COLOURS)}")
-    if sae.called is None or sae.layer is None:
-        raise refused(profile, f"{FORMAT} needs the `name` (or `repo_id`) and the `layer` of its SAE in `saes`")
-    chosen = [_chosen(one, sae.layer, colour) for one, colour in zip(features, _colours(features), strict=True)]
+        raise export_error(profile, f"it has {len(features)} features, and {EXPORT_FORMAT} takes 1 to {len(COLOURS)}")
+    if sae.alias is None or sae.layer is None:
+        raise export_error(
+            profile, f"{EXPORT_FORMAT} needs the `name` (or `repo_id`) and the `layer` of its SAE in `saes`"
+        )
+    chosen = [
+        _feature_config(one, sae.layer, colour) for one, colour in zip(features, _assign_colours(features), strict=True)
+    ]
     prompt = profile.example_prompts[0] if profile.example_prompts else ""
     id = "millm-" + hashlib.sha256(profile.model_dump_json().encode()).hexdigest()[:32]
     result = {
@@ -28,7 +32,7 @@ def document(profile: Profile, measured: Measured) -> dict[str, Any]:
         "description": profile.description or None,
         "combined_id": id,
         "comparison_id": id,
-        "sae_id": sae.called,
+        "sae_id": sae.alias,
         "model_id": profile.model.repo_id if profile.model else None,
         "prompt": prompt,
         "features_applied": chosen,
@@ -39,7 +43,7 @@ def document(profile: Profile, measured: Measured) -> dict[str, Any]:
             "tags": list(profile.tags), "result": result}  # fmt: skip
 
 
-def _chosen(feature: ProfileFeature, layer: int, colour: str) -> dict[str, Any]:
+def _feature_config(feature: ProfileFeature, layer: int, colour: str) -> dict[str, Any]:
     return {
         "feature_idx": feature.index,
         "layer": layer,
@@ -49,7 +53,7 @@ def _chosen(feature: ProfileFeature, layer: int, colour: str) -> dict[str, Any]:
     }
 
 
-def _colours(features: tuple[ProfileFeature, ...]) -> list[str]:
+def _assign_colours(features: tuple[ProfileFeature, ...]) -> list[str]:
     """Their own, where miStudio has it and no other feature took it."""
     free = list(COLOURS)
     kept: list[str | None] = []

@@ -5,40 +5,49 @@
 
 from millm.profiles.contract import ProfileFeature
 from millm.profiles.importers.document import Node
-from millm.profiles.importers.made import Draft, Saes, entry, feature, foreign, label
-from millm.profiles.importers.values import Entry, Known, Unresolved
+from millm.profiles.importers.made import (
+    ProfileDraft,
+    SaeReferences,
+    build_entry,
+    build_feature,
+    read_label,
+    resolve_foreign_sae,
+)
+from millm.profiles.importers.values import DocumentEntry, KnownSaes, UnresolvedImportItem
 
 FORMAT = "Goodfire variant"
-_SAE = "goodfire"
+_SAE_PREFIX = "goodfire"
 
 
-def recognised(node: Node) -> bool:
+def matches(node: Node) -> bool:
     return "base_model" in node and "edits" in node
 
 
-def entries(node: Node, known: Known) -> list[Entry]:
+def read_entries(node: Node, known: KnownSaes) -> list[DocumentEntry]:
     """One profile; what depends on a condition (`scopes`) is left out, which is told."""
-    model = (node / "base_model").required()
+    model = (node / "base_model").required_text()
     features: list[ProfileFeature] = []
-    unresolved: list[Unresolved] = []
+    unresolved: list[UnresolvedImportItem] = []
     for edit in node / "edits":
-        name = label(edit / "feature_label")
+        name = read_label(edit / "feature_label")
         if (edit / "index_in_sae").value is None:
-            unresolved.append(_nameless(edit, name))
+            unresolved.append(_unresolved_edit(edit, name))
             continue
         strength = (edit / "value").number()
-        features.append(feature(edit, (edit / "index_in_sae").whole(), strength, label=name, unit="max_act"))
+        features.append(build_feature(edit, (edit / "index_in_sae").integer(), strength, label=name, unit="max_act"))
         (edit / "value").note("a share of the feature's largest activation (`max_act`), which is the nearest here")
     if list(node / "scopes"):
         (node / "scopes").note("what depends on a condition cannot be done here: left out")
-    saes = foreign(node / "base_model", f"{_SAE}/{model}", known)
+    saes = resolve_foreign_sae(node / "base_model", f"{_SAE_PREFIX}/{model}", known)
     more = {"model": model, "provenance": {"source": "goodfire", "format": "variant"}}
     title = " + ".join(one.label or f"feature {one.index}" for one in features)[:128] or "variant"
-    draft = Draft(node, title, features, Saes(saes.references, (*saes.unresolved, *unresolved)), more)
-    return [entry(draft)]
+    draft = ProfileDraft(node, title, features, SaeReferences(saes.references, (*saes.unresolved, *unresolved)), more)
+    return [build_entry(draft)]
 
 
-def _nameless(edit: Node, name: str | None) -> Unresolved:
+def _unresolved_edit(edit: Node, name: str | None) -> UnresolvedImportItem:
     id = (edit / "feature_id").text() or name or "?"
     edit.note(f"{name or id} at {(edit / 'value').number():g}: in no profile before its index is known")
-    return Unresolved(edit.place, "feature", id, f"{name or id} has no index_in_sae, so that nobody knows which it is")
+    return UnresolvedImportItem(
+        edit.location, "feature", id, f"{name or id} has no index_in_sae, so that nobody knows which it is"
+    )

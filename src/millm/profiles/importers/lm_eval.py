@@ -8,8 +8,15 @@ from typing import Any
 from millm.errors import InvalidImport
 from millm.profiles.contract import SaeReference
 from millm.profiles.importers.document import Node
-from millm.profiles.importers.made import Draft, Saes, entry, feature, foreign, ours
-from millm.profiles.importers.values import Entry, Known
+from millm.profiles.importers.made import (
+    ProfileDraft,
+    SaeReferences,
+    build_entry,
+    build_feature,
+    reference_from_id,
+    resolve_foreign_sae,
+)
+from millm.profiles.importers.values import DocumentEntry, KnownSaes
 
 FORMAT = "lm-eval"
 COLUMNS = (
@@ -17,10 +24,10 @@ COLUMNS = (
 )  # fmt: skip
 LOADERS = ("sae_lens", "sparsify")
 _LAYER = re.compile(r"layers\.(\d{1,5})(?:\.mlp|\.attention)?")
-_MOST_ROWS = 100_000
+_MAX_ROWS = 100_000
 
 
-def table(text: str) -> Any:
+def parse_csv(text: str) -> Any:
     """The rows as a JSON document: {"rows": [{column: text}]}. Raises InvalidImport."""
     rows = csv.DictReader(io.StringIO(text), strict=True)
     if not set(COLUMNS[1:6]) <= set(rows.fieldnames or ()):
@@ -29,73 +36,75 @@ def table(text: str) -> Any:
         found = list(rows)
     except csv.Error as error:
         raise InvalidImport(f"line {rows.line_num} of the CSV file cannot be read: {error}") from error
-    if len(found) > _MOST_ROWS or any(None in row or None in row.values() for row in found):
-        raise InvalidImport(f"a CSV file has at most {_MOST_ROWS:,} rows, each with as many cells as the first")
+    if len(found) > _MAX_ROWS or any(None in row or None in row.values() for row in found):
+        raise InvalidImport(f"a CSV file has at most {_MAX_ROWS:,} rows, each with as many cells as the first")
     return {"rows": found}
 
 
-def recognised(node: Node) -> bool:
+def matches(node: Node) -> bool:
     return isinstance((node / "rows").value, list)
 
 
-def entries(node: Node, known: Known) -> list[Entry]:
+def read_entries(node: Node, known: KnownSaes) -> list[DocumentEntry]:
     groups: dict[str, list[Node]] = {}
     for row in node / "rows":
         groups.setdefault((row / "description").text() or "lm-eval", []).append(row)
-    return [_profile(name, rows, known) for name, rows in groups.items()]
+    return [_profile_entry(name, rows, known) for name, rows in groups.items()]
 
 
-def _profile(name: str, rows: list[Node], known: Known) -> Entry:
-    saes = {_place(row): _sae(row, known) for row in rows}
-    names = {place: found.references[0].called for place, found in saes.items()}
+def _profile_entry(name: str, rows: list[Node], known: KnownSaes) -> DocumentEntry:
+    saes = {_sae_key(row): _read_sae(row, known) for row in rows}
+    names = {place: found.references[0].alias for place, found in saes.items()}
     features = []
     for row in rows:
-        mode = (row / "action").required()
+        mode = (row / "action").required_text()
         if mode not in ("add", "clamp"):
-            raise (row / "action").refused("has to be add or clamp")
+            raise (row / "action").import_error("has to be add or clamp")
         if mode == "clamp":
             (row / "action").note("lm-eval holds the projection on the decoder row, miLLM the feature's activation")
-        index, strength = _number(row / "feature_index", int), _number(row / "steering_coefficient", float)
-        sae = names[_place(row)] if len(saes) > 1 else None
-        features.append(feature(row, index, strength, mode=mode, sae=sae))
+        index, strength = _read_number(row / "feature_index", int), _read_number(row / "steering_coefficient", float)
+        sae = names[_sae_key(row)] if len(saes) > 1 else None
+        features.append(build_feature(row, index, strength, mode=mode, sae=sae))
     references = tuple(one for found in saes.values() for one in found.references)
     unresolved = tuple(one for found in saes.values() for one in found.unresolved)
     reading = any(one.mode == "clamp" for one in features)
     if reading:
         rows[0].note("position 0 is left alone: a feature's activation means nothing there")
     more = {"skip": None if reading else "none", "provenance": {"source": "lm-eval", "format": "csv"}}
-    return entry(Draft(rows[0], name, features, Saes(references, unresolved), more))
+    return build_entry(ProfileDraft(rows[0], name, features, SaeReferences(references, unresolved), more))
 
 
-def _number(node: Node, kind: type[int] | type[float]) -> Any:
+def _read_number(node: Node, kind: type[int] | type[float]) -> Any:
     try:
-        return kind(node.required())
+        return kind(node.required_text())
     except ValueError as error:
-        raise node.refused("has to be a number") from error
+        raise node.import_error("has to be a number") from error
 
 
-def _place(row: Node) -> tuple[object, ...]:
+def _sae_key(row: Node) -> tuple[object, ...]:
     return tuple((row / name).value for name in ("loader", "sparse_model", "hookpoint", "sae_id"))
 
 
-def _sae(row: Node, known: Known) -> Saes:
-    loader, model = (row / "loader").text() or LOADERS[0], (row / "sparse_model").required()
+def _read_sae(row: Node, known: KnownSaes) -> SaeReferences:
+    loader, model = (row / "loader").text() or LOADERS[0], (row / "sparse_model").required_text()
     if loader not in LOADERS:
-        raise (row / "loader").refused(f"has to be one of {', '.join(LOADERS)}")
-    layer = _layer(row / "hookpoint")
+        raise (row / "loader").import_error(f"has to be one of {', '.join(LOADERS)}")
+    layer = _read_layer(row / "hookpoint")
     path = (row / "sae_id").text()
     name = f"{model}/{path}" if path else model
     (row / "loader").note("how lm-eval reads the SAE: it is found by its name here")
-    if name in known.saes:
-        return foreign(row / "sparse_model", name, known, layer)
+    if name in known.ids:
+        return resolve_foreign_sae(row / "sparse_model", name, known, layer)
     if model.count("/") != 1:
-        return foreign(row / "sparse_model", name, known, layer)
-    reference: SaeReference = ours(name, layer=layer)
-    return Saes((reference,))
+        return resolve_foreign_sae(row / "sparse_model", name, known, layer)
+    reference: SaeReference = reference_from_id(name, layer=layer)
+    return SaeReferences((reference,))
 
 
-def _layer(node: Node) -> int:
-    found = _LAYER.fullmatch(node.required())
+def _read_layer(node: Node) -> int:
+    found = _LAYER.fullmatch(node.required_text())
     if not found or node.value != f"layers.{found[1]}":
-        raise node.refused("has to be a layer's output, layers.<number>: attention and MLP are not steered so here")
+        raise node.import_error(
+            "has to be a layer's output, layers.<number>: attention and MLP are not steered so here"
+        )
     return int(found[1])

@@ -10,122 +10,143 @@ from millm.hub import registry
 from millm.hub.names import hugging_face_id
 from millm.profiles.contract import ProfileFeature, SaeReference
 from millm.profiles.importers.document import Node
-from millm.profiles.importers.made import LABEL, Draft, Saes, entry, feature, foreign, label, ours
-from millm.profiles.importers.values import Entry, Known, Vector
+from millm.profiles.importers.made import (
+    MAX_LABEL_LENGTH,
+    ProfileDraft,
+    SaeReferences,
+    build_entry,
+    build_feature,
+    read_label,
+    reference_from_id,
+    resolve_foreign_sae,
+)
+from millm.profiles.importers.values import DocumentEntry, KnownSaes, ResidualVector
 
 FORMAT = "Neuronpedia"
-METHOD = "SIMPLE_ADDITIVE"
-ADDRESS = re.compile(r"https?://(?:www\.)?neuronpedia\.org/([\w.-]+)/([\w.-]+)/(\d{1,10})(?:[?#]\S*)?")
-_HOOKS = {"resid-pre": "hook_resid_pre", "resid-post": "hook_resid_post"}
-_NAMED_HOOK = re.compile(r"blocks\.(\d{1,5})\.(?:hook_)?resid[-_](pre|post)")
+STEER_METHOD = "SIMPLE_ADDITIVE"
+PAGE_URL = re.compile(r"https?://(?:www\.)?neuronpedia\.org/([\w.-]+)/([\w.-]+)/(\d{1,10})(?:[?#]\S*)?")
+_HOOK_TYPES = {"resid-pre": "hook_resid_pre", "resid-post": "hook_resid_post"}
+_HOOK_NAME = re.compile(r"blocks\.(\d{1,5})\.(?:hook_)?resid[-_](pre|post)")
 
 
-def recognised(node: Node) -> bool:
+def matches(node: Node) -> bool:
     first = next(iter(node / "features"), node)
     named = "modelId" in first and "index" in first
-    return named or _is_vector(_vector_of(node)) or "neuronpedia" in node
+    return named or _is_vector(_vector_node(node)) or "neuronpedia" in node
 
 
-def entries(node: Node, known: Known) -> list[Entry]:
+def read_entries(node: Node, known: KnownSaes) -> list[DocumentEntry]:
     if "neuronpedia" in node:
-        return [_address(node / "neuronpedia", known)]
-    if _is_vector(_vector_of(node)):
-        return [_vector(_vector_of(node))]
+        return [_page_entry(node / "neuronpedia", known)]
+    if _is_vector(_vector_node(node)):
+        return [_vector_entry(_vector_node(node))]
     if any("strength" in one for one in node / "features"):
-        return [_steering(node, known)]
-    return [_list(node, known)]
+        return [_steering_entry(node, known)]
+    return [_list_entry(node, known)]
 
 
-def _address(at: Node, known: Known) -> Entry:
+def _page_entry(at: Node, known: KnownSaes) -> DocumentEntry:
     """The address of a feature's page, as text: the feature, with no strength yet."""
-    found = ADDRESS.fullmatch(at.required().strip())
+    found = PAGE_URL.fullmatch(at.required_text().strip())
     if not found:
-        raise at.refused("is no address of a feature: https://www.neuronpedia.org/<model>/<layer-source>/<index>")
+        raise at.import_error("is no address of a feature: https://www.neuronpedia.org/<model>/<layer-source>/<index>")
     model, source, index = found.groups()
     at.note("a page says no strength: it is 0, and the profile changes nothing until it is set")
-    saes = _saes(at, f"{model}/{source}", known)
-    return entry(Draft(at, f"{source} {index}", [feature(at, int(index), 0.0)], saes, _from(at, "page", model)))
+    saes = _read_saes(at, f"{model}/{source}", known)
+    return build_entry(
+        ProfileDraft(
+            at, f"{source} {index}", [build_feature(at, int(index), 0.0)], saes, _source_fields(at, "page", model)
+        )
+    )
 
 
-def _steering(node: Node, known: Known) -> Entry:
-    method, factor = (node / "steer_method").text() or METHOD, 1.0
-    if method != METHOD:
-        raise (node / "steer_method").refused(f"is {method[:40]!r}; only {METHOD} can be done here")
+def _steering_entry(node: Node, known: KnownSaes) -> DocumentEntry:
+    method, factor = (node / "steer_method").text() or STEER_METHOD, 1.0
+    if method != STEER_METHOD:
+        raise (node / "steer_method").import_error(f"is {method[:40]!r}; only {STEER_METHOD} can be done here")
     if "steer_method" in node:
         (node / "steer_method").note("what mode `add` does")
     if "strength_multiplier" in node:
         factor = (node / "strength_multiplier").number()
         (node / "strength_multiplier").note("multiplied into the strengths")
-    saes, features = _features(node, known, factor)
-    more = {**_from(node, "steer", (node / "modelId").text() or _model(node)), **_prompts(node), "skip": _skip(node)}
+    saes, features = _read_features(node, known, factor)
+    more = {
+        **_source_fields(node, "steer", (node / "modelId").text() or _first_model_id(node)),
+        **_prompt_fields(node),
+        "skip": _read_skip(node),
+    }
     name = " + ".join(one.label or f"feature {one.index}" for one in features)[:128]
-    return entry(Draft(node, name, features, saes, more))
+    return build_entry(ProfileDraft(node, name, features, saes, more))
 
 
-def _prompts(node: Node) -> dict[str, Any]:
+def _prompt_fields(node: Node) -> dict[str, Any]:
     prompt = (node / "prompt").text() or (node / "testText").text()
     return {"example_prompts": (prompt[:4000],)} if prompt else {}
 
 
-def _skip(node: Node) -> str | None:
+def _read_skip(node: Node) -> str | None:
     special = node / "steer_special_tokens"
     if special.value is None:
         return None
     special.note("told as `skip`")
-    return "none" if special.all() is True else "special"
+    return "none" if special.read_all() is True else "special"
 
 
-def _list(node: Node, known: Known) -> Entry:
+def _list_entry(node: Node, known: KnownSaes) -> DocumentEntry:
     (node / "features").note("a list says no strengths: they are 0, and the profile changes nothing until they are set")
-    saes, features = _features(node, known, 1.0)
-    more = {**_from(node, "list", _model(node)), "description": label(node / "description", 2000), **_prompts(node)}
-    return entry(Draft(node, (node / "name").text() or "list", features, saes, more))
+    saes, features = _read_features(node, known, 1.0)
+    more = {
+        **_source_fields(node, "list", _first_model_id(node)),
+        "description": read_label(node / "description", 2000),
+        **_prompt_fields(node),
+    }
+    return build_entry(ProfileDraft(node, (node / "name").text() or "list", features, saes, more))
 
 
-def _model(node: Node) -> str | None:
+def _first_model_id(node: Node) -> str | None:
     return next((str((one / "modelId").value) for one in node / "features"), None)
 
 
-def _from(node: Node, format: str, model: str | None) -> dict[str, Any]:
+def _source_fields(node: Node, format: str, model: str | None) -> dict[str, Any]:
     id = (node / "id").text() if isinstance(node.value, dict) else None
-    return {"provenance": {"source": "neuronpedia", "format": format, "id": id}, "model": _public(model)}
+    return {"provenance": {"source": "neuronpedia", "format": format, "id": id}, "model": _hugging_face_model(model)}
 
 
-def _public(model: str | None) -> str | None:
+def _hugging_face_model(model: str | None) -> str | None:
     """The Hugging Face id of what Neuronpedia calls a model, or what it is called there."""
     return (hugging_face_id(model) or model) if model else None
 
 
-def _features(node: Node, known: Known, factor: float) -> tuple[Saes, list[ProfileFeature]]:
+def _read_features(node: Node, known: KnownSaes, factor: float) -> tuple[SaeReferences, list[ProfileFeature]]:
     at = list(node / "features")
-    places = [f"{(one / 'modelId').required()}/{(one / 'layer').required()}" for one in at]
-    found = {place: _saes(one / "layer", place, known) for place, one in zip(places, at, strict=True)}
-    names = {place: saes.references[0].called for place, saes in found.items()}
+    places = [f"{(one / 'modelId').required_text()}/{(one / 'layer').required_text()}" for one in at]
+    found = {place: _read_saes(one / "layer", place, known) for place, one in zip(places, at, strict=True)}
+    names = {place: saes.references[0].alias for place, saes in found.items()}
     features = [
-        feature(
+        build_feature(
             one,
-            (one / "index").whole(),
+            (one / "index").integer(),
             factor * (one / "strength").number() if "strength" in one else 0.0,
-            label=label(one / "description", LABEL),
+            label=read_label(one / "description", MAX_LABEL_LENGTH),
             sae=names[place] if len(found) > 1 else None,
         )
         for place, one in zip(places, at, strict=True)
     ]
     references = tuple(one for saes in found.values() for one in saes.references)
-    return Saes(references, tuple(one for saes in found.values() for one in saes.unresolved)), features
+    return SaeReferences(references, tuple(one for saes in found.values() for one in saes.unresolved)), features
 
 
-def _saes(at: Node, name: str, known: Known) -> Saes:
+def _read_saes(at: Node, name: str, known: KnownSaes) -> SaeReferences:
     """What the catalogue says it is, unless somebody has said otherwise."""
-    public = registry.from_neuronpedia(name)
-    if public is None or name in known.saes:
-        return foreign(at, name, known)
+    public = registry.find_by_neuronpedia_id(name)
+    if public is None or name in known.ids:
+        return resolve_foreign_sae(at, name, known)
     at.note(f"{name} is {public.id}")
-    found: SaeReference = ours(public.id, layer=public.layer)
-    return Saes((found,))
+    found: SaeReference = reference_from_id(public.id, layer=public.layer)
+    return SaeReferences((found,))
 
 
-def _vector_of(node: Node) -> Node:
+def _vector_node(node: Node) -> Node:
     return node / "vector" if isinstance((node / "vector").value, dict) else node
 
 
@@ -133,31 +154,35 @@ def _is_vector(node: Node) -> bool:
     return isinstance((node / "values").value, list) or ("layerNumber" in node and "vector" in node)
 
 
-def _vector(node: Node) -> Entry:
+def _vector_entry(node: Node) -> DocumentEntry:
     """To be told as features of an SAE; what to call it and how strong it is by default, it says itself."""
     values = node / "values" if "values" in node else node / "vector"
     strength = node / ("defaultSteerStrength" if "values" in node else "vectorDefaultSteerStrength")
     factor = strength.number() if strength.value is not None else 1.0
     strength.note("multiplied into the vector")
-    layer, hook = _hook(node)
+    layer, hook = _read_hook_point(node)
     numbers = tuple(factor * one.number() for one in values)
     values.note("told as features of an attached SAE")
     name = (node / "label").text() or (node / "vectorLabel").text() or "vector"
-    made = entry(Draft(node, name, [], more={**_from(node, "vector", (node / "modelId").text())}))
-    return Entry(made.path, "profile", made.name, made.profile, vectors=(Vector(values.place, hook, layer, numbers),))
+    made = build_entry(
+        ProfileDraft(node, name, [], fields={**_source_fields(node, "vector", (node / "modelId").text())})
+    )
+    return DocumentEntry(
+        made.path, "profile", made.name, made.profile, vectors=(ResidualVector(values.location, hook, layer, numbers),)
+    )
 
 
-def _hook(node: Node) -> tuple[int, str]:
+def _read_hook_point(node: Node) -> tuple[int, str]:
     if "hookName" in node:
         at = node / "hookName"
-        found = _NAMED_HOOK.fullmatch(at.required())
+        found = _HOOK_NAME.fullmatch(at.required_text())
         if not found:
-            raise at.refused("is no hook point that is known: blocks.<layer>.resid-pre or resid-post")
+            raise at.import_error("is no hook point that is known: blocks.<layer>.resid-pre or resid-post")
         at.note("the hook point, as SAELens names it")
         return int(found[1]), f"blocks.{found[1]}.hook_resid_{found[2]}"
-    at, layer = node / "hookType", (node / "layerNumber").whole(10_000)
-    kind = at.required()
-    if kind not in _HOOKS:
-        raise at.refused(f"has to be one of {', '.join(_HOOKS)}")
-    at.note(f"the hook point, with the layer: blocks.{layer}.{_HOOKS[kind]}")
-    return layer, f"blocks.{layer}.{_HOOKS[kind]}"
+    at, layer = node / "hookType", (node / "layerNumber").integer(10_000)
+    kind = at.required_text()
+    if kind not in _HOOK_TYPES:
+        raise at.import_error(f"has to be one of {', '.join(_HOOK_TYPES)}")
+    at.note(f"the hook point, with the layer: blocks.{layer}.{_HOOK_TYPES[kind]}")
+    return layer, f"blocks.{layer}.{_HOOK_TYPES[kind]}"

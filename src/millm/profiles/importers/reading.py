@@ -16,53 +16,59 @@ from millm.profiles.importers import (
     neuronpedia,
     peer,
 )
-from millm.profiles.importers.document import Node, left_out, told
-from millm.profiles.importers.values import Entry, Known, Preview
+from millm.profiles.importers.document import Node, format_path, unread_paths
+from millm.profiles.importers.values import DocumentEntry, KnownSaes, ParsedDocument
 
-MOST_BYTES = 2**20
+MAX_BYTES = 2**20
 """Of JSON and CSV."""
-DEEPEST = 64
-MOST_ENTRIES = 1000
-_MOST_NOTES = 50
+MAX_DEPTH = 64
+MAX_ENTRIES = 1000
+_MAX_NOTES = 50
 """Of one kind; more are told as one."""
 
 
 @dataclass(frozen=True)
-class Family:
+class DocumentFormat:
     """How one tool's documents are told from others, and read."""
 
-    format: str
-    recognised: Callable[[Node], bool]
-    entries: Callable[[Node, Known], list[Entry]]
+    name: str
+    matches: Callable[[Node], bool]
+    read_entries: Callable[[Node, KnownSaes], list[DocumentEntry]]
 
 
-FAMILIES = tuple(
-    Family(part.FORMAT, part.recognised, part.entries)
-    for part in (lm_eval, mistudio_labels, goodfire, neuronpedia, mistudio, millm, peer)
+DOCUMENT_FORMATS = (
+    DocumentFormat(lm_eval.FORMAT, lm_eval.matches, lm_eval.read_entries),
+    DocumentFormat(mistudio_labels.LABELS_FORMAT, mistudio_labels.matches_labels, mistudio_labels.read_label_entries),
+    DocumentFormat(goodfire.FORMAT, goodfire.matches, goodfire.read_entries),
+    DocumentFormat(neuronpedia.FORMAT, neuronpedia.matches, neuronpedia.read_entries),
+    DocumentFormat(mistudio.FORMAT, mistudio.matches, mistudio.read_entries),
+    DocumentFormat(millm.FORMAT, millm.matches, millm.read_entries),
+    DocumentFormat(peer.PEER_FORMAT, peer.matches_peer, peer.read_peer_entries),
 )
-_KNOWN = (
+"""The first that matches wins."""
+_SUPPORTED_DOCUMENTS = (
     "a profile of miLLM's, a saved experiment or export of miStudio's, JSON or a feature's address of Neuronpedia's,"
     " a steered CSV file of lm-eval's, a variant of Goodfire's, or a GGUF control vector"
 )
 
 
-def preview(data: bytes, known: Known) -> Preview:
+def parse_document(data: bytes, known: KnownSaes) -> ParsedDocument:
     """All that is in a document. Raises InvalidImport where nothing of it can be read."""
     if data.startswith(b"GGUF"):
-        return Preview(gguf.FORMAT, tuple(gguf.preview(data)))
+        return ParsedDocument(gguf.FORMAT, tuple(gguf.read_gguf_entries(data)))
     if data.startswith(b"PK"):
-        files, others = archive.document(data)
+        files, others = archive.read_archive(data)
         notes = tuple(f"{name[:200]}: left out: an SAE comes with `millm import`" for name in others)
-        return _of(Node(files), known, notes)
-    if len(data) > MOST_BYTES:
-        raise InvalidImport(f"a JSON or CSV document has at most {MOST_BYTES // 2**20} MiB")
-    return _of(Node(_document(data)), known, ())
+        return _parse_root(Node(files), known, notes)
+    if len(data) > MAX_BYTES:
+        raise InvalidImport(f"a JSON or CSV document has at most {MAX_BYTES // 2**20} MiB")
+    return _parse_root(Node(_parse_text(data)), known, ())
 
 
-def _document(data: bytes) -> object:
+def _parse_text(data: bytes) -> object:
     text = data.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith((b"{", b"[")):
-        found = archive.parsed(text, "the document")
+        found = archive.parse_json(text, "the document")
         _check_depth(found)
         return found
     try:
@@ -72,90 +78,94 @@ def _document(data: bytes) -> object:
     if re.match(r"https?://", plain):
         return {"neuronpedia": plain}
     if "feature_index" in plain.partition("\n")[0]:
-        return lm_eval.table(plain)
-    raise InvalidImport(f"the document is none of those that are known: {_KNOWN}")
+        return lm_eval.parse_csv(plain)
+    raise InvalidImport(f"the document is none of those that are known: {_SUPPORTED_DOCUMENTS}")
 
 
-def _check_depth(found: object) -> None:
-    level = [found]
-    for _ in range(DEEPEST):
+def _check_depth(document: object) -> None:
+    level = [document]
+    for _ in range(MAX_DEPTH):
         if not level:
             return
-        level = [child for one in level for child in _children(one)]
-    raise InvalidImport(f"the document is nested deeper than {DEEPEST} levels")
+        level = [child for one in level for child in _child_containers(one)]
+    raise InvalidImport(f"the document is nested deeper than {MAX_DEPTH} levels")
 
 
-def _children(one: object) -> Sequence[object]:
-    found = list(one.values()) if isinstance(one, dict) else one if isinstance(one, list) else []
+def _child_containers(value: object) -> Sequence[object]:
+    found = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
     return [child for child in found if isinstance(child, dict | list)]
 
 
-def _of(root: Node, known: Known, notes: tuple[str, ...]) -> Preview:
-    items = unwrapped(root)
-    if len(items) > MOST_ENTRIES:
-        raise InvalidImport(f"a document has at most {MOST_ENTRIES} entries")
-    families = [_family(item) for item in items]
+def _parse_root(root: Node, known: KnownSaes, notes: tuple[str, ...]) -> ParsedDocument:
+    items = unwrap_envelope(root)
+    if len(items) > MAX_ENTRIES:
+        raise InvalidImport(f"a document has at most {MAX_ENTRIES} entries")
+    families = [_detect_format(item) for item in items]
     if len(items) == 1:
-        entries = families[0].entries(items[0], known) if families[0] else []
+        entries = families[0].read_entries(items[0], known) if families[0] else []
     else:
-        entries = [entry for item, one in zip(items, families, strict=True) for entry in _tolerant(item, one, known)]
+        entries = [
+            entry for item, one in zip(items, families, strict=True) for entry in _entries_or_error(item, one, known)
+        ]
     if not any(families):
-        raise InvalidImport(f"the document is none of those that are known: {_KNOWN}")
-    format = next(family.format for family in families if family)
-    return with_notes(root, format, entries, notes)
+        raise InvalidImport(f"the document is none of those that are known: {_SUPPORTED_DOCUMENTS}")
+    format = next(family.name for family in families if family)
+    return attach_notes(root, format, entries, notes)
 
 
-def unwrapped(node: Node) -> list[Node]:
+def unwrap_envelope(node: Node) -> list[Node]:
     """Out of the envelopes that other servers send: the things themselves."""
     if isinstance(node.value, list):
-        return [found for item in node for found in unwrapped(item)]
+        return [found for item in node for found in unwrap_envelope(item)]
     if "data" in node and ("success" in node or "pagination" in node):
-        return unwrapped(node / "data")
+        return unwrap_envelope(node / "data")
     if "result" in node and ("task_id" in node or "comparison_id" in node):
-        return unwrapped(node / "result")
+        return unwrap_envelope(node / "result")
     return [node]
 
 
-def _family(item: Node) -> Family | None:
-    return next((family for family in FAMILIES if family.recognised(item)), None)
+def _detect_format(item: Node) -> DocumentFormat | None:
+    return next((family for family in DOCUMENT_FORMATS if family.matches(item)), None)
 
 
-def _tolerant(item: Node, family: Family | None, known: Known) -> list[Entry]:
+def _entries_or_error(item: Node, format: DocumentFormat | None, known: KnownSaes) -> list[DocumentEntry]:
     """Of a list, what cannot be read is told beside what can."""
     try:
-        if family is None:
-            raise item.refused("is nothing that is known")
-        return family.entries(item, known)
+        if format is None:
+            raise item.import_error("is nothing that is known")
+        return format.read_entries(item, known)
     except InvalidImport as error:
-        item.all()
-        return [Entry(item.place, "nothing", item.place, notes=(error.message,))]
+        item.read_all()
+        return [DocumentEntry(item.location, "nothing", item.location, notes=(error.message,))]
 
 
-def with_notes(root: Node, format: str, entries: Sequence[Entry], notes: tuple[str, ...]) -> Preview:
+def attach_notes(root: Node, format: str, entries: Sequence[DocumentEntry], notes: tuple[str, ...]) -> ParsedDocument:
     """Each note goes to the entry in whose part of the document it is."""
-    said = [(told(path), text) for path, text in root.ledger.notes]
+    said = [(format_path(path), text) for path, text in root.tracker.notes]
     noted = {place for place, _ in said}
-    said += [(place, "left out") for place in map(told, left_out(root)) if place not in noted]
+    said += [(place, "left out") for place in map(format_path, unread_paths(root)) if place not in noted]
     owned: dict[str | None, list[str]] = {}
-    for place, text in _gathered(dict.fromkeys(said)):
-        owned.setdefault(_owner(place, entries), []).append(f"{place}: {text}")
+    for place, text in _collapse_notes(dict.fromkeys(said)):
+        owned.setdefault(_owning_entry_path(place, entries), []).append(f"{place}: {text}")
     told_of = tuple(replace(one, notes=(*one.notes, *owned.get(one.path, ()))) for one in entries)
-    return Preview(format, told_of, (*notes, *owned.get(None, ())))
+    return ParsedDocument(format, told_of, (*notes, *owned.get(None, ())))
 
 
-def _gathered(said: dict[tuple[str, str], None]) -> list[tuple[str, str]]:
+def _collapse_notes(notes: dict[tuple[str, str], None]) -> list[tuple[str, str]]:
     """The same of very many places is said once, with a star for their numbers."""
     kinds: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for place, text in said:
+    for place, text in notes:
         kinds.setdefault((re.sub(r"\d+", "*", place), text), []).append((place, text))
     found = []
     for (pattern, text), places in kinds.items():
-        found += places if len(places) <= _MOST_NOTES else [(pattern, f"{text} ({len(places)} times)")]
+        found += places if len(places) <= _MAX_NOTES else [(pattern, f"{text} ({len(places)} times)")]
     return found
 
 
-def _owner(place: str, entries: Sequence[Entry]) -> str | None:
+def _owning_entry_path(location: str, entries: Sequence[DocumentEntry]) -> str | None:
     if len(entries) == 1:
         return entries[0].path
-    holding = [one.path for one in entries if place == one.path or place.startswith((f"{one.path}.", f"{one.path}["))]
+    holding = [
+        one.path for one in entries if location == one.path or location.startswith((f"{one.path}.", f"{one.path}["))
+    ]
     return max(holding, key=len, default=None)

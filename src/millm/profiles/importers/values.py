@@ -6,11 +6,11 @@ from typing import Literal
 from millm.hub.labels import Label
 from millm.profiles.contract import Profile
 
-Becomes = Literal["profile", "labels", "nothing"]
+EntryKind = Literal["profile", "labels", "nothing"]
 
 
 @dataclass(frozen=True)
-class Unresolved:
+class UnresolvedImportItem:
     """Something that has to be said before an entry can be taken in."""
 
     path: str
@@ -22,7 +22,7 @@ class Unresolved:
 
 
 @dataclass(frozen=True)
-class Vector:
+class ResidualVector:
     """A direction in the residual stream, to be told as features of an SAE that is attached."""
 
     path: str
@@ -34,37 +34,37 @@ class Vector:
 
 
 @dataclass(frozen=True)
-class Entry:
+class DocumentEntry:
     """One thing of a document."""
 
     path: str
-    becomes: Becomes
+    becomes: EntryKind
     name: str
     profile: Profile | None = None
     labels: tuple[Label, ...] = ()
     sae: str | None = None
     """Whose labels these are: our id."""
-    vectors: tuple[Vector, ...] = ()
+    vectors: tuple[ResidualVector, ...] = ()
     notes: tuple[str, ...] = ()
     """`path: what is changed or left out`."""
-    unresolved: tuple[Unresolved, ...] = ()
-    misfit: str | None = None
+    unresolved: tuple[UnresolvedImportItem, ...] = ()
+    incompatibility: str | None = None
     """Why it could not be applied now."""
 
 
 @dataclass(frozen=True)
-class Preview:
+class ParsedDocument:
     """All that a document holds."""
 
     format: str
-    entries: tuple[Entry, ...]
+    entries: tuple[DocumentEntry, ...]
     notes: tuple[str, ...] = ()
     """Of what belongs to no entry."""
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownSaes:
     """What is known here of other tools' SAEs."""
 
-    saes: dict[str, str] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
     """Foreign id → id of an SAE of ours."""

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-Format = Literal[
+ConversionFormat = Literal[
     "dictionary_learning",
     "llama_scope",
     "llama_scope_r1_distill",
@@ -16,10 +16,10 @@ Format = Literal[
 ]
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class ConversionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One SAE to convert."""
 
-    format: Format
+    format: ConversionFormat
     source: str
     """The folder of its files."""
     files: tuple[str, ...]
@@ -36,7 +36,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of data that the process may hold."""
 
 
-class News(msgspec.Struct, frozen=True):
+class ConversionEvent(msgspec.Struct, frozen=True):
     """A line of what the process tells: a stage that begins, what is wrong, or (neither) that it is done."""
 
     stage: str = ""

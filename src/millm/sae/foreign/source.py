@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from millm.errors import InvalidSae
-from millm.sae.foreign.order import Order
+from millm.sae.foreign.order import ConversionRequest
 
 Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ConvertedSae:
     """What is written as `cfg.json` and `sae_weights.safetensors`; widths are taken from the tensors."""
 
     architecture: str
@@ -28,21 +28,21 @@ class Foreign:
     """`hook_name`, `hf_hook_name`, `hook_name_out`."""
 
 
-Reader = Callable[[Order], Foreign]
+ConversionReader = Callable[[ConversionRequest], ConvertedSae]
 
 
-def path(order: Order, ending: str = "") -> Path:
+def source_file(request: ConversionRequest, suffix: str = "") -> Path:
     """Of the weights, or of the one file that ends so."""
-    named = [file for file in order.files if file.endswith(ending)]
-    return Path(order.source) / named[0]
+    named = [file for file in request.files if file.endswith(suffix)]
+    return Path(request.source) / named[0]
 
 
-def renamed(tensors: Tensors, **names: str) -> dict[str, Tensor]:
+def rename_tensors(tensors: Tensors, **names: str) -> dict[str, Tensor]:
     """`W_enc="encoder.weight.T"`: our name, theirs, and whether it lies the other way. Raises InvalidSae."""
-    return {ours: _taken(tensors, theirs) for ours, theirs in names.items()}
+    return {ours: _get_tensor(tensors, theirs) for ours, theirs in names.items()}
 
 
-def _taken(tensors: Tensors, name: str) -> Tensor:
+def _get_tensor(tensors: Tensors, name: str) -> Tensor:
     plain = name.removesuffix(".T")
     if plain not in tensors:
         raise InvalidSae(f"tensor {plain} is missing; there are {', '.join(sorted(tensors))}")
@@ -52,14 +52,14 @@ def _taken(tensors: Tensors, name: str) -> Tensor:
     return tensor.T if plain != name else tensor
 
 
-def found_in(pattern: str, text: str, missing: str) -> re.Match[str]:
+def require_match(pattern: str, text: str, error_message: str) -> re.Match[str]:
     """Raises InvalidSae with the sentence `missing`."""
     if (found := re.search(pattern, text)) is None:
-        raise InvalidSae(missing)
+        raise InvalidSae(error_message)
     return found
 
 
-def number(raw: Mapping[str, Any], *keys: str, file: str) -> float:
+def positive_number(raw: Mapping[str, Any], *keys: str, file: str) -> float:
     """A positive number under nested keys. Raises InvalidSae naming them."""
     value: Any = raw
     for key in keys:
@@ -69,7 +69,7 @@ def number(raw: Mapping[str, Any], *keys: str, file: str) -> float:
     return value
 
 
-def text(raw: Mapping[str, Any], *keys: str, file: str) -> str:
+def require_string(raw: Mapping[str, Any], *keys: str, file: str) -> str:
     """A text under nested keys. Raises InvalidSae naming them."""
     value: Any = raw
     for key in keys:

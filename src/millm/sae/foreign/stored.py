@@ -10,84 +10,91 @@ from typing import Any
 import torch
 
 from millm.errors import InvalidSae
-from millm.sae.foreign.order import Order
-from millm.sae.foreign.source import Foreign, found_in, number, path, renamed, text
-from millm.sae.formats.source import json_object, safetensors_file
+from millm.sae.foreign.order import ConversionRequest
+from millm.sae.foreign.source import (
+    ConvertedSae,
+    positive_number,
+    rename_tensors,
+    require_match,
+    require_string,
+    source_file,
+)
+from millm.sae.formats.source import read_json_object, read_safetensors
 
-_LINEAR = {
+_LINEAR_TENSOR_NAMES = {
     "W_enc": "encoder.weight.T",
     "b_enc": "encoder.bias",
     "W_dec": "decoder.weight.T",
     "b_dec": "decoder.bias",
 }
-_NOT_DONE = {"signed": False, "skip_connection": False, "transcode": False, "activation": "topk"}
+_REQUIRED_SPARSIFY_SETTINGS = {"signed": False, "skip_connection": False, "transcode": False, "activation": "topk"}
 """sparsify's settings, and the one value of each whose arithmetic we do."""
 
 
-def llama_scope(order: Order) -> Foreign:
+def read_llama_scope(request: ConversionRequest) -> ConvertedSae:
     """One threshold for all features, moved with the input's scale as SAELens moves it: what Neuronpedia shows too."""
-    raw = json_object(path(order, ".json"))
-    name = path(order, ".json").name
-    tensors = renamed(safetensors_file(path(order)), **_LINEAR)
-    scale = _scale(raw, name)
-    threshold = number(raw, "jump_relu_threshold", file=name) * scale
-    return Foreign(
+    raw = read_json_object(source_file(request, ".json"))
+    name = source_file(request, ".json").name
+    tensors = rename_tensors(read_safetensors(source_file(request)), **_LINEAR_TENSOR_NAMES)
+    scale = _input_scale(raw, name)
+    threshold = positive_number(raw, "jump_relu_threshold", file=name) * scale
+    return ConvertedSae(
         architecture="jumprelu",
         tensors=tensors | {"threshold": torch.full(tensors["b_enc"].shape, threshold)},
         apply_b_dec_to_input=False,
         input_scale=scale,
-        model_name=order.model or "meta-llama/Llama-3.1-8B",
-        hooks={"hook_name": _hook(raw, name)},
+        model_name=request.model or "meta-llama/Llama-3.1-8B",
+        hooks={"hook_name": _input_hook(raw, name)},
     )
 
 
-def llama_scope_r1_distill(order: Order) -> Foreign:
+def read_llama_scope_r1_distill(request: ConversionRequest) -> ConvertedSae:
     """The files may not say the input's scale; then the catalogue does."""
-    raw = json_object(path(order, ".json"))
-    name = path(order, ".json").name
-    stored = safetensors_file(path(order))
-    threshold = renamed(stored, threshold="log_jumprelu_threshold")["threshold"].float().exp()
-    return Foreign(
+    raw = read_json_object(source_file(request, ".json"))
+    name = source_file(request, ".json").name
+    stored = read_safetensors(source_file(request))
+    threshold = rename_tensors(stored, threshold="log_jumprelu_threshold")["threshold"].float().exp()
+    return ConvertedSae(
         architecture="jumprelu",
-        tensors=renamed(stored, **_LINEAR) | {"threshold": threshold},
+        tensors=rename_tensors(stored, **_LINEAR_TENSOR_NAMES) | {"threshold": threshold},
         apply_b_dec_to_input=False,
-        input_scale=order.input_scale or _scale(raw, name),
-        model_name=order.model,
-        hooks={"hook_name": _hook(raw, name)},
+        input_scale=request.input_scale or _input_scale(raw, name),
+        model_name=request.model,
+        hooks={"hook_name": _input_hook(raw, name)},
     )
 
 
-def _scale(raw: dict[str, Any], file: str) -> float:
+def _input_scale(raw: dict[str, Any], file: str) -> float:
     """Trained on activations whose mean norm was made √d."""
-    return math.sqrt(number(raw, "d_model", file=file)) / number(
+    return math.sqrt(positive_number(raw, "d_model", file=file)) / positive_number(
         raw, "dataset_average_activation_norm", "in", file=file
     )
 
 
-def _hook(raw: dict[str, Any], file: str) -> str:
-    hook = text(raw, "hook_point_in", file=file)
+def _input_hook(raw: dict[str, Any], file: str) -> str:
+    hook = require_string(raw, "hook_point_in", file=file)
     if raw.get("hook_point_out", hook) != hook:
         raise InvalidSae(f"{file}: it reads {hook} and writes elsewhere; such transcoders are not supported")
     return hook
 
 
-def sparsify(order: Order) -> Foreign:
+def read_sparsify(request: ConversionRequest) -> ConvertedSae:
     """Keeps the k largest and subtracts b_dec before, always; W_dec lies feature by feature (sparsify's `SparseCoder`).
 
     SAELens 6.54 reads it wrong on both counts.
     """
-    raw = json_object(path(order, "cfg.json"))
-    for key, value in _NOT_DONE.items():
+    raw = read_json_object(source_file(request, "cfg.json"))
+    for key, value in _REQUIRED_SPARSIFY_SETTINGS.items():
         if raw.get(key, value) != value:
             raise InvalidSae(f"cfg.json: {key} {raw[key]!r} is not supported; it must be {value!r}")
     names = {"W_enc": "encoder.weight.T", "b_enc": "encoder.bias", "W_dec": "W_dec", "b_dec": "b_dec"}
-    return Foreign(
+    return ConvertedSae(
         architecture="topk",
-        tensors=renamed(safetensors_file(path(order)), **names),
+        tensors=rename_tensors(read_safetensors(source_file(request)), **names),
         apply_b_dec_to_input=True,
-        k=int(number(raw, "k", file="cfg.json")),
-        model_name=order.model,
-        hooks=_sparsify_hooks(order.name.partition("@")[0]),
+        k=int(positive_number(raw, "k", file="cfg.json")),
+        model_name=request.model,
+        hooks=_sparsify_hooks(request.name.partition("@")[0]),
     )
 
 
@@ -101,13 +108,15 @@ def _sparsify_hooks(name: str) -> dict[str, str]:
     return lens | {"hf_hook_name": f"{module[1]}.output"}
 
 
-def mwhanna(order: Order) -> Foreign:
+def read_mwhanna(request: ConversionRequest) -> ConvertedSae:
     """Transcoders from what goes into the MLP to what comes out: to watch."""
-    layer = found_in(r"layer_(\d+)\.safetensors$", order.files[0], "the file's name does not say its layer")[1]
-    return Foreign(
+    layer = require_match(r"layer_(\d+)\.safetensors$", request.files[0], "the file's name does not say its layer")[1]
+    return ConvertedSae(
         architecture="transcoder",
-        tensors=renamed(safetensors_file(path(order)), W_enc="W_enc.T", b_enc="b_enc", W_dec="W_dec", b_dec="b_dec"),
+        tensors=rename_tensors(
+            read_safetensors(source_file(request)), W_enc="W_enc.T", b_enc="b_enc", W_dec="W_dec", b_dec="b_dec"
+        ),
         apply_b_dec_to_input=False,
-        model_name=order.model,
+        model_name=request.model,
         hooks={"hook_name": f"blocks.{layer}.mlp.hook_in", "hook_name_out": f"blocks.{layer}.hook_mlp_out"},
     )

@@ -16,15 +16,15 @@ from torch import Tensor
 
 from millm.errors import InvalidSae
 from millm.sae.config import SaeConfig
-from millm.sae.formats.source import SourceSae, json_object, safetensors_file, typed
+from millm.sae.formats.source import SourceSae, convert_to_struct, read_json_object, read_safetensors
 
-WEIGHTS = "sae.safetensors"
-HEADER = "config.json"
+WEIGHTS_FILE = "sae.safetensors"
+HEADER_FILE = "config.json"
 
-_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
-class Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class CanonicalHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`config.json`."""
 
     millm_sae: Literal[1] = 1
@@ -53,23 +53,23 @@ def tensor_shapes(config: SaeConfig) -> dict[str, tuple[int, ...]]:
     return shapes | {"b_enc": features}
 
 
-def open_canonical(folder: Path) -> tuple[Header, dict[str, Tensor]]:
+def open_canonical(folder: Path) -> tuple[CanonicalHeader, dict[str, Tensor]]:
     """The header and the memory-mapped tensors. Raises InvalidSae when the folder is not a whole one."""
-    header = typed(json_object(folder / HEADER), Header, HEADER)
-    tensors = safetensors_file(folder / WEIGHTS)
+    header = convert_to_struct(read_json_object(folder / HEADER_FILE), CanonicalHeader, HEADER_FILE)
+    tensors = read_safetensors(folder / WEIGHTS_FILE)
     check_tensors(header.config, tensors)
     return header, tensors
 
 
-def store(source: SourceSae, root: Path) -> Path:
+def store_canonical(source: SourceSae, root: Path) -> Path:
     """Checks every number, then writes the canonical folder under `root` unless it is there already."""
     check_tensors(source.config, source.tensors)
-    header = msgspec.json.encode(Header(sha256=source.sha256, folded=source.folded, config=source.config))
+    header = msgspec.json.encode(CanonicalHeader(sha256=source.sha256, folded=source.folded, config=source.config))
     folder = root / hashlib.sha256(header).hexdigest()[:16]
-    if not _is_whole(folder):
+    if not _is_valid_folder(folder):
         _check_finite(source.tensors)
         _check_threshold(source.tensors.get("threshold"))
-        _write(folder, header, source.tensors)
+        _write_folder(folder, header, source.tensors)
     return folder
 
 
@@ -87,7 +87,7 @@ def check_tensors(config: SaeConfig, tensors: dict[str, Tensor]) -> None:
 def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
     if tensor.shape != shape:
         raise InvalidSae(f"tensor {name} has shape {list(tensor.shape)}; the configuration says {list(shape)}")
-    if tensor.dtype not in _DTYPES:
+    if tensor.dtype not in _FLOAT_DTYPES:
         raise InvalidSae(f"tensor {name} has type {tensor.dtype}; it must be a 16, 32 or 64 bit float")
 
 
@@ -102,7 +102,7 @@ def _check_threshold(threshold: Tensor | None) -> None:
         raise InvalidSae("tensor threshold holds numbers below 0, which no JumpReLU has; download the SAE again")
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_valid_folder(folder: Path) -> bool:
     if not folder.exists():
         return False
     try:
@@ -112,23 +112,23 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-def _write(folder: Path, header: bytes, tensors: dict[str, Tensor]) -> None:
+def _write_folder(folder: Path, header: bytes, tensors: dict[str, Tensor]) -> None:
     partial = folder.with_name(f".partial-{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)  # left by a conversion that was killed
     partial.mkdir(parents=True)
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial / WEIGHTS)
-        (partial / HEADER).write_bytes(msgspec.json.format(header))
-        for path in (partial / WEIGHTS, partial / HEADER, partial):
-            _flush(path)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial / WEIGHTS_FILE)
+        (partial / HEADER_FILE).write_bytes(msgspec.json.format(header))
+        for path in (partial / WEIGHTS_FILE, partial / HEADER_FILE, partial):
+            _fsync(path)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
-        _flush(folder.parent)
+        _fsync(folder.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _flush(path: Path) -> None:
+def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

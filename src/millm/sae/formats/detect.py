@@ -8,9 +8,11 @@ from millm.sae.formats import canonical, gemma_scope, gemma_scope_2, saelens
 from millm.sae.formats.source import SourceSae
 
 _READERS: dict[str, Callable[[Path], SourceSae]] = {
-    layout.WEIGHTS: layout.read for layout in (saelens, gemma_scope, gemma_scope_2)
+    saelens.SAELENS_WEIGHTS: saelens.read_saelens,
+    gemma_scope.GEMMA_SCOPE_WEIGHTS: gemma_scope.read_gemma_scope,
+    gemma_scope_2.GEMMA_SCOPE_2_WEIGHTS: gemma_scope_2.read_gemma_scope_2,
 }
-_PICKLES = {".pt", ".pth", ".bin", ".pkl", ".ckpt"}
+_PICKLE_SUFFIXES = {".pt", ".pth", ".bin", ".pkl", ".ckpt"}
 
 
 def canonicalise(source: Path, root: Path) -> Path:
@@ -18,20 +20,20 @@ def canonicalise(source: Path, root: Path) -> Path:
 
     Raises InvalidSae, and leaves `root` as it was, when the SAE is not one that is read exactly.
     """
-    return canonical.store(_read(source), root)
+    return canonical.store_canonical(_read_layout(source), root)
 
 
-def _read(folder: Path) -> SourceSae:
-    files = _files(folder)
+def _read_layout(folder: Path) -> SourceSae:
+    files = _file_names(folder)
     for weights, read in _READERS.items():
         if weights in files:
             return read(folder)
-    if pickled := sorted(name for name in files if Path(name).suffix in _PICKLES):
+    if pickled := sorted(name for name in files if Path(name).suffix in _PICKLE_SUFFIXES):
         raise InvalidSae(f"{pickled[0]} is a pickle, which can run code when it is read: convert it to safetensors")
     raise InvalidSae("no SAE found in this folder; it must hold " + " or ".join(_READERS))
 
 
-def _files(folder: Path) -> set[str]:
+def _file_names(folder: Path) -> set[str]:
     try:
         return {path.name for path in folder.iterdir()}
     except OSError as error:

@@ -15,26 +15,26 @@ from millm.errors import InvalidSae
 from millm.sae.config import Architecture, SaeConfig
 from millm.sae.formats.source import (
     SourceSae,
+    convert_to_struct,
     dtype_name,
-    json_object,
     matrix_shape,
-    safetensors_file,
+    read_json_object,
+    read_safetensors,
     sha256_of,
-    typed,
 )
 
-WEIGHTS = "params.safetensors"
-CONFIG = "config.json"
+GEMMA_SCOPE_2_WEIGHTS = "params.safetensors"
+GEMMA_SCOPE_2_CONFIG = "config.json"
 
-_OURS = {"w_enc": "W_enc", "w_dec": "W_dec", "affine_skip_connection": "W_skip"}
-_LAYER = re.compile(r"\blayers\.(\d+)\.(.+)$")
-_HOOKS = {
+_TENSOR_NAMES = {"w_enc": "W_enc", "w_dec": "W_dec", "affine_skip_connection": "W_skip"}
+_LAYER_MODULE = re.compile(r"\blayers\.(\d+)\.(.+)$")
+_HOOK_BY_MODULE = {
     "output": "hook_resid_post",
     "self_attn.o_proj.input": "attn.hook_z",
     "post_feedforward_layernorm.output": "hook_mlp_out",
 }
-_PATH = re.compile(r"/(?P<site>resid_post|attn_out|mlp_out|transcoder)(?:_all)?/layer_(?P<layer>\d+)_")
-_SITES = {
+_SITE_IN_PATH = re.compile(r"/(?P<site>resid_post|attn_out|mlp_out|transcoder)(?:_all)?/layer_(?P<layer>\d+)_")
+_MODULES_BY_SITE = {
     "resid_post": ("output", None),
     "attn_out": ("self_attn.o_proj.input", None),
     "mlp_out": ("post_feedforward_layernorm.output", None),
@@ -42,7 +42,7 @@ _SITES = {
 }
 
 
-class _Config(msgspec.Struct, frozen=True):
+class _GemmaScope2Config(msgspec.Struct, frozen=True):
     """Its `config.json`; other fields describe the training."""
 
     architecture: Literal["jump_relu"] = "jump_relu"
@@ -52,15 +52,19 @@ class _Config(msgspec.Struct, frozen=True):
     affine_connection: bool | None = None
 
 
-def read(folder: Path) -> SourceSae:
+def read_gemma_scope_2(folder: Path) -> SourceSae:
     """Raises InvalidSae when the folder is not a whole JumpReLU SAE or transcoder."""
-    said = typed(json_object(folder / CONFIG), _Config, CONFIG) if (folder / CONFIG).exists() else _inferred(folder)
-    found = safetensors_file(folder / WEIGHTS)
-    tensors = {_OURS.get(name, name): tensor for name, tensor in found.items()}
+    said = (
+        convert_to_struct(read_json_object(folder / GEMMA_SCOPE_2_CONFIG), _GemmaScope2Config, GEMMA_SCOPE_2_CONFIG)
+        if (folder / GEMMA_SCOPE_2_CONFIG).exists()
+        else _config_from_path(folder)
+    )
+    found = read_safetensors(folder / GEMMA_SCOPE_2_WEIGHTS)
+    tensors = {_TENSOR_NAMES.get(name, name): tensor for name, tensor in found.items()}
     d_in, d_sae = matrix_shape(tensors, "W_enc")
     _, d_out = matrix_shape(tensors, "W_dec")
     config = SaeConfig(
-        architecture=_architecture(said, tensors),
+        architecture=_gemma_scope_2_architecture(said, tensors),
         d_in=d_in,
         d_sae=d_sae,
         d_out=d_out,
@@ -75,24 +79,28 @@ def read(folder: Path) -> SourceSae:
     if "W_skip" in tensors:
         matrix_shape(tensors, "W_skip")
         tensors["W_skip"] = tensors["W_skip"].T  # stored [d_in, d_out]
-    return SourceSae(config, tensors, sha256_of(folder / WEIGHTS))
+    return SourceSae(config, tensors, sha256_of(folder / GEMMA_SCOPE_2_WEIGHTS))
 
 
-def _architecture(said: _Config, tensors: dict[str, Tensor]) -> Architecture:
+def _gemma_scope_2_architecture(file_config: _GemmaScope2Config, tensors: dict[str, Tensor]) -> Architecture:
     has_skip = "W_skip" in tensors
-    if said.affine_connection is not None and said.affine_connection != has_skip:
-        raise InvalidSae(f"affine_connection is {said.affine_connection}, but affine_skip_connection says otherwise")
+    if file_config.affine_connection is not None and file_config.affine_connection != has_skip:
+        raise InvalidSae(
+            f"affine_connection is {file_config.affine_connection}, but affine_skip_connection says otherwise"
+        )
     if has_skip:
         return "jumprelu_skip_transcoder"
-    return "jumprelu" if said.hf_hook_point_out is None else "jumprelu_transcoder"
+    return "jumprelu" if file_config.hf_hook_point_out is None else "jumprelu_transcoder"
 
 
-def _inferred(folder: Path) -> _Config:
-    found = _PATH.search(folder.absolute().as_posix())
+def _config_from_path(folder: Path) -> _GemmaScope2Config:
+    found = _SITE_IN_PATH.search(folder.absolute().as_posix())
     if found is None:
-        raise InvalidSae(f"{CONFIG} is missing from the SAE's folder, and its path does not say where the SAE reads")
-    before, after = (side and f"model.layers.{found['layer']}.{side}" for side in _SITES[found["site"]])
-    return _Config(hf_hook_point_in=before, hf_hook_point_out=after)
+        raise InvalidSae(
+            f"{GEMMA_SCOPE_2_CONFIG} is missing from the SAE's folder, and its path does not say where the SAE reads"
+        )
+    before, after = (side and f"model.layers.{found['layer']}.{side}" for side in _MODULES_BY_SITE[found["site"]])
+    return _GemmaScope2Config(hf_hook_point_in=before, hf_hook_point_out=after)
 
 
 def _model_id(name: str | None) -> str | None:
@@ -106,5 +114,5 @@ def _model_id(name: str | None) -> str | None:
 
 def _hook_name(module: str | None) -> str | None:
     """TransformerLens' name for one of transformers', where it has one."""
-    found = _LAYER.search(module or "")
-    return f"blocks.{found[1]}.{_HOOKS[found[2]]}" if found and found[2] in _HOOKS else None
+    found = _LAYER_MODULE.search(module or "")
+    return f"blocks.{found[1]}.{_HOOK_BY_MODULE[found[2]]}" if found and found[2] in _HOOK_BY_MODULE else None

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import msgspec
 
-from millm.sae.formats.saelens_config import Cfg, is_scaled
+from millm.sae.formats.saelens_config import SaelensConfig, has_input_scale
 
-_CENTRED = {
+_CENTRED_REPOSITORIES = {
     "GPT2-Small-SAEs-Reformatted",
     "GPT2-Small-Feature-Splitting-Experiment-Layer-8",
     "gpt2-small-mlp-out-saes",
 }
 """Trained on residuals without their mean."""
 
-NORMALISATIONS = {"Mistral-7B-Residual-Stream-SAEs": "constant_norm_rescale"}
+REPOSITORY_NORMALISATIONS = {"Mistral-7B-Residual-Stream-SAEs": "constant_norm_rescale"}
 
-INPUT_SCALES = {
+REPOSITORY_INPUT_SCALES = {
     "Gemma-2b-Residual-Stream-SAEs": {"gemma_2b_blocks.12.hook_resid_post_16384": 0.21381938399317255},
     "gpt2-small-mlp-out-saes": {
         "sae_group_gpt2_blocks.0.hook_mlp_out_24576:v1": 1.049317316132615,
@@ -38,21 +38,21 @@ INPUT_SCALES = {
 """By the SAE's folder: what its activations were multiplied by in training."""
 
 
-def corrected(cfg: Cfg, folder: Path) -> Cfg:
+def apply_repository_normalisation(cfg: SaelensConfig, folder: Path) -> SaelensConfig:
     """With the normalisation that its repository is known to need."""
-    names = _repositories(folder)
-    for name in names & NORMALISATIONS.keys():
-        cfg = msgspec.structs.replace(cfg, normalize_activations=NORMALISATIONS[name])
-    for name in names & INPUT_SCALES.keys():
-        scale = INPUT_SCALES[name].get(folder.name)
-        if is_scaled(cfg) and cfg.norm_scaling_factor is None and scale is not None:
+    names = _repository_names(folder)
+    for name in names & REPOSITORY_NORMALISATIONS.keys():
+        cfg = msgspec.structs.replace(cfg, normalize_activations=REPOSITORY_NORMALISATIONS[name])
+    for name in names & REPOSITORY_INPUT_SCALES.keys():
+        scale = REPOSITORY_INPUT_SCALES[name].get(folder.name)
+        if has_input_scale(cfg) and cfg.norm_scaling_factor is None and scale is not None:
             cfg = msgspec.structs.replace(cfg, norm_scaling_factor=scale)
     return cfg
 
 
-def is_known_centred(folder: Path) -> bool:
-    return bool(_repositories(folder) & _CENTRED)
+def is_centred_repository(folder: Path) -> bool:
+    return bool(_repository_names(folder) & _CENTRED_REPOSITORIES)
 
 
-def _repositories(folder: Path) -> set[str]:
+def _repository_names(folder: Path) -> set[str]:
     return {part.rpartition("--")[2] for part in folder.absolute().parts}  # in a cache: models--owner--name

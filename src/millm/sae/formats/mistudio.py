@@ -11,71 +11,71 @@ import msgspec
 
 from millm.errors import InvalidSae
 from millm.sae.config import Width
-from millm.sae.formats.source import typed
+from millm.sae.formats.source import convert_to_struct
 
-_FOLDER = re.compile(r"^layer_(?P<layer>\d+)(?:_(?P<site>residual|mlp|attention))?$")
+_FOLDER_PATTERN = re.compile(r"^layer_(?P<layer>\d+)(?:_(?P<site>residual|mlp|attention))?$")
 
 
-class _Extra(msgspec.Struct, frozen=True):
+class _MistudioExtra(msgspec.Struct, frozen=True):
     hf_model_name: str | None = None
     top_k_sparsity: Annotated[float, msgspec.Meta(gt=0, le=100)] | None = None
     """Per cent of the features."""
 
 
-class _Cfg(msgspec.Struct, frozen=True):
+class _MistudioConfig(msgspec.Struct, frozen=True):
     d_sae: Width
     model_name: str | None = None
     hook_point_layer: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    extra_metadata: _Extra | None = None
+    extra_metadata: _MistudioExtra | None = None
 
 
-def is_export(raw: dict[str, Any]) -> bool:
+def is_mistudio_export(raw: dict[str, Any]) -> bool:
     return "mistudio_training_id" in raw
 
 
-def as_saelens(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
+def to_saelens_config(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The `cfg.json` it should have written. Raises InvalidSae on a field of the wrong type."""
-    cfg = typed(raw, _Cfg, "cfg.json")
-    meant = raw | {"hook_name": None, "hook_point": None, "hf_hook_name": _module(cfg, folder)}
+    cfg = convert_to_struct(raw, _MistudioConfig, "cfg.json")
+    meant = raw | {"hook_name": None, "hook_point": None, "hf_hook_name": _hook_module(cfg, folder)}
     if raw.get("activation_fn_str") == "topk":
-        meant["k"] = _k(cfg)
+        meant["k"] = _k_from_percentage(cfg)
     return meant
 
 
-def _k(cfg: _Cfg) -> int:
+def _k_from_percentage(cfg: _MistudioConfig) -> int:
     percent = cfg.extra_metadata.top_k_sparsity if cfg.extra_metadata else None
     if percent is None:
         raise InvalidSae("cfg.json: a topk SAE needs k; extra_metadata.top_k_sparsity is missing")
     return max(1, int(percent / 100 * cfg.d_sae))
 
 
-def _module(cfg: _Cfg, folder: Path) -> str | None:
-    found = _FOLDER.match(folder.name)
+def _hook_module(cfg: _MistudioConfig, folder: Path) -> str | None:
+    found = _FOLDER_PATTERN.match(folder.name)
     layer = found["layer"] if found else cfg.hook_point_layer
     if layer is None:
         return None
     site = (found["site"] if found else None) or "residual"
-    return f"{_block(cfg)}.{layer}.{_module_of_block(cfg, site)}.output"
+    return f"{_layers_path(cfg)}.{layer}.{_site_module(cfg, site)}.output"
 
 
-def _block(cfg: _Cfg) -> str:
+def _layers_path(cfg: _MistudioConfig) -> str:
     return "transformer.h" if _is_gpt2(cfg) else "model.layers"
 
 
-def _module_of_block(cfg: _Cfg, site: str) -> str:
+def _site_module(cfg: _MistudioConfig, site: str) -> str:
     if site == "mlp":
         return "mlp"
     if site == "attention":
         return "attn" if _is_gpt2(cfg) else "self_attn"
     if _is_gpt2(cfg):
         return "ln_2"
-    return "operator_norm" if "lfm2" in _model(cfg) else "post_attention_layernorm"
+    return "operator_norm" if "lfm2" in _model_name(cfg) else "post_attention_layernorm"
 
 
-def _is_gpt2(cfg: _Cfg) -> bool:
-    return "gpt2" in _model(cfg)
+def _is_gpt2(cfg: _MistudioConfig) -> bool:
+    return "gpt2" in _model_name(cfg)
 
 
-def _model(cfg: _Cfg) -> str:
+def _model_name(cfg: _MistudioConfig) -> str:
     hf_name = cfg.extra_metadata.hf_model_name if cfg.extra_metadata else None
     return (hf_name or cfg.model_name or "").lower()

@@ -9,22 +9,22 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from millm.errors import InvalidSae
-from millm.sae.config import Architecture, Normalisation, Width, known_architecture, known_normalisation
-from millm.sae.formats.source import typed
+from millm.sae.config import Architecture, Normalisation, Width, require_architecture, require_normalisation
+from millm.sae.formats.source import convert_to_struct
 
-CONFIG = "cfg.json"
+SAELENS_CONFIG = "cfg.json"
 BATCH_TOPK = ("batchtopk", "matryoshka_batchtopk")
 
-_RENAMED = {
+_NEW_FIELD_NAMES = {
     "hook_point": "hook_name",
     "hook_point_head_index": "hook_head_index",
     "activation_fn_str": "activation_fn",
 }
-_JUMPRELU = ("jumprelu", "jumprelu_transcoder", "jumprelu_skip_transcoder")
-_GOES_WITH: dict[str, tuple[str, ...]] = {
+_JUMPRELU_ARCHITECTURES = ("jumprelu", "jumprelu_transcoder", "jumprelu_skip_transcoder")
+_COMPATIBLE_ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "relu": get_args(Architecture),
     "topk": ("topk",),
-    "jumprelu": _JUMPRELU,
+    "jumprelu": _JUMPRELU_ARCHITECTURES,
 }
 """Which architectures an activation function of the flat configurations may name."""
 
@@ -37,7 +37,7 @@ class _ModelKwargs(msgspec.Struct, frozen=True):
     center_writing_weights: bool = False
 
 
-class Metadata(msgspec.Struct, frozen=True, kw_only=True):
+class SaelensMetadata(msgspec.Struct, frozen=True, kw_only=True):
     """How the SAE is used."""
 
     model_name: str | None = None
@@ -49,7 +49,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     model_from_pretrained_kwargs: _ModelKwargs | None = None
 
 
-class Cfg(Metadata, frozen=True, kw_only=True):
+class SaelensConfig(SaelensMetadata, frozen=True, kw_only=True):
     """`cfg.json` with the names of version 6; fields we do not use are left out."""
 
     d_in: Width
@@ -64,65 +64,71 @@ class Cfg(Metadata, frozen=True, kw_only=True):
     reshape_activations: Literal["none", "hook_z"] | None = None
     scaling_factor: float | None = None
     norm_scaling_factor: float | None = None
-    metadata: Metadata = Metadata()
+    metadata: SaelensMetadata = SaelensMetadata()
     converted_from: str = "saelens"
     """The library whose files `millm.sae.convert` made this of."""
 
     @property
-    def use(self) -> Metadata:
+    def merged_metadata(self) -> SaelensMetadata:
         """The metadata, each field from where it is: under `metadata` or at the top."""
         nested = msgspec.structs.asdict(self.metadata)
-        return Metadata(**{name: getattr(self, name) if value is None else value for name, value in nested.items()})
+        return SaelensMetadata(
+            **{name: getattr(self, name) if value is None else value for name, value in nested.items()}
+        )
 
 
-def parse(raw: dict[str, Any]) -> Cfg:
+def parse_saelens_config(raw: dict[str, Any]) -> SaelensConfig:
     """Raises InvalidSae naming the field whose type is wrong."""
-    cfg = typed({_RENAMED.get(name, name): value for name, value in raw.items()}, Cfg, CONFIG)
-    if cfg.use.hook_head_index is not None:
+    cfg = convert_to_struct(
+        {_NEW_FIELD_NAMES.get(name, name): value for name, value in raw.items()}, SaelensConfig, SAELENS_CONFIG
+    )
+    if cfg.merged_metadata.hook_head_index is not None:
         raise InvalidSae(
-            f"{CONFIG}: hook_head_index {cfg.use.hook_head_index}: SAEs of a single head are not supported"
+            f"{SAELENS_CONFIG}: hook_head_index {cfg.merged_metadata.hook_head_index}: SAEs of a single head are not supported"
         )
     return cfg
 
 
-def architecture(cfg: Cfg) -> Architecture:
+def inference_architecture(cfg: SaelensConfig) -> Architecture:
     """What the weights are at inference. Raises InvalidSae when unknown or at odds with the activation function."""
     name = "jumprelu" if cfg.architecture in BATCH_TOPK else cfg.architecture
     if cfg.activation_fn == "topk" and name == "standard":
         name = "topk"
-    known = known_architecture(name)
-    if known not in _GOES_WITH.get(cfg.activation_fn, ()):
-        raise InvalidSae(f"{CONFIG}: activation function {cfg.activation_fn!r} does not go with {cfg.architecture!r}")
+    known = require_architecture(name)
+    if known not in _COMPATIBLE_ARCHITECTURES.get(cfg.activation_fn, ()):
+        raise InvalidSae(
+            f"{SAELENS_CONFIG}: activation function {cfg.activation_fn!r} does not go with {cfg.architecture!r}"
+        )
     return known
 
 
-def k(cfg: Cfg) -> int | None:
+def parse_k(cfg: SaelensConfig) -> int | None:
     """How many features a topk SAE keeps. Raises InvalidSae when it is not a whole number."""
     kwargs = cfg.activation_fn_kwargs
     found = kwargs.k if kwargs is not None and kwargs.k is not None else cfg.k
     if found is not None and found != int(found):
-        raise InvalidSae(f"{CONFIG}: k is {found}; it must be a whole number")
+        raise InvalidSae(f"{SAELENS_CONFIG}: k is {found}; it must be a whole number")
     return None if found is None else int(found)
 
 
-def is_scaled(cfg: Cfg) -> bool:
+def has_input_scale(cfg: SaelensConfig) -> bool:
     """Whether it was trained on inputs scaled by one constant, which SAELens does not apply at run time."""
     return cfg.normalize_activations in (True, "expected_average_only_in")
 
 
-def input_scale(cfg: Cfg) -> float:
+def require_input_scale(cfg: SaelensConfig) -> float:
     """That constant. Raises InvalidSae when it is not known."""
     scale = cfg.scaling_factor if cfg.norm_scaling_factor is None else cfg.norm_scaling_factor
     if scale is None or scale <= 0:
         raise InvalidSae(
-            f"{CONFIG}: normalize_activations expected_average_only_in needs a positive scaling_factor: without it "
+            f"{SAELENS_CONFIG}: normalize_activations expected_average_only_in needs a positive scaling_factor: without it "
             "activations would be wrong, so fold it into the weights or add it"
         )
     return scale
 
 
-def normalisation(cfg: Cfg) -> Normalisation:
+def runtime_normalisation(cfg: SaelensConfig) -> Normalisation:
     """What is left to do at run time."""
-    if is_scaled(cfg) or not isinstance(cfg.normalize_activations, str):
+    if has_input_scale(cfg) or not isinstance(cfg.normalize_activations, str):
         return "none"
-    return known_normalisation(cfg.normalize_activations)
+    return require_normalisation(cfg.normalize_activations)

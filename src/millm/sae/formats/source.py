@@ -16,7 +16,7 @@ from torch import Tensor
 from millm.errors import InsufficientMemory, InvalidSae
 from millm.hardware import free_memory
 from millm.sae.config import SaeConfig
-from millm.sae.npz import Array, npz_shapes
+from millm.sae.npz import ArrayHeader, read_npz_headers
 
 _NUMPY_FLOATS = (np.float16, np.float32, np.float64)
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
@@ -34,7 +34,7 @@ class SourceSae:
     """What was folded into the weights: `decoder norms`, `input scale 0.25`. Not in the configuration any more."""
 
 
-def json_object(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """Raises InvalidSae when the file is missing, is not JSON (NaN is not) or not an object."""
     try:
         found = msgspec.json.decode(path.read_bytes())
@@ -47,15 +47,15 @@ def json_object(path: Path) -> dict[str, Any]:
     return found
 
 
-def typed(raw: dict[str, Any], shape: type[_Struct], name: str) -> _Struct:
+def convert_to_struct(raw: dict[str, Any], struct_type: type[_Struct], name: str) -> _Struct:
     """`raw` as a struct. Raises InvalidSae naming the field whose type is wrong."""
     try:
-        return msgspec.convert(raw, type=shape)
+        return msgspec.convert(raw, type=struct_type)
     except msgspec.ValidationError as error:
         raise InvalidSae(f"{name}: {error}") from error
 
 
-def safetensors_file(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Memory-mapped. Raises InvalidSae when the file is truncated, corrupt or not safetensors."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -64,12 +64,12 @@ def safetensors_file(path: Path) -> dict[str, Tensor]:
         raise InvalidSae(f"{path.name} is not a whole safetensors file: {_reason(error)}") from error
 
 
-def npz_file(path: Path) -> dict[str, Tensor]:
+def read_npz(path: Path) -> dict[str, Tensor]:
     """Raises InvalidSae when the file is truncated, corrupt, not an npz, holds Python objects or is a zip bomb.
 
     Raises InsufficientMemory when there is no room to unpack it.
     """
-    _check_room(npz_shapes(path), path.name)
+    _check_memory(read_npz_headers(path), path.name)
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
@@ -85,16 +85,16 @@ def npz_file(path: Path) -> dict[str, Tensor]:
         zlib.error,
     ) as error:
         raise InvalidSae(f"{path.name} is not a whole npz file of plain numbers: {_reason(error)}") from error
-    return {name: _tensor(name, array) for name, array in arrays.items()}
+    return {name: _to_tensor(name, array) for name, array in arrays.items()}
 
 
-def _check_room(arrays: dict[str, Array], name: str) -> None:
-    needed, free = sum(array.bytes for array in arrays.values()), free_memory("cpu")
+def _check_memory(arrays: dict[str, ArrayHeader], name: str) -> None:
+    needed, free = sum(array.nbytes for array in arrays.values()), free_memory("cpu")
     if free is not None and needed > free:
         raise InsufficientMemory(f"{name} unpacks to {needed:,} bytes, and {free:,} are free; unload a model first")
 
 
-def _tensor(name: str, array: np.ndarray[Any, Any]) -> Tensor:
+def _to_tensor(name: str, array: np.ndarray[Any, Any]) -> Tensor:
     if array.dtype not in _NUMPY_FLOATS:
         raise InvalidSae(f"tensor {name} has type {array.dtype}; it must be a 16, 32 or 64 bit float")
     return torch.from_numpy(array)
@@ -110,7 +110,7 @@ def matrix_shape(tensors: dict[str, Tensor], name: str) -> tuple[int, int]:
     return rows, columns
 
 
-def without_unit_scaling(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def drop_unit_scaling(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Drops the `scaling_factor` of ones that early files carry. Raises InvalidSae when it is not of ones."""
     rest = {name: tensor for name, tensor in tensors.items() if name != "scaling_factor"}
     if len(rest) < len(tensors) and not bool((tensors["scaling_factor"] == 1).all()):
