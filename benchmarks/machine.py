@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from millm import __version__
-from millm.gpus import read_driver
+from millm.hardware import read_driver
 
 
 def describe() -> dict[str, object]:

@@ -11,11 +11,20 @@ import psutil
 import pynvml
 import pytest
 
-from millm.container import CgroupLimits, read_cgroup_limits
-from millm.engine.messages import Platform
-from millm.gpus import Driver, Gpu, read_driver, visible_gpus
-from millm.hardware import free_memory, read_disk, read_hardware, total_memory
-from millm.why_cpu import cpu_fallback_reason
+from millm.hardware import (
+    CgroupLimits,
+    Driver,
+    Gpu,
+    Platform,
+    cpu_fallback_reason,
+    free_memory,
+    read_cgroup_limits,
+    read_disk,
+    read_driver,
+    read_hardware,
+    total_memory,
+    visible_gpus,
+)
 
 GB = 2**30
 

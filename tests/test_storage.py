@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from millm import backups, storage
+from millm import database as backups
+from millm import database as storage
+from millm.database import MIGRATIONS, Database
 from millm.errors import CannotStart, NotStored
 from millm.profiles.contract import Profile
 from millm.profiles.store import ProfileStore
-from millm.storage import MIGRATIONS, Database
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -28,7 +28,7 @@ from millm.admin import (
     saes,
     status,
     steering,
-)  # fmt: skip
+)
 from millm.admin.answers import STRUCTS
 from millm.admin.attachments import Attach
 from millm.admin.discovery import ContrastBody, InspectBody

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from benchmarks import tables
 from millm.admin.steering import FeatureChange, SteeringBody, SteeringChange
+from millm.auth import TICKET_LIFETIME_SECONDS
 from millm.cli import COMMANDS
 from millm.errors import MillmError
 from millm.events import Event
@@ -32,7 +33,6 @@ from millm.openai.unsupported import IGNORED_CHAT_FIELDS, UNSUPPORTED_CHAT_FIELD
 from millm.profiles.contract import ActivationsRequest, Profile, ProfileFeature, SteeringRequest
 from millm.settings import Settings
 from millm.status import ServerStatus
-from millm.tickets import TICKET_LIFETIME_SECONDS
 from tools import client_tables, format_tables, memory_tables, metric_table, openai_tables
 from tools.admin_sections import admin_sections
 from tools.env_example import env_example

@@ -5,10 +5,9 @@ import sys
 from typing import cast
 
 from millm.app import create_app
-from millm.doors import DrainGate
 from millm.metrics.meter import Meter
 from millm.settings import Settings
-from millm.state import State
+from millm.state import DrainGate, State
 
 
 class _Unserved:

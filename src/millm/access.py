@@ -6,8 +6,8 @@ from typing import Any
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
+from millm.auth import Principal, Scope, identify
 from millm.errors import InvalidApiKey, ScopeMissing
-from millm.principal import Principal, Scope, identify
 from millm.state import State
 
 PUBLIC = frozenset(("/healthz", "/readyz", "/", "/openapi.json", "/ui", "/ui/{path:path}"))

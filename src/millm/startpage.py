@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from jinja2 import Environment
 from starlette.responses import HTMLResponse
 
-from millm.principal import split_keys
+from millm.auth import split_keys
 from millm.profiles.selection import model_cards
 from millm.state import State
 

@@ -1,62 +1,70 @@
 """The few objects that outlive a request: settings, the engine, the loaded model, the attached SAEs,
 what steers, the profiles, what is on disk, what features mean, the tickets that are out, who is inside, who listens,
-what is counted."""
+what is counted.
+
+The server's doors: who is inside for an answer, and, once they close, who is let in all the same.
+"""
 
 import asyncio
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from millm.desired import DesiredState
-from millm.doors import DrainGate
+from millm.auth import Tickets
 from millm.engine.client import EngineClient
-from millm.engine.messages import LoadModel, ModelFacts, SaeFacts
+from millm.engine.messages import LoadModel
 from millm.engine.restorable import EngineSnapshot
-from millm.errors import MillmError, ModelNotLoaded
+from millm.errors import MillmError, ModelNotLoaded, ShuttingDown
 from millm.events import EventBus, StatusChanged
 from millm.features.described import FeatureDescriptionCache
-from millm.hub.estimate import Estimate
 from millm.hub.hub import Hub
 from millm.hub.labels import Labels
+from millm.loaded import AttachedSae, LoadedModel
 from millm.metrics.meter import Meter
 from millm.monitor.monitor import Monitor
 from millm.profiles.active import ActiveSteeringState, SteeringHistory
 from millm.profiles.menu import ApplicableProfilesCache
 from millm.profiles.store import ProfileStore
 from millm.settings import Settings
-from millm.status import Cause, ChangeInProgress
-from millm.text.prompt import ChatTemplate
-from millm.text.recipe import EmbeddingConfig
-from millm.text.response_template import ResponseTemplate
-from millm.text.tokenizer import Tokenizer
-from millm.tickets import Tickets
+from millm.status import Cause, ChangeInProgress, DesiredState
+
+EXPERIMENT_PATHS = frozenset(("/api/compare", "/api/sweep", "/api/calibrate"))
+"""Under `/api`, what asks the model."""
+_READ_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
-@dataclass(frozen=True)
-class LoadedModel:
-    """The model that answers, as the API process knows it."""
+class DrainGate:
+    """Lives on one event loop."""
 
-    name: str
-    """What clients ask for, e.g. `smollm2-135m-instruct` or `google/gemma-2-2b`."""
-    facts: ModelFacts
-    tokenizer: Tokenizer
-    chat_template: ChatTemplate
-    response_template: ResponseTemplate | None = None
-    """How it writes its reasoning and its calls, if it says so."""
-    embedding_recipe: EmbeddingConfig = field(default_factory=EmbeddingConfig)
-    """How it wants texts to become vectors."""
-    created: int = field(default_factory=lambda: int(time.time()))
-    estimate: Estimate | None = None
-    """What it was expected to take, before it was loaded."""
+    def __init__(self) -> None:
+        self.active_requests = 0
+        """Requests that asked the model, and have not got their whole answer yet."""
+        self.is_draining = False
+
+    def start_draining(self) -> None:
+        """For good: the server is about to stop. Who looks (`/readyz`, `/api/status`, …) is still let in."""
+        self.is_draining = True
+
+    def check(self, kind: str, method: str) -> None:
+        """`kind`: `http` or `websocket`. Raises ShuttingDown."""
+        if self.is_draining and (kind == "websocket" or method not in _READ_METHODS):
+            raise ShuttingDown("the server is being stopped; try again when it is back")
+
+    @contextmanager
+    def track_request(self, method: str, path: str) -> Iterator[None]:
+        if not is_model_request(method, path):
+            yield
+            return
+        self.active_requests += 1
+        try:
+            yield
+        finally:
+            self.active_requests -= 1
 
 
-@dataclass(frozen=True)
-class AttachedSae:
-    """An SAE that is attached, with what is known about its features."""
-
-    facts: SaeFacts
-    max_acts: dict[int, float]
-    """Feature → the largest activation its label records: the unit `max_act`."""
+def is_model_request(method: str, path: str) -> bool:
+    return method == "POST" and (path.startswith("/v1/") or path in EXPERIMENT_PATHS)
 
 
 @dataclass(frozen=True)

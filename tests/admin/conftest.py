@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from millm.database import Database
 from millm.hub.home import Home
 from millm.hub.library import Library
-from millm.storage import Database
 from tests.admin.library import MODEL, OTHER_SAE, SAE, SPARE, TOKEN, LibraryClient
 from tests.cli.terminal import started
 from tests.cli.test_stopping import ready_url

@@ -10,12 +10,12 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from millm.desired import read_desired
 from millm.events import Event, ProfilesChanged
 from millm.lifecycle.steering import activate
 from millm.profiles.active import FeatureKey
 from millm.profiles.contract import SteeringRequest
 from millm.profiles.selection import build_active
+from millm.status import read_desired
 from tests.fixtures.inside import Inside, serving
 from tests.lifecycle.asking import text
 from tests.lifecycle.test_remembering import read_only

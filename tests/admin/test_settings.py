@@ -5,8 +5,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from millm.settings import Settings
-from millm.settings_told import Setting, list_settings
+from millm.settings import Setting, Settings, list_settings
 
 KEY = "sk-not-to-be-told"
 

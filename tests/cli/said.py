@@ -2,7 +2,8 @@
 
 from rich.console import Console, RenderableType
 
-from millm.engine.messages import MemoryUse, ModelFacts, Platform, SaeFacts
+from millm.engine.messages import MemoryUse, ModelFacts, SaeFacts
+from millm.hardware import Platform
 from millm.hub.entries import ModelEntry, SaeEntry
 from millm.hub.estimate import Estimate
 from millm.hub.jobs import DownloadJob, DownloadPreview, DownloadSpec, PreviewFile

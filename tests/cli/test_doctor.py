@@ -18,9 +18,9 @@ from millm.cli import checks, engine_checks
 from millm.cli.engine_checks import TorchProbe
 from millm.cli.finding import CheckResult
 from millm.demo.lock import WEIGHTS_LOCK
+from millm.hardware import CpuFallbackReason
 from millm.hub.home import Home
 from millm.settings import Settings
-from millm.why_cpu import CpuFallbackReason
 from tests.cli.terminal import millm
 from tests.fixtures.fakehub import serving
 from tests.fixtures.process import Server

@@ -23,10 +23,10 @@ from millm.cli.sheets import (
     sae_details,
 )
 from millm.cli.tables import models_table, saes_table
+from millm.hardware import CpuFallbackReason
 from millm.hub.entries import DeletionResult
 from millm.hub.jobs import Problem
 from millm.status import Cause, ChangeInProgress
-from millm.why_cpu import CpuFallbackReason
 from tests.cli.said import (
     EMPTY,
     ESTIMATE,

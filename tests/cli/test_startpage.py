@@ -8,8 +8,9 @@ import httpx
 
 from millm.app import create_app
 from millm.engine.messages import ModelFacts
+from millm.loaded import LoadedModel
 from millm.profiles.contract import Profile
-from millm.state import LoadedModel, State
+from millm.state import State
 from millm.text.prompt import ChatTemplate
 from millm.text.tokenizer import Tokenizer
 from tests.fixtures.bare import bare_state

@@ -9,7 +9,8 @@ from openai import OpenAI
 
 from millm.engine.messages import LoadModel
 from millm.engine.model import load_model, pack_int8
-from millm.text.prompt import ChatTemplate, PromptMessage
+from millm.text.prompt import ChatTemplate
+from millm.text.roles import PromptMessage
 from millm.text.tokenizer import Tokenizer
 from tests.fixtures.process import Server, running
 

@@ -15,13 +15,13 @@ import httpx
 import psutil
 import pytest
 
-from millm.desired import SaeSpec
 from millm.hub.locate import LocalCheckpoint
 from millm.lifecycle.saes import attach, detach
 from millm.lifecycle.steering import activate
 from millm.profiles.contract import SteeringRequest
 from millm.profiles.selection import resolve_active
 from millm.state import State
+from millm.status import SaeSpec
 from tests.fixtures.inside import Inside, serving
 
 CYCLES = 200

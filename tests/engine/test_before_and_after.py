@@ -14,9 +14,9 @@ from transformers import LlamaForCausalLM
 
 from millm.engine.messages import AttachSae, Embed, Generate, Reading, Watch
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats import canonicalise
+from millm.sae.formats.detect import canonicalise
+from millm.sae.sizes import MAX_WATCHED_FEATURES
 from millm.sae.steering import FeatureSetting, Positions
-from millm.sae.tap import MAX_WATCHED_FEATURES
 from tests.engine.conftest import Engine
 from tests.engine.machine import CALIBRATION
 from tests.engine.test_generation import NEW, PROMPT, add, decoder, hooked, request, steer  # noqa: F401

@@ -18,7 +18,7 @@ from millm.engine.runners.slots import SlotsRunner
 from millm.sae import hooks
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.fixed_step import HookStepShape
-from millm.sae.formats import canonicalise
+from millm.sae.formats.detect import canonicalise
 from millm.sae.sizes import MAX_WATCHED_FEATURES
 from millm.sae.tap import SteeringHook
 from tests.engine import zoo

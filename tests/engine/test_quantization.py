@@ -18,7 +18,8 @@ from millm.errors import InvalidModel, InvalidRequest
 from millm.profiles.files import read_profile
 from millm.sae.calibration_text import calibration_text
 from millm.sae.steering import FeatureSetting, SaeSteering, Steering, coefficients
-from millm.text.prompt import ChatTemplate, PromptMessage
+from millm.text.prompt import ChatTemplate
+from millm.text.roles import PromptMessage
 from millm.text.tokenizer import Tokenizer
 from tests.engine.conftest import Engine, Loop, described
 from tests.engine.machine import CALIBRATION

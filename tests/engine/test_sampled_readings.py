@@ -14,7 +14,7 @@ from millm.engine.sequence import Sequence
 from millm.engine.taps import AttachedSaes
 from millm.sae import hooks
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats import canonicalise
+from millm.sae.formats.detect import canonicalise
 from millm.sae.tap import SteeringHook
 from tests.engine.conftest import Engine
 from tests.engine.test_generation import NEW, PROMPT, PUSH, add, request, steer

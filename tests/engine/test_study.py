@@ -18,7 +18,7 @@ from millm.engine.unembedding import unembed
 from millm.errors import InvalidRequest, InvalidSteering, ModelNotLoaded, SaeDetached, SaeNotFound
 from millm.sae import hooks
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats import canonicalise
+from millm.sae.formats.detect import canonicalise
 from millm.sae.pursuit import matching_pursuit
 from millm.sae.steering import FeatureSetting, SaeSteering, Steering, coefficients
 from millm.sae.tap import SteeringHook

@@ -9,13 +9,12 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.testclient import TestClient
 
-from millm import tickets
+from millm import auth
 from millm.access import PUBLIC, ScopeDependency
 from millm.app import create_app
-from millm.doors import EXPERIMENT_PATHS, is_model_request
-from millm.principal import Principal
+from millm.auth import Principal, Tickets
 from millm.settings import Settings
-from millm.tickets import Tickets
+from millm.state import EXPERIMENT_PATHS, is_model_request
 from tests.fixtures.bare import bare_state
 from tests.guard.conftest import Walled
 from tests.guard.raw import exchange, handshake, request
@@ -187,5 +186,5 @@ def test_a_ticket_grows_old_and_the_oldest_gives_way(monkeypatch: pytest.MonkeyP
     first, *others = [issued.issue(who) for _ in range(1025)]
     assert issued.redeem(first) is None
     assert issued.redeem(others[0]) == who
-    monkeypatch.setattr(tickets, "TICKET_LIFETIME_SECONDS", -1)
+    monkeypatch.setattr(auth, "TICKET_LIFETIME_SECONDS", -1)
     assert issued.redeem(issued.issue(who)) is None

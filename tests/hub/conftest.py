@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from millm.database import Database
 from millm.hub.home import Home
 from millm.hub.library import Library
-from millm.storage import Database
 from tests.fixtures.fakehub import FakeHub, serving
 from tests.fixtures.hfcache import contents
 from tests.hub.fetching import Site

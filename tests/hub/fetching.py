@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from millm.database import Database
 from millm.hub.blobs import repo_folder_name
 from millm.hub.downloads import Downloads
 from millm.hub.installed import InstallRecord
 from millm.hub.jobs import DownloadJob
 from millm.hub.verify import matches_hash
 from millm.settings import Settings
-from millm.storage import Database
 from tests.fixtures.fakehub import FakeHub
 
 Result = TypeVar("Result")

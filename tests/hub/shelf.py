@@ -5,10 +5,10 @@ from pathlib import Path
 
 import msgspec
 
+from millm.database import Database
 from millm.hub.home import Home
 from millm.hub.jobs import DownloadJob, DownloadSpec, JobState
 from millm.hub.library import Library
-from millm.storage import Database
 
 
 @dataclass

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from millm.hub.blobs import remove_orphans, resolve_commit, write_ref
-from millm.hub.cache_folder import hf_cache_folder
+from millm.settings import hf_cache_folder
 
 REPOSITORY = "tiny/model"
 ETAG = "a" * 64

@@ -34,7 +34,7 @@ from millm.hub.estimate import Estimate, estimate
 from millm.hub.footprint import Checkpoint
 from millm.hub.headers import TensorHeader as Header
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats import canonicalise
+from millm.sae.formats.detect import canonicalise
 from millm.sae.tap import SteeringHook
 from tests.fixtures.tiny import write_sae
 

@@ -12,6 +12,7 @@ import pytest
 from huggingface_hub import scan_cache_dir
 from safetensors.numpy import load_file
 
+from millm.database import Database
 from millm.errors import (
     Conflict,
     InvalidModel,
@@ -26,7 +27,6 @@ from millm.hub import convert, registry
 from millm.hub.home import Home
 from millm.hub.jobs import DownloadSpec
 from millm.hub.library import Library
-from millm.storage import Database
 from tests.fixtures.hfcache import ONE, THREE, TWO, contents, put
 from tests.fixtures.tiny import FEATURES, WIDTH
 from tests.hub.shelf import Shelf

@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 
-from millm.desired import DesiredState, ModelSpec, SaeSpec, read_desired
 from millm.engine.deaths import CrashLimiter
 from millm.engine.messages import FaultPoint, InjectFault
 from millm.lifecycle.models import cancel_load, load, unload
@@ -18,6 +17,7 @@ from millm.lifecycle.sleeping import unload_when_idle
 from millm.lifecycle.steering import activate
 from millm.profiles.contract import SteeringRequest
 from millm.profiles.selection import resolve_active
+from millm.status import DesiredState, ModelSpec, SaeSpec, read_desired
 from tests.fixtures.inside import Inside
 from tests.lifecycle.asking import Stream, post, streaming, text
 from tests.lifecycle.expected import Steered, place

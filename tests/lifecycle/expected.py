@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from millm.desired import ModelSpec, SaeSpec
 from millm.errors import InvalidModel, MillmError, ModelNotFound, ModelNotLoaded, SaeMismatch, SaeNotFound
+from millm.status import ModelSpec, SaeSpec
 
 LAYERS = {"tiny-llama": 4, "other-llama": 4, "gpt2": 8}
 WIDTHS = {"tiny-llama": 48, "other-llama": 48, "gpt2": 32}

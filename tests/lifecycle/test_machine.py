@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, Phase, Verbosity, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from millm.desired import DesiredState, ModelSpec, SaeSpec, read_desired
 from millm.errors import EngineFailed, InsufficientMemory, MillmError, ModelNotLoaded, SaeMismatch, SaeNotFound
 from millm.lifecycle import sleeping
+from millm.status import DesiredState, ModelSpec, SaeSpec, read_desired
 from tests.fixtures.fakehub import FakeHub
 from tests.fixtures.fakehub import serving as serving_hub
 from tests.fixtures.inside import Inside, serving

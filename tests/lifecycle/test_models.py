@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from millm.desired import DesiredState, ModelSpec, SaeSpec, read_desired
 from millm.engine.messages import InjectFault
 from millm.errors import (
     EngineFailed,
@@ -27,6 +26,7 @@ from millm.lifecycle.saes import attach
 from millm.lifecycle.steering import activate
 from millm.profiles.contract import SteeringRequest
 from millm.profiles.selection import resolve_active
+from millm.status import DesiredState, ModelSpec, SaeSpec, read_desired
 from tests.fixtures.inside import Inside
 from tests.lifecycle.asking import KNOB, code, post, streaming, text
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from millm.desired import ModelSpec, SaeSpec
 from millm.engine.deaths import CrashLimiter
 from millm.errors import NotStored
 from millm.lifecycle.models import load, unload
@@ -16,6 +15,7 @@ from millm.lifecycle.steering import activate
 from millm.profiles.contract import SteeringRequest
 from millm.profiles.selection import resolve_active
 from millm.state import State
+from millm.status import ModelSpec, SaeSpec
 from tests.fixtures.inside import Inside
 from tests.lifecycle.asking import KNOB, text
 from tests.lifecycle.bench import Bench

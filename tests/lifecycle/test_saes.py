@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from millm.desired import ModelSpec, SaeSpec, read_desired
 from millm.engine.messages import InjectFault
 from millm.errors import (
     EngineFailed,
@@ -22,6 +21,7 @@ from millm.lifecycle.saes import attach, detach
 from millm.lifecycle.steering import activate
 from millm.profiles.contract import SteeringRequest
 from millm.profiles.selection import resolve_active
+from millm.status import ModelSpec, SaeSpec, read_desired
 from tests.fixtures.inside import Inside
 from tests.fixtures.repos import STAND_IN_WIDTH
 from tests.fixtures.tiny import HOOK_LAYER, WIDTH, write_sae

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from millm.desired import ModelSpec, SaeSpec, read_desired
 from millm.lifecycle.models import load
 from millm.lifecycle.saes import attach, detach
 from millm.lifecycle.sleeping import unload_when_idle
 from millm.lifecycle.steering import activate
 from millm.profiles.contract import SteeringRequest
 from millm.profiles.selection import resolve_active
+from millm.status import ModelSpec, SaeSpec, read_desired
 from tests.fixtures.inside import Inside
 from tests.lifecycle.asking import KNOB, body, code, post, text
 

@@ -9,9 +9,9 @@ import pytest
 from msgspec.structs import replace
 
 from millm.errors import RequestNotFound
+from millm.events import RequestRow
 from millm.monitor.export import CSV_COLUMNS, EXPORT_SCHEMA, export_csv, export_jsonl
 from millm.monitor.history import History, HistoryEntry, RequestFilter
-from millm.monitor.rows import RequestRow
 from millm.monitor.statistics import HISTOGRAM_EDGES, feature_statistics
 from millm.monitor.track import ActivationTrack
 

@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 from millm.app import create_app
 from millm.engine.client import EngineClient
 from millm.engine.messages import Finished, Generate, ModelFacts, Token
-from millm.state import LoadedModel
+from millm.loaded import LoadedModel
 from millm.text.prompt import ChatTemplate
 from millm.text.response_template import ResponseTemplate
 from millm.text.tokenizer import Tokenizer

@@ -8,9 +8,10 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from millm.engine.messages import ModelFacts
+from millm.loaded import LoadedModel
 from millm.openai import router
 from millm.openai.failures import install_error_handlers
-from millm.state import LoadedModel, State
+from millm.state import State
 from millm.text.prompt import ChatTemplate
 from millm.text.tokenizer import Tokenizer
 from tests.fixtures.bare import bare_state

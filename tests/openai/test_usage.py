@@ -9,13 +9,13 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from starlette.testclient import TestClient
 
+from millm.loaded import LoadedModel
 from millm.openai.forms import CompletionChoiceBuilder
 from millm.openai.job import GenerationRequest, build_request
 from millm.openai.schemas.completions import CompletionRequest
 from millm.openai.telling import create_response
 from millm.profiles.selection import Selection
 from millm.settings import Settings
-from millm.state import LoadedModel
 from millm.text.prompt import ChatTemplate
 from millm.text.tokenizer import Tokenizer
 from tests.fixtures.bare import bare_state

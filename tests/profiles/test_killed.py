@@ -12,8 +12,8 @@ from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
+from millm.database import Database
 from millm.profiles.store import ProfileStore
-from millm.storage import Database
 
 KILLS = 100
 Change = tuple[str, str | None]

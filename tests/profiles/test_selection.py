@@ -6,10 +6,11 @@ import pytest
 
 from millm.engine.messages import ModelFacts, SaeFacts, Watch
 from millm.errors import InvalidProfile, InvalidSteering, MillmError, ModelNotFound, ModelNotLoaded, ProfileNotFound
+from millm.loaded import AttachedSae, LoadedModel
 from millm.profiles.contract import ActivationsRequest, Profile, SteeringRequest
 from millm.profiles.selection import model_cards, resolve_active, resolve_watches, select
 from millm.sae.steering import Coefficients, Steering
-from millm.state import AttachedSae, LoadedModel, State
+from millm.state import State
 from millm.text.prompt import ChatTemplate
 from millm.text.tokenizer import Tokenizer
 from tests.fixtures.bare import bare_state, take_in

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from millm.app import create_app
+from millm.database import Database
 from millm.errors import InvalidProfile, ProfileNameTaken, ProfileNotFound
 from millm.profiles.contract import Profile
 from millm.profiles.names import MAX_NAME_LENGTH, name_key, validate_name
 from millm.profiles.store import ProfileStore
-from millm.storage import Database
 from tests.fixtures.bare import bare_state
 
 NAMES = ["a", "A", "é", "E\u0301", "ß", "SS", "日本", "🎉", "a (2)", "x" * MAX_NAME_LENGTH, "X" * (MAX_NAME_LENGTH - 1)]

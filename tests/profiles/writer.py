@@ -12,9 +12,9 @@ import random
 import sys
 from pathlib import Path
 
+from millm.database import Database
 from millm.profiles.contract import Profile
 from millm.profiles.store import ProfileStore
-from millm.storage import Database
 
 
 def main(path: Path) -> None:

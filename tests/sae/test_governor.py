@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM
 
 from millm.sae import governor
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats import canonicalise
+from millm.sae.formats.detect import canonicalise
 from tests.fixtures.tiny import WIDTH
 
 seconds = st.floats(1e-7, 100)

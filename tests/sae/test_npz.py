@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from millm.errors import InsufficientMemory, InvalidSae
-from millm.sae.formats import canonicalise, source
+from millm.sae.formats import source
+from millm.sae.formats.detect import canonicalise
 from millm.sae.formats.source import read_npz
 from millm.sae.npz import MAX_NPZ_ENTRIES, read_npz_headers
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from millm.engine.messages import Watch
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats import canonicalise
+from millm.sae.formats.detect import canonicalise
 from millm.sae.steering import FeatureSetting, Mode, coefficients
 from millm.sae.tap import SteeringHook
 from millm.sae.tap_step import HookOutput, HookRow, TokenSpan, offsets_to_sample, offsets_to_watch

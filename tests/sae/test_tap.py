@@ -10,10 +10,11 @@ from torch import Tensor
 from millm.engine.messages import Watch
 from millm.errors import InsufficientMemory, InvalidSteering
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats import canonicalise
+from millm.sae.formats.detect import canonicalise
+from millm.sae.sizes import FEATURE_BANK_SIZE, MAX_TABLE_ROWS, MAX_WATCHED_FEATURES
 from millm.sae.steering import FeatureSetting, Mode, coefficients
-from millm.sae.tables import FEATURE_BANK_SIZE, RowTable
-from millm.sae.tap import MAX_TABLE_ROWS, MAX_WATCHED_FEATURES, SteeringHook
+from millm.sae.tables import RowTable
+from millm.sae.tap import SteeringHook
 from millm.sae.tap_step import HookRow, TokenSpan
 from tests.fixtures.tiny import FEATURES, WIDTH, write_sae
 

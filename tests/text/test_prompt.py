@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from millm.errors import InvalidModel, InvalidRequest
-from millm.text.prompt import ChatTemplate, PromptMessage, RenderOptions, fit_roles
-from millm.text.roles import ROLES, TemplateCapabilities
+from millm.text.prompt import ChatTemplate
+from millm.text.rendering import RenderOptions
+from millm.text.roles import ROLES, PromptMessage, TemplateCapabilities, fit_roles
 from millm.text.tokenizer import Tokenizer
 from tests.text.templates import FAMILIES, GEMMA2, MISTRAL, QWEN, SMOLLM2
 

@@ -7,7 +7,7 @@ import msgspec
 from millm.admin.imported import ImportPreview, ImportResponse
 from millm.admin.monitor_told import DeletedRequests, MonitorState, RequestDetail, Statistics
 from millm.engine.messages import SaeFacts
-from millm.events import Event
+from millm.events import Event, OpenRequest, RequestRow
 from millm.experiments.told import Comparison, SteeringCalibration, SweepResult
 from millm.features.card import FeatureCard
 from millm.features.found import FoundLabel, FoundLabels, PutLabels
@@ -19,9 +19,8 @@ from millm.hub.estimate import Estimate
 from millm.hub.jobs import DownloadJob, DownloadPreview, RemoteModel
 from millm.hub.registry import RegistryModel, RegistryPage
 from millm.logs.recent import LogEntry
-from millm.monitor.rows import OpenRequest, RequestRow
 from millm.profiles.entry import ProfileDetail, ProfileEntry, ProfilePage
-from millm.settings_told import Setting
+from millm.settings import Setting
 from millm.status import ServerStatus, SteeringState
 
 STRUCTS: tuple[type[msgspec.Struct], ...] = (

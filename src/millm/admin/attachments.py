@@ -10,12 +10,11 @@ from millm.admin.answers import list_response, struct_response
 from millm.admin.ids import PathId, PublicId, StrictBody
 from millm.admin.route import AdminRoute, json_response
 from millm.admin.status import server_status
-from millm.desired import SaeSpec
 from millm.engine.messages import SaeFacts
 from millm.lifecycle import saes
 from millm.lifecycle.changes import wait_until_started
 from millm.state import State
-from millm.status import ServerStatus
+from millm.status import SaeSpec, ServerStatus
 
 attachments_router = APIRouter(prefix="/attachments", route_class=AdminRoute)
 

@@ -19,12 +19,13 @@ from millm.features.inspecting import MAX_FIRINGS, Inspection, inspect
 from millm.features.separators import Separators, build_separators
 from millm.features.texts import check_token_ids, encode_text, survey_texts
 from millm.lifecycle.on_demand import ensure_loaded
+from millm.loaded import AttachedSae, LoadedModel
 from millm.openai.disconnect import cancel_on_disconnect
 from millm.openai.prompting import render_prompt
 from millm.openai.schemas.chat import ChatMessage, ChatRequest
 from millm.openai.tools import ToolConfig
 from millm.profiles.names import ProfileName
-from millm.state import AttachedSae, LoadedModel, State
+from millm.state import State
 
 inspection_router = APIRouter(prefix="/features", route_class=AdminRoute)
 

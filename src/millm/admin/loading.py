@@ -11,7 +11,6 @@ from millm.admin.answers import struct_response
 from millm.admin.ids import PublicId, StrictBody
 from millm.admin.route import AdminRoute, json_response
 from millm.admin.status import server_status
-from millm.desired import ModelSpec
 from millm.engine.messages import AttentionImplementation, DeviceMap, Quantization
 from millm.errors import Conflict
 from millm.hub.estimate import Estimate
@@ -19,7 +18,7 @@ from millm.lifecycle import models
 from millm.lifecycle.changes import wait_until_started
 from millm.lifecycle.fitting import estimate_memory
 from millm.state import State
-from millm.status import ServerStatus
+from millm.status import ModelSpec, ServerStatus
 
 loading_router = APIRouter(prefix="/models", route_class=AdminRoute)
 

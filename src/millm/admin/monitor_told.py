@@ -2,8 +2,8 @@
 
 import msgspec
 
+from millm.events import RequestRow
 from millm.monitor.config import SaeWatch
-from millm.monitor.rows import RequestRow
 from millm.monitor.statistics import FeatureStatistics
 from millm.monitor.track import TrackedToken
 

@@ -6,7 +6,7 @@ from millm.access import requires
 from millm.admin.answers import list_response, struct_response
 from millm.admin.route import AdminRoute, json_response
 from millm.errors import RequestNotFound
-from millm.monitor.rows import OpenRequest
+from millm.events import OpenRequest
 from millm.state import State
 
 queue_router = APIRouter(prefix="/queue", route_class=AdminRoute)

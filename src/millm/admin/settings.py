@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from millm import settings_told
+from millm import settings
 from millm.access import requires
 from millm.admin.answers import list_response
 from millm.admin.route import json_response
@@ -12,9 +12,9 @@ settings_router = APIRouter()
 
 
 @settings_router.get(
-    "/settings", dependencies=[requires("monitor")], responses=list_response(settings_told.Setting, "settings")
+    "/settings", dependencies=[requires("monitor")], responses=list_response(settings.Setting, "settings")
 )
 async def get_settings(request: Request) -> Response:
     """Every setting; they hold until the server is started again."""
     state: State = request.app.state.millm
-    return json_response({"settings": settings_told.list_settings(state.settings)})
+    return json_response({"settings": settings.list_settings(state.settings)})

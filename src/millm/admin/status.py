@@ -7,8 +7,9 @@ from millm.access import requires
 from millm.admin.answers import struct_response
 from millm.admin.route import json_response
 from millm.lifecycle.sleeping import seconds_until_unload
+from millm.loaded import LoadedModel
 from millm.profiles.active import ActiveSteeringState
-from millm.state import LoadedModel, State
+from millm.state import State
 from millm.status import ModelStatus, ServerStatus, SteeringStatus
 
 router = APIRouter()

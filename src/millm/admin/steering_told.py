@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from millm.engine.messages import ComputeDirections, DirectionsComputed, SteeringDirection
 from millm.errors import Unavailable
+from millm.loaded import AttachedSae
 from millm.profiles.active import ActiveSteeringState, feature_key
 from millm.profiles.contract import ProfileFeature, SteeringRequest
 from millm.profiles.resolving import feature_coefficients
-from millm.state import AttachedSae, State
+from millm.state import State
 from millm.status import SteeredFeature, SteeredHook, SteeringState
 
 USUAL_MAX_NORM = 1.0

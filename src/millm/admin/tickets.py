@@ -6,9 +6,8 @@ import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 
 from millm.access import ScopeDependency
-from millm.principal import Principal
+from millm.auth import TICKET_LIFETIME_SECONDS, Principal
 from millm.state import State
-from millm.tickets import TICKET_LIFETIME_SECONDS
 
 tickets_router = APIRouter()
 

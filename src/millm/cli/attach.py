@@ -10,9 +10,8 @@ from millm.cli.options import ApiKey, AsJson, Url
 from millm.cli.output import print_json, stdout_console
 from millm.cli.remote import connect
 from millm.cli.sheets import attached_sae_details
-from millm.desired import SaeSpec
 from millm.engine.messages import SaeFacts
-from millm.status import ServerStatus
+from millm.status import SaeSpec, ServerStatus
 
 
 def attach_sae(

@@ -12,11 +12,11 @@ from millm.cli.progress import ProgressReporter, progress_bars
 from millm.cli.server import StartupPlan, run_server
 from millm.demo import bundle
 from millm.demo.weights import is_approximate, prepare
-from millm.desired import SaeSpec
 from millm.errors import CannotStart
 from millm.hub.home import Home
 from millm.hub.locate import LocalCheckpoint
 from millm.settings import Settings
+from millm.status import SaeSpec
 
 APPROXIMATE_WARNING = (
     " [yellow]![/] these are Hugging Face's own weights, close to those the demo's SAE was trained on but not the same"

@@ -12,8 +12,7 @@ from millm.cli.engine_checks import check_engine
 from millm.cli.finding import CheckResult
 from millm.cli.options import HomeFolder, Host, Port
 from millm.errors import CannotStart
-from millm.hub.cache_folder import hf_cache_folder
-from millm.settings import Settings
+from millm.settings import Settings, hf_cache_folder
 
 _STATUS_MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failure": "[red]✗[/]"}
 

@@ -7,9 +7,7 @@ import sys
 import msgspec
 
 from millm.cli.finding import CheckResult
-from millm.engine.messages import Platform
-from millm.gpus import read_driver
-from millm.why_cpu import CpuFallbackReason, cpu_fallback_reason, has_device_file
+from millm.hardware import CpuFallbackReason, Platform, cpu_fallback_reason, has_device_file, read_driver
 
 _PROBE_SECONDS = 120
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from millm.database import Database
 from millm.demo import bundle
-from millm.desired import ModelSpec
 from millm.engine.messages import KV_CACHE_MEMORY_SHARE
 from millm.errors import JobNotFound
 from millm.hardware import free_memory
@@ -20,7 +20,7 @@ from millm.hub.home import Home
 from millm.hub.jobs import DownloadJob, DownloadPreview, DownloadSpec
 from millm.hub.library import Library
 from millm.settings import Settings
-from millm.storage import Database
+from millm.status import ModelSpec
 
 T = TypeVar("T")
 

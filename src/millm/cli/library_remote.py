@@ -7,11 +7,11 @@ from urllib.parse import quote
 import msgspec
 
 from millm.cli.remote import RemoteServer
-from millm.desired import ModelSpec
 from millm.errors import JobNotFound
 from millm.hub.entries import DeletionResult, ModelEntry, SaeEntry
 from millm.hub.estimate import Estimate
 from millm.hub.jobs import ACTIVE_STATES, ArtifactKind, DownloadJob, DownloadPreview, DownloadSpec
+from millm.status import ModelSpec
 
 POLL_SECONDS = 0.25
 """How often a job is looked at."""

@@ -6,6 +6,7 @@ What writes holds the home, so that no server starts meanwhile. Only miLLM's own
 from collections.abc import Sequence
 
 from millm.cli.profile_import import ImportAction, ImportRow, OnConflict, SourceDocument
+from millm.database import Database
 from millm.errors import CannotStart, InvalidImport
 from millm.hub.home import Home
 from millm.profiles.contract import Profile
@@ -14,7 +15,6 @@ from millm.profiles.files import parse_profile
 from millm.profiles.names import name_key
 from millm.profiles.store import ProfileStore
 from millm.settings import Settings
-from millm.storage import Database
 
 NO_SERVER_REASON = "no server runs"
 _NO_LIMIT = 10**9

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
+from millm.auth import split_keys
 from millm.cli.chunks import AnswerChunk, ServerErrorInfo, decode_chunk, parse_sse_data
 from millm.errors import CannotStart, MillmError, ModelNotFound, ModelNotLoaded, Unavailable, error_from_code
-from millm.principal import split_keys
 from millm.settings import Settings
 
 T = TypeVar("T")

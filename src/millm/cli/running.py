@@ -6,8 +6,8 @@ from millm.cli.columns import plain_text, table
 from millm.cli.ids import IdText
 from millm.cli.quantities import format_bytes, format_count, format_duration, format_percent
 from millm.engine.messages import ModelFacts, SaeFacts
+from millm.hardware import CpuFallbackReason
 from millm.status import ChangeInProgress, ModelStatus, ServerStatus
-from millm.why_cpu import CpuFallbackReason
 
 _IDLE_MESSAGES = {
     "empty": "no model is loaded; `millm load ID` loads one, `millm list` shows which there are",

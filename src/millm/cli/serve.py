@@ -9,11 +9,11 @@ from rich.console import Console
 from millm.cli.options import CpuInt8, Device, Dtype, HomeFolder, Host, Port, Quantization
 from millm.cli.progress import ProgressReporter
 from millm.cli.server import StartupPlan, run_server
-from millm.desired import SaeSpec
 from millm.errors import CannotStart
 from millm.hub.home import Home
 from millm.hub.locate import LocalCheckpoint, locate_model, locate_sae
 from millm.settings import Settings
+from millm.status import SaeSpec
 
 
 def serve(

@@ -17,12 +17,12 @@ from rich.console import Console
 from millm import logs
 from millm.cli import import_by_name
 from millm.cli.progress import ProgressReporter
-from millm.desired import SaeSpec
 from millm.engine.child import SpawnedProcess, spawn_engine
 from millm.errors import CannotStart, MillmError, PortTaken
 from millm.hub.home import Home
 from millm.hub.locate import LocalCheckpoint
 from millm.settings import Settings
+from millm.status import SaeSpec
 
 log = structlog.get_logger()
 

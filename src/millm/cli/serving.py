@@ -20,8 +20,8 @@ from millm.cli.in_log import LogAnnouncer
 from millm.cli.on_screen import TerminalAnnouncer
 from millm.cli.progress import ProgressReporter
 from millm.cli.server import PrepareStartup, ServerResources, StartupPlan
+from millm.database import Database
 from millm.demo import bundle
-from millm.desired import DesiredState, ModelSpec, read_desired
 from millm.engine.client import EngineClient
 from millm.events import EventBus
 from millm.hub.downloads import Downloads
@@ -40,7 +40,7 @@ from millm.profiles.contract import Profile
 from millm.profiles.store import ProfileStore
 from millm.settings import Settings
 from millm.state import State
-from millm.storage import Database
+from millm.status import DesiredState, ModelSpec, read_desired
 
 CHANGES_TIMEOUT_SECONDS = 2.0
 """For a change to notice that the engine has been ended."""

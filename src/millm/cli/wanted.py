@@ -2,8 +2,8 @@
 
 import msgspec
 
-from millm.desired import ModelSpec
 from millm.settings import Settings
+from millm.status import ModelSpec
 
 
 def parse_model_options(id: str, **options: str | int | None) -> ModelSpec:

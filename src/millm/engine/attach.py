@@ -15,7 +15,7 @@ from millm.errors import EngineFailed, InvalidSae, SaeMismatch, SaeModelMismatch
 from millm.sae import governor, hooks
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.calibrate import SaeCalibration, calibrate
-from millm.sae.formats import canonicalise
+from millm.sae.formats.detect import canonicalise
 from millm.sae.hook_table import is_known_family
 from millm.sae.hooks import HookPoint
 from millm.sae.model_names import model_mismatch

@@ -37,7 +37,6 @@ from millm.engine.messages import (
     LogLine,
     ModelFacts,
     ModelLoaded,
-    Platform,
     Progress,
     PromptScores,
     SaeAttached,
@@ -49,6 +48,7 @@ from millm.engine.messages import (
 )
 from millm.engine.restorable import EngineSnapshot
 from millm.errors import EngineCrashed, EngineFailed, MillmError, error_from_code
+from millm.hardware import Platform
 
 log = structlog.get_logger()
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from millm.hardware import Platform
 from millm.sae.steering import Steering
 
 Quantization = Literal["none", "8bit", "4bit"]
@@ -16,9 +17,9 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 AttentionImplementation = Literal["auto", "eager", "sdpa", "flash_attention_2"]
 Pooling = Literal["mean", "cls", "lasttoken", "max"]
 """sentence-transformers' names of how the last hidden states of a text become one vector."""
-
 KV_CACHE_MEMORY_SHARE = {"cuda": 0.85, "cpu": 0.25}
 """Of what is free once the model is loaded, how much keys and values get. A CPU's memory is everybody's."""
+
 
 # --------------------------------------------------------------------------------------- commands: API → engine
 
@@ -250,7 +251,6 @@ FeatureQuery = DescribeFeature | ComputeDirections | Decompose
 """Answered at once, between two steps."""
 TextCommand = Embed | ScoreAnswer | ScanFeatures
 """A pass or two of its own, in turn with the steps of those that run."""
-
 Command = (
     LoadModel
     | UnloadModel
@@ -263,20 +263,6 @@ Command = (
     | Cancel
     | InjectFault
 )
-
-# --------------------------------------------------------------------------------------- events: engine → API
-
-
-class Platform(msgspec.Struct, frozen=True, kw_only=True):
-    """What the engine runs on."""
-
-    torch: str
-    built_for: str | None
-    """`CUDA 13.0`, `ROCm 7.0`; None: for the CPU only."""
-    threads: int
-    """Of the CPU, as torch uses them."""
-    devices: tuple[str, ...]
-    """Names of the GPUs that torch can use, in the order of their numbers."""
 
 
 class Started(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -547,7 +533,6 @@ class EngineDegraded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 FeatureQueryResult = FeatureDescribed | DirectionsComputed | Decomposed
-
 EngineEvent = (
     Started
     | Progress
@@ -565,7 +550,6 @@ EngineEvent = (
     | EngineDegraded
     | LogLine
 )
-
 encode = msgspec.msgpack.Encoder().encode
 decode_commands = msgspec.msgpack.Decoder(list[Command]).decode
 decode_events = msgspec.msgpack.Decoder(list[EngineEvent]).decode

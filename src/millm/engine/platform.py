@@ -2,7 +2,7 @@
 
 import torch
 
-from millm.engine.messages import Platform
+from millm.hardware import Platform
 
 
 def platform_facts() -> Platform:

@@ -1,7 +1,8 @@
 """Which attached SAE is meant, and whether it has such a feature."""
 
 from millm.errors import InvalidRequest, SaeDetached, SaeNotFound
-from millm.state import AttachedSae, State
+from millm.loaded import AttachedSae
+from millm.state import State
 
 
 def find_attached_sae(state: State, name: str | None) -> AttachedSae:

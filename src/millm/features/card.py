@@ -5,11 +5,13 @@ import asyncio
 import msgspec
 
 from millm.engine.messages import FeatureDescribed
-from millm.hub.labels import Label, Labels
+from millm.hub.label_lines import Label
+from millm.hub.labels import Labels
 from millm.hub.registry import neuronpedia_link
+from millm.loaded import AttachedSae
 from millm.monitor.history import RequestFilter
 from millm.monitor.statistics import FeatureStatistics, feature_statistics
-from millm.state import AttachedSae, State
+from millm.state import State
 from millm.text.tokenizer import Tokenizer
 
 USUAL_NORM_SHARE = 0.5

@@ -2,7 +2,8 @@
 
 import msgspec
 
-from millm.hub.labels import Label, Labels
+from millm.hub.label_lines import Label
+from millm.hub.labels import Labels
 
 
 class FoundLabel(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,8 @@ from millm.engine.messages import Embed, FeatureActivity, FeaturesScanned, Readi
 from millm.features.card import label_text
 from millm.features.texts import TokenIds, survey_texts, with_request_timeout
 from millm.hub.labels import Labels
-from millm.state import AttachedSae, LoadedModel, State
+from millm.loaded import AttachedSae, LoadedModel
+from millm.state import State
 
 MAX_FIRINGS = 200_000
 """Of one answer: tokens × `top_k`."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from millm.features.card import USUAL_NORM_SHARE, label_text
 from millm.features.contrasting import Separation
 from millm.hub.labels import Labels
+from millm.loaded import AttachedSae, LoadedModel
 from millm.profiles.binding import reference_to_attached
 from millm.profiles.contract import ModelReference, Profile, ProfileFeature, Provenance
-from millm.state import AttachedSae, LoadedModel
 
 STRENGTH_NOTE = (
     f"Strengths are shares of the residual norm, in proportion to how clearly a feature separates the texts; together"

@@ -7,7 +7,8 @@ import msgspec
 from millm.features.card import label_text
 from millm.features.contrasting import Contrast, Separation
 from millm.features.making import profile_from_separations
-from millm.state import AttachedSae, State
+from millm.loaded import AttachedSae
+from millm.state import State
 
 
 class Separator(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from millm.engine.messages import FeaturesScanned, ScanFeatures
 from millm.errors import ContextLengthExceeded, InvalidRequest, Timeout
-from millm.state import AttachedSae, LoadedModel, State
+from millm.loaded import AttachedSae, LoadedModel
+from millm.state import State
 
 Result = TypeVar("Result")
 TokenIds = Sequence[int]

@@ -4,10 +4,10 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from millm.doors import DrainGate
 from millm.errors import AmbiguousLength, MillmError
 from millm.guard.rules import RequestRules
 from millm.openai.envelope import failure_response
+from millm.state import DrainGate
 
 METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 REQUEST_HEADERS = (

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from millm.hub.cache_folder import hf_cache_folder
 from millm.hub.tree import File, files_below
+from millm.settings import hf_cache_folder
 
 TRASH_FOLDER = ".deleting"
 """Beside `snapshots`: what a deletion has taken out of it and not yet removed."""

@@ -15,10 +15,10 @@ from pathlib import Path
 import structlog
 from msgspec.structs import replace
 
+from millm.database import Database
 from millm.errors import Conflict, DownloadFailed, InvalidSae, JobNotFound, QueueFull, error_from_code
 from millm.hub.asking import check_spec
 from millm.hub.blobs import remove_orphans
-from millm.hub.cache_folder import hf_cache_folder
 from millm.hub.convert import convert_sae, foreign_layout
 from millm.hub.home import Home
 from millm.hub.jobs import ACTIVE_STATES, DownloadJob, DownloadPreview, DownloadSpec, JobState, Problem, RemoteModel
@@ -26,8 +26,7 @@ from millm.hub.journal import JobStore
 from millm.hub.orders import FetchResult, ModelSearchResult, PreviewResult, TransferProgress, WorkerFailure
 from millm.hub.pace import SpeedMeter
 from millm.hub.worker import build_command, build_search_command, run_worker
-from millm.settings import Settings
-from millm.storage import Database
+from millm.settings import Settings, hf_cache_folder
 
 log = structlog.get_logger()
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from millm.database import Database
 from millm.hub.downloads import Downloads
 from millm.hub.home import Home
 from millm.hub.library import Library
-from millm.storage import Database
 
 
 @dataclass(frozen=True)

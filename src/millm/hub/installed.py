@@ -5,8 +5,8 @@ import sqlite3
 import msgspec
 import structlog
 
+from millm.database import Database
 from millm.hub.jobs import ArtifactKind, DownloadJob
-from millm.storage import Database
 
 log = structlog.get_logger()
 

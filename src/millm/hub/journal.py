@@ -6,10 +6,10 @@ import time
 import msgspec
 from msgspec.structs import replace
 
+from millm.database import Database
 from millm.hub.installed import InstallRecord
 from millm.hub.jobs import ACTIVE_STATES, DownloadJob
 from millm.hub.orders import FetchResult
-from millm.storage import Database
 
 _SAVE_JOB = "INSERT INTO jobs (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body"
 _INSTALL = (

@@ -13,10 +13,10 @@ from types import MappingProxyType
 import msgspec
 from msgspec.structs import replace
 
+from millm.database import Database
 from millm.errors import InvalidImport, InvalidSae
 from millm.hub.label_lines import Label, check_label, merge_label, read_jsonl, to_jsonl
 from millm.hub.label_search import LabelIndex
-from millm.storage import Database
 
 __all__ = ["Label", "Labels", "read_labels"]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from millm.database import Database
 from millm.errors import Conflict, InvalidModel, InvalidSae, ModelNotFound, SaeNotFound
 from millm.hub import copies, delete, links, places
 from millm.hub.appraisal import build_model_entry, build_sae_entry, count_blob_uses
@@ -19,7 +20,6 @@ from millm.hub.jobs import ACTIVE_STATES, ArtifactKind
 from millm.hub.locate import LocalCheckpoint
 from millm.hub.places import LibraryLocation
 from millm.hub.tree import total_size
-from millm.storage import Database
 
 Entry = TypeVar("Entry", ModelEntry, SaeEntry)
 

@@ -19,14 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from millm.errors import (
-    DownloadFailed,
-    GatedRepository,
-    InsufficientDisk,
-    InvalidToken,
-    MillmError,
-    RepositoryNotFound,
-)
+from millm.errors import DownloadFailed, GatedRepository, InsufficientDisk, InvalidToken, MillmError, RepositoryNotFound
 from millm.hub.jobs import DownloadSpec, Problem
 from millm.hub.session import HubBusy, TransportError
 

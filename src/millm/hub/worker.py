@@ -8,10 +8,9 @@ from typing import Literal
 
 import msgspec
 
-from millm.hub.cache_folder import hf_cache_folder
 from millm.hub.jobs import DownloadSpec
 from millm.hub.orders import ModelSearchCommand, RepositoryCommand, WorkerEvent, file_patterns
-from millm.settings import Settings
+from millm.settings import Settings, hf_cache_folder
 
 _MAX_LINE_BYTES = 1 << 26
 """A preview names every file."""

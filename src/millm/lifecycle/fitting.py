@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from millm.desired import ModelSpec
 from millm.engine.messages import KV_CACHE_MEMORY_SHARE
 from millm.hardware import free_memory
 from millm.hub.estimate import Estimate, estimate
 from millm.hub.locate import LocalCheckpoint
 from millm.state import State
+from millm.status import ModelSpec
 
 
 def estimate_memory(

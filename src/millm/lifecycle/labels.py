@@ -6,8 +6,9 @@ A steering that is active keeps the strengths that it was made with.
 import asyncio
 from collections.abc import Sequence
 
-from millm.hub.labels import Label
-from millm.state import AttachedSae, State
+from millm.hub.label_lines import Label
+from millm.loaded import AttachedSae
+from millm.state import State
 
 
 async def store_labels(state: State, sae: str, labels: Sequence[Label], source: str) -> None:

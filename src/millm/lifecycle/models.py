@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import structlog
 
-from millm.desired import DesiredState, ModelSpec
 from millm.engine.messages import LoadModel, ModelFacts
 from millm.engine.restorable import EngineSnapshot
 from millm.errors import MillmError, ModelNotLoaded, ModelTooLarge
@@ -17,8 +16,9 @@ from millm.lifecycle.outside import external_folder
 from millm.lifecycle.sleeping import wake_within_change
 from millm.lifecycle.steering import store_desired
 from millm.lifecycle.text_side import TextAssets
-from millm.state import LoadedModel, State, StateSnapshot
-from millm.status import ChangeInProgress
+from millm.loaded import LoadedModel
+from millm.state import State, StateSnapshot
+from millm.status import ChangeInProgress, DesiredState, ModelSpec
 
 log = structlog.get_logger()
 

@@ -2,11 +2,11 @@
 
 import asyncio
 
-from millm.desired import ModelSpec
 from millm.errors import ModelNotFound
 from millm.lifecycle.models import load
 from millm.lifecycle.sleeping import wake_model
 from millm.state import State
+from millm.status import ModelSpec
 
 
 async def ensure_loaded(state: State, requested_model: str) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from millm.desired import DesiredState, desired_writer
 from millm.errors import Conflict, ProfileActive, ProfileNameTaken
 from millm.events import ProfilesChanged
 from millm.lifecycle.steering import set_active, with_active
@@ -15,6 +14,7 @@ from millm.profiles.names import name_key
 from millm.profiles.selection import active_from_profile, build_active
 from millm.profiles.store import ExtraWrite, StoredProfile
 from millm.state import State
+from millm.status import DesiredState, desired_writer
 
 Result = TypeVar("Result")
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import structlog
 
-from millm.desired import DesiredState
 from millm.errors import MillmError
 from millm.lifecycle.changes import ProgressCallback
 from millm.lifecycle.models import load
@@ -15,7 +14,7 @@ from millm.lifecycle.steering import activate
 from millm.profiles.contract import SteeringRequest
 from millm.profiles.selection import build_active, resolve_active
 from millm.state import State
-from millm.status import Cause
+from millm.status import Cause, DesiredState
 
 log = structlog.get_logger()
 

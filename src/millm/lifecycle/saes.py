@@ -5,7 +5,6 @@ import re
 
 from msgspec.structs import replace
 
-from millm.desired import DesiredSae, SaeSpec
 from millm.engine.messages import AttachSae
 from millm.errors import ModelNotLoaded, NotStored, SaeNotFound
 from millm.hub.labels import read_labels
@@ -14,9 +13,10 @@ from millm.lifecycle.changes import ProgressCallback, run_change
 from millm.lifecycle.outside import external_folder
 from millm.lifecycle.sleeping import wake_within_change
 from millm.lifecycle.steering import drop_steering_with, rebind_active, set_active, store_desired
+from millm.loaded import AttachedSae
 from millm.sae.calibration_text import calibration_text
-from millm.state import AttachedSae, State, StateSnapshot
-from millm.status import ChangeInProgress
+from millm.state import State, StateSnapshot
+from millm.status import ChangeInProgress, DesiredSae, SaeSpec
 from millm.text.tokenizer import Tokenizer
 
 _LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")

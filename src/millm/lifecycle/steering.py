@@ -6,14 +6,14 @@ from collections.abc import Container
 
 import msgspec
 
-from millm import desired
-from millm.desired import DesiredState
+from millm import status
 from millm.errors import InvalidRequest, MillmError, NotStored
 from millm.events import SteeringChanged
 from millm.profiles.active import ActiveSteeringState
 from millm.profiles.selection import build_active, resolve_active
 from millm.sae.steering import Steering
 from millm.state import State
+from millm.status import DesiredState
 
 
 async def activate_profile(state: State, name: str) -> None:
@@ -124,9 +124,9 @@ async def store_desired(state: State, desired_state: DesiredState) -> None:
         return  # until all of it is there, what was acknowledged stays what it was
     async with state.write_lock:
         try:
-            await asyncio.to_thread(desired.write_desired, state.hub.database, state.desired)
+            await asyncio.to_thread(status.write_desired, state.hub.database, state.desired)
         except NotStored:
-            state.desired = await asyncio.to_thread(desired.read_desired, state.hub.database)
+            state.desired = await asyncio.to_thread(status.read_desired, state.hub.database)
             raise
 
 

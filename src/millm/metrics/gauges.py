@@ -8,7 +8,7 @@ import psutil  # type: ignore[import-untyped]
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from millm import __version__
-from millm.gpus import Gpu, read_driver
+from millm.hardware import Gpu, read_driver
 from millm.state import State
 
 STATUSES = ("empty", "asleep", "loading", "ready", "draining", "restarting", "safe_mode", "down")

@@ -5,9 +5,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from millm.database import Database
 from millm.engine.messages import SaeFacts, Watch
 from millm.monitor.watching import TokenScope, WatchTiming
-from millm.storage import Database
 
 MAX_WATCHED_SAES = 32
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from millm.errors import RequestNotFound
-from millm.monitor.rows import RequestRow
+from millm.events import RequestRow
 from millm.monitor.track import ActivationTrack
 
 REQUEST_OVERHEAD_BYTES = 2048

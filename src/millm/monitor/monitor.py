@@ -3,17 +3,16 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
+from millm.database import Database
 from millm.engine.messages import SaeFacts, Watch
-from millm.events import EventBus
+from millm.events import EventBus, RequestRow
 from millm.metrics.meter import Meter
 from millm.monitor import config
 from millm.monitor.config import MonitorConfig, SaeWatch
 from millm.monitor.history import History
 from millm.monitor.recording import RecordedRequest, RequestRecorder
-from millm.monitor.rows import RequestRow
 from millm.monitor.watching import WatchPlan, merge_watches
 from millm.settings import Settings
-from millm.storage import Database
 
 
 class Monitor:

@@ -7,10 +7,18 @@ from dataclasses import dataclass
 from msgspec import UNSET
 
 from millm.engine.messages import Reading, SteeringReceipt
-from millm.events import Activations, EventBus, RequestEnded
+from millm.events import (
+    Activations,
+    EndReason,
+    EventBus,
+    OpenRequest,
+    RequestEnded,
+    RequestRow,
+    RequestSource,
+    WatchedSae,
+)
 from millm.metrics.meter import Meter
 from millm.monitor.history import REQUEST_OVERHEAD_BYTES, History, HistoryEntry, RequestTexts
-from millm.monitor.rows import EndReason, OpenRequest, RequestRow, RequestSource, WatchedSae
 from millm.monitor.track import ActivationTrack
 from millm.monitor.watching import WatchPlan
 

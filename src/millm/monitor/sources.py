@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 
 from millm.errors import InvalidRequest
-from millm.monitor.rows import RequestSource
+from millm.events import RequestSource
 
 SOURCE_HEADER = "x-millm-source"
 TASK_HEADER = "x-millm-task"

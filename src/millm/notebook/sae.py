@@ -14,7 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from millm.engine.attach import capture_calibration, open_sae, sae_hook_point
 from millm.errors import InvalidRequest
 from millm.hub.home import Home
-from millm.hub.labels import Label, read_labels
+from millm.hub.label_lines import Label
+from millm.hub.labels import read_labels
 from millm.hub.locate import LocalCheckpoint, locate_sae
 from millm.notebook.resting import pause_hooks
 from millm.sae.activations import output_shift
@@ -22,7 +23,7 @@ from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.calibrate import SaeCalibration, calibrate
 from millm.sae.calibration_text import calibration_text
 from millm.sae.config import SaeConfig
-from millm.sae.formats import canonicalise
+from millm.sae.formats.detect import canonicalise
 from millm.settings import Settings
 
 

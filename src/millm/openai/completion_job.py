@@ -4,9 +4,10 @@ import asyncio
 
 from millm.errors import InvalidRequest
 from millm.lifecycle.on_demand import ensure_loaded
+from millm.loaded import LoadedModel
 from millm.openai.job import GenerationRequest, build_request, resolve_selection
 from millm.openai.schemas.completions import CompletionRequest, Prompt
-from millm.state import LoadedModel, State
+from millm.state import State
 
 
 async def prepare_completion(

@@ -13,9 +13,10 @@ from msgspec.structs import replace
 
 from millm.engine.messages import Embed, TextEmbedded, Watch
 from millm.errors import ContextLengthExceeded, InvalidRequest, Timeout, UnsupportedParameter
+from millm.events import RequestSource
 from millm.lifecycle.on_demand import ensure_loaded
+from millm.loaded import LoadedModel
 from millm.monitor.recording import ChoiceOutcome, RecordedRequest, RequestRecorder
-from millm.monitor.rows import RequestSource
 from millm.monitor.sources import identify_source
 from millm.monitor.watching import WatchPlan, merge_watches
 from millm.openai.broadcast import closing_recording
@@ -35,7 +36,7 @@ from millm.openai.schemas.embeddings import (
 from millm.openai.vectors import encode_vector, truncate_vector
 from millm.openai.watching import resolve_watching
 from millm.profiles.selection import select
-from millm.state import LoadedModel, State
+from millm.state import State
 
 router = APIRouter(route_class=JsonRoute)
 

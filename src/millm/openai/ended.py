@@ -5,8 +5,8 @@ from logging import DEBUG, INFO, WARNING
 import structlog
 from starlette.types import Scope
 
+from millm.events import RequestRow
 from millm.metrics.meter import Meter
-from millm.monitor.rows import RequestRow
 
 access_log = structlog.get_logger()
 

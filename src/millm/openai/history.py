@@ -9,7 +9,7 @@ from millm.errors import InvalidRequest
 from millm.openai.schemas.chat import ChatMessage
 from millm.openai.schemas.tools import CalledFunction
 from millm.text.content import content_text
-from millm.text.prompt import PromptMessage, PromptToolCall
+from millm.text.roles import PromptMessage, PromptToolCall
 
 
 def template_messages(messages: Sequence[ChatMessage], *, native: bool) -> list[PromptMessage]:

@@ -14,8 +14,9 @@ from msgspec import UNSET, UnsetType
 import millm
 from millm.engine.messages import Generate, ModelFacts
 from millm.errors import ContextLengthExceeded, InvalidRequest, ModelCannotGenerate
+from millm.events import RequestSource
+from millm.loaded import LoadedModel
 from millm.monitor.recording import RecordedRequest
-from millm.monitor.rows import RequestSource
 from millm.monitor.watching import WatchPlan
 from millm.openai.reading import PLAIN_TEXT, OutputParserConfig
 from millm.openai.schemas.chat import ChatRequest
@@ -23,7 +24,7 @@ from millm.openai.schemas.common import GenerationFields
 from millm.openai.schemas.completions import CompletionRequest
 from millm.openai.watching import resolve_watching
 from millm.profiles.selection import Selection, select
-from millm.state import LoadedModel, State
+from millm.state import State
 
 ProfileHeader = Annotated[
     str | None, Header(description="For clients that can only set headers; percent-encoded where it is not ASCII.")

@@ -7,12 +7,14 @@ import msgspec
 import structlog
 
 from millm.errors import ContextLengthExceeded, InvalidRequest
+from millm.loaded import LoadedModel
 from millm.openai.history import template_messages
 from millm.openai.schemas.chat import ChatRequest
 from millm.openai.tools import ToolConfig
-from millm.state import LoadedModel
 from millm.text.functions import Function
-from millm.text.prompt import Prompt, PromptMessage, RenderOptions
+from millm.text.prompt import Prompt
+from millm.text.rendering import RenderOptions
+from millm.text.roles import PromptMessage
 
 log = structlog.get_logger()
 

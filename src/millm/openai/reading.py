@@ -3,9 +3,9 @@
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 
+from millm.loaded import LoadedModel
 from millm.openai.schemas.answers import FinishReason
 from millm.openai.tools import ToolConfig
-from millm.state import LoadedModel
 from millm.text.call_markers import CLOSE_TAG, OPEN_TAG, TaggedCallsParser
 from millm.text.forced_calls import ForcedArgumentsParser, ForcedCallsParser
 from millm.text.told import DeltaParser, PlainTextParser

@@ -7,10 +7,10 @@ dictionary only, so nothing is guessed.
 from collections.abc import Mapping
 
 from millm.errors import InvalidSteering
+from millm.loaded import AttachedSae, LoadedModel
 from millm.profiles.contract import Profile, ProfileFeature, SaeReference, SteeringRequest
 from millm.profiles.resolving import resolve_steering
 from millm.sae.model_names import is_same_model
-from millm.state import AttachedSae, LoadedModel
 
 
 def bind_profile(saes: Mapping[str, AttachedSae], profile: Profile) -> SteeringRequest:

@@ -6,8 +6,10 @@ import struct
 from collections.abc import Mapping
 from dataclasses import replace
 
+from millm.database import Database
 from millm.engine.messages import Decompose, Decomposed
 from millm.errors import MillmError
+from millm.loaded import AttachedSae
 from millm.profiles.binding import incompatibility, reference_to_attached
 from millm.profiles.contract import Profile, ProfileFeature
 from millm.profiles.importers.reading import parse_document
@@ -18,8 +20,7 @@ from millm.profiles.importers.values import (
     ResidualVector,
     UnresolvedImportItem,
 )
-from millm.state import AttachedSae, State
-from millm.storage import Database
+from millm.state import State
 
 _INSERT_SAE_ID = "INSERT OR REPLACE INTO foreign_saes (id, sae) VALUES (?, ?)"
 

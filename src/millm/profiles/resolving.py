@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from millm.errors import InvalidSteering
+from millm.loaded import AttachedSae
 from millm.profiles.contract import ProfileFeature, SteeringRequest
 from millm.sae.steering import (
     MAX_ENCODED_FEATURES,
@@ -17,7 +18,6 @@ from millm.sae.steering import (
     coefficients,
     reads_activation,
 )
-from millm.state import AttachedSae
 
 MAX_ADDED_FEATURES = 4096
 

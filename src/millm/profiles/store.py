@@ -14,11 +14,11 @@ from pathlib import Path
 import structlog
 from pydantic import ValidationError
 
+from millm.database import Database
 from millm.errors import ProfileNameTaken, ProfileNotFound
 from millm.profiles.contract import Profile
 from millm.profiles.files import profile_digest, read_profile
 from millm.profiles.names import name_key, numbered_names
-from millm.storage import Database
 
 log = structlog.get_logger()
 

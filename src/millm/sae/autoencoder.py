@@ -10,15 +10,7 @@ import torch
 from torch import Tensor
 
 from millm.errors import InvalidSteering
-from millm.sae.activations import (
-    SMALLEST_NORM,
-    EncoderRows,
-    FeatureRows,
-    centred,
-    keep_top_k,
-    normalise,
-    output_shift,
-)
+from millm.sae.activations import SMALLEST_NORM, EncoderRows, FeatureRows, centred, keep_top_k, normalise, output_shift
 from millm.sae.config import SaeConfig
 from millm.sae.formats.canonical import open_canonical
 

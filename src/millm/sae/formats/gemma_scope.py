@@ -5,14 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from millm.sae.config import SaeConfig
-from millm.sae.formats.source import (
-    SourceSae,
-    drop_unit_scaling,
-    dtype_name,
-    matrix_shape,
-    read_npz,
-    sha256_of,
-)
+from millm.sae.formats.source import SourceSae, drop_unit_scaling, dtype_name, matrix_shape, read_npz, sha256_of
 from millm.sae.gemma_scope_path import parse_gemma_scope_path
 
 GEMMA_SCOPE_WEIGHTS = "params.npz"

@@ -1,6 +1,11 @@
-"""Who asks, by the key that came, and what that allows. Knows no route."""
+"""Who asks, by the key that came, and what that allows. Knows no route.
+
+Tickets for websockets: a browser cannot set their headers, and a key in a URL would end up in logs.
+"""
 
 import hmac
+import secrets
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +17,6 @@ from millm.settings import Settings
 
 Scope = Literal["infer", "monitor", "admin"]
 """Ask the model; look at what it does and for whom; change what it does for all."""
-
 _BEARER_PREFIX = "bearer "
 
 
@@ -61,3 +65,34 @@ def _bearer_token(authorization: str) -> str:
 def _matches_any(sent: str, keys: Iterable[str]) -> bool:
     """In constant time for each key: how long it takes tells nothing of how near a guess is."""
     return any(hmac.compare_digest(sent.encode(), key.encode()) for key in keys)
+
+
+TICKET_LIFETIME_SECONDS = 60
+_MAX_TICKETS = 1024
+"""Outstanding at once; the oldest gives way."""
+
+
+@dataclass(frozen=True)
+class _IssuedTicket:
+    principal: Principal
+    expires_at: float
+    """By `time.monotonic`."""
+
+
+class Tickets:
+    """Each is good once, for whoever asked for it."""
+
+    def __init__(self) -> None:
+        self._issued: dict[str, _IssuedTicket] = {}
+
+    def issue(self, principal: Principal) -> str:
+        ticket = secrets.token_urlsafe(32)
+        if len(self._issued) >= _MAX_TICKETS:
+            del self._issued[next(iter(self._issued))]
+        self._issued[ticket] = _IssuedTicket(principal, time.monotonic() + TICKET_LIFETIME_SECONDS)
+        return ticket
+
+    def redeem(self, ticket: str) -> Principal | None:
+        """None for one that is unknown, used or too old."""
+        issued = self._issued.pop(ticket, None)
+        return issued.principal if issued and time.monotonic() <= issued.expires_at else None

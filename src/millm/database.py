@@ -1,8 +1,15 @@
 """The one SQLite file: what has been acknowledged survives a power cut (WAL, `synchronous=FULL`), one writer.
 
 It holds what should be (the desired state, jobs, what was installed), never what is: that only the process knows.
+
+Copies of the database in `backups/` beside it: made once a day and before a change of its schema, seven are kept.
+
+Knows nothing of what is in it. Every function takes its time with the disk.
 """
 
+import os
+import re
+import shutil
 import sqlite3
 import threading
 import time
@@ -14,13 +21,95 @@ from typing import Any, TypeVar
 
 import structlog
 
-from millm import backups
 from millm.errors import CannotStart, NotStored
 
+MAX_BACKUPS = 7
+_BACKUP_TIME_FORMAT = "%Y%m%dT%H%M%S"
+_BACKUP_NAME = re.compile(r"\d{8}T\d{6}\.db")
+
+
+def list_backups(database: Path) -> list[Path]:
+    """The oldest first."""
+    folder = _backup_folder(database)
+    return sorted(path for path in folder.glob("*.db") if _BACKUP_NAME.fullmatch(path.name)) if folder.is_dir() else []
+
+
+def is_backup_due(database: Path, now: datetime) -> bool:
+    """There is none of this day (UTC)."""
+    return not any(path.name.startswith(f"{now:%Y%m%d}T") for path in list_backups(database))
+
+
+def create_backup(database: Path, now: datetime) -> Path:
+    """A copy of this moment, while others read and write. Raises sqlite3.Error or OSError; no half copy is left."""
+    made = _backup_folder(database) / f"{now:{_BACKUP_TIME_FORMAT}}.db"
+    made.parent.mkdir(exist_ok=True)
+    half = made.with_suffix(".half")
+    half.unlink(missing_ok=True)
+    try:
+        with closing(sqlite3.connect(_read_only_uri(database), uri=True)) as connection:
+            connection.execute("VACUUM INTO ?", (str(half),))
+        _replace_durably(half, made)
+    finally:
+        half.unlink(missing_ok=True)
+    for old in list_backups(database)[:-MAX_BACKUPS]:
+        old.unlink()
+    return made
+
+
+def newest_valid_backup(database: Path, newest_schema: int) -> Path | None:
+    """The newest copy that is whole, and not of a later miLLM."""
+    return next((copy for copy in reversed(list_backups(database)) if _is_valid_backup(copy, newest_schema)), None)
+
+
+def backup_time(backup: Path) -> datetime:
+    return datetime.strptime(backup.stem, _BACKUP_TIME_FORMAT).replace(tzinfo=UTC)
+
+
+def restore_backup(backup: Path, database: Path, move_aside: Callable[[], str]) -> str:
+    """In the place of what is put aside, once there is room for it; → what `put_aside` returns. Raises OSError."""
+    half = database.with_name(f"{database.name}.half")
+    shutil.copyfile(backup, half)
+    aside = move_aside()
+    _replace_durably(half, database)
+    return aside
+
+
+def _is_valid_backup(backup: Path, newest_schema: int) -> bool:
+    try:
+        with closing(sqlite3.connect(f"{_read_only_uri(backup)}&immutable=1", uri=True)) as connection:
+            whole = connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            (schema,) = connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.DatabaseError:
+        return False
+    return whole and 0 < int(schema) <= newest_schema
+
+
+def _read_only_uri(path: Path) -> str:
+    """Only to read."""
+    return f"{path.absolute().as_uri()}?mode=ro"
+
+
+def _backup_folder(database: Path) -> Path:
+    return database.with_name("backups")
+
+
+def _replace_durably(partial: Path, target: Path) -> None:
+    """On the disk, all of it, before it has its name."""
+    _fsync(partial)
+    partial.replace(target)
+    _fsync(target.parent)
+
+
+def _fsync(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
 log = structlog.get_logger()
-
 Result = TypeVar("Result")
-
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE jobs (id TEXT PRIMARY KEY, body TEXT NOT NULL) STRICT;
@@ -43,7 +132,6 @@ MIGRATIONS: tuple[str, ...] = (
     """,
 )
 """In order; the file's `user_version` says how many it has had. A change of the schema appends one."""
-
 _BUSY_SECONDS = 5.0
 _CORRUPT_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -68,8 +156,8 @@ class Database:
     def back_up(self, now: datetime) -> None:
         """Unless that was done today already (UTC). Others go on reading and writing; a failure is logged."""
         try:
-            if backups.is_backup_due(self._path, now):
-                backups.create_backup(self._path, now)
+            if is_backup_due(self._path, now):
+                create_backup(self._path, now)
         except (sqlite3.Error, OSError) as error:
             log.error("storage.not_backed_up", reason=str(error))
 
@@ -104,7 +192,7 @@ class _DatabaseDamaged(Exception):
 def _open_database(path: Path) -> sqlite3.Connection:
     """Raises _Damaged or CannotStart."""
     try:
-        if path.exists() and path.stat().st_size == 0 and backups.list_backups(path):
+        if path.exists() and path.stat().st_size == 0 and list_backups(path):
             raise _DatabaseDamaged("it is empty")
         return _connect(path)
     except sqlite3.DatabaseError as error:
@@ -132,16 +220,16 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _recover(path: Path, damaged: _DatabaseDamaged) -> str:
     """→ what is to be told of it. Raises CannotStart, with nothing changed."""
-    copy = backups.newest_valid_backup(path, newest_schema=len(MIGRATIONS))
+    copy = newest_valid_backup(path, newest_schema=len(MIGRATIONS))
     try:
-        aside = backups.restore_backup(copy, path, lambda: _move_aside(path)) if copy else _move_aside(path)
+        aside = restore_backup(copy, path, lambda: _move_aside(path)) if copy else _move_aside(path)
     except OSError as error:
         raise CannotStart(f"{path} is damaged, and its backup cannot be put back ({error.strerror})") from error
     log.error("storage.damaged", file=path.name, moved_to=aside, reason=str(damaged), backup=copy and copy.name)
     if copy is None:
         return f"the database was damaged, and there was no backup of it: it began anew; the old one is kept as {aside}"
     return (
-        f"the database was damaged, and the backup of {backups.backup_time(copy):%Y-%m-%d %H:%M} UTC took its place:"
+        f"the database was damaged, and the backup of {backup_time(copy):%Y-%m-%d %H:%M} UTC took its place:"
         f" what was changed since is lost; the damaged one is kept as {aside}"
     )
 
@@ -164,6 +252,6 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             " miLLM that wrote it, or set MILLM_HOME to another folder"
         )
     if 0 < had < len(MIGRATIONS):
-        backups.create_backup(path, datetime.now(UTC))
+        create_backup(path, datetime.now(UTC))
     for number, migration in enumerate(MIGRATIONS[had:], start=had + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {migration} PRAGMA user_version = {number}; COMMIT;")
