@@ -4,10 +4,10 @@ from types import SimpleNamespace
 from typing import get_args
 
 from millm.hub import foreign as recognised
+from millm.sae import formats
 from millm.sae.config import Architecture, Normalisation
-from millm.sae.foreign.order import ConversionFormat
-from millm.sae.formats import detect
-from millm.sae.hook_table import _FAMILIES, LENS_NAMES, HookLocation, hook_locations
+from millm.sae.conversion.protocol import ConversionFormat
+from millm.sae.hook_points import _FAMILIES, LENS_NAMES, HookLocation, hook_locations
 from tools.field_tables import table
 
 LEAD = """Which SAEs are read, and where in a model they can be attached. For what is on Hugging Face,
@@ -82,7 +82,7 @@ def body() -> str:
 
 
 def _formats() -> list[tuple[str, ...]]:
-    assert set(NATIVE) == set(detect._READERS)
+    assert set(NATIVE) == set(formats._READERS)
     assert set(CONVERTED) == set(get_args(ConversionFormat))
     native: list[tuple[str, ...]] = [(f"`{file}`", whose, "as it is") for file, whose in NATIVE.items()]
     return native + [(", ".join(_files(format)), whose, "converted once") for format, whose in CONVERTED.items()]

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import millm.demo
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats.detect import canonicalise
+from millm.sae.formats import canonicalise
 from tools import train_demo_sae as tool
 
 LAYER, FEATURES, K, STEPS = 1, 192, 8, 200

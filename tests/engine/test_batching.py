@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from millm.engine.messages import Cancel, Finished, Generate, Reading, SamplingParams, SetActiveSteering, Watch
-from millm.sae.steering import FeatureSetting, Positions, SaeSteering, Skip, Steering, coefficients
+from millm.engine.messages import Cancel, Finished, Generate, Reading, SamplingParams, SetActiveSteering
+from millm.sae.steering import FeatureSetting, Positions, SaeSteering, Skip, Steering, Watch, coefficients
 from tests.engine.machine import Answer, Machine, load
 
 SYSTEM = tuple(range(40, 60))

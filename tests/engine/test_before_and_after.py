@@ -12,11 +12,11 @@ from msgspec.structs import replace
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from millm.engine.messages import AttachSae, Embed, Generate, Reading, Watch
+from millm.engine.messages import AttachSae, Embed, Generate, Reading
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats.detect import canonicalise
-from millm.sae.sizes import MAX_WATCHED_FEATURES
-from millm.sae.steering import FeatureSetting, Positions
+from millm.sae.config import MAX_WATCHED_FEATURES
+from millm.sae.formats import canonicalise
+from millm.sae.steering import FeatureSetting, Positions, Watch
 from tests.engine.conftest import Engine
 from tests.engine.machine import CALIBRATION
 from tests.engine.test_generation import NEW, PROMPT, add, decoder, hooked, request, steer  # noqa: F401

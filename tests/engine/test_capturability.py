@@ -17,10 +17,10 @@ from millm.engine.graphs import DecodeStep, GraphShape
 from millm.engine.runners.slots import SlotsRunner
 from millm.sae import hooks
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.fixed_step import HookStepShape
-from millm.sae.formats.detect import canonicalise
-from millm.sae.sizes import MAX_WATCHED_FEATURES
-from millm.sae.tap import SteeringHook
+from millm.sae.config import MAX_WATCHED_FEATURES
+from millm.sae.formats import canonicalise
+from millm.sae.hook_step import HookStepShape
+from millm.sae.steering_hook import SteeringHook
 from tests.engine import zoo
 from tests.engine.test_architectures import nothing_steered
 from tests.engine.test_graphs import recordable

@@ -19,14 +19,13 @@ from millm.engine.messages import (
     SamplingParams,
     SetActiveSteering,
     TextEmbedded,
-    Watch,
 )
 from millm.engine.recorder import GRAPH_RECORDERS
 from millm.engine.runners import slots as slots_runner
 from millm.engine.runners.slots import SlotsRunner
 from millm.engine.taps import Attachment
 from millm.sae.hooks import decoder_layers
-from millm.sae.steering import FeatureSetting, SaeSteering, Steering, coefficients
+from millm.sae.steering import FeatureSetting, SaeSteering, Steering, Watch, coefficients
 from tests.engine.machine import CALIBRATION, Answer, Machine, load
 from tests.engine.tape import Tape
 from tests.fixtures.tiny import write_sae

@@ -30,10 +30,9 @@ from millm.engine.messages import (
     SamplingParams,
     SetActiveSteering,
     TextEmbedded,
-    Watch,
 )
 from millm.errors import NonFiniteOutput, QueueFull, Timeout
-from millm.sae.steering import Coefficients, SaeSteering, Steering
+from millm.sae.steering import Coefficients, SaeSteering, Steering, Watch
 from tests.engine.conftest import CALIBRATION, Engine, collect
 from tests.engine.test_batching import Machine
 from tests.fixtures.close import assert_close

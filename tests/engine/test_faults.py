@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from millm.engine.client import EngineClient
-from millm.engine.messages import AttachSae, FaultPoint, Finished, Generate, InjectFault, LoadModel, Token, Watch
+from millm.engine.messages import AttachSae, FaultPoint, Finished, Generate, InjectFault, LoadModel, Token
 from millm.engine.relief import SAES_DISABLED
 from millm.errors import (
     EngineCrashed,
@@ -27,6 +27,7 @@ from millm.errors import (
     SaeMismatch,
     Timeout,
 )
+from millm.sae.steering import Watch
 from tests.engine.conftest import Engine, Loop, collect, start
 from tests.engine.machine import CALIBRATION
 from tests.engine.test_client import until_ready

@@ -13,10 +13,10 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from millm.engine import sampler
-from millm.engine.messages import Finished, Generate, SamplingParams, Token, Watch
+from millm.engine.messages import Finished, Generate, SamplingParams, Token
 from millm.engine.sequence import Sequence
 from millm.errors import EngineFailed, InvalidSteering
-from millm.sae.steering import Coefficients, FeatureSetting, Positions, SaeSteering, Skip, Steering, coefficients
+from millm.sae.steering import Coefficients, FeatureSetting, Positions, SaeSteering, Skip, Steering, Watch, coefficients
 from tests.engine.conftest import Engine
 from tests.fixtures.tiny import FEATURES, HOOK_LAYER
 

@@ -9,12 +9,12 @@ import transformers
 from hypothesis import HealthCheck, given, settings
 from packaging.version import Version
 
-from millm.engine.messages import Generate, LoadModel, ModelLoaded, SamplingParams, Watch
+from millm.engine.messages import Generate, LoadModel, ModelLoaded, SamplingParams
 from millm.engine.recorder import GRAPH_RECORDERS
 from millm.engine.runners import slots as slots_runner
 from millm.engine.runners.slots import SlotsRunner
 from millm.engine.selftest import choose_runner
-from millm.sae.steering import Steering
+from millm.sae.steering import Steering, Watch
 from tests.engine import test_architectures, test_batching, zoo
 from tests.engine.machine import Machine, load
 from tests.engine.tape import BrokenTape, DeafTape, Tape

@@ -12,12 +12,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from millm.demo import bundle
 from millm.engine.client import EngineClient
-from millm.engine.messages import AttachSae, Finished, LoadModel, Quantization, Token, Watch
+from millm.engine.messages import AttachSae, Finished, LoadModel, Quantization, Token
 from millm.engine.model import load_model
 from millm.errors import InvalidModel, InvalidRequest
 from millm.profiles.files import read_profile
-from millm.sae.calibration_text import calibration_text
-from millm.sae.steering import FeatureSetting, SaeSteering, Steering, coefficients
+from millm.sae.config import calibration_text
+from millm.sae.steering import FeatureSetting, SaeSteering, Steering, Watch, coefficients
 from millm.text.prompt import ChatTemplate
 from millm.text.roles import PromptMessage
 from millm.text.tokenizer import Tokenizer

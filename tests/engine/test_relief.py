@@ -20,10 +20,10 @@ from millm.engine.messages import (
     SaeAttached,
     SetActiveSteering,
     SteeringReceipt,
-    Watch,
 )
 from millm.engine.relief import SAES_DISABLED, TOP_K_DISABLED, WATCHING_DISABLED
 from millm.engine.runners import slots as slots_runner
+from millm.sae.steering import Watch
 from tests.engine.machine import CALIBRATION, Answer, Machine, load
 from tests.engine.test_batching import NEW, PROMPTS, STEERINGS, request, steer
 

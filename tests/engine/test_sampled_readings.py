@@ -8,14 +8,15 @@ import torch
 from msgspec.structs import replace
 from transformers import LlamaForCausalLM
 
-from millm.engine.messages import Generate, Reading, SaeFacts, Watch
+from millm.engine.messages import Generate, Reading, SaeFacts
 from millm.engine.scheduler import ScheduledRow
 from millm.engine.sequence import Sequence
 from millm.engine.taps import AttachedSaes
 from millm.sae import hooks
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats.detect import canonicalise
-from millm.sae.tap import SteeringHook
+from millm.sae.formats import canonicalise
+from millm.sae.steering import Watch
+from millm.sae.steering_hook import SteeringHook
 from tests.engine.conftest import Engine
 from tests.engine.test_generation import NEW, PROMPT, PUSH, add, request, steer
 from tests.fixtures.tiny import FEATURES, HOOK_LAYER

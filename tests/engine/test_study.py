@@ -17,11 +17,10 @@ from millm.engine.taps import AttachedSaes
 from millm.engine.unembedding import unembed
 from millm.errors import InvalidRequest, InvalidSteering, ModelNotLoaded, SaeDetached, SaeNotFound
 from millm.sae import hooks
-from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats.detect import canonicalise
-from millm.sae.pursuit import matching_pursuit
+from millm.sae.autoencoder import SparseAutoencoder, matching_pursuit
+from millm.sae.formats import canonicalise
 from millm.sae.steering import FeatureSetting, SaeSteering, Steering, coefficients
-from millm.sae.tap import SteeringHook
+from millm.sae.steering_hook import SteeringHook
 from tests.engine import zoo
 from tests.engine.conftest import Engine
 from tests.engine.test_generation import add, decoder, steer  # noqa: F401  a fixture among them

@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM
 from millm.engine.messages import AttachSae, FeaturesScanned, ScanFeatures
 from millm.errors import ContextLengthExceeded, InvalidRequest, SaeDetached, SaeNotFound
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats.detect import canonicalise
+from millm.sae.formats import canonicalise
 from millm.sae.steering import Steering
 from tests.engine.conftest import Engine
 from tests.engine.machine import CALIBRATION

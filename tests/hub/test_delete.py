@@ -8,7 +8,7 @@ from millm.errors import Conflict, ModelNotFound, SaeNotFound
 from millm.hub import cache as hub_cache
 from millm.hub import delete
 from millm.hub.jobs import DownloadSpec
-from millm.sae.formats.detect import canonicalise
+from millm.sae.formats import canonicalise
 from tests.fixtures.hfcache import ONE, THREE, TWO, put, used
 from tests.hub.shelf import Shelf
 

@@ -34,8 +34,8 @@ from millm.hub.estimate import Estimate, estimate
 from millm.hub.footprint import Checkpoint
 from millm.hub.headers import TensorHeader as Header
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats.detect import canonicalise
-from millm.sae.tap import SteeringHook
+from millm.sae.formats import canonicalise
+from millm.sae.steering_hook import SteeringHook
 from tests.fixtures.tiny import write_sae
 
 IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}

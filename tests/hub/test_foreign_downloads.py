@@ -11,7 +11,7 @@ from millm.hub.downloads import Downloads
 from millm.hub.home import Home
 from millm.hub.jobs import DownloadJob
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats.detect import canonicalise
+from millm.sae.formats import canonicalise
 from tests.fixtures.foreign_saes import SAES, ForeignSae, inputs, write
 from tests.hub.fetching import Site
 

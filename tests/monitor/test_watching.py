@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millm.engine.messages import Reading, Watch
+from millm.engine.messages import Reading
 from millm.monitor.watching import WatchPlan, covers, merge_watches
-from millm.sae.sizes import MAX_WATCHED_FEATURES
+from millm.sae.config import MAX_WATCHED_FEATURES
+from millm.sae.steering import Watch
 
 PROMPT, LENGTH, FEATURES = 5, 12, 9
 

@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats.detect import canonicalise
+from millm.sae.formats import canonicalise
 from tests.fixtures.tiny import HOOK_LAYER
 
 TOKENS = 6

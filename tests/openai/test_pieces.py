@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from millm.engine.messages import Finished, Generate, Reading, SteeringReceipt, Token, Watch
+from millm.engine.messages import Finished, Generate, Reading, SteeringReceipt, Token
 from millm.monitor.watching import merge_watches
 from millm.openai.pieces import OutputDelta, generate_output, join_outputs
+from millm.sae.steering import Watch
 from millm.text.detokenizer import Detokenizer
 from millm.text.tokenizer import Tokenizer
 

@@ -18,7 +18,7 @@ from millm.sae.activations import normalise
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.config import Architecture, SaeConfig
 from millm.sae.formats.canonical import CanonicalHeader, store_canonical, tensor_shapes
-from millm.sae.formats.source import SourceSae
+from millm.sae.formats.reader import SourceSae
 
 READABLE = [name for name in get_args(Architecture) if name != "topk"]
 NORMALISATIONS = ["none", "layer_norm", "constant_norm_rescale"]

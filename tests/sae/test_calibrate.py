@@ -13,10 +13,9 @@ from transformers import AutoModelForCausalLM
 from millm.demo.bundle import SAE_FOLDER
 from millm.errors import InvalidModel, InvalidRequest
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.calibrate import calibrate
-from millm.sae.calibration_text import calibration_text
-from millm.sae.config import SaeConfig
-from millm.sae.formats.detect import canonicalise
+from millm.sae.calibration import calibrate
+from millm.sae.config import SaeConfig, calibration_text
+from millm.sae.formats import canonicalise
 from millm.sae.hooks import capture, resolve_hook_point
 
 WIDTH = 48

@@ -29,9 +29,9 @@ from millm.hub.home import Home
 from millm.hub.jobs import DownloadSpec
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.config import SaeConfig
-from millm.sae.convert import convert as convert_here
-from millm.sae.foreign.pickled import load_state_dict
-from millm.sae.formats.detect import canonicalise
+from millm.sae.conversion.process import convert as convert_here
+from millm.sae.conversion.readers import load_state_dict
+from millm.sae.formats import canonicalise
 from tests.fixtures.foreign_saes import SAES, D, F, ForeignSae, K, inputs, numbers, sparsify, write
 
 GOLDENS = Path(__file__).parent / "goldens" / "foreign.safetensors"

@@ -21,7 +21,7 @@ from torch import Tensor
 from millm.demo.bundle import SAE_FOLDER
 from millm.errors import InvalidSae
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats.detect import canonicalise
+from millm.sae.formats import canonicalise
 
 D_IN, D_OUT, D_SAE = 6, 5, 10
 Cfg = dict[str, Any]

@@ -14,7 +14,7 @@ from torch import Tensor
 from millm.errors import InvalidSae
 from millm.sae.activations import FeatureRows
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats.detect import canonicalise
+from millm.sae.formats import canonicalise
 from millm.sae.steering import FeatureSetting, Mode, coefficients
 
 GOLDENS = Path(__file__).parent / "goldens"

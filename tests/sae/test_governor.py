@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
-from millm.sae import governor
+from millm.sae import calibration
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats.detect import canonicalise
+from millm.sae.formats import canonicalise
 from tests.fixtures.tiny import WIDTH
 
 seconds = st.floats(1e-7, 100)
@@ -18,14 +18,14 @@ seconds = st.floats(1e-7, 100)
 
 @given(read=seconds, step=seconds)
 def test_the_least_n_that_stays_within_its_share(read: float, step: float) -> None:
-    every = governor.compute_sample_every(read, step)
-    assert read / every <= governor.MAX_TIME_SHARE * step * (1 + 1e-9)
-    assert every == 1 or read / (every - 1) > governor.MAX_TIME_SHARE * step * (1 - 1e-9)
+    every = calibration.compute_sample_every(read, step)
+    assert read / every <= calibration.MAX_TIME_SHARE * step * (1 + 1e-9)
+    assert every == 1 or read / (every - 1) > calibration.MAX_TIME_SHARE * step * (1 - 1e-9)
 
 
 @pytest.mark.parametrize(("read", "step", "every"), [(0.0, 1.0, 1), (0.025, 1.0, 1), (0.026, 1.0, 2), (0.5, 1.0, 20)])
 def test_examples(read: float, step: float, every: int) -> None:
-    assert governor.compute_sample_every(read, step) == every
+    assert calibration.compute_sample_every(read, step) == every
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_it_is_measured_on_however_few_tokens_and_leaves_no_trace(
 ) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    assert governor.measure_sample_every(model, sae, (1, 80, 81), torch.ones(2, WIDTH)) >= 1
+    assert calibration.measure_sample_every(model, sae, (1, 80, 81), torch.ones(2, WIDTH)) >= 1
     assert torch.equal(torch.get_rng_state(), before)
     assert all(weights.grad is None for weights in model.parameters())
 
@@ -60,6 +60,6 @@ class SlowSae(SparseAutoencoder):
 def test_a_wider_dictionary_is_read_less_often(model: LlamaForCausalLM, sae: SparseAutoencoder) -> None:
     slow = SlowSae(sae.config, sae.sha256, sae._tensors)
     x = torch.ones(4, WIDTH)
-    assert governor.measure_sample_every(model, slow, (1, 80, 81), x) > 4 * governor.measure_sample_every(
+    assert calibration.measure_sample_every(model, slow, (1, 80, 81), x) > 4 * calibration.measure_sample_every(
         model, sae, (1, 80, 81), x
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 
 from millm.errors import SaeMismatch
-from millm.sae.hook_table import LENS_NAMES
+from millm.sae.hook_points import LENS_NAMES
 from millm.sae.hooks import HookPoint, capture, decoder_layers, resolve_hook_point, width_at
 
 WIDTH = 32

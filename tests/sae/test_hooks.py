@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPTJConfig, GraniteConfig, LlamaConfig, PreTrainedModel
 
 from millm.errors import InvalidModel, SaeMismatch
-from millm.sae.hook_table import parse_hook_name
+from millm.sae.hook_points import parse_hook_name
 from millm.sae.hooks import capture, decoder_layers, resolve_hook_point, width_at
 
 IDS = [[5, 6, 7, 8, 9], [11, 3, 12, 4, 13]]

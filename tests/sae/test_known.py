@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 from millm.hub.sae_index import load_index
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats.detect import canonicalise
-from millm.sae.formats.known import REPOSITORY_INPUT_SCALES, REPOSITORY_NORMALISATIONS
+from millm.sae.formats import canonicalise
+from millm.sae.formats.saelens import REPOSITORY_INPUT_SCALES, REPOSITORY_NORMALISATIONS
 
 D, F = 6, 10
 GEMMA = "Gemma-2b-Residual-Stream-SAEs", "gemma_2b_blocks.12.hook_resid_post_16384"

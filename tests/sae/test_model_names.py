@@ -2,7 +2,7 @@
 
 import pytest
 
-from millm.sae.model_names import model_mismatch
+from millm.sae.base_models import model_mismatch
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from millm.errors import InsufficientMemory, InvalidSae
-from millm.sae.formats import source
-from millm.sae.formats.detect import canonicalise
-from millm.sae.formats.source import read_npz
-from millm.sae.npz import MAX_NPZ_ENTRIES, read_npz_headers
+from millm.sae.formats import canonicalise, reader
+from millm.sae.formats.reader import read_npz
+from millm.sae.headers import MAX_NPZ_ENTRIES, read_npz_headers
 
 GOOD = {"W_enc": np.ones((4, 8), np.float32), "b_dec": np.zeros(4, np.float16), "threshold": np.ones(8)}
 
@@ -145,10 +144,10 @@ def test_what_is_no_zip(content: bytes, tmp_path: Path) -> None:
 def test_what_there_is_no_room_for_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez(tmp_path / "params.npz", **GOOD)
     needed = sum(array.nbytes for array in GOOD.values())
-    monkeypatch.setattr(source, "free_memory", lambda _device: needed - 1)
+    monkeypatch.setattr(reader, "free_memory", lambda _device: needed - 1)
     with pytest.raises(InsufficientMemory, match=f"unpacks to {needed} bytes, and {needed - 1} are free"):
         read_npz(tmp_path / "params.npz")
-    monkeypatch.setattr(source, "free_memory", lambda _device: needed)
+    monkeypatch.setattr(reader, "free_memory", lambda _device: needed)
     assert read_npz(tmp_path / "params.npz").keys() == GOOD.keys()
 
 

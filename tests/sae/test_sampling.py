@@ -10,13 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from millm.engine.messages import Watch
-from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats.detect import canonicalise
-from millm.sae.steering import FeatureSetting, Mode, coefficients
-from millm.sae.tap import SteeringHook
-from millm.sae.tap_step import HookOutput, HookRow, TokenSpan, offsets_to_sample, offsets_to_watch
-from millm.sae.whole import TOKENS_PER_CHUNK, read_all_features
+from millm.sae.autoencoder import TOKENS_PER_CHUNK, SparseAutoencoder, read_all_features
+from millm.sae.formats import canonicalise
+from millm.sae.hook_step import HookOutput, HookRow, TokenSpan, offsets_to_sample, offsets_to_watch
+from millm.sae.steering import FeatureSetting, Mode, Watch, coefficients
+from millm.sae.steering_hook import SteeringHook
 from tests.fixtures.tiny import WIDTH, write_sae
 from tests.sae.test_tap import open_topk, row
 

@@ -7,15 +7,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from millm.engine.messages import Watch
 from millm.errors import InsufficientMemory, InvalidSteering
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats.detect import canonicalise
-from millm.sae.sizes import FEATURE_BANK_SIZE, MAX_TABLE_ROWS, MAX_WATCHED_FEATURES
-from millm.sae.steering import FeatureSetting, Mode, coefficients
-from millm.sae.tables import RowTable
-from millm.sae.tap import SteeringHook
-from millm.sae.tap_step import HookRow, TokenSpan
+from millm.sae.config import FEATURE_BANK_SIZE, MAX_TABLE_ROWS, MAX_WATCHED_FEATURES
+from millm.sae.formats import canonicalise
+from millm.sae.hook_step import HookRow, TokenSpan
+from millm.sae.steering import FeatureSetting, Mode, Watch, coefficients
+from millm.sae.steering_hook import RowTable, SteeringHook
 from tests.fixtures.tiny import FEATURES, WIDTH, write_sae
 
 TOKENS = 7

@@ -12,8 +12,8 @@ import msgspec
 from millm.demo import bundle
 from millm.profiles.contract import Profile
 from millm.profiles.files import read_profile
+from millm.sae.hook_step import HookRow
 from millm.sae.steering import coefficients
-from millm.sae.tap_step import HookRow
 from tools.efficacy.measures import MEASURES, PROMPTS
 from tools.efficacy.writer import Writer, Written
 

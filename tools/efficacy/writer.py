@@ -22,9 +22,9 @@ from millm.engine.messages import Generate, LoadModel, SamplingParams
 from millm.engine.sequence import Sequence as EngineSequence
 from millm.sae import hooks
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.formats.detect import canonicalise
-from millm.sae.tap import SteeringHook
-from millm.sae.tap_step import TokenSpan
+from millm.sae.formats import canonicalise
+from millm.sae.hook_step import TokenSpan
+from millm.sae.steering_hook import SteeringHook
 from millm.settings import Settings
 from millm.text.prompt import ChatTemplate
 from millm.text.roles import PromptMessage

@@ -12,14 +12,15 @@ from millm.engine.messages import AttachSae, SaeFacts
 from millm.engine.model import OnProgress
 from millm.engine.taps import AttachedSaes
 from millm.errors import EngineFailed, InvalidSae, SaeMismatch, SaeModelMismatch
-from millm.sae import governor, hooks
+from millm.sae import calibration as governor
+from millm.sae import hooks
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.calibrate import SaeCalibration, calibrate
-from millm.sae.formats.detect import canonicalise
-from millm.sae.hook_table import is_known_family
+from millm.sae.base_models import model_mismatch
+from millm.sae.calibration import SaeCalibration, calibrate
+from millm.sae.formats import canonicalise
+from millm.sae.hook_points import is_known_family
 from millm.sae.hooks import HookPoint
-from millm.sae.model_names import model_mismatch
-from millm.sae.tap import SteeringHook
+from millm.sae.steering_hook import SteeringHook
 
 _PROGRESS_STAGE = "attaching the SAE"
 

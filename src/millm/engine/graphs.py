@@ -16,9 +16,16 @@ from transformers import PreTrainedModel
 
 from millm.engine.cache import CacheWindow, SlotCache
 from millm.engine.recorder import GraphRecorder
-from millm.sae.fixed_step import HookStepShape, blank_step, fill_step, hook_step_shape, is_capturable
-from millm.sae.tap import SteeringHook
-from millm.sae.tap_step import HookOutput, HookStep
+from millm.sae.hook_step import (
+    HookOutput,
+    HookStep,
+    HookStepShape,
+    blank_step,
+    fill_step,
+    hook_step_shape,
+    is_capturable,
+)
+from millm.sae.steering_hook import SteeringHook
 
 log = structlog.get_logger()
 

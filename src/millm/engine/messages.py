@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from millm.hardware import Platform
-from millm.sae.steering import Steering
+from millm.sae.steering import Steering, Watch
 
 Quantization = Literal["none", "8bit", "4bit"]
 DeviceMap = Literal["single", "auto"]
@@ -112,24 +112,6 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
     logprobs: int | None = None
     """None: no logprobs; n: the chosen token's and those of the n likeliest."""
-
-
-class Watch(msgspec.Struct, frozen=True, kw_only=True):
-    """Which activations of one SAE to report, at which tokens."""
-
-    sae: str
-    features: tuple[int, ...] = ()
-    top_k: int = 0
-    """Also the k most active features of the whole dictionary."""
-    tokens: Literal["generated", "prompt", "all"] = "generated"
-    when: Literal["before", "after", "both"] = "before"
-    """Before or after this hook's steering."""
-    sample_every: int | None = None
-    """Report `top_k` at every n-th position; None: as often as the SAE's `sample_every` says."""
-    attachment: str = ""
-    """`SaeFacts.id` of the attachment that is meant: another of the same name will not do."""
-    optional: bool = False
-    """Nobody who asked wants it: where that is not attached any more, the sequence goes on without."""
 
 
 class Generate(msgspec.Struct, frozen=True, tag=True, kw_only=True):

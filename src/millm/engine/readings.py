@@ -3,10 +3,11 @@
 from msgspec.structs import replace
 from torch import Tensor
 
-from millm.engine.messages import Reading, Watch
+from millm.engine.messages import Reading
 from millm.engine.scheduler import ScheduledRow
-from millm.sae.tap import SteeringHook
-from millm.sae.tap_step import HookOutput, TokenSpan, offsets_to_sample, offsets_to_watch
+from millm.sae.hook_step import HookOutput, TokenSpan, offsets_to_sample, offsets_to_watch
+from millm.sae.steering import Watch
+from millm.sae.steering_hook import SteeringHook
 
 ValueRows = list[tuple[float, ...]]
 TopByOffset = dict[int, tuple[tuple[int, float], ...]]

@@ -22,7 +22,7 @@ from millm.engine.runners.slots import SlotsRunner, SteerMaskFunction
 from millm.engine.scheduler import ScheduledRow, Scheduler
 from millm.engine.sequence import Sequence
 from millm.errors import InvalidModel
-from millm.sae.tap import SteeringHook
+from millm.sae.steering_hook import SteeringHook
 
 log = structlog.get_logger()
 

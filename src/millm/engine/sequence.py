@@ -6,8 +6,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from millm.engine.messages import Embed, Generate, Reading, ScanFeatures, ScoreAnswer, TextCommand, Watch
-from millm.sae.steering import Steering
+from millm.engine.messages import Embed, Generate, Reading, ScanFeatures, ScoreAnswer, TextCommand
+from millm.sae.steering import Steering, Watch
 
 
 @dataclass(eq=False)

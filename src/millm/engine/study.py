@@ -22,7 +22,7 @@ from millm.engine.taps import AttachedSaes, Attachment
 from millm.engine.unembedding import unembed
 from millm.errors import InvalidRequest, ModelNotLoaded
 from millm.sae import hooks
-from millm.sae.pursuit import matching_pursuit
+from millm.sae.autoencoder import matching_pursuit
 from millm.sae.steering import SaeSteering, reads_activation
 
 MAX_QUERY_ITEMS = 64

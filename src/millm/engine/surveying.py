@@ -8,8 +8,7 @@ from millm.engine.messages import FeatureActivity, FeaturesScanned, ScanFeatures
 from millm.engine.taps import AttachedSaes
 from millm.errors import InvalidRequest
 from millm.sae import hooks
-from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.whole import TOKENS_PER_CHUNK
+from millm.sae.autoencoder import TOKENS_PER_CHUNK, SparseAutoencoder
 
 
 def scan_features(model: PreTrainedModel, attached_saes: AttachedSaes, command: ScanFeatures) -> FeaturesScanned:

@@ -14,15 +14,15 @@ from itertools import zip_longest
 from msgspec.structs import replace
 from torch.utils.hooks import RemovableHandle
 
-from millm.engine.messages import Reading, SaeFacts, SteeringReceipt, Watch
+from millm.engine.messages import Reading, SaeFacts, SteeringReceipt
 from millm.engine.readings import row_readings, token_span
 from millm.engine.scheduler import ScheduledRow
 from millm.engine.sequence import Sequence
 from millm.errors import InvalidSteering, MillmError, SaeDetached, SaeMismatch, SaeNotFound
+from millm.sae.hook_step import HookRow
 from millm.sae.hooks import HookPoint
-from millm.sae.steering import SaeSteering, Steering
-from millm.sae.tap import SteeringHook
-from millm.sae.tap_step import HookRow
+from millm.sae.steering import SaeSteering, Steering, Watch
+from millm.sae.steering_hook import SteeringHook
 
 
 @dataclass(frozen=True, eq=False)

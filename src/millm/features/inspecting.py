@@ -5,11 +5,12 @@ from collections.abc import Set as AbstractSet
 
 import msgspec
 
-from millm.engine.messages import Embed, FeatureActivity, FeaturesScanned, Reading, TextEmbedded, Watch
+from millm.engine.messages import Embed, FeatureActivity, FeaturesScanned, Reading, TextEmbedded
 from millm.features.card import label_text
 from millm.features.texts import TokenIds, survey_texts, with_request_timeout
 from millm.hub.labels import Labels
 from millm.loaded import AttachedSae, LoadedModel
+from millm.sae.steering import Watch
 from millm.state import State
 
 MAX_FIRINGS = 200_000

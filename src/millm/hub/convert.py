@@ -23,7 +23,7 @@ from millm.hub.folders import publish
 from millm.hub.foreign import ForeignSaeFiles, detect_foreign_sae
 from millm.hub.home import Home
 from millm.hub.jobs import DownloadSpec
-from millm.sae.foreign.order import ConversionEvent, ConversionRequest
+from millm.sae.conversion.protocol import ConversionEvent, ConversionRequest
 
 OnStage = Callable[[str], None]
 """Called on the event loop with `reading`, `writing`, `checking`."""

@@ -30,7 +30,7 @@ from millm.hub.model_told import (
 )
 from millm.hub.tree import files_below
 from millm.hub.whole import weight_files
-from millm.sae.sizes import FEATURE_BANK_SIZE, MAX_TABLE_ROWS, MAX_WATCHED_FEATURES
+from millm.sae.config import FEATURE_BANK_SIZE, MAX_TABLE_ROWS, MAX_WATCHED_FEATURES
 from millm.sae.steering import MAX_ENCODED_FEATURES
 from millm.text.head import is_generative_config
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from millm.sae.foreign.order import ConversionFormat
+from millm.sae.conversion.protocol import ConversionFormat
 
 _NATIVE_WEIGHTS = ("params.npz", "params.safetensors")
 _FOLDER_LAYOUTS: tuple[tuple[ConversionFormat, tuple[str, ...]], ...] = (

@@ -12,7 +12,7 @@ import msgspec
 
 from millm.hub.names import hugging_face_id, parameters_from_name
 from millm.hub.sae_index import SaeRecord, SaeRelease, Site, load_index
-from millm.sae.model_names import is_same_model, model_mismatch
+from millm.sae.base_models import is_same_model, model_mismatch
 
 Support = Literal["read", "converted", "no"]
 """As it is; after a conversion that `millm pull` does by itself; not at all."""

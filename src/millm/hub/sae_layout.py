@@ -11,8 +11,7 @@ from millm.hub import headers
 from millm.hub.foreign import detect_foreign_sae
 from millm.hub.tree import File
 from millm.sae.config import layer_of
-from millm.sae.gemma_scope_path import parse_gemma_scope_path
-from millm.sae.npz import read_npz_headers
+from millm.sae.headers import parse_gemma_scope_path, read_npz_headers
 
 _REQUIRED_FILES = {
     "saelens": ("sae_weights.safetensors", "cfg.json"),

@@ -7,7 +7,7 @@ from millm.errors import InvalidModel, InvalidSae
 from millm.hub import headers, screen
 from millm.hub.entries import IntegrityState
 from millm.hub.tree import File
-from millm.sae.npz import read_npz_headers
+from millm.sae.headers import read_npz_headers
 
 WEIGHTS_INDEX = "model.safetensors.index.json"
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack")

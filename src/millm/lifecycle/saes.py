@@ -14,7 +14,7 @@ from millm.lifecycle.outside import external_folder
 from millm.lifecycle.sleeping import wake_within_change
 from millm.lifecycle.steering import drop_steering_with, rebind_active, set_active, store_desired
 from millm.loaded import AttachedSae
-from millm.sae.calibration_text import calibration_text
+from millm.sae.config import calibration_text
 from millm.state import State, StateSnapshot
 from millm.status import ChangeInProgress, DesiredSae, SaeSpec
 from millm.text.tokenizer import Tokenizer

@@ -6,8 +6,9 @@ import msgspec
 from msgspec import Meta
 
 from millm.database import Database
-from millm.engine.messages import SaeFacts, Watch
+from millm.engine.messages import SaeFacts
 from millm.monitor.watching import TokenScope, WatchTiming
+from millm.sae.steering import Watch
 
 MAX_WATCHED_SAES = 32
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from millm.database import Database
-from millm.engine.messages import SaeFacts, Watch
+from millm.engine.messages import SaeFacts
 from millm.events import EventBus, RequestRow
 from millm.metrics.meter import Meter
 from millm.monitor import config
@@ -12,6 +12,7 @@ from millm.monitor.config import MonitorConfig, SaeWatch
 from millm.monitor.history import History
 from millm.monitor.recording import RecordedRequest, RequestRecorder
 from millm.monitor.watching import WatchPlan, merge_watches
+from millm.sae.steering import Watch
 from millm.settings import Settings
 
 

@@ -10,8 +10,9 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from millm.engine.messages import Reading, Watch
-from millm.sae.sizes import MAX_WATCHED_FEATURES
+from millm.engine.messages import Reading
+from millm.sae.config import MAX_WATCHED_FEATURES
+from millm.sae.steering import Watch
 
 TokenScope = Literal["generated", "prompt", "all"]
 WatchTiming = Literal["before", "after", "both"]

@@ -10,8 +10,8 @@ from millm.errors import InvalidRequest, SaeModelMismatch
 from millm.notebook.resting import pause_hooks
 from millm.notebook.sae import SAE
 from millm.sae.autoencoder import SparseAutoencoder
+from millm.sae.base_models import model_mismatch
 from millm.sae.hooks import HookPoint
-from millm.sae.model_names import model_mismatch
 
 
 def find_sae_hook_point(model: PreTrainedModel, sae: SAE) -> HookPoint:

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from millm.engine.attach import open_sae
-from millm.engine.messages import Watch
 from millm.errors import InvalidSteering, SaeMismatch
 from millm.loaded import AttachedSae
 from millm.notebook.fitting import sae_facts
 from millm.notebook.use import SteeringBlock
 from millm.profiles.contract import ActivationsRequest, SteeringRequest
 from millm.profiles.resolving import check_index, resolve_steering
-from millm.sae.steering import Steering
-from millm.sae.tap_step import HookRow
+from millm.sae.hook_step import HookRow
+from millm.sae.steering import Steering, Watch
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,9 @@ from millm.hub.locate import LocalCheckpoint, locate_sae
 from millm.notebook.resting import pause_hooks
 from millm.sae.activations import output_shift
 from millm.sae.autoencoder import SparseAutoencoder
-from millm.sae.calibrate import SaeCalibration, calibrate
-from millm.sae.calibration_text import calibration_text
-from millm.sae.config import SaeConfig
-from millm.sae.formats.detect import canonicalise
+from millm.sae.calibration import SaeCalibration, calibrate
+from millm.sae.config import SaeConfig, calibration_text
+from millm.sae.formats import canonicalise
 from millm.settings import Settings
 
 

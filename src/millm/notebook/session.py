@@ -21,8 +21,8 @@ from millm.notebook.feed import PADDING, ForwardInput, read_forward_input
 from millm.notebook.plan import SessionPlan, build_session_plan
 from millm.notebook.resting import is_paused
 from millm.notebook.use import SteeringBlock
-from millm.sae.tap import SteeringHook
-from millm.sae.tap_step import HookRow, TokenSpan
+from millm.sae.hook_step import HookRow, TokenSpan
+from millm.sae.steering_hook import SteeringHook
 
 
 @dataclass

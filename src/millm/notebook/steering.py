@@ -11,8 +11,8 @@ from millm.notebook.fitting import find_sae_hook_point
 from millm.notebook.sae import SAE
 from millm.notebook.session import open_block
 from millm.notebook.use import SteeringBlock, special_token_ids
+from millm.sae.hook_step import HookOutput
 from millm.sae.steering import Positions, Skip
-from millm.sae.tap_step import HookOutput
 
 
 class Effect:

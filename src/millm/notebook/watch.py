@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from millm.engine.messages import Watch
 from millm.notebook.asked import as_list, validate
 from millm.notebook.feed import PADDING, ForwardInput
 from millm.notebook.fitting import find_sae_hook_point
@@ -17,7 +16,8 @@ from millm.notebook.sae import SAE
 from millm.notebook.session import open_block
 from millm.notebook.use import SteeringBlock
 from millm.profiles.contract import ActivationsRequest
-from millm.sae.tap_step import HookOutput, TokenSpan, offsets_to_watch
+from millm.sae.hook_step import HookOutput, TokenSpan, offsets_to_watch
+from millm.sae.steering import Watch
 
 Tokens = Literal["generated", "prompt", "all"]
 When = Literal["before", "after"]

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request, Response
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from millm.engine.messages import Embed, TextEmbedded, Watch
+from millm.engine.messages import Embed, TextEmbedded
 from millm.errors import ContextLengthExceeded, InvalidRequest, Timeout, UnsupportedParameter
 from millm.events import RequestSource
 from millm.lifecycle.on_demand import ensure_loaded
@@ -36,6 +36,7 @@ from millm.openai.schemas.embeddings import (
 from millm.openai.vectors import encode_vector, truncate_vector
 from millm.openai.watching import resolve_watching
 from millm.profiles.selection import select
+from millm.sae.steering import Watch
 from millm.state import State
 
 router = APIRouter(route_class=JsonRoute)

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from millm.engine.messages import Watch
 from millm.errors import InvalidSteering, MillmError
 from millm.monitor.watching import WatchPlan
 from millm.profiles.binding import watched_features
 from millm.profiles.contract import ActivationsRequest
 from millm.profiles.selection import resolve_watches
+from millm.sae.steering import Watch
 from millm.state import State
 
 

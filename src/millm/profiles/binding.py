@@ -10,7 +10,7 @@ from millm.errors import InvalidSteering
 from millm.loaded import AttachedSae, LoadedModel
 from millm.profiles.contract import Profile, ProfileFeature, SaeReference, SteeringRequest
 from millm.profiles.resolving import resolve_steering
-from millm.sae.model_names import is_same_model
+from millm.sae.base_models import is_same_model
 
 
 def bind_profile(saes: Mapping[str, AttachedSae], profile: Profile) -> SteeringRequest:

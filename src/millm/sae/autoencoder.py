@@ -1,9 +1,19 @@
 """A sparse autoencoder on disk, read as far as it is needed: a few features, or the whole dictionary once.
 
 The folder is the canonical one (`millm.sae.formats.canonical`), memory-mapped; arithmetic is float32.
+
+A vector as a weighted sum of few decoder rows: orthogonal matching pursuit.
+
+Pati, Rezaiifar, Krishnaprasad 1993: take the row that the rest points along most, fit all that were taken to the vector
+by least squares, go on with what is left. Weights may be negative, as strengths may.
+
+The whole dictionary at some tokens of a pass: the largest activations, and those of SAEs that rank their features.
+
+Every token is encoded once, whatever is wanted of it; tokens that are not asked for cost nothing.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -136,3 +146,71 @@ def _encoder_rows(config: SaeConfig, rows: dict[str, Tensor]) -> EncoderRows:
 def _decoder_norms(decoder: Tensor) -> Tensor:
     norms: Tensor = torch.linalg.vector_norm(decoder, dim=-1)
     return norms.clamp_min(SMALLEST_NORM)
+
+
+RESIDUAL_TOLERANCE = 1e-4
+"""Share of the vector's length: so little left over is rounding."""
+
+
+def matching_pursuit(
+    sae: SparseAutoencoder, vector: Tensor, max_features: int
+) -> tuple[tuple[tuple[int, float], ...], float]:
+    """`vector [d_out]` → ((feature, strength along its unit row), largest first), and the share that is left over."""
+    length = float(vector.norm())
+    chosen: list[int] = []
+    strengths, rest = torch.zeros(0), vector
+    while len(chosen) < min(max_features, sae.config.d_sae) and float(rest.norm()) > RESIDUAL_TOLERANCE * length:
+        fitting = sae.projections(rest).abs()  # [F]
+        fitting[chosen] = 0.0
+        chosen.append(int(fitting.argmax()))
+        rows = sae.features(chosen).dec.double()  # [n, d_out]
+        strengths = torch.linalg.lstsq(rows.T, vector.double()[:, None]).solution[:, 0]
+        rest = (vector.double() - strengths @ rows).float()
+    order = strengths.abs().argsort(descending=True).tolist()
+    pairs = tuple((chosen[place], float(strengths[place])) for place in order)
+    return pairs, float(rest.norm()) / length if length else 0.0
+
+
+TOKENS_PER_CHUNK = 32
+"""Bounds memory: 32 tokens × 1M features × 4 bytes = 128 MB."""
+
+
+@dataclass(frozen=True)
+class FullReading:
+    """Zero at the tokens that were not read."""
+
+    named: Tensor  # [B, T, K] activations of the features asked for by name
+    top_values: Tensor  # [B, T, k], largest first
+    top_indices: Tensor  # [B, T, k]
+
+    def where(self, rows: Tensor, other: "FullReading") -> "FullReading":
+        """This one's numbers for the `rows [B, 1, 1]` that are true, the other's for the rest."""
+        return FullReading(
+            torch.where(rows, self.named, other.named),
+            torch.where(rows, self.top_values, other.top_values),
+            torch.where(rows, self.top_indices, other.top_indices),
+        )
+
+
+def read_all_features(
+    sae: SparseAutoencoder, x: Tensor, token_indices: Tensor, features: Tensor, top_k: int
+) -> FullReading:
+    """Of x [B, T, d], at tokens `at [N]` (b·T + t): `features [B, K]` and the `top_k` largest, in residual units."""
+    shape = x.shape[:2]
+    rows, ids = x.flatten(0, 1)[token_indices], features[token_indices // shape[1]]  # [N, d], [N, K]
+    chunks = zip(torch.split(rows, TOKENS_PER_CHUNK), torch.split(ids, TOKENS_PER_CHUNK), strict=True)
+    found = zip(*(_read_chunk(sae, some, named, top_k) for some, named in chunks), strict=True)
+    return FullReading(*(_scatter_to_tokens(torch.cat(parts), token_indices, shape) for parts in found))
+
+
+def _read_chunk(sae: SparseAutoencoder, x: Tensor, ids: Tensor, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
+    every = sae.activations(x)  # [N, F]
+    top = every.topk(top_k, dim=-1)
+    return every.gather(-1, ids), top.values, top.indices
+
+
+def _scatter_to_tokens(values: Tensor, token_indices: Tensor, shape: torch.Size) -> Tensor:
+    """found [N, w] → [B, T, w], each row in its token's place."""
+    placed = values.new_zeros(shape.numel(), values.shape[-1])
+    placed[token_indices] = values
+    return placed.view(*shape, values.shape[-1])

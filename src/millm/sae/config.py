@@ -1,14 +1,25 @@
 """What an SAE is and where it reads: one frozen value, the same for every file format it came from.
 
 Knows no tensor and no file.
+
+The short bundled text that every SAE is calibrated on. No torch: the API process tokenises it.
+
+How large the tables of a tap are, for it and for whoever estimates what it will take. Knows no torch.
 """
 
 import re
+from importlib.resources import files
 from typing import Annotated, Literal, get_args
 
 import msgspec
 
 from millm.errors import InvalidSae
+
+
+def calibration_text() -> list[str]:
+    """Paragraphs of varied, neutral prose, about 250 tokens in all; each is a text with its own BOS."""
+    return files("millm.sae").joinpath("calibration.txt").read_text(encoding="utf-8").strip().split("\n\n")
+
 
 Architecture = Literal[
     "standard",
@@ -22,10 +33,8 @@ Architecture = Literal[
 ]
 Width = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 Normalisation = Literal["none", "layer_norm", "constant_norm_rescale"]
-
 _ARCHITECTURES: dict[str, Architecture] = {name: name for name in get_args(Architecture)}
 _NORMALISATIONS: dict[str, Normalisation] = {name: name for name in get_args(Normalisation)}
-
 _LAYER = re.compile(r"(?:^|\.)(?:blocks|layers|h)\.(\d+)(?:\.|$)")
 
 
@@ -129,3 +138,11 @@ def require_normalisation(name: str) -> Normalisation:
             "with its scaling_factor, expected_average_only_in"
         )
     return _NORMALISATIONS[name]
+
+
+MAX_TABLE_ROWS = 64
+"""Distinct (steering, watch list) pairs live at once."""
+MAX_WATCHED_FEATURES = 192
+"""Of one SAE and sequence: 128 that a request asks for, and 64 that the server watches."""
+FEATURE_BANK_SIZE = 4096
+"""Features whose rows are resident at once, over all live rows; 2 · 4096 · d_model · 4 bytes."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from millm.errors import InvalidModel, SaeMismatch
-from millm.sae.hook_table import (
+from millm.sae.hook_points import (
     LENS_NAMES,
     HookLocation,
     Side,

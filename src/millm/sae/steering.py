@@ -19,14 +19,31 @@ import msgspec
 
 from millm.errors import InvalidSteering
 
+
+class Watch(msgspec.Struct, frozen=True, kw_only=True):
+    """Which activations of one SAE to report, at which tokens."""
+
+    sae: str
+    features: tuple[int, ...] = ()
+    top_k: int = 0
+    """Also the k most active features of the whole dictionary."""
+    tokens: Literal["generated", "prompt", "all"] = "generated"
+    when: Literal["before", "after", "both"] = "before"
+    """Before or after this hook's steering."""
+    sample_every: int | None = None
+    """Report `top_k` at every n-th position; None: as often as the SAE's `sample_every` says."""
+    attachment: str = ""
+    """`SaeFacts.id` of the attachment that is meant: another of the same name will not do."""
+    optional: bool = False
+    """Nobody who asked wants it: where that is not attached any more, the sequence goes on without."""
+
+
 Mode = Literal["add", "clamp", "min_clamp", "scale", "ablate"]
 Unit = Literal["raw", "norm", "max_act"]
 Positions = Literal["all", "prompt", "generated"]
 Skip = Literal["bos", "special", "none"]
-
 MAX_STRENGTH = 1e6
 """Largest strength in residual units: far beyond any effect, and safely within float32."""
-
 MAX_ENCODED_FEATURES = 64
 """Features per SAE and request whose mode reads the activation (everything but `add`, which is not limited)."""
 

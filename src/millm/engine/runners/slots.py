@@ -24,7 +24,7 @@ from millm.engine.sequence import Sequence
 from millm.engine.sizes import MIN_CACHE_COLUMNS, PREFILL_CHUNK_TOKENS
 from millm.engine.slots import Slot, SlotAllocator
 from millm.errors import InvalidModel
-from millm.sae.tap import SteeringHook
+from millm.sae.steering_hook import SteeringHook
 
 SteerMaskFunction = Callable[[Sequence, int, Sequence_[int]], list[bool]]
 """Per token of a sequence from a position on: is a delta added there?"""

@@ -11,7 +11,7 @@ import msgspec
 
 from millm.errors import InvalidSae
 from millm.sae.config import Width
-from millm.sae.formats.source import convert_to_struct
+from millm.sae.formats.reader import convert_to_struct
 
 _FOLDER_PATTERN = re.compile(r"^layer_(?P<layer>\d+)(?:_(?P<site>residual|mlp|attention))?$")
 

@@ -1,17 +1,28 @@
-"""SAELens: `cfg.json` and `sae_weights.safetensors`, of any version, and what miStudio exports like it."""
+"""What a SAELens `cfg.json` says, of version 6 with its `metadata` or flat as before it.
+
+Defaults are SAELens' own (`handle_pre_6_0_config`), except where it would guess: a missing k, a scale it never
+applies and an unknown architecture are refused. Knows no tensor.
+
+What SAELens' catalogue (`pretrained_saes.yaml`) says of some repositories, and their own files do not.
+
+Repositories go by their names; a folder of a cache or a copy is recognised by any folder above it.
+
+SAELens: `cfg.json` and `sae_weights.safetensors`, of any version, and what miStudio exports like it.
+"""
 
 from pathlib import Path
+from typing import Any, Literal, get_args
 
+import msgspec
 from torch import Tensor
 
-from millm.sae.config import Architecture, SaeConfig
-from millm.sae.formats import mistudio, saelens_config
-from millm.sae.formats.canonical import check_tensors
-from millm.sae.formats.folding import fold_decoder_norms, fold_input_scale
-from millm.sae.formats.known import apply_repository_normalisation, is_centred_repository
-from millm.sae.formats.saelens_config import BATCH_TOPK, SAELENS_CONFIG, SaelensConfig
-from millm.sae.formats.source import (
+from millm.errors import InvalidSae
+from millm.sae.config import Architecture, Normalisation, SaeConfig, Width, require_architecture, require_normalisation
+from millm.sae.formats import mistudio
+from millm.sae.formats.canonical import check_tensors, fold_decoder_norms, fold_input_scale
+from millm.sae.formats.reader import (
     SourceSae,
+    convert_to_struct,
     drop_unit_scaling,
     dtype_name,
     matrix_shape,
@@ -19,6 +30,174 @@ from millm.sae.formats.source import (
     read_safetensors,
     sha256_of,
 )
+
+SAELENS_CONFIG = "cfg.json"
+BATCH_TOPK = ("batchtopk", "matryoshka_batchtopk")
+_NEW_FIELD_NAMES = {
+    "hook_point": "hook_name",
+    "hook_point_head_index": "hook_head_index",
+    "activation_fn_str": "activation_fn",
+}
+_JUMPRELU_ARCHITECTURES = ("jumprelu", "jumprelu_transcoder", "jumprelu_skip_transcoder")
+_COMPATIBLE_ARCHITECTURES: dict[str, tuple[str, ...]] = {
+    "relu": get_args(Architecture),
+    "topk": ("topk",),
+    "jumprelu": _JUMPRELU_ARCHITECTURES,
+}
+"""Which architectures an activation function of the flat configurations may name."""
+
+
+class _ActivationKwargs(msgspec.Struct, frozen=True):
+    k: int | float | None = None
+
+
+class _ModelKwargs(msgspec.Struct, frozen=True):
+    center_writing_weights: bool = False
+
+
+class SaelensMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """How the SAE is used."""
+
+    model_name: str | None = None
+    hook_name: str | None = None
+    hf_hook_name: str | None = None
+    hook_name_out: str | None = None
+    hook_head_index: int | None = None
+    exclude_special_tokens: bool | list[int] | None = None
+    model_from_pretrained_kwargs: _ModelKwargs | None = None
+
+
+class SaelensConfig(SaelensMetadata, frozen=True, kw_only=True):
+    """`cfg.json` with the names of version 6; fields we do not use are left out."""
+
+    d_in: Width
+    d_sae: Width
+    architecture: str = "standard"
+    activation_fn: str = "relu"
+    activation_fn_kwargs: _ActivationKwargs | None = None
+    k: int | float | None = None
+    rescale_acts_by_decoder_norm: bool | None = None
+    apply_b_dec_to_input: bool | None = None
+    normalize_activations: str | bool | None = None
+    reshape_activations: Literal["none", "hook_z"] | None = None
+    scaling_factor: float | None = None
+    norm_scaling_factor: float | None = None
+    metadata: SaelensMetadata = SaelensMetadata()
+    converted_from: str = "saelens"
+    """The library whose files `millm.sae.convert` made this of."""
+
+    @property
+    def merged_metadata(self) -> SaelensMetadata:
+        """The metadata, each field from where it is: under `metadata` or at the top."""
+        nested = msgspec.structs.asdict(self.metadata)
+        return SaelensMetadata(
+            **{name: getattr(self, name) if value is None else value for name, value in nested.items()}
+        )
+
+
+def parse_saelens_config(raw: dict[str, Any]) -> SaelensConfig:
+    """Raises InvalidSae naming the field whose type is wrong."""
+    cfg = convert_to_struct(
+        {_NEW_FIELD_NAMES.get(name, name): value for name, value in raw.items()}, SaelensConfig, SAELENS_CONFIG
+    )
+    if cfg.merged_metadata.hook_head_index is not None:
+        raise InvalidSae(
+            f"{SAELENS_CONFIG}: hook_head_index {cfg.merged_metadata.hook_head_index}: SAEs of a single head are not supported"
+        )
+    return cfg
+
+
+def inference_architecture(cfg: SaelensConfig) -> Architecture:
+    """What the weights are at inference. Raises InvalidSae when unknown or at odds with the activation function."""
+    name = "jumprelu" if cfg.architecture in BATCH_TOPK else cfg.architecture
+    if cfg.activation_fn == "topk" and name == "standard":
+        name = "topk"
+    known = require_architecture(name)
+    if known not in _COMPATIBLE_ARCHITECTURES.get(cfg.activation_fn, ()):
+        raise InvalidSae(
+            f"{SAELENS_CONFIG}: activation function {cfg.activation_fn!r} does not go with {cfg.architecture!r}"
+        )
+    return known
+
+
+def parse_k(cfg: SaelensConfig) -> int | None:
+    """How many features a topk SAE keeps. Raises InvalidSae when it is not a whole number."""
+    kwargs = cfg.activation_fn_kwargs
+    found = kwargs.k if kwargs is not None and kwargs.k is not None else cfg.k
+    if found is not None and found != int(found):
+        raise InvalidSae(f"{SAELENS_CONFIG}: k is {found}; it must be a whole number")
+    return None if found is None else int(found)
+
+
+def has_input_scale(cfg: SaelensConfig) -> bool:
+    """Whether it was trained on inputs scaled by one constant, which SAELens does not apply at run time."""
+    return cfg.normalize_activations in (True, "expected_average_only_in")
+
+
+def require_input_scale(cfg: SaelensConfig) -> float:
+    """That constant. Raises InvalidSae when it is not known."""
+    scale = cfg.scaling_factor if cfg.norm_scaling_factor is None else cfg.norm_scaling_factor
+    if scale is None or scale <= 0:
+        raise InvalidSae(
+            f"{SAELENS_CONFIG}: normalize_activations expected_average_only_in needs a positive scaling_factor: without it "
+            "activations would be wrong, so fold it into the weights or add it"
+        )
+    return scale
+
+
+def runtime_normalisation(cfg: SaelensConfig) -> Normalisation:
+    """What is left to do at run time."""
+    if has_input_scale(cfg) or not isinstance(cfg.normalize_activations, str):
+        return "none"
+    return require_normalisation(cfg.normalize_activations)
+
+
+_CENTRED_REPOSITORIES = {
+    "GPT2-Small-SAEs-Reformatted",
+    "GPT2-Small-Feature-Splitting-Experiment-Layer-8",
+    "gpt2-small-mlp-out-saes",
+}
+"""Trained on residuals without their mean."""
+REPOSITORY_NORMALISATIONS = {"Mistral-7B-Residual-Stream-SAEs": "constant_norm_rescale"}
+REPOSITORY_INPUT_SCALES = {
+    "Gemma-2b-Residual-Stream-SAEs": {"gemma_2b_blocks.12.hook_resid_post_16384": 0.21381938399317255},
+    "gpt2-small-mlp-out-saes": {
+        "sae_group_gpt2_blocks.0.hook_mlp_out_24576:v1": 1.049317316132615,
+        "sae_group_gpt2_blocks.1.hook_mlp_out_24576:v0": 2.3693984005104283,
+        "sae_group_gpt2_blocks.2.hook_mlp_out_24576:v0": 1.6411934982190302,
+        "sae_group_gpt2_blocks.3.hook_mlp_out_24576:v0": 1.8958522157897557,
+        "sae_group_gpt2_blocks.4.hook_mlp_out_24576:v0": 1.81673478700627,
+        "sae_group_gpt2_blocks.5.hook_mlp_out_24576:v0": 1.550234472245924,
+        "sae_group_gpt2_blocks.6.hook_mlp_out_24576:v0": 1.3237742807210804,
+        "sae_group_gpt2_blocks.7.hook_mlp_out_24576:v0": 1.1042905114723296,
+        "sae_group_gpt2_blocks.8.hook_mlp_out_24576:v1": 0.9123762783479742,
+        "sae_group_gpt2_blocks.9.hook_mlp_out_24576:v0": 0.6955335635232373,
+        "sae_group_gpt2_blocks.10.hook_mlp_out_24576:v0": 0.3619728926727644,
+        "sae_group_gpt2_blocks.11.hook_mlp_out_24576:v2": 0.2851548652550073,
+    },
+}
+"""By the SAE's folder: what its activations were multiplied by in training."""
+
+
+def apply_repository_normalisation(cfg: SaelensConfig, folder: Path) -> SaelensConfig:
+    """With the normalisation that its repository is known to need."""
+    names = _repository_names(folder)
+    for name in names & REPOSITORY_NORMALISATIONS.keys():
+        cfg = msgspec.structs.replace(cfg, normalize_activations=REPOSITORY_NORMALISATIONS[name])
+    for name in names & REPOSITORY_INPUT_SCALES.keys():
+        scale = REPOSITORY_INPUT_SCALES[name].get(folder.name)
+        if has_input_scale(cfg) and cfg.norm_scaling_factor is None and scale is not None:
+            cfg = msgspec.structs.replace(cfg, norm_scaling_factor=scale)
+    return cfg
+
+
+def is_centred_repository(folder: Path) -> bool:
+    return bool(_repository_names(folder) & _CENTRED_REPOSITORIES)
+
+
+def _repository_names(folder: Path) -> set[str]:
+    return {part.rpartition("--")[2] for part in folder.absolute().parts}  # in a cache: models--owner--name
+
 
 SAELENS_WEIGHTS = "sae_weights.safetensors"
 
@@ -28,7 +207,7 @@ def read_saelens(folder: Path) -> SourceSae:
     raw = read_json_object(folder / SAELENS_CONFIG)
     is_export = mistudio.is_mistudio_export(raw)
     cfg = apply_repository_normalisation(
-        saelens_config.parse_saelens_config(mistudio.to_saelens_config(raw, folder) if is_export else raw), folder
+        parse_saelens_config(mistudio.to_saelens_config(raw, folder) if is_export else raw), folder
     )
     stored = drop_unit_scaling(read_safetensors(folder / SAELENS_WEIGHTS))
     is_checkpoint = cfg.architecture in BATCH_TOPK and "topk_threshold" in stored and "threshold" not in stored
@@ -42,7 +221,7 @@ def read_saelens(folder: Path) -> SourceSae:
 
 
 def _sae_config(cfg: SaelensConfig, tensors: dict[str, Tensor], folder: Path, source_format: str) -> SaeConfig:
-    architecture = saelens_config.inference_architecture(cfg)
+    architecture = inference_architecture(cfg)
     is_topk, is_transcoder = architecture == "topk", architecture.endswith("transcoder")
     use = cfg.merged_metadata
     return SaeConfig(
@@ -50,10 +229,10 @@ def _sae_config(cfg: SaelensConfig, tensors: dict[str, Tensor], folder: Path, so
         d_in=cfg.d_in,
         d_sae=cfg.d_sae,
         d_out=matrix_shape(tensors, "W_dec")[1] if is_transcoder else cfg.d_in,
-        normalize_activations=saelens_config.runtime_normalisation(cfg),
+        normalize_activations=runtime_normalisation(cfg),
         apply_b_dec_to_input=_subtracts_b_dec(cfg, architecture),
         center_inputs=_has_centred_inputs(cfg, folder),
-        k=saelens_config.parse_k(cfg) if is_topk else None,
+        k=parse_k(cfg) if is_topk else None,
         rescale_acts_by_decoder_norm=is_topk and bool(cfg.rescale_acts_by_decoder_norm),
         model_name=use.model_name,
         hook_name=use.hook_name,
@@ -95,8 +274,4 @@ def _fold_into_weights(source: SourceSae, cfg: SaelensConfig, *, is_checkpoint: 
     rescales = cfg.rescale_acts_by_decoder_norm
     if cfg.architecture in BATCH_TOPK and (is_checkpoint if rescales is None else rescales):
         source = fold_decoder_norms(source)
-    return (
-        fold_input_scale(source, saelens_config.require_input_scale(cfg))
-        if saelens_config.has_input_scale(cfg)
-        else source
-    )
+    return fold_input_scale(source, require_input_scale(cfg)) if has_input_scale(cfg) else source

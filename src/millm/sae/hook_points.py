@@ -40,9 +40,7 @@ LENS_NAMES = {
     "mlp_in": "mlp.hook_in",
 }
 """Our kinds and what TransformerLens calls them; `hook_z` is [B, T, heads·head_dim] here, heads not split."""
-
 _RESIDUAL = {"resid_pre": _input_of(""), "resid_post": _output_of("")}
-
 _PRE_NORM = {
     "resid_mid": _input_of("post_attention_layernorm"),
     "attn_out": _output_of("self_attn"),
@@ -95,14 +93,12 @@ _FAMILIES: dict[str, dict[str, HookLocation]] = {
     "bloom": _gpt_family("self_attention", "dense", "post_attention_layernorm")
     | {"attn_out": _output_of("self_attention.dense"), "mlp_out": _output_of("mlp.dense_4h_to_h")},
 }
-
 _UNSUPPORTED_HOOKS = {
     "hook_embed": "attach it at `blocks.0.hook_resid_pre` if the model adds no position embedding",
     "hook_mlp_in": "TransformerLens and Gemma Scope 2 mean different tensors by it; "
     "use the Hugging Face name, e.g. `layers.20.pre_feedforward_layernorm.output`",
     "ln2.hook_normalized": "no Hugging Face module computes the norm without its gain",
 }
-
 _LENS_PATTERN = re.compile(r"(?:blocks\.(?P<layer>\d+)\.)?(?P<point>[a-z0-9_.]*hook_[a-z_]+)")
 _MODULE_PATTERN = re.compile(
     r"(?:(?:model|language_model|text_model|decoder|transformer|gpt_neox|base_model)\.)*"

@@ -14,21 +14,21 @@ import torch
 from safetensors.torch import save_file
 
 from millm.errors import InvalidSae
-from millm.sae.foreign import pickled, stored
-from millm.sae.foreign.order import ConversionEvent, ConversionFormat, ConversionRequest
-from millm.sae.foreign.source import ConversionReader, ConvertedSae
+from millm.sae.conversion import readers
+from millm.sae.conversion.protocol import ConversionEvent, ConversionFormat, ConversionRequest
+from millm.sae.conversion.readers import ConversionReader, ConvertedSae
 from millm.sae.formats import saelens
-from millm.sae.formats.saelens_config import SAELENS_CONFIG
+from millm.sae.formats.saelens import SAELENS_CONFIG
 
 READERS: dict[ConversionFormat, ConversionReader] = {
-    "dictionary_learning": pickled.read_dictionary_learning,
-    "llama_scope": stored.read_llama_scope,
-    "llama_scope_r1_distill": stored.read_llama_scope_r1_distill,
-    "qwen_scope": pickled.read_qwen_scope,
-    "sparsify": stored.read_sparsify,
-    "torch_linear": pickled.read_torch_linear,
-    "mwhanna": stored.read_mwhanna,
-    "connor_rob": pickled.read_connor_rob,
+    "dictionary_learning": readers.read_dictionary_learning,
+    "llama_scope": readers.read_llama_scope,
+    "llama_scope_r1_distill": readers.read_llama_scope_r1_distill,
+    "qwen_scope": readers.read_qwen_scope,
+    "sparsify": readers.read_sparsify,
+    "torch_linear": readers.read_torch_linear,
+    "mwhanna": readers.read_mwhanna,
+    "connor_rob": readers.read_connor_rob,
 }
 
 

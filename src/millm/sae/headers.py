@@ -2,6 +2,10 @@
 
 A zip of 400 kB can unpack to 400 MB, and an array's header can claim 40 GB: what numpy would do with them is not tried.
 Knows no torch.
+
+Where a Gemma Scope SAE reads, told from its path: its files do not say. Knows no tensor.
+
+What a path like `gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82` does not say is left unknown.
 """
 
 import math
@@ -19,11 +23,47 @@ from numpy.lib import format as npy
 
 from millm.errors import InvalidSae
 
+_REPOSITORY = re.compile(r"gemma-scope-(?P<size>\d+b)-(?P<tuning>pt|it)-(?P<site>res|mlp|att|transcoders)\b")
+_LAYER_IN_PATH = re.compile(r"/layer_(\d+)(?:/|$)")
+_HOOK_BY_SITE = {
+    "res": "hook_resid_post",
+    "mlp": "hook_mlp_out",
+    "att": "attn.hook_z",
+    "transcoders": "ln2.hook_normalized",
+}
+
+
+@dataclass(frozen=True)
+class GemmaScopePath:
+    """What the path says."""
+
+    model_name: str | None = None
+    hook_name: str | None = None
+    hook_name_out: str | None = None
+    is_transcoder: bool = False
+    is_embedding: bool = False
+
+
+def parse_gemma_scope_path(path: str) -> GemmaScopePath:
+    repository, layer = _REPOSITORY.search(path), _LAYER_IN_PATH.search(path)
+    if repository is None:
+        return GemmaScopePath()
+    site = repository["site"]
+    model_name = f"google/gemma-2-{repository['size']}" + ("-it" if repository["tuning"] == "it" else "")
+    if site == "res" and "/embedding" in path:
+        return GemmaScopePath(model_name, "hook_embed", is_embedding=True)
+    return GemmaScopePath(
+        model_name=model_name,
+        hook_name=f"blocks.{layer[1]}.{_HOOK_BY_SITE[site]}" if layer else None,
+        hook_name_out=f"blocks.{layer[1]}.hook_mlp_out" if layer and site == "transcoders" else None,
+        is_transcoder=site == "transcoders",
+    )
+
+
 MAX_NPZ_ENTRIES = 16
 MAX_UNPACKED_BYTES = 8 << 30
 MAX_COMPRESSION_RATIO = 20
 """Unpacked to packed; weights hardly pack at all."""
-
 _ENTRY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\.npy")
 _NPZ_FLOAT_TYPES = ("f2", "f4", "f8")
 _HEADER_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}

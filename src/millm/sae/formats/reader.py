@@ -16,7 +16,7 @@ from torch import Tensor
 from millm.errors import InsufficientMemory, InvalidSae
 from millm.hardware import free_memory
 from millm.sae.config import SaeConfig
-from millm.sae.npz import ArrayHeader, read_npz_headers
+from millm.sae.headers import ArrayHeader, read_npz_headers
 
 _NUMPY_FLOATS = (np.float16, np.float32, np.float64)
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)

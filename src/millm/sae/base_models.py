@@ -24,7 +24,6 @@ _ALIASES = {
     "phi-3-mini-4k-instruct": "phi-3",
 }
 """Last part of the Hugging Face id → TransformerLens' alias, where the two differ by more than case."""
-
 _SAME_WEIGHTS = {"hf", "pt"}
 _TUNINGS = {"it", "instruct", "chat", "base"}
 
