@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from millm.auth import Tickets
 from millm.engine.client import EngineClient
+from millm.engine.feature_cache import FeatureDescriptionCache
 from millm.engine.messages import LoadModel
-from millm.engine.restorable import EngineSnapshot
+from millm.engine.supervisor import EngineSnapshot
 from millm.errors import MillmError, ModelNotLoaded, ShuttingDown
 from millm.events import EventBus, StatusChanged
-from millm.features.described import FeatureDescriptionCache
 from millm.hub.hub import Hub
 from millm.hub.labels import Labels
 from millm.loaded import AttachedSae, LoadedModel

@@ -8,7 +8,7 @@ import torch
 from openai import OpenAI
 
 from millm.engine.messages import LoadModel
-from millm.engine.model import load_model, pack_int8
+from millm.engine.model_loader import load_model, pack_int8
 from millm.text.prompt import ChatTemplate
 from millm.text.roles import PromptMessage
 from millm.text.tokenizer import Tokenizer

@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM, PreTrainedModel
 
+from millm.engine import model_runner as slots_runner
 from millm.engine.client import EngineClient
 from millm.engine.messages import AttachSae, Finished, Generate, LoadModel, ModelFacts, Token
-from millm.engine.model import model_facts
-from millm.engine.runners import slots as slots_runner
-from millm.engine.runners.plain import PlainRunner
-from millm.engine.selftest import RunnerChoice
+from millm.engine.model_loader import model_facts
+from millm.engine.model_runner import PlainRunner
+from millm.engine.runner_selection import RunnerChoice
 from tests.engine.machine import CALIBRATION, Machine, load
 
 T = TypeVar("T")

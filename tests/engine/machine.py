@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
-from millm.engine.loop import EngineCore
+from millm.engine.core import EngineCore
 from millm.engine.messages import (
     AttachSae,
     Command,

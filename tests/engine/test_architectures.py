@@ -4,11 +4,9 @@ import pytest
 import torch
 
 from millm.engine.messages import Generate, LoadModel
-from millm.engine.runners.plain import PlainRunner
-from millm.engine.runners.runner import Runner
-from millm.engine.scheduler import ScheduledRow, Scheduler
-from millm.engine.selftest import choose_runner
-from millm.engine.sequence import Sequence
+from millm.engine.model_runner import PlainRunner, Runner
+from millm.engine.runner_selection import choose_runner
+from millm.engine.scheduler import ScheduledRow, Scheduler, Sequence
 from tests.engine import zoo
 
 PROMPTS = (tuple(range(10, 30)), (5, 9, 101), tuple(range(90, 40, -1)), (77,))

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from millm.engine import cache as caching
-from millm.engine.cache import CacheWindow, SlotCache
+from millm.engine import kv_cache as caching
+from millm.engine.kv_cache import CacheWindow, SlotCache
 
 LAYERS = 2
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from transformers import PreTrainedModel
 
-from millm.engine import attention
-from millm.engine.graphs import DecodeStep, GraphShape
-from millm.engine.runners.slots import SlotsRunner
+from millm.engine import kv_cache
+from millm.engine.cuda_graphs import DecodeStep, GraphShape
+from millm.engine.model_runner import SlotsRunner
 from millm.sae import hooks
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.config import MAX_WATCHED_FEATURES
@@ -61,7 +61,7 @@ def check(tensor: Tensor | None, shape: tuple[int, ...] | None) -> None:
     assert (None if tensor is None else tuple(tensor.shape)) == shape
 
 
-def build(name: str, attention_name: str = attention.GROUPED_QUERY_ATTENTION) -> PreTrainedModel:
+def build(name: str, attention_name: str = kv_cache.GROUPED_QUERY_ATTENTION) -> PreTrainedModel:
     model = zoo.build(name)
     model.set_attn_implementation(attention_name)
     return model

@@ -22,9 +22,9 @@ from transformers import (
     PreTrainedModel,
 )
 
-from millm.engine.cpu_int8 import Int8Linear, Int8Report, int8_linears
 from millm.engine.messages import LoadModel
-from millm.engine.model import load_model, pack_int8
+from millm.engine.model_loader import load_model, pack_int8
+from millm.engine.quantization import Int8Linear, Int8Report, int8_linears
 from tests.engine.conftest import described
 from tests.fixtures.tiny import write_model
 

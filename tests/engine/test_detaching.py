@@ -8,6 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
+from millm.engine import model_runner as slots_runner
+from millm.engine.attached_saes import Attachment
+from millm.engine.cuda_graphs import GRAPH_RECORDERS
 from millm.engine.messages import (
     AttachSae,
     CommandFailed,
@@ -20,10 +23,7 @@ from millm.engine.messages import (
     SetActiveSteering,
     TextEmbedded,
 )
-from millm.engine.recorder import GRAPH_RECORDERS
-from millm.engine.runners import slots as slots_runner
-from millm.engine.runners.slots import SlotsRunner
-from millm.engine.taps import Attachment
+from millm.engine.model_runner import SlotsRunner
 from millm.sae.hooks import decoder_layers
 from millm.sae.steering import FeatureSetting, SaeSteering, Steering, Watch, coefficients
 from tests.engine.machine import CALIBRATION, Answer, Machine, load

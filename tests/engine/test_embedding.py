@@ -15,7 +15,6 @@ from msgspec.structs import replace
 from transformers import LlamaForCausalLM, RobertaConfig, RobertaModel, T5Config, T5Model
 
 from millm.engine.client import MAX_TEXTS_IN_FLIGHT
-from millm.engine.embedding import normalised
 from millm.engine.messages import (
     AttachSae,
     Cancel,
@@ -31,6 +30,7 @@ from millm.engine.messages import (
     SetActiveSteering,
     TextEmbedded,
 )
+from millm.engine.scoring import normalised
 from millm.errors import NonFiniteOutput, QueueFull, Timeout
 from millm.sae.steering import Coefficients, SaeSteering, Steering, Watch
 from tests.engine.conftest import CALIBRATION, Engine, collect

@@ -16,7 +16,7 @@ from transformers import LlamaForCausalLM
 
 from millm.engine.client import EngineClient
 from millm.engine.messages import AttachSae, FaultPoint, Finished, Generate, InjectFault, LoadModel, Token
-from millm.engine.relief import SAES_DISABLED
+from millm.engine.out_of_memory import SAES_DISABLED
 from millm.errors import (
     EngineCrashed,
     EngineFailed,

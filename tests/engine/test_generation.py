@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM
 
 from millm.engine import sampler
 from millm.engine.messages import Finished, Generate, SamplingParams, Token
-from millm.engine.sequence import Sequence
+from millm.engine.scheduler import Sequence
 from millm.errors import EngineFailed, InvalidSteering
 from millm.sae.steering import Coefficients, FeatureSetting, Positions, SaeSteering, Skip, Steering, Watch, coefficients
 from tests.engine.conftest import Engine

@@ -9,11 +9,11 @@ import transformers
 from hypothesis import HealthCheck, given, settings
 from packaging.version import Version
 
+from millm.engine import model_runner as slots_runner
+from millm.engine.cuda_graphs import GRAPH_RECORDERS
 from millm.engine.messages import Generate, LoadModel, ModelLoaded, SamplingParams
-from millm.engine.recorder import GRAPH_RECORDERS
-from millm.engine.runners import slots as slots_runner
-from millm.engine.runners.slots import SlotsRunner
-from millm.engine.selftest import choose_runner
+from millm.engine.model_runner import SlotsRunner
+from millm.engine.runner_selection import choose_runner
 from millm.sae.steering import Steering, Watch
 from tests.engine import test_architectures, test_batching, zoo
 from tests.engine.machine import Machine, load

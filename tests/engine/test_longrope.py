@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from millm.engine import model_runner as slots_runner
 from millm.engine.messages import Finished, Generate, LoadModel, SamplingParams
-from millm.engine.runners import slots as slots_runner
-from millm.engine.runners.plain import PlainRunner
+from millm.engine.model_runner import PlainRunner
 from tests.engine import zoo
 from tests.engine.machine import Answer, Machine
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from millm.engine.pace import DEFAULT_RETRY_SECONDS, MAX_FINISH_TIMES, MAX_RETRY_SECONDS, RetryAfterEstimator
+from millm.engine.client import DEFAULT_RETRY_SECONDS, MAX_FINISH_TIMES, MAX_RETRY_SECONDS, RetryAfterEstimator
 
 
 def test_nothing_is_known_at_first() -> None:

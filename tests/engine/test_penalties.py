@@ -8,7 +8,7 @@ from transformers import MinNewTokensLengthLogitsProcessor, RepetitionPenaltyLog
 
 from millm.engine import sampler
 from millm.engine.messages import Generate, SamplingParams, Token
-from millm.engine.sequence import Sequence
+from millm.engine.scheduler import Sequence
 from tests.engine.conftest import Engine
 
 VOCABULARY = 12

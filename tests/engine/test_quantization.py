@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from millm.demo import bundle
 from millm.engine.client import EngineClient
 from millm.engine.messages import AttachSae, Finished, LoadModel, Quantization, Token
-from millm.engine.model import load_model
+from millm.engine.model_loader import load_model
 from millm.errors import InvalidModel, InvalidRequest
 from millm.profiles.files import read_profile
 from millm.sae.config import calibration_text

@@ -7,7 +7,8 @@ import pytest
 import torch
 from msgspec.structs import replace
 
-from millm.engine import cache as caching
+from millm.engine import kv_cache as caching
+from millm.engine import model_runner as slots_runner
 from millm.engine.messages import (
     AttachSae,
     CommandFailed,
@@ -21,8 +22,7 @@ from millm.engine.messages import (
     SetActiveSteering,
     SteeringReceipt,
 )
-from millm.engine.relief import SAES_DISABLED, TOP_K_DISABLED, WATCHING_DISABLED
-from millm.engine.runners import slots as slots_runner
+from millm.engine.out_of_memory import SAES_DISABLED, TOP_K_DISABLED, WATCHING_DISABLED
 from millm.sae.steering import Watch
 from tests.engine.machine import CALIBRATION, Answer, Machine, load
 from tests.engine.test_batching import NEW, PROMPTS, STEERINGS, request, steer

@@ -8,10 +8,9 @@ import torch
 from msgspec.structs import replace
 from transformers import LlamaForCausalLM
 
+from millm.engine.attached_saes import AttachedSaes
 from millm.engine.messages import Generate, Reading, SaeFacts
-from millm.engine.scheduler import ScheduledRow
-from millm.engine.sequence import Sequence
-from millm.engine.taps import AttachedSaes
+from millm.engine.scheduler import ScheduledRow, Sequence
 from millm.sae import hooks
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.formats import canonicalise

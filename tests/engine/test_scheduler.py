@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from millm.engine import scheduler as scheduling
 from millm.engine.messages import Generate
-from millm.engine.scheduler import ForwardPass, ScheduledRow, Scheduler
-from millm.engine.sequence import Sequence
+from millm.engine.scheduler import ForwardPass, ScheduledRow, Scheduler, Sequence
 
 FIRST_GENERATED = 1000
 

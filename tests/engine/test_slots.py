@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from millm.engine.slots import MIN_REUSED_PREFIX, Slot, SlotAllocator, token_key
+from millm.engine.kv_cache import MIN_REUSED_PREFIX, Slot, SlotAllocator, token_key
 
 PROMPTS = [
     tuple(range(common)) + (100 + tail,) * more for common in (0, 7, 9, 16) for tail in (0, 1) for more in (1, 9)

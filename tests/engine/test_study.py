@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import PreTrainedModel, RobertaConfig, RobertaModel
 
-from millm.engine.cpu_int8 import Int8Linear
+from millm.engine.attached_saes import AttachedSaes
+from millm.engine.logit_lens import answer_query, unembed
 from millm.engine.messages import ComputeDirections, Decompose, Decomposed, DescribeFeature, FeatureDescribed, SaeFacts
-from millm.engine.study import answer_query
-from millm.engine.taps import AttachedSaes
-from millm.engine.unembedding import unembed
+from millm.engine.quantization import Int8Linear
 from millm.errors import InvalidRequest, InvalidSteering, ModelNotLoaded, SaeDetached, SaeNotFound
 from millm.sae import hooks
 from millm.sae.autoencoder import SparseAutoencoder, matching_pursuit

@@ -23,11 +23,11 @@ from transformers import (
     Qwen3Config,
 )
 
-from millm.engine.cache import CacheWindow, SlotCache
-from millm.engine.cpu_int8 import Int8Linear
+from millm.engine.kv_cache import CacheWindow, SlotCache
 from millm.engine.messages import LoadModel, Quantization
-from millm.engine.model import load_model, pack_int8
-from millm.engine.runners.slots import _round_up_columns
+from millm.engine.model_loader import load_model, pack_int8
+from millm.engine.model_runner import _round_up_columns
+from millm.engine.quantization import Int8Linear
 from millm.hub import footprint
 from millm.hub.entries import SaeEntry
 from millm.hub.estimate import Estimate, estimate

@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 
-from millm.engine.deaths import CrashLimiter
 from millm.engine.messages import FaultPoint, InjectFault
+from millm.engine.supervisor import CrashLimiter
 from millm.lifecycle.models import cancel_load, load, unload
 from millm.lifecycle.restoring import restore
 from millm.lifecycle.saes import attach, detach

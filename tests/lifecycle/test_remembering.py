@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from millm.engine.deaths import CrashLimiter
+from millm.engine.supervisor import CrashLimiter
 from millm.errors import NotStored
 from millm.lifecycle.models import load, unload
 from millm.lifecycle.restoring import restore

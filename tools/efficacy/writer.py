@@ -16,10 +16,10 @@ from transformers.cache_utils import DynamicCache
 
 from millm.demo import bundle
 from millm.demo.weights import prepare
-from millm.engine import model as models
+from millm.engine import model_loader as models
 from millm.engine import sampler
 from millm.engine.messages import Generate, LoadModel, SamplingParams
-from millm.engine.sequence import Sequence as EngineSequence
+from millm.engine.scheduler import Sequence as EngineSequence
 from millm.sae import hooks
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.formats import canonicalise

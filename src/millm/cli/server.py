@@ -17,7 +17,7 @@ from rich.console import Console
 from millm import logs
 from millm.cli import import_by_name
 from millm.cli.progress import ProgressReporter
-from millm.engine.child import SpawnedProcess, spawn_engine
+from millm.engine.supervisor import SpawnedProcess, spawn_engine
 from millm.errors import CannotStart, MillmError, PortTaken
 from millm.hub.home import Home
 from millm.hub.locate import LocalCheckpoint

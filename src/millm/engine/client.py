@@ -1,7 +1,11 @@
-"""The API process's side of the engine: requests out, an async iterator of events per job back."""
+"""The API process's side of the engine: requests out, an async iterator of events per job back.
+
+How fast requests have been ending of late: when somebody who was refused can expect a place.
+"""
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
@@ -10,14 +14,6 @@ from typing import Any, TypeVar
 import structlog
 from msgspec.structs import replace
 
-from millm.engine.kept import (
-    POLL_SECONDS,
-    EngineSupervisor,
-    OnProgress,
-    SequenceEvent,
-    engine_crashed_error,
-    raise_failure,
-)
 from millm.engine.messages import (
     AnswerScored,
     Cancel,
@@ -38,12 +34,40 @@ from millm.engine.messages import (
     TextEmbedded,
     Token,
 )
-from millm.engine.pace import RetryAfterEstimator
+from millm.engine.supervisor import (
+    POLL_SECONDS,
+    EngineSupervisor,
+    OnProgress,
+    SequenceEvent,
+    engine_crashed_error,
+    raise_failure,
+)
 from millm.errors import EngineCrashed, MillmError, ModelNotLoaded, QueueFull, RequestCancelled
 from millm.sae.steering import Steering
 
-TextResult = TypeVar("TextResult", TextEmbedded, AnswerScored, FeaturesScanned)
+MAX_FINISH_TIMES = 32
+DEFAULT_RETRY_SECONDS = 2
+"""Told before enough requests have ended to go by."""
+MAX_RETRY_SECONDS = 60
 
+
+class RetryAfterEstimator:
+    def __init__(self) -> None:
+        self._finish_times: deque[float] = deque(maxlen=MAX_FINISH_TIMES)
+
+    def record_finished(self) -> None:
+        """A request has ended now."""
+        self._finish_times.append(time.monotonic())
+
+    def retry_after_seconds(self, waiting: int) -> int:
+        """Until half of those that wait have had their turn, within 1 to 60 s."""
+        if len(self._finish_times) < MAX_FINISH_TIMES:
+            return DEFAULT_RETRY_SECONDS
+        seconds_each = (time.monotonic() - self._finish_times[0]) / MAX_FINISH_TIMES
+        return min(max(math.ceil(waiting / 2 * seconds_each), 1), MAX_RETRY_SECONDS)
+
+
+TextResult = TypeVar("TextResult", TextEmbedded, AnswerScored, FeaturesScanned)
 MAX_TEXTS_IN_FLIGHT = 8
 """Texts of one job that the engine has: enough that it never waits for the next, and other jobs have their turn."""
 

@@ -31,7 +31,7 @@ def main(connection: Connection, log_level: str, step_seconds: float) -> None:
     inbox: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_read_commands, args=(connection, inbox), daemon=True).start()
     # The one import inside a function: the API process imports this module to spawn it and must stay free of torch.
-    from millm.engine.loop import EngineCore  # noqa: PLC0415
+    from millm.engine.core import EngineCore  # noqa: PLC0415
 
     try:
         EngineCore(inbox, post, Watchdog(step_seconds)).run()

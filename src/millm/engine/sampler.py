@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from millm.engine.grammar import GrammarConstraint
 from millm.engine.messages import SamplingParams
-from millm.engine.sequence import Sequence
+from millm.engine.scheduler import Sequence
+from millm.engine.structured_output import GrammarConstraint
 from millm.errors import NonFiniteOutput
 
 _TOP_P_CANDIDATES = 1024

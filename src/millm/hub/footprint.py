@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from millm.engine.sizes import (
+from millm.engine.limits import (
     INT8_BLOCK,
     INT8_MAX_INPUTS,
     INT8_MIN_WEIGHTS,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import structlog
 
 from millm.engine.messages import LoadModel, ModelFacts
-from millm.engine.restorable import EngineSnapshot
+from millm.engine.supervisor import EngineSnapshot
 from millm.errors import MillmError, ModelNotLoaded, ModelTooLarge
 from millm.hub.estimate import Estimate, minimum_bytes
 from millm.hub.locate import LocalCheckpoint

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from millm.engine.runners.plain import CACHE_NAMES
+from millm.engine.model_runner import CACHE_NAMES
 from millm.errors import InvalidRequest
 
 PADDING = -1

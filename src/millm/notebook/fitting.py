@@ -4,7 +4,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from millm.engine.attach import check_encoder_supported, check_width, open_sae, sae_hook_point
+from millm.engine.core import check_encoder_supported, check_width, open_sae, sae_hook_point
 from millm.engine.messages import SaeFacts
 from millm.errors import InvalidRequest, SaeModelMismatch
 from millm.notebook.resting import pause_hooks

@@ -6,7 +6,7 @@ Blocks inside one another add up. What one request cannot ask is refused as it w
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from millm.engine.attach import open_sae
+from millm.engine.core import open_sae
 from millm.errors import InvalidSteering, SaeMismatch
 from millm.loaded import AttachedSae
 from millm.notebook.fitting import sae_facts

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from millm.engine.attach import capture_calibration, open_sae, sae_hook_point
+from millm.engine.core import capture_calibration, open_sae, sae_hook_point
 from millm.errors import InvalidRequest
 from millm.hub.home import Home
 from millm.hub.label_lines import Label

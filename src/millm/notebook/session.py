@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from millm.engine.attach import open_sae
+from millm.engine.core import open_sae
 from millm.errors import InvalidRequest, InvalidSteering, MillmError
 from millm.notebook.feed import PADDING, ForwardInput, read_forward_input
 from millm.notebook.plan import SessionPlan, build_session_plan

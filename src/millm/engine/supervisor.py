@@ -2,20 +2,35 @@
 
 Notices a death within the time of a closed pipe and restores what had been acknowledged. Knows nothing of requests for
 answers: `client.py` adds those.
+
+The engine process as the API process holds it: started, sent commands, listened to, ended.
+
+Knows nothing of what commands and events mean.
+
+How often the engine may die and be started as it was: more often, and something is wrong that no restart mends.
+
+What an engine that is started again is told first: the model that was loaded, and the SAEs on it.
 """
 
 import asyncio
 import contextlib
 import itertools
+import multiprocessing
+import signal
+import threading
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
 import structlog
+from msgspec.structs import replace
 
 from millm import logs
-from millm.engine.child import EngineProcess, SpawnedProcess, spawn_engine
-from millm.engine.deaths import CRASH_LIMIT_MESSAGE, CrashLimiter
 from millm.engine.messages import (
     AnswerScored,
     AttachSae,
@@ -45,13 +60,135 @@ from millm.engine.messages import (
     TextEmbedded,
     Token,
     UnloadModel,
+    decode_events,
+    encode,
 )
-from millm.engine.restorable import EngineSnapshot
+from millm.engine.process import main
 from millm.errors import EngineCrashed, EngineFailed, MillmError, error_from_code
 from millm.hardware import Platform
 
-log = structlog.get_logger()
+OnEvents = Callable[[list[EngineEvent]], None]
+OnExit = Callable[["EngineProcess"], None]
 
+
+@dataclass(frozen=True)
+class SpawnedProcess:
+    """A process that imports torch, and our end of the pipe to it; nobody listens yet."""
+
+    process: BaseProcess
+    connection: Connection
+
+
+def spawn_engine(log_level: str, step_seconds: float) -> SpawnedProcess:
+    """Needs no event loop. It ends when this process does."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=main, args=(theirs, log_level, step_seconds), name="millm-engine", daemon=True)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl+C is not the engine's
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    theirs.close()  # so that only the child holds that end, and its death closes the pipe
+    return SpawnedProcess(process, ours)
+
+
+class EngineProcess:
+    """One process and its pipe; `on_events` and `on_death` are called on the event loop that made this."""
+
+    def __init__(self, spawned: SpawnedProcess, *, on_events: OnEvents, on_exit: OnExit) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_events, self._on_exit = on_events, on_exit
+        self._process, self._connection = spawned.process, spawned.connection
+        threading.Thread(target=self._listen, args=(self._connection,), name="millm-engine-events", daemon=True).start()
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    def send(self, commands: Sequence[Command]) -> None:
+        """All in one message: nothing comes between them. Raises EngineCrashed."""
+        try:
+            self._connection.send_bytes(encode(commands))
+        except OSError as error:
+            raise EngineCrashed("the engine has just stopped; it is being restarted, try again") from error
+
+    def kill(self) -> None:
+        """Its death is noticed as any other."""
+        self._process.kill()
+
+    async def end(self) -> None:
+        """The engine keeps nothing that would have to be saved."""
+        await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        self._process.terminate()
+        self._process.join(3)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def _listen(self, connection: Connection) -> None:
+        """On a thread of its own, until the pipe closes."""
+        try:
+            while True:
+                self._loop.call_soon_threadsafe(self._on_events, decode_events(connection.recv_bytes()))
+        except (EOFError, OSError):
+            connection.close()
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._on_exit, self)
+
+
+MAX_CRASHES = 3
+CRASH_WINDOW_SECONDS = 600.0
+CRASH_LIMIT_MESSAGE = f"the engine died {MAX_CRASHES} times within {CRASH_WINDOW_SECONDS / 60:.0f} minutes"
+
+
+class CrashLimiter:
+    def __init__(self) -> None:
+        self._crash_times: deque[float] = deque(maxlen=MAX_CRASHES)
+
+    def record_crash(self) -> bool:
+        """It has just died: was that once too often? After one that was, counting begins again."""
+        now = time.monotonic()
+        self._crash_times.append(now)
+        if len(self._crash_times) < MAX_CRASHES or now - self._crash_times[0] > CRASH_WINDOW_SECONDS:
+            return False
+        self._crash_times.clear()
+        return True
+
+
+class EngineSnapshot:
+    """Empty, until something has been acknowledged."""
+
+    def __init__(self) -> None:
+        self.model: LoadModel | None = None
+        self.saes: dict[str, AttachSae] = {}
+
+    def copy(self) -> "EngineSnapshot":
+        twin = EngineSnapshot()
+        twin.model, twin.saes = self.model, dict(self.saes)
+        return twin
+
+    @property
+    def commands(self) -> list[LoadModel | AttachSae]:
+        """In the order in which they are given."""
+        return [self.model, *self.saes.values()] if self.model else []
+
+    def record_load(self, command: LoadModel) -> None:
+        self.model = replace(command, unload_first=False)
+        self.saes = {}
+
+    def record_attach(self, command: AttachSae) -> None:
+        if command.replaces:
+            self.saes.pop(command.replaces, None)
+        self.saes[command.sae] = replace(command, replaces=None)
+
+    def record_detach(self, sae: str) -> None:
+        self.saes.pop(sae, None)
+
+
+log = structlog.get_logger()
 OnProgress = Callable[[Progress], None]
 EngineStatus = Literal["stopped", "ready", "restarting", "down"]
 ControlCommand = LoadModel | UnloadModel | AttachSae | DetachSae | FeatureQuery | InjectFault
@@ -59,7 +196,6 @@ ControlCommand = LoadModel | UnloadModel | AttachSae | DetachSae | FeatureQuery 
 ControlEvent = ModelLoaded | SaeAttached | FeatureQueryResult | Done | CommandFailed
 SequenceEvent = PromptScores | Token | Finished | TextEmbedded | AnswerScored | FeaturesScanned | CommandFailed
 ControlEventQueue = asyncio.Queue[Progress | ControlEvent]
-
 LOAD_STALL_SECONDS = 300.0
 """A load that has told nothing for so long hangs."""
 POLL_SECONDS = 0.02

@@ -12,17 +12,21 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from millm.engine import encoder
-from millm.engine.cpu_int8 import Int8Linear, count_replaced_parameters, int8_linears
+from millm.engine import runner_selection
 from millm.engine.messages import LoadModel, ModelFacts
-from millm.engine.quantization import bitsandbytes_config, fit_to_cpu, quantization_label
-from millm.engine.selftest import RunnerChoice
+from millm.engine.quantization import (
+    Int8Linear,
+    bitsandbytes_config,
+    count_replaced_parameters,
+    fit_to_cpu,
+    int8_linears,
+    quantization_label,
+)
+from millm.engine.runner_selection import RunnerChoice
 from millm.errors import InsufficientMemory, InvalidModel, InvalidRequest
 
 log = structlog.get_logger()
-
 OnProgress = Callable[[str, int, int], None]
-
 DEFAULT_CONTEXT_LENGTH = 2048
 """For the rare configuration that states none."""
 
@@ -57,7 +61,7 @@ def pack_int8(model: PreTrainedModel, command: LoadModel, on_progress: OnProgres
 def model_facts(model: PreTrainedModel, choice: RunnerChoice, command: LoadModel) -> ModelFacts:
     config = model.config.get_text_config(decoder=True)
     length = (
-        encoder.max_encoder_positions(model)
+        runner_selection.max_encoder_positions(model)
         or getattr(config, "max_position_embeddings", None)
         or DEFAULT_CONTEXT_LENGTH
     )
@@ -115,7 +119,7 @@ def _read_checkpoint(command: LoadModel, device: torch.device) -> PreTrainedMode
         **({"quantization_config": wanted} if wanted else {}),
         **({} if command.attention == "auto" else {"attn_implementation": command.attention}),
     )
-    _check_complete(loaded[1], unused_prefixes=() if command.generates else encoder.UNUSED_WEIGHT_PREFIXES)
+    _check_complete(loaded[1], unused_prefixes=() if command.generates else runner_selection.UNUSED_WEIGHT_PREFIXES)
     model: PreTrainedModel = loaded[0]
     fit_to_cpu(model)
     return model

@@ -2,6 +2,8 @@
 
 Architectures differ in masks, positions and caches, and change with each release of transformers. So nothing is
 assumed of a model: at every load a few short sequences go through it both ways, and the numbers decide.
+
+A checkpoint without a head that writes tokens (BERT and its kin): what it can do is tried out once, at load.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -9,23 +11,53 @@ from dataclasses import dataclass
 
 import structlog
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from millm.engine import attention, encoder, memory
+from millm.engine import kv_cache, out_of_memory
+from millm.engine.cuda_graphs import GRAPH_RECORDERS
 from millm.engine.messages import Generate, LoadModel
+from millm.engine.model_runner import PlainRunner, Runner, SlotsRunner, SteerMaskFunction
 from millm.engine.quantization import quantization_label
-from millm.engine.recorder import GRAPH_RECORDERS
-from millm.engine.runners.plain import PlainRunner
-from millm.engine.runners.runner import Runner
-from millm.engine.runners.slots import SlotsRunner, SteerMaskFunction
-from millm.engine.scheduler import ScheduledRow, Scheduler
-from millm.engine.sequence import Sequence
+from millm.engine.scheduler import ScheduledRow, Scheduler, Sequence
+from millm.engine.scoring import last_hidden_states
 from millm.errors import InvalidModel
 from millm.sae.steering_hook import SteeringHook
 
-log = structlog.get_logger()
+UNUSED_WEIGHT_PREFIXES = ("pooler.",)
+"""Weights that checkpoints without them can do without: a vector is pooled from the last hidden states."""
 
+
+def check_encoder(model: PreTrainedModel) -> None:
+    """Raises InvalidModel if a few tokens do not become as many hidden states of the width it says."""
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise InvalidModel(f"{type(model).__name__} cannot embed: its decoder needs more than the text")
+    width = model.config.get_text_config(decoder=True).hidden_size
+    tokens = tuple(range(2, 7))
+    try:
+        shape = tuple(last_hidden_states(model, tokens).shape)
+    except (TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+        raise InvalidModel(f"{type(model).__name__} cannot embed plain text: {_encoder_error_line(error)}") from error
+    if shape != (len(tokens), width):
+        raise InvalidModel(f"{type(model).__name__} cannot embed: {len(tokens)} tokens give hidden states {shape}")
+
+
+def max_encoder_positions(model: PreTrainedModel) -> int | None:
+    """Tokens there is a learned position for, where padding takes the first of them (RoBERTa, MPNet); None elsewhere.
+
+    Their configuration counts the others too, and a longer text would look up what is not there.
+    """
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return module.num_embeddings - module.padding_idx - 1
+    return None
+
+
+def _encoder_error_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+log = structlog.get_logger()
 TEST_PROMPT_LENGTHS = (5, 21, 13)
 """Tokens of the test sequences: mixed, so that every row has its own positions."""
 TEST_CHUNK_TOKENS = 8
@@ -64,7 +96,7 @@ def choose_runner(
 
     Raises InvalidModel if the model can be run in no way, or not in the one that was asked for."""
     if not command.generates:
-        encoder.check_encoder(model)
+        check_encoder(model)
         return _log_choice(RunnerChoice(None, "encoder", "it has no head that writes tokens"))
     plain = PlainRunner(model)
     if command.runner == "plain":
@@ -118,7 +150,7 @@ def _unsupported_reason(model: PreTrainedModel) -> str | None:
 def _new_slots_runner(
     model: PreTrainedModel, capacity: int, steer_mask: SteerMaskFunction, command: LoadModel
 ) -> SlotsRunner:
-    return SlotsRunner(model, capacity, steer_mask, memory.kv_cache_budget(model.device, command.kv_cache_bytes))
+    return SlotsRunner(model, capacity, steer_mask, out_of_memory.kv_cache_budget(model.device, command.kv_cache_bytes))
 
 
 @torch.inference_mode()
@@ -143,7 +175,7 @@ def _try_grouped_query_attention(model: PreTrainedModel, expected: list[Tensor])
     """Keep miLLM's attention if the model computes the same with it; → why not, or nothing."""
     native = model.config._attn_implementation
     try:
-        model.set_attn_implementation(attention.GROUPED_QUERY_ATTENTION)
+        model.set_attn_implementation(kv_cache.GROUPED_QUERY_ATTENTION)
         _compare([_reference_logits(model, ids) for ids in _prompts(model)], expected, model, "with miLLM's attention")
     except (_LogitsDiffer, TypeError, ValueError, AttributeError, RuntimeError, KeyError) as error:
         model.set_attn_implementation(native)

@@ -3,19 +3,21 @@
 A recording is good for one number of rows, one number of columns and one extent of what each tap does; everything
 else is numbers in tensors that stay where they are. What cannot be recorded is run as it is, and nobody notices but
 the clock. Knows nothing about requests.
+
+What records a piece of device work and does it again: CUDA graphs, or whatever a test puts in their place.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from millm.engine.cache import CacheWindow, SlotCache
-from millm.engine.recorder import GraphRecorder
+from millm.engine.kv_cache import CacheWindow, SlotCache
 from millm.sae.hook_step import (
     HookOutput,
     HookStep,
@@ -27,13 +29,49 @@ from millm.sae.hook_step import (
 )
 from millm.sae.steering_hook import SteeringHook
 
-log = structlog.get_logger()
+WARM_UP_PASSES = 2
+"""Passes before the recorded one, in which libraries choose their kernels and allocate what they keep."""
 
+
+class GraphRecorder(Protocol):
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Run `work`, which may be run any number of times; → what does on the device what it did, and no Python.
+
+        Raises RuntimeError where something in `work` cannot be recorded.
+        """
+
+
+class CudaGraphRecorder:
+    """CUDA graphs out of one pool of memory: only one is replayed at a time, so they may share what lies between.
+
+    `thread_local`: what other threads ask of CUDA meanwhile is none of a recording's business.
+    """
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(WARM_UP_PASSES):
+                work()
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            work()
+        return graph.replay
+
+
+GRAPH_RECORDERS: dict[str, Callable[[], GraphRecorder]] = {"cuda": CudaGraphRecorder}
+"""By type of device."""
+
+
+log = structlog.get_logger()
 GRAPH_ROW_COUNTS = (1, 2, 4, 8)
 """Rows of a recording; above these, multiples of the last."""
 MIN_GRAPH_COLUMNS = 256
 """Columns of a recording: powers of two, from here."""
-
 DecodeForward = Callable[[Tensor, CacheWindow], Tensor]
 """tokens `[B, 1]` and where they are → logits of each `[B, V]`."""
 

@@ -2,33 +2,157 @@
 
 No left padding anywhere: a row's positions are its own, so a sequence computes what it would compute alone. Prompts
 go through one at a time, in chunks; decoding rows go through together, one token each.
+
+One sequence at a time through the model's own cache: works for anything `AutoModelForCausalLM` loads.
+
+What the loop asks of a runner: the model's forward passes, and the keys and values behind them.
 """
 
 import inspect
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Sequence_
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from millm.engine import slots as rows_of
-from millm.engine.cache import CacheWindow, SlotCache
-from millm.engine.graphs import GraphRunner, recordable_experts
-from millm.engine.longrope import LongRopeBoundary
-from millm.engine.masks import attention_mask_kinds
-from millm.engine.recorder import GraphRecorder
-from millm.engine.scheduler import ForwardPass, ScheduledRow
-from millm.engine.sequence import Sequence
-from millm.engine.sizes import MIN_CACHE_COLUMNS, PREFILL_CHUNK_TOKENS
-from millm.engine.slots import Slot, SlotAllocator
+from millm.engine import kv_cache as rows_of
+from millm.engine.cuda_graphs import GraphRecorder, GraphRunner, recordable_experts
+from millm.engine.kv_cache import CacheWindow, LongRopeBoundary, Slot, SlotAllocator, SlotCache, attention_mask_kinds
+from millm.engine.limits import MIN_CACHE_COLUMNS, PREFILL_CHUNK_TOKENS
+from millm.engine.scheduler import ForwardPass, ScheduledRow, Sequence
 from millm.errors import InvalidModel
 from millm.sae.steering_hook import SteeringHook
 
+CACHE_NAMES = ("past_key_values", "cache_params", "state")
+"""What the architectures of transformers 5 call their cache: attention and hybrid, Mamba, RWKV."""
+
+
+class PlainRunner:
+    """The same forward passes as `model.generate`, so an unsteered greedy answer is bit-identical to it."""
+
+    capacity = 1
+    prefill_chunk: int | None = None
+    kv_cache_bytes = 0
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        accepted = inspect.signature(model.forward).parameters
+        cache_name = next((name for name in CACHE_NAMES if name in accepted), None)
+        if cache_name is None:
+            raise InvalidModel(f"{type(model).__name__} keeps no cache that miLLM knows ({', '.join(CACHE_NAMES)})")
+        self._model = model
+        self._cache_name = cache_name
+        self._boundary = LongRopeBoundary.from_config(model.config.get_text_config(decoder=True))
+        self._last_logits_option = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+
+    def runs_alone(self, sequence: Sequence) -> bool:
+        return True
+
+    def fits(self, sequence: Sequence) -> bool:
+        return True
+
+    def allocate(self, sequence: Sequence, *, reuse: bool) -> object:
+        """Nothing is remembered from one sequence to the next."""
+        return None
+
+    def sort_rows(self, rows: ForwardPass) -> ForwardPass:
+        return rows
+
+    @torch.inference_mode()
+    def run(self, rows: ForwardPass) -> Tensor:
+        """Feed the one row; → logits of its last token `[1, 1, V]`, or of all if it is scored."""
+        (row,) = rows
+        last = len(row.tokens) if row.is_scored else 1
+        sequence = row.sequence
+        if row.start == 0:
+            sequence.cache = None
+        output = self._model(
+            input_ids=torch.tensor([row.tokens], device=self._model.device),  # [1, T]
+            use_cache=True,
+            return_dict=True,
+            **{self._cache_name: sequence.cache},
+            **({} if row.is_scored else self._last_logits_option),
+        )
+        sequence.cache = output[self._cache_name]
+        sequence.num_computed_tokens += len(row.tokens)
+        sequence.is_prefilling = False
+        logits: Tensor = output.logits[:, -last:]
+        return logits
+
+    def commit(self, sequence: Sequence) -> None:
+        if self._boundary.is_crossed(sequence.length):
+            self.release(sequence)
+            sequence.restart()
+
+    def recover(self, sequence: Sequence) -> None:
+        """A pass that failed half-way may have left some layers' caches a token longer than others."""
+        self.release(sequence)
+        sequence.restart()
+
+    def release(self, sequence: Sequence) -> None:
+        sequence.cache = None
+
+    def store_prefix_state(self, sequence: Sequence, prefix_state: object) -> None:
+        pass
+
+    def on_steering_change(self, sequence: Sequence) -> None:
+        pass
+
+    def invalidate_cache(self) -> None:
+        pass
+
+
+class Runner(Protocol):
+    capacity: int
+    """Sequences that may run at once."""
+    prefill_chunk: int | None
+    """Tokens of prompts per step; None: a prompt is fed whole."""
+    kv_cache_bytes: int
+    """Most that it holds of keys and values; 0: whatever one sequence needs."""
+
+    def runs_alone(self, sequence: Sequence) -> bool:
+        """Must this one go through the model by itself, its prompt whole?"""
+
+    def fits(self, sequence: Sequence) -> bool:
+        """Is there memory for the keys and values it may come to have?"""
+
+    def allocate(self, sequence: Sequence, *, reuse: bool) -> object:
+        """Room for its keys and values; sets `fed` to what is there already, → the trail of who computed that.
+
+        Raises torch.OutOfMemoryError, and then nothing has changed.
+        """
+
+    def sort_rows(self, rows: ForwardPass) -> ForwardPass:
+        """The rows of a pass in the order in which `run` takes them."""
+
+    def run(self, rows: ForwardPass) -> Tensor:
+        """Feed the rows of one pass; → logits of their last tokens `[rows, 1, V]`, or of all where one is scored.
+
+        What it raises changed nothing.
+        """
+
+    def recover(self, sequence: Sequence) -> None:
+        """A pass with this sequence failed: make it fit to be run again."""
+
+    def commit(self, sequence: Sequence) -> None:
+        """A token was chosen from finite logits."""
+
+    def store_prefix_state(self, sequence: Sequence, prefix_state: object) -> None:
+        """What `place` is to hand to whoever goes on from this sequence's prefix."""
+
+    def on_steering_change(self, sequence: Sequence) -> None:
+        """The sequence's steering changes from here on."""
+
+    def release(self, sequence: Sequence) -> None:
+        """The sequence is over, or has to begin again."""
+
+    def invalidate_cache(self) -> None:
+        """What the model computes changes from here on: nothing of before is gone on from."""
+
+
 SteerMaskFunction = Callable[[Sequence, int, Sequence_[int]], list[bool]]
 """Per token of a sequence from a position on: is a delta added there?"""
-
 REQUIRED_ARGUMENTS = ("past_key_values", "attention_mask", "position_ids")
 
 

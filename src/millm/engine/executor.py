@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from millm.engine import embedding, judging, memory, sampler, scoring, surveying
-from millm.engine.failing import failure_event
-from millm.engine.faults import FaultInjector
-from millm.engine.grammar import GrammarVocabulary
+from millm.engine import out_of_memory, sampler, scoring
+from millm.engine import scoring as embedding
+from millm.engine import scoring as judging
+from millm.engine import scoring as surveying
+from millm.engine.attached_saes import AttachedSaes
+from millm.engine.fault_injection import FaultInjector
 from millm.engine.messages import (
     Embed,
     EngineEvent,
@@ -31,17 +33,15 @@ from millm.engine.messages import (
     SteeringReceipt,
     Token,
 )
-from millm.engine.relief import OutOfMemoryHandler
-from millm.engine.runners.runner import Runner
-from millm.engine.scheduler import ForwardPass, ScheduledRow, Scheduler
-from millm.engine.sequence import Sequence
-from millm.engine.taps import AttachedSaes
+from millm.engine.model_runner import Runner
+from millm.engine.out_of_memory import OutOfMemoryHandler, failure_event
+from millm.engine.scheduler import ForwardPass, ScheduledRow, Scheduler, Sequence
+from millm.engine.structured_output import GrammarVocabulary
 from millm.engine.watchdog import EXIT_CODE
 from millm.errors import ContextLengthExceeded, ModelCannotGenerate, ModelNotLoaded, Timeout
 from millm.sae.steering import Steering
 
 log = structlog.get_logger()
-
 SendEvents = Callable[[list[EngineEvent]], None]
 
 
@@ -236,7 +236,7 @@ class ModelExecutor:
         again = not any(row.is_computed for row in rows)
         for sequence in sequences:
             self.runner.recover(sequence)
-        if again and memory.is_out_of_memory(error):
+        if again and out_of_memory.is_out_of_memory(error):
             relieved = OutOfMemoryHandler(self.attached_saes, self.runner, self.scheduler, self.model.device).degrade()
             if relieved is not None:
                 return relieved
