@@ -3,9 +3,9 @@ from dataclasses import dataclass, field
 
 from millm.engine.messages import ModelFacts, SaeFacts
 from millm.hub.estimate import Estimate
-from millm.text.prompt import ChatTemplate
-from millm.text.recipe import EmbeddingConfig
-from millm.text.response_template import ResponseTemplate
+from millm.text.chat_template import ChatTemplate
+from millm.text.model_folder import EmbeddingConfig
+from millm.text.response_parser import ResponseTemplate
 from millm.text.tokenizer import Tokenizer
 
 

@@ -11,7 +11,7 @@ from millm.engine.messages import ModelFacts
 from millm.loaded import LoadedModel
 from millm.profiles.contract import Profile
 from millm.state import State
-from millm.text.prompt import ChatTemplate
+from millm.text.chat_template import ChatTemplate
 from millm.text.tokenizer import Tokenizer
 from tests.fixtures.bare import bare_state
 from tests.fixtures.process import Server

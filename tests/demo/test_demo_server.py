@@ -9,8 +9,7 @@ from openai import OpenAI
 
 from millm.engine.messages import LoadModel
 from millm.engine.model_loader import load_model, pack_int8
-from millm.text.prompt import ChatTemplate
-from millm.text.roles import PromptMessage
+from millm.text.chat_template import ChatTemplate, PromptMessage
 from millm.text.tokenizer import Tokenizer
 from tests.fixtures.process import Server, running
 

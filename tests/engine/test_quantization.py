@@ -18,8 +18,7 @@ from millm.errors import InvalidModel, InvalidRequest
 from millm.profiles.files import read_profile
 from millm.sae.config import calibration_text
 from millm.sae.steering import FeatureSetting, SaeSteering, Steering, Watch, coefficients
-from millm.text.prompt import ChatTemplate
-from millm.text.roles import PromptMessage
+from millm.text.chat_template import ChatTemplate, PromptMessage
 from millm.text.tokenizer import Tokenizer
 from tests.engine.conftest import Engine, Loop, described
 from tests.engine.machine import CALIBRATION

@@ -10,8 +10,8 @@ from millm.app import create_app
 from millm.engine.client import EngineClient
 from millm.engine.messages import Finished, Generate, ModelFacts, Token
 from millm.loaded import LoadedModel
-from millm.text.prompt import ChatTemplate
-from millm.text.response_template import ResponseTemplate
+from millm.text.chat_template import ChatTemplate
+from millm.text.response_parser import ResponseTemplate
 from millm.text.tokenizer import Tokenizer
 from tests.fixtures.bare import bare_state
 

@@ -12,7 +12,7 @@ from millm.loaded import LoadedModel
 from millm.openai import router
 from millm.openai.failures import install_error_handlers
 from millm.state import State
-from millm.text.prompt import ChatTemplate
+from millm.text.chat_template import ChatTemplate
 from millm.text.tokenizer import Tokenizer
 from tests.fixtures.bare import bare_state
 

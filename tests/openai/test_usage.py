@@ -16,7 +16,7 @@ from millm.openai.schemas.completions import CompletionRequest
 from millm.openai.telling import create_response
 from millm.profiles.selection import Selection
 from millm.settings import Settings
-from millm.text.prompt import ChatTemplate
+from millm.text.chat_template import ChatTemplate
 from millm.text.tokenizer import Tokenizer
 from tests.fixtures.bare import bare_state
 from tests.openai.test_pieces import ScriptedEngine

@@ -11,7 +11,7 @@ from millm.profiles.contract import ActivationsRequest, Profile, SteeringRequest
 from millm.profiles.selection import model_cards, resolve_active, resolve_watches, select
 from millm.sae.steering import Coefficients, Steering, Watch
 from millm.state import State
-from millm.text.prompt import ChatTemplate
+from millm.text.chat_template import ChatTemplate
 from millm.text.tokenizer import Tokenizer
 from tests.fixtures.bare import bare_state, take_in
 from tests.fixtures.tiny import write_profiles

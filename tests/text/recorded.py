@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable, Sequence
 
-from millm.text.told import DeltaParser, ParsedCallDelta, ParsedDelta
+from millm.text.tool_calls import DeltaParser, ParsedCallDelta, ParsedDelta
 
 OFFERED = frozenset({"get_weather", "get_time"})
 

@@ -4,9 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millm.text.call_markers import TaggedCallsParser
-from millm.text.forced_calls import ForcedArgumentsParser, ForcedCallsParser
-from millm.text.told import ParsedDelta
+from millm.text.tool_calls import ForcedArgumentsParser, ForcedCallsParser, ParsedDelta, TaggedCallsParser
 from tests.text.recorded import HERMES, OFFERED, WORDS, cuts, fed, whole_calls
 
 places = st.lists(st.integers(0, 300), max_size=12)

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millm.text.closing import close_objects
-from millm.text.grammar import schema_grammar
+from millm.text.json_schema import close_objects, schema_grammar
 from tests.text.wandering import wander
 
 NAMES = st.text("abc", min_size=1, max_size=2)

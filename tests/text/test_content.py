@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millm.errors import InvalidRequest, UnsupportedParameter
-from millm.text.content import content_text
+from millm.text.chat_template import content_text
 
 
 @given(st.text(), st.lists(st.integers(0, 20)))

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from millm.text.detokenizer import Detokenizer
-from millm.text.stop import StopScanner
+from millm.text.detokenizer import Detokenizer, StopScanner
 from millm.text.tokenizer import Tokenizer
 from tests.text.tokenizers_zoo import KINDS, TEXT
 

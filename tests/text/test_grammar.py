@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millm.errors import InvalidRequest
-from millm.text.functions import Function
-from millm.text.grammar import (
+from millm.text.chat_template import Function
+from millm.text.json_schema import (
     MAX_SCHEMA_BYTES,
     MAX_SCHEMA_DEPTH,
     arguments_grammar,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from millm.text.json_steps import MAX_DEPTH, NotJson, scan_value, skip_space
+from millm.text.json_stream import MAX_DEPTH, NotJson, scan_value, skip_space
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=6),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from millm.text.offsets import TokenOffsets
+from millm.text.detokenizer import TokenOffsets
 
 
 @pytest.mark.parametrize(

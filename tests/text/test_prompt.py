@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from millm.errors import InvalidModel, InvalidRequest
-from millm.text.prompt import ChatTemplate
-from millm.text.rendering import RenderOptions
-from millm.text.roles import ROLES, PromptMessage, TemplateCapabilities, fit_roles
+from millm.text.chat_template import ROLES, ChatTemplate, PromptMessage, RenderOptions, TemplateCapabilities, fit_roles
 from millm.text.tokenizer import Tokenizer
 from tests.text.templates import FAMILIES, GEMMA2, MISTRAL, QWEN, SMOLLM2
 

@@ -8,10 +8,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from millm.errors import ContextLengthExceeded, InvalidRequest
-from millm.text.functions import Function
-from millm.text.prompt import ChatTemplate
-from millm.text.rendering import RenderOptions
-from millm.text.roles import PromptMessage, PromptToolCall
+from millm.text.chat_template import ChatTemplate, Function, PromptMessage, PromptToolCall, RenderOptions
 from millm.text.tokenizer import Tokenizer
 from tests.text.templates import FAMILIES, GEMMA2, HERMES, SMOLLM2
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from millm.errors import InvalidModel
-from millm.text.head import is_generative_model
-from millm.text.recipe import EmbeddingConfig
+from millm.text.model_folder import EmbeddingConfig, is_generative_model
 from tests.fixtures.encoders import LONGEST, write_encoder, write_json, write_modules
 
 

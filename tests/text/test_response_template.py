@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from transformers.cli.serving.utils import _RESPONSE_TEMPLATE_FALLBACKS
 from transformers.utils.chat_parsing import parse_response
 
-from millm.text.functions import Function
-from millm.text.response_template import ResponseTemplate
+from millm.text.chat_template import Function
+from millm.text.response_parser import ResponseTemplate
 from tests.text.recorded import cuts, fed, whole_calls
 
 TEMPLATES = {names[0]: spec for names, spec in _RESPONSE_TEMPLATE_FALLBACKS.items()}

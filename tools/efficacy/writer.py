@@ -26,8 +26,7 @@ from millm.sae.formats import canonicalise
 from millm.sae.hook_step import TokenSpan
 from millm.sae.steering_hook import SteeringHook
 from millm.settings import Settings
-from millm.text.prompt import ChatTemplate
-from millm.text.roles import PromptMessage
+from millm.text.chat_template import ChatTemplate, PromptMessage
 from millm.text.tokenizer import Tokenizer
 
 NEW_TOKENS = 40

@@ -32,7 +32,7 @@ from millm.hub.tree import files_below
 from millm.hub.whole import weight_files
 from millm.sae.config import FEATURE_BANK_SIZE, MAX_TABLE_ROWS, MAX_WATCHED_FEATURES
 from millm.sae.steering import MAX_ENCODED_FEATURES
-from millm.text.head import is_generative_config
+from millm.text.model_folder import is_generative_config
 
 _MMAP_THRESHOLD = 32 << 20
 """Bytes from which on malloc maps what it gives."""

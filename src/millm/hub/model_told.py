@@ -10,7 +10,7 @@ from millm.hub.headers import FLOAT_DTYPES, TensorHeader
 from millm.hub.screen import needs_remote_code
 from millm.hub.tree import File
 from millm.hub.whole import weight_files
-from millm.text.head import is_generative_config
+from millm.text.model_folder import is_generative_config
 
 _CONTEXT_LENGTH_KEYS = (
     "max_position_embeddings",

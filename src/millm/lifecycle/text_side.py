@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from millm.text.head import is_generative_model
-from millm.text.prompt import ChatTemplate
-from millm.text.recipe import EmbeddingConfig
-from millm.text.response_template import ResponseTemplate
+from millm.text.chat_template import ChatTemplate
+from millm.text.model_folder import EmbeddingConfig, is_generative_model
+from millm.text.response_parser import ResponseTemplate
 from millm.text.tokenizer import Tokenizer
 
 

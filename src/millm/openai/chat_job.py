@@ -11,7 +11,7 @@ from millm.openai.reading import parser_config_of
 from millm.openai.schemas.chat import ChatRequest
 from millm.openai.tools import ToolConfig
 from millm.state import State
-from millm.text.content import content_text
+from millm.text.chat_template import content_text
 
 
 async def prepare_chat(

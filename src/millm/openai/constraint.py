@@ -2,7 +2,7 @@
 
 from millm.openai.schemas.chat import ResponseFormat
 from millm.openai.tools import ToolConfig
-from millm.text.grammar import arguments_grammar, call_grammar, object_grammar, schema_grammar
+from millm.text.json_schema import arguments_grammar, call_grammar, object_grammar, schema_grammar
 
 
 def answer_grammar(format: ResponseFormat, tooling: ToolConfig, name: str = "response_format") -> str | None:

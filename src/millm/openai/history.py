@@ -8,8 +8,7 @@ import msgspec
 from millm.errors import InvalidRequest
 from millm.openai.schemas.chat import ChatMessage
 from millm.openai.schemas.tools import CalledFunction
-from millm.text.content import content_text
-from millm.text.roles import PromptMessage, PromptToolCall
+from millm.text.chat_template import PromptMessage, PromptToolCall, content_text
 
 
 def template_messages(messages: Sequence[ChatMessage], *, native: bool) -> list[PromptMessage]:

@@ -16,10 +16,9 @@ from millm.monitor.recording import RequestRecorder
 from millm.monitor.watching import WatchPlan
 from millm.openai.reading import PLAIN_TEXT, OutputParserConfig
 from millm.openai.schemas.answers import Activation, FinishReason
-from millm.text.detokenizer import Detokenizer
-from millm.text.offsets import TokenOffsets
+from millm.text.detokenizer import Detokenizer, TokenOffsets
 from millm.text.tokenizer import Tokenizer
-from millm.text.told import ParsedCallDelta, ParsedDelta
+from millm.text.tool_calls import ParsedCallDelta, ParsedDelta
 
 NO_WATCHING = WatchPlan()
 

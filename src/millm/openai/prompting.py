@@ -11,10 +11,7 @@ from millm.loaded import LoadedModel
 from millm.openai.history import template_messages
 from millm.openai.schemas.chat import ChatRequest
 from millm.openai.tools import ToolConfig
-from millm.text.functions import Function
-from millm.text.prompt import Prompt
-from millm.text.rendering import RenderOptions
-from millm.text.roles import PromptMessage
+from millm.text.chat_template import Function, Prompt, PromptMessage, RenderOptions
 
 log = structlog.get_logger()
 

@@ -6,9 +6,15 @@ from dataclasses import dataclass
 from millm.loaded import LoadedModel
 from millm.openai.schemas.answers import FinishReason
 from millm.openai.tools import ToolConfig
-from millm.text.call_markers import CLOSE_TAG, OPEN_TAG, TaggedCallsParser
-from millm.text.forced_calls import ForcedArgumentsParser, ForcedCallsParser
-from millm.text.told import DeltaParser, PlainTextParser
+from millm.text.tool_calls import (
+    CLOSE_TAG,
+    OPEN_TAG,
+    DeltaParser,
+    ForcedArgumentsParser,
+    ForcedCallsParser,
+    PlainTextParser,
+    TaggedCallsParser,
+)
 
 
 @dataclass(frozen=True)

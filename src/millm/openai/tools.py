@@ -7,8 +7,8 @@ from typing import Any, Literal
 from millm.errors import InvalidRequest, UnsupportedParameter
 from millm.openai.schemas.chat import ChatRequest
 from millm.openai.schemas.tools import OfferedFunction
-from millm.text.functions import Function
-from millm.text.grammar import check_schema
+from millm.text.chat_template import Function
+from millm.text.json_schema import check_schema
 
 MAX_TOOLS = 128
 

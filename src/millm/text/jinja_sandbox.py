@@ -23,7 +23,6 @@ from millm.errors import InvalidModel, InvalidRequest
 MAX_TEMPLATE_CHARACTERS = 256_000
 MAX_RENDERED_CHARACTERS = 16_000_000
 """A million tokens of long words: more than any context."""
-
 _RENDER_FAILURES = (
     jinja2.TemplateError,
     ArithmeticError,

@@ -7,10 +7,8 @@ import re
 from collections.abc import Generator
 
 MAX_DEPTH = 64
-
 JsonScan = Generator[None, str, str | None]
 """Gives back the character behind the value where it had to be read to see the value's end, else None."""
-
 WHITESPACE = " \t\n\r"
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _LITERALS = {"t": "rue", "f": "alse", "n": "ull"}

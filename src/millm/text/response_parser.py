@@ -12,16 +12,14 @@ from typing import Any, Protocol, Self
 import msgspec
 import structlog
 
-from millm.text.folder import read_json
-from millm.text.functions import Function
-from millm.text.told import ParsedCallDelta, ParsedDelta
+from millm.text.chat_template import Function
+from millm.text.tokenizer import read_json
+from millm.text.tool_calls import ParsedCallDelta, ParsedDelta
 
 log = structlog.get_logger()
-
 _REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 _PARSER_FAILURES = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What the library raises over text that is not as the template wants it, or over the template."""
-
 ParserEvent = dict[str, Any]
 
 

@@ -2,18 +2,38 @@
 
 Honoured exactly or refused by name: a vector that was made otherwise than those it is compared with is worth nothing.
 Format: github.com/huggingface/sentence-transformers (modules.json, 1_Pooling/config.json, sentence_bert_config.json).
+
+Whether a checkpoint can write: has it a head that turns hidden states into tokens? By what it calls itself.
 """
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, cast, get_args
 
 from millm.engine.messages import Pooling
 from millm.errors import InvalidModel
-from millm.text.folder import read_json
-from millm.text.special_tokens import read_tokenizer_config
+from millm.text.tokenizer import read_json, read_tokenizer_config
+
+_HEADLESS_ARCHITECTURE = re.compile(r"\w+ForMaskedLM|\w+(?<!LMHead)(?<!DoubleHeads)Model")
+
+
+def is_generative_model(folder: Path) -> bool:
+    """False for `BertModel`, `BertForMaskedLM` and the like, which only embed. What has no name is tried as a writer.
+
+    Raises InvalidModel for a config.json that is none.
+    """
+    return is_generative_config(read_json(folder, "config.json"))
+
+
+def is_generative_config(config: Mapping[str, object]) -> bool:
+    """The same of a configuration that was read."""
+    architectures = config.get("architectures")
+    names = [str(name) for name in architectures] if isinstance(architectures, list) else []
+    return not names or not all(_HEADLESS_ARCHITECTURE.fullmatch(name) for name in names)
+
 
 SUPPORTED_MODULES = ("Transformer", "Pooling", "Normalize")
 EMBEDDING_TASK = "feature-extraction"
