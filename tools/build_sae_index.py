@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]  # SAELens brings it
 
-from millm.hub.sae_index import INDEX_FILE, SaeIndex, SaeRecord, SaeRelease, Site, pack_index
+from millm.hub.catalog import INDEX_FILE, SaeIndex, SaeRecord, SaeRelease, Site, pack_index
 
 Catalogue = dict[str, dict[str, Any]]
 

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import get_args
 
-from millm.hub import foreign as recognised
+from millm.hub import sae_layout as recognised
 from millm.sae import formats
 from millm.sae.config import Architecture, Normalisation
 from millm.sae.conversion.protocol import ConversionFormat

@@ -5,11 +5,9 @@ from functools import cache
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaConfig, PretrainedConfig
 
-from millm.hub import footprint
-from millm.hub.estimate import DEFAULT_CONTEXT, Quantization, estimate
-from millm.hub.footprint import Checkpoint
-from millm.hub.headers import TensorHeader
-from millm.hub.model_told import max_context_length
+from millm.hub import memory_estimate
+from millm.hub.checkpoint import TensorHeader, max_context_length
+from millm.hub.memory_estimate import DEFAULT_CONTEXT, Checkpoint, Quantization, estimate
 from tools.field_tables import table
 
 BEGIN = "<!-- memory: written by tools/make_docs.py from the estimate; do not edit -->"
@@ -61,7 +59,7 @@ def _models() -> str:
 
 
 def _saes() -> str:
-    rows = [(name, _gigabytes(footprint.sae_bytes(*shape, "jumprelu"))) for name, shape in SAES.items()]
+    rows = [(name, _gigabytes(memory_estimate.sae_bytes(*shape, "jumprelu"))) for name, shape in SAES.items()]
     return table(("SAE", "GB"), rows)
 
 
@@ -74,7 +72,7 @@ def _total(name: str, device: str, quantization: Quantization) -> str:
 
 def _kv(name: str) -> int:
     read = checkpoint(name)
-    found = footprint.kv_cache_bytes(
+    found = memory_estimate.kv_cache_bytes(
         read,
         read.resolve_dtype("auto", "cuda"),
         min(DEFAULT_CONTEXT, max_context_length(read.config) or DEFAULT_CONTEXT),

@@ -2,7 +2,7 @@ import time
 from dataclasses import dataclass, field
 
 from millm.engine.messages import ModelFacts, SaeFacts
-from millm.hub.estimate import Estimate
+from millm.hub.memory_estimate import Estimate
 from millm.text.chat_template import ChatTemplate
 from millm.text.model_folder import EmbeddingConfig
 from millm.text.response_parser import ResponseTemplate

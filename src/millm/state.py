@@ -18,8 +18,8 @@ from millm.engine.messages import LoadModel
 from millm.engine.supervisor import EngineSnapshot
 from millm.errors import MillmError, ModelNotLoaded, ShuttingDown
 from millm.events import EventBus, StatusChanged
-from millm.hub.hub import Hub
 from millm.hub.labels import Labels
+from millm.hub.library import Hub
 from millm.loaded import AttachedSae, LoadedModel
 from millm.metrics.meter import Meter
 from millm.monitor.monitor import Monitor

@@ -14,7 +14,7 @@ import msgspec
 from millm.database import Database
 from millm.engine.messages import AttentionImplementation, DeviceMap, Dtype, ModelFacts, Quantization, SaeFacts
 from millm.hardware import Platform
-from millm.hub.estimate import Estimate
+from millm.hub.memory_estimate import Estimate
 
 
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -5,8 +5,8 @@ from rich.console import Console, RenderableType
 from millm.engine.messages import MemoryUse, ModelFacts, SaeFacts
 from millm.hardware import Platform
 from millm.hub.entries import ModelEntry, SaeEntry
-from millm.hub.estimate import Estimate
 from millm.hub.jobs import DownloadJob, DownloadPreview, DownloadSpec, PreviewFile
+from millm.hub.memory_estimate import Estimate
 from millm.status import ModelStatus, ServerStatus, SteeringStatus
 
 WIDTH = 80

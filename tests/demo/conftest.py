@@ -18,7 +18,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from millm.demo.fetch import download_wheel
 from millm.demo.lock import WEIGHTS_LOCK, WeightsLock, parse_lock
-from millm.hub.folders import publish
+from millm.hub.home import publish
 from millm.settings import Settings
 
 WIDTH, HEADS, KV_HEADS, INNER, LAYERS = 64, 4, 2, 96, 2

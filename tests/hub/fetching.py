@@ -10,11 +10,10 @@ from typing import Any, TypeVar
 import msgspec
 
 from millm.database import Database
-from millm.hub.blobs import repo_folder_name
+from millm.hub.checkpoint import matches_hash
 from millm.hub.downloads import Downloads
-from millm.hub.installed import InstallRecord
-from millm.hub.jobs import DownloadJob
-from millm.hub.verify import matches_hash
+from millm.hub.hf_cache import repo_folder_name
+from millm.hub.jobs import DownloadJob, InstallRecord
 from millm.settings import Settings
 from tests.fixtures.fakehub import FakeHub
 

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millm.errors import InvalidRequest
-from millm.hub.asking import parse_spec
-from millm.hub.jobs import DownloadSpec
+from millm.hub.jobs import DownloadSpec, parse_spec
 
 INSIDE = "layer_12/width_16k/average_l0_82"
 

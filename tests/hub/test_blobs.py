@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from millm.hub.blobs import remove_orphans, resolve_commit, write_ref
+from millm.hub.hf_cache import remove_orphans, resolve_commit, write_ref
 from millm.settings import hf_cache_folder
 
 REPOSITORY = "tiny/model"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from millm.errors import Conflict, ModelNotFound, SaeNotFound
-from millm.hub import cache as hub_cache
-from millm.hub import delete
+from millm.hub import hf_cache
+from millm.hub import hf_cache as hub_cache
 from millm.hub.jobs import DownloadSpec
 from millm.sae.formats import canonicalise
 from tests.fixtures.hfcache import ONE, THREE, TWO, put, used
@@ -132,8 +132,8 @@ def test_files_elsewhere_are_never_removed(shelf: Shelf, tmp_path: Path) -> None
 
 
 def test_finishing_with_nothing_to_finish(shelf: Shelf) -> None:
-    delete.finish_deletions()
+    hf_cache.finish_deletions()
     put(shelf.cache, "acme/tiny", shelf.model)
     before = used(shelf.cache)
-    delete.finish_deletions()
+    hf_cache.finish_deletions()
     assert used(shelf.cache) == before

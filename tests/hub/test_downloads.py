@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from millm.errors import Conflict, InvalidRequest, JobNotFound, QueueFull
-from millm.hub.asking import parse_spec
 from millm.hub.downloads import MAX_QUEUED, MAX_RUNNING, Downloads
-from millm.hub.jobs import ACTIVE_STATES, DownloadJob, DownloadSpec
+from millm.hub.jobs import ACTIVE_STATES, DownloadJob, DownloadSpec, parse_spec
 from tests.fixtures.repos import GEMMA, GPT2, LLAMA, SCOPE, SCOPE_PATH, SCOPE_SAE
 from tests.hub.fetching import Site
 

@@ -28,11 +28,10 @@ from millm.engine.messages import LoadModel, Quantization
 from millm.engine.model_loader import load_model, pack_int8
 from millm.engine.model_runner import _round_up_columns
 from millm.engine.quantization import Int8Linear
-from millm.hub import footprint
+from millm.hub import memory_estimate
+from millm.hub.checkpoint import TensorHeader as Header
 from millm.hub.entries import SaeEntry
-from millm.hub.estimate import Estimate, estimate
-from millm.hub.footprint import Checkpoint
-from millm.hub.headers import TensorHeader as Header
+from millm.hub.memory_estimate import Checkpoint, Estimate, estimate
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.formats import canonicalise
 from millm.sae.steering_hook import SteeringHook
@@ -265,13 +264,15 @@ def test_weights_alone_may_be_too_many() -> None:
 def test_keys_by_configuration_are_those_by_projection() -> None:
     by_shape = large()
     fused = Checkpoint(by_shape.config, tuple(t for t in by_shape.tensors if "_proj" not in t.name))
-    assert footprint.kv_cache_bytes(fused, "bfloat16", 1000) == footprint.kv_cache_bytes(by_shape, "bfloat16", 1000)
+    assert memory_estimate.kv_cache_bytes(fused, "bfloat16", 1000) == memory_estimate.kv_cache_bytes(
+        by_shape, "bfloat16", 1000
+    )
 
 
 def test_a_checkpoint_that_is_quantised_takes_what_its_file_has() -> None:
     tensors = (Header("model.layers.0.mlp.up_proj.weight", "U8", (1000, 1)), Header("x.absmax", "F32", (10,)))
     held_so = Checkpoint({"quantization_config": {"load_in_4bit": True}}, tensors)
-    assert footprint.weight_bytes(held_so, "bfloat16", "none") == 1040
+    assert memory_estimate.weight_bytes(held_so, "bfloat16", "none") == 1040
 
 
 @pytest.mark.demo

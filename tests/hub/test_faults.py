@@ -8,11 +8,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from millm.hub.asking import parse_spec
-from millm.hub.downloads import Downloads
-from millm.hub.jobs import DownloadJob
-from millm.hub.orders import TransferProgress, WorkerFailure
-from millm.hub.worker import build_command, run_worker
+from millm.hub.downloads import Downloads, build_command, run_worker
+from millm.hub.jobs import DownloadJob, TransferProgress, WorkerFailure, parse_spec
 from millm.settings import Settings
 from tests.fixtures.fakehub import TOKEN
 from tests.fixtures.repos import GEMMA, LLAMA, SCOPE, SCOPE_SAE

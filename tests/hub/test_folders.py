@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from millm.hub.folders import publish
+from millm.hub.home import publish
 
 SLOW_BUILD = """
 import sys, time

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from millm.hub.asking import parse_spec
-from millm.hub.convert import find_converted
 from millm.hub.downloads import Downloads
 from millm.hub.home import Home
-from millm.hub.jobs import DownloadJob
+from millm.hub.jobs import DownloadJob, parse_spec
+from millm.hub.sae_conversion import find_converted
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.formats import canonicalise
 from tests.fixtures.foreign_saes import SAES, ForeignSae, inputs, write

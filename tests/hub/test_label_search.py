@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millm.hub.label_lines import Label
-from millm.hub.label_search import LabelIndex
+from millm.hub.labels import Label, LabelIndex
 
 SEA = {
     1: "the sea", 2: "sea", 3: "sea shells and the sea", 4: "nausea", 5: "Ships at SEA", 6: "law", 7: "",

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from millm.database import Database
 from millm.errors import InvalidImport, InvalidSae
-from millm.hub.label_lines import MAX_LABEL_LENGTH, Label, read_jsonl, to_jsonl
-from millm.hub.labels import Labels, read_labels
+from millm.hub.labels import MAX_LABEL_LENGTH, Label, Labels, read_jsonl, read_labels, to_jsonl
 
 FILE = [Label(3, "the sea", 4.5, 0.1, "file"), Label(9, source="file")]
 

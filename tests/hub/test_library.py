@@ -22,8 +22,8 @@ from millm.errors import (
     RemoteCodeRefused,
     SaeNotFound,
 )
-from millm.hub import cache as hub_cache
-from millm.hub import convert, registry
+from millm.hub import catalog, sae_conversion
+from millm.hub import hf_cache as hub_cache
 from millm.hub.home import Home
 from millm.hub.jobs import DownloadSpec
 from millm.hub.library import Library
@@ -98,7 +98,7 @@ def test_what_the_catalogue_knows_of_a_public_sae(shelf: Shelf, tiny_sae: Path, 
     id = f"{SCOPE}/{INSIDE}"
     put(shelf.cache, SCOPE, {f"{INSIDE}/params.npz": gemma_scope(tiny_sae, tmp_path / "npz")})
     put(shelf.cache, "acme/lens", shelf.sae)
-    assert shelf.library.sae(id).neuronpedia == registry.neuronpedia_link(id) is not None
+    assert shelf.library.sae(id).neuronpedia == catalog.neuronpedia_link(id) is not None
     assert shelf.library.sae("acme/lens").neuronpedia is None
 
 
@@ -130,9 +130,9 @@ def test_saes_of_other_libraries(files: list[str], found: dict[str, str], shelf:
 
 def test_a_converted_copy_stands_for_the_original_and_goes_with_it(shelf: Shelf) -> None:
     original = put(shelf.cache, "acme/other", {"a/ae.pt": b"x", "a/config.json": b"{}"}) / "a"
-    found = convert.inspect_source(original)
+    found = sae_conversion.inspect_source(original)
     assert found is not None
-    copy = convert._target_folder(original, found, "acme/other/a", shelf.home)
+    copy = sae_conversion._target_folder(original, found, "acme/other/a", shelf.home)
     copy.mkdir(parents=True)
     for name, content in shelf.sae.items():
         (copy / name).write_bytes(content)

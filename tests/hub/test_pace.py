@@ -2,7 +2,7 @@
 
 import pytest
 
-from millm.hub.pace import SpeedMeter
+from millm.hub.downloads import SpeedMeter
 
 
 def test_a_steady_line() -> None:

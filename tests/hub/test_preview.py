@@ -5,9 +5,8 @@ import json
 import pytest
 
 from millm.errors import InvalidModel, InvalidToken, RepositoryNotFound
-from millm.hub.asking import parse_spec
 from millm.hub.downloads import Downloads
-from millm.hub.jobs import ArtifactKind, DownloadPreview
+from millm.hub.jobs import ArtifactKind, DownloadPreview, parse_spec
 from tests.fixtures.fakehub import TOKEN
 from tests.fixtures.repos import GEMMA, GPT2, SCOPE_SAE
 from tests.hub.fetching import Site

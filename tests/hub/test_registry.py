@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from millm.hub import registry, sae_index
-from millm.hub.names import hugging_face_id
-from millm.hub.registry import RegistrySae, search_saes
-from millm.hub.sae_index import INDEX_FILE, load_index, unpack_index
+from millm.hub import catalog
+from millm.hub.catalog import INDEX_FILE, RegistrySae, load_index, search_saes, unpack_index
+from millm.hub.entries import hugging_face_id
 
 CANONICAL = "google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82"
 LARGEST = 200_000
@@ -20,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def sae(id: str) -> RegistrySae:
-    found = registry.find_sae(id)
+    found = catalog.find_sae(id)
     assert found is not None
     return found
 
@@ -42,7 +41,7 @@ def test_it_is_small_and_read_at_once() -> None:
 def test_every_public_id_is_one_sae_and_finds_it() -> None:
     listed = search_saes(limit=20_000).saes
     assert len({sae.id for sae in listed}) == len(listed)
-    assert all(registry.find_sae(sae.id) == sae for sae in listed[::97])
+    assert all(catalog.find_sae(sae.id) == sae for sae in listed[::97])
 
 
 def test_a_canonical_sae() -> None:
@@ -51,7 +50,7 @@ def test_a_canonical_sae() -> None:
     assert (found.hook_point, found.l0, found.support) == ("blocks.12.hook_resid_post", 82, "read")
     assert found.releases == ("gemma-scope-2b-pt-res-canonical", "gemma-scope-2b-pt-res")
     assert found.neuronpedia == "https://www.neuronpedia.org/gemma-2-2b/12-gemmascope-res-16k"
-    assert registry.neuronpedia_link(f"{CANONICAL}@main", 1234) == f"{found.neuronpedia}/1234"
+    assert catalog.neuronpedia_link(f"{CANONICAL}@main", 1234) == f"{found.neuronpedia}/1234"
 
 
 @pytest.mark.parametrize(
@@ -198,12 +197,12 @@ def test_pages_are_parts_of_one_whole() -> None:
 
 def test_what_is_counted_is_what_is_found() -> None:
     for model in ("google/gemma-2-2b", "openai-community/gpt2", "meta-llama/Llama-3.1-8B-Instruct"):
-        assert registry.count_saes(model) == search_saes(model=model, limit=0).total > 0
-    assert registry.count_saes("HuggingFaceTB/SmolLM2-135M-Instruct") == 0
+        assert catalog.count_saes(model) == search_saes(model=model, limit=0).total > 0
+    assert catalog.count_saes("HuggingFaceTB/SmolLM2-135M-Instruct") == 0
 
 
 def test_the_shelf_has_every_model_of_the_catalogue_once_smallest_first() -> None:
-    models = registry.list_models()
+    models = catalog.list_models()
     assert len({model.id for model in models}) == len(models) == 38
     assert sum(model.saes for model in models) == len(load_index().saes)
     sizes = [model.parameters for model in models]
@@ -225,16 +224,16 @@ def test_every_model_of_the_catalogue_has_a_hugging_face_id_and_no_other_is_gues
 def test_no_link_is_guessed() -> None:
     without = next(sae for sae in load_index().saes if sae.neuronpedia is None)
     place = f"{load_index().releases[without.releases[0]].repository}/{without.path}"
-    assert registry.neuronpedia_link(place, 5) is None
-    assert registry.neuronpedia_link("me/my-saes/layer_3") is None
-    assert registry.find_sae("me/my-saes/layer_3") is None
+    assert catalog.neuronpedia_link(place, 5) is None
+    assert catalog.neuronpedia_link("me/my-saes/layer_3") is None
+    assert catalog.find_sae("me/my-saes/layer_3") is None
 
 
 def test_a_scale_that_only_the_catalogue_knows() -> None:
-    assert registry.input_scale(
+    assert catalog.input_scale(
         "fnlp/Llama-Scope-R1-Distill/400M-Slimpajama-400M-OpenR1-Math-220k/L16R"
     ) == pytest.approx(4.7964, abs=1e-4)
-    assert registry.input_scale(CANONICAL) is None
+    assert catalog.input_scale(CANONICAL) is None
 
 
 def test_a_server_that_is_asked_nothing_reads_nothing() -> None:
@@ -255,4 +254,4 @@ def test_saelens_gives_the_committed_file_when_asked_again(tmp_path: Path) -> No
     )
     assert "170 releases, 13857 SAEs at 13428 places" in ran.stdout
     assert ran.stdout.count("malformed: gpt2-small-res_scefr-ajt, blocks.10.hook_resid_pre") == 1
-    assert unpack_index(fresh.read_bytes()) == sae_index.load_index()
+    assert unpack_index(fresh.read_bytes()) == catalog.load_index()

@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from millm.errors import InvalidModel, MillmError, RemoteCodeRefused
-from millm.hub import screen
+from millm.hub import config_policy
 from millm.hub.checkpoint import check_model_folder
-from millm.hub.estimate import estimate
-from millm.hub.footprint import Checkpoint
-from millm.hub.model_types import known_model_types
-from millm.hub.screen import needs_remote_code, screen_config
+from millm.hub.config_policy import known_model_types, needs_remote_code, screen_config
+from millm.hub.memory_estimate import Checkpoint, estimate
 from tests.engine.zoo import ZOO
 from tests.fixtures.hfcache import contents
 
@@ -92,13 +90,15 @@ def test_what_is_nested_too_deep_is_refused() -> None:
 )
 def test_shards_stay_beside_their_index(name: object) -> None:
     with pytest.raises(InvalidModel, match="names"):
-        screen.shard_names({"weight_map": {"a": "model-1.safetensors", "b": name}}, "model.safetensors.index.json")
+        config_policy.shard_names(
+            {"weight_map": {"a": "model-1.safetensors", "b": name}}, "model.safetensors.index.json"
+        )
 
 
 @pytest.mark.parametrize("table", [None, [], {}, "x"])
 def test_an_index_has_a_table(table: object) -> None:
     with pytest.raises(InvalidModel, match="weight_map"):
-        screen.shard_names({"weight_map": table}, "model.safetensors.index.json")
+        config_policy.shard_names({"weight_map": table}, "model.safetensors.index.json")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from millm.errors import InvalidSae
-from millm.hub.convert import (
+from millm.hub.home import Home
+from millm.hub.jobs import DownloadSpec
+from millm.hub.sae_conversion import (
     build_conversion_request,
     convert_sae,
     converter_environment,
@@ -25,8 +27,6 @@ from millm.hub.convert import (
     foreign_layout,
     inspect_source,
 )
-from millm.hub.home import Home
-from millm.hub.jobs import DownloadSpec
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.config import SaeConfig
 from millm.sae.conversion.process import convert as convert_here

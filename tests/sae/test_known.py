@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from millm.hub.sae_index import load_index
+from millm.hub.catalog import load_index
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.formats import canonicalise
 from millm.sae.formats.saelens import REPOSITORY_INPUT_SCALES, REPOSITORY_NORMALISATIONS

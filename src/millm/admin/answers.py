@@ -14,10 +14,10 @@ from millm.features.found import FoundLabel, FoundLabels, PutLabels
 from millm.features.inspecting import Inspection
 from millm.features.separators import Separators
 from millm.hardware import Hardware
+from millm.hub.catalog import RegistryModel, RegistryPage
 from millm.hub.entries import DeletionResult, ModelEntry, SaeEntry
-from millm.hub.estimate import Estimate
 from millm.hub.jobs import DownloadJob, DownloadPreview, RemoteModel
-from millm.hub.registry import RegistryModel, RegistryPage
+from millm.hub.memory_estimate import Estimate
 from millm.logs.recent import LogEntry
 from millm.profiles.entry import ProfileDetail, ProfileEntry, ProfilePage
 from millm.settings import Setting

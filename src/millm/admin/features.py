@@ -15,8 +15,8 @@ from millm.errors import InvalidImport
 from millm.features.attached import check_feature_index, find_attached_sae
 from millm.features.card import FeatureCard, build_feature_card
 from millm.features.found import FoundLabel, FoundLabels, PutLabels, label_match, search_labels_page
-from millm.hub.label_lines import MAX_LABEL_LENGTH as LONGEST_LABEL
-from millm.hub.label_lines import Label, read_jsonl
+from millm.hub.labels import MAX_LABEL_LENGTH as LONGEST_LABEL
+from millm.hub.labels import Label, read_jsonl
 from millm.lifecycle.labels import remove_label, store_labels
 from millm.lifecycle.on_demand import ensure_loaded
 from millm.state import State

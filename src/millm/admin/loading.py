@@ -13,7 +13,7 @@ from millm.admin.route import AdminRoute, json_response
 from millm.admin.status import server_status
 from millm.engine.messages import AttentionImplementation, DeviceMap, Quantization
 from millm.errors import Conflict
-from millm.hub.estimate import Estimate
+from millm.hub.memory_estimate import Estimate
 from millm.lifecycle import models
 from millm.lifecycle.changes import wait_until_started
 from millm.lifecycle.fitting import estimate_memory

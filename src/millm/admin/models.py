@@ -13,9 +13,8 @@ from millm.admin.deleting import deletion_guard, is_loaded
 from millm.admin.ids import Download, PathId, StrictBody
 from millm.admin.route import AdminRoute, json_response
 from millm.events import LibraryChanged
-from millm.hub.asking import parse_spec
 from millm.hub.entries import DeletionResult, ModelEntry
-from millm.hub.jobs import DownloadJob, DownloadPreview, RemoteModel
+from millm.hub.jobs import DownloadJob, DownloadPreview, RemoteModel, parse_spec
 from millm.openai.disconnect import cancel_on_disconnect
 from millm.state import State
 

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query, Response
 from millm.access import requires
 from millm.admin.answers import list_response, struct_response
 from millm.admin.route import AdminRoute, json_response
-from millm.hub import registry
-from millm.hub.sae_index import Site
+from millm.hub import catalog
+from millm.hub.catalog import Site
 
 registry_router = APIRouter(prefix="/registry", route_class=AdminRoute)
 
@@ -18,7 +18,7 @@ MAX_WORD_LENGTH = 200
 SearchWord = Annotated[str | None, Query(max_length=MAX_WORD_LENGTH)]
 
 
-@registry_router.get("/saes", dependencies=[requires("monitor")], responses=struct_response(registry.RegistryPage))
+@registry_router.get("/saes", dependencies=[requires("monitor")], responses=struct_response(catalog.RegistryPage))
 async def search_saes(
     model: SearchWord = None,
     layer: Annotated[int | None, Query(ge=0, le=10_000)] = None,
@@ -33,7 +33,7 @@ async def search_saes(
 ) -> Response:
     """Those that fit all that is asked for: how many there are, and `limit` of them from `offset` on."""
     found = await asyncio.to_thread(
-        registry.search_saes,
+        catalog.search_saes,
         model=model,
         layer=layer,
         site=site,
@@ -47,8 +47,8 @@ async def search_saes(
 
 
 @registry_router.get(
-    "/models", dependencies=[requires("monitor")], responses=list_response(registry.RegistryModel, "models")
+    "/models", dependencies=[requires("monitor")], responses=list_response(catalog.RegistryModel, "models")
 )
 async def list_shelf() -> Response:
     """Models that have SAEs: how many, of which layers and widths."""
-    return json_response({"models": await asyncio.to_thread(registry.list_models)})
+    return json_response({"models": await asyncio.to_thread(catalog.list_models)})

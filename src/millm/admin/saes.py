@@ -11,9 +11,8 @@ from millm.admin.deleting import deletion_guard
 from millm.admin.ids import Download, PathId
 from millm.admin.route import AdminRoute, json_response
 from millm.events import LibraryChanged
-from millm.hub.asking import parse_spec
 from millm.hub.entries import DeletionResult, SaeEntry
-from millm.hub.jobs import DownloadJob, DownloadPreview
+from millm.hub.jobs import DownloadJob, DownloadPreview, parse_spec
 from millm.state import State
 
 router = APIRouter(prefix="/saes", route_class=AdminRoute)

@@ -8,7 +8,7 @@ from millm.cli.columns import plain_text, table
 from millm.cli.ids import IdText
 from millm.cli.quantities import UNKNOWN, format_count
 from millm.errors import InvalidRequest
-from millm.hub.registry import RegistryPage
+from millm.hub.catalog import RegistryPage
 
 _WIDTH_PATTERN = re.compile(r"(\d+)([km]?)", re.IGNORECASE | re.ASCII)
 _WIDTHS_BY_THOUSANDS = {2**exponent // 1000: 2**exponent for exponent in range(10, 24)}

@@ -15,10 +15,10 @@ from millm.errors import JobNotFound
 from millm.hardware import free_memory
 from millm.hub.downloads import Downloads
 from millm.hub.entries import DeletionResult, ModelEntry, SaeEntry
-from millm.hub.estimate import Estimate, estimate
 from millm.hub.home import Home
 from millm.hub.jobs import DownloadJob, DownloadPreview, DownloadSpec
 from millm.hub.library import Library
+from millm.hub.memory_estimate import Estimate, estimate
 from millm.settings import Settings
 from millm.status import ModelSpec
 

@@ -9,8 +9,8 @@ import msgspec
 from millm.cli.remote import RemoteServer
 from millm.errors import JobNotFound
 from millm.hub.entries import DeletionResult, ModelEntry, SaeEntry
-from millm.hub.estimate import Estimate
 from millm.hub.jobs import ACTIVE_STATES, ArtifactKind, DownloadJob, DownloadPreview, DownloadSpec
+from millm.hub.memory_estimate import Estimate
 from millm.status import ModelSpec
 
 POLL_SECONDS = 0.25

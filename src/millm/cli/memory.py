@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from millm.cli.columns import plain_text, table
 from millm.cli.ids import IdText
 from millm.cli.quantities import format_bytes, format_count
-from millm.hub.estimate import Estimate
+from millm.hub.memory_estimate import Estimate
 
 BAR_WIDTH = 24
 """Characters of the longest bar."""

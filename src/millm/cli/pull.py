@@ -14,8 +14,7 @@ from millm.cli.output import print_json_line, stderr_console
 from millm.cli.quantities import format_bytes
 from millm.cli.sheets import preview_details
 from millm.errors import DownloadFailed, GatedRepository, InsufficientDisk, MillmError, error_from_code
-from millm.hub.asking import parse_spec
-from millm.hub.jobs import ArtifactKind, DownloadJob, DownloadPreview, DownloadSpec
+from millm.hub.jobs import ArtifactKind, DownloadJob, DownloadPreview, DownloadSpec, parse_spec
 
 CONFIRM_ABOVE_BYTES = 10e9
 """Bytes: a person is asked before more than that is fetched."""

@@ -9,7 +9,7 @@ from millm.cli.found import parse_width, registry_table
 from millm.cli.options import ApiKey, AsJson, Url
 from millm.cli.output import print_json, stdout_console
 from millm.cli.remote import connect
-from millm.hub.registry import SITES, RegistryPage, search_saes
+from millm.hub.catalog import SITES, RegistryPage, search_saes
 
 
 def find_saes(

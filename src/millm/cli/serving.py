@@ -26,9 +26,8 @@ from millm.engine.client import EngineClient
 from millm.events import EventBus
 from millm.hub.downloads import Downloads
 from millm.hub.home import Home
-from millm.hub.hub import Hub
 from millm.hub.labels import Labels
-from millm.hub.library import Library
+from millm.hub.library import Hub, Library
 from millm.lifecycle.backing_up import back_up_daily
 from millm.lifecycle.models import load
 from millm.lifecycle.restoring import restore

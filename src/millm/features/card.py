@@ -5,9 +5,8 @@ import asyncio
 import msgspec
 
 from millm.engine.messages import FeatureDescribed
-from millm.hub.label_lines import Label
-from millm.hub.labels import Labels
-from millm.hub.registry import neuronpedia_link
+from millm.hub.catalog import neuronpedia_link
+from millm.hub.labels import Label, Labels
 from millm.loaded import AttachedSae
 from millm.monitor.history import RequestFilter
 from millm.monitor.statistics import FeatureStatistics, feature_statistics

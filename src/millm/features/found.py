@@ -2,8 +2,7 @@
 
 import msgspec
 
-from millm.hub.label_lines import Label
-from millm.hub.labels import Labels
+from millm.hub.labels import Label, Labels
 
 
 class FoundLabel(msgspec.Struct, frozen=True, kw_only=True):

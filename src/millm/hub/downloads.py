@@ -2,39 +2,156 @@
 
 What is verified becomes a row of `installed` together with the job's end; nothing else makes a model or an SAE exist.
 Lives on one event loop.
+
+How fast a download is, smoothed, and how long it will take at that.
+
+Starts the process that downloads, tells what it tells, and ends it with whoever listens.
 """
 
 import asyncio
+import os
+import sys
 import time
 import uuid
-from collections.abc import Callable
+from asyncio.subprocess import PIPE, create_subprocess_exec
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
+from math import exp
 from pathlib import Path
+from typing import Literal
 
+import msgspec
 import structlog
 from msgspec.structs import replace
 
 from millm.database import Database
 from millm.errors import Conflict, DownloadFailed, InvalidSae, JobNotFound, QueueFull, error_from_code
-from millm.hub.asking import check_spec
-from millm.hub.blobs import remove_orphans
-from millm.hub.convert import convert_sae, foreign_layout
+from millm.hub.hf_cache import remove_orphans
 from millm.hub.home import Home
-from millm.hub.jobs import ACTIVE_STATES, DownloadJob, DownloadPreview, DownloadSpec, JobState, Problem, RemoteModel
-from millm.hub.journal import JobStore
-from millm.hub.orders import FetchResult, ModelSearchResult, PreviewResult, TransferProgress, WorkerFailure
-from millm.hub.pace import SpeedMeter
-from millm.hub.worker import build_command, build_search_command, run_worker
+from millm.hub.jobs import (
+    ACTIVE_STATES,
+    DownloadJob,
+    DownloadPreview,
+    DownloadSpec,
+    FetchResult,
+    JobState,
+    JobStore,
+    ModelSearchCommand,
+    ModelSearchResult,
+    PreviewResult,
+    Problem,
+    RemoteModel,
+    RepositoryCommand,
+    TransferProgress,
+    WorkerEvent,
+    WorkerFailure,
+    check_spec,
+    file_patterns,
+)
+from millm.hub.sae_conversion import convert_sae, foreign_layout
 from millm.settings import Settings, hf_cache_folder
 
-log = structlog.get_logger()
+_SMOOTHING_SECONDS = 3.0
+_MIN_SPEED = 1.0
+"""Bytes per second."""
 
+
+class SpeedMeter:
+    """Fed with bytes so far; what was there before the first time does not count as fast."""
+
+    def __init__(self) -> None:
+        self._last: tuple[int, float] | None = None
+        self._speed = 0.0
+
+    def add(self, bytes_done: int, now: float) -> None:
+        """`now`: seconds on the monotonic clock."""
+        if self._last is not None and now > self._last[1]:
+            before, then = self._last
+            weight = 1 - exp((then - now) / _SMOOTHING_SECONDS)
+            self._speed += weight * (max(0, bytes_done - before) / (now - then) - self._speed)
+        self._last = bytes_done, now
+
+    @property
+    def speed(self) -> float | None:
+        """Bytes per second; None while nothing moves."""
+        return self._speed if self._speed >= _MIN_SPEED else None
+
+    def seconds_left(self, missing: int) -> float | None:
+        return missing / self._speed if self.speed else None
+
+
+_MAX_LINE_BYTES = 1 << 26
+"""A preview names every file."""
+_TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""They go with the order alone."""
+_decode = msgspec.json.Decoder(WorkerEvent).decode
+
+
+def build_command(action: Literal["fetch", "preview"], spec: DownloadSpec, settings: Settings) -> RepositoryCommand:
+    wanted, but_not = file_patterns(spec, settings.trust_remote_code)
+    return RepositoryCommand(
+        action=action,
+        spec=spec,
+        allow_patterns=wanted,
+        ignore_patterns=but_not,
+        token=_token(settings),
+        disk_reserve=settings.download_reserve_bytes,
+        backoff=settings.download_backoff,
+    )
+
+
+def build_search_command(words: str, limit: int, settings: Settings) -> ModelSearchCommand:
+    return ModelSearchCommand(words=words, limit=limit, token=_token(settings))
+
+
+def _token(settings: Settings) -> str | None:
+    return settings.hf_token.get_secret_value() if settings.hf_token else None
+
+
+async def run_worker(command: RepositoryCommand | ModelSearchCommand) -> AsyncGenerator[WorkerEvent, None]:
+    """News as they come, the last of which is no `Moved`; nothing more if the process is ended from outside.
+
+    Use it in `aclosing`: the process, and with it the download, is ended at once.
+    """
+    child = await create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "millm.hub.fetch"),
+        stdin=PIPE,
+        stdout=PIPE,
+        limit=_MAX_LINE_BYTES,
+        env=_worker_environment(),
+        process_group=0,  # so that Ctrl+C is ours alone to handle
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        child.stdin.write(msgspec.json.encode(command) + b"\n")
+        async for line in child.stdout:
+            yield _decode(line)
+    finally:
+        if child.returncode is None:
+            child.kill()
+        child.stdin.close()
+        await child.stdout.read()
+        await child.wait()
+
+
+def _worker_environment() -> dict[str, str]:
+    """Whatever else huggingface_hub honours; without its own faster protocol, whose files it alone could check."""
+    kept = {name: value for name, value in os.environ.items() if name not in _TOKEN_VARIABLES}
+    ours = {
+        "HF_HUB_CACHE": str(hf_cache_folder()),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+    return {**kept, **ours}
+
+
+log = structlog.get_logger()
 MAX_RUNNING = 2
 MAX_QUEUED = 32
 MAX_JOBS = 100
 """Jobs that are remembered; the oldest that ended goes."""
-
 _SAVE_BYTES = 64 << 20
 _SAVE_SECONDS = 10.0
 _PREVIEW_TRIES = 2

@@ -1,17 +1,72 @@
 """How an SAE's publisher laid out its folder, and what its files say of it: names and headers, no weights and no torch.
 
 The engine reads it exactly when it is attached (`sae/formats`); this is for a list.
+
+Which other library an SAE comes from, by the names of its files alone, and which of them it takes to convert it.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from millm.hub import headers
-from millm.hub.foreign import detect_foreign_sae
-from millm.hub.tree import File
+from millm.hub import checkpoint
+from millm.hub.home import File
 from millm.sae.config import layer_of
+from millm.sae.conversion.protocol import ConversionFormat
 from millm.sae.headers import parse_gemma_scope_path, read_npz_headers
+
+_NATIVE_WEIGHTS = ("params.npz", "params.safetensors")
+_FOLDER_LAYOUTS: tuple[tuple[ConversionFormat, tuple[str, ...]], ...] = (
+    ("dictionary_learning", ("ae.pt", "config.json")),
+    ("llama_scope", ("checkpoints/final.safetensors", "hyperparams.json")),
+    ("sparsify", ("sae.safetensors", "cfg.json")),
+    ("llama_scope_r1_distill", ("sae_weights.safetensors", "config.json")),
+)
+"""A folder with these files in it, the weights first; SAELens' own layout has been ruled out before."""
+_FILE_LAYOUTS: tuple[tuple[ConversionFormat, re.Pattern[str]], ...] = (
+    ("qwen_scope", re.compile(r"layer\d+\.sae\.pt")),
+    ("mwhanna", re.compile(r"layer_\d+\.safetensors")),
+    ("torch_linear", re.compile(r"[^/]+-l\d+\.pth?")),
+)
+"""A file that is an SAE by itself."""
+
+
+@dataclass(frozen=True)
+class ForeignSaeFiles:
+    """An SAE that has to be converted."""
+
+    format: ConversionFormat
+    files: tuple[str, ...]
+    """Where they are in what was looked at, the weights first."""
+
+
+def detect_foreign_sae(path: str, files: Collection[str]) -> ForeignSaeFiles | None:
+    """The SAE at `path` (a folder, a file, or empty for the root) of a repository or folder that holds `files`.
+
+    None for one that is read as it is, and for what is no SAE that we know.
+    """
+    if path in files:
+        return _detect_file(path, files)
+    folder = f"{path}/" if path else ""
+    inside = {name.removeprefix(folder) for name in files if name.startswith(folder)}
+    if {"cfg.json", "sae_weights.safetensors"} <= inside or not inside.isdisjoint(_NATIVE_WEIGHTS):
+        return None
+    for format, needed in _FOLDER_LAYOUTS:
+        if inside.issuperset(needed):
+            return ForeignSaeFiles(format, tuple(f"{folder}{name}" for name in needed))
+    alone = [found for name in sorted(inside) if "/" not in name and (found := _detect_file(f"{folder}{name}", files))]
+    return alone[0] if len(alone) == 1 else None
+
+
+def _detect_file(path: str, files: Collection[str]) -> ForeignSaeFiles | None:
+    name = path.rpartition("/")[2]
+    configuration = f"{path.removesuffix('.pt')}_cfg.json"
+    if name.endswith(".pt") and configuration in files:
+        return ForeignSaeFiles("connor_rob", (path, configuration))
+    format = next((format for format, pattern in _FILE_LAYOUTS if pattern.fullmatch(name)), None)
+    return ForeignSaeFiles(format, (path,)) if format else None
+
 
 _REQUIRED_FILES = {
     "saelens": ("sae_weights.safetensors", "cfg.json"),
@@ -19,10 +74,8 @@ _REQUIRED_FILES = {
     "gemma_scope_2": ("params.safetensors",),
 }
 """Of those that are read as they are; the weights first."""
-
 SaeLayout = tuple[str, dict[str, File]]
 """A layout, and the files that are in it."""
-
 _FOREIGN_SUFFIXES = (".pt", ".pth", ".safetensors", "hyperparams.json")
 """Ends of names that other libraries' SAEs have."""
 _BATCH_TOPK = ("batchtopk", "matryoshka_batchtopk")
@@ -107,7 +160,7 @@ def read_sae_metadata(layout: str | None, files: Mapping[str, File], path: str) 
 
 
 def _saelens_metadata(files: Mapping[str, File], path: str) -> SaeMetadata:
-    raw = headers.read_json_object(files["cfg.json"]) if "cfg.json" in files else {}
+    raw = checkpoint.read_json_object(files["cfg.json"]) if "cfg.json" in files else {}
     nested = raw.get("metadata")
     said = {**raw, **(nested if isinstance(nested, dict) else {})}
     is_export = "mistudio_training_id" in raw
@@ -140,8 +193,10 @@ def _gemma_scope_metadata(files: Mapping[str, File], path: str) -> SaeMetadata:
 
 
 def _gemma_scope_2_metadata(files: Mapping[str, File], _path: str) -> SaeMetadata:
-    said = headers.read_json_object(files["config.json"]) if "config.json" in files else {}
-    shapes = {tensor.name.lower(): tensor.shape for tensor in headers.read_tensor_headers(files["params.safetensors"])}
+    said = checkpoint.read_json_object(files["config.json"]) if "config.json" in files else {}
+    shapes = {
+        tensor.name.lower(): tensor.shape for tensor in checkpoint.read_tensor_headers(files["params.safetensors"])
+    }
     d_in, width = shapes.get("w_enc", (None, None))
     hook = _string_field(said, "hf_hook_point_in")
     return SaeMetadata(

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from millm.engine.messages import KV_CACHE_MEMORY_SHARE
 from millm.hardware import free_memory
-from millm.hub.estimate import Estimate, estimate
 from millm.hub.locate import LocalCheckpoint
+from millm.hub.memory_estimate import Estimate, estimate
 from millm.state import State
 from millm.status import ModelSpec
 

@@ -6,7 +6,7 @@ A steering that is active keeps the strengths that it was made with.
 import asyncio
 from collections.abc import Sequence
 
-from millm.hub.label_lines import Label
+from millm.hub.labels import Label
 from millm.loaded import AttachedSae
 from millm.state import State
 

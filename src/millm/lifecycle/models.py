@@ -8,8 +8,8 @@ import structlog
 from millm.engine.messages import LoadModel, ModelFacts
 from millm.engine.supervisor import EngineSnapshot
 from millm.errors import MillmError, ModelNotLoaded, ModelTooLarge
-from millm.hub.estimate import Estimate, minimum_bytes
 from millm.hub.locate import LocalCheckpoint
+from millm.hub.memory_estimate import Estimate, minimum_bytes
 from millm.lifecycle.changes import ProgressCallback, run_change
 from millm.lifecycle.fitting import estimate_memory, too_large_message
 from millm.lifecycle.outside import external_folder

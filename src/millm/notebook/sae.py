@@ -14,8 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from millm.engine.core import capture_calibration, open_sae, sae_hook_point
 from millm.errors import InvalidRequest
 from millm.hub.home import Home
-from millm.hub.label_lines import Label
-from millm.hub.labels import read_labels
+from millm.hub.labels import Label, read_labels
 from millm.hub.locate import LocalCheckpoint, locate_sae
 from millm.notebook.resting import pause_hooks
 from millm.sae.activations import output_shift

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from millm.hub import registry
+from millm.hub import catalog
 from millm.profiles.contract import Profile, ProfileFeature
 from millm.profiles.exporters.carried import SaeMeasurements, check_tokens, export_error, raw_features, sae_of_feature
 
@@ -29,8 +29,8 @@ def export_document(profile: Profile, measurements: SaeMeasurements) -> dict[str
 
 def _export_feature(profile: Profile, feature: ProfileFeature) -> dict[str, Any]:
     sae = sae_of_feature(profile, feature, EXPORT_FORMAT)
-    name = registry.neuronpedia_id(f"{sae.repo_id}/{sae.path}")
-    if name is None or registry.find_by_neuronpedia_id(name) is None:
+    name = catalog.neuronpedia_id(f"{sae.repo_id}/{sae.path}")
+    if name is None or catalog.find_by_neuronpedia_id(name) is None:
         raise export_error(profile, f"{EXPORT_FORMAT} has no page of the SAE {sae.alias!r} that the catalogue knows")
     model, _, source = name.partition("/")
     return {"modelId": model, "layer": source, "index": feature.index, "strength": feature.strength}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from millm.hub.label_lines import Label
+from millm.hub.labels import Label
 from millm.profiles.importers.document import Node
 from millm.profiles.importers.made import MAX_LABEL_LENGTH, read_label
 from millm.profiles.importers.values import DocumentEntry, KnownSaes, UnresolvedImportItem

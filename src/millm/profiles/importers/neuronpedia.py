@@ -6,8 +6,8 @@ Its strengths are in units of decoder rows of length 1, as ours.
 import re
 from typing import Any
 
-from millm.hub import registry
-from millm.hub.names import hugging_face_id
+from millm.hub import catalog
+from millm.hub.entries import hugging_face_id
 from millm.profiles.contract import ProfileFeature, SaeReference
 from millm.profiles.importers.document import Node
 from millm.profiles.importers.made import (
@@ -138,7 +138,7 @@ def _read_features(node: Node, known: KnownSaes, factor: float) -> tuple[SaeRefe
 
 def _read_saes(at: Node, name: str, known: KnownSaes) -> SaeReferences:
     """What the catalogue says it is, unless somebody has said otherwise."""
-    public = registry.find_by_neuronpedia_id(name)
+    public = catalog.find_by_neuronpedia_id(name)
     if public is None or name in known.ids:
         return resolve_foreign_sae(at, name, known)
     at.note(f"{name} is {public.id}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from millm.hub.label_lines import Label
+from millm.hub.labels import Label
 from millm.profiles.contract import Profile
 
 EntryKind = Literal["profile", "labels", "nothing"]

@@ -18,16 +18,14 @@ import msgspec
 
 from millm.errors import InvalidSae
 from millm.hardware import free_memory
-from millm.hub import registry
-from millm.hub.folders import publish
-from millm.hub.foreign import ForeignSaeFiles, detect_foreign_sae
-from millm.hub.home import Home
+from millm.hub import catalog
+from millm.hub.home import Home, publish
 from millm.hub.jobs import DownloadSpec
+from millm.hub.sae_layout import ForeignSaeFiles, detect_foreign_sae
 from millm.sae.conversion.protocol import ConversionEvent, ConversionRequest
 
 OnStage = Callable[[str], None]
 """Called on the event loop with `reading`, `writing`, `checking`."""
-
 TIMEOUT_SECONDS = 1800.0
 _CONVERTER_VERSION = 1
 """Of what the conversion makes; a higher one makes everything again."""
@@ -162,7 +160,7 @@ def build_conversion_request(
     source: Path, foreign: ForeignSaeFiles, spec: DownloadSpec, memory_limit: int | None = None
 ) -> ConversionRequest:
     """All but where to write it."""
-    known = registry.find_sae(spec.name)
+    known = catalog.find_sae(spec.name)
     return ConversionRequest(
         format=foreign.format,
         source=str(_source_folder(source)),
@@ -170,7 +168,7 @@ def build_conversion_request(
         target="",
         name=spec.name,
         model=known.model if known else None,
-        input_scale=registry.input_scale(spec.name),
+        input_scale=catalog.input_scale(spec.name),
         memory_limit=memory_limit,
     )
 

@@ -1,27 +1,85 @@
 """The public SAEs: which there are for a model, where, how good, and what Neuronpedia calls them. Nothing is fetched.
 
 An SAE goes by what `POST /api/saes` downloads it by: `owner/name/path/inside`. Sizes are read out of names.
+
+The catalogue of public SAEs as one small file in the package: its format, and how it is read.
+
+`tools/build_sae_index.py` makes it of SAELens' `pretrained_saes.yaml` (MIT, see NOTICE). It says what and where an SAE
+is as far as the catalogue does; what nobody wrote down is None.
 """
 
+import lzma
 import math
 from collections.abc import Sequence
 from functools import cache
+from importlib.resources import files
 from typing import Literal
 
 import msgspec
 
-from millm.hub.names import hugging_face_id, parameters_from_name
-from millm.hub.sae_index import SaeRecord, SaeRelease, Site, load_index
+from millm.hub.entries import hugging_face_id, parameters_from_name
 from millm.sae.base_models import is_same_model, model_mismatch
+
+INDEX_FILE = "sae_index.json.xz"
+Site = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "hook_z", "transcoder", "embed"]
+
+
+class SaeRelease(msgspec.Struct, frozen=True, array_like=True):
+    """SAEs that were published together."""
+
+    name: str
+    """In SAELens' catalogue."""
+    repository: str
+    model: str
+    """As the catalogue calls it."""
+    format: str
+    """`saelens`, `gemma_scope`, `gemma_scope_2`, or what has to be converted."""
+
+
+class SaeRecord(msgspec.Struct, frozen=True, array_like=True):
+    """One SAE: a place in a repository, which several releases may list."""
+
+    releases: tuple[int, ...]
+    """Places in `Index.releases`; the first decides."""
+    ids: tuple[str, ...]
+    """SAELens' id in each release; empty: the path."""
+    path: str
+    layer: int | None
+    site: Site
+    width: int | None
+    l0: float | None
+    neuronpedia: str | None
+    input_scale: float | None
+    """It was trained on activations times this."""
+
+
+class SaeIndex(msgspec.Struct, frozen=True):
+    source: str
+    """What it was made of, and which version."""
+    releases: list[SaeRelease]
+    saes: list[SaeRecord]
+
+
+@cache
+def load_index() -> SaeIndex:
+    """Read once, in about 40 ms."""
+    return unpack_index(files("millm.hub").joinpath(INDEX_FILE).read_bytes())
+
+
+def pack_index(content: SaeIndex) -> bytes:
+    return lzma.compress(msgspec.json.encode(content), preset=9 | lzma.PRESET_EXTREME)
+
+
+def unpack_index(data: bytes) -> SaeIndex:
+    return msgspec.json.decode(lzma.decompress(data), type=SaeIndex)
+
 
 Support = Literal["read", "converted", "no"]
 """As it is; after a conversion that `millm pull` does by itself; not at all."""
-
 SITES: tuple[Site, ...] = (
     "resid_post", "resid_pre", "resid_mid", "mlp_out", "attn_out", "hook_z", "transcoder", "embed",
 )  # fmt: skip
 """The most useful first: that is their rank in what `search` finds."""
-
 _NATIVE_FORMATS = ("saelens", "gemma_scope", "gemma_scope_2")
 _UNSUPPORTED_FORMATS = ("temporal", "clt")
 """They need the whole context; they are one layer of something that is not an SAE of one."""

@@ -1,18 +1,25 @@
-"""What a repository holds at a revision, and which of it is wanted: asked of the hub once, as one commit."""
+"""What a repository holds at a revision, and which of it is wanted: asked of the hub once, as one commit.
+
+Models of Hugging Face's by words of their names, the most fetched first.
+
+Runs in the process that asks the hub, and writes nothing to the disk.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from huggingface_hub import HfApi, constants
+import msgspec
+from huggingface_hub import HfApi, constants, get_session, hf_raise_for_status
 from huggingface_hub.hf_api import ModelInfo, RepoSibling
 
 from millm.errors import InvalidModel, InvalidSae, MillmError, RepositoryNotFound
-from millm.hub import blobs
-from millm.hub.foreign import detect_foreign_sae
-from millm.hub.orders import RepositoryCommand
-from millm.hub.refusals import repository_url
+from millm.hub import hf_cache
+from millm.hub.catalog import count_saes
+from millm.hub.hf_client import repository_url
+from millm.hub.jobs import ModelSearchCommand, RemoteModel, RepositoryCommand
+from millm.hub.sae_layout import detect_foreign_sae
 
 _NON_WEIGHT_SUFFIXES = (".json", ".jsonl", ".jinja", ".txt", ".model", ".py")
 
@@ -39,7 +46,7 @@ class Listing:
 
     @property
     def snapshot(self) -> Path:
-        return blobs.snapshot_folder(Path(constants.HF_HUB_CACHE), self.repository, self.commit)
+        return hf_cache.snapshot_folder(Path(constants.HF_HUB_CACHE), self.repository, self.commit)
 
     @property
     def blobs(self) -> Path:
@@ -112,4 +119,55 @@ def _no_weights_error(command: RepositoryCommand, files: Iterable[RemoteFile]) -
     return InvalidSae(
         f"no SAE found in {asked.name}: it holds no .safetensors or .npz weights"
         " (a pickle such as .pt is not read, because it can run code: convert it)"
+    )
+
+
+_TIMEOUT_SECONDS = 10
+
+
+class _SafetensorsInfo(msgspec.Struct):
+    total: int | None = None
+
+
+class _ModelHit(msgspec.Struct):
+    """Of `GET /api/models`, what is asked for by `expand`."""
+
+    id: str
+    downloads: int | None = None
+    likes: int | None = None
+    gated: bool | str | None = None
+    safetensors: _SafetensorsInfo | None = None
+
+
+def search_models(command: ModelSearchCommand, token: str | None) -> tuple[RemoteModel, ...]:
+    """Only those with safetensors: nothing else is loaded. Raises what huggingface_hub does.
+
+    Asked once: `HfApi.list_models` tries again for 23 s, and somebody waits who can press Enter again.
+    """
+    answer = get_session().get(
+        f"{constants.ENDPOINT}/api/models",
+        params={
+            "search": command.words,
+            "filter": "safetensors",
+            "sort": "downloads",
+            "limit": command.limit,
+            "expand": ["downloads", "gated", "likes", "safetensors"],
+        },
+        headers={"Authorization": f"Bearer {token}"} if token else {},
+        timeout=_TIMEOUT_SECONDS,
+    )
+    hf_raise_for_status(answer)
+    return tuple(
+        _to_remote_model(entry) for entry in msgspec.json.decode(answer.content, type=list[_ModelHit])[: command.limit]
+    )
+
+
+def _to_remote_model(entry: _ModelHit) -> RemoteModel:
+    return RemoteModel(
+        id=entry.id,
+        downloads=entry.downloads or 0,
+        likes=entry.likes or 0,
+        gated=bool(entry.gated),
+        parameters=entry.safetensors.total if entry.safetensors else None,
+        known_saes=count_saes(entry.id),
     )

@@ -1,12 +1,25 @@
 """What huggingface_hub raises → what is told: which of our errors, one sentence with the way out, and a link.
 
 Never its own text: that holds addresses and paths.
+
+The HTTP client below huggingface_hub: it does not wait in secret, and a reset only interrupts a file.
+
+huggingface_hub waits by itself when the hub is busy, where nobody sees it, and gives a whole file up for a TCP reset,
+though it goes on after a connection that ends early. Version 1 uses `httpx`,
+version 2 `httpx2`: two names, one library.
+
+Trying again: after longer and longer waits, or after as long as the hub asks for, and told while it waits.
 """
 
 import errno
-from collections.abc import Iterator
+import importlib
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from huggingface_hub import constants
+from huggingface_hub import constants, get_session
 from huggingface_hub.errors import (
     EntryNotFoundError,
     FileMetadataError,
@@ -21,7 +34,57 @@ from huggingface_hub.errors import (
 
 from millm.errors import DownloadFailed, GatedRepository, InsufficientDisk, InvalidToken, MillmError, RepositoryNotFound
 from millm.hub.jobs import DownloadSpec, Problem
-from millm.hub.session import HubBusy, TransportError
+
+_http = importlib.import_module(type(get_session()).__module__.partition(".")[0])
+TransportError: type[Exception] = _http.TransportError
+"""No connection, none any more, or no answer in time."""
+_BUSY_STATUSES = {408, 425, 429, 500, 502, 503, 504}
+
+
+class HubBusy(Exception):
+    """The hub answers that it cannot now."""
+
+    def __init__(self, status: int, retry_after: float | None) -> None:
+        super().__init__(f"status {status}")
+        self.status = status
+        self.retry_after = retry_after
+        """Seconds it wants to be left alone."""
+
+
+class _ResumableStream(_http.SyncByteStream):  # type: ignore[misc,name-defined]  # one of two modules
+    """A body whose reset looks like an early end, after which huggingface_hub asks for the rest."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._stream
+        except _http.ReadError as error:
+            raise _http.RemoteProtocolError("reset") from error
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def patch_session() -> None:
+    """From now on requests raise Busy; repeated, since huggingface_hub may have made a new session."""
+    session = get_session()
+    hooks = session.event_hooks
+    if _on_response not in hooks["response"]:
+        session.event_hooks = {**hooks, "response": [*hooks["response"], _on_response]}
+
+
+def _on_response(response: Any) -> None:
+    if response.status_code in _BUSY_STATUSES:
+        raise HubBusy(response.status_code, _parse_retry_after(response.headers.get("retry-after")))
+    response.stream = _ResumableStream(response.stream)
+
+
+def _parse_retry_after(header: str | None) -> float | None:
+    """A date, which is allowed too and which Hugging Face does not send, is left alone."""
+    return float(header) if header and header.isdecimal() else None
+
 
 HUB_ERRORS = (MillmError, HfHubHTTPError, HFValidationError, FileMetadataError, HubBusy, TransportError, OSError)
 """What asking the hub for something raises, `LocalEntryNotFoundError` and the like among them."""
@@ -148,3 +211,47 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     while isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
         yield error
+
+
+Result = TypeVar("Result")
+_MAX_BACKOFF_SECONDS = 60.0
+_MAX_RETRY_AFTER_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class RetryWait:
+    """Until another try."""
+
+    attempt: int
+    """The one that comes."""
+    until: float
+    """On the monotonic clock."""
+    error: BaseException
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    tries: int
+    backoff: float
+    """Seconds after the first."""
+
+    def call(self, action: Callable[[], Result], on_wait: Callable[[RetryWait | None], None]) -> Result:
+        """Raises what `act` does when another try cannot help, or has not."""
+        for attempt in range(1, self.tries):
+            try:
+                patch_session()
+                return action()
+            except HUB_ERRORS as error:
+                if not is_transient(error):
+                    raise
+                wait = RetryWait(attempt + 1, time.monotonic() + self._wait_seconds(attempt, error), error)
+            on_wait(wait)
+            time.sleep(max(0, wait.until - time.monotonic()))
+            on_wait(None)
+        patch_session()
+        return action()
+
+    def _wait_seconds(self, attempt: int, error: BaseException) -> float:
+        if isinstance(error, HubBusy) and error.retry_after is not None:
+            return min(error.retry_after, _MAX_RETRY_AFTER_SECONDS)
+        return min(_MAX_BACKOFF_SECONDS, self.backoff * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)  # noqa: S311  no secret
