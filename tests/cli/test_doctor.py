@@ -17,7 +17,7 @@ import pytest
 from millm.cli import checks, engine_checks
 from millm.cli.engine_checks import TorchProbe
 from millm.cli.finding import CheckResult
-from millm.demo.lock import WEIGHTS_LOCK
+from millm.demo.bundle import WEIGHTS_LOCK
 from millm.hardware import CpuFallbackReason
 from millm.hub.home import Home
 from millm.settings import Settings

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 from millm import __version__
-from millm.demo.lock import WEIGHTS_LOCK
+from millm.demo.bundle import WEIGHTS_LOCK
 from tests.container.composing import ROOT, composed
 
 TEXT = (ROOT / "Dockerfile").read_text("utf-8")

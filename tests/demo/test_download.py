@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from millm.demo.download import run_download_command
-from millm.demo.progress import OnProgress
+from millm.demo.bundle import OnProgress
+from millm.demo.weights import run_download_command
 
 GROW = """
 import os, pathlib, time

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from millm.demo.fetch import HUB_FILES, HUB_REPOSITORY, fetch_from_hub, fetch_weights
-from millm.demo.lock import WEIGHTS_LOCK, WeightsLock
+from millm.demo.bundle import WEIGHTS_LOCK, WeightsLock
+from millm.demo.weights import HUB_FILES, HUB_REPOSITORY, fetch_from_hub, fetch_weights
 from millm.errors import DownloadFailed, HashMismatch
 from tests.demo.conftest import Tiny, offer_on_hub, quiet
 

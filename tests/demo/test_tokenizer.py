@@ -7,8 +7,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from millm.demo.gguf import read_gguf
-from millm.demo.tokenizer import build_tokenizer
+from millm.demo.gguf import build_tokenizer, read_gguf
 from millm.errors import InvalidModel
 
 TEXTS = [

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from millm.demo.fetch import HUB_FILES, HUB_REPOSITORY
-from millm.demo.lock import WEIGHTS_LOCK
-from millm.demo.weights import check_demo_disk_space, is_approximate, prepare
+from millm.demo.bundle import WEIGHTS_LOCK
+from millm.demo.weights import HUB_FILES, HUB_REPOSITORY, check_demo_disk_space, is_approximate, prepare
 from millm.errors import CannotStart, DownloadFailed, HashMismatch
 from tests.demo.conftest import Tiny, offer_on_hub, quiet
 

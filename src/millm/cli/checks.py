@@ -16,7 +16,7 @@ from huggingface_hub import get_token
 from packaging.requirements import Requirement
 
 from millm.cli.finding import CheckResult
-from millm.demo.lock import WEIGHTS_LOCK
+from millm.demo.bundle import WEIGHTS_LOCK
 from millm.demo.weights import REQUIRED_DISK_BYTES
 from millm.hardware import nearest_existing_folder, read_cpu, total_memory
 from millm.hardware import read_disk as disk_of
