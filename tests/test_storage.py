@@ -14,7 +14,7 @@ from millm import database as backups
 from millm import database as storage
 from millm.database import MIGRATIONS, Database
 from millm.errors import CannotStart, NotStored
-from millm.profiles.contract import Profile
+from millm.profiles.schema import Profile
 from millm.profiles.store import ProfileStore
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

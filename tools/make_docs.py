@@ -30,7 +30,7 @@ from millm.openai.schemas.chat import ChatRequest
 from millm.openai.schemas.completions import CompletionRequest
 from millm.openai.schemas.embeddings import EmbeddingRequest
 from millm.openai.unsupported import IGNORED_CHAT_FIELDS, UNSUPPORTED_CHAT_FIELDS
-from millm.profiles.contract import ActivationsRequest, Profile, ProfileFeature, SteeringRequest
+from millm.profiles.schema import ActivationsRequest, Profile, ProfileFeature, SteeringRequest
 from millm.settings import Settings
 from millm.status import ServerStatus
 from tools import client_tables, format_tables, memory_tables, metric_table, openai_tables

@@ -23,8 +23,7 @@ from millm.hub.library import Hub
 from millm.loaded import AttachedSae, LoadedModel
 from millm.metrics.meter import Meter
 from millm.monitor.monitor import Monitor
-from millm.profiles.active import ActiveSteeringState, SteeringHistory
-from millm.profiles.menu import ApplicableProfilesCache
+from millm.profiles.active import ActiveSteeringState, ApplicableProfilesCache, SteeringHistory
 from millm.profiles.store import ProfileStore
 from millm.settings import Settings
 from millm.status import Cause, ChangeInProgress, DesiredState

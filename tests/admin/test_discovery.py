@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from millm.profiles.contract import Profile
+from millm.profiles.schema import Profile
 from tests.fixtures.close import TOLERANCE
 from tests.fixtures.process import Server
 from tests.fixtures.tiny import CONTEXT, FEATURES, HOOK_LAYER

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from millm.profiles.contract import Profile
-from millm.profiles.control_vector import ControlVector, decode_control_vector, encode_control_vector
+from millm.profiles.formats.gguf import ControlVector, decode_control_vector, encode_control_vector
+from millm.profiles.schema import Profile
 from tests.admin.test_steering import ask
 from tests.docs.blocks import EXAMPLE_URL, blocks, commands
 from tests.fixtures.inside import serving

@@ -13,7 +13,7 @@ import pytest
 from millm.events import Event, ProfilesChanged
 from millm.lifecycle.steering import activate
 from millm.profiles.active import FeatureKey
-from millm.profiles.contract import SteeringRequest
+from millm.profiles.schema import SteeringRequest
 from millm.profiles.selection import build_active
 from millm.status import read_desired
 from tests.fixtures.inside import Inside, serving

@@ -9,7 +9,7 @@ import httpx
 from millm.app import create_app
 from millm.engine.messages import ModelFacts
 from millm.loaded import LoadedModel
-from millm.profiles.contract import Profile
+from millm.profiles.schema import Profile
 from millm.state import State
 from millm.text.chat_template import ChatTemplate
 from millm.text.tokenizer import Tokenizer

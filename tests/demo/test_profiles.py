@@ -5,7 +5,7 @@ import json
 import pytest
 
 from millm.demo import bundle
-from millm.profiles.files import read_profile
+from millm.profiles.store import read_profile
 from millm.text.repetition import repeated_trigram_share
 from tools.efficacy.figures import at, cliffs_delta, difference_interval
 from tools.efficacy.measures import MEASURES, share_of_capitals

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from millm.profiles.contract import Profile
+from millm.profiles.schema import Profile
 from tests.docs.blocks import EXAMPLE_URL, ROOT, SHELL, Block, blocks_of
 from tests.docs.notrun import is_listed
 from tests.fixtures.fakehub import TOKEN

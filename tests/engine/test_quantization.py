@@ -15,7 +15,7 @@ from millm.engine.client import EngineClient
 from millm.engine.messages import AttachSae, Finished, LoadModel, Quantization, Token
 from millm.engine.model_loader import load_model
 from millm.errors import InvalidModel, InvalidRequest
-from millm.profiles.files import read_profile
+from millm.profiles.store import read_profile
 from millm.sae.config import calibration_text
 from millm.sae.steering import FeatureSetting, SaeSteering, Steering, Watch, coefficients
 from millm.text.chat_template import ChatTemplate, PromptMessage

@@ -24,7 +24,7 @@ from millm.lifecycle import fitting
 from millm.lifecycle.models import cancel_load, load, unload
 from millm.lifecycle.saes import attach
 from millm.lifecycle.steering import activate
-from millm.profiles.contract import SteeringRequest
+from millm.profiles.schema import SteeringRequest
 from millm.profiles.selection import resolve_active
 from millm.status import DesiredState, ModelSpec, SaeSpec, read_desired
 from tests.fixtures.inside import Inside

@@ -12,7 +12,7 @@ from millm.lifecycle.models import load, unload
 from millm.lifecycle.restoring import restore
 from millm.lifecycle.saes import attach, detach
 from millm.lifecycle.steering import activate
-from millm.profiles.contract import SteeringRequest
+from millm.profiles.schema import SteeringRequest
 from millm.profiles.selection import resolve_active
 from millm.state import State
 from millm.status import ModelSpec, SaeSpec

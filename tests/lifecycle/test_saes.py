@@ -19,7 +19,7 @@ from millm.errors import (
 from millm.lifecycle.models import load, unload
 from millm.lifecycle.saes import attach, detach
 from millm.lifecycle.steering import activate
-from millm.profiles.contract import SteeringRequest
+from millm.profiles.schema import SteeringRequest
 from millm.profiles.selection import resolve_active
 from millm.status import ModelSpec, SaeSpec, read_desired
 from tests.fixtures.inside import Inside

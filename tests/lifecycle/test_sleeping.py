@@ -11,7 +11,7 @@ from millm.lifecycle.models import load
 from millm.lifecycle.saes import attach, detach
 from millm.lifecycle.sleeping import unload_when_idle
 from millm.lifecycle.steering import activate
-from millm.profiles.contract import SteeringRequest
+from millm.profiles.schema import SteeringRequest
 from millm.profiles.selection import resolve_active
 from millm.status import ModelSpec, SaeSpec, read_desired
 from tests.fixtures.inside import Inside

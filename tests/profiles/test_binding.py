@@ -8,8 +8,8 @@ import pytest
 from millm.engine.messages import SaeFacts
 from millm.errors import InvalidSteering
 from millm.loaded import AttachedSae
-from millm.profiles.binding import bind_profile, reference_to_attached, watched_features
-from millm.profiles.contract import Profile
+from millm.profiles.resolve import bind_profile, reference_to_attached, watched_features
+from millm.profiles.schema import Profile
 
 SCOPE = "google/gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82"
 SHA = "ab" * 32

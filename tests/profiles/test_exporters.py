@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from millm.engine.messages import SteeringDirection
 from millm.errors import InvalidProfile
-from millm.profiles.contract import Profile, SaeReference
-from millm.profiles.exporters import adr, gguf, lm_eval, mistudio, neuronpedia
-from millm.profiles.exporters.carried import SaeMeasurements
 from millm.profiles.exporting import millm_document
-from millm.profiles.importers.reading import parse_document
-from millm.profiles.importers.values import KnownSaes
+from millm.profiles.formats import adr, gguf, lm_eval, mistudio, neuronpedia
+from millm.profiles.formats.detect import parse_document
+from millm.profiles.formats.document import KnownSaes
+from millm.profiles.formats.export_result import SaeMeasurements
+from millm.profiles.schema import Profile, SaeReference
 
 SHAPES = Path(__file__).parent / "shapes"
 SCOPE = "google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71"

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from millm.errors import InvalidImport
-from millm.profiles.importers.document import format_path, leaves
-from millm.profiles.importers.reading import parse_document
-from millm.profiles.importers.values import KnownSaes, ParsedDocument
+from millm.profiles.formats.detect import parse_document
+from millm.profiles.formats.document import KnownSaes, ParsedDocument, format_path, leaves
 
 SHAPES = sorted((Path(__file__).parent / "shapes").iterdir())
 HERE = Path(__file__).parent / "shapes"

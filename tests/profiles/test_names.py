@@ -3,7 +3,7 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from millm.profiles.names import ProfileName, name_key
+from millm.profiles.schema import ProfileName, name_key
 
 NAME: TypeAdapter[str] = TypeAdapter(ProfileName)
 

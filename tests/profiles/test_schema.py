@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 import millm.demo
-from millm.profiles.contract import Profile
+from millm.profiles.schema import Profile
 from tools.make_docs import profile_schema
 
 SCHEMA = jsonschema_rs.validator_for(json.loads(profile_schema()))

@@ -17,8 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from millm.app import create_app
 from millm.database import Database
 from millm.errors import InvalidProfile, ProfileNameTaken, ProfileNotFound
-from millm.profiles.contract import Profile
-from millm.profiles.names import MAX_NAME_LENGTH, name_key, validate_name
+from millm.profiles.schema import MAX_NAME_LENGTH, Profile, name_key, validate_name
 from millm.profiles.store import ProfileStore
 from tests.fixtures.bare import bare_state
 

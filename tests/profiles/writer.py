@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from millm.database import Database
-from millm.profiles.contract import Profile
+from millm.profiles.schema import Profile
 from millm.profiles.store import ProfileStore
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 
 from millm.demo import bundle
-from millm.profiles.contract import Profile
-from millm.profiles.files import read_profile
+from millm.profiles.schema import Profile
+from millm.profiles.store import read_profile
 from millm.sae.hook_step import HookRow
 from millm.sae.steering import coefficients
 from tools.efficacy.measures import MEASURES, PROMPTS

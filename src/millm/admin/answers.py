@@ -19,7 +19,7 @@ from millm.hub.entries import DeletionResult, ModelEntry, SaeEntry
 from millm.hub.jobs import DownloadJob, DownloadPreview, RemoteModel
 from millm.hub.memory_estimate import Estimate
 from millm.logs.recent import LogEntry
-from millm.profiles.entry import ProfileDetail, ProfileEntry, ProfilePage
+from millm.profiles.store import ProfileDetail, ProfileEntry, ProfilePage
 from millm.settings import Setting
 from millm.status import ServerStatus, SteeringState
 

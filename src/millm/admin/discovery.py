@@ -24,7 +24,7 @@ from millm.openai.disconnect import cancel_on_disconnect
 from millm.openai.prompting import render_prompt
 from millm.openai.schemas.chat import ChatMessage, ChatRequest
 from millm.openai.tools import ToolConfig
-from millm.profiles.names import ProfileName
+from millm.profiles.schema import ProfileName
 from millm.state import State
 
 inspection_router = APIRouter(prefix="/features", route_class=AdminRoute)

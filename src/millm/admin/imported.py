@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from millm.profiles.importers.values import DocumentEntry, EntryKind, ParsedDocument
+from millm.profiles.formats.document import DocumentEntry, EntryKind, ParsedDocument
 
 ImportAction = Literal["added", "replaced", "skipped", "nothing"]
 

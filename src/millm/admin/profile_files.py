@@ -15,11 +15,10 @@ from millm.admin.route import AdminRoute, json_response
 from millm.errors import InvalidImport, ProfileNameTaken
 from millm.lifecycle.labels import store_labels
 from millm.lifecycle.profiles import create_profile, update_profile
-from millm.profiles.contract import Profile
 from millm.profiles.exporting import ExportFormat, render_export
-from millm.profiles.importers.values import DocumentEntry
+from millm.profiles.formats.document import DocumentEntry
 from millm.profiles.importing import preview_document, remember_sae_ids
-from millm.profiles.names import MAX_NAME_LENGTH, ProfileName, name_key
+from millm.profiles.schema import MAX_NAME_LENGTH, Profile, ProfileName, name_key
 from millm.state import State
 
 profile_files_router = APIRouter(prefix="/profiles", route_class=AdminRoute)

@@ -1,14 +1,13 @@
 """A profile as `/api/profiles` tells it: beside what it says, whether it is active and whether it could be."""
 
-from millm.profiles import entry
-from millm.profiles.binding import incompatibility
-from millm.profiles.entry import ProfileDetail, ProfileEntry
-from millm.profiles.store import StoredProfile
+from millm.profiles import store
+from millm.profiles.resolve import incompatibility
+from millm.profiles.store import ProfileDetail, ProfileEntry, StoredProfile
 from millm.state import State
 
 
 def profile_entry(state: State, stored: StoredProfile) -> ProfileEntry:
-    return entry.profile_entry(
+    return store.profile_entry(
         stored,
         is_active=state.active is not None and state.active.profile == stored.profile.name,
         incompatibility=incompatibility(state.model, state.saes, stored.profile),

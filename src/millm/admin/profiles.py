@@ -14,10 +14,9 @@ from millm.admin.status import server_status
 from millm.lifecycle import profiles
 from millm.lifecycle.changes import wait_until_started
 from millm.lifecycle.steering import activate, activate_profile
-from millm.profiles.contract import Profile, WatchedFeature
-from millm.profiles.entry import ProfileDetail, ProfileEntry, ProfilePage
-from millm.profiles.names import ProfileName
 from millm.profiles.saving import profile_from_active
+from millm.profiles.schema import Profile, ProfileName, WatchedFeature
+from millm.profiles.store import ProfileDetail, ProfileEntry, ProfilePage
 from millm.state import State
 from millm.status import ServerStatus
 

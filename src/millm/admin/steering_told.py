@@ -6,8 +6,8 @@ from millm.engine.messages import ComputeDirections, DirectionsComputed, Steerin
 from millm.errors import Unavailable
 from millm.loaded import AttachedSae
 from millm.profiles.active import ActiveSteeringState, feature_key
-from millm.profiles.contract import ProfileFeature, SteeringRequest
-from millm.profiles.resolving import feature_coefficients
+from millm.profiles.resolve import feature_coefficients
+from millm.profiles.schema import ProfileFeature, SteeringRequest
 from millm.state import State
 from millm.status import SteeredFeature, SteeredHook, SteeringState
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from millm.profiles.contract import Profile, ProfileFeature, SteeringRequest
+from millm.profiles.schema import Profile, ProfileFeature, SteeringRequest
 
 
 class SteeringDifference(NamedTuple):

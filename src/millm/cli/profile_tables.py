@@ -10,8 +10,8 @@ from millm.cli.profile_diff import SteeringDifference, feature_strength_text
 from millm.cli.profile_import import ImportRow
 from millm.cli.quantities import format_count
 from millm.cli.visible import replace_control_chars
-from millm.profiles.contract import Profile
-from millm.profiles.entry import ProfileEntry
+from millm.profiles.schema import Profile
+from millm.profiles.store import ProfileEntry
 
 NO_PROFILES_MESSAGE = "no profiles here; `millm demo` brings some, `millm profiles import FILE` adds one"
 _DESCRIPTION_WIDTH = 34

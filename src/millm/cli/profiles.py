@@ -16,8 +16,8 @@ from millm.cli.profiles_here import LocalProfiles
 from millm.cli.profiles_remote import RemoteProfiles
 from millm.cli.remote import connect
 from millm.errors import CannotStart
-from millm.profiles.contract import SteeringRequest
-from millm.profiles.files import read_profile
+from millm.profiles.schema import SteeringRequest
+from millm.profiles.store import read_profile
 from millm.settings import Settings
 
 group = typer.Typer(

@@ -9,11 +9,8 @@ from millm.cli.profile_import import ImportAction, ImportRow, OnConflict, Source
 from millm.database import Database
 from millm.errors import CannotStart, InvalidImport
 from millm.hub.home import Home
-from millm.profiles.contract import Profile
-from millm.profiles.entry import ProfileEntry, profile_entry
-from millm.profiles.files import parse_profile
-from millm.profiles.names import name_key
-from millm.profiles.store import ProfileStore
+from millm.profiles.schema import Profile, name_key
+from millm.profiles.store import ProfileEntry, ProfileStore, parse_profile, profile_entry
 from millm.settings import Settings
 
 NO_SERVER_REASON = "no server runs"

@@ -7,8 +7,8 @@ import msgspec
 
 from millm.cli.profile_import import ImportRow, OnConflict, SourceDocument
 from millm.cli.remote import RemoteServer
-from millm.profiles.contract import Profile, SteeringRequest
-from millm.profiles.entry import ProfileDetail, ProfileEntry, ProfilePage
+from millm.profiles.schema import Profile, SteeringRequest
+from millm.profiles.store import ProfileDetail, ProfileEntry, ProfilePage
 from millm.status import ServerStatus, SteeringState
 
 _PAGE_SIZE = 1000

@@ -35,7 +35,7 @@ from millm.lifecycle.saes import attach
 from millm.lifecycle.sleeping import unload_when_idle
 from millm.lifecycle.steering import activate_profile
 from millm.lifecycle.stopping import StopSignals, abort_requests, start_draining, wait_for_requests
-from millm.profiles.contract import Profile
+from millm.profiles.schema import Profile
 from millm.profiles.store import ProfileStore
 from millm.settings import Settings
 from millm.state import State

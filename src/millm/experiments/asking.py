@@ -15,8 +15,8 @@ from millm.openai.schemas.chat import ChatMessage, ChatRequest
 from millm.openai.schemas.completions import CompletionRequest
 from millm.openai.tools import ToolConfig
 from millm.profiles.active import effective_request
-from millm.profiles.binding import bind_profile
-from millm.profiles.contract import SteeringRequest
+from millm.profiles.resolve import bind_profile
+from millm.profiles.schema import SteeringRequest
 from millm.profiles.selection import Selection
 from millm.sae.steering import Steering
 from millm.state import State

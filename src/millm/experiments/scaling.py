@@ -1,8 +1,8 @@
 """A steering with all of its strengths multiplied."""
 
 from millm.errors import InvalidSteering
-from millm.profiles.contract import SteeringRequest
-from millm.profiles.resolving import resolve_steering
+from millm.profiles.resolve import resolve_steering
+from millm.profiles.schema import SteeringRequest
 from millm.sae.steering import Steering
 from millm.state import State
 

@@ -7,8 +7,8 @@ from millm.features.card import USUAL_NORM_SHARE, label_text
 from millm.features.contrasting import Separation
 from millm.hub.labels import Labels
 from millm.loaded import AttachedSae, LoadedModel
-from millm.profiles.binding import reference_to_attached
-from millm.profiles.contract import ModelReference, Profile, ProfileFeature, Provenance
+from millm.profiles.resolve import reference_to_attached
+from millm.profiles.schema import ModelReference, Profile, ProfileFeature, Provenance
 
 STRENGTH_NOTE = (
     f"Strengths are shares of the residual norm, in proportion to how clearly a feature separates the texts; together"

@@ -9,8 +9,7 @@ from millm.errors import Conflict, ProfileActive, ProfileNameTaken
 from millm.events import ProfilesChanged
 from millm.lifecycle.steering import set_active, with_active
 from millm.profiles.active import ActiveSteeringState, feature_key
-from millm.profiles.contract import Profile
-from millm.profiles.names import name_key
+from millm.profiles.schema import Profile, name_key
 from millm.profiles.selection import active_from_profile, build_active
 from millm.profiles.store import ExtraWrite, StoredProfile
 from millm.state import State

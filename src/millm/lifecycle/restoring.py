@@ -11,7 +11,7 @@ from millm.lifecycle.models import load
 from millm.lifecycle.outside import external_location
 from millm.lifecycle.saes import attach
 from millm.lifecycle.steering import activate
-from millm.profiles.contract import SteeringRequest
+from millm.profiles.schema import SteeringRequest
 from millm.profiles.selection import build_active, resolve_active
 from millm.state import State
 from millm.status import Cause, DesiredState

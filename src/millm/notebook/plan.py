@@ -11,8 +11,8 @@ from millm.errors import InvalidSteering, SaeMismatch
 from millm.loaded import AttachedSae
 from millm.notebook.fitting import sae_facts
 from millm.notebook.use import SteeringBlock
-from millm.profiles.contract import ActivationsRequest, SteeringRequest
-from millm.profiles.resolving import check_index, resolve_steering
+from millm.profiles.resolve import check_index, resolve_steering
+from millm.profiles.schema import ActivationsRequest, SteeringRequest
 from millm.sae.hook_step import HookRow
 from millm.sae.steering import Steering, Watch
 

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from millm.notebook.feed import ForwardInput
 from millm.notebook.sae import SAE
-from millm.profiles.contract import ActivationsRequest, SteeringRequest
+from millm.profiles.schema import ActivationsRequest, SteeringRequest
 from millm.sae.hook_step import HookOutput
 from millm.sae.hooks import HookPoint
 

@@ -15,7 +15,7 @@ from millm.notebook.fitting import find_sae_hook_point
 from millm.notebook.sae import SAE
 from millm.notebook.session import open_block
 from millm.notebook.use import SteeringBlock
-from millm.profiles.contract import ActivationsRequest
+from millm.profiles.schema import ActivationsRequest
 from millm.sae.hook_step import HookOutput, TokenSpan, offsets_to_watch
 from millm.sae.steering import Watch
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from millm.errors import InvalidSteering, MillmError
 from millm.monitor.watching import WatchPlan
-from millm.profiles.binding import watched_features
-from millm.profiles.contract import ActivationsRequest
+from millm.profiles.resolve import watched_features
+from millm.profiles.schema import ActivationsRequest
 from millm.profiles.selection import resolve_watches
 from millm.sae.steering import Watch
 from millm.state import State

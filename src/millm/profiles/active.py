@@ -1,15 +1,17 @@
-"""What is active on the server: a steering with its knobs, some of them muted, and what it was before each change."""
+"""What is active on the server: a steering with its knobs, some of them muted, and what it was before each change.
+
+The profiles that can be applied now: found out once, until something is stored, loaded or attached.
+"""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from millm.profiles.contract import ProfileFeature, SteeringRequest
+from millm.profiles.schema import Profile, ProfileFeature, SteeringRequest
 from millm.sae.steering import Steering
 
 MAX_UNDO_STEPS = 50
 """Changes that can be taken back."""
-
 FeatureKey = tuple[str | None, int]
 """(SAE, feature): a steering has each once. No SAE: the only one there is."""
 
@@ -63,3 +65,18 @@ class SteeringHistory:
         """By somebody, on purpose: what was undone before cannot be had again."""
         self.undo_stack.append(previous)
         self.redo_stack.clear()
+
+
+class ApplicableProfilesCache:
+    """Ten thousand profiles take a second to look through, and every client asks for the list of models."""
+
+    def __init__(self) -> None:
+        self._dependencies: tuple[object, ...] = ()
+        self._profiles: Sequence[Profile] = ()
+
+    def get(self, dependencies: tuple[object, ...], compute: Callable[[], Sequence[Profile]]) -> Sequence[Profile]:
+        """`circumstances`: all that the answer depends on; values that are replaced when they change."""
+        if dependencies != self._dependencies:
+            self._profiles = compute()
+            self._dependencies = dependencies
+        return self._profiles

@@ -7,11 +7,10 @@ from typing import Literal
 from millm.engine.messages import ComputeDirections, DirectionsComputed
 from millm.errors import InvalidSteering
 from millm.loaded import AttachedSae
-from millm.profiles.binding import bind_profile, check_model
-from millm.profiles.contract import Profile
-from millm.profiles.exporters import adr, gguf, lm_eval, mistudio, neuronpedia
-from millm.profiles.exporters.carried import SaeMeasurements, export_error
-from millm.profiles.resolving import resolve_steering
+from millm.profiles.formats import adr, gguf, lm_eval, mistudio, neuronpedia
+from millm.profiles.formats.export_result import SaeMeasurements, export_error
+from millm.profiles.resolve import bind_profile, check_model, resolve_steering
+from millm.profiles.schema import Profile
 from millm.state import State
 
 ExportFormat = Literal["millm", "adr", "mistudio", "neuronpedia", "lm-eval", "gguf"]

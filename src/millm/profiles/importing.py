@@ -10,16 +10,16 @@ from millm.database import Database
 from millm.engine.messages import Decompose, Decomposed
 from millm.errors import MillmError
 from millm.loaded import AttachedSae
-from millm.profiles.binding import incompatibility, reference_to_attached
-from millm.profiles.contract import Profile, ProfileFeature
-from millm.profiles.importers.reading import parse_document
-from millm.profiles.importers.values import (
+from millm.profiles.formats.detect import parse_document
+from millm.profiles.formats.document import (
     DocumentEntry,
     KnownSaes,
     ParsedDocument,
     ResidualVector,
     UnresolvedImportItem,
 )
+from millm.profiles.resolve import incompatibility, reference_to_attached
+from millm.profiles.schema import Profile, ProfileFeature
 from millm.state import State
 
 _INSERT_SAE_ID = "INSERT OR REPLACE INTO foreign_saes (id, sae) VALUES (?, ?)"

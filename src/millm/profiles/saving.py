@@ -8,8 +8,8 @@ from millm.engine.messages import ModelFacts
 from millm.errors import Conflict, InvalidProfile, SaeDetached
 from millm.loaded import LoadedModel
 from millm.profiles.active import ActiveSteeringState, effective_request
-from millm.profiles.binding import reference_to_attached
-from millm.profiles.contract import ModelReference, Profile, Provenance, SaeReference, WatchedFeature
+from millm.profiles.resolve import reference_to_attached
+from millm.profiles.schema import ModelReference, Profile, Provenance, SaeReference, WatchedFeature
 from millm.state import State
 
 

@@ -11,9 +11,15 @@ from millm.engine.messages import SaeFacts
 from millm.errors import InvalidProfile, InvalidSteering, ModelNotFound, ModelNotLoaded, SaeDetached
 from millm.loaded import LoadedModel
 from millm.profiles.active import ActiveSteeringState, FeatureKey, effective_request
-from millm.profiles.binding import bind_profile, check_model, incompatibility
-from millm.profiles.contract import ActivationsRequest, Profile, SteeringRequest
-from millm.profiles.resolving import check_index, resolve_sae_name, resolve_steering
+from millm.profiles.resolve import (
+    bind_profile,
+    check_index,
+    check_model,
+    incompatibility,
+    resolve_sae_name,
+    resolve_steering,
+)
+from millm.profiles.schema import ActivationsRequest, Profile, SteeringRequest
 from millm.sae.steering import Steering, Watch
 from millm.state import State
 

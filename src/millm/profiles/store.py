@@ -1,8 +1,14 @@
 """The profiles, in the database: each name once, whatever its case, and each file of a profile taken in once.
 
 The file is the truth; what is kept in memory is a copy, for the model menu and for every request that names a profile.
+
+A profile as a file of its own: read, and recognised by what it says.
+
+A profile as lists show it: what it is about and whether it can be applied now, without its features.
 """
 
+import hashlib
+import json
 import sqlite3
 import threading
 import time
@@ -10,21 +16,45 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import structlog
 from pydantic import ValidationError
 
 from millm.database import Database
-from millm.errors import ProfileNameTaken, ProfileNotFound
-from millm.profiles.contract import Profile
-from millm.profiles.files import profile_digest, read_profile
-from millm.profiles.names import name_key, numbered_names
+from millm.errors import InvalidProfile, ProfileNameTaken, ProfileNotFound
+from millm.profiles.schema import Profile, name_key, numbered_names
+
+
+def read_profile(path: Path) -> Profile:
+    """Raises InvalidProfile with the file's name and the first thing that is wrong."""
+    try:
+        return parse_profile(path.read_bytes(), path.name)
+    except OSError as error:
+        raise InvalidProfile(f"{path.name}: cannot be read ({error.strerror})") from error
+
+
+def parse_profile(document: bytes, name: str) -> Profile:
+    """Raises InvalidProfile with the document's `name` and the first thing that is wrong."""
+    try:
+        return Profile.model_validate(json.loads(document))
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "document"
+        raise InvalidProfile(f"{name}: {where}: {first['msg']}") from error
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise InvalidProfile(f"{name}: not a JSON document") from error
+
+
+def profile_digest(profile: Profile) -> str:
+    """The same however it is laid out, and also once the contract has more fields, with defaults."""
+    return hashlib.sha256(profile.model_dump_json(exclude_defaults=True).encode()).hexdigest()
+
 
 log = structlog.get_logger()
-
 MAX_LISTED_NAMES = 20
 """Profiles that an error lists."""
-
 ExtraWrite = Callable[[sqlite3.Connection], object]
 """What else is written in the same transaction: all of it or nothing."""
 
@@ -243,3 +273,69 @@ def _format_names(index: _ProfileIndex) -> str:
     named = [stored.profile.name for stored in index.sorted_by_name[:MAX_LISTED_NAMES]]
     more = len(index.by_key) - len(named)
     return ", ".join([*named, *([f"{more} more"] if more else [])]) or "none"
+
+
+class ProfileEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One profile of the list."""
+
+    name: str
+    description: str
+    model: str | None
+    """The one it was made for; None: it does not say."""
+    saes: tuple[str, ...]
+    """Those that it steers; none: it does not say."""
+    features: int
+    """How many."""
+    is_active: bool
+    """It steers the server."""
+    misfit: str | None
+    """Why it cannot be applied now; None: it can."""
+    model_id: str | None
+    """What a client asks for as `model` to have it applied; None: it cannot be now."""
+    created: float
+    """Seconds since 1970."""
+    updated: float
+    source: str | None
+    """The tool that it comes from."""
+
+
+class ProfilePage(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the list, in the order of names."""
+
+    profiles: tuple[ProfileEntry, ...]
+    total: int
+    """How many there are that were asked for."""
+
+
+class ProfileDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """One profile, whole."""
+
+    profile: dict[str, Any]
+    """As a file has it."""
+    entry: ProfileEntry
+
+
+def profile_entry(
+    stored: StoredProfile, *, is_active: bool, incompatibility: str | None, model: str | None
+) -> ProfileEntry:
+    """`model`: the name of the loaded one, if there is one."""
+    profile = stored.profile
+    return ProfileEntry(
+        name=profile.name,
+        description=profile.description,
+        model=profile.model.repo_id if profile.model else None,
+        saes=_sae_names(profile),
+        features=len(profile.features),
+        is_active=is_active,
+        misfit=incompatibility,
+        model_id=f"{model}:{profile.name}" if model and incompatibility is None else None,
+        created=stored.created,
+        updated=stored.updated,
+        source=profile.provenance.source if profile.provenance else None,
+    )
+
+
+def _sae_names(profile: Profile) -> tuple[str, ...]:
+    """By the names that the profile gives them."""
+    stated = [sae.alias or sae.hook_point or "" for sae in profile.saes]
+    return tuple(stated or sorted({feature.sae for feature in profile.features if feature.sae}))

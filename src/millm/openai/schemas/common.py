@@ -16,7 +16,7 @@ from pydantic_core import CoreSchema
 from millm.engine.messages import SamplingParams
 from millm.openai.schemas.complaints import set_fail_fast
 from millm.openai.schemas.within import Within
-from millm.profiles.contract import ActivationsField, SteeringRequest
+from millm.profiles.schema import ActivationsField, SteeringRequest
 
 INT64 = 2**63
 

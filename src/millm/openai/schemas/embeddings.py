@@ -8,7 +8,7 @@ from pydantic import Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from millm.openai.schemas.common import RequestModel
-from millm.profiles.contract import ActivationsField
+from millm.profiles.schema import ActivationsField
 
 MAX_INPUTS = 2048
 """OpenAI's own limit."""

@@ -7,10 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from millm.errors import InvalidImport
-from millm.profiles.contract import Profile, ProfileFeature, SaeReference
-from millm.profiles.importers.document import Node
-from millm.profiles.importers.values import DocumentEntry, KnownSaes, UnresolvedImportItem
-from millm.profiles.names import MAX_NAME_LENGTH, validate_name
+from millm.profiles.formats.document import DocumentEntry, KnownSaes, Node, UnresolvedImportItem
+from millm.profiles.schema import MAX_NAME_LENGTH, Profile, ProfileFeature, SaeReference, validate_name
 
 MAX_LABEL_LENGTH = 500
 _MAX_COLOR_LENGTH = 32

@@ -1,10 +1,12 @@
-"""The four shapes that were written as "miLLM profile" elsewhere: flat, wrapped, by the ADR, and of the browser."""
+"""The four shapes that were written as "miLLM profile" elsewhere: flat, wrapped, by the ADR, and of the browser.
+
+Our own profile, version 1: the document is the profile.
+"""
 
 from pydantic import ValidationError
 
-from millm.profiles.contract import ProfileFeature, SaeReference
-from millm.profiles.importers.document import Node
-from millm.profiles.importers.made import (
+from millm.profiles.formats.document import DocumentEntry, KnownSaes, Node
+from millm.profiles.formats.import_result import (
     ProfileDraft,
     SaeReferences,
     build_entry,
@@ -14,7 +16,24 @@ from millm.profiles.importers.made import (
     read_label,
     resolve_foreign_sae,
 )
-from millm.profiles.importers.values import DocumentEntry, KnownSaes
+from millm.profiles.schema import Profile, ProfileFeature, SaeReference
+
+FORMAT = "millm"
+
+
+def matches(node: Node) -> bool:
+    return (node / "version").value == "1" and "features" in node
+
+
+def read_entries(node: Node, known: KnownSaes) -> list[DocumentEntry]:
+    """Raises InvalidImport for what the contract does not allow."""
+    del known  # it names its SAEs by itself
+    try:
+        profile = Profile.model_validate(node.read_all())
+    except ValidationError as error:
+        raise node.import_error(f"is no profile: {first_error(error)}") from error
+    return [DocumentEntry(node.location, "profile", profile.name, profile)]
+
 
 PEER_FORMAT = "millm profile of another server"
 

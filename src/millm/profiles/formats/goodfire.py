@@ -3,9 +3,8 @@
 {"base_model", "edits": [{"feature_id", "feature_label", "index_in_sae", "value"}], "scopes": [...]}
 """
 
-from millm.profiles.contract import ProfileFeature
-from millm.profiles.importers.document import Node
-from millm.profiles.importers.made import (
+from millm.profiles.formats.document import DocumentEntry, KnownSaes, Node, UnresolvedImportItem
+from millm.profiles.formats.import_result import (
     ProfileDraft,
     SaeReferences,
     build_entry,
@@ -13,7 +12,7 @@ from millm.profiles.importers.made import (
     read_label,
     resolve_foreign_sae,
 )
-from millm.profiles.importers.values import DocumentEntry, KnownSaes, UnresolvedImportItem
+from millm.profiles.schema import ProfileFeature
 
 FORMAT = "Goodfire variant"
 _SAE_PREFIX = "goodfire"

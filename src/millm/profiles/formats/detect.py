@@ -5,19 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from millm.errors import InvalidImport
-from millm.profiles.importers import (
-    archive,
-    gguf,
-    goodfire,
-    lm_eval,
-    millm,
-    mistudio,
-    mistudio_labels,
-    neuronpedia,
-    peer,
-)
-from millm.profiles.importers.document import Node, format_path, unread_paths
-from millm.profiles.importers.values import DocumentEntry, KnownSaes, ParsedDocument
+from millm.profiles.formats import document as archive
+from millm.profiles.formats import gguf, goodfire, lm_eval, millm, mistudio, neuronpedia
+from millm.profiles.formats import millm as peer
+from millm.profiles.formats import mistudio as mistudio_labels
+from millm.profiles.formats.document import DocumentEntry, KnownSaes, Node, ParsedDocument, format_path, unread_paths
 
 MAX_BYTES = 2**20
 """Of JSON and CSV."""

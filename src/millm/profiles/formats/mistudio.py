@@ -2,15 +2,22 @@
 
 An experiment compares features one by one, so each becomes a profile; a combined result is one profile.
 miStudio adds strength × the decoder row as it is to every token, the first included.
+
+A body for miStudio's `POST /api/v1/steering/experiments`: what it shows, and what was applied together.
+
+What miStudio exports for Neuronpedia (a ZIP archive) as labels with their largest activations; an SAE's cfg.json.
 """
 
+import hashlib
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from millm.profiles.contract import ProfileFeature
-from millm.profiles.importers.document import Node
-from millm.profiles.importers.made import (
+from millm.hub.labels import Label
+from millm.profiles.formats.document import DocumentEntry, KnownSaes, Node, UnresolvedImportItem
+from millm.profiles.formats.export_result import SaeMeasurements, check_tokens, export_error, only_sae, raw_features
+from millm.profiles.formats.import_result import (
+    MAX_LABEL_LENGTH,
     ProfileDraft,
     SaeReferences,
     build_entry,
@@ -19,7 +26,66 @@ from millm.profiles.importers.made import (
     read_label,
     resolve_foreign_sae,
 )
-from millm.profiles.importers.values import DocumentEntry, KnownSaes, UnresolvedImportItem
+from millm.profiles.schema import Profile, ProfileFeature
+
+EXPORT_FORMAT = "miStudio"
+COLOURS = ("teal", "blue", "purple", "amber")
+MAX_STRENGTH = 300.0
+
+
+def export_document(profile: Profile, measurements: SaeMeasurements) -> dict[str, Any]:
+    """Raises InvalidProfile."""
+    check_tokens(profile, EXPORT_FORMAT, "none")
+    sae = only_sae(profile, EXPORT_FORMAT)
+    features = raw_features(profile, EXPORT_FORMAT, measurements, max_strength=MAX_STRENGTH)
+    if not 1 <= len(features) <= len(COLOURS):
+        raise export_error(profile, f"it has {len(features)} features, and {EXPORT_FORMAT} takes 1 to {len(COLOURS)}")
+    if sae.alias is None or sae.layer is None:
+        raise export_error(
+            profile, f"{EXPORT_FORMAT} needs the `name` (or `repo_id`) and the `layer` of its SAE in `saes`"
+        )
+    chosen = [
+        _feature_config(one, sae.layer, colour) for one, colour in zip(features, _assign_colours(features), strict=True)
+    ]
+    prompt = profile.example_prompts[0] if profile.example_prompts else ""
+    id = "millm-" + hashlib.sha256(profile.model_dump_json().encode()).hexdigest()[:32]
+    result = {
+        "name": profile.name,
+        "description": profile.description or None,
+        "combined_id": id,
+        "comparison_id": id,
+        "sae_id": sae.alias,
+        "model_id": profile.model.repo_id if profile.model else None,
+        "prompt": prompt,
+        "features_applied": chosen,
+        "steered": [{"text": "", "feature_config": one, "metrics": None} for one in chosen],
+        "steered_multi": [],
+    }
+    return {"name": profile.name, "description": profile.description or None, "comparison_id": id,
+            "tags": list(profile.tags), "result": result}  # fmt: skip
+
+
+def _feature_config(feature: ProfileFeature, layer: int, colour: str) -> dict[str, Any]:
+    return {
+        "feature_idx": feature.index,
+        "layer": layer,
+        "strength": feature.strength,
+        "label": feature.label,
+        "color": colour,
+    }
+
+
+def _assign_colours(features: tuple[ProfileFeature, ...]) -> list[str]:
+    """Their own, where miStudio has it and no other feature took it."""
+    free = list(COLOURS)
+    kept: list[str | None] = []
+    for one in features:
+        own = one.color if one.color in free else None
+        kept.append(own)
+        if own:
+            free.remove(own)
+    return [colour or free.pop(0) for colour in kept]
+
 
 FORMAT = "miStudio"
 DECODER_ROW_NOTE = (
@@ -163,3 +229,64 @@ def _browser_entries(node: Node, known: KnownSaes) -> list[DocumentEntry]:
     prompts = tuple((prompt.text() or "")[:4000] for prompt in state / "prompts") or None
     more = {"example_prompts": prompts, "skip": "none", "provenance": {"source": "mistudio", "format": "browser state"}}
     return [_single_feature_entry(at, _feature_title(at), (sae, known), more) for at in state / "selectedFeatures"]
+
+
+LABELS_FORMAT = "miStudio's export for Neuronpedia"
+_FEATURES, _METADATA, _EXPLANATIONS = "features/", "metadata.json", "explanations/explanations.json"
+
+
+def matches_labels(node: Node) -> bool:
+    return _METADATA in node or is_sae_config(node)
+
+
+def is_sae_config(node: Node) -> bool:
+    return "d_sae" in node and "d_in" in node
+
+
+def read_label_entries(node: Node, known: KnownSaes) -> list[DocumentEntry]:
+    if is_sae_config(node):
+        return [_sae_config_entry(node)]
+    metadata = node / _METADATA
+    sae = metadata / "sae_id"
+    id = (metadata / "source" / "sae_id").text() or sae.required_text()
+    ours = known.ids.get(id)
+    asked = (
+        ()
+        if ours
+        else (UnresolvedImportItem(sae.location, "sae", id, f"say once which SAE of ours it is: ?sae={id}=<id>"),)
+    )
+    if ours:
+        sae.note(f"{id} is {ours} here")
+    texts = dict(_read_explanations(node / _EXPLANATIONS / "explanations"))
+    largest = dict(_read_max_activations(node))
+    labels = tuple(
+        Label(index=index, label=texts.get(index, ""), max_act=largest.get(index))
+        for index in sorted({*texts, *largest})
+    )
+    return [
+        DocumentEntry(node.location, "labels", f"{id}: {len(labels)} labels", labels=labels, sae=ours, unresolved=asked)
+    ]
+
+
+def _read_explanations(explanations: Node) -> Iterator[tuple[int, str]]:
+    """The first description of each feature; the others are told as left out."""
+    for one in explanations:
+        first = next(iter(one / "explanations"), None)
+        if first is not None:
+            yield (one / "feature_index").integer(), read_label(first / "description", MAX_LABEL_LENGTH) or ""
+
+
+def _read_max_activations(node: Node) -> Iterator[tuple[int, float]]:
+    for name, at in node.fields():
+        if name.startswith(_FEATURES):
+            largest = at / "statistics" / "max_activation"
+            if largest.value is not None and largest.number() > 0:
+                yield (at / "feature_index").integer(), largest.number()
+
+
+def _sae_config_entry(node: Node) -> DocumentEntry:
+    """An SAE's own description: the SAE is not in it."""
+    name = (node / "mistudio_training_id").text() or (node / "hook_name").text() or "SAE"
+    node.note("it describes an SAE: bring the folder that it lies in with `millm import`")
+    node.read_all()
+    return DocumentEntry(node.location, "nothing", name[:128])

@@ -2,14 +2,25 @@
 
 `direction.N` is added to the output of block N (counted from 0, as here): llama.cpp keeps the row N - 1 of its buffer
 for it, and none for block 0, which it cannot steer (common/common.cpp, src/llama-adapter.cpp).
+
+A control vector for llama.cpp, with the profile itself in its metadata.
+
+A control vector of llama.cpp: the profile that it was made of, or directions to be told as features.
 """
 
+import json
 import math
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from millm.engine.messages import SteeringDirection
 from millm.errors import InvalidImport
+from millm.profiles.formats import millm
+from millm.profiles.formats.document import DocumentEntry, KnownSaes, Node, ResidualVector
+from millm.profiles.formats.export_result import check_tokens, export_error
+from millm.profiles.schema import Profile
 
 ARCHITECTURE = "controlvector"
 PROFILE_KEY = "millm.profile"
@@ -135,3 +146,66 @@ class _GgufReader:
         if kind not in _SIZES:
             raise InvalidImport("the GGUF file's metadata holds lists, which no control vector needs")
         return self.unpack(_SIZES[kind])[0]
+
+
+EXPORT_FORMAT = "GGUF"
+
+
+def check_exportable(profile: Profile) -> None:
+    """Raises InvalidProfile for what a vector cannot be."""
+    check_tokens(profile, EXPORT_FORMAT, "none")
+    for one in profile.features:
+        if one.mode != "add":
+            raise export_error(
+                profile, f"feature {one.index} has mode {one.mode!r}, and a vector is the same at every token"
+            )
+
+
+def export_gguf(profile: Profile, directions: Iterable[SteeringDirection], model_hint: str) -> bytes:
+    """`directions`: what the profile adds to what is attached. Raises InvalidProfile."""
+    found = {one.layer: _direction_values(profile, one) for one in directions}
+    return encode_control_vector(ControlVector(found, model_hint, profile.model_dump_json(exclude_defaults=True)))
+
+
+def _direction_values(profile: Profile, direction: SteeringDirection) -> tuple[float, ...]:
+    if direction.hook_point != f"blocks.{direction.layer}.hook_resid_post" or direction.layer < 1:
+        raise export_error(
+            profile,
+            f"llama.cpp adds vectors to the outputs of layers from 1 on, and this one is for {direction.hook_point}",
+        )
+    values = struct.unpack(f"<{len(direction.vector) // 4}f", direction.vector)
+    if not all(math.isfinite(value) for value in values):
+        raise export_error(profile, "the vector is too large for float32")
+    return values
+
+
+FORMAT = "GGUF control vector"
+
+
+def read_gguf_entries(data: bytes) -> list[DocumentEntry]:
+    """Raises InvalidImport."""
+    found = decode_control_vector(data)
+    if found.profile is not None:
+        return [_exported_profile_entry(found, found.profile)]
+    hint = found.model_hint
+    vectors = tuple(
+        ResidualVector(f"direction.{layer}", f"blocks.{layer}.hook_resid_post", layer, values)
+        for layer, values in sorted(found.directions.items())
+    )
+    notes = tuple(f"{vector.path}: told as features of an attached SAE" for vector in vectors)
+    if hint:
+        notes += (f"controlvector.model_hint: {hint[:200]!r} is an architecture, so that the profile names no model",)
+    profile = Profile.model_validate(
+        {"name": "control vector", "skip": "none", "provenance": {"source": "llama.cpp", "format": "gguf"}}
+    )
+    return [DocumentEntry("$", "profile", profile.name, profile, vectors=vectors, notes=notes)]
+
+
+def _exported_profile_entry(found: ControlVector, text: str) -> DocumentEntry:
+    """Our own export: the features are known, and the directions follow from them."""
+    try:
+        (entry,) = millm.read_entries(Node(json.loads(text)), KnownSaes())
+    except (ValueError, RecursionError) as error:
+        raise InvalidImport("millm.profile of the GGUF file is no JSON") from error
+    notes = tuple(f"direction.{layer}: made of the profile's features" for layer in sorted(found.directions))
+    return DocumentEntry("$", "profile", entry.name, entry.profile, notes=notes)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from millm.errors import InvalidProfile, InvalidSteering
-from millm.profiles.contract import Profile, ProfileFeature, SaeReference
+from millm.profiles.schema import Profile, ProfileFeature, SaeReference
 from millm.sae.steering import Mode, Skip, coefficients
 
 SaeName = str | None

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from millm.profiles.contract import Profile
-from millm.profiles.exporters.carried import SaeMeasurements, check_tokens, export_error, only_sae, raw_features
+from millm.profiles.formats.export_result import SaeMeasurements, check_tokens, export_error, only_sae, raw_features
+from millm.profiles.schema import Profile
 
 FORMAT = "the ADR's shape"
 
