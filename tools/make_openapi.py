@@ -5,7 +5,7 @@ import sys
 from typing import cast
 
 from millm.app import create_app
-from millm.metrics.meter import Meter
+from millm.monitoring.metrics import Meter
 from millm.settings import Settings
 from millm.state import DrainGate, State
 

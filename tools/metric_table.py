@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from millm.metrics.gauges import GAUGES
-from millm.metrics.meter import COUNTER_LABELS, Meter
+from millm.monitoring.metrics import COUNTER_LABELS, Meter
 from tools.field_tables import table
 
 _BLOCK = re.compile(r"(<!-- metrics: .*? -->\n).*?(\n<!-- /metrics -->)", re.DOTALL)

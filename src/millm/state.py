@@ -21,8 +21,8 @@ from millm.events import EventBus, StatusChanged
 from millm.hub.labels import Labels
 from millm.hub.library import Hub
 from millm.loaded import AttachedSae, LoadedModel
-from millm.metrics.meter import Meter
-from millm.monitor.monitor import Monitor
+from millm.monitoring.metrics import Meter
+from millm.monitoring.recorder import Monitor
 from millm.profiles.active import ActiveSteeringState, ApplicableProfilesCache, SteeringHistory
 from millm.profiles.store import ProfileStore
 from millm.settings import Settings

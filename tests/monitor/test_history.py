@@ -10,10 +10,15 @@ from msgspec.structs import replace
 
 from millm.errors import RequestNotFound
 from millm.events import RequestRow
-from millm.monitor.export import CSV_COLUMNS, EXPORT_SCHEMA, export_csv, export_jsonl
-from millm.monitor.history import History, HistoryEntry, RequestFilter
-from millm.monitor.statistics import HISTOGRAM_EDGES, feature_statistics
-from millm.monitor.track import ActivationTrack
+from millm.monitoring.history import ActivationTrack, History, HistoryEntry, RequestFilter
+from millm.monitoring.statistics import (
+    CSV_COLUMNS,
+    EXPORT_SCHEMA,
+    HISTOGRAM_EDGES,
+    export_csv,
+    export_jsonl,
+    feature_statistics,
+)
 
 ROW = RequestRow(
     id="0", endpoint="/v1/completions", model="m", profile=None, client="curl", task=None, began=1.0, seconds=1.0,

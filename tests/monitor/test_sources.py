@@ -3,7 +3,7 @@
 import pytest
 
 from millm.errors import InvalidRequest
-from millm.monitor.sources import identify_source
+from millm.monitoring.clients import identify_source
 
 
 @pytest.mark.parametrize(

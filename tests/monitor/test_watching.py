@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millm.engine.messages import Reading
-from millm.monitor.watching import WatchPlan, covers, merge_watches
+from millm.monitoring.watch import WatchPlan, covers, merge_watches
 from millm.sae.config import MAX_WATCHED_FEATURES
 from millm.sae.steering import Watch
 

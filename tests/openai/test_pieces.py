@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from millm.engine.messages import Finished, Generate, Reading, SteeringReceipt, Token
-from millm.monitor.watching import merge_watches
+from millm.monitoring.watch import merge_watches
 from millm.openai.pieces import OutputDelta, generate_output, join_outputs
 from millm.sae.steering import Watch
 from millm.text.detokenizer import Detokenizer

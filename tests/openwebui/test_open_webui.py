@@ -10,7 +10,7 @@ import httpx
 import pytest
 from tokenizers import Tokenizer
 
-from millm.monitor.sources import TASK_HEADER
+from millm.monitoring.clients import TASK_HEADER
 from tests.fixtures.process import Server
 from tests.openwebui.conftest import LIMIT, OpenWebUI, Seen
 

@@ -15,10 +15,9 @@ from millm.admin.monitor_told import MonitorState, Statistics, WatchState
 from millm.admin.requests import FilterParams
 from millm.admin.route import AdminRoute, json_response
 from millm.errors import InvalidRequest
-from millm.monitor.config import MonitorConfig, SaeWatch
-from millm.monitor.export import export_csv, export_jsonl
-from millm.monitor.history import HistoryEntry, RequestFilter
-from millm.monitor.statistics import HISTOGRAM_EDGES, feature_statistics
+from millm.monitoring.history import HistoryEntry, RequestFilter
+from millm.monitoring.statistics import HISTOGRAM_EDGES, export_csv, export_jsonl, feature_statistics
+from millm.monitoring.watch import MonitorConfig, SaeWatch
 from millm.state import State
 
 router = APIRouter(prefix="/monitor", route_class=AdminRoute)

@@ -3,9 +3,9 @@
 import msgspec
 
 from millm.events import RequestRow
-from millm.monitor.config import SaeWatch
-from millm.monitor.statistics import FeatureStatistics
-from millm.monitor.track import TrackedToken
+from millm.monitoring.history import TrackedToken
+from millm.monitoring.statistics import FeatureStatistics
+from millm.monitoring.watch import SaeWatch
 
 
 class WatchState(SaeWatch, frozen=True, kw_only=True):

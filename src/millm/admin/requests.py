@@ -9,7 +9,7 @@ from millm.admin.answers import list_response, struct_response
 from millm.admin.monitor_told import DeletedRequests, RequestDetail
 from millm.admin.route import AdminRoute, json_response
 from millm.events import RequestRow
-from millm.monitor.history import RequestFilter
+from millm.monitoring.history import RequestFilter
 from millm.state import State
 
 requests_router = APIRouter(prefix="/requests", route_class=AdminRoute)

@@ -8,8 +8,8 @@ from millm.engine.messages import FeatureDescribed
 from millm.hub.catalog import neuronpedia_link
 from millm.hub.labels import Label, Labels
 from millm.loaded import AttachedSae
-from millm.monitor.history import RequestFilter
-from millm.monitor.statistics import FeatureStatistics, feature_statistics
+from millm.monitoring.history import RequestFilter
+from millm.monitoring.statistics import FeatureStatistics, feature_statistics
 from millm.state import State
 from millm.text.tokenizer import Tokenizer
 

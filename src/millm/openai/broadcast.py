@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from millm.errors import MillmError
-from millm.monitor.recording import ChoiceOutcome, RequestRecorder
+from millm.monitoring.recorder import ChoiceOutcome, RequestRecorder
 from millm.openai.pieces import OutputDelta
 
 

@@ -16,12 +16,11 @@ from millm.errors import ContextLengthExceeded, InvalidRequest, Timeout, Unsuppo
 from millm.events import RequestSource
 from millm.lifecycle.on_demand import ensure_loaded
 from millm.loaded import LoadedModel
-from millm.monitor.recording import ChoiceOutcome, RecordedRequest, RequestRecorder
-from millm.monitor.sources import identify_source
-from millm.monitor.watching import WatchPlan, merge_watches
+from millm.monitoring.clients import identify_source
+from millm.monitoring.recorder import ChoiceOutcome, RecordedRequest, RequestRecorder, request_rows
+from millm.monitoring.watch import WatchPlan, merge_watches
 from millm.openai.broadcast import closing_recording
 from millm.openai.disconnect import cancel_on_disconnect
-from millm.openai.ended import request_rows
 from millm.openai.job import ProfileHeader
 from millm.openai.json_route import JsonRoute
 from millm.openai.schemas.embeddings import (

@@ -6,10 +6,10 @@ import structlog
 from starlette.types import Scope
 
 from millm.events import RequestRow
-from millm.metrics.meter import Meter
+from millm.monitoring.metrics import Meter
+from millm.monitoring.recorder import request_rows
 
 access_log = structlog.get_logger()
-
 QUIET_ROUTES = frozenset(("/healthz", "/readyz", "/metrics", "/ui", "/ui/{path}"))
 """Asked every few seconds by machines, or a dozen at once by a browser."""
 
@@ -27,12 +27,6 @@ def report_request_end(meter: Meter, scope: Scope, status: int | None, seconds: 
         ms=round(seconds * 1000, 1),
         **_generation_fields(request_rows(scope)),
     )
-
-
-def request_rows(scope: Scope) -> list[RequestRow]:
-    """What the monitor was told of the request: nothing, an answer, or the many of an experiment."""
-    rows: list[RequestRow] = scope.setdefault("state", {}).setdefault("rows", [])
-    return rows
 
 
 def route_template(scope: Scope) -> str | None:

@@ -12,7 +12,7 @@ from starlette.routing import Match
 from starlette.websockets import WebSocket, WebSocketState
 
 from millm.errors import InvalidRequest, MillmError, NotFound
-from millm.metrics.meter import Meter
+from millm.monitoring.metrics import Meter
 from millm.openai.edge import DEFAULT_MAX_BODY_BYTES, RequestMiddleware
 from millm.openai.ended import report_request_end
 from millm.openai.envelope import error_response, failure_response

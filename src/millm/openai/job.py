@@ -16,8 +16,8 @@ from millm.engine.messages import Generate, ModelFacts
 from millm.errors import ContextLengthExceeded, InvalidRequest, ModelCannotGenerate
 from millm.events import RequestSource
 from millm.loaded import LoadedModel
-from millm.monitor.recording import RecordedRequest
-from millm.monitor.watching import WatchPlan
+from millm.monitoring.recorder import RecordedRequest
+from millm.monitoring.watch import WatchPlan
 from millm.openai.reading import PLAIN_TEXT, OutputParserConfig
 from millm.openai.schemas.chat import ChatRequest
 from millm.openai.schemas.common import GenerationFields

@@ -12,8 +12,8 @@ from msgspec import UNSET
 
 from millm.engine.client import EngineClient
 from millm.engine.messages import Finished, Generate, PromptScores, Reading, SteeringReceipt, Token, TokenScore
-from millm.monitor.recording import RequestRecorder
-from millm.monitor.watching import WatchPlan
+from millm.monitoring.recorder import RequestRecorder
+from millm.monitoring.watch import WatchPlan
 from millm.openai.reading import PLAIN_TEXT, OutputParserConfig
 from millm.openai.schemas.answers import Activation, FinishReason
 from millm.text.detokenizer import Detokenizer, TokenOffsets

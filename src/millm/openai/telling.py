@@ -8,13 +8,11 @@ from fastapi import Request, Response
 from msgspec import UNSET, UnsetType
 
 from millm.engine.client import EngineClient
-from millm.monitor.monitor import Monitor
-from millm.monitor.recording import RequestRecorder
-from millm.monitor.sources import identify_source
+from millm.monitoring.clients import identify_source
+from millm.monitoring.recorder import Monitor, RequestRecorder, request_rows
 from millm.openai.best_of import pick_best
 from millm.openai.broadcast import closing_recording, record_output
 from millm.openai.disconnect import cancel_on_disconnect
-from millm.openai.ended import request_rows
 from millm.openai.extension import build_extension
 from millm.openai.forms import ChoiceBuilder
 from millm.openai.job import GenerationRequest

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from millm.errors import InvalidSteering, MillmError
-from millm.monitor.watching import WatchPlan
+from millm.monitoring.watch import WatchPlan
 from millm.profiles.resolve import watched_features
 from millm.profiles.schema import ActivationsRequest
 from millm.profiles.selection import resolve_watches

@@ -13,9 +13,7 @@ from millm.events import RequestSource
 
 SOURCE_HEADER = "x-millm-source"
 TASK_HEADER = "x-millm-task"
-
 _TAG_PATTERN = re.compile(r"[\w .:-]{1,64}", re.ASCII)
-
 _CLIENT_FAMILIES = (
     ("asyncopenai/python", "openai-python"),
     ("openai/python", "openai-python"),
@@ -28,7 +26,6 @@ _CLIENT_FAMILIES = (
     ("mozilla/", "browser"),
 )
 """How a User-Agent begins, in small letters → its family."""
-
 _TASK_MARK = "### Task:"
 _MARKED_TASKS = (
     ("Generate a concise", "title_generation"),

@@ -1,12 +1,18 @@
-"""One request while it is answered: what is watched goes into the history and to those who listen, then its row."""
+"""One request while it is answered: what is watched goes into the history and to those who listen, then its row.
 
+The monitor of one server: what it watches in every request, and the history of the last ones.
+"""
+
+import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec import UNSET
+from starlette.types import Scope
 
-from millm.engine.messages import Reading, SteeringReceipt
+from millm.database import Database
+from millm.engine.messages import Reading, SaeFacts, SteeringReceipt
 from millm.events import (
     Activations,
     EndReason,
@@ -17,10 +23,19 @@ from millm.events import (
     RequestSource,
     WatchedSae,
 )
-from millm.metrics.meter import Meter
-from millm.monitor.history import REQUEST_OVERHEAD_BYTES, History, HistoryEntry, RequestTexts
-from millm.monitor.track import ActivationTrack
-from millm.monitor.watching import WatchPlan
+from millm.monitoring import watch as config
+from millm.monitoring.history import REQUEST_OVERHEAD_BYTES, ActivationTrack, History, HistoryEntry, RequestTexts
+from millm.monitoring.metrics import Meter
+from millm.monitoring.watch import MonitorConfig, SaeWatch, WatchPlan, merge_watches
+from millm.sae.steering import Watch
+from millm.settings import Settings
+
+
+def request_rows(scope: Scope) -> list[RequestRow]:
+    """What the monitor was told of the request: nothing, an answer, or the many of an experiment."""
+    rows: list[RequestRow] = scope.setdefault("state", {}).setdefault("rows", [])
+    return rows
+
 
 TextAtPosition = Callable[[int], str]
 """Of a token, by its position in prompt + completion."""
@@ -237,3 +252,68 @@ class RequestRecorder:
             )
             for watch in self._request.watch_plan.recorded_watches
         )
+
+
+class Monitor:
+    """Lives on one event loop."""
+
+    def __init__(self, settings: Settings, events: EventBus, database: Database, meter: Meter) -> None:
+        """As it was set before a restart; the history is empty."""
+        self.config = config.read_monitor_config(database)
+        self.history = History(settings.history_size, settings.history_bytes)
+        self._text_policy = settings.history_texts
+        self._events = events
+        self._meter = meter
+        self._database = database
+        self._write_lock = asyncio.Lock()
+        self.open_requests: dict[str, RequestRecorder] = {}
+        """Requests that have not ended, by their ids, the oldest first."""
+
+    async def set_config(self, new_config: MonitorConfig) -> None:
+        """For the requests that begin from now on. Raises NotStored; nothing has changed then."""
+        async with self._write_lock:
+            await asyncio.to_thread(config.write_monitor_config, self._database, new_config)
+            self.config = new_config
+
+    def plan_watches(
+        self,
+        request_watches: Sequence[Watch],
+        saes: Mapping[str, SaeFacts],
+        profile_features: Mapping[str, tuple[int, ...]],
+    ) -> WatchPlan:
+        """`asked`: by the request itself; `saes`: those attached; `profile`: what the active one would have watched."""
+        own = {one.sae: one for one in self.config.watch} if self.config.on else {}
+        followed = profile_features if self.config.on and self.config.follow_profile else {}
+        if not request_watches and not own and not followed:
+            return WatchPlan()
+        wanted = [
+            _add_profile_features(own.get(sae), sae, followed.get(sae, ())).to_engine_watch(facts)
+            for sae, facts in saes.items()
+            if sae in own or sae in followed
+        ]
+        return merge_watches(request_watches, [watch for watch in wanted if watch.features or watch.top_k])
+
+    def start_recording(self, request: RecordedRequest, on_close: Callable[[RequestRow], object]) -> RequestRecorder:
+        """From here until it is closed, the request is open; then what came of it is told."""
+
+        def closed(row: RequestRow) -> None:
+            self.open_requests.pop(request.id, None)
+            on_close(row)
+
+        recording = RequestRecorder(request, self.history, self._events, self._meter, self._text_policy, closed)
+        self.open_requests[request.id] = recording
+        return recording
+
+
+def _add_profile_features(sae_watch: SaeWatch | None, sae: str, features: tuple[int, ...]) -> SaeWatch:
+    """The monitor's, and the profile's features."""
+    if sae_watch is None:
+        return SaeWatch(sae=sae, features=features)
+    return SaeWatch(
+        sae=sae,
+        features=(*sae_watch.features, *features),
+        top_k=sae_watch.top_k,
+        tokens=sae_watch.tokens,
+        when=sae_watch.when,
+        sample_every=sae_watch.sample_every,
+    )

@@ -1,0 +1,215 @@
+"""The history as a file: one line per token as JSON, or one row per token and feature as CSV.
+
+What the history says of each feature that was watched by name: how often it fired, how strongly, and where.
+"""
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from millm.monitoring.history import ActivationTrack, HistoryEntry, RequestFilter, TrackedToken
+
+EXPORT_SCHEMA = "millm.activations/1"
+CSV_COLUMNS = (
+    "schema", "request_id", "began", "endpoint", "model", "profile", "client", "task", "steering",
+    "index", "position", "generated", "token", "sae", "feature", "value", "after", "from",
+)  # fmt: skip
+_CHUNK_BYTES = 2**16
+_FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""A spreadsheet would compute what begins so (owasp.org/www-community/attacks/CSV_Injection)."""
+
+
+class ExportLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One token of one SAE."""
+
+    schema: str = EXPORT_SCHEMA
+    request_id: str
+    began: float
+    endpoint: str
+    model: str
+    profile: str | None
+    client: str
+    task: str | None
+    steering: str | None
+    seen: TrackedToken
+
+
+def export_jsonl(entries: Iterable[HistoryEntry], request_filter: RequestFilter) -> Iterator[bytes]:
+    return _join_chunks(
+        msgspec.json.encode(_export_line(entry, seen)) + b"\n" for entry, seen in _entry_tokens(entries, request_filter)
+    )
+
+
+def export_csv(entries: Iterable[HistoryEntry], request_filter: RequestFilter) -> Iterator[bytes]:
+    return _join_chunks(map(_csv_line, _csv_rows(entries, request_filter)))
+
+
+def _entry_tokens(
+    entries: Iterable[HistoryEntry], request_filter: RequestFilter
+) -> Iterator[tuple[HistoryEntry, TrackedToken]]:
+    return (
+        (entry, seen)
+        for entry in entries
+        for track in filter(request_filter.matches_track, entry.tracks)
+        for seen in track.tokens()
+    )
+
+
+def _export_line(entry: HistoryEntry, token: TrackedToken) -> ExportLine:
+    row = entry.row
+    return ExportLine(
+        request_id=row.id,
+        began=row.began,
+        endpoint=row.endpoint,
+        model=row.model,
+        profile=row.profile,
+        client=row.client,
+        task=row.task,
+        steering=row.steering,
+        seen=token,
+    )
+
+
+def _csv_rows(entries: Iterable[HistoryEntry], request_filter: RequestFilter) -> Iterator[list[object]]:
+    yield list(CSV_COLUMNS)
+    for entry, seen in _entry_tokens(entries, request_filter):
+        row = entry.row
+        texts = (row.id, row.began, row.endpoint, row.model, row.profile, row.client, row.task, row.steering)
+        begins = [
+            EXPORT_SCHEMA,
+            *map(_escape_formula, texts),
+            seen.index,
+            seen.position,
+            seen.generated,
+            _escape_formula(seen.token),
+        ]
+        for feature, value, after, source in _feature_values(seen):
+            if request_filter.feature in (None, feature):
+                yield [*begins, _escape_formula(seen.sae), feature, value, after, source]
+
+
+def _feature_values(token: TrackedToken) -> Iterator[tuple[int, float | None, float | None, str]]:
+    after = token.after or (None,) * len(token.features)
+    for feature, value, later in zip(token.features, token.values, after, strict=True):
+        yield feature, value, later, "watched"
+    tops = dict(token.top or ()), dict(token.top_after or ())
+    for feature in tops[0] | tops[1]:
+        yield feature, tops[0].get(feature), tops[1].get(feature), "top"
+
+
+def _escape_formula(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_PREFIXES) else value
+
+
+def _csv_line(values: list[object]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerow(values)
+    return text.getvalue().encode()
+
+
+def _join_chunks(parts: Iterable[bytes]) -> Iterator[bytes]:
+    chunk = bytearray()
+    for part in parts:
+        chunk += part
+        if len(chunk) >= _CHUNK_BYTES:
+            yield bytes(chunk)
+            chunk.clear()
+    yield bytes(chunk)
+
+
+HISTOGRAM_EDGES = tuple(2.0**power for power in range(-6, 13))
+"""Of the histogram, in residual units: each bin holds [edge, next edge)."""
+FeatureColumn = npt.NDArray[np.float32]
+
+
+class Largest(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an activation was largest."""
+
+    value: float
+    request_id: str
+    index: int
+    position: int
+
+
+class FeatureStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """One feature over the requests that are meant. It fires where its activation is above 0."""
+
+    sae: str
+    feature: int
+    tokens: int
+    """At which it was read."""
+    fired: int
+    frequency: float
+    mean: float
+    """Over all of these tokens."""
+    mean_fired: float
+    """Over those at which it fired; 0 where there are none."""
+    largest: Largest | None
+    """None: it never fired."""
+    histogram: tuple[int, ...]
+    """Of those at which it fired: below the first of `edges`, between each two, from the last on."""
+
+
+@dataclass
+class _FeatureSums:
+    tokens: int = 0
+    fired: int = 0
+    total: float = 0.0
+    fired_total: float = 0.0
+    largest: Largest | None = None
+    histogram: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(HISTOGRAM_EDGES) + 1, np.int64))
+
+    def add(self, request_id: str, track: ActivationTrack, column: FeatureColumn) -> None:
+        fired = column[column > 0]
+        self.tokens += len(column)
+        self.fired += len(fired)
+        self.total += float(column.sum(dtype=np.float64))
+        self.fired_total += float(fired.sum(dtype=np.float64))
+        self.histogram += np.bincount(
+            np.searchsorted(HISTOGRAM_EDGES, fired, side="right"), minlength=len(HISTOGRAM_EDGES) + 1
+        )
+        place = int(column.argmax())
+        if column[place] > (self.largest.value if self.largest else 0):
+            self.largest = Largest(
+                value=float(column[place]),
+                request_id=request_id,
+                index=track.index,
+                position=track.positions[place],
+            )
+
+    def to_statistics(self, sae: str, feature: int) -> FeatureStatistics:
+        return FeatureStatistics(
+            sae=sae,
+            feature=feature,
+            tokens=self.tokens,
+            fired=self.fired,
+            frequency=self.fired / self.tokens,
+            mean=self.total / self.tokens,
+            mean_fired=self.fired_total / max(self.fired, 1),
+            largest=self.largest,
+            histogram=tuple(self.histogram.tolist()),
+        )
+
+
+def feature_statistics(entries: Iterable[HistoryEntry], request_filter: RequestFilter) -> list[FeatureStatistics]:
+    """Of `values` as they were watched: before steering, unless only after it was asked for. By SAE and feature."""
+    sums: dict[tuple[str, int], _FeatureSums] = defaultdict(_FeatureSums)
+    for entry in entries:
+        for track in (track for track in entry.tracks if track.features and request_filter.matches_track(track)):
+            _add_track(sums, entry.row.id, track, request_filter.feature)
+    return [found.to_statistics(sae, feature) for (sae, feature), found in sorted(sums.items())]
+
+
+def _add_track(
+    sums: dict[tuple[str, int], _FeatureSums], request_id: str, track: ActivationTrack, only_feature: int | None
+) -> None:
+    table = np.frombuffer(track.values, np.float32).reshape(len(track), len(track.features))
+    for place, feature in enumerate(track.features):
+        if only_feature in (None, feature):
+            sums[track.sae, feature].add(request_id, track, table[:, place])
