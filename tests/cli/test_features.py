@@ -7,9 +7,16 @@ import pytest
 
 from millm.cli.feature_tables import feature_details, inspection_table, labels_table, separators_table
 from millm.features.card import FeatureCard, Neighbour, PromotedToken, Strengths
-from millm.features.found import FoundLabel, FoundLabels
-from millm.features.inspecting import FeatureOnText, Firing, Inspection, ReadToken
-from millm.features.separators import Separator, Separators
+from millm.features.search import (
+    FeatureOnText,
+    Firing,
+    FoundLabel,
+    FoundLabels,
+    Inspection,
+    ReadToken,
+    Separator,
+    Separators,
+)
 from tests.cli.said import WIDTH, shown
 from tests.cli.terminal import Ran, millm
 from tests.fixtures.process import Server

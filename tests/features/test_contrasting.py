@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millm.engine.messages import FeatureActivity, FeaturesScanned
-from millm.features.contrasting import MIN_S0_SHARE, contrast, roc_auc
+from millm.features.search import MIN_S0_SHARE, contrast, roc_auc
 
 NORM = 100.0
 TOKENS = 10

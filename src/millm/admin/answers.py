@@ -10,9 +10,7 @@ from millm.engine.messages import SaeFacts
 from millm.events import Event, OpenRequest, RequestRow
 from millm.experiments.told import Comparison, SteeringCalibration, SweepResult
 from millm.features.card import FeatureCard
-from millm.features.found import FoundLabel, FoundLabels, PutLabels
-from millm.features.inspecting import Inspection
-from millm.features.separators import Separators
+from millm.features.search import FoundLabel, FoundLabels, Inspection, PutLabels, Separators
 from millm.hardware import Hardware
 from millm.hub.catalog import RegistryModel, RegistryPage
 from millm.hub.entries import DeletionResult, ModelEntry, SaeEntry

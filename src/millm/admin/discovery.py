@@ -13,11 +13,18 @@ from millm.admin.answers import struct_response
 from millm.admin.ids import MAX_ID_LENGTH, StrictBody
 from millm.admin.route import AdminRoute, json_response
 from millm.errors import InvalidRequest
-from millm.features.attached import check_feature_index, find_attached_sae
-from millm.features.contrasting import contrast
-from millm.features.inspecting import MAX_FIRINGS, Inspection, inspect
-from millm.features.separators import Separators, build_separators
-from millm.features.texts import check_token_ids, encode_text, survey_texts
+from millm.features.card import check_feature_index, find_attached_sae
+from millm.features.search import (
+    MAX_FIRINGS,
+    Inspection,
+    Separators,
+    build_separators,
+    check_token_ids,
+    contrast,
+    encode_text,
+    inspect,
+    survey_texts,
+)
 from millm.lifecycle.on_demand import ensure_loaded
 from millm.loaded import AttachedSae, LoadedModel
 from millm.openai.disconnect import cancel_on_disconnect

@@ -12,9 +12,8 @@ from millm.admin.answers import file_response, struct_response
 from millm.admin.ids import MAX_ID_LENGTH, StrictBody
 from millm.admin.route import AdminRoute, json_response
 from millm.errors import InvalidImport
-from millm.features.attached import check_feature_index, find_attached_sae
-from millm.features.card import FeatureCard, build_feature_card
-from millm.features.found import FoundLabel, FoundLabels, PutLabels, label_match, search_labels_page
+from millm.features.card import FeatureCard, build_feature_card, check_feature_index, find_attached_sae
+from millm.features.search import FoundLabel, FoundLabels, PutLabels, label_match, search_labels_page
 from millm.hub.labels import MAX_LABEL_LENGTH as LONGEST_LABEL
 from millm.hub.labels import Label, read_jsonl
 from millm.lifecycle.labels import remove_label, store_labels

@@ -10,9 +10,7 @@ from millm.cli.ids import IdText
 from millm.cli.quantities import UNKNOWN, format_count
 from millm.cli.visible import replace_control_chars
 from millm.features.card import FeatureCard, PromotedToken
-from millm.features.found import FoundLabels
-from millm.features.inspecting import FeatureOnText, Inspection, ReadToken
-from millm.features.separators import Separator, Separators
+from millm.features.search import FeatureOnText, FoundLabels, Inspection, ReadToken, Separator, Separators
 
 LABEL_WIDTH = 48
 """Characters that a label has beside numbers, on a terminal 80 columns wide."""

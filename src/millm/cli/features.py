@@ -12,9 +12,7 @@ from millm.cli.output import print_json, stdout_console
 from millm.cli.remote import connect
 from millm.errors import CannotStart
 from millm.features.card import FeatureCard
-from millm.features.found import FoundLabel, FoundLabels
-from millm.features.inspecting import Inspection
-from millm.features.separators import Separators
+from millm.features.search import FoundLabel, FoundLabels, Inspection, Separators
 
 group = typer.Typer(
     help="""Find what an SAE's features mean, by words or by texts in which they fire.
