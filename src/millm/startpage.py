@@ -9,7 +9,7 @@ from jinja2 import Environment
 from starlette.responses import HTMLResponse
 
 from millm.auth import split_keys
-from millm.profiles.selection import model_cards
+from millm.lifecycle.selection import model_cards
 from millm.state import State
 
 start_page_router = APIRouter()

@@ -11,10 +11,10 @@ import httpx
 import pytest
 
 from millm.events import Event, ProfilesChanged
+from millm.lifecycle.selection import build_active
 from millm.lifecycle.steering import activate
 from millm.profiles.active import FeatureKey
 from millm.profiles.schema import SteeringRequest
-from millm.profiles.selection import build_active
 from millm.status import read_desired
 from tests.fixtures.inside import Inside, serving
 from tests.lifecycle.asking import text

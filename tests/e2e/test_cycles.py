@@ -17,9 +17,9 @@ import pytest
 
 from millm.hub.locate import LocalCheckpoint
 from millm.lifecycle.saes import attach, detach
+from millm.lifecycle.selection import resolve_active
 from millm.lifecycle.steering import activate
 from millm.profiles.schema import SteeringRequest
-from millm.profiles.selection import resolve_active
 from millm.state import State
 from millm.status import SaeSpec
 from tests.fixtures.inside import Inside, serving

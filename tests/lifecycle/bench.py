@@ -10,13 +10,13 @@ import httpx
 
 from millm.engine.messages import FaultPoint, InjectFault
 from millm.engine.supervisor import CrashLimiter
+from millm.lifecycle.changes import unload_when_idle
 from millm.lifecycle.models import cancel_load, load, unload
-from millm.lifecycle.restoring import restore
+from millm.lifecycle.restore import restore
 from millm.lifecycle.saes import attach, detach
-from millm.lifecycle.sleeping import unload_when_idle
+from millm.lifecycle.selection import resolve_active
 from millm.lifecycle.steering import activate
 from millm.profiles.schema import SteeringRequest
-from millm.profiles.selection import resolve_active
 from millm.status import DesiredState, ModelSpec, SaeSpec, read_desired
 from tests.fixtures.inside import Inside
 from tests.lifecycle.asking import Stream, post, streaming, text

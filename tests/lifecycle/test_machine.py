@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from millm.errors import EngineFailed, InsufficientMemory, MillmError, ModelNotLoaded, SaeMismatch, SaeNotFound
-from millm.lifecycle import sleeping
+from millm.lifecycle import changes
 from millm.status import DesiredState, ModelSpec, SaeSpec, read_desired
 from tests.fixtures.fakehub import FakeHub
 from tests.fixtures.fakehub import serving as serving_hub
@@ -191,7 +191,7 @@ class Lifecycle(RuleBasedStateMachine):
                 case "activate":
                     self.set_active(name)
                 case "sleep":
-                    assert not sleeping.is_unload_due(self.bench.state)
+                    assert not changes.is_unload_due(self.bench.state)
         assert stream.error is None, stream.error
         assert stream.text == self.bench.reference(model, steered, LONG)
 
@@ -383,7 +383,7 @@ def bench(
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**hub.environment(folder / "cache"), "MILLM_TESTING_FAULTS": "1"}.items():
             patch.setenv(name, value)
-        patch.setattr(sleeping, "TICK_SECONDS", 0.002)
+        patch.setattr(changes, "TICK_SECONDS", 0.002)
         with serving(tiny_model, tiny_sae, folder / "home", drain_timeout=5.0, download_reserve_bytes=0) as inside:
             yield ready(inside, folder, shelves, tiny_model, tiny_sae)
 

@@ -20,12 +20,12 @@ from millm.errors import (
     ModelNotLoaded,
     ModelTooLarge,
 )
-from millm.lifecycle import fitting
+from millm.lifecycle import models
 from millm.lifecycle.models import cancel_load, load, unload
 from millm.lifecycle.saes import attach
+from millm.lifecycle.selection import resolve_active
 from millm.lifecycle.steering import activate
 from millm.profiles.schema import SteeringRequest
-from millm.profiles.selection import resolve_active
 from millm.status import DesiredState, ModelSpec, SaeSpec, read_desired
 from tests.fixtures.inside import Inside
 from tests.lifecycle.asking import KNOB, code, post, streaming, text
@@ -137,7 +137,7 @@ def test_a_checkpoint_that_is_not_right_leaves_everything_as_it_was(
     inside.state.hub.library.import_model(broken(tiny_model, tmp_path / name, change))
     inside.run(activate(inside.state, resolve_active(inside.state, steering=SteeringRequest.model_validate(KNOB))))
     if makes_room:
-        monkeypatch.setattr(fitting, "free_memory", lambda _device: 1)
+        monkeypatch.setattr(models, "free_memory", lambda _device: 1)
     before, steered = situation(inside), text(inside)
     with pytest.raises(InvalidModel, match=message):
         inside.run(load(inside.state, ModelSpec(id=name), force=True))
@@ -150,7 +150,7 @@ def test_a_checkpoint_that_is_not_right_leaves_everything_as_it_was(
 def test_what_cannot_fit_is_refused_with_the_figures_unless_forced(
     inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fitting, "free_memory", lambda _device: 1)
+    monkeypatch.setattr(models, "free_memory", lambda _device: 1)
     before = situation(inside)
     with pytest.raises(ModelTooLarge, match=r"needs 0\.\d GB.*force"):
         inside.run(load(inside.state, OTHER))

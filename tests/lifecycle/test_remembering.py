@@ -9,11 +9,11 @@ import pytest
 from millm.engine.supervisor import CrashLimiter
 from millm.errors import NotStored
 from millm.lifecycle.models import load, unload
-from millm.lifecycle.restoring import restore
+from millm.lifecycle.restore import restore
 from millm.lifecycle.saes import attach, detach
+from millm.lifecycle.selection import resolve_active
 from millm.lifecycle.steering import activate
 from millm.profiles.schema import SteeringRequest
-from millm.profiles.selection import resolve_active
 from millm.state import State
 from millm.status import ModelSpec, SaeSpec
 from tests.fixtures.inside import Inside

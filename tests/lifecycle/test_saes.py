@@ -18,9 +18,9 @@ from millm.errors import (
 )
 from millm.lifecycle.models import load, unload
 from millm.lifecycle.saes import attach, detach
+from millm.lifecycle.selection import resolve_active
 from millm.lifecycle.steering import activate
 from millm.profiles.schema import SteeringRequest
-from millm.profiles.selection import resolve_active
 from millm.status import ModelSpec, SaeSpec, read_desired
 from tests.fixtures.inside import Inside
 from tests.fixtures.repos import STAND_IN_WIDTH

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from millm.lifecycle.changes import unload_when_idle
 from millm.lifecycle.models import load
 from millm.lifecycle.saes import attach, detach
-from millm.lifecycle.sleeping import unload_when_idle
+from millm.lifecycle.selection import resolve_active
 from millm.lifecycle.steering import activate
 from millm.profiles.schema import SteeringRequest
-from millm.profiles.selection import resolve_active
 from millm.status import ModelSpec, SaeSpec, read_desired
 from tests.fixtures.inside import Inside
 from tests.lifecycle.asking import KNOB, body, code, post, text

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from millm.engine.messages import SteeringDirection
 from millm.errors import InvalidProfile
-from millm.profiles.exporting import millm_document
+from millm.lifecycle.profile_exchange import millm_document
 from millm.profiles.formats import adr, gguf, lm_eval, mistudio, neuronpedia
 from millm.profiles.formats.detect import parse_document
 from millm.profiles.formats.document import KnownSaes

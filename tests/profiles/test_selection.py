@@ -6,9 +6,9 @@ import pytest
 
 from millm.engine.messages import ModelFacts, SaeFacts
 from millm.errors import InvalidProfile, InvalidSteering, MillmError, ModelNotFound, ModelNotLoaded, ProfileNotFound
+from millm.lifecycle.selection import model_cards, resolve_active, resolve_watches, select
 from millm.loaded import AttachedSae, LoadedModel
 from millm.profiles.schema import ActivationsRequest, Profile, SteeringRequest
-from millm.profiles.selection import model_cards, resolve_active, resolve_watches, select
 from millm.sae.steering import Coefficients, Steering, Watch
 from millm.state import State
 from millm.text.chat_template import ChatTemplate

@@ -25,7 +25,7 @@ from millm.features.search import (
     inspect,
     survey_texts,
 )
-from millm.lifecycle.on_demand import ensure_loaded
+from millm.lifecycle.restore import ensure_loaded
 from millm.loaded import AttachedSae, LoadedModel
 from millm.openai.disconnect import cancel_on_disconnect
 from millm.openai.prompting import render_prompt

@@ -16,8 +16,8 @@ from millm.features.card import FeatureCard, build_feature_card, check_feature_i
 from millm.features.search import FoundLabel, FoundLabels, PutLabels, label_match, search_labels_page
 from millm.hub.labels import MAX_LABEL_LENGTH as LONGEST_LABEL
 from millm.hub.labels import Label, read_jsonl
-from millm.lifecycle.labels import remove_label, store_labels
-from millm.lifecycle.on_demand import ensure_loaded
+from millm.lifecycle.restore import ensure_loaded
+from millm.lifecycle.saes import remove_label, store_labels
 from millm.state import State
 
 router = APIRouter(prefix="/features", route_class=AdminRoute)

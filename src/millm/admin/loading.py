@@ -16,7 +16,7 @@ from millm.errors import Conflict
 from millm.hub.memory_estimate import Estimate
 from millm.lifecycle import models
 from millm.lifecycle.changes import wait_until_started
-from millm.lifecycle.fitting import estimate_memory
+from millm.lifecycle.models import estimate_memory
 from millm.state import State
 from millm.status import ModelSpec, ServerStatus
 

@@ -13,11 +13,10 @@ from millm.admin.answers import file_response, struct_response
 from millm.admin.imported import ImportedEntry, ImportPreview, ImportResponse, imported_entry, preview_response
 from millm.admin.route import AdminRoute, json_response
 from millm.errors import InvalidImport, ProfileNameTaken
-from millm.lifecycle.labels import store_labels
-from millm.lifecycle.profiles import create_profile, update_profile
-from millm.profiles.exporting import ExportFormat, render_export
+from millm.lifecycle.profile_exchange import ExportFormat, preview_document, remember_sae_ids, render_export
+from millm.lifecycle.saes import store_labels
+from millm.lifecycle.steering import create_profile, update_profile
 from millm.profiles.formats.document import DocumentEntry
-from millm.profiles.importing import preview_document, remember_sae_ids
 from millm.profiles.schema import MAX_NAME_LENGTH, Profile, ProfileName, name_key
 from millm.state import State
 

@@ -11,10 +11,10 @@ from millm.admin.ids import StrictBody
 from millm.admin.profile_told import profile_detail, profile_entry
 from millm.admin.route import AdminRoute, json_response
 from millm.admin.status import server_status
-from millm.lifecycle import profiles
+from millm.lifecycle import steering
 from millm.lifecycle.changes import wait_until_started
+from millm.lifecycle.profile_exchange import profile_from_active
 from millm.lifecycle.steering import activate, activate_profile
-from millm.profiles.saving import profile_from_active
 from millm.profiles.schema import Profile, ProfileName, WatchedFeature
 from millm.profiles.store import ProfileDetail, ProfileEntry, ProfilePage
 from millm.state import State
@@ -61,7 +61,7 @@ async def list_profiles(
 async def add_profile(request: Request, body: Profile) -> Response:
     """Add a profile, as a file has it."""
     state: State = request.app.state.millm
-    return json_response(profile_entry(state, await profiles.create_profile(state, body)), 201)
+    return json_response(profile_entry(state, await steering.create_profile(state, body)), 201)
 
 
 @router.post("/save", dependencies=[requires("admin")], status_code=201, responses=struct_response(ProfileEntry, 201))
@@ -75,7 +75,7 @@ async def save_profile(request: Request, body: Save) -> Response:
     lists = {name: tuple(getattr(body, name)) for name in ("watch", "example_prompts", "tags")}
     made = profile_from_active(state, body.name, description=body.description, **lists)
     return json_response(
-        profile_entry(state, await profiles.save_active_profile(state, made, overwrite=body.overwrite)), 201
+        profile_entry(state, await steering.save_active_profile(state, made, overwrite=body.overwrite)), 201
     )
 
 
@@ -100,7 +100,7 @@ async def put_profile(request: Request, name: PathProfileName, body: Profile) ->
     """Put another in its place, under that one's name. The active profile is applied anew: all of it, or nothing."""
     state: State = request.app.state.millm
     await wait_until_started(state)
-    return json_response(profile_entry(state, await profiles.update_profile(state, name, body)))
+    return json_response(profile_entry(state, await steering.update_profile(state, name, body)))
 
 
 @router.delete("/{name}", dependencies=[requires("admin")], responses=struct_response(ProfileEntry))
@@ -113,7 +113,7 @@ async def delete_profile(
     state: State = request.app.state.millm
     await wait_until_started(state)
     was = profile_entry(state, state.profiles.find_stored(name))
-    await profiles.remove_profile(state, name, force=force)
+    await steering.remove_profile(state, name, force=force)
     return json_response(was)
 
 
@@ -123,7 +123,7 @@ async def rename_profile(request: Request, name: PathProfileName, body: Rename) 
     state: State = request.app.state.millm
     await wait_until_started(state)
     renamed = state.profiles.find(name).model_copy(update={"name": body.name})
-    return json_response(profile_entry(state, await profiles.update_profile(state, name, renamed)))
+    return json_response(profile_entry(state, await steering.update_profile(state, name, renamed)))
 
 
 @router.post(
@@ -135,7 +135,7 @@ async def duplicate_profile(request: Request, name: PathProfileName, body: Dupli
     found = state.profiles.find(name)
     wanted = body.name if body and body.name else state.profiles.free_name(found.name)
     return json_response(
-        profile_entry(state, await profiles.create_profile(state, found.model_copy(update={"name": wanted}))), 201
+        profile_entry(state, await steering.create_profile(state, found.model_copy(update={"name": wanted}))), 201
     )
 
 

@@ -6,7 +6,7 @@ from millm import __version__
 from millm.access import requires
 from millm.admin.answers import struct_response
 from millm.admin.route import json_response
-from millm.lifecycle.sleeping import seconds_until_unload
+from millm.lifecycle.changes import seconds_until_unload
 from millm.loaded import LoadedModel
 from millm.profiles.active import ActiveSteeringState
 from millm.state import State

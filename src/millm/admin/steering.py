@@ -14,10 +14,10 @@ from millm.admin.steering_told import steering_state
 from millm.errors import InvalidRequest, SteeringOutdated
 from millm.lifecycle import steering as lifecycle
 from millm.lifecycle.changes import wait_until_started
+from millm.lifecycle.selection import build_active, resolve_active
 from millm.profiles.active import ActiveSteeringState, FeatureKey, feature_key
 from millm.profiles.resolve import resolve_sae_name
 from millm.profiles.schema import Index, ProfileFeature, SteeringRequest
-from millm.profiles.selection import build_active, resolve_active
 from millm.sae.steering import Positions, Skip
 from millm.state import State
 from millm.status import SteeringState

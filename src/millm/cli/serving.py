@@ -28,13 +28,12 @@ from millm.hub.downloads import Downloads
 from millm.hub.home import Home
 from millm.hub.labels import Labels
 from millm.hub.library import Hub, Library
-from millm.lifecycle.backing_up import back_up_daily
+from millm.lifecycle.changes import unload_when_idle
 from millm.lifecycle.models import load
-from millm.lifecycle.restoring import restore
+from millm.lifecycle.restore import restore
 from millm.lifecycle.saes import attach
-from millm.lifecycle.sleeping import unload_when_idle
+from millm.lifecycle.shutdown import StopSignals, abort_requests, back_up_daily, start_draining, wait_for_requests
 from millm.lifecycle.steering import activate_profile
-from millm.lifecycle.stopping import StopSignals, abort_requests, start_draining, wait_for_requests
 from millm.profiles.schema import Profile
 from millm.profiles.store import ProfileStore
 from millm.settings import Settings

@@ -7,7 +7,8 @@ from msgspec.structs import replace as with_fields
 
 from millm.errors import InvalidSteering
 from millm.experiments.bodies import ExperimentRequest
-from millm.lifecycle.on_demand import ensure_loaded
+from millm.lifecycle.restore import ensure_loaded
+from millm.lifecycle.selection import Selection
 from millm.openai.chat_job import prepare_chat
 from millm.openai.completion_job import prepare_completion
 from millm.openai.job import GenerationRequest, resolve_selection
@@ -17,7 +18,6 @@ from millm.openai.tools import ToolConfig
 from millm.profiles.active import effective_request
 from millm.profiles.resolve import bind_profile
 from millm.profiles.schema import SteeringRequest
-from millm.profiles.selection import Selection
 from millm.sae.steering import Steering
 from millm.state import State
 

@@ -13,12 +13,12 @@ from msgspec import UNSET
 from millm.experiments.asking import base_job, resolve_experiment, steered_job, system_prompt_job
 from millm.experiments.bodies import CompareRequest
 from millm.experiments.told import Column, ColumnEnd, ColumnText, CompareEnd, CompareStart, Comparison
+from millm.lifecycle.selection import Selection
 from millm.openai.extension import build_extension
 from millm.openai.job import GenerationRequest
 from millm.openai.pieces import OutputDelta
 from millm.openai.schemas.answers import PromptDetails, Usage
 from millm.openai.telling import start_generation
-from millm.profiles.selection import Selection
 from millm.state import State
 
 BASELINE, STEERED, SYSTEM_PROMPT = "baseline", "steered", "system_prompt"

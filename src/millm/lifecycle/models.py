@@ -1,27 +1,108 @@
-"""Loading a model, unloading it, and trading one for another."""
+"""Loading a model, unloading it, and trading one for another.
+
+Will it fit? The estimate of a model as it would be loaded here, beside what is free or would become so.
+
+What the API process reads of a model's folder: its tokenizer and how it wants to be spoken to.
+"""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
-from millm.engine.messages import LoadModel, ModelFacts
+from millm.engine.messages import KV_CACHE_MEMORY_SHARE, LoadModel, ModelFacts
 from millm.engine.supervisor import EngineSnapshot
 from millm.errors import MillmError, ModelNotLoaded, ModelTooLarge
+from millm.hardware import free_memory
 from millm.hub.locate import LocalCheckpoint
-from millm.hub.memory_estimate import Estimate, minimum_bytes
-from millm.lifecycle.changes import ProgressCallback, run_change
-from millm.lifecycle.fitting import estimate_memory, too_large_message
-from millm.lifecycle.outside import external_folder
-from millm.lifecycle.sleeping import wake_within_change
+from millm.hub.memory_estimate import Estimate, estimate, minimum_bytes
+from millm.lifecycle.changes import ProgressCallback, external_folder, run_change, wake_within_change
 from millm.lifecycle.steering import store_desired
-from millm.lifecycle.text_side import TextAssets
 from millm.loaded import LoadedModel
 from millm.state import State, StateSnapshot
 from millm.status import ChangeInProgress, DesiredState, ModelSpec
+from millm.text.chat_template import ChatTemplate
+from millm.text.model_folder import EmbeddingConfig, is_generative_model
+from millm.text.response_parser import ResponseTemplate
+from millm.text.tokenizer import Tokenizer
+
+
+def estimate_memory(
+    state: State, spec: ModelSpec, saes: Sequence[str] = (), *, location: LocalCheckpoint | None = None
+) -> Estimate:
+    """`saes`: ids of the library, counted as attached. Raises ModelNotFound, SaeNotFound, InvalidModel."""
+    library, settings = state.hub.library, state.settings
+    found = location or library.locate_model(spec.id)
+    device = resolve_device(state, spec)
+    return estimate(
+        found.folder,
+        name=found.name,
+        device=device,
+        quantization=spec.quantization or settings.quantization,
+        dtype=spec.dtype or settings.dtype,
+        context=spec.context,
+        slots=spec.slots or settings.slots,
+        saes=[library.sae(sae) for sae in saes],
+        free=free_memory(device),
+        evictable=_evictable_bytes(state, device),
+        kv_share=KV_CACHE_MEMORY_SHARE["cpu" if device == "cpu" else "cuda"],
+        cpu_int8=settings.cpu_int8 == "auto",
+    )
+
+
+def resolve_device(state: State, spec: ModelSpec) -> str:
+    """What `auto` means on this machine."""
+    asked = spec.device or state.settings.device
+    platform = state.engine.platform
+    if asked == "auto":
+        return "cuda:0" if platform and platform.devices else "cpu"
+    return "cuda:0" if asked == "cuda" else asked
+
+
+def too_large_message(estimate: Estimate) -> str:
+    """Why it is refused, and the way out."""
+    return (
+        f"{estimate.model} does not fit on {estimate.device}: {estimate.advice} (weights {_gigabytes(estimate.weights)}, keys and values"
+        f" {_gigabytes(estimate.kv_cache)}, SAEs {_gigabytes(estimate.saes)}, the rest {_gigabytes((estimate.activations or 0) + estimate.overhead)});"
+        " `force` loads it all the same"
+    )
+
+
+def _evictable_bytes(state: State, device: str) -> int:
+    """What the model that is loaded gives back when it goes."""
+    if state.model is None or state.asleep or state.model.facts.memory is None:
+        return 0
+    if state.model.facts.device.partition(":")[0] != device.partition(":")[0]:
+        return 0
+    return state.model.facts.memory.weights + sum(sae.facts.memory for sae in state.saes.values())
+
+
+def _gigabytes(size: int | None) -> str:
+    return "unknown" if size is None else f"{size / 1e9:.1f} GB"
+
+
+@dataclass(frozen=True)
+class TextAssets:
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate
+    response_template: ResponseTemplate | None
+    embedding_recipe: EmbeddingConfig
+    can_generate: bool
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> "TextAssets":
+        """Raises InvalidModel."""
+        writes = is_generative_model(folder)
+        tokenizer = Tokenizer.from_folder(folder, is_generative=writes)
+        template = ChatTemplate.from_folder(folder, tokenizer)
+        return cls(
+            tokenizer, template, ResponseTemplate.from_folder(folder), EmbeddingConfig.from_folder(folder), writes
+        )
+
 
 log = structlog.get_logger()
-
 REPLACED_MESSAGE = "another model is being loaded; try again in a moment"
 UNLOADED_MESSAGE = "the model is being unloaded"
 

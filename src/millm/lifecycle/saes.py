@@ -1,23 +1,48 @@
-"""Attaching an SAE and detaching it, while answers go on."""
+"""Attaching an SAE and detaching it, while answers go on.
+
+Writing down what features mean, while their SAE is attached: the unit `max_act` means the new maxima from then on.
+
+A steering that is active keeps the strengths that it was made with.
+"""
 
 import asyncio
 import re
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
 from millm.engine.messages import AttachSae
 from millm.errors import ModelNotLoaded, NotStored, SaeNotFound
-from millm.hub.labels import read_labels
+from millm.hub.labels import Label, read_labels
 from millm.hub.locate import LocalCheckpoint
-from millm.lifecycle.changes import ProgressCallback, run_change
-from millm.lifecycle.outside import external_folder
-from millm.lifecycle.sleeping import wake_within_change
+from millm.lifecycle.changes import ProgressCallback, external_folder, run_change, wake_within_change
 from millm.lifecycle.steering import drop_steering_with, rebind_active, set_active, store_desired
 from millm.loaded import AttachedSae
 from millm.sae.config import calibration_text
 from millm.state import State, StateSnapshot
 from millm.status import ChangeInProgress, DesiredSae, SaeSpec
 from millm.text.tokenizer import Tokenizer
+
+
+async def store_labels(state: State, sae: str, labels: Sequence[Label], source: str) -> None:
+    """Raises InvalidImport or NotStored; nothing has changed then."""
+    await asyncio.to_thread(state.labels.put, sae, labels, source)
+    await _refresh_max_acts(state, sae)
+
+
+async def remove_label(state: State, sae: str, index: int) -> Label | None:
+    """What was written here about a feature is taken back; → what is left. Raises NotStored."""
+    left = await asyncio.to_thread(state.labels.remove, sae, index)
+    await _refresh_max_acts(state, sae)
+    return left
+
+
+async def _refresh_max_acts(state: State, sae: str) -> None:
+    maxima = await asyncio.to_thread(state.labels.max_acts, sae)
+    attached = state.saes.get(sae)
+    if attached:
+        state.saes = {**state.saes, sae: AttachedSae(attached.facts, maxima)}
+
 
 _LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from millm.lifecycle.on_demand import ensure_loaded
+from millm.lifecycle.restore import ensure_loaded
 from millm.openai.constraint import answer_grammar
 from millm.openai.history import template_messages
 from millm.openai.job import GenerationRequest, build_request, resolve_selection

@@ -3,7 +3,7 @@
 import asyncio
 
 from millm.errors import InvalidRequest
-from millm.lifecycle.on_demand import ensure_loaded
+from millm.lifecycle.restore import ensure_loaded
 from millm.loaded import LoadedModel
 from millm.openai.job import GenerationRequest, build_request, resolve_selection
 from millm.openai.schemas.completions import CompletionRequest, Prompt

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from millm.engine.messages import Embed, TextEmbedded
 from millm.errors import ContextLengthExceeded, InvalidRequest, Timeout, UnsupportedParameter
 from millm.events import RequestSource
-from millm.lifecycle.on_demand import ensure_loaded
+from millm.lifecycle.restore import ensure_loaded
+from millm.lifecycle.selection import select
 from millm.loaded import LoadedModel
 from millm.monitoring.clients import identify_source
 from millm.monitoring.recorder import ChoiceOutcome, RecordedRequest, RequestRecorder, request_rows
@@ -34,7 +35,6 @@ from millm.openai.schemas.embeddings import (
 )
 from millm.openai.vectors import encode_vector, truncate_vector
 from millm.openai.watching import resolve_watching
-from millm.profiles.selection import select
 from millm.sae.steering import Watch
 from millm.state import State
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from msgspec import UNSET, UnsetType
 
 from millm.engine.messages import SteeringReceipt
+from millm.lifecycle.selection import Selection
 from millm.openai.pieces import OutputDelta
 from millm.openai.schemas.answers import Extension
-from millm.profiles.selection import Selection
 
 
 def build_extension(

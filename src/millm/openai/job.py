@@ -15,6 +15,7 @@ import millm
 from millm.engine.messages import Generate, ModelFacts
 from millm.errors import ContextLengthExceeded, InvalidRequest, ModelCannotGenerate
 from millm.events import RequestSource
+from millm.lifecycle.selection import Selection, select
 from millm.loaded import LoadedModel
 from millm.monitoring.recorder import RecordedRequest
 from millm.monitoring.watch import WatchPlan
@@ -23,7 +24,6 @@ from millm.openai.schemas.chat import ChatRequest
 from millm.openai.schemas.common import GenerationFields
 from millm.openai.schemas.completions import CompletionRequest
 from millm.openai.watching import resolve_watching
-from millm.profiles.selection import Selection, select
 from millm.state import State
 
 ProfileHeader = Annotated[

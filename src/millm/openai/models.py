@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from millm.errors import ModelNotFound
-from millm.profiles.selection import ModelCard, library_cards, model_cards
+from millm.lifecycle.selection import ModelCard, library_cards, model_cards
 from millm.state import State
 
 router = APIRouter()

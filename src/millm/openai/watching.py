@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from millm.errors import InvalidSteering, MillmError
+from millm.lifecycle.selection import resolve_watches
 from millm.monitoring.watch import WatchPlan
 from millm.profiles.resolve import watched_features
 from millm.profiles.schema import ActivationsRequest
-from millm.profiles.selection import resolve_watches
 from millm.sae.steering import Watch
 from millm.state import State
 
