@@ -26,11 +26,9 @@ from millm.events import Event
 from millm.experiments.bodies import CalibrateRequest, CompareRequest, SweepRequest
 from millm.openai.json_route import MAX_DEPTH
 from millm.openai.responses.request import ResponsesRequest
-from millm.openai.schemas.chat import ChatRequest
-from millm.openai.schemas.completions import CompletionRequest
-from millm.openai.schemas.embeddings import EmbeddingRequest
 from millm.openai.unsupported import IGNORED_CHAT_FIELDS, UNSUPPORTED_CHAT_FIELDS
 from millm.profiles.schema import ActivationsRequest, Profile, ProfileFeature, SteeringRequest
+from millm.protocol.request import ChatRequest, CompletionRequest, EmbeddingRequest
 from millm.settings import Settings
 from millm.status import ServerStatus
 from tools import client_tables, format_tables, memory_tables, metric_table, openai_tables

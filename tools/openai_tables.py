@@ -10,10 +10,8 @@ from pydantic import BaseModel
 
 from millm.openai.responses.refused import UNSUPPORTED_FIELDS as RESPONSES_REFUSED
 from millm.openai.responses.request import ResponsesRequest
-from millm.openai.schemas.chat import ChatRequest
-from millm.openai.schemas.completions import CompletionRequest
-from millm.openai.schemas.embeddings import EmbeddingRequest
 from millm.openai.unsupported import IGNORED_CHAT_FIELDS, UNSUPPORTED_CHAT_FIELDS, UNSUPPORTED_COMPLETION_FIELDS
+from millm.protocol.request import ChatRequest, CompletionRequest, EmbeddingRequest
 from tools.field_tables import table
 
 Neutral = dict[str, tuple[Any, ...]]

@@ -13,7 +13,7 @@ from millm.guard.headers import ResponseHeadersMiddleware
 from millm.guard.rules import RequestRules
 from millm.metrics import route as metrics
 from millm.openai.failures import install_error_handlers
-from millm.openai.schemas.document import ERROR_RESPONSES
+from millm.protocol.response import ERROR_RESPONSES
 from millm.state import State
 from millm.webpage import WebPage
 

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from millm.errors import InvalidRequest
 from millm.guard.headers import SECURITY_HEADERS
-from millm.openai.envelope import error_body
+from millm.protocol.errors import error_body
 from millm.settings import Settings
 
 MAX_CONNECTIONS = 1024

@@ -2,7 +2,7 @@
 
 from millm.cli.conversation import Conversation
 from millm.cli.knobs import parse_features
-from millm.openai.schemas.chat import ChatRequest
+from millm.protocol.request import ChatRequest
 
 
 def asked(conversation: Conversation) -> ChatRequest:

@@ -12,8 +12,7 @@ from pydantic import BaseModel
 
 from millm.app import create_app
 from millm.openai.json_route import MAX_CONTAINERS, MAX_DEPTH, MAX_KEYS
-from millm.openai.schemas.chat import ChatRequest
-from millm.openai.schemas.completions import CompletionRequest
+from millm.protocol.request import ChatRequest, CompletionRequest
 from tests.fixtures.bare import bare_state
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

@@ -13,8 +13,8 @@ from millm.errors import EngineCrashed, QueueFull
 from millm.openai import patience
 from millm.openai.disconnect import cancel_on_disconnect
 from millm.openai.failures import install_error_handlers
-from millm.openai.schemas.answers import ChatChunkChoice, CompletionResponse, DeltaMessage
 from millm.openai.streaming import stream_events
+from millm.protocol.response import ChatChunkChoice, CompletionResponse, DeltaMessage
 
 closed: list[str] = []
 

@@ -13,8 +13,8 @@ from millm.lifecycle.selection import Selection
 from millm.loaded import LoadedModel
 from millm.openai.forms import CompletionChoiceBuilder
 from millm.openai.job import GenerationRequest, build_request
-from millm.openai.schemas.completions import CompletionRequest
 from millm.openai.telling import create_response
+from millm.protocol.request import CompletionRequest
 from millm.settings import Settings
 from millm.text.chat_template import ChatTemplate
 from millm.text.tokenizer import Tokenizer

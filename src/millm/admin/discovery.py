@@ -29,9 +29,9 @@ from millm.lifecycle.restore import ensure_loaded
 from millm.loaded import AttachedSae, LoadedModel
 from millm.openai.disconnect import cancel_on_disconnect
 from millm.openai.prompting import render_prompt
-from millm.openai.schemas.chat import ChatMessage, ChatRequest
 from millm.openai.tools import ToolConfig
 from millm.profiles.schema import ProfileName
+from millm.protocol.request import ChatMessage, ChatRequest
 from millm.state import State
 
 inspection_router = APIRouter(prefix="/features", route_class=AdminRoute)

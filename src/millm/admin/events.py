@@ -18,7 +18,7 @@ from millm import __version__
 from millm.access import requires
 from millm.errors import Unavailable
 from millm.events import MAX_SUBSCRIPTIONS, Activations, EncodedEvent, Event, EventSubscription, Hello
-from millm.openai.envelope import failure_response
+from millm.protocol.errors import failure_response
 from millm.state import State
 
 router = APIRouter()

@@ -8,9 +8,8 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 
 from millm.errors import InvalidRequest
-from millm.openai.envelope import error_body, error_response
 from millm.openai.json_route import JsonRoute
-from millm.openai.validation import error_sentence, field_path
+from millm.protocol.errors import error_body, error_response, error_sentence, field_path
 
 UNPROCESSABLE = 422
 

@@ -12,12 +12,11 @@ from millm.lifecycle.selection import Selection
 from millm.openai.chat_job import prepare_chat
 from millm.openai.completion_job import prepare_completion
 from millm.openai.job import GenerationRequest, resolve_selection
-from millm.openai.schemas.chat import ChatMessage, ChatRequest
-from millm.openai.schemas.completions import CompletionRequest
 from millm.openai.tools import ToolConfig
 from millm.profiles.active import effective_request
 from millm.profiles.resolve import bind_profile
 from millm.profiles.schema import SteeringRequest
+from millm.protocol.request import ChatMessage, ChatRequest, CompletionRequest
 from millm.sae.steering import Steering
 from millm.state import State
 

@@ -5,9 +5,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, FiniteFloat, model_validator
 from pydantic_core import PydanticCustomError
 
-from millm.openai.schemas.chat import ChatMessage
-from millm.openai.schemas.common import INT64, GenerationFields, RequestModel
-from millm.openai.schemas.within import Within
+from millm.protocol.request import INT64, ChatMessage, GenerationFields, RequestModel, Within
 
 MAX_SWEEP_TOKENS = 256
 """Of each answer of a sweep."""

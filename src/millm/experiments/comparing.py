@@ -17,8 +17,8 @@ from millm.lifecycle.selection import Selection
 from millm.openai.extension import build_extension
 from millm.openai.job import GenerationRequest
 from millm.openai.pieces import OutputDelta
-from millm.openai.schemas.answers import PromptDetails, Usage
 from millm.openai.telling import start_generation
+from millm.protocol.response import PromptDetails, Usage
 from millm.state import State
 
 BASELINE, STEERED, SYSTEM_PROMPT = "baseline", "steered", "system_prompt"

@@ -3,7 +3,7 @@
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from millm.openai.schemas.answers import Extension, FinishReason, Usage
+from millm.protocol.response import Extension, FinishReason, Usage
 
 # ------------------------------------------------------------------------------------------------------ side by side
 

@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from millm.errors import AmbiguousLength, MillmError
 from millm.guard.rules import RequestRules
-from millm.openai.envelope import failure_response
+from millm.protocol.errors import failure_response
 from millm.state import DrainGate
 
 METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"

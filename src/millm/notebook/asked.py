@@ -7,8 +7,8 @@ from pydantic import BaseModel, ValidationError
 
 from millm.errors import InvalidSteering
 from millm.notebook.sae import SAE
-from millm.openai.validation import error_sentence
 from millm.profiles.schema import SteeringRequest
+from millm.protocol.errors import error_sentence
 
 RequestModel = TypeVar("RequestModel", bound=BaseModel)
 

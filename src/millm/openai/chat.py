@@ -6,11 +6,11 @@ from millm.openai.chat_job import prepare_chat
 from millm.openai.forms import ChatChoiceBuilder
 from millm.openai.job import ProfileHeader
 from millm.openai.json_route import JsonRoute
-from millm.openai.schemas.chat import ChatRequest
-from millm.openai.schemas.document import STREAM_RESPONSES
 from millm.openai.telling import create_response
 from millm.openai.tools import tool_config_of
 from millm.openai.unsupported import check_chat
+from millm.protocol.request import ChatRequest
+from millm.protocol.response import STREAM_RESPONSES
 from millm.state import State
 
 router = APIRouter(route_class=JsonRoute)

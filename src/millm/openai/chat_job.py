@@ -8,8 +8,8 @@ from millm.openai.history import template_messages
 from millm.openai.job import GenerationRequest, build_request, resolve_selection
 from millm.openai.prompting import render_prompt
 from millm.openai.reading import parser_config_of
-from millm.openai.schemas.chat import ChatRequest
 from millm.openai.tools import ToolConfig
+from millm.protocol.request import ChatRequest
 from millm.state import State
 from millm.text.chat_template import content_text
 

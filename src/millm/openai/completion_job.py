@@ -6,7 +6,7 @@ from millm.errors import InvalidRequest
 from millm.lifecycle.restore import ensure_loaded
 from millm.loaded import LoadedModel
 from millm.openai.job import GenerationRequest, build_request, resolve_selection
-from millm.openai.schemas.completions import CompletionRequest, Prompt
+from millm.protocol.request import CompletionRequest, Prompt
 from millm.state import State
 
 

@@ -6,10 +6,10 @@ from millm.openai.completion_job import prepare_completion
 from millm.openai.forms import CompletionChoiceBuilder
 from millm.openai.job import ProfileHeader
 from millm.openai.json_route import JsonRoute
-from millm.openai.schemas.completions import CompletionRequest
-from millm.openai.schemas.document import STREAM_RESPONSES
 from millm.openai.telling import create_response
 from millm.openai.unsupported import check_completion
+from millm.protocol.request import CompletionRequest
+from millm.protocol.response import STREAM_RESPONSES
 from millm.state import State
 
 router = APIRouter(route_class=JsonRoute)

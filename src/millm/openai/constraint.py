@@ -1,7 +1,7 @@
 """The grammar that a chat's answer is held to, if any: a forced call's, or that of `response_format`."""
 
-from millm.openai.schemas.chat import ResponseFormat
 from millm.openai.tools import ToolConfig
+from millm.protocol.request import ResponseFormat
 from millm.text.json_schema import arguments_grammar, call_grammar, object_grammar, schema_grammar
 
 

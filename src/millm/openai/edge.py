@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from millm.errors import ShuttingDown
-from millm.openai.envelope import failure_response
+from millm.protocol.errors import failure_response
 
 log = structlog.get_logger()
 

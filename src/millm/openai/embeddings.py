@@ -24,7 +24,9 @@ from millm.openai.broadcast import closing_recording
 from millm.openai.disconnect import cancel_on_disconnect
 from millm.openai.job import ProfileHeader
 from millm.openai.json_route import JsonRoute
-from millm.openai.schemas.embeddings import (
+from millm.openai.vectors import encode_vector, truncate_vector
+from millm.openai.watching import resolve_watching
+from millm.protocol.request import (
     Embedding,
     EmbeddingAnswer,
     EmbeddingExtension,
@@ -33,8 +35,6 @@ from millm.openai.schemas.embeddings import (
     Input,
     InputActivation,
 )
-from millm.openai.vectors import encode_vector, truncate_vector
-from millm.openai.watching import resolve_watching
 from millm.sae.steering import Watch
 from millm.state import State
 

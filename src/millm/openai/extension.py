@@ -7,7 +7,7 @@ from msgspec import UNSET, UnsetType
 from millm.engine.messages import SteeringReceipt
 from millm.lifecycle.selection import Selection
 from millm.openai.pieces import OutputDelta
-from millm.openai.schemas.answers import Extension
+from millm.protocol.response import Extension
 
 
 def build_extension(

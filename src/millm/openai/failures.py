@@ -15,8 +15,7 @@ from millm.errors import InvalidRequest, MillmError, NotFound
 from millm.monitoring.metrics import Meter
 from millm.openai.edge import DEFAULT_MAX_BODY_BYTES, RequestMiddleware
 from millm.openai.ended import report_request_end
-from millm.openai.envelope import error_response, failure_response
-from millm.openai.validation import error_sentence, field_path
+from millm.protocol.errors import error_response, error_sentence, failure_response, field_path
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for its log; nobody reads this answer."""

@@ -7,7 +7,7 @@ from msgspec import UNSET
 
 from millm.openai.logprobs import chat_logprobs, completion_logprobs
 from millm.openai.pieces import OutputDelta, ToolCallPart
-from millm.openai.schemas.answers import (
+from millm.protocol.response import (
     AssistantMessage,
     AssistantToolCall,
     ChatChoice,

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from millm.errors import InvalidRequest
-from millm.openai.schemas.chat import ChatMessage
-from millm.openai.schemas.tools import CalledFunction
+from millm.protocol.request import CalledFunction, ChatMessage
 from millm.text.chat_template import PromptMessage, PromptToolCall, content_text
 
 

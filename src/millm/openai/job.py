@@ -20,10 +20,8 @@ from millm.loaded import LoadedModel
 from millm.monitoring.recorder import RecordedRequest
 from millm.monitoring.watch import WatchPlan
 from millm.openai.reading import PLAIN_TEXT, OutputParserConfig
-from millm.openai.schemas.chat import ChatRequest
-from millm.openai.schemas.common import GenerationFields
-from millm.openai.schemas.completions import CompletionRequest
 from millm.openai.watching import resolve_watching
+from millm.protocol.request import ChatRequest, CompletionRequest, GenerationFields
 from millm.state import State
 
 ProfileHeader = Annotated[

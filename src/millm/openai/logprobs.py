@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from millm.engine.messages import Token
 from millm.openai.pieces import OutputDelta
-from millm.openai.schemas.answers import ChatLogprobs, CompletionLogprobs, TokenLogprob, TopLogprob
+from millm.protocol.response import ChatLogprobs, CompletionLogprobs, TokenLogprob, TopLogprob
 from millm.text.tokenizer import Tokenizer
 
 MIN_LOGPROB = -9999.0

@@ -15,7 +15,7 @@ from millm.engine.messages import Finished, Generate, PromptScores, Reading, Ste
 from millm.monitoring.recorder import RequestRecorder
 from millm.monitoring.watch import WatchPlan
 from millm.openai.reading import PLAIN_TEXT, OutputParserConfig
-from millm.openai.schemas.answers import Activation, FinishReason
+from millm.protocol.response import Activation, FinishReason
 from millm.text.detokenizer import Detokenizer, TokenOffsets
 from millm.text.tokenizer import Tokenizer
 from millm.text.tool_calls import ParsedCallDelta, ParsedDelta

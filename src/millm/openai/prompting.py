@@ -9,8 +9,8 @@ import structlog
 from millm.errors import ContextLengthExceeded, InvalidRequest
 from millm.loaded import LoadedModel
 from millm.openai.history import template_messages
-from millm.openai.schemas.chat import ChatRequest
 from millm.openai.tools import ToolConfig
+from millm.protocol.request import ChatRequest
 from millm.text.chat_template import Function, Prompt, PromptMessage, RenderOptions
 
 log = structlog.get_logger()

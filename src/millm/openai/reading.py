@@ -4,8 +4,8 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from millm.loaded import LoadedModel
-from millm.openai.schemas.answers import FinishReason
 from millm.openai.tools import ToolConfig
+from millm.protocol.response import FinishReason
 from millm.text.tool_calls import (
     CLOSE_TAG,
     OPEN_TAG,

@@ -15,8 +15,8 @@ from starlette.types import Send
 
 from millm.errors import MillmError
 from millm.openai.disconnect import cancel_on_disconnect
-from millm.openai.envelope import error_body
 from millm.openai.patience import batch_with_keep_alive
+from millm.protocol.errors import error_body
 
 log = structlog.get_logger()
 

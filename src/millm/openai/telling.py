@@ -17,8 +17,8 @@ from millm.openai.extension import build_extension
 from millm.openai.forms import ChoiceBuilder
 from millm.openai.job import GenerationRequest
 from millm.openai.pieces import ChoiceEnd, OutputDelta, collect_choices, generate_output
-from millm.openai.schemas.answers import Choice, CompletionResponse, Extension, ObjectName, PromptDetails, Usage
 from millm.openai.streaming import stream_events
+from millm.protocol.response import Choice, CompletionResponse, Extension, ObjectName, PromptDetails, Usage
 from millm.text.detokenizer import Detokenizer
 
 OutputStream = AsyncGenerator[OutputDelta]

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from millm.errors import InvalidRequest, UnsupportedParameter
-from millm.openai.schemas.chat import ChatRequest
-from millm.openai.schemas.tools import OfferedFunction
+from millm.protocol.request import ChatRequest, OfferedFunction
 from millm.text.chat_template import Function
 from millm.text.json_schema import check_schema
 

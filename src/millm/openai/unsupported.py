@@ -5,9 +5,7 @@ from typing import Any
 import structlog
 
 from millm.errors import InvalidRequest, UnsupportedParameter
-from millm.openai.schemas.chat import ChatRequest
-from millm.openai.schemas.common import GenerationFields
-from millm.openai.schemas.completions import CompletionRequest
+from millm.protocol.request import ChatRequest, CompletionRequest, GenerationFields
 
 log = structlog.get_logger()
 

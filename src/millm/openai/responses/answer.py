@@ -5,7 +5,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from millm.openai.schemas.answers import Extension, TokenLogprob
+from millm.protocol.response import Extension, TokenLogprob
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 

@@ -5,8 +5,7 @@ from typing import Any
 
 from millm.errors import InvalidRequest, UnsupportedParameter
 from millm.openai.responses.refused import STATELESS_HINT
-from millm.openai.schemas.chat import ChatMessage, Role
-from millm.openai.schemas.tools import CalledFunction, ToolCall
+from millm.protocol.request import CalledFunction, ChatMessage, Role, ToolCall
 
 _TEXT_FIELD = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
 

@@ -6,7 +6,7 @@ Each is numbered when it is sent; until then its number is 0.
 import msgspec
 
 from millm.openai.responses.answer import ContentPart, OutputItem, ResponseObject
-from millm.openai.schemas.answers import TokenLogprob
+from millm.protocol.response import TokenLogprob
 
 
 class ResponseStreamEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):

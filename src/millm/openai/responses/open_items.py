@@ -24,7 +24,7 @@ from millm.openai.responses.events import (
     TextDelta,
     TextDone,
 )
-from millm.openai.schemas.answers import TokenLogprob
+from millm.protocol.response import TokenLogprob
 
 Logprobs = tuple[TokenLogprob, ...]
 

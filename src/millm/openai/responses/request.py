@@ -5,9 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from millm.openai.schemas.common import GenerationFields, RequestModel
-from millm.openai.schemas.tools import Name
-from millm.openai.schemas.within import Within
+from millm.protocol.request import GenerationFields, Name, RequestModel, Within
 
 INCLUDE_LOGPROBS = "message.output_text.logprobs"
 """What `include` can ask for here."""

@@ -12,9 +12,9 @@ from millm.openai.responses.request import ResponsesRequest
 from millm.openai.responses.telling import create_events_response
 from millm.openai.responses.translate import to_chat_request
 from millm.openai.responses.writer import ResponseWriter
-from millm.openai.schemas.document import STREAM_RESPONSES
 from millm.openai.telling import start_generation
 from millm.openai.tools import tool_config_of
+from millm.protocol.response import STREAM_RESPONSES
 from millm.state import State
 
 router = APIRouter(route_class=JsonRoute)

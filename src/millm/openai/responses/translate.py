@@ -5,9 +5,7 @@ from typing import Any
 from millm.errors import InvalidRequest
 from millm.openai.responses.conversation import chat_messages
 from millm.openai.responses.request import FunctionTool, ResponsesRequest, TextFormat
-from millm.openai.schemas.chat import ChatRequest, JsonSchema, ResponseFormat
-from millm.openai.schemas.common import GenerationFields
-from millm.openai.schemas.tools import OfferedFunction, Tool
+from millm.protocol.request import ChatRequest, GenerationFields, JsonSchema, OfferedFunction, ResponseFormat, Tool
 
 
 def to_chat_request(body: ResponsesRequest) -> ChatRequest:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from millm.openai.envelope import error_body
 from millm.openai.extension import build_extension
 from millm.openai.job import GenerationRequest
 from millm.openai.logprobs import chat_logprobs
@@ -29,6 +28,7 @@ from millm.openai.responses.events import (
     ResponseStreamEvent,
 )
 from millm.openai.responses.open_items import Logprobs, OpenCall, OpenItem, OpenMessage, OpenReasoning
+from millm.protocol.errors import error_body
 
 
 class ResponseWriter:

@@ -1,9 +1,13 @@
-"""Answers as OpenAI's clients read them. Nulls are written out; a field that is UNSET is left out."""
+"""Answers as OpenAI's clients read them. Nulls are written out; a field that is UNSET is left out.
+
+What the OpenAPI document says of answers; FastAPI knows only the bodies of requests.
+"""
 
 from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
+from pydantic import BaseModel
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 ObjectName = Literal["chat.completion", "chat.completion.chunk", "text_completion"]
@@ -158,6 +162,7 @@ class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):
 
 Choice = ChatChoice | ChatChunkChoice | CompletionChoice
 
+
 # ----------------------------------------------------------------------------------------------------- the envelope
 
 
@@ -172,3 +177,28 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     choices: tuple[Choice, ...]
     usage: Usage | UnsetType | None = UNSET
     millm: Extension | UnsetType = UNSET
+
+
+class Error(BaseModel):
+    """Why a request was refused, or failed."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorAnswer(BaseModel):
+    """Every answer with a status of 400 or more."""
+
+    error: Error
+
+
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorAnswer, "description": "Refused; nothing has changed."},
+    "5XX": {"model": ErrorAnswer, "description": "Failed, or not now."},
+}
+STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {}, "text/event-stream": {"schema": {"type": "string"}}}}
+}
+"""An answer, or with `stream: true` its events."""
