@@ -9,9 +9,8 @@ import httpx
 import pytest
 
 from millm.engine.messages import EngineDegraded, SteeringReceipt
+from millm.generation.output import ChoiceEnd, OutputDelta, build_extension
 from millm.lifecycle.selection import Selection
-from millm.openai.extension import build_extension
-from millm.openai.pieces import ChoiceEnd, OutputDelta
 from tests.fixtures.inside import Inside, serving
 
 REASON = "the SAE was turned off: the device ran out of memory"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 
 from millm.engine.messages import Finished, Generate, Reading, SteeringReceipt, Token
+from millm.generation.output import OutputDelta, generate_output, join_outputs
 from millm.monitoring.watch import merge_watches
-from millm.openai.pieces import OutputDelta, generate_output, join_outputs
 from millm.sae.steering import Watch
 from millm.text.detokenizer import Detokenizer
 from millm.text.tokenizer import Tokenizer

@@ -12,15 +12,15 @@ import pytest
 from pydantic import BaseModel
 
 from millm.engine.messages import InjectFault
+from millm.generation.chat import prepare_chat
+from millm.generation.output import ChoiceEnd, OutputDelta, ToolCallPart
+from millm.generation.tools import tool_config_of
 from millm.openai import patience
-from millm.openai.chat_job import prepare_chat
-from millm.openai.pieces import ChoiceEnd, OutputDelta, ToolCallPart
 from millm.openai.responses.begun import initial_response
 from millm.openai.responses.request import ResponsesRequest
 from millm.openai.responses.telling import NamedEventEncoder
 from millm.openai.responses.translate import to_chat_request
 from millm.openai.responses.writer import ResponseWriter
-from millm.openai.tools import tool_config_of
 from tests.fixtures.inside import Inside, serving
 from tests.openai import published
 from tests.openai.test_responses import ASK, FLAT, SCHEMA

@@ -25,11 +25,11 @@ from millm.features.search import (
     inspect,
     survey_texts,
 )
+from millm.generation.chat import render_prompt
+from millm.generation.tools import ToolConfig
 from millm.lifecycle.restore import ensure_loaded
 from millm.loaded import AttachedSae, LoadedModel
 from millm.openai.disconnect import cancel_on_disconnect
-from millm.openai.prompting import render_prompt
-from millm.openai.tools import ToolConfig
 from millm.profiles.schema import ProfileName
 from millm.protocol.request import ChatMessage, ChatRequest
 from millm.state import State

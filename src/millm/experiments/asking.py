@@ -7,12 +7,12 @@ from msgspec.structs import replace as with_fields
 
 from millm.errors import InvalidSteering
 from millm.experiments.bodies import ExperimentRequest
+from millm.generation.chat import prepare_chat
+from millm.generation.completion import prepare_completion
+from millm.generation.request import GenerationRequest, resolve_selection
+from millm.generation.tools import ToolConfig
 from millm.lifecycle.restore import ensure_loaded
 from millm.lifecycle.selection import Selection
-from millm.openai.chat_job import prepare_chat
-from millm.openai.completion_job import prepare_completion
-from millm.openai.job import GenerationRequest, resolve_selection
-from millm.openai.tools import ToolConfig
 from millm.profiles.active import effective_request
 from millm.profiles.resolve import bind_profile
 from millm.profiles.schema import SteeringRequest

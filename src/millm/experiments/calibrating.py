@@ -10,7 +10,7 @@ from millm.experiments.bodies import CalibrateRequest, Guard
 from millm.experiments.measuring import average_answers, measure_answers
 from millm.experiments.scaling import resolve_scaled, scale_strengths
 from millm.experiments.told import GuardLimits, ScaleMeans, SteeringCalibration, Strength
-from millm.openai.job import GenerationRequest
+from millm.generation.request import GenerationRequest
 from millm.state import State
 
 MAX_STEPS = 6

@@ -13,11 +13,9 @@ from msgspec import UNSET
 from millm.experiments.asking import base_job, resolve_experiment, steered_job, system_prompt_job
 from millm.experiments.bodies import CompareRequest
 from millm.experiments.told import Column, ColumnEnd, ColumnText, CompareEnd, CompareStart, Comparison
+from millm.generation.output import OutputDelta, build_extension, start_generation
+from millm.generation.request import GenerationRequest
 from millm.lifecycle.selection import Selection
-from millm.openai.extension import build_extension
-from millm.openai.job import GenerationRequest
-from millm.openai.pieces import OutputDelta
-from millm.openai.telling import start_generation
 from millm.protocol.response import PromptDetails, Usage
 from millm.state import State
 

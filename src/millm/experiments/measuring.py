@@ -8,9 +8,8 @@ from fastapi import Request
 
 from millm.engine.messages import AnswerScored, Generate, ScoreAnswer
 from millm.experiments.told import MeasuredAnswer, ScaleMeans
-from millm.openai.job import GenerationRequest
-from millm.openai.pieces import OutputDelta, collect_choices
-from millm.openai.telling import start_generation
+from millm.generation.output import OutputDelta, collect_choices, start_generation
+from millm.generation.request import GenerationRequest
 from millm.state import State
 from millm.text.repetition import repeated_trigram_share
 

@@ -14,7 +14,7 @@ from millm.experiments.bodies import SweepRequest
 from millm.experiments.measuring import average_answers, measure_answers
 from millm.experiments.scaling import resolve_scaled
 from millm.experiments.told import MeasuredAnswer, ScaleMeans, SweepEnd, SweepResult, SweepStart
-from millm.openai.job import GenerationRequest
+from millm.generation.request import GenerationRequest
 from millm.state import State
 
 SYSTEM_PROMPT = "system-prompt"

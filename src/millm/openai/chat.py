@@ -2,12 +2,12 @@
 
 from fastapi import APIRouter, Request, Response
 
-from millm.openai.chat_job import prepare_chat
+from millm.generation.chat import prepare_chat
+from millm.generation.request import ProfileHeader
+from millm.generation.tools import tool_config_of
 from millm.openai.forms import ChatChoiceBuilder
-from millm.openai.job import ProfileHeader
 from millm.openai.json_route import JsonRoute
 from millm.openai.telling import create_response
-from millm.openai.tools import tool_config_of
 from millm.openai.unsupported import check_chat
 from millm.protocol.request import ChatRequest
 from millm.protocol.response import STREAM_RESPONSES

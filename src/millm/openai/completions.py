@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter, Request, Response
 
-from millm.openai.completion_job import prepare_completion
+from millm.generation.completion import prepare_completion
+from millm.generation.request import ProfileHeader
 from millm.openai.forms import CompletionChoiceBuilder
-from millm.openai.job import ProfileHeader
 from millm.openai.json_route import JsonRoute
 from millm.openai.telling import create_response
 from millm.openai.unsupported import check_completion

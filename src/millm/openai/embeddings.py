@@ -14,18 +14,17 @@ from msgspec.structs import replace
 from millm.engine.messages import Embed, TextEmbedded
 from millm.errors import ContextLengthExceeded, InvalidRequest, Timeout, UnsupportedParameter
 from millm.events import RequestSource
+from millm.generation.output import closing_recording
+from millm.generation.request import ProfileHeader, resolve_watching
 from millm.lifecycle.restore import ensure_loaded
 from millm.lifecycle.selection import select
 from millm.loaded import LoadedModel
 from millm.monitoring.clients import identify_source
 from millm.monitoring.recorder import ChoiceOutcome, RecordedRequest, RequestRecorder, request_rows
 from millm.monitoring.watch import WatchPlan, merge_watches
-from millm.openai.broadcast import closing_recording
 from millm.openai.disconnect import cancel_on_disconnect
-from millm.openai.job import ProfileHeader
 from millm.openai.json_route import JsonRoute
 from millm.openai.vectors import encode_vector, truncate_vector
-from millm.openai.watching import resolve_watching
 from millm.protocol.request import (
     Embedding,
     EmbeddingAnswer,

@@ -5,8 +5,8 @@ from typing import Protocol
 
 from msgspec import UNSET
 
+from millm.generation.output import OutputDelta, ToolCallPart
 from millm.openai.logprobs import chat_logprobs, completion_logprobs
-from millm.openai.pieces import OutputDelta, ToolCallPart
 from millm.protocol.response import (
     AssistantMessage,
     AssistantToolCall,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from millm.engine.messages import Token
-from millm.openai.pieces import OutputDelta
+from millm.generation.output import OutputDelta
 from millm.protocol.response import ChatLogprobs, CompletionLogprobs, TokenLogprob, TopLogprob
 from millm.text.tokenizer import Tokenizer
 

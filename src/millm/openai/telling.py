@@ -1,6 +1,6 @@
 """A job's answer, streamed or whole: both are made of the same pieces in the same form."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -8,20 +8,20 @@ from fastapi import Request, Response
 from msgspec import UNSET, UnsetType
 
 from millm.engine.client import EngineClient
-from millm.monitoring.clients import identify_source
-from millm.monitoring.recorder import Monitor, RequestRecorder, request_rows
-from millm.openai.best_of import pick_best
-from millm.openai.broadcast import closing_recording, record_output
+from millm.generation.output import (
+    ChoiceEnd,
+    OutputDelta,
+    OutputStream,
+    build_extension,
+    collect_choices,
+    pick_best,
+    start_generation,
+)
+from millm.generation.request import GenerationRequest
 from millm.openai.disconnect import cancel_on_disconnect
-from millm.openai.extension import build_extension
 from millm.openai.forms import ChoiceBuilder
-from millm.openai.job import GenerationRequest
-from millm.openai.pieces import ChoiceEnd, OutputDelta, collect_choices, generate_output
 from millm.openai.streaming import stream_events
 from millm.protocol.response import Choice, CompletionResponse, Extension, ObjectName, PromptDetails, Usage
-from millm.text.detokenizer import Detokenizer
-
-OutputStream = AsyncGenerator[OutputDelta]
 
 
 async def create_response(
@@ -33,48 +33,6 @@ async def create_response(
         return await stream_events(request, _chunks(generation, builder, pieces))
     answer = await cancel_on_disconnect(request, _full_response(generation, builder, pieces))
     return Response(msgspec.json.encode(answer), media_type="application/json")
-
-
-async def start_generation(engine: EngineClient, generation: GenerationRequest, request: Request) -> OutputStream:
-    """What is written, as it comes; the monitor is told of it. Raises InvalidRequest for a strange `X-Millm-Source`."""
-    asked = generation.to_record(
-        request.scope["path"], identify_source(request.headers, generation.last_prompt_text), await request.body()
-    )
-    monitor: Monitor = request.app.state.millm.monitor
-    return _recorded_output(
-        engine, generation, lambda: monitor.start_recording(asked, request_rows(request.scope).append)
-    )
-
-
-async def _recorded_output(
-    engine: EngineClient, generation: GenerationRequest, start_recording: Callable[[], RequestRecorder]
-) -> OutputStream:
-    tokenizer = generation.selection.model.tokenizer
-    texts = [
-        Detokenizer(
-            tokenizer,
-            generation.stop,
-            is_continuation=generation.continues_prompt,
-            visible_ids=generation.parser_config.visible_tokens,
-        )
-        for _ in generation.sequences
-    ]
-    recording = start_recording()
-    pieces = generate_output(
-        engine,
-        generation.sequences,
-        texts,
-        tokenizer,
-        generation.parser_config,
-        generation.echoes,
-        watching=generation.watching,
-        recording=recording,
-    )
-    with closing_recording(recording):
-        async with aclosing(pieces):
-            async for piece in pieces:
-                record_output(recording, piece)
-                yield piece
 
 
 async def _chunks(

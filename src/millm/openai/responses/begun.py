@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from millm.openai.job import GenerationRequest
+from millm.generation.request import GenerationRequest
+from millm.generation.tools import ToolConfig
 from millm.openai.responses.answer import ResponseFunctionTool, ResponseObject
 from millm.openai.responses.request import ResponsesRequest, TextConfig
-from millm.openai.tools import ToolConfig
 
 
 def initial_response(generation: GenerationRequest, body: ResponsesRequest, tooling: ToolConfig) -> ResponseObject:

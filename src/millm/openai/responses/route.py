@@ -3,8 +3,10 @@
 from fastapi import APIRouter, Request, Response
 
 from millm.errors import NotFound
-from millm.openai.chat_job import prepare_chat
-from millm.openai.job import ProfileHeader
+from millm.generation.chat import prepare_chat
+from millm.generation.output import start_generation
+from millm.generation.request import ProfileHeader
+from millm.generation.tools import tool_config_of
 from millm.openai.json_route import JsonRoute
 from millm.openai.responses.begun import initial_response
 from millm.openai.responses.refused import check_unsupported
@@ -12,8 +14,6 @@ from millm.openai.responses.request import ResponsesRequest
 from millm.openai.responses.telling import create_events_response
 from millm.openai.responses.translate import to_chat_request
 from millm.openai.responses.writer import ResponseWriter
-from millm.openai.telling import start_generation
-from millm.openai.tools import tool_config_of
 from millm.protocol.response import STREAM_RESPONSES
 from millm.state import State
 

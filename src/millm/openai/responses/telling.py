@@ -6,11 +6,11 @@ from contextlib import aclosing
 import msgspec
 from fastapi import Request, Response
 
+from millm.generation.output import OutputStream
 from millm.openai.disconnect import cancel_on_disconnect
 from millm.openai.responses.events import ResponseEvent, ResponseStreamEvent
 from millm.openai.responses.writer import ResponseWriter
 from millm.openai.streaming import stream_events
-from millm.openai.telling import OutputStream
 
 
 async def create_events_response(

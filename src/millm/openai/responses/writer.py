@@ -5,10 +5,9 @@ from collections.abc import Iterator
 
 from msgspec.structs import replace
 
-from millm.openai.extension import build_extension
-from millm.openai.job import GenerationRequest
+from millm.generation.output import ChoiceEnd, OutputDelta, ToolCallPart, build_extension, join_outputs
+from millm.generation.request import GenerationRequest
 from millm.openai.logprobs import chat_logprobs
-from millm.openai.pieces import ChoiceEnd, OutputDelta, ToolCallPart, join_outputs
 from millm.openai.responses.answer import (
     IncompleteDetails,
     InputDetails,

@@ -1,21 +1,34 @@
 """Choices as they are written: the engine's tokens become pieces of text with all that belongs to them.
 
 The one path: a stream sends the pieces, a whole answer is the pieces joined.
+
+`best_of`: of several answers to each prompt the likeliest are told, by the mean log-probability of their tokens.
+
+An answer on its way out, told to the monitor: its first token, its ends, and what became of it.
 """
 
+import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Iterable, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, replace
 
-from msgspec import UNSET
+from fastapi import Request
+from msgspec import UNSET, UnsetType
 
 from millm.engine.client import EngineClient
 from millm.engine.messages import Finished, Generate, PromptScores, Reading, SteeringReceipt, Token, TokenScore
-from millm.monitoring.recorder import RequestRecorder
+from millm.errors import MillmError
+from millm.generation.request import PLAIN_TEXT, GenerationRequest, OutputParserConfig
+from millm.lifecycle.selection import Selection
+from millm.monitoring.clients import identify_source
+from millm.monitoring.recorder import ChoiceOutcome, Monitor, RequestRecorder, request_rows
 from millm.monitoring.watch import WatchPlan
-from millm.openai.reading import PLAIN_TEXT, OutputParserConfig
-from millm.protocol.response import Activation, FinishReason
+from millm.protocol.response import (
+    Activation,
+    Extension,
+    FinishReason,
+)
 from millm.text.detokenizer import Detokenizer, TokenOffsets
 from millm.text.tokenizer import Tokenizer
 from millm.text.tool_calls import ParsedCallDelta, ParsedDelta
@@ -243,3 +256,130 @@ class _ChoiceAssembler:
 def _tool_call_part(delta: ParsedCallDelta) -> ToolCallPart:
     id = None if delta.name is None else f"call_{uuid.uuid4().hex[:24]}"
     return ToolCallPart(delta.index, id, delta.name, delta.arguments)
+
+
+def pick_best(candidates: Sequence[OutputDelta], samples_per_prompt: int, choices_per_prompt: int) -> list[OutputDelta]:
+    """`choices`: `tries` of the first prompt, as many of the second, … → `told` of each, numbered anew."""
+    if choices_per_prompt == samples_per_prompt:
+        return list(candidates)
+    by_prompt = [
+        candidates[first : first + samples_per_prompt] for first in range(0, len(candidates), samples_per_prompt)
+    ]
+    kept = [
+        piece for tried in by_prompt for piece in sorted(tried, key=_mean_logprob, reverse=True)[:choices_per_prompt]
+    ]
+    return [replace(piece, choice=number) for number, piece in enumerate(kept)]
+
+
+def _mean_logprob(output: OutputDelta) -> float:
+    """Of what was written: an echoed prompt is everybody's."""
+    written = [token.logprob for token in output.tokens if token.id and token.logprob is not None]
+    return sum(written) / max(len(written), 1)
+
+
+def record_output(recording: RequestRecorder, output: OutputDelta) -> None:
+    if output.has_content:
+        recording.record_first_token()
+        recording.record_text(output.choice, output.text)
+    if end := output.end:
+        recording.record_outcome(
+            ChoiceOutcome(end=end.reason, tokens=end.tokens, cached_tokens=end.cached_tokens, receipt=end.receipt)
+        )
+
+
+@contextmanager
+def closing_recording(recording: RequestRecorder) -> Iterator[None]:
+    """However that comes, the recording is closed with it."""
+    try:
+        yield
+    except MillmError as error:
+        recording.close("failed", error.code)
+        raise
+    except (GeneratorExit, asyncio.CancelledError):
+        recording.close("cancelled")
+        raise
+    except BaseException:
+        recording.close("failed")
+        raise
+    recording.close()
+
+
+def build_extension(
+    selection: Selection,
+    choices: Sequence[OutputDelta],
+    *,
+    watching: bool,
+    sample_every: int | UnsetType,
+    tools_omitted: bool = False,
+) -> Extension:
+    """Of choices that have ended: positions are added up, ratios averaged over them."""
+    receipts = [piece.end.receipt for piece in choices if piece.end and piece.end.receipt]
+    steering = receipts[0].fingerprint if receipts else None
+    degraded = selection.degraded or next((receipt.degraded for receipt in receipts if receipt.degraded), None)
+    activations = tuple(activation for piece in choices for activation in piece.activations)
+    return Extension(
+        profile=selection.profile if steering == _expected_fingerprint(selection) else None,
+        steering=steering,
+        tokens_steered=sum(receipt.tokens_steered for receipt in receipts),
+        delta_norm_ratio=_mean_ratio(receipts),
+        degraded=degraded or UNSET,
+        activations=activations if watching else UNSET,
+        sample_every=sample_every,
+        tools_omitted=tools_omitted or UNSET,
+    )
+
+
+def _expected_fingerprint(selection: Selection) -> str | None:
+    """Fingerprint of what was selected; another one was applied where the active steering changed meanwhile."""
+    return selection.steering.fingerprint if selection.steering else None
+
+
+def _mean_ratio(receipts: Sequence[SteeringReceipt]) -> float:
+    positions = sum(receipt.tokens_steered for receipt in receipts)
+    total = sum(receipt.delta_norm_ratio * receipt.tokens_steered for receipt in receipts)
+    return total / positions if positions else 0.0
+
+
+OutputStream = AsyncGenerator[OutputDelta]
+
+
+async def start_generation(engine: EngineClient, generation: GenerationRequest, request: Request) -> OutputStream:
+    """What is written, as it comes; the monitor is told of it. Raises InvalidRequest for a strange `X-Millm-Source`."""
+    asked = generation.to_record(
+        request.scope["path"], identify_source(request.headers, generation.last_prompt_text), await request.body()
+    )
+    monitor: Monitor = request.app.state.millm.monitor
+    return _recorded_output(
+        engine, generation, lambda: monitor.start_recording(asked, request_rows(request.scope).append)
+    )
+
+
+async def _recorded_output(
+    engine: EngineClient, generation: GenerationRequest, start_recording: Callable[[], RequestRecorder]
+) -> OutputStream:
+    tokenizer = generation.selection.model.tokenizer
+    texts = [
+        Detokenizer(
+            tokenizer,
+            generation.stop,
+            is_continuation=generation.continues_prompt,
+            visible_ids=generation.parser_config.visible_tokens,
+        )
+        for _ in generation.sequences
+    ]
+    recording = start_recording()
+    pieces = generate_output(
+        engine,
+        generation.sequences,
+        texts,
+        tokenizer,
+        generation.parser_config,
+        generation.echoes,
+        watching=generation.watching,
+        recording=recording,
+    )
+    with closing_recording(recording):
+        async with aclosing(pieces):
+            async for piece in pieces:
+                record_output(recording, piece)
+                yield piece

@@ -3,9 +3,9 @@
 import asyncio
 
 from millm.errors import InvalidRequest
+from millm.generation.request import GenerationRequest, build_request, resolve_selection
 from millm.lifecycle.restore import ensure_loaded
 from millm.loaded import LoadedModel
-from millm.openai.job import GenerationRequest, build_request, resolve_selection
 from millm.protocol.request import CompletionRequest, Prompt
 from millm.state import State
 

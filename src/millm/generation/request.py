@@ -1,9 +1,14 @@
-"""Everything an answer needs, checked and decided before anything is started. Knows no endpoint."""
+"""Everything an answer needs, checked and decided before anything is started. Knows no endpoint.
+
+How an answer's text is to be read: as it is, as a forced call, or by what the model writes around its calls.
+
+What is watched in a request: its own `activations`, the monitor's list, and what the active profile would have.
+"""
 
 import hashlib
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import unquote
@@ -13,16 +18,94 @@ from msgspec import UNSET, UnsetType
 
 import millm
 from millm.engine.messages import Generate, ModelFacts
-from millm.errors import ContextLengthExceeded, InvalidRequest, ModelCannotGenerate
+from millm.errors import ContextLengthExceeded, InvalidRequest, InvalidSteering, MillmError, ModelCannotGenerate
 from millm.events import RequestSource
-from millm.lifecycle.selection import Selection, select
+from millm.generation.tools import ToolConfig
+from millm.lifecycle.selection import Selection, resolve_watches, select
 from millm.loaded import LoadedModel
 from millm.monitoring.recorder import RecordedRequest
 from millm.monitoring.watch import WatchPlan
-from millm.openai.reading import PLAIN_TEXT, OutputParserConfig
-from millm.openai.watching import resolve_watching
+from millm.profiles.resolve import watched_features
+from millm.profiles.schema import ActivationsRequest
 from millm.protocol.request import ChatRequest, CompletionRequest, GenerationFields
+from millm.protocol.response import FinishReason
+from millm.sae.steering import Watch
 from millm.state import State
+from millm.text.tool_calls import (
+    CLOSE_TAG,
+    OPEN_TAG,
+    DeltaParser,
+    ForcedArgumentsParser,
+    ForcedCallsParser,
+    PlainTextParser,
+    TaggedCallsParser,
+)
+
+
+@dataclass(frozen=True)
+class OutputParserConfig:
+    """For all choices of a request; each gets a reader of its own."""
+
+    make_parser: Callable[[], DeltaParser] = PlainTextParser
+    visible_tokens: Container[int] = ()
+    """Special tokens that the reader has to see."""
+    finish_after_calls: FinishReason = "tool_calls"
+    """Why an answer ends that has made its calls."""
+
+
+PLAIN_TEXT = OutputParserConfig()
+
+
+def parser_config_of(
+    model: LoadedModel, tooling: ToolConfig, prompt: str, *, is_constrained: bool
+) -> OutputParserConfig:
+    """OpenAI ends a call of a named function with "stop", every other with "tool_calls"."""
+    functions, several = tooling.functions, tooling.parallel_calls
+    names = frozenset(function.name for function in functions)
+    if tooling.choice == "named":
+        return OutputParserConfig(lambda: ForcedArgumentsParser(functions[0].name), finish_after_calls="stop")
+    if tooling.choice == "required":
+        return OutputParserConfig(lambda: ForcedCallsParser(names))
+    if is_constrained:
+        return PLAIN_TEXT
+    if model.response_template:
+        responses = model.response_template
+        shown = model.tokenizer.special_ids_in(responses.source_text)
+        return OutputParserConfig(lambda: responses.create_parser(prompt, functions, parallel=several), shown)
+    if functions:
+        return OutputParserConfig(
+            lambda: TaggedCallsParser(names, parallel=several), model.tokenizer.special_ids_in(OPEN_TAG + CLOSE_TAG)
+        )
+    return PLAIN_TEXT
+
+
+def resolve_watching(state: State, requested: Sequence[ActivationsRequest]) -> WatchPlan:
+    """Raises InvalidSteering or SaeDetached for what the request itself asks; the monitor's never stands in its way."""
+    own = [watch for one in requested for watch in resolve_watches(state, one)]
+    _check_unique_saes(own)
+    facts = {name: attached.facts for name, attached in state.saes.items()}
+    return state.monitor.plan_watches(own, facts, _profile_features(state))
+
+
+def _check_unique_saes(watches: Sequence[Watch]) -> None:
+    names = [watch.sae for watch in watches]
+    for name in names:
+        if names.count(name) > 1:
+            raise InvalidSteering(
+                f"activations: SAE {name!r} is named twice; ask once for all of it", param="activations"
+            )
+
+
+def _profile_features(state: State) -> dict[str, tuple[int, ...]]:
+    """A profile that does not fit any more, or is gone, has nothing watched."""
+    config = state.monitor.config
+    if not (config.on and config.follow_profile and state.active and state.active.profile):
+        return {}
+    try:
+        return watched_features(state.saes, state.profiles.find(state.active.profile))
+    except MillmError:
+        return {}
+
 
 ProfileHeader = Annotated[
     str | None, Header(description="For clients that can only set headers; percent-encoded where it is not ASCII.")
