@@ -38,7 +38,7 @@ from millm.admin.loading import EstimateBody, Load
 from millm.admin.monitor import MonitorBody
 from millm.admin.profiles import Duplicate, Rename, Save
 from millm.admin.steering import FeatureRef, VersionBody
-from millm.experiments.bodies import CalibrateRequest, CompareRequest, SweepRequest
+from millm.experiments.schemas import CalibrateRequest, CompareRequest, SweepRequest
 from tools.field_tables import of_model, of_struct, table, with_parts
 
 LIBRARY_LEAD = (

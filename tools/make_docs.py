@@ -23,7 +23,7 @@ from millm.auth import TICKET_LIFETIME_SECONDS
 from millm.cli import COMMANDS
 from millm.errors import MillmError
 from millm.events import Event
-from millm.experiments.bodies import CalibrateRequest, CompareRequest, SweepRequest
+from millm.experiments.schemas import CalibrateRequest, CompareRequest, SweepRequest
 from millm.openai.json_route import MAX_DEPTH
 from millm.openai.responses.request import ResponsesRequest
 from millm.openai.unsupported import IGNORED_CHAT_FIELDS, UNSUPPORTED_CHAT_FIELDS

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from millm.demo import bundle
+from millm.experiments.run import repeated_trigram_share
 from millm.profiles.store import read_profile
-from millm.text.repetition import repeated_trigram_share
 from tools.efficacy.figures import at, cliffs_delta, difference_interval
 from tools.efficacy.measures import MEASURES, share_of_capitals
 from tools.efficacy.measuring import MULTIPLES, Answer

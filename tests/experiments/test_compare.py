@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from millm.experiments.comparing import first_divergence
+from millm.experiments.compare import first_divergence
 from tests.experiments.asking import MESSAGES, PUSH, answered, events
 from tests.fixtures.inside import Inside
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from millm.text.repetition import repeated_trigram_share
+from millm.experiments.run import repeated_trigram_share
 from tests.experiments.asking import MESSAGES, answered, events
 from tests.fixtures.inside import Inside
 from tests.fixtures.tiny import HOOK_LAYER, write_sae

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from millm.experiments.run import repeated_trigram_share
 from millm.profiles.schema import Profile
-from millm.text.repetition import repeated_trigram_share
 from tools.efficacy.measures import MEASURES, Metric
 from tools.efficacy.measuring import MULTIPLES, Answer
 

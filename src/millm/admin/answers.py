@@ -8,7 +8,7 @@ from millm.admin.imported import ImportPreview, ImportResponse
 from millm.admin.monitor_told import DeletedRequests, MonitorState, RequestDetail, Statistics
 from millm.engine.messages import SaeFacts
 from millm.events import Event, OpenRequest, RequestRow
-from millm.experiments.told import Comparison, SteeringCalibration, SweepResult
+from millm.experiments.schemas import Comparison, SteeringCalibration, SweepResult
 from millm.features.card import FeatureCard
 from millm.features.search import FoundLabel, FoundLabels, Inspection, PutLabels, Separators
 from millm.hardware import Hardware

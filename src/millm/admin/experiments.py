@@ -5,11 +5,17 @@ from fastapi import APIRouter, Request, Response
 from millm.access import requires
 from millm.admin.answers import struct_response
 from millm.admin.route import AdminRoute, json_response
-from millm.experiments.bodies import CalibrateRequest, CompareRequest, SweepRequest
-from millm.experiments.calibrating import calibrate, plan_calibration
-from millm.experiments.comparing import collect_comparison, plan_comparison, stream_comparison
-from millm.experiments.sweeping import collect_sweep, plan_sweep, stream_sweep
-from millm.experiments.told import Comparison, SteeringCalibration, SweepResult
+from millm.experiments.calibrate import calibrate, plan_calibration
+from millm.experiments.compare import collect_comparison, plan_comparison, stream_comparison
+from millm.experiments.schemas import (
+    CalibrateRequest,
+    CompareRequest,
+    Comparison,
+    SteeringCalibration,
+    SweepRequest,
+    SweepResult,
+)
+from millm.experiments.sweep import collect_sweep, plan_sweep, stream_sweep
 from millm.openai.disconnect import cancel_on_disconnect
 from millm.openai.streaming import stream_events
 from millm.state import State

@@ -24,11 +24,7 @@ from millm.lifecycle.selection import Selection
 from millm.monitoring.clients import identify_source
 from millm.monitoring.recorder import ChoiceOutcome, Monitor, RequestRecorder, request_rows
 from millm.monitoring.watch import WatchPlan
-from millm.protocol.response import (
-    Activation,
-    Extension,
-    FinishReason,
-)
+from millm.protocol.response import Activation, Extension, FinishReason
 from millm.text.detokenizer import Detokenizer, TokenOffsets
 from millm.text.tokenizer import Tokenizer
 from millm.text.tool_calls import ParsedCallDelta, ParsedDelta

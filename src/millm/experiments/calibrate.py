@@ -5,17 +5,21 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
-from millm.experiments.asking import ResolvedExperiment, base_job, resolve_experiment, steered_job
-from millm.experiments.bodies import CalibrateRequest, Guard
-from millm.experiments.measuring import average_answers, measure_answers
-from millm.experiments.scaling import resolve_scaled, scale_strengths
-from millm.experiments.told import GuardLimits, ScaleMeans, SteeringCalibration, Strength
+from millm.experiments.run import (
+    ResolvedExperiment,
+    average_answers,
+    base_job,
+    measure_answers,
+    resolve_experiment,
+    steered_job,
+)
+from millm.experiments.schemas import CalibrateRequest, Guard, GuardLimits, ScaleMeans, SteeringCalibration, Strength
+from millm.experiments.sweep import resolve_scaled, scale_strengths
 from millm.generation.request import GenerationRequest
 from millm.state import State
 
 MAX_STEPS = 6
 """Multiples that are tried, after the base model."""
-
 MeasureScale = Callable[[float], Awaitable[ScaleMeans]]
 
 

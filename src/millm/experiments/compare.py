@@ -10,9 +10,16 @@ import msgspec
 from fastapi import Request
 from msgspec import UNSET
 
-from millm.experiments.asking import base_job, resolve_experiment, steered_job, system_prompt_job
-from millm.experiments.bodies import CompareRequest
-from millm.experiments.told import Column, ColumnEnd, ColumnText, CompareEnd, CompareStart, Comparison
+from millm.experiments.run import base_job, resolve_experiment, steered_job, system_prompt_job
+from millm.experiments.schemas import (
+    Column,
+    ColumnEnd,
+    ColumnText,
+    CompareEnd,
+    CompareRequest,
+    CompareStart,
+    Comparison,
+)
 from millm.generation.output import OutputDelta, build_extension, start_generation
 from millm.generation.request import GenerationRequest
 from millm.lifecycle.selection import Selection
