@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from millm.errors import MillmError
+    from millm.notebook.blocks import Effect, Row, Seen, steered, watching
     from millm.notebook.sae import SAE
-    from millm.notebook.steering import Effect, steered
-    from millm.notebook.watch import Row, Seen, watching
 
 __version__ = "0.1.0"
 

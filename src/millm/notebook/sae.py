@@ -1,14 +1,19 @@
-"""An SAE by its name: the server's own loader and arithmetic, on tensors of one's own."""
+"""An SAE by its name: the server's own loader and arithmetic, on tensors of one's own.
 
-from collections.abc import Mapping
+Models whose decoder runs for a measurement: meanwhile nothing is steered or heard.
+"""
+
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from weakref import WeakSet
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from millm.engine.core import capture_calibration, open_sae, sae_hook_point
@@ -16,13 +21,27 @@ from millm.errors import InvalidRequest
 from millm.hub.home import Home
 from millm.hub.labels import Label, read_labels
 from millm.hub.locate import LocalCheckpoint, locate_sae
-from millm.notebook.resting import pause_hooks
 from millm.sae.activations import output_shift
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.calibration import SaeCalibration, calibrate
 from millm.sae.config import SaeConfig, calibration_text
 from millm.sae.formats import canonicalise
 from millm.settings import Settings
+
+_paused_models: WeakSet[nn.Module] = WeakSet()
+
+
+@contextmanager
+def pause_hooks(model: nn.Module) -> Iterator[None]:
+    _paused_models.add(model)
+    try:
+        yield
+    finally:
+        _paused_models.discard(model)
+
+
+def is_paused(model: nn.Module) -> bool:
+    return model in _paused_models
 
 
 class SAE:
