@@ -9,8 +9,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from millm.openai.failures import install_error_handlers
-from millm.webpage import WebPage
+from millm.api.app import WebPage, install_error_handlers
 
 INDEX = '<!doctype html><meta name="csp-nonce" content=""><div id="root"></div>'
 SECRET = "nobody reads this"

@@ -9,35 +9,22 @@ from fastapi import APIRouter
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from millm.access import ScopeDependency
-from millm.admin import (
-    attachments,
-    discovery,
-    experiments,
-    features,
-    hardware,
-    jobs,
-    loading,
-    logs,
-    models,
-    monitor,
-    profile_files,
-    profiles,
-    registry,
-    requests,
-    saes,
-    status,
-    steering,
-)
-from millm.admin.answers import STRUCTS
-from millm.admin.attachments import Attach
-from millm.admin.discovery import ContrastBody, InspectBody
-from millm.admin.features import LabelBody
-from millm.admin.ids import Download
-from millm.admin.loading import EstimateBody, Load
-from millm.admin.monitor import MonitorBody
-from millm.admin.profiles import Duplicate, Rename, Save
-from millm.admin.steering import FeatureRef, VersionBody
+from millm.api.admin import experiments, features, models, monitor, profiles, saes, steering, system
+from millm.api.admin import features as discovery
+from millm.api.admin import models as loading
+from millm.api.admin import monitor as requests
+from millm.api.admin import profiles as profile_files
+from millm.api.admin import saes as attachments
+from millm.api.admin import saes as registry
+from millm.api.admin.features import ContrastBody, InspectBody, LabelBody
+from millm.api.admin.models import EstimateBody, Load
+from millm.api.admin.monitor import MonitorBody
+from millm.api.admin.openapi import STRUCTS
+from millm.api.admin.profiles import Duplicate, Rename, Save
+from millm.api.admin.route import Download
+from millm.api.admin.saes import Attach
+from millm.api.admin.steering import FeatureRef, VersionBody
+from millm.api.dependencies import ScopeDependency
 from millm.experiments.schemas import CalibrateRequest, CompareRequest, SweepRequest
 from tools.field_tables import of_model, of_struct, table, with_parts
 
@@ -67,11 +54,11 @@ SECTIONS: tuple[tuple[str, str, tuple[APIRouter, ...], tuple[type[BaseModel], ..
             loading.loading_router,
             saes.router,
             attachments.attachments_router,
-            jobs.jobs_router,
+            system.jobs_router,
             registry.registry_router,
-            status.router,
-            hardware.hardware_router,
-            logs.logs_router,
+            system.router,
+            system.hardware_router,
+            system.logs_router,
         ),
         (Download, Load, EstimateBody, Attach),
     ),

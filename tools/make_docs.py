@@ -18,15 +18,15 @@ import typer
 from pydantic import BaseModel
 
 from benchmarks import tables
-from millm.admin.steering import FeatureChange, SteeringBody, SteeringChange
+from millm.api.admin.steering import FeatureChange, SteeringBody, SteeringChange
+from millm.api.json_body import MAX_DEPTH
+from millm.api.openai.responses.request import ResponsesRequest
+from millm.api.openai.unsupported import IGNORED_CHAT_FIELDS, UNSUPPORTED_CHAT_FIELDS
 from millm.auth import TICKET_LIFETIME_SECONDS
 from millm.cli import COMMANDS
 from millm.errors import MillmError
 from millm.events import Event
 from millm.experiments.schemas import CalibrateRequest, CompareRequest, SweepRequest
-from millm.openai.json_route import MAX_DEPTH
-from millm.openai.responses.request import ResponsesRequest
-from millm.openai.unsupported import IGNORED_CHAT_FIELDS, UNSUPPORTED_CHAT_FIELDS
 from millm.profiles.schema import ActivationsRequest, Profile, ProfileFeature, SteeringRequest
 from millm.protocol.request import ChatRequest, CompletionRequest, EmbeddingRequest
 from millm.settings import Settings

@@ -4,7 +4,7 @@ import json
 import sys
 from typing import cast
 
-from millm.app import create_app
+from millm.api.app import create_app
 from millm.monitoring.metrics import Meter
 from millm.settings import Settings
 from millm.state import DrainGate, State

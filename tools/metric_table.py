@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from millm.metrics.gauges import GAUGES
+from millm.api.metrics import GAUGES
 from millm.monitoring.metrics import COUNTER_LABELS, Meter
 from tools.field_tables import table
 

@@ -8,9 +8,9 @@ from openai.types.chat import completion_create_params as chat_create_params
 from openai.types.responses import response_create_params
 from pydantic import BaseModel
 
-from millm.openai.responses.refused import UNSUPPORTED_FIELDS as RESPONSES_REFUSED
-from millm.openai.responses.request import ResponsesRequest
-from millm.openai.unsupported import IGNORED_CHAT_FIELDS, UNSUPPORTED_CHAT_FIELDS, UNSUPPORTED_COMPLETION_FIELDS
+from millm.api.openai.responses.request import UNSUPPORTED_FIELDS as RESPONSES_REFUSED
+from millm.api.openai.responses.request import ResponsesRequest
+from millm.api.openai.unsupported import IGNORED_CHAT_FIELDS, UNSUPPORTED_CHAT_FIELDS, UNSUPPORTED_COMPLETION_FIELDS
 from millm.protocol.request import ChatRequest, CompletionRequest, EmbeddingRequest
 from tools.field_tables import table
 

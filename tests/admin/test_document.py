@@ -6,8 +6,8 @@ import re
 import msgspec
 from fastapi.routing import APIRoute
 
-from millm.admin.answers import STRUCTS, component_schemas
-from millm.app import create_app
+from millm.api.admin.openapi import STRUCTS, component_schemas
+from millm.api.app import create_app
 from tests.fixtures.bare import bare_state
 from tools.admin_sections import SECTIONS
 from tools.field_tables import with_parts

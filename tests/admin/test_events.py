@@ -14,9 +14,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 import millm
-from millm.admin import events as websocket
+from millm.api.admin import events as websocket
+from millm.api.h11_protocol import MAX_WEBSOCKET_MESSAGE_BYTES
 from millm.events import MAX_SUBSCRIPTIONS, SteeringChanged
-from millm.wire import MAX_WEBSOCKET_MESSAGE_BYTES
 from tests.fixtures.inside import Inside, serving
 
 WATCH = {"features": [3, 11], "top_k": 2, "sample_every": 1, "tokens": "all"}

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from millm.app import create_app
+from millm.api.app import create_app
 from tests.fixtures.bare import bare_state
 from tests.fixtures.process import Server
 from tests.fixtures.tiny import FEATURES, LAYERS, WIDTH

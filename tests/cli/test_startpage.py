@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 
-from millm.app import create_app
+from millm.api.app import create_app
 from millm.engine.messages import ModelFacts
 from millm.loaded import LoadedModel
 from millm.profiles.schema import Profile

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from millm.guard.hosts import HostRule, parse_address
+from millm.api.origins import HostRule, parse_address
 from millm.settings import Settings
 from tests.container.composing import ROOT, composed, started, variables_of
 from tools.env_example import COMPOSE

@@ -14,8 +14,8 @@ import httpx
 import psutil
 import pytest
 
+from millm.api.metrics import GAUGES, STATUSES
 from millm.errors import ERRORS_BY_CODE
-from millm.metrics.gauges import GAUGES, STATUSES
 from tests.e2e.metrics_text import Metrics
 from tests.fixtures.process import Server, running
 

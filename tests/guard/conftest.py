@@ -11,9 +11,9 @@ import pytest
 import uvicorn
 from fastapi import WebSocket
 
-from millm import wire
-from millm.access import requires
-from millm.app import create_app
+from millm.api import h11_protocol
+from millm.api.app import create_app
+from millm.api.dependencies import requires
 from tests.fixtures.bare import bare_state
 
 Walled = Callable[..., str]
@@ -40,7 +40,7 @@ def _serving(**settings: Any) -> Iterator[str]:
     app = create_app(state)
     app.add_api_websocket_route("/echo", _echo, dependencies=[requires("monitor")])
     listening = socket.create_server(("127.0.0.1", 0), backlog=2048)
-    server = uvicorn.Server(wire.uvicorn_config(app, state.settings, stop_seconds=1))
+    server = uvicorn.Server(h11_protocol.uvicorn_config(app, state.settings, stop_seconds=1))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listening])), daemon=True)
     thread.start()
     try:

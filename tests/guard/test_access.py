@@ -10,8 +10,8 @@ from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.testclient import TestClient
 
 from millm import auth
-from millm.access import PUBLIC, ScopeDependency
-from millm.app import create_app
+from millm.api.app import create_app
+from millm.api.dependencies import PUBLIC, ScopeDependency
 from millm.auth import Principal, Tickets
 from millm.settings import Settings
 from millm.state import EXPERIMENT_PATHS, is_model_request

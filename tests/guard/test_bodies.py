@@ -10,8 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
-from millm.app import create_app
-from millm.openai.json_route import MAX_CONTAINERS, MAX_DEPTH, MAX_KEYS
+from millm.api.app import create_app
+from millm.api.json_body import MAX_CONTAINERS, MAX_DEPTH, MAX_KEYS
 from millm.protocol.request import ChatRequest, CompletionRequest
 from tests.fixtures.bare import bare_state
 

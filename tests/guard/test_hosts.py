@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from millm.api.origins import Address, HostRule, parse_address
 from millm.errors import CannotStart
-from millm.guard.hosts import Address, HostRule, parse_address
 
 OURS = HostRule.allowing(())
 

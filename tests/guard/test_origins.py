@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from millm.api.origins import Address, OriginRule, parse_origin
 from millm.errors import CannotStart
-from millm.guard.hosts import Address
-from millm.guard.origins import OriginRule, parse_origin
 
 HERE = Address("127.0.0.1", 8000)
 RULE = OriginRule.allowing(("http://chat.lan:3000", "app://obsidian.md"))

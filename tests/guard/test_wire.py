@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from millm.wire import MAX_CONNECTIONS, MAX_HEAD_BYTES
+from millm.api.h11_protocol import MAX_CONNECTIONS, MAX_HEAD_BYTES
 from tests.fixtures.inside import Inside, serving
 from tests.guard.conftest import Walled
 from tests.guard.raw import connect, exchange, handshake, parse, request, until_silence

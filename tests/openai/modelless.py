@@ -3,8 +3,8 @@
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from millm.openai import router
-from millm.openai.failures import install_error_handlers
+from millm.api.app import install_error_handlers
+from millm.api.openai import router
 from tests.fixtures.bare import bare_state
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from millm.app import create_app
+from millm.api.app import create_app
 from millm.engine.client import EngineClient
 from millm.engine.messages import Finished, Generate, ModelFacts, Token
 from millm.loaded import LoadedModel

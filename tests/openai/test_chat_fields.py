@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from millm.openai.unsupported import IGNORED_CHAT_FIELDS, UNSUPPORTED_CHAT_FIELDS
+from millm.api.openai.unsupported import IGNORED_CHAT_FIELDS, UNSUPPORTED_CHAT_FIELDS
 from millm.protocol.request import ChatRequest
 from tests.openai.saying import SayingServer
 from tests.openai.test_tools import TOOLS, write_tool_model

@@ -12,9 +12,9 @@ from starlette.responses import StreamingResponse
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
+from millm.api.app import install_error_handlers
+from millm.api.middleware import DEFAULT_MAX_BODY_BYTES
 from millm.errors import ERRORS_BY_CODE, EngineFailed, QueueFull, Unavailable
-from millm.openai.edge import DEFAULT_MAX_BODY_BYTES
-from millm.openai.failures import install_error_handlers
 
 
 class Knob(BaseModel):

@@ -7,10 +7,10 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+from millm.api.app import install_error_handlers
+from millm.api.openai import router
 from millm.engine.messages import ModelFacts
 from millm.loaded import LoadedModel
-from millm.openai import router
-from millm.openai.failures import install_error_handlers
 from millm.state import State
 from millm.text.chat_template import ChatTemplate
 from millm.text.tokenizer import Tokenizer

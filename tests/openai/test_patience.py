@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from millm.api import sse
+from millm.api.sse import batch_with_keep_alive
 from millm.errors import EngineFailed
-from millm.openai import patience
-from millm.openai.patience import batch_with_keep_alive
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -75,7 +75,7 @@ def test_leaving_in_a_silence_closes_the_stream() -> None:
 
 
 def test_silence_is_broken_by_signs_of_life(monkeypatch) -> None:
-    monkeypatch.setattr(patience, "KEEP_ALIVE_SECONDS", 0.03)
+    monkeypatch.setattr(sse, "KEEP_ALIVE_SECONDS", 0.03)
 
     async def late() -> AsyncIterator[int]:
         await asyncio.sleep(0.1)

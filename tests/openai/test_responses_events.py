@@ -11,16 +11,14 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from millm.api import sse
+from millm.api.openai.responses.items import ResponseWriter
+from millm.api.openai.responses.request import ResponsesRequest, to_chat_request
+from millm.api.openai.responses.route import NamedEventEncoder, initial_response
 from millm.engine.messages import InjectFault
 from millm.generation.chat import prepare_chat
 from millm.generation.output import ChoiceEnd, OutputDelta, ToolCallPart
 from millm.generation.tools import tool_config_of
-from millm.openai import patience
-from millm.openai.responses.begun import initial_response
-from millm.openai.responses.request import ResponsesRequest
-from millm.openai.responses.telling import NamedEventEncoder
-from millm.openai.responses.translate import to_chat_request
-from millm.openai.responses.writer import ResponseWriter
 from tests.fixtures.inside import Inside, serving
 from tests.openai import published
 from tests.openai.test_responses import ASK, FLAT, SCHEMA
@@ -213,7 +211,7 @@ def test_a_failure_before_anything_is_out_is_an_ordinary_error(inside, http, str
 
 
 def test_a_stream_that_waits_shows_that_it_lives(inside, http, monkeypatch) -> None:
-    monkeypatch.setattr(patience, "KEEP_ALIVE_SECONDS", 0.0001)
+    monkeypatch.setattr(sse, "KEEP_ALIVE_SECONDS", 0.0001)
     text = http.post("/responses", json={**ASK, "stream": True}).text
     assert ": working\n\n" in text
     assert [frame for frame in text.split("\n\n") if frame.startswith("event: response.in")]
@@ -221,7 +219,7 @@ def test_a_stream_that_waits_shows_that_it_lives(inside, http, monkeypatch) -> N
 
 
 def test_a_stream_that_fails_while_it_waits_has_begun_too(inside, http, monkeypatch) -> None:
-    monkeypatch.setattr(patience, "KEEP_ALIVE_SECONDS", 0.0001)
+    monkeypatch.setattr(sse, "KEEP_ALIVE_SECONDS", 0.0001)
     fail(inside, "prefill", 0)
     frames = http.post("/responses", json={**ASK, "stream": True}).text.split("\n\n")
     assert frames[0] == ": working"

@@ -9,11 +9,10 @@ from fastapi import FastAPI, Request, Response
 from starlette.testclient import TestClient
 from structlog.testing import capture_logs
 
+from millm.api import sse
+from millm.api.app import install_error_handlers
+from millm.api.sse import cancel_on_disconnect, stream_events
 from millm.errors import EngineCrashed, QueueFull
-from millm.openai import patience
-from millm.openai.disconnect import cancel_on_disconnect
-from millm.openai.failures import install_error_handlers
-from millm.openai.streaming import stream_events
 from millm.protocol.response import ChatChunkChoice, CompletionResponse, DeltaMessage
 
 closed: list[str] = []
@@ -96,7 +95,7 @@ client = TestClient(app)
 
 
 def test_a_stream_is_framed_as_clients_parse_it(monkeypatch) -> None:
-    monkeypatch.setattr(patience, "KEEP_ALIVE_SECONDS", 0.1)
+    monkeypatch.setattr(sse, "KEEP_ALIVE_SECONDS", 0.1)
     answer = client.get("/good")
     assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert answer.headers["cache-control"] == "no-cache"

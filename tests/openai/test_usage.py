@@ -9,11 +9,10 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from starlette.testclient import TestClient
 
+from millm.api.openai.response import CompletionChoiceBuilder, create_response
 from millm.generation.request import GenerationRequest, build_request
 from millm.lifecycle.selection import Selection
 from millm.loaded import LoadedModel
-from millm.openai.forms import CompletionChoiceBuilder
-from millm.openai.telling import create_response
 from millm.protocol.request import CompletionRequest
 from millm.settings import Settings
 from millm.text.chat_template import ChatTemplate

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from millm.openai import patience
+from millm.api import sse
 from tests.e2e.crowd import leave, send
 from tests.fixtures.inside import Inside, serving
 from tests.fixtures.process import Server
@@ -46,7 +46,7 @@ def inside(tmp_path: Path, tiny_model: Path, tiny_sae: Path) -> Iterator[Inside]
 
 
 def test_a_stream_that_waits_gets_comments_and_then_its_answer(inside: Inside, chat, monkeypatch) -> None:
-    monkeypatch.setattr(patience, "KEEP_ALIVE_SECONDS", 0.1)
+    monkeypatch.setattr(sse, "KEEP_ALIVE_SECONDS", 0.1)
     with busy(inside.url, chat):
         waiting = httpx.stream("POST", f"{inside.url}{CHAT}", json={**chat, "stream": True}, timeout=30)
         with waiting as answer:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from millm.app import create_app
+from millm.api.app import create_app
 from millm.database import Database
 from millm.errors import InvalidProfile, ProfileNameTaken, ProfileNotFound
 from millm.profiles.schema import MAX_NAME_LENGTH, Profile, name_key, validate_name

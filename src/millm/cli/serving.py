@@ -14,8 +14,8 @@ from typing import Any
 import uvicorn
 from rich.console import Console
 
-from millm import wire
-from millm.app import create_app
+from millm.api import h11_protocol
+from millm.api.app import create_app
 from millm.cli.in_log import LogAnnouncer
 from millm.cli.on_screen import TerminalAnnouncer
 from millm.cli.progress import ProgressReporter
@@ -78,7 +78,7 @@ async def _run_until_stopped(
     state: State, resources: ServerResources, prepare: PrepareStartup, announcer: Announcer
 ) -> None:
     asked, listening = _stop_request_on_signals(), resources.listener
-    server = _UvicornServer(wire.uvicorn_config(create_app(state), state.settings, stop_seconds=3))
+    server = _UvicornServer(h11_protocol.uvicorn_config(create_app(state), state.settings, stop_seconds=3))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     await state.engine.start(resources.engine)
     booting = asyncio.create_task(_start_up(state, prepare, announcer))

@@ -1,0 +1,188 @@
+"""`/api/monitor`: what is watched in every request, and what the history says of it: statistics, and files.
+
+`/api/requests`: the last requests that were answered, with what was watched in them. In memory alone.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import Field
+from starlette.responses import StreamingResponse
+
+from millm.api.admin.openapi import file_response, list_response, struct_response
+from millm.api.admin.route import AdminRoute, StrictBody, json_response
+from millm.api.admin.schemas import DeletedRequests, MonitorState, RequestDetail, Statistics, WatchState
+from millm.api.dependencies import requires
+from millm.errors import InvalidRequest
+from millm.events import RequestRow
+from millm.monitoring.history import HistoryEntry, RequestFilter
+from millm.monitoring.statistics import HISTOGRAM_EDGES, export_csv, export_jsonl, feature_statistics
+from millm.monitoring.watch import MonitorConfig, SaeWatch
+from millm.state import State
+
+requests_router = APIRouter(prefix="/requests", route_class=AdminRoute)
+FilterText = Annotated[str | None, Query(max_length=512)]
+
+
+def filter_params(
+    client: FilterText = None,
+    profile: Annotated[str | None, Query(max_length=512, description="Empty: those without one.")] = None,
+    task: Annotated[str | None, Query(max_length=512, description="Empty: those of no task.")] = None,
+    endpoint: Annotated[str | None, Query(max_length=512, description="Such as `/v1/chat/completions`.")] = None,
+    sae: Annotated[str | None, Query(max_length=512, description="Some of it was watched.")] = None,
+    feature: Annotated[int | None, Query(ge=0, description="Watched by name, or among the most active.")] = None,
+) -> RequestFilter:
+    """Which requests are meant: those that have all of these."""
+    return RequestFilter(client=client, profile=profile, task=task, endpoint=endpoint, sae=sae, feature=feature)
+
+
+FilterParams = Annotated[RequestFilter, Depends(filter_params)]
+
+
+@requests_router.get("", dependencies=[requires("monitor")], responses=list_response(RequestRow, "requests"))
+async def list_requests(
+    request: Request,
+    which: FilterParams,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    before: Annotated[str | None, Query(max_length=512, description="A request's id: only older ones.")] = None,
+) -> Response:
+    """The last requests, the newest first; without activations."""
+    state: State = request.app.state.millm
+    newest = state.monitor.history.newest(which, before)
+    return json_response({"requests": [entry.row for entry, _ in zip(newest, range(limit), strict=False)]})
+
+
+@requests_router.get("/{id}", dependencies=[requires("monitor")], responses=struct_response(RequestDetail))
+async def get_request(request: Request, id: str, which: FilterParams) -> Response:
+    """One request, with what was watched in it; `sae` and `feature` leave out what was not."""
+    state: State = request.app.state.millm
+    entry = state.monitor.history.find(id)
+    seen = tuple(token for track in filter(which.matches_track, entry.tracks) for token in track.tokens())
+    texts = entry.texts
+    return json_response(
+        RequestDetail(
+            request=entry.row, activations=seen, prompts=texts.prompts, answers=texts.answers, body=texts.body
+        )
+    )
+
+
+@requests_router.delete("/{id}", dependencies=[requires("admin")], responses=struct_response(DeletedRequests))
+async def delete_request(request: Request, id: str) -> Response:
+    """Forget one request."""
+    state: State = request.app.state.millm
+    state.monitor.history.delete(id)
+    return json_response(DeletedRequests(requests=1))
+
+
+@requests_router.delete("", dependencies=[requires("admin")], responses=struct_response(DeletedRequests))
+async def delete_requests(request: Request) -> Response:
+    """Forget all of them."""
+    state: State = request.app.state.millm
+    return json_response(DeletedRequests(requests=state.monitor.history.clear()))
+
+
+router = APIRouter(prefix="/monitor", route_class=AdminRoute)
+ExportWriter = Callable[[Iterable[HistoryEntry], RequestFilter], Iterator[bytes]]
+EXPORT_FORMATS: dict[str, tuple[ExportWriter, str]] = {
+    "jsonl": (export_jsonl, "application/x-ndjson"),
+    "csv": (export_csv, "text/csv; charset=utf-8"),
+}
+
+
+class MonitorBody(StrictBody):
+    """What to watch in every request: all of it, as it is to be."""
+
+    on: bool = True
+    watch: Annotated[list[dict[str, Any]], Field(default_factory=list)]
+    follow_profile: bool = False
+
+
+@router.get("", dependencies=[requires("monitor")], responses=struct_response(MonitorState))
+async def get_monitor(request: Request) -> Response:
+    """What is watched in every request."""
+    return json_response(_monitor_state(request.app.state.millm))
+
+
+@router.put("", dependencies=[requires("admin")], responses=struct_response(MonitorState))
+async def put_monitor(request: Request, body: MonitorBody) -> Response:
+    """Watch this from now on, in every request that begins; it is remembered across restarts."""
+    state: State = request.app.state.millm
+    config = _parse_config(body)
+    _check_config(state, config)
+    await state.monitor.set_config(config)
+    return json_response(_monitor_state(state))
+
+
+@router.get("/statistics", dependencies=[requires("monitor")], responses=struct_response(Statistics))
+async def get_statistics(request: Request, which: FilterParams) -> Response:
+    """How often and how strongly each feature fired that was watched by name; of `values`, in residual units."""
+    entries = tuple(request.app.state.millm.monitor.history.newest(which))
+    return json_response(
+        Statistics(edges=HISTOGRAM_EDGES, requests=len(entries), features=tuple(feature_statistics(entries, which)))
+    )
+
+
+@router.get(
+    "/export",
+    dependencies=[requires("monitor")],
+    responses=file_response("application/x-ndjson", "text/csv"),
+)
+async def export(
+    request: Request,
+    which: FilterParams,
+    format: Annotated[Literal["jsonl", "csv"], Query(description="A line per token, or a row per feature of it.")],
+) -> Response:
+    """The activations of the requests that are meant, as a file; the newest request first."""
+    entries = tuple(request.app.state.millm.monitor.history.newest(which))
+    writer, media_type = EXPORT_FORMATS[format]
+    named = {"Content-Disposition": f'attachment; filename="activations.{format}"'}
+    return StreamingResponse(writer(entries, which), media_type=media_type, headers=named)
+
+
+def _parse_config(body: MonitorBody) -> MonitorConfig:
+    """Raises InvalidRequest, naming the field."""
+    try:
+        return msgspec.convert(body.model_dump(), MonitorConfig)
+    except msgspec.ValidationError as wrong:
+        reason, _, place = str(wrong).partition(" - at ")
+        param = place.strip("`").removeprefix("$.").replace("[...]", "") or None
+        raise InvalidRequest(f"`{param}`: {reason}.", param=param) from wrong
+
+
+def _check_config(state: State, config: MonitorConfig) -> None:
+    """Raises InvalidRequest for what can never be read, or not of what is attached."""
+    names = [one.sae for one in config.watch]
+    for one in config.watch:
+        if names.count(one.sae) > 1:
+            raise InvalidRequest(f"`watch`: SAE {one.sae!r} is named twice; ask once for all of it.", param="watch")
+        if not one.features and not one.top_k:
+            raise InvalidRequest(
+                f"`watch`: of SAE {one.sae!r} name `features`, or a `top_k` of at least 1.", param="watch"
+            )
+        if one.sae in state.saes:
+            _check_watch(one, state.saes[one.sae].facts.features)
+
+
+def _check_watch(one: SaeWatch, features: int) -> None:
+    wrong = next((feature for feature in one.features if feature >= features), None)
+    if wrong is not None:
+        raise InvalidRequest(f"feature {wrong} is not in 0..{features - 1} of SAE {one.sae!r}.", param="watch.features")
+    if one.top_k > features:
+        raise InvalidRequest(f"`top_k` must be at most {features} for SAE {one.sae!r}.", param="watch.top_k")
+
+
+def _monitor_state(state: State) -> MonitorState:
+    config, history = state.monitor.config, state.monitor.history
+    return MonitorState(
+        on=config.on,
+        watch=tuple(
+            WatchState(**msgspec.structs.asdict(one), active=config.on and one.sae in state.saes)
+            for one in config.watch
+        ),
+        follow_profile=config.follow_profile,
+        history=len(history),
+        history_size=history.size,
+        history_bytes=history.used_bytes,
+    )

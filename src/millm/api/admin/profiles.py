@@ -1,0 +1,322 @@
+"""`/api/profiles/import` and `…/export`: other tools' documents as profiles and labels, and profiles as theirs.
+
+`/api/profiles`: the named steerings, and which of them steers the server.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import Field
+
+from millm.api.admin.openapi import file_response, struct_response
+from millm.api.admin.route import AdminRoute, StrictBody, json_response
+from millm.api.admin.schemas import (
+    ImportedEntry,
+    ImportPreview,
+    ImportResponse,
+    imported_entry,
+    preview_response,
+    profile_detail,
+    profile_entry,
+)
+from millm.api.admin.system import server_status
+from millm.api.dependencies import requires
+from millm.errors import InvalidImport, ProfileNameTaken
+from millm.lifecycle import steering
+from millm.lifecycle.changes import wait_until_started
+from millm.lifecycle.profile_exchange import (
+    ExportFormat,
+    preview_document,
+    profile_from_active,
+    remember_sae_ids,
+    render_export,
+)
+from millm.lifecycle.saes import store_labels
+from millm.lifecycle.steering import activate, activate_profile, create_profile, update_profile
+from millm.profiles.formats.document import DocumentEntry
+from millm.profiles.schema import MAX_NAME_LENGTH, Profile, ProfileName, WatchedFeature, name_key
+from millm.profiles.store import ProfileDetail, ProfileEntry, ProfilePage
+from millm.state import State
+from millm.status import ServerStatus
+
+profile_files_router = APIRouter(prefix="/profiles", route_class=AdminRoute)
+SaeNames = Annotated[
+    list[Annotated[str, Query(max_length=1024)]],
+    Query(alias="sae", max_length=100, description="`<foreign id>=<our id>`: which of our SAEs is meant; repeatable."),
+]
+OnConflict = Literal["refuse", "rename", "replace", "skip"]
+_BINARY_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@profile_files_router.post(
+    "/import/preview",
+    dependencies=[requires("monitor")],
+    responses=struct_response(ImportPreview),
+    openapi_extra=_BINARY_BODY,
+)
+async def preview_import(request: Request, sae: SaeNames = []) -> Response:  # noqa: B006 - FastAPI copies it
+    """What a document of any known shape would become: every entry, and all that is changed or left out."""
+    state: State = request.app.state.millm
+    return json_response(preview_response(await preview_document(state, await request.body(), _parse_sae_names(sae))))
+
+
+@profile_files_router.post(
+    "/import", dependencies=[requires("admin")], responses=struct_response(ImportResponse), openapi_extra=_BINARY_BODY
+)
+async def import_document(
+    request: Request,
+    sae: SaeNames = [],  # noqa: B006 - FastAPI copies it
+    only: Annotated[list[str], Query(max_length=1000, description="JSON path of an entry; repeatable.")] = [],  # noqa: B006
+    name: Annotated[
+        ProfileName | None, Query(alias="as", max_length=MAX_NAME_LENGTH, description="Name, for the only entry.")
+    ] = None,
+    on_conflict: OnConflict = "refuse",
+) -> Response:
+    """Take a document's entries in; what is unresolved has to be said first, and nothing is taken in by halves."""
+    state: State = request.app.state.millm
+    said = _parse_sae_names(sae)
+    found = await preview_document(state, await request.body(), said)
+    entries = _rename_only_entry(_select_entries(found.entries, only), name)
+    _check_entries(state, entries, on_conflict)
+    await asyncio.to_thread(remember_sae_ids, state.hub.database, said)
+    return json_response(
+        ImportResponse(entries=tuple([await _import_entry(state, entry, on_conflict) for entry in entries]))
+    )
+
+
+@profile_files_router.get(
+    "/{name}/export", dependencies=[requires("monitor")], responses=file_response("application/octet-stream")
+)
+async def export_profile(
+    request: Request,
+    name: Annotated[str, Path(max_length=MAX_NAME_LENGTH)],
+    format: ExportFormat = "millm",
+    skip: Annotated[
+        Literal["default", "none", "special"] | None,
+        Query(description="Export as if the profile said so: what other tools steer differs from our `bos`."),
+    ] = None,
+) -> Response:
+    """A profile as a file, in another tool's format too; what that cannot carry is refused by name."""
+    state: State = request.app.state.millm
+    profile = state.profiles.find(name)
+    if skip is not None:
+        profile = profile.model_copy(update={"skip": None if skip == "default" else skip})
+    file = await render_export(state, profile, format)
+    place = f"attachment; filename*=UTF-8''{quote(file.name)}"
+    return Response(file.body, media_type=file.media_type, headers={"Content-Disposition": place})
+
+
+def _parse_sae_names(pairs: Sequence[str]) -> dict[str, str]:
+    """`foreign=ours`; ours holds no `=`."""
+    said = {}
+    for pair in pairs:
+        foreign, separator, ours = pair.rpartition("=")
+        if not (separator and foreign and ours and ours.isprintable()):
+            raise InvalidImport("`sae` has to be <foreign id>=<our id>", param="sae")
+        said[foreign] = ours
+    return said
+
+
+def _select_entries(entries: Sequence[DocumentEntry], only: Sequence[str]) -> list[DocumentEntry]:
+    known = {entry.path for entry in entries}
+    for path in only:
+        if path not in known:
+            raise InvalidImport(f"the document has no entry {path[:128]!r}; it has: {', '.join(known)}", param="only")
+    found = [entry for entry in entries if entry.path in only or not only]
+    if all(entry.becomes == "nothing" for entry in found):
+        why = found[0].notes[0] if found and found[0].notes else "it has no entries"
+        raise InvalidImport(f"nothing of the document can be taken in: {why}")
+    return found
+
+
+def _rename_only_entry(entries: list[DocumentEntry], name: str | None) -> list[DocumentEntry]:
+    if name is None:
+        return entries
+    if len(entries) != 1 or entries[0].profile is None:
+        raise InvalidImport("`as` names a document's only profile; choose one with `only`", param="as")
+    renamed = entries[0].profile.model_copy(update={"name": name})
+    return [replace(entries[0], name=name, profile=renamed)]
+
+
+def _check_entries(state: State, entries: Sequence[DocumentEntry], on_conflict: OnConflict) -> None:
+    """All that can be refused is refused before anything is written."""
+    seen: set[str] = set()
+    for entry in entries:
+        if entry.unresolved:
+            first = entry.unresolved[0]
+            raise InvalidImport(f"{first.path}: {first.id[:200]!r} is not known here; {first.reason}", param="sae")
+        if (
+            entry.profile
+            and on_conflict == "refuse"
+            and (_is_name_taken(state, entry.name) or name_key(entry.name) in seen)
+        ):
+            raise ProfileNameTaken(
+                f"there is a profile named {entry.name!r} already; import with on_conflict rename, replace or skip",
+                param="on_conflict",
+            )
+        seen.add(name_key(entry.name))
+
+
+def _is_name_taken(state: State, name: str) -> bool:
+    return any(name_key(one.name) == name_key(name) for one in state.profiles.all())
+
+
+async def _import_entry(state: State, entry: DocumentEntry, on_conflict: OnConflict) -> ImportedEntry:
+    if entry.labels and entry.sae:
+        await store_labels(state, entry.sae, entry.labels, "mistudio")
+        return imported_entry(entry, "added")
+    if entry.profile is None:
+        return imported_entry(entry, "nothing")
+    return await _store_profile(state, entry, entry.profile, on_conflict)
+
+
+async def _store_profile(
+    state: State, entry: DocumentEntry, profile: Profile, on_conflict: OnConflict
+) -> ImportedEntry:
+    if not _is_name_taken(state, profile.name):
+        await create_profile(state, profile)
+        return imported_entry(entry, "added")
+    if on_conflict == "skip":
+        return imported_entry(entry, "skipped")
+    if on_conflict == "replace":
+        await update_profile(state, profile.name, profile)
+        return imported_entry(entry, "replaced")
+    free = state.profiles.free_name(profile.name)
+    await create_profile(state, profile.model_copy(update={"name": free}))
+    return imported_entry(replace(entry, name=free), "added")
+
+
+router = APIRouter(prefix="/profiles", route_class=AdminRoute)
+PathProfileName = Annotated[str, Path(max_length=512, description="Of a profile, in any case.")]
+
+
+class Save(StrictBody):
+    """A name for what steers the server now."""
+
+    name: ProfileName
+    description: Annotated[str, Field(max_length=2000)] = ""
+    overwrite: Annotated[bool, Field(description="A profile that has the name already.")] = False
+    watch: Annotated[list[WatchedFeature], Field(default_factory=list, max_length=128)]
+    example_prompts: Annotated[list[Annotated[str, Field(max_length=4000)]], Field(default_factory=list, max_length=50)]
+    tags: Annotated[list[Annotated[str, Field(max_length=64)]], Field(default_factory=list, max_length=50)]
+
+
+class Rename(StrictBody):
+    name: ProfileName
+
+
+class Duplicate(StrictBody):
+    name: Annotated[ProfileName | None, Field(description="Default: the same, with a number behind it.")] = None
+
+
+@router.get("", dependencies=[requires("monitor")], responses=struct_response(ProfilePage))
+async def list_profiles(
+    request: Request,
+    search: Annotated[str, Query(max_length=200, description="Found in the name, the description or a tag.")] = "",
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
+) -> Response:
+    """Profiles in the order of their names, and how many there are."""
+    state: State = request.app.state.millm
+    found, total = state.profiles.page(search=search, limit=limit, offset=offset)
+    return json_response(ProfilePage(profiles=tuple(profile_entry(state, stored) for stored in found), total=total))
+
+
+@router.post("", dependencies=[requires("admin")], status_code=201, responses=struct_response(ProfileEntry, 201))
+async def add_profile(request: Request, body: Profile) -> Response:
+    """Add a profile, as a file has it."""
+    state: State = request.app.state.millm
+    return json_response(profile_entry(state, await steering.create_profile(state, body)), 201)
+
+
+@router.post("/save", dependencies=[requires("admin")], status_code=201, responses=struct_response(ProfileEntry, 201))
+async def save_profile(request: Request, body: Save) -> Response:
+    """Make a profile of the steering that is active now, which has that name then.
+
+    With the model and the SAEs that it was made on, and the knobs that are heard.
+    """
+    state: State = request.app.state.millm
+    await wait_until_started(state)
+    lists = {name: tuple(getattr(body, name)) for name in ("watch", "example_prompts", "tags")}
+    made = profile_from_active(state, body.name, description=body.description, **lists)
+    return json_response(
+        profile_entry(state, await steering.save_active_profile(state, made, overwrite=body.overwrite)), 201
+    )
+
+
+@router.post("/deactivate", dependencies=[requires("admin")], responses=struct_response(ServerStatus))
+async def deactivate(request: Request) -> Response:
+    """The base model answers from the next token on, unless a request says otherwise; → the status."""
+    state: State = request.app.state.millm
+    await wait_until_started(state)
+    await activate(state, None)
+    return json_response(server_status(state))
+
+
+@router.get("/{name}", dependencies=[requires("monitor")], responses=struct_response(ProfileDetail))
+async def get_profile(request: Request, name: PathProfileName) -> Response:
+    """One profile, as a file has it."""
+    state: State = request.app.state.millm
+    return json_response(profile_detail(state, state.profiles.find_stored(name)))
+
+
+@router.put("/{name}", dependencies=[requires("admin")], responses=struct_response(ProfileEntry))
+async def put_profile(request: Request, name: PathProfileName, body: Profile) -> Response:
+    """Put another in its place, under that one's name. The active profile is applied anew: all of it, or nothing."""
+    state: State = request.app.state.millm
+    await wait_until_started(state)
+    return json_response(profile_entry(state, await steering.update_profile(state, name, body)))
+
+
+@router.delete("/{name}", dependencies=[requires("admin")], responses=struct_response(ProfileEntry))
+async def delete_profile(
+    request: Request,
+    name: PathProfileName,
+    force: Annotated[bool, Query(description="Also the active one, which is turned off.")] = False,
+) -> Response:
+    """Delete a profile; → what it was."""
+    state: State = request.app.state.millm
+    await wait_until_started(state)
+    was = profile_entry(state, state.profiles.find_stored(name))
+    await steering.remove_profile(state, name, force=force)
+    return json_response(was)
+
+
+@router.post("/{name}/rename", dependencies=[requires("admin")], responses=struct_response(ProfileEntry))
+async def rename_profile(request: Request, name: PathProfileName, body: Rename) -> Response:
+    """Give it another name. The active one stays active."""
+    state: State = request.app.state.millm
+    await wait_until_started(state)
+    renamed = state.profiles.find(name).model_copy(update={"name": body.name})
+    return json_response(profile_entry(state, await steering.update_profile(state, name, renamed)))
+
+
+@router.post(
+    "/{name}/duplicate", dependencies=[requires("admin")], status_code=201, responses=struct_response(ProfileEntry, 201)
+)
+async def duplicate_profile(request: Request, name: PathProfileName, body: Duplicate | None = None) -> Response:
+    """Add the same under another name."""
+    state: State = request.app.state.millm
+    found = state.profiles.find(name)
+    wanted = body.name if body and body.name else state.profiles.free_name(found.name)
+    return json_response(
+        profile_entry(state, await steering.create_profile(state, found.model_copy(update={"name": wanted}))), 201
+    )
+
+
+@router.post("/{name}/activate", dependencies=[requires("admin")], responses=struct_response(ProfileEntry))
+async def activate_named(request: Request, name: PathProfileName) -> Response:
+    """Steer with it from the next token on, every request that does not say otherwise."""
+    state: State = request.app.state.millm
+    await wait_until_started(state)
+    await activate_profile(state, name)
+    return json_response(profile_entry(state, state.profiles.find_stored(name)))

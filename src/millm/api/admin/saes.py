@@ -1,0 +1,159 @@
+"""`/api/saes`: the SAEs that are on disk, and how another one gets there or leaves.
+
+`/api/attachments`: the SAEs that are on the loaded model.
+
+`/api/registry`: the public SAEs that miLLM knows of, and the models that have some.
+"""
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from msgspec.structs import replace
+from pydantic import Field
+
+from millm.api.admin.openapi import list_response, struct_response
+from millm.api.admin.route import AdminRoute, Download, PathId, PublicId, StrictBody, deletion_guard, json_response
+from millm.api.admin.system import server_status
+from millm.api.dependencies import requires
+from millm.engine.messages import SaeFacts
+from millm.events import LibraryChanged
+from millm.hub import catalog
+from millm.hub.catalog import Site
+from millm.hub.entries import DeletionResult, SaeEntry
+from millm.hub.jobs import DownloadJob, DownloadPreview, parse_spec
+from millm.lifecycle import saes
+from millm.lifecycle.changes import wait_until_started
+from millm.state import State
+from millm.status import SaeSpec, ServerStatus
+
+attachments_router = APIRouter(prefix="/attachments", route_class=AdminRoute)
+
+
+class Attach(StrictBody):
+    """An SAE of the library, and where on the model it belongs if its files do not say."""
+
+    id: PublicId
+    hook_point: Annotated[
+        str | None, Field(max_length=128, pattern=r"^[\w.]+$", description="Such as `blocks.20.hook_resid_post`.")
+    ] = None
+    layer: Annotated[int | None, Field(ge=0, le=10_000)] = None
+    allow_model_mismatch: Annotated[
+        bool, Field(description="Also if it was trained on another model of the same width; a warning stays.")
+    ] = False
+    replaces: Annotated[PublicId | None, Field(description="An SAE that is detached in the same moment.")] = None
+
+
+@attachments_router.get("", dependencies=[requires("monitor")], responses=list_response(SaeFacts, "attachments"))
+async def list_attachments(request: Request) -> Response:
+    """What is attached, and what that has found out."""
+    state: State = request.app.state.millm
+    return json_response({"attachments": [attached.facts for attached in state.saes.values()]})
+
+
+@attachments_router.post("", dependencies=[requires("admin")], responses=struct_response(SaeFacts))
+async def attach(request: Request, body: Attach) -> Response:
+    """Attach an SAE while the model answers; → what that found out."""
+    state: State = request.app.state.millm
+    await wait_until_started(state)
+    attached = await saes.attach(state, SaeSpec(**body.model_dump()))
+    return json_response(attached.facts)
+
+
+@attachments_router.delete("/{sae:path}", dependencies=[requires("admin")], responses=struct_response(ServerStatus))
+async def detach(request: Request, sae: PathId) -> Response:
+    """Take an SAE off the model while it answers; → the status."""
+    state: State = request.app.state.millm
+    await wait_until_started(state)
+    await saes.detach(state, sae)
+    return json_response(server_status(state))
+
+
+registry_router = APIRouter(prefix="/registry", route_class=AdminRoute)
+MAX_WORD_LENGTH = 200
+"""Characters of a word that is searched for."""
+SearchWord = Annotated[str | None, Query(max_length=MAX_WORD_LENGTH)]
+
+
+@registry_router.get("/saes", dependencies=[requires("monitor")], responses=struct_response(catalog.RegistryPage))
+async def search_saes(
+    model: SearchWord = None,
+    layer: Annotated[int | None, Query(ge=0, le=10_000)] = None,
+    site: Site | None = None,
+    width: Annotated[int | None, Query(ge=1, le=10**9, description="Features.")] = None,
+    most_l0: Annotated[
+        float | None, Query(ge=0, le=10**9, description="Features that are active at a token, at most.")
+    ] = None,
+    text: Annotated[str, Query(max_length=MAX_WORD_LENGTH, description="Found in the id or the release.")] = "",
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    offset: Annotated[int, Query(ge=0, le=10**6)] = 0,
+) -> Response:
+    """Those that fit all that is asked for: how many there are, and `limit` of them from `offset` on."""
+    found = await asyncio.to_thread(
+        catalog.search_saes,
+        model=model,
+        layer=layer,
+        site=site,
+        width=width,
+        most_l0=most_l0,
+        text=text,
+        limit=limit,
+        offset=offset,
+    )
+    return json_response(found)
+
+
+@registry_router.get(
+    "/models", dependencies=[requires("monitor")], responses=list_response(catalog.RegistryModel, "models")
+)
+async def list_shelf() -> Response:
+    """Models that have SAEs: how many, of which layers and widths."""
+    return json_response({"models": await asyncio.to_thread(catalog.list_models)})
+
+
+router = APIRouter(prefix="/saes", route_class=AdminRoute)
+
+
+@router.get("", dependencies=[requires("monitor")], responses=list_response(SaeEntry, "saes"))
+async def list_saes(request: Request) -> Response:
+    """Every SAE of the library, those that are not whole included."""
+    state: State = request.app.state.millm
+    entries = await asyncio.to_thread(state.hub.library.saes)
+    return json_response({"saes": [_with_is_attached(state, entry) for entry in entries]})
+
+
+@router.get("/{id:path}", dependencies=[requires("monitor")], responses=struct_response(SaeEntry))
+async def get_sae(request: Request, id: PathId) -> Response:
+    """One SAE of the library."""
+    state: State = request.app.state.millm
+    return json_response(_with_is_attached(state, await asyncio.to_thread(state.hub.library.sae, id)))
+
+
+@router.delete("/{id:path}", dependencies=[requires("admin")], responses=struct_response(DeletionResult))
+async def delete_sae(request: Request, id: PathId) -> Response:
+    """Remove an SAE's files; those that another entry shares stay."""
+    state: State = request.app.state.millm
+    library = state.hub.library
+    name = (await asyncio.to_thread(library.sae, id)).id
+    async with deletion_guard(state, "sae", name):
+        freed = await asyncio.to_thread(library.delete_sae, name)
+    state.events.publish(LibraryChanged(kind="sae", name=name))
+    return json_response(freed)
+
+
+@router.post("", dependencies=[requires("admin")], status_code=202, responses=struct_response(DownloadJob, 202))
+async def download_sae(request: Request, body: Download) -> Response:
+    """Fetch an SAE from Hugging Face, in the background: the job tells how far it is."""
+    state: State = request.app.state.millm
+    return json_response(await state.hub.downloads.start(parse_spec(body.id, "sae", body.revision)), 202)
+
+
+@router.post("/preview", dependencies=[requires("admin")], responses=struct_response(DownloadPreview))
+async def preview_sae(request: Request, body: Download) -> Response:
+    """What a download would bring: which files, and how large they are."""
+    state: State = request.app.state.millm
+    return json_response(await state.hub.downloads.preview(parse_spec(body.id, "sae", body.revision)))
+
+
+def _with_is_attached(state: State, entry: SaeEntry) -> SaeEntry:
+    return replace(entry, is_attached=entry.id in state.saes)

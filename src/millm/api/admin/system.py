@@ -1,0 +1,192 @@
+"""`GET /api/status`: what is loaded, how busy it is, what steers it and what was given up.
+
+`GET /api/hardware`: the processor, the memory, the GPUs and the disk, and why the CPU does the work if it does.
+
+`/api/jobs`: downloads, from asked for to installed.
+
+`GET /api/logs`: the latest lines of the server's and the engine's log, without secrets, traces and paths.
+
+`/api/queue`: the requests that are being answered or wait for that, and ending one of them.
+
+`GET /api/settings`: what the server was started with, and where each value comes from. Keys and folders are not.
+
+`POST /api/ws-ticket`: lets a browser, which cannot send a key with a websocket, open one.
+"""
+
+import asyncio
+from typing import Annotated, Literal
+
+import msgspec
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+
+from millm import __version__, settings
+from millm.api.admin.openapi import list_response, struct_response
+from millm.api.admin.route import AdminRoute, json_response
+from millm.api.dependencies import ScopeDependency, requires
+from millm.auth import TICKET_LIFETIME_SECONDS, Principal
+from millm.errors import RequestNotFound
+from millm.events import OpenRequest
+from millm.hardware import Hardware, read_hardware
+from millm.hub.downloads import Downloads
+from millm.hub.jobs import DownloadJob
+from millm.lifecycle.changes import seconds_until_unload
+from millm.loaded import LoadedModel
+from millm.logs import RECENT_LINES
+from millm.logs.recent import MAX_LINES, LogEntry
+from millm.profiles.active import ActiveSteeringState
+from millm.state import State
+from millm.status import ModelStatus, ServerStatus, SteeringStatus
+
+hardware_router = APIRouter()
+
+
+@hardware_router.get("/hardware", dependencies=[requires("monitor")], responses=struct_response(Hardware))
+async def get_hardware(request: Request) -> Response:
+    """What there is to run a model on."""
+    state: State = request.app.state.millm
+    return json_response(await asyncio.to_thread(read_hardware, state.settings.home_folder, state.engine.platform))
+
+
+jobs_router = APIRouter(prefix="/jobs", route_class=AdminRoute)
+JobId = Annotated[str, Path(max_length=64)]
+
+
+@jobs_router.get("", dependencies=[requires("monitor")], responses=list_response(DownloadJob, "jobs"))
+async def list_jobs(request: Request) -> Response:
+    """All of them, the newest first."""
+    return json_response({"jobs": _downloads(request).jobs()})
+
+
+@jobs_router.get("/{id}", dependencies=[requires("monitor")], responses=struct_response(DownloadJob))
+async def get_job(request: Request, id: JobId) -> Response:
+    """One job."""
+    return json_response(_downloads(request).find(id))
+
+
+@jobs_router.post("/{id}/cancel", dependencies=[requires("admin")], responses=struct_response(DownloadJob))
+async def cancel_job(request: Request, id: JobId) -> Response:
+    """End a download; the files that are whole stay."""
+    return json_response(await _downloads(request).cancel(id))
+
+
+@jobs_router.post("/{id}/resume", dependencies=[requires("admin")], responses=struct_response(DownloadJob))
+async def resume_job(request: Request, id: JobId) -> Response:
+    """Go on with a download that was interrupted, cancelled or has failed."""
+    return json_response(await _downloads(request).resume(id))
+
+
+def _downloads(request: Request) -> Downloads:
+    downloads: Downloads = request.app.state.millm.hub.downloads
+    return downloads
+
+
+logs_router = APIRouter(route_class=AdminRoute)
+
+
+@logs_router.get("/logs", dependencies=[requires("monitor")], responses=list_response(LogEntry, "lines"))
+async def get_logs(
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Query(description="The least severe that is shown.")
+    ] = "info",
+    limit: Annotated[int, Query(ge=1, le=MAX_LINES)] = 200,
+    after: Annotated[int | None, Query(ge=0, description="The number of a line: only what came after it.")] = None,
+) -> Response:
+    """The latest lines, the oldest of them first; with `after`, the first that came after that line."""
+    return json_response({"lines": RECENT_LINES.lines(level=level, limit=limit, after=after)})
+
+
+queue_router = APIRouter(prefix="/queue", route_class=AdminRoute)
+
+
+@queue_router.get("", dependencies=[requires("monitor")], responses=list_response(OpenRequest, "requests"))
+async def list_queue(request: Request) -> Response:
+    """The requests that have not ended, the oldest first."""
+    state: State = request.app.state.millm
+    return json_response({"requests": [recording.snapshot() for recording in state.monitor.open_requests.values()]})
+
+
+@queue_router.post("/{id}/cancel", dependencies=[requires("admin")], responses=struct_response(OpenRequest))
+async def cancel_request(request: Request, id: str) -> Response:
+    """End a request: its client is told `request_cancelled`."""
+    state: State = request.app.state.millm
+    recording = state.monitor.open_requests.get(id)
+    if recording is None or not state.engine.abort(*recording.sequence_ids):
+        raise RequestNotFound("No open request has this id; it may just have ended.", param="id")
+    return json_response(recording.snapshot())
+
+
+settings_router = APIRouter()
+
+
+@settings_router.get(
+    "/settings", dependencies=[requires("monitor")], responses=list_response(settings.Setting, "settings")
+)
+async def get_settings(request: Request) -> Response:
+    """Every setting; they hold until the server is started again."""
+    state: State = request.app.state.millm
+    return json_response({"settings": settings.list_settings(state.settings)})
+
+
+router = APIRouter()
+
+
+@router.get("/status", dependencies=[requires("monitor")], responses=struct_response(ServerStatus))
+async def get_status(request: Request) -> Response:
+    """What the server is and does at this moment."""
+    return json_response(server_status(request.app.state.millm))
+
+
+def _model_status(state: State, model: LoadedModel) -> ModelStatus:
+    return ModelStatus(
+        name=model.name, facts=model.facts, estimate=model.estimate, unloads_in=seconds_until_unload(state)
+    )
+
+
+def server_status(state: State) -> ServerStatus:
+    engine, model, active = state.engine, state.model, state.active
+    return ServerStatus(
+        version=__version__,
+        status=state.status,
+        cause=state.cause,
+        changing=state.changing,
+        model=_model_status(state, model) if model else None,
+        saes=tuple(attached.facts for attached in state.saes.values()),
+        steering=_steering_status(active) if active else None,
+        degraded=engine.degraded_reason,
+        notice=state.hub.database.notice,
+        platform=engine.platform,
+        in_flight=engine.in_flight,
+        running=engine.running,
+        waiting=engine.in_flight - engine.running,
+    )
+
+
+def _steering_status(active: ActiveSteeringState) -> SteeringStatus:
+    return SteeringStatus(
+        profile=active.profile,
+        fingerprint=active.steering.fingerprint if active.steering else None,
+        on=active.on,
+        is_modified=active.is_modified,
+    )
+
+
+tickets_router = APIRouter()
+
+
+class Ticket(msgspec.Struct, frozen=True):
+    """The answer."""
+
+    ticket: str
+    """Good once, as `?ticket=`."""
+    expires_in: int
+    """Seconds."""
+
+
+@tickets_router.post("/ws-ticket")
+async def issue_ticket(
+    request: Request, principal: Annotated[Principal, Depends(ScopeDependency("monitor"))]
+) -> Response:
+    """A ticket that stands for the key of this request."""
+    state: State = request.app.state.millm
+    ticket = Ticket(state.tickets.issue(principal), TICKET_LIFETIME_SECONDS)
+    return Response(msgspec.json.encode(ticket), headers={"Cache-Control": "no-store"}, media_type="application/json")

@@ -1,0 +1,181 @@
+"""What is so at the moment it is asked: how busy the server is, what it holds, what steers it.
+
+`GET /metrics`: what is counted and what is so, in Prometheus' text format.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import psutil  # type: ignore[import-untyped]
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from millm import __version__
+from millm.api.dependencies import requires
+from millm.hardware import Gpu, read_driver
+from millm.state import State
+
+STATUSES = ("empty", "asleep", "loading", "ready", "draining", "restarting", "safe_mode", "down")
+
+
+@dataclass(frozen=True)
+class MachineUsage:
+    """What takes a moment to find out."""
+
+    resident_bytes: dict[str, int]
+    """Process → bytes."""
+    gpus: tuple[Gpu, ...]
+
+    @classmethod
+    def measure(cls, engine_pid: int | None) -> "MachineUsage":
+        """Takes about a millisecond, with a GPU some dozens."""
+        processes = {"server": psutil.Process().pid, "engine": engine_pid}
+        sizes = {name: _resident_bytes(pid) for name, pid in processes.items() if pid is not None}
+        found = read_driver()
+        return cls({name: size for name, size in sizes.items() if size}, found.gpus if found else ())
+
+
+GaugeValues = Iterable[tuple[tuple[str, ...], float]]
+"""(labels, value) of each series."""
+
+
+@dataclass(frozen=True)
+class Gauge:
+    name: str
+    help: str
+    read: Callable[[State, MachineUsage], GaugeValues]
+    labels: tuple[str, ...] = ()
+    kind: Literal["gauge", "counter"] = "gauge"
+
+    def family(self, state: State, machine: MachineUsage) -> Metric:
+        family = (GaugeMetricFamily if self.kind == "gauge" else CounterMetricFamily)(
+            self.name, self.help, labels=self.labels
+        )
+        for labels, value in self.read(state, machine):
+            family.add_metric(labels, value)
+        return family
+
+
+def _from_state(value: Callable[[State], float]) -> Callable[[State, MachineUsage], GaugeValues]:
+    return lambda state, _machine: [((), value(state))]
+
+
+def _model_info(state: State, _machine: MachineUsage) -> GaugeValues:
+    if state.model is None:
+        return []
+    facts = state.model.facts
+    return [((state.model.name, facts.architecture, facts.device, facts.weights, facts.runner), 1)]
+
+
+def _model_memory(state: State, _machine: MachineUsage) -> GaugeValues:
+    if state.model is None or state.asleep:
+        return []
+    memory, saes = state.model.facts.memory, sum(attached.facts.memory or 0 for attached in state.saes.values())
+    measured = [(("weights",), memory.weights), (("kv_cache",), memory.kv_cache)] if memory else []
+    return [*measured, (("saes",), saes)]
+
+
+def _gpu_memory(_state: State, machine: MachineUsage) -> Iterator[tuple[tuple[str, ...], float]]:
+    for gpu in machine.gpus:
+        for kind, size in (("total", gpu.total), ("used", gpu.used), ("ours", gpu.ours)):
+            if size is not None:
+                yield (str(gpu.number), kind), size
+
+
+GAUGES = (
+    Gauge("millm_build_info", "1, with the version.", lambda *_: [((__version__,), 1)], ("version",)),
+    Gauge(
+        "millm_status",
+        "1 for what the server is now, 0 for what it is not; as `GET /api/status` says it.",
+        lambda state, _: [((status,), status == state.status) for status in STATUSES],
+        ("status",),
+    ),
+    Gauge(
+        "millm_degraded",
+        "1 if something was given up to go on answering.",
+        _from_state(lambda state: bool(state.engine.degraded_reason)),
+    ),
+    Gauge(
+        "millm_requests_open",
+        "Requests that asked the model and have not got all of it.",
+        _from_state(lambda state: state.drain_gate.active_requests),
+    ),
+    Gauge("millm_sequences_running", "Sequences that are computed.", _from_state(lambda state: state.engine.running)),
+    Gauge(
+        "millm_sequences_waiting",
+        "Sequences in the queue.",
+        _from_state(lambda state: state.engine.in_flight - state.engine.running),
+    ),
+    Gauge(
+        "millm_queue_limit",
+        "Sequences that may wait; one more is `queue_full`.",
+        _from_state(lambda state: state.settings.max_queue),
+    ),
+    Gauge(
+        "millm_model_info",
+        "1, with what is loaded, or asleep; no series without a model.",
+        _model_info,
+        ("model", "architecture", "device", "weights", "runner"),
+    ),
+    Gauge("millm_saes_attached", "SAEs on the model.", _from_state(lambda state: len(state.saes))),
+    Gauge(
+        "millm_steering_active",
+        "1 if requests that do not say otherwise are steered.",
+        _from_state(lambda state: bool(state.active and state.active.steering)),
+    ),
+    Gauge(
+        "millm_resident_memory_bytes",
+        "Memory of the machine that a process of ours holds.",
+        lambda _, machine: [((name,), size) for name, size in machine.resident_bytes.items()],
+        ("process",),
+    ),
+    Gauge(
+        "millm_model_memory_bytes",
+        "What the model takes on its device, as measured when it was loaded.",
+        _model_memory,
+        ("part",),
+    ),
+    Gauge("millm_gpu_memory_bytes", "Memory of each GPU, as its driver counts them.", _gpu_memory, ("gpu", "kind")),
+    Gauge("millm_event_listeners", "Websockets that listen to events.", _from_state(lambda state: len(state.events))),
+    Gauge(
+        "millm_engine_restarts",
+        "Times the engine died and was started again.",
+        _from_state(lambda state: state.engine.restarts),
+        kind="counter",
+    ),
+)
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0  # it has just ended
+
+
+router = APIRouter()
+
+
+@router.get("/metrics", dependencies=[requires("monitor")], include_in_schema=False)
+async def get_metrics(request: Request) -> Response:
+    state: State = request.app.state.millm
+    machine = await asyncio.to_thread(MachineUsage.measure, state.engine.pid)
+    return Response(generate_latest(_ServerRegistry(state, machine)), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+class _ServerRegistry(CollectorRegistry):
+    """What the meter has counted, and what is so now."""
+
+    def __init__(self, state: State, machine: MachineUsage) -> None:
+        super().__init__()
+        self._state, self._machine = state, machine
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._state.meter.registry.collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric  # without the time each of them began, which is the server's start
+        for gauge in GAUGES:
+            yield gauge.family(self._state, self._machine)

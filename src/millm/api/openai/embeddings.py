@@ -1,0 +1,265 @@
+"""`POST /v1/embeddings`: texts as vectors. Whatever steers the server, a vector is the base model's own.
+
+A vector on the wire: cut to the dimensions asked for, as base64 or as the shortest numbers that say the same.
+"""
+
+import asyncio
+import base64
+import uuid
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
+from urllib.parse import unquote
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from fastapi import APIRouter, Request, Response
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
+from millm.api.json_body import JsonRoute
+from millm.api.sse import cancel_on_disconnect
+from millm.engine.messages import Embed, TextEmbedded
+from millm.errors import ContextLengthExceeded, InvalidRequest, Timeout, UnsupportedParameter
+from millm.events import RequestSource
+from millm.generation.output import closing_recording
+from millm.generation.request import ProfileHeader, resolve_watching
+from millm.lifecycle.restore import ensure_loaded
+from millm.lifecycle.selection import select
+from millm.loaded import LoadedModel
+from millm.monitoring.clients import identify_source
+from millm.monitoring.recorder import ChoiceOutcome, RecordedRequest, RequestRecorder, request_rows
+from millm.monitoring.watch import WatchPlan, merge_watches
+from millm.protocol.request import (
+    Embedding,
+    EmbeddingAnswer,
+    EmbeddingExtension,
+    EmbeddingRequest,
+    EmbeddingUsage,
+    Input,
+    InputActivation,
+)
+from millm.sae.steering import Watch
+from millm.state import State
+
+Vector = npt.NDArray[np.float32]
+
+
+def truncate_vector(data: bytes, dimensions: int | None) -> Vector:
+    """The first `dimensions` of a vector of little-endian float32, at length 1 again  # [dimensions]"""
+    whole = np.frombuffer(data, dtype="<f4")
+    if dimensions is None or dimensions == len(whole):
+        return whole
+    cut = whole[:dimensions]
+    unit: Vector = cut / np.maximum(np.linalg.norm(cut), np.float32(1e-12))
+    return unit
+
+
+def encode_vector(vector: Vector, encoding: Literal["float", "base64"]) -> str | msgspec.Raw:
+    if encoding == "base64":
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    # str of a float32 has as many digits as tell it from its neighbours; as a Python float it would have 17
+    return msgspec.Raw(f"[{','.join(map(str, vector))}]".encode())
+
+
+router = APIRouter(route_class=JsonRoute)
+READINGS_PER_TURN = 256
+"""Readings that are told in one turn of the event loop."""
+
+
+@router.post("/embeddings")
+async def embeddings(body: EmbeddingRequest, request: Request, x_millm_profile: ProfileHeader = None) -> Response:
+    """One vector of unit length for each input, in their order."""
+    state: State = request.app.state.millm
+    await ensure_loaded(state, body.model)
+    model = _select_model(state, body, x_millm_profile)
+    watching = _watch_all_tokens(resolve_watching(state, body.activations or ()))
+    source = identify_source(request.headers)
+    state.engine.check_capacity()
+    inputs = await asyncio.to_thread(_input_ids, model, body.input)
+    job_id = f"embd-{uuid.uuid4().hex}"
+    texts = _embed_messages(state, model, inputs, watching.engine_watches, job_id)
+    asked = _request_record(request.scope["path"], model, source, texts, watching, job_id, await request.body())
+    recording = state.monitor.start_recording(asked, request_rows(request.scope).append)
+    with closing_recording(recording):
+        vectors = await cancel_on_disconnect(request, _embed_with_timeout(state, texts))
+        recording.record_outcome(ChoiceOutcome(end="embedded"))
+        await _record_readings(recording, model, texts, vectors)
+    found = await asyncio.to_thread(_activations, model, texts, vectors, watching)
+    answer = await asyncio.to_thread(
+        _encode_response, body, vectors, _usage(texts), _extension(watching.request_watches, found)
+    )
+    return Response(answer, media_type="application/json")
+
+
+def _encode_response(
+    body: EmbeddingRequest, vectors: Sequence[TextEmbedded], usage: EmbeddingUsage, extension: EmbeddingExtension
+) -> bytes:
+    data = tuple(
+        Embedding(
+            index=index, embedding=encode_vector(truncate_vector(vector.vector, body.dimensions), body.encoding_format)
+        )
+        for index, vector in enumerate(vectors)
+    )
+    return msgspec.json.encode(EmbeddingAnswer(data=data, model=body.model, usage=usage, millm=extension))
+
+
+def _select_model(state: State, body: EmbeddingRequest, header_profile: str | None) -> LoadedModel:
+    """Raises what `select` raises; UnsupportedParameter where a steering is asked for by itself."""
+    if (body.model_extra or {}).get("steering"):
+        raise UnsupportedParameter("`steering` is not applied to embeddings; leave it out.", param="steering")
+    selection = select(
+        state,
+        model=body.model,
+        profile=body.profile or unquote(header_profile or "") or None,
+        steering=None,
+        steering_given=False,
+    )
+    width = selection.model.facts.width
+    if body.dimensions is not None and body.dimensions > width:
+        raise InvalidRequest(f"`dimensions` should be from 1 to {width}.", param="dimensions")
+    return selection.model
+
+
+def _watch_all_tokens(watching: WatchPlan) -> WatchPlan:
+    """A text is never steered, and all of it is read."""
+    asked, monitored = (
+        [replace(watch, tokens="all", when="before") for watch in some]
+        for some in (watching.request_watches, watching.monitor_only)
+    )
+    return merge_watches(asked, monitored)
+
+
+def _request_record(
+    endpoint: str,
+    model: LoadedModel,
+    source: RequestSource,
+    texts: Sequence[Embed],
+    watching: WatchPlan,
+    job_id: str,
+    body: bytes,
+) -> RecordedRequest:
+    lengths = tuple(len(text.tokens) for text in texts)
+    return RecordedRequest(
+        id=job_id,
+        endpoint=endpoint,
+        model=model.name,
+        profile=None,
+        source=source,
+        streamed=False,
+        prompt_lengths=lengths,
+        prompt_tokens=sum(lengths),
+        watch_plan=watching,
+        sequence_ids=tuple(text.id for text in texts),
+        read_prompts=lambda: tuple(model.tokenizer.decode(text.tokens, skip_special=False) for text in texts),
+        body=body,
+    )
+
+
+# ------------------------------------------------------------------------------------------------ texts as token ids
+
+
+def _input_ids(model: LoadedModel, inputs: Sequence[Input]) -> list[list[int]]:
+    """Raises InvalidRequest or ContextLengthExceeded, naming the input."""
+    most = min(model.embedding_recipe.max_tokens or model.facts.context_length, model.facts.context_length)
+    return [_token_ids(model, place, given, most) for place, given in enumerate(inputs)]
+
+
+def _token_ids(model: LoadedModel, index: int, text_or_ids: Input, max_tokens: int) -> list[int]:
+    name = f"input.{index}"
+    if isinstance(text_or_ids, str) and not model.tokenizer.can_fit(text_or_ids, max_tokens):
+        raise _length_error(name, max_tokens, f"more than {max_tokens}")
+    ids = (
+        model.tokenizer.encode_with_special_tokens(model.embedding_recipe.prepare_text(text_or_ids))
+        if isinstance(text_or_ids, str)
+        else text_or_ids
+    )
+    if not ids:
+        raise InvalidRequest(f"`{name}` holds nothing that this model reads.", param=name)
+    if max(ids) >= model.facts.vocab_size:
+        raise InvalidRequest(f"`{name}` takes token ids from 0 to {model.facts.vocab_size - 1}.", param=name)
+    if len(ids) > max_tokens:
+        raise _length_error(name, max_tokens, str(len(ids)))
+    return ids
+
+
+def _length_error(name: str, max_tokens: int, actual: str) -> ContextLengthExceeded:
+    return ContextLengthExceeded(
+        f"This model's maximum context length is {max_tokens} tokens, and `{name}` has {actual}; shorten it.",
+        param=name,
+    )
+
+
+# ------------------------------------------------------------------------------------------------- texts as vectors
+
+
+def _embed_messages(
+    state: State, model: LoadedModel, inputs: Sequence[Sequence[int]], watch: tuple[Watch, ...], job_id: str
+) -> list[Embed]:
+    return [
+        Embed(
+            id=f"{job_id}-{place}",
+            tokens=tuple(ids),
+            pooling=model.embedding_recipe.pooling,
+            watch=watch,
+            deadline_seconds=state.settings.request_timeout,
+            model=model.facts.id,
+        )
+        for place, ids in enumerate(inputs)
+    ]
+
+
+async def _embed_with_timeout(state: State, texts: Sequence[Embed]) -> list[TextEmbedded]:
+    """The texts of a long job reach the engine one after the other, so its deadlines alone would not do."""
+    seconds = state.settings.request_timeout
+    try:
+        async with asyncio.timeout(seconds):
+            return await state.engine.embed(*texts)
+    except TimeoutError as error:
+        raise Timeout(f"this request took longer than {seconds:g} s; ask for less") from error
+
+
+def _usage(texts: Sequence[Embed]) -> EmbeddingUsage:
+    tokens = sum(len(text.tokens) for text in texts)
+    return EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens)
+
+
+# ------------------------------------------------------------------------------------------------ what was watched
+
+
+def _activations(
+    model: LoadedModel, texts: Sequence[Embed], vectors: Sequence[TextEmbedded], watching: WatchPlan
+) -> tuple[InputActivation, ...]:
+    return tuple(
+        InputActivation(
+            input=place,
+            sae=reading.sae,
+            position=reading.position,
+            token=model.tokenizer.token_text(text.tokens[reading.position]),
+            values=reading.values,
+            top=reading.top or UNSET,
+        )
+        for place, (text, vector) in enumerate(zip(texts, vectors, strict=True))
+        for reading in watching.request_readings(vector.readings, len(text.tokens))
+    )
+
+
+def _extension(watch: tuple[Watch, ...], activations: tuple[InputActivation, ...]) -> EmbeddingExtension:
+    every: int | UnsetType = next((one.sample_every for one in watch if one.sample_every), UNSET)
+    return EmbeddingExtension(activations=activations if watch else UNSET, sample_every=every)
+
+
+async def _record_readings(
+    recording: RequestRecorder, model: LoadedModel, texts: Sequence[Embed], vectors: Sequence[TextEmbedded]
+) -> None:
+    """There may be a hundred thousand readings: others have a turn of the event loop in between."""
+    for place, (text, vector) in enumerate(zip(texts, vectors, strict=True)):
+        for first in range(0, len(vector.readings), READINGS_PER_TURN):
+            some = vector.readings[first : first + READINGS_PER_TURN]
+            recording.record_readings(place, some, partial(_text_at, model, text.tokens))
+            await asyncio.sleep(0)
+
+
+def _text_at(model: LoadedModel, ids: Sequence[int], position: int) -> str:
+    return model.tokenizer.token_text(ids[position])

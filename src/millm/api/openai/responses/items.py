@@ -1,0 +1,272 @@
+"""A response while it is written: the pieces of a chat's answer become items, and events that tell of them.
+
+An item of a response while it is written: what begins it, adds to it and ends it, as events.
+"""
+
+import time
+import uuid
+from collections.abc import Iterator
+
+from msgspec.structs import replace
+
+from millm.api.openai.response import chat_logprobs
+from millm.api.openai.responses.events import (
+    ArgumentsDelta,
+    ArgumentsDone,
+    ErrorEvent,
+    FunctionCallItem,
+    IncompleteDetails,
+    InputDetails,
+    ItemAdded,
+    ItemDone,
+    ItemStatus,
+    MessageItem,
+    OutputItem,
+    OutputText,
+    PartAdded,
+    PartDone,
+    ReasoningDelta,
+    ReasoningDone,
+    ReasoningItem,
+    ReasoningText,
+    ResponseCompleted,
+    ResponseCreated,
+    ResponseError,
+    ResponseFailed,
+    ResponseIncomplete,
+    ResponseInProgress,
+    ResponseObject,
+    ResponseStreamEvent,
+    ResponseUsage,
+    TextDelta,
+    TextDone,
+)
+from millm.generation.output import ChoiceEnd, OutputDelta, ToolCallPart, build_extension, join_outputs
+from millm.generation.request import GenerationRequest
+from millm.protocol.errors import error_body
+from millm.protocol.response import TokenLogprob
+
+Logprobs = tuple[TokenLogprob, ...]
+
+
+def _new_id(kind: str) -> str:
+    return f"{kind}_{uuid.uuid4().hex}"
+
+
+class OpenMessage:
+    """Words for the user: one part of text."""
+
+    def __init__(self, output_index: int) -> None:
+        self._id = _new_id("msg")
+        self._output_index = output_index
+        self._text: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
+
+    def begin(self) -> list[ResponseStreamEvent]:
+        return [
+            ItemAdded(output_index=self._output_index, item=MessageItem(id=self._id, status="in_progress")),
+            PartAdded(item_id=self._id, output_index=self._output_index, part=OutputText()),
+        ]
+
+    def add(self, text: str, logprobs: Logprobs) -> ResponseStreamEvent:
+        self._text.append(text)
+        self._logprobs += logprobs
+        return TextDelta(item_id=self._id, output_index=self._output_index, delta=text, logprobs=logprobs)
+
+    def item(self, status: ItemStatus) -> OutputItem:
+        return MessageItem(id=self._id, status=status, content=(self._part(),))
+
+    def end(self, status: ItemStatus) -> list[ResponseStreamEvent]:
+        part = self._part()
+        return [
+            TextDone(item_id=self._id, output_index=self._output_index, text=part.text, logprobs=part.logprobs),
+            PartDone(item_id=self._id, output_index=self._output_index, part=part),
+            ItemDone(output_index=self._output_index, item=self.item(status)),
+        ]
+
+    def _part(self) -> OutputText:
+        return OutputText(text="".join(self._text), logprobs=tuple(self._logprobs))
+
+
+class OpenReasoning:
+    """What the model says to itself: one part of text."""
+
+    def __init__(self, output_index: int) -> None:
+        self._id = _new_id("rs")
+        self._output_index = output_index
+        self._text: list[str] = []
+
+    def begin(self) -> list[ResponseStreamEvent]:
+        return [
+            ItemAdded(output_index=self._output_index, item=ReasoningItem(id=self._id, status="in_progress")),
+            PartAdded(item_id=self._id, output_index=self._output_index, part=ReasoningText()),
+        ]
+
+    def add(self, text: str) -> ResponseStreamEvent:
+        self._text.append(text)
+        return ReasoningDelta(item_id=self._id, output_index=self._output_index, delta=text)
+
+    def item(self, status: ItemStatus) -> OutputItem:
+        return ReasoningItem(id=self._id, status=status, content=(self._part(),))
+
+    def end(self, status: ItemStatus) -> list[ResponseStreamEvent]:
+        part = self._part()
+        return [
+            ReasoningDone(item_id=self._id, output_index=self._output_index, text=part.text),
+            PartDone(item_id=self._id, output_index=self._output_index, part=part),
+            ItemDone(output_index=self._output_index, item=self.item(status)),
+        ]
+
+    def _part(self) -> ReasoningText:
+        return ReasoningText(text="".join(self._text))
+
+
+class OpenCall:
+    """A call of a function, whose arguments come bit by bit."""
+
+    def __init__(self, output_index: int, call_id: str, name: str) -> None:
+        self._id = _new_id("fc")
+        self._output_index = output_index
+        self._call_id = call_id
+        self._name = name
+        self._arguments: list[str] = []
+
+    def begin(self) -> list[ResponseStreamEvent]:
+        return [ItemAdded(output_index=self._output_index, item=self.item("in_progress"))]
+
+    def add(self, arguments: str) -> ResponseStreamEvent:
+        self._arguments.append(arguments)
+        return ArgumentsDelta(item_id=self._id, output_index=self._output_index, delta=arguments)
+
+    def item(self, status: ItemStatus) -> OutputItem:
+        arguments = "".join(self._arguments)
+        return FunctionCallItem(id=self._id, status=status, call_id=self._call_id, name=self._name, arguments=arguments)
+
+    def end(self, status: ItemStatus) -> list[ResponseStreamEvent]:
+        arguments = "".join(self._arguments)
+        return [
+            ArgumentsDone(item_id=self._id, output_index=self._output_index, arguments=arguments),
+            ItemDone(output_index=self._output_index, item=self.item(status)),
+        ]
+
+
+OpenItem = OpenMessage | OpenReasoning | OpenCall
+
+
+class ResponseWriter:
+    """One response. What is whole is the last event's: a stream that nobody reads until its end."""
+
+    def __init__(self, generation: GenerationRequest, response: ResponseObject, *, logprobs: bool) -> None:
+        self._generation = generation
+        self._response = response
+        self._wants_logprobs = logprobs
+        self._outputs: list[OutputDelta] = []
+        self._finished_items: list[OutputItem] = []
+        self._open_item: OpenItem | None = None
+
+    def output_events(self, output: OutputDelta) -> Iterator[ResponseStreamEvent]:
+        """What one more piece has to be told by."""
+        if not self._outputs:
+            yield from self._opening_events()
+        self._outputs.append(output)
+        yield from self._reasoning_events(output.reasoning)
+        yield from self._text_events(output)
+        for part in output.calls:
+            yield from self._call_events(part)
+        if output.end:
+            yield from self._finish(output.end)
+
+    def failure_events(self, failure: Exception) -> list[ResponseStreamEvent]:
+        """What a stream ends with that fails: our own error, and the response as far as it came."""
+        opening = [] if self._outputs else self._opening_events()
+        error = error_body(failure)["error"]
+        open_item = [self._open_item.item("incomplete")] if self._open_item else []
+        response = replace(
+            self._response,
+            status="failed",
+            error=ResponseError(message=error["message"]),
+            output=(*self._finished_items, *open_item),
+        )
+        told = ErrorEvent(code=error["code"], message=error["message"], param=error["param"])
+        return [*opening, told, ResponseFailed(response=response)]
+
+    def _opening_events(self) -> list[ResponseStreamEvent]:
+        return [ResponseCreated(response=self._response), ResponseInProgress(response=self._response)]
+
+    def _reasoning_events(self, text: str) -> Iterator[ResponseStreamEvent]:
+        if not text:
+            return
+        if not isinstance(self._open_item, OpenReasoning):
+            yield from self._begin_item(OpenReasoning(self._next_index()))
+        assert isinstance(self._open_item, OpenReasoning)
+        yield self._open_item.add(text)
+
+    def _text_events(self, output: OutputDelta) -> Iterator[ResponseStreamEvent]:
+        logprobs = self._logprobs(output)
+        belongs_to_words = isinstance(self._open_item, OpenMessage) and bool(logprobs) and not output.calls
+        if not output.text and not belongs_to_words:
+            return
+        if not isinstance(self._open_item, OpenMessage):
+            yield from self._begin_item(OpenMessage(self._next_index()))
+        assert isinstance(self._open_item, OpenMessage)
+        yield self._open_item.add(output.text, logprobs)
+
+    def _call_events(self, part: ToolCallPart) -> Iterator[ResponseStreamEvent]:
+        if part.id is not None and part.name is not None:
+            yield from self._begin_item(OpenCall(self._next_index(), part.id, part.name))
+        if part.arguments:
+            assert isinstance(self._open_item, OpenCall)
+            yield self._open_item.add(part.arguments)
+
+    def _next_index(self) -> int:
+        return len(self._finished_items) + (self._open_item is not None)
+
+    def _begin_item(self, item: OpenItem) -> Iterator[ResponseStreamEvent]:
+        yield from self._end_item("completed")
+        self._open_item = item
+        yield from item.begin()
+
+    def _end_item(self, status: ItemStatus) -> Iterator[ResponseStreamEvent]:
+        if self._open_item:
+            yield from self._open_item.end(status)
+            self._finished_items.append(self._open_item.item(status))
+            self._open_item = None
+
+    def _finish(self, end: ChoiceEnd) -> Iterator[ResponseStreamEvent]:
+        """An answer without a word is an empty message."""
+        if not self._finished_items and not self._open_item:
+            yield from self._begin_item(OpenMessage(0))
+        is_cut = end.reason == "length"
+        yield from self._end_item("incomplete" if is_cut else "completed")
+        response = replace(
+            self._response,
+            status="incomplete" if is_cut else "completed",
+            completed_at=None if is_cut else int(time.time()),
+            incomplete_details=IncompleteDetails() if is_cut else None,
+            output=tuple(self._finished_items),
+            usage=self._usage(end),
+            millm=build_extension(
+                self._generation.selection,
+                [join_outputs(self._outputs)],
+                watching=bool(self._generation.watching.request_watches),
+                sample_every=self._generation.sample_every,
+                tools_omitted=self._generation.tools_omitted,
+            ),
+        )
+        yield ResponseIncomplete(response=response) if is_cut else ResponseCompleted(response=response)
+
+    def _logprobs(self, output: OutputDelta) -> Logprobs:
+        return (
+            chat_logprobs(self._generation.selection.model.tokenizer, output.tokens).content
+            if self._wants_logprobs
+            else ()
+        )
+
+    def _usage(self, end: ChoiceEnd) -> ResponseUsage:
+        prompt = self._generation.prompt_tokens
+        return ResponseUsage(
+            input_tokens=prompt,
+            input_tokens_details=InputDetails(cached_tokens=end.cached_tokens),
+            output_tokens=end.tokens,
+            total_tokens=prompt + end.tokens,
+        )
