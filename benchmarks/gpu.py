@@ -21,8 +21,7 @@ from benchmarks import options, readers, servers, standin
 from benchmarks.overhead import ONE, WATCHED, asker, mode
 from benchmarks.record import Record
 from benchmarks.servers import Running
-from millm.cli.figures import summarize_percentiles
-from millm.cli.load import RequestBody
+from millm.cli.bench import RequestBody, summarize_percentiles
 
 REQUESTS = {1: 3, 8: 24, 32: 96}
 """Readers at once → requests."""

@@ -22,8 +22,7 @@ from benchmarks import options, servers
 from benchmarks.pairs import Block, blocks
 from benchmarks.record import Record
 from benchmarks.servers import Running
-from millm.cli.figures import summarize_percentiles, summarize_ratios
-from millm.cli.load import RequestBody, TimedAnswer, time_request
+from millm.cli.bench import RequestBody, TimedAnswer, summarize_percentiles, summarize_ratios, time_request
 from millm.demo import bundle
 from millm.errors import Unavailable
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
 from benchmarks.record import FAILURES
-from millm.cli.figures import run_counterbalanced
+from millm.cli.bench import run_counterbalanced
 from millm.errors import Unavailable
 
 T = TypeVar("T")

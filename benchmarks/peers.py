@@ -25,8 +25,7 @@ from pathlib import Path
 from benchmarks import options, readers, servers
 from benchmarks.generate import Generate, Written
 from benchmarks.record import Record
-from millm.cli.load import RequestBody
-from millm.cli.questions import PROMPT_LENGTHS, make_prompts
+from millm.cli.bench import PROMPT_LENGTHS, RequestBody, make_prompts
 from millm.demo import bundle
 from millm.errors import CannotStart
 from millm.settings import Settings

@@ -5,8 +5,16 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks.generate import Written
 from benchmarks.servers import Running
-from millm.cli.load import LevelResult, RequestBody, RequestResult, TimedAnswer, run_requests, summarize_level
-from millm.cli.questions import PROMPT_LENGTHS, make_prompts
+from millm.cli.bench import (
+    PROMPT_LENGTHS,
+    LevelResult,
+    RequestBody,
+    RequestResult,
+    TimedAnswer,
+    make_prompts,
+    run_requests,
+    summarize_level,
+)
 from millm.errors import MillmError
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from millm.cli.remote import RemoteServer
+from millm.cli.http_client import RemoteServer
 from millm.errors import CannotStart
 
 PATIENCE = 120.0

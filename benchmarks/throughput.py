@@ -24,8 +24,7 @@ from benchmarks.generate import Generate, Written
 from benchmarks.pairs import blocks
 from benchmarks.record import Record
 from benchmarks.servers import Running
-from millm.cli.figures import summarize_ratios
-from millm.cli.questions import PROMPT_LENGTHS, make_prompts
+from millm.cli.bench import PROMPT_LENGTHS, make_prompts, summarize_ratios
 from millm.demo import bundle
 
 REQUESTS = {1: 6, 8: 16, 32: 32}

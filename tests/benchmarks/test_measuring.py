@@ -16,9 +16,8 @@ from benchmarks.generate import Generate
 from benchmarks.record import Record
 from benchmarks.servers import Running
 from benchmarks.tables import page, read, summary
-from millm.cli.load import time_request
-from millm.cli.questions import make_prompts
-from millm.cli.remote import RemoteServer
+from millm.cli.bench import make_prompts, time_request
+from millm.cli.http_client import RemoteServer
 from millm.errors import CannotStart
 from tests.fixtures.process import Server
 

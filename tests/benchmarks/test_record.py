@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.record import Record
-from millm.cli.figures import RatioEstimate
+from millm.cli.bench import RatioEstimate
 from millm.errors import Unavailable
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from millm.cli.load import TimedAnswer, run_requests, summarize_level, time_request
-from millm.cli.remote import RemoteServer
+from millm.cli.bench import TimedAnswer, run_requests, summarize_level, time_request
+from millm.cli.http_client import RemoteServer
 from tests.cli.terminal import assert_refused_at_once, millm, started
 from tests.cli.test_stopping import free_port
 from tests.fixtures.process import Server

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from millm.cli.visible import replace_control_chars
+from millm.cli.terminal import replace_control_chars
 from tests.cli.terminal import Ran, assert_refused_at_once, millm, started
 from tests.cli.test_stopping import free_port
 from tests.fixtures.fakehub import serving

@@ -1,7 +1,6 @@
 """What a chat asks the server for."""
 
-from millm.cli.conversation import Conversation
-from millm.cli.knobs import parse_features
+from millm.cli.chat import Conversation, parse_features
 from millm.protocol.request import ChatRequest
 
 

@@ -14,9 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from millm.cli import checks, engine_checks
-from millm.cli.engine_checks import TorchProbe
-from millm.cli.finding import CheckResult
+from millm.cli import doctor
+from millm.cli.doctor import CheckResult, TorchProbe
 from millm.demo.bundle import WEIGHTS_LOCK
 from millm.hardware import CpuFallbackReason
 from millm.hub.home import Home
@@ -56,13 +55,13 @@ def test_something_to_mend(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("version", "status"), [((3, 10), "failure"), ((3, 11), "ok"), ((3, 14), "ok")])
 def test_python(version: tuple[int, int], status: str) -> None:
-    assert checks.check_python(version).status == status
+    assert doctor.check_python(version).status == status
 
 
 def test_packages() -> None:
-    assert checks.check_packages().status == "ok"
+    assert doctor.check_packages().status == "ok"
     assert (
-        checks.check_packages(["pydantic>=2", "transformers>=5.17,<6", "nowhere>=1; python_version<'3'"]).status == "ok"
+        doctor.check_packages(["pydantic>=2", "transformers>=5.17,<6", "nowhere>=1; python_version<'3'"]).status == "ok"
     )
 
 
@@ -70,7 +69,7 @@ def test_packages() -> None:
     ("needed", "problem"), [("transformers<5", "transformers is 5."), ("no-such-library>=1", "is missing")]
 )
 def test_package_that_does_not_fit(needed: str, problem: str) -> None:
-    found = checks.check_packages(["pydantic", needed])
+    found = doctor.check_packages(["pydantic", needed])
     assert found.status == "failure"
     assert problem in found.detail
     assert found.fix == f'pip install "{needed}"'
@@ -82,7 +81,7 @@ def told(**changes: Any) -> TorchProbe:
 
 def test_a_gpu_that_torch_cannot_use() -> None:
     """Why, and what mends it, are `millm.hardware`'s (tests/test_hardware.py): here it is a line."""
-    found = engine_checks.check_torch(
+    found = doctor.check_torch(
         told(), CpuFallbackReason(message="a GPU is present but this torch cannot use it", fix="pip install")
     )
     assert (found.status, found.detail) == ("warning", "a GPU is present but this torch cannot use it")
@@ -90,82 +89,82 @@ def test_a_gpu_that_torch_cannot_use() -> None:
 
 
 def test_a_gpu_that_works() -> None:
-    found = engine_checks.check_torch(told(devices=("NVIDIA Model 0",)), None)
+    found = doctor.check_torch(told(devices=("NVIDIA Model 0",)), None)
     assert found == CheckResult("torch", "ok", "torch 2.13.0 on NVIDIA Model 0")
 
 
 @pytest.mark.parametrize(("devices", "where"), [((), "the CPU"), (("NVIDIA Model 0",), "the GPU")])
 def test_bitsandbytes(devices: tuple[str, ...], where: str) -> None:
-    works = engine_checks.check_bitsandbytes(told(devices=devices, bitsandbytes="0.50.2"))
+    works = doctor.check_bitsandbytes(told(devices=devices, bitsandbytes="0.50.2"))
     assert (works.status, f"works on {where}" in works.detail) == ("ok", True)
-    broken = engine_checks.check_bitsandbytes(told(devices=devices, problem="OSError: libcudart"))
+    broken = doctor.check_bitsandbytes(told(devices=devices, problem="OSError: libcudart"))
     assert (broken.status, where in broken.detail, "pip install" in broken.fix) == ("warning", True, True)
 
 
 def test_no_torch(tmp_path: Path) -> None:
     venv.create(tmp_path)
-    (found,) = engine_checks.check_engine(str(tmp_path / "bin" / "python"))
+    (found,) = doctor.check_engine(str(tmp_path / "bin" / "python"))
     assert (found.status, "No module named 'torch'" in found.detail) == ("failure", True)
     assert "pip install torch" in found.fix
 
 
 def test_machine() -> None:
-    assert f"{len(os.sched_getaffinity(0))} processor" in checks.check_machine(needed=1).detail
-    assert (checks.check_machine(needed=1).status, checks.check_machine(needed=1e15).status) == ("ok", "warning")
+    assert f"{len(os.sched_getaffinity(0))} processor" in doctor.check_machine(needed=1).detail
+    assert (doctor.check_machine(needed=1).status, doctor.check_machine(needed=1e15).status) == ("ok", "warning")
 
 
 def test_disk_of_a_home_that_is_not_there_yet(tmp_path: Path) -> None:
     home = tmp_path / "a" / "b"
-    assert (checks.check_disk(home, needed=1).status, checks.check_disk(home, needed=1e18).status) == ("ok", "warning")
+    assert (doctor.check_disk(home, needed=1).status, doctor.check_disk(home, needed=1e18).status) == ("ok", "warning")
     assert not home.parent.exists()
 
 
 def test_the_disk_that_models_are_downloaded_to(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
-    assert checks.check_cache(tmp_path / "hub", reserve=free // 2).status == "ok"
-    full = checks.check_cache(tmp_path / "hub", reserve=2 * free)
+    assert doctor.check_cache(tmp_path / "hub", reserve=free // 2).status == "ok"
+    full = doctor.check_cache(tmp_path / "hub", reserve=2 * free)
     assert (full.status, "HF_HOME" in full.fix) == ("warning", True)
 
 
 def test_home(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    assert checks.check_home(home.folder).status == "ok"
+    assert doctor.check_home(home.folder).status == "ok"
     assert not home.folder.exists()
     home.create()
     with home.lock():
-        found = checks.check_home(home.folder)
+        found = doctor.check_home(home.folder)
     assert (found.status, f"process id {os.getpid()}" in found.detail) == ("warning", True)
-    assert checks.check_home(home.folder).status == "ok"
+    assert doctor.check_home(home.folder).status == "ok"
 
 
 def test_home_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert checks.check_home(tmp_path / "file" / "home").status == "failure"
+    assert doctor.check_home(tmp_path / "file" / "home").status == "failure"
 
 
 def test_port(tmp_path: Path) -> None:
     with serving(tmp_path) as other:
         number = int(other.url.rpartition(":")[2])
-        assert checks.check_port("127.0.0.1", number).status == "failure"
-    assert checks.check_port("127.0.0.1", number) == CheckResult("port", "ok", f"127.0.0.1:{number} is free")
-    assert checks.check_port("203.0.113.7", number).status == "failure"
+        assert doctor.check_port("127.0.0.1", number).status == "failure"
+    assert doctor.check_port("127.0.0.1", number) == CheckResult("port", "ok", f"127.0.0.1:{number} is free")
+    assert doctor.check_port("203.0.113.7", number).status == "failure"
 
 
 def test_demo(tmp_path: Path) -> None:
     wheel = tmp_path / "demo.whl"
-    assert checks.check_demo(tmp_path, wheel).status == "failure"
+    assert doctor.check_demo(tmp_path, wheel).status == "failure"
     wheel.touch()
-    assert str(wheel) in checks.check_demo(tmp_path, wheel).detail
-    assert "93 MB" in checks.check_demo(tmp_path, None).detail
+    assert str(wheel) in doctor.check_demo(tmp_path, wheel).detail
+    assert "93 MB" in doctor.check_demo(tmp_path, None).detail
     (tmp_path / "demo" / WEIGHTS_LOCK.key).mkdir(parents=True)
-    assert checks.check_demo(tmp_path, None).detail == "the demo's model is on this disk"
+    assert doctor.check_demo(tmp_path, None).detail == "the demo's model is on this disk"
 
 
 def test_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("HF_TOKEN=hf_secret")
-    found = checks.check_token(Settings.load())
+    found = doctor.check_token(Settings.load())
     assert found == CheckResult("token", "ok", "a Hugging Face token is set")
 
 
@@ -196,18 +195,18 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_whether_hugging_face_accepts_the_token(hub: None) -> None:
-    assert checks.check_token(TOKEN, online=True).detail == "a Hugging Face token is set, and accepted"
-    wrong = checks.check_token(Settings(HF_TOKEN="hf_wrong"), online=True)
+    assert doctor.check_token(TOKEN, online=True).detail == "a Hugging Face token is set, and accepted"
+    wrong = doctor.check_token(Settings(HF_TOKEN="hf_wrong"), online=True)
     assert (wrong.status, "status 401" in wrong.detail) == ("failure", True)
     assert "hf_wrong" not in wrong.detail + wrong.fix
 
 
 def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    assert checks.check_token(TOKEN, online=True).status == "warning"
-    assert checks.check_token(TOKEN).status == "ok", "nobody is asked"
+    assert doctor.check_token(TOKEN, online=True).status == "warning"
+    assert doctor.check_token(TOKEN).status == "ok", "nobody is asked"
 
 
 def test_the_page_that_a_browser_gets_is_the_one_that_is_told(server: Server) -> None:
     is_there = httpx.get(f"{server.url}/ui/").status_code == 200
-    assert is_there == (checks.check_pages().detail == "the browser's pages are here")
+    assert is_there == (doctor.check_pages().detail == "the browser's pages are here")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from millm.cli.feature_tables import feature_details, inspection_table, labels_table, separators_table
+from millm.cli.features import feature_details, inspection_table, labels_table, separators_table
 from millm.features.card import FeatureCard, Neighbour, PromotedToken, Strengths
 from millm.features.search import (
     FeatureOnText,

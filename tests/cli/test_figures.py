@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millm.cli.figures import (
+from millm.cli.bench import (
     Percentiles,
     bootstrap_interval,
     percentile,

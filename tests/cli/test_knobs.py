@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millm.cli.knobs import MODES, UNITS, FeatureSettings, describe_features, merge_features, parse_features
+from millm.cli.chat import MODES, UNITS, FeatureSettings, describe_features, merge_features, parse_features
 from millm.errors import InvalidSteering
 from millm.sae.steering import FeatureSetting
 

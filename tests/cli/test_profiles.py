@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from millm.cli.profile_diff import SteeringDifference, diff_steerings
+from millm.cli.profile_tables import SteeringDifference, diff_steerings
 from millm.profiles.schema import Profile, SteeringRequest
 from tests.cli.terminal import Ran, assert_refused, millm
 from tests.fixtures.process import Server

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from millm.cli.questions import PROMPT_LENGTHS, make_prompt, make_prompts
+from millm.cli.bench import PROMPT_LENGTHS, make_prompt, make_prompts
 
 
 @pytest.mark.demo

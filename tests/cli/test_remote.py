@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millm.cli.chunks import parse_sse_data
-from millm.cli.remote import RemoteServer
+from millm.cli.http_client import RemoteServer, parse_sse_data
 from millm.errors import CannotStart, EngineCrashed, MillmError, Unavailable
 
 

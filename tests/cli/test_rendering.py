@@ -9,20 +9,24 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from rich.console import RenderableType
 
-from millm.cli.ids import IdText, wrap_id
-from millm.cli.job_line import job_lines, job_state_text
-from millm.cli.memory import BAR_WIDTH, bar_text, estimate_table, quantizations_table
-from millm.cli.quantities import format_bytes, format_bytes_progress, format_duration, format_parameters
-from millm.cli.running import status_table
-from millm.cli.sheets import (
+from millm.cli.library_tables import (
+    BAR_WIDTH,
     attached_sae_details,
+    bar_text,
     deletion_line,
+    estimate_table,
     freed_line,
+    job_lines,
+    job_state_text,
     model_details,
+    models_table,
     preview_details,
+    quantizations_table,
     sae_details,
+    saes_table,
 )
-from millm.cli.tables import models_table, saes_table
+from millm.cli.models import status_table
+from millm.cli.terminal import IdText, format_bytes, format_bytes_progress, format_duration, format_parameters, wrap_id
 from millm.hardware import CpuFallbackReason
 from millm.hub.entries import DeletionResult
 from millm.hub.jobs import Problem

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from millm.cli.sweep_table import PartialSweep, apply_event
+from millm.cli.sweep import PartialSweep, apply_event
 from millm.errors import MillmError
 from tests.cli.terminal import PATIENCE, millm, started
 from tests.fixtures.process import Server

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from millm.cli.exposure import exposure_warnings
-from millm.cli.remote import local_api_key
+from millm.cli.http_client import local_api_key
+from millm.cli.serving import exposure_warnings
 from millm.settings import Settings
 from tests.guard.conftest import Walled
 

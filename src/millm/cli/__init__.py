@@ -27,50 +27,50 @@ SERVE_PANEL, LIBRARY_PANEL, INSPECT_PANEL = "Serve", "Library: what is on disk",
 
 COMMANDS = {
     "demo": Command(
-        "A steered chat on a small real model: fetches 93 MB once, then serves it.", SERVE_PANEL, "demo", "demo"
+        "A steered chat on a small real model: fetches 93 MB once, then serves it.", SERVE_PANEL, "serve", "demo"
     ),
     "serve": Command(
         "Serve a Hugging Face model, with SAEs attached and profiles to choose from.", SERVE_PANEL, "serve", "serve"
     ),
     "load": Command(
-        "Load a model into the running server, in place of the one it has.", SERVE_PANEL, "load_model", "load_model"
+        "Load a model into the running server, in place of the one it has.", SERVE_PANEL, "models", "load_model"
     ),
     "unload": Command(
         "Unload the running server's model and its SAEs; the server stays up.",
         SERVE_PANEL,
-        "unload_model",
+        "models",
         "unload_model",
     ),
     "attach": Command(
-        "Attach an SAE to the model that is loaded, and show what was measured.", SERVE_PANEL, "attach", "attach_sae"
+        "Attach an SAE to the model that is loaded, and show what was measured.", SERVE_PANEL, "models", "attach_sae"
     ),
-    "detach": Command("Take an SAE off the model; it stays in the library.", SERVE_PANEL, "detach", "detach_sae"),
+    "detach": Command("Take an SAE off the model; it stays in the library.", SERVE_PANEL, "models", "detach_sae"),
     "chat": Command("Chat in the terminal with a running server; steer with /steer 11 80.", SERVE_PANEL, "chat"),
     "pull": Command(
-        "Download a model or an SAE from Hugging Face, and see what it is before.", LIBRARY_PANEL, "pull", "pull"
+        "Download a model or an SAE from Hugging Face, and see what it is before.", LIBRARY_PANEL, "library", "pull"
     ),
-    "list": Command("List the models of the library, or its SAEs.", LIBRARY_PANEL, "list", "list_library"),
+    "list": Command("List the models of the library, or its SAEs.", LIBRARY_PANEL, "library", "list_library"),
     "show": Command(
-        "Show everything that is known about a model or an SAE of the library.", LIBRARY_PANEL, "show", "show"
+        "Show everything that is known about a model or an SAE of the library.", LIBRARY_PANEL, "library", "show"
     ),
     "estimate": Command(
-        "Tell how much memory a model would take, without loading it.", LIBRARY_PANEL, "estimate", "estimate_memory"
+        "Tell how much memory a model would take, without loading it.", LIBRARY_PANEL, "library", "estimate_memory"
     ),
-    "saes": Command("Search the public SAEs by model, layer, width and site.", LIBRARY_PANEL, "saes", "find_saes"),
+    "saes": Command("Search the public SAEs by model, layer, width and site.", LIBRARY_PANEL, "library", "find_saes"),
     "import": Command(
         "Add a folder of yours to the library. It is linked, not copied.",
         LIBRARY_PANEL,
-        "import_folder",
+        "library",
         "import_folder",
     ),
-    "rm": Command("Delete a model or an SAE from the disk.", LIBRARY_PANEL, "rm", "remove"),
+    "rm": Command("Delete a model or an SAE from the disk.", LIBRARY_PANEL, "library", "remove"),
     "profiles": Command(
         "List, choose, compare, import and export profiles: saved steerings.", INSPECT_PANEL, "profiles"
     ),
     "features": Command(
         "Find what an SAE's features mean, by words or by texts in which they fire.", INSPECT_PANEL, "features"
     ),
-    "ps": Command("Show what runs, on which device, and until when.", INSPECT_PANEL, "ps", "show_status"),
+    "ps": Command("Show what runs, on which device, and until when.", INSPECT_PANEL, "models", "show_status"),
     "bench": Command(
         "Measure a running server: tokens per second, and how long a reader waits.", INSPECT_PANEL, "bench"
     ),

@@ -1,24 +1,169 @@
-"""`millm profiles`: the saved steerings of the running server; without one, those on this disk."""
+"""`millm profiles`: the saved steerings of the running server; without one, those on this disk.
+
+The profiles on this disk, without a server: the same questions as `profiles_remote.py` asks one over HTTP.
+
+What writes holds the home, so that no server starts meanwhile. Only miLLM's own files are understood here.
+
+The profiles of a running server, over HTTP: the same questions as `profiles_here.py` answers from the disk.
+"""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, get_args
+from urllib.parse import quote, urlencode
 
 import msgspec
 import typer
 
+from millm.cli.http_client import RemoteServer, connect
 from millm.cli.options import ApiKey, AsJson, Url
-from millm.cli.output import print_json, stderr_console, stdout_console
-from millm.cli.profile_diff import diff_steerings
-from millm.cli.profile_import import ImportRow, OnConflict, read_document
-from millm.cli.profile_tables import difference_table, import_table, profile_details, profiles_table
-from millm.cli.profiles_here import LocalProfiles
-from millm.cli.profiles_remote import RemoteProfiles
-from millm.cli.remote import connect
-from millm.errors import CannotStart
-from millm.profiles.schema import SteeringRequest
-from millm.profiles.store import read_profile
+from millm.cli.profile_tables import (
+    ImportAction,
+    ImportRow,
+    OnConflict,
+    SourceDocument,
+    diff_steerings,
+    difference_table,
+    import_table,
+    profile_details,
+    profiles_table,
+    read_document,
+)
+from millm.cli.terminal import print_json, stderr_console, stdout_console
+from millm.database import Database
+from millm.errors import CannotStart, InvalidImport
+from millm.hub.home import Home
+from millm.profiles.schema import Profile, SteeringRequest, name_key
+from millm.profiles.store import (
+    ProfileDetail,
+    ProfileEntry,
+    ProfilePage,
+    ProfileStore,
+    parse_profile,
+    profile_entry,
+    read_profile,
+)
 from millm.settings import Settings
+from millm.status import ServerStatus, SteeringState
+
+NO_SERVER_REASON = "no server runs"
+_NO_LIMIT = 10**9
+
+
+class LocalProfiles:
+    def __init__(self, settings: Settings) -> None:
+        self._home = Home(settings.home_folder)
+        self._home.create()
+        self._store = ProfileStore(Database(self._home.database))
+
+    def entries(self, search: str) -> Sequence[ProfileEntry]:
+        found, _ = self._store.page(search=search, limit=_NO_LIMIT)
+        return [
+            profile_entry(stored, is_active=False, incompatibility=NO_SERVER_REASON, model=None) for stored in found
+        ]
+
+    def profile(self, name: str) -> Profile:
+        return self._store.find(name)
+
+    def export(self, name: str, format: str, skip: str | None) -> bytes:
+        if format != "millm" or skip:
+            raise CannotStart("--format and --skip need a running server; start one, or leave them out")
+        return self._store.find(name).model_dump_json(indent=2, exclude_none=True).encode() + b"\n"
+
+    def preview_import(self, document: SourceDocument, saes: Sequence[str]) -> Sequence[ImportRow]:
+        profile = self._parse_document(document, saes)
+        taken = name_key(profile.name) in {name_key(one.name) for one in self._store.all()}
+        return [ImportRow(path="$", name=profile.name, notes=("the name is taken",) if taken else ())]
+
+    def import_document(
+        self, document: SourceDocument, saes: Sequence[str], on_conflict: OnConflict, name: str | None
+    ) -> Sequence[ImportRow]:
+        profile = self._parse_document(document, saes)
+        if name is not None:
+            profile = Profile.model_validate({**profile.model_dump(), "name": name})
+        with self._home.lock():
+            return [self._store_profile(profile, on_conflict)]
+
+    def _parse_document(self, document: SourceDocument, saes: Sequence[str]) -> Profile:
+        if saes or not document.content.lstrip().startswith(b"{"):
+            raise InvalidImport(
+                f"{document.name}: only miLLM's own profiles can be imported without a server; start one, and try again"
+            )
+        return parse_profile(document.content, document.name)
+
+    def _store_profile(self, profile: Profile, on_conflict: OnConflict) -> ImportRow:
+        is_taken = name_key(profile.name) in {name_key(one.name) for one in self._store.all()}
+        did: ImportAction = "added"
+        if is_taken and on_conflict == "skip":
+            did = "skipped"
+        elif is_taken and on_conflict == "replace":
+            did, _ = "replaced", self._store.replace(profile.name, profile)
+        elif is_taken and on_conflict == "rename":
+            profile = profile.model_copy(update={"name": self._store.free_name(profile.name)})
+            self._store.add(profile)
+        else:
+            self._store.add(profile)
+        return ImportRow(path="$", name=profile.name, did=did)
+
+
+_PAGE_SIZE = 1000
+
+
+class _ImportRows(msgspec.Struct, frozen=True):
+    entries: tuple[ImportRow, ...]
+
+
+class RemoteProfiles:
+    def __init__(self, remote: RemoteServer) -> None:
+        self._remote = remote
+
+    def entries(self, search: str) -> Sequence[ProfileEntry]:
+        found: list[ProfileEntry] = []
+        while True:
+            query = urlencode({"search": search, "limit": _PAGE_SIZE, "offset": len(found)})
+            page = self._remote.request("GET", f"/api/profiles?{query}", ProfilePage)
+            found += page.profiles
+            if not page.profiles or len(found) >= page.total:
+                return found
+
+    def profile(self, name: str) -> Profile:
+        return Profile.model_validate(self._remote.request("GET", _profile_path(name), ProfileDetail).profile)
+
+    def active(self) -> SteeringRequest:
+        """What steers the server; nothing is a steering without features."""
+        return SteeringRequest.model_validate(
+            self._remote.request("GET", "/api/steering", SteeringState).steering or {}
+        )
+
+    def use(self, name: str) -> ProfileEntry:
+        return self._remote.request("POST", f"{_profile_path(name)}/activate", ProfileEntry)
+
+    def off(self) -> ServerStatus:
+        return self._remote.request("POST", "/api/profiles/deactivate", ServerStatus)
+
+    def export(self, name: str, format: str, skip: str | None) -> bytes:
+        wanted = {"format": format, **({"skip": skip} if skip else {})}
+        return self._remote.get_file(f"{_profile_path(name)}/export?{urlencode(wanted)}")
+
+    def preview_import(self, document: SourceDocument, saes: Sequence[str]) -> Sequence[ImportRow]:
+        query = urlencode([("sae", sae) for sae in saes])
+        return self._remote.post_document(
+            f"/api/profiles/import/preview?{query}", document.content, _ImportRows
+        ).entries
+
+    def import_document(
+        self, document: SourceDocument, saes: Sequence[str], on_conflict: OnConflict, name: str | None
+    ) -> Sequence[ImportRow]:
+        said = [("on_conflict", on_conflict), *(("sae", sae) for sae in saes), *([("as", name)] if name else [])]
+        return self._remote.post_document(
+            f"/api/profiles/import?{urlencode(said)}", document.content, _ImportRows
+        ).entries
+
+
+def _profile_path(name: str) -> str:
+    return f"/api/profiles/{quote(name, safe='')}"
+
 
 group = typer.Typer(
     help="""List, choose, compare, import and export profiles: saved steerings.
@@ -32,7 +177,6 @@ group = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-
 ProfileNameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="As `millm profiles list` shows it.", show_default=False)
 ]

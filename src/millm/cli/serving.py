@@ -2,6 +2,12 @@
 
 The port answers at once (health checks, 503 for the rest) while the model is still being fetched and loaded, and as
 long as answers are still being made once the server was asked to stop.
+
+Who could come in that the operator of a server may not have thought of.
+
+What a server says of itself where nobody sits at a terminal: the same as lines of its log, all of which is JSON.
+
+What a server says of itself to people at a terminal.
 """
 
 import asyncio
@@ -9,17 +15,19 @@ import contextlib
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
+import structlog
 import uvicorn
 from rich.console import Console
+from rich.markup import escape
 
 from millm.api import h11_protocol
 from millm.api.app import create_app
-from millm.cli.in_log import LogAnnouncer
-from millm.cli.on_screen import TerminalAnnouncer
-from millm.cli.progress import ProgressReporter
-from millm.cli.server import PrepareStartup, ServerResources, StartupPlan
+from millm.cli.serve import PrepareStartup, ServerResources, StartupPlan
+from millm.cli.terminal import ProgressReporter, progress_bars, progress_reporter
 from millm.database import Database
 from millm.demo import bundle
 from millm.engine.client import EngineClient
@@ -35,14 +43,159 @@ from millm.lifecycle.saes import attach
 from millm.lifecycle.shutdown import StopSignals, abort_requests, back_up_daily, start_draining, wait_for_requests
 from millm.lifecycle.steering import activate_profile
 from millm.profiles.schema import Profile
-from millm.profiles.store import ProfileStore
+from millm.profiles.store import MAX_LISTED_NAMES, ProfileStore
 from millm.settings import Settings
 from millm.state import State
 from millm.status import DesiredState, ModelSpec, read_desired
 
+
+@dataclass(frozen=True)
+class ExposureWarning:
+    text: str
+    is_urgent: bool = False
+
+
+def exposure_warnings(settings: Settings, host: str) -> list[ExposureWarning]:
+    told = []
+    if not _is_loopback(host) and settings.api_key:
+        told.append(
+            ExposureWarning(f"listening on {host}: whoever reaches this machine and has the key can use the server")
+        )
+    elif not _is_loopback(host):
+        text = (
+            f"listening on {host} without a key: everybody who reaches this machine can use the server and change what"
+            " it does; set MILLM_API_KEY, or --host 127.0.0.1"
+        )
+        told.append(ExposureWarning(text, is_urgent=True))
+    if "*" in settings.allowed_hosts:
+        told.append(ExposureWarning("MILLM_ALLOWED_HOSTS=*: a web page that rebinds DNS can use the server"))
+    return told
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "::1" or host.startswith("127.")
+
+
+log = structlog.get_logger()
+
+
+class LogAnnouncer:
+    def show_progress(self) -> AbstractContextManager[ProgressReporter]:
+        return progress_reporter(_StageLogger())
+
+    def announce_ready(self, state: State, url: str, host: str) -> None:
+        for told in (state.hub.database.notice, state.cause.message if state.cause else None):
+            if told:
+                log.error("server.notice", text=told)
+        for warned in exposure_warnings(state.settings, host):
+            log.warning("server.open", text=warned.text)
+        for attached in state.saes.values():
+            for text in attached.facts.warnings:
+                log.warning("sae.warning", sae=attached.facts.sae, text=text)
+        facts = state.model.facts if state.model else None
+        log.info(
+            "server.ready",
+            url=url,
+            model=state.model.name if state.model else None,
+            device=facts.device if facts else None,
+            weights=facts.weights if facts else None,
+            saes=list(state.saes),
+            profiles=len(state.profiles),
+        )
+
+    def announce_stopping(self, answers: int, seconds: float) -> None:
+        log.info("server.stopping", answers=answers, seconds=seconds if answers else 0.0)
+
+    def announce_aborted_answers(self, answers: int) -> None:
+        if answers:
+            log.warning("server.answers_ended", answers=answers)
+
+    def announce_stopped(self) -> None:
+        log.info("server.stopped")
+
+
+class _StageLogger:
+    """Each once: a bar would be a thousand lines."""
+
+    def __init__(self) -> None:
+        self._logged: set[str] = set()
+
+    def __call__(self, stage: str, _done: int, total: int) -> None:
+        if stage not in self._logged:
+            self._logged.add(stage)
+            log.info("server.stage", stage=stage, total=total)
+
+
+_NOTE_FORMAT = " [yellow]![/] {}"
+_ALARM_FORMAT = " [bold red]![/] {}"
+
+
+class TerminalAnnouncer:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def show_progress(self) -> AbstractContextManager[ProgressReporter]:
+        return progress_bars(self._console)
+
+    def announce_ready(self, state: State, url: str, host: str) -> None:
+        for told in (state.hub.database.notice, state.cause.message if state.cause else None):
+            if told:
+                self._print(_ALARM_FORMAT.format(escape(told)))
+        self._print(_model_line(state))
+        for attached in state.saes.values():
+            sae = attached.facts
+            explained = "" if sae.variance_explained is None else f", explains {sae.variance_explained:.0%}"
+            self._print(
+                f" [green]✓[/] SAE {escape(sae.sae)} on {sae.hook_point} ({sae.features:,} features{explained})"
+            )
+            for warning in sae.warnings:
+                self._print(_NOTE_FORMAT.format(escape(warning)))
+        if state.profiles:
+            self._print(f" [green]✓[/] profiles: {escape(_profile_names(state.profiles))}")
+        self._print(f" [bold]ready[/]  {url}   OpenAI base URL {url}/v1   (Ctrl+C stops)")
+        for warned in exposure_warnings(state.settings, host):
+            self._print((_ALARM_FORMAT if warned.is_urgent else _NOTE_FORMAT).format(escape(warned.text)))
+
+    def announce_stopping(self, answers: int, seconds: float) -> None:
+        if answers:
+            self._print(
+                f" stopping: waiting up to {seconds:g} s for {_count_answers(answers)}; Ctrl+C again stops at once"
+            )
+
+    def announce_aborted_answers(self, answers: int) -> None:
+        if answers:
+            self._print(
+                _NOTE_FORMAT.format(f"{_count_answers(answers)} had not ended, and got an error instead of the rest")
+            )
+
+    def announce_stopped(self) -> None:
+        """The shell's prompt says so."""
+
+    def _print(self, words: str) -> None:
+        self._console.print(words, soft_wrap=True)
+
+
+def _model_line(state: State) -> str:
+    if state.model is None:
+        return " no model is loaded: `millm pull OWNER/NAME`, then `millm load OWNER/NAME`"
+    facts = state.model.facts
+    size = f"{facts.parameters / 1e6:,.0f} M"
+    return f" [green]✓[/] {escape(state.model.name)} ({size}, {facts.weights}, {facts.device})"
+
+
+def _profile_names(profiles: ProfileStore) -> str:
+    """Some of them."""
+    names = [profile.name for profile in profiles.all()[:MAX_LISTED_NAMES]]
+    more = len(profiles) - len(names)
+    return ", ".join([*names, *([f"and {more:,} more"] if more else [])])
+
+
+def _count_answers(answers: int) -> str:
+    return f"{answers} answer" if answers == 1 else f"{answers:,} answers"
+
+
 CHANGES_TIMEOUT_SECONDS = 2.0
 """For a change to notice that the engine has been ended."""
-
 Announcer = TerminalAnnouncer | LogAnnouncer
 
 

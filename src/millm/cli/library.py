@@ -1,0 +1,331 @@
+"""`millm pull`: download a model or an SAE from Hugging Face, and see what it is before.
+
+`millm estimate`: how much memory a model would take, before it is loaded.
+
+`millm import`: add a folder of yours to the library, without copying it.
+
+`millm list`: what is in the library.
+
+`millm rm`: delete a model or an SAE from the disk.
+
+`millm saes`: search the public SAEs, from the list that miLLM ships with.
+
+`millm show`: everything that is known about a model or an SAE of the library.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlencode
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from millm.cli.http_client import connect
+from millm.cli.library_client import LibraryClient, LocalLibrary, find_entry, open_library
+from millm.cli.library_tables import (
+    deletion_line,
+    estimate_table,
+    freed_line,
+    job_lines,
+    model_details,
+    models_table,
+    parse_width,
+    preview_details,
+    quantizations_table,
+    registry_table,
+    sae_details,
+    saes_table,
+)
+from millm.cli.options import ApiKey, AsJson, Url, Yes, parse_model_options
+from millm.cli.terminal import format_bytes, print_json, print_json_line, stderr_console, stdout_console
+from millm.engine.messages import Quantization
+from millm.errors import CannotStart, DownloadFailed, GatedRepository, InsufficientDisk, MillmError, error_from_code
+from millm.hub.catalog import SITES, RegistryPage, count_saes, search_saes
+from millm.hub.entries import ModelEntry, SaeEntry
+from millm.hub.jobs import ArtifactKind, DownloadJob, DownloadPreview, DownloadSpec, parse_spec
+from millm.hub.memory_estimate import Estimate
+from millm.settings import Settings
+from millm.status import ModelSpec
+
+
+def estimate_memory(
+    id: Annotated[str, typer.Argument(metavar="ID", help="As `millm list` shows it.", show_default=False)],
+    quantization: Annotated[str | None, typer.Option(help="none, 8bit or 4bit.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    context: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of one sequence (default: the model's own).")
+    ] = None,
+    slots: Annotated[int | None, typer.Option(min=1, max=256, help="Sequences that run at once.")] = None,
+    sae: Annotated[list[str] | None, typer.Option(help="An SAE to attach. Repeatable.")] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Tell how much memory a model would take, part by part, without loading it.
+
+    Example:
+
+        millm estimate google/gemma-2-2b --quantization 4bit --context 8192 --slots 8
+
+    What is not said is as the server has it.
+    """
+    wanted = parse_model_options(
+        id, quantization=quantization, dtype=dtype, device=device, context=context, slots=slots
+    )
+    estimate = open_library(url, api_key).estimate(wanted, sae or ())
+    if as_json:
+        print_json(estimate)
+    else:
+        stdout_console().print(estimate_table(estimate))
+
+
+def import_folder(
+    folder: Annotated[Path, typer.Argument(metavar="PATH", help="With the files of a model, or of an SAE.")],
+    name: Annotated[str | None, typer.Option(help="What to call it (default: the folder's name).")] = None,
+    sae: Annotated[bool, typer.Option("--sae", help="It is an SAE.")] = False,
+) -> None:
+    """Add a folder of yours to the library. It is linked, not copied.
+
+    Example:
+
+        millm import ~/models/my-finetune --name mine
+
+    Only here, never over HTTP: a server must not learn paths from outside.
+    """
+    entry = LocalLibrary(Settings.load()).add(folder, name, is_sae=sae)
+    stdout_console().print(model_details(entry, 0) if isinstance(entry, ModelEntry) else sae_details(entry))
+
+
+def list_library(
+    saes: Annotated[bool, typer.Option("--saes", help="The SAEs instead of the models.")] = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """List the models of the library, or its SAEs.
+
+    Example:
+
+        millm list --saes
+
+    Asks the running server; without one, looks at this disk: MILLM_HOME and Hugging Face's cache.
+    """
+    library = open_library(url, api_key)
+    if as_json:
+        print_json(library.saes() if saes else library.models())
+    else:
+        stdout_console().print(saes_table(library.saes()) if saes else models_table(library.models()))
+
+
+CONFIRM_ABOVE_BYTES = 10e9
+"""Bytes: a person is asked before more than that is fetched."""
+
+
+def pull(
+    id: Annotated[
+        str,
+        typer.Argument(metavar="ID", help="owner/name is a model, owner/name/path/inside an SAE.", show_default=False),
+    ],
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit.")] = "main",
+    sae: Annotated[bool, typer.Option("--sae", help="It is an SAE at the root of its repository.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="End its download, which a server goes on with.")] = False,
+    yes: Yes = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The job at each change, a line of JSON each.")] = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Download a model or an SAE from Hugging Face, and see what it is before.
+
+    Examples:
+
+        millm pull google/gemma-2-2b
+
+        millm pull google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71
+
+    What is finished is kept: the same command goes on where the last one ended.
+    """
+    asked = parse_spec(id, kind_of(id, sae), revision)
+    library = open_library(url, api_key)
+    job = library.cancel(asked) if cancel else _preview_and_pull(library, asked, yes=yes, as_json=as_json)
+    if cancel:
+        stderr_console().print(job_lines(job))
+    elif job.state != "installed":
+        raise _download_error(job)
+
+
+def kind_of(id: str, is_sae: bool) -> ArtifactKind:
+    """By how deep it is: a model is a whole repository."""
+    return "sae" if is_sae or id.partition("@")[0].strip("/").count("/") > 1 else "model"
+
+
+def check_preview(preview: DownloadPreview) -> None:
+    """Raises GatedRepository or InsufficientDisk, with what to do."""
+    if not preview.has_access:
+        raise GatedRepository(
+            f"{preview.asked.repository} is gated: accept its licence at {preview.link} and set HF_TOKEN to your token"
+        )
+    if not preview.fits_disk:
+        raise InsufficientDisk(
+            f"{preview.name} needs {format_bytes(preview.to_download)}, and of the {format_bytes(preview.disk_free)} that are free"
+            f" {format_bytes(preview.disk_reserve)} are kept: make room (`millm list`, `millm rm ID`), or lower"
+            " MILLM_DOWNLOAD_RESERVE_BYTES"
+        )
+
+
+def _preview_and_pull(library: LibraryClient, spec: DownloadSpec, *, yes: bool, as_json: bool) -> DownloadJob:
+    console = stderr_console()
+    preview = library.preview(spec)
+    if not as_json:
+        console.print(preview_details(preview))
+    check_preview(preview)
+    if preview.to_download > CONFIRM_ABOVE_BYTES and sys.stdin.isatty() and not yes:
+        typer.confirm(f"Download {format_bytes(preview.to_download)}?", abort=True, err=True)
+    try:
+        return library.pull(spec, print_json_line) if as_json else _pull_with_progress(library, spec, console)
+    except KeyboardInterrupt:
+        console.print(library.interrupt_hint.format(name=spec.name), markup=False, soft_wrap=True)
+        raise
+
+
+def _pull_with_progress(library: LibraryClient, spec: DownloadSpec, console: Console) -> DownloadJob:
+    with Live(console=console, refresh_per_second=4, transient=False) as live:
+        return library.pull(spec, lambda job: live.update(job_lines(job)))
+
+
+def _download_error(job: DownloadJob) -> MillmError:
+    if job.problem is None or job.state != "failed":
+        return DownloadFailed(f"{job.name} was {job.state}; `millm pull {job.name}` goes on with it")
+    link = f" ({job.problem.link})" if job.problem.link and job.problem.link not in job.problem.message else ""
+    return error_from_code(job.problem.code, f"{job.problem.message}{link}")
+
+
+def remove(
+    id: Annotated[str, typer.Argument(metavar="ID", help="As `millm list` shows it.", show_default=False)],
+    yes: Yes = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Delete a model or an SAE from the disk; says first what is freed and what stays.
+
+    Example:
+
+        millm rm google/gemma-2-2b
+
+    Files that other models, SAEs or programs share stay. Of an imported folder only the link goes.
+    """
+    library = open_library(url, api_key)
+    entry = find_entry(library, id)
+    if entry.origin != "builtin":  # which is refused
+        stderr_console().print(deletion_line(entry), markup=False, soft_wrap=True)
+        _confirm(id, yes)
+    stdout_console().print(freed_line(library.delete(entry)))
+
+
+def _confirm(id: str, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise CannotStart(f"nobody is there to ask whether {id} may go; add --yes")
+    typer.confirm("Delete it?", abort=True, err=True)
+
+
+def find_saes(
+    text: Annotated[str, typer.Argument(help="Words of its repository, path or release.", show_default=False)] = "",
+    model: Annotated[str | None, typer.Option(help="Hugging Face id of the model, or its short name.")] = None,
+    layer: Annotated[int | None, typer.Option(min=0)] = None,
+    site: Annotated[str | None, typer.Option(help=", ".join(SITES))] = None,
+    width: Annotated[str | None, typer.Option(help="Features: 16384 or 16k.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many to show.")] = 20,
+    offset: Annotated[int, typer.Option(min=0, help="How many to leave out before.")] = 0,
+    as_json: AsJson = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Search the public SAEs by model, layer, width and site; the most useful come first.
+
+    Example:
+
+        millm saes --model google/gemma-2-2b --layer 20 --width 16k
+
+    Needs neither a server nor the network; with --url, asks that server's list.
+    """
+    asked = {
+        "model": model, "layer": layer, "site": site, "width": parse_width(width) if width else None, "text": text,
+        "limit": limit, "offset": offset,
+    }  # fmt: skip
+    wanted = {name: value for name, value in asked.items() if value is not None}
+    if url:
+        found = connect(url, api_key).request("GET", f"/api/registry/saes?{urlencode(wanted)}", RegistryPage)
+    else:
+        found = search_saes(**wanted)  # type: ignore[arg-type]  # the options' own types
+    if as_json:
+        print_json(found)
+    else:
+        stdout_console().print(registry_table(found, offset))
+
+
+QUANTIZATIONS: tuple[Quantization, ...] = ("none", "8bit", "4bit")
+
+
+class EntryDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """What `--json` prints."""
+
+    entry: ModelEntry | SaeEntry
+    known_saes: int | None = None
+    """SAEs for this model that the registry knows; None for an SAE."""
+    estimates: tuple[Estimate, ...] = ()
+    """Of memory, for each quantization."""
+
+
+def show(
+    id: Annotated[str, typer.Argument(metavar="ID", help="As `millm list` shows it.", show_default=False)],
+    as_json: AsJson = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Show everything that is known about a model or an SAE of the library.
+
+    Example:
+
+        millm show google/gemma-2-2b
+
+    For a model also the memory that it would take, in as many and in fewer bits.
+    """
+    library = open_library(url, api_key)
+    shown = _collect_details(library, find_entry(library, id))
+    if as_json:
+        print_json(shown)
+    else:
+        _print_details(shown)
+
+
+def _collect_details(library: LibraryClient, entry: ModelEntry | SaeEntry) -> EntryDetails:
+    if isinstance(entry, SaeEntry):
+        return EntryDetails(entry=entry)
+    return EntryDetails(
+        entry=entry,
+        known_saes=count_saes(entry.id.partition("@")[0]),
+        estimates=_estimate_quantizations(library, entry),
+    )
+
+
+def _estimate_quantizations(library: LibraryClient, entry: ModelEntry) -> tuple[Estimate, ...]:
+    """None for what is not whole: there is nothing to read them from."""
+    if entry.state != "whole":
+        return ()
+    return tuple(library.estimate(ModelSpec(id=entry.id, quantization=name)) for name in QUANTIZATIONS)
+
+
+def _print_details(details: EntryDetails) -> None:
+    console = stdout_console()
+    if isinstance(details.entry, SaeEntry):
+        console.print(sae_details(details.entry))
+        return
+    console.print(model_details(details.entry, details.known_saes or 0))
+    if details.estimates:
+        console.print()
+        console.print(quantizations_table(details.estimates))
