@@ -14,7 +14,7 @@ class _Unserved:
     """What making the application reads of a state."""
 
     settings = Settings()
-    doors = DrainGate()
+    drain_gate = DrainGate()
     meter = Meter()
 
 

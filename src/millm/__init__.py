@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from millm.errors import MillmError
-    from millm.notebook.blocks import Effect, Row, Seen, steered, watching
-    from millm.notebook.sae import SAE
+    from millm.notebook import SAE, Effect, Row, Seen, steered, watching
 
 __version__ = "0.1.0"
 

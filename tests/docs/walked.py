@@ -41,8 +41,8 @@ ELSEWHERE = {
     "docs/operations/running.md": ("tests/e2e/test_running_page.py::test_the_commands_do_what_they_are_shown_for",),
     "docs/python.md": ("tests/notebook/test_docs_and_examples.py::test_the_page_runs",),
     "docs/profiles.md": (
-        "tests/admin/test_profile_files.py::test_the_documents_commands_run",
-        "tests/admin/test_profile_files.py::test_the_documents_example_is_a_profile",
+        "tests/api/admin/test_profile_files.py::test_the_documents_commands_run",
+        "tests/api/admin/test_profile_files.py::test_the_documents_example_is_a_profile",
     ),
 }
 """Page → the tests that run what is on it."""

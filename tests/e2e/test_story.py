@@ -15,7 +15,7 @@ import pytest
 import torch
 from openai import OpenAI
 
-from tests.admin.library import LibraryClient, events_until
+from tests.api.admin.library import LibraryClient, events_until
 from tests.e2e.plain import Plain
 from tests.fixtures.fakehub import FakeHub, serving
 from tests.fixtures.process import Server, running

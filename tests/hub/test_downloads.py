@@ -39,7 +39,7 @@ def processes() -> list[int]:
         for folder, stat in stats.items()
         if stat.exists()
         and stat.read_text().rpartition(")")[2].split()[1] == str(os.getpid())
-        and b"millm.hub.fetch" in (folder / "cmdline").read_bytes()
+        and b"millm.hub.download_worker" in (folder / "cmdline").read_bytes()
     ]
 
 

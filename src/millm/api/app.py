@@ -124,7 +124,7 @@ async def _on_client_gone(_: HTTPConnection, __: Exception) -> Response:
 
 
 start_page_router = APIRouter()
-_START_PAGE_SOURCE = files("millm").joinpath("startpage.html").read_text("utf-8")
+_START_PAGE_SOURCE = files("millm.api").joinpath("startpage.html").read_text("utf-8")
 _START_PAGE_TEMPLATE = Environment(autoescape=True).from_string(_START_PAGE_SOURCE)
 
 
@@ -152,7 +152,7 @@ async def start_page(request: Request) -> HTMLResponse:
     return HTMLResponse(page, headers=_START_PAGE_HEADERS)
 
 
-WEB_FOLDER = Path(__file__).parent / "web"
+WEB_FOLDER = Path(__file__).parents[1] / "web"
 """Where the build puts it; absent where that was left out."""
 _IMMUTABLE_CACHE = "public, max-age=31536000, immutable"
 _NONCE_META = '<meta name="csp-nonce" content="'

@@ -115,7 +115,7 @@ async def run_worker(command: RepositoryCommand | ModelSearchCommand) -> AsyncGe
     Use it in `aclosing`: the process, and with it the download, is ended at once.
     """
     child = await create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "millm.hub.fetch"),
+        *(sys.executable, "-P", "-m", "millm.hub.download_worker"),
         stdin=PIPE,
         stdout=PIPE,
         limit=_MAX_LINE_BYTES,

@@ -92,7 +92,7 @@ class _ConversionProcess:
         """Fills `folder`. Raises InvalidSae."""
         order = msgspec.structs.replace(self._request, target=str(folder))
         with subprocess.Popen(
-            [sys.executable, "-P", "-m", "millm.sae.convert"],
+            [sys.executable, "-P", "-m", "millm.sae.conversion.process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=converter_environment(),

@@ -84,7 +84,7 @@ class SaelensConfig(SaelensMetadata, frozen=True, kw_only=True):
     norm_scaling_factor: float | None = None
     metadata: SaelensMetadata = SaelensMetadata()
     converted_from: str = "saelens"
-    """The library whose files `millm.sae.convert` made this of."""
+    """The library whose files `millm.sae.conversion.process` made this of."""
 
     @property
     def merged_metadata(self) -> SaelensMetadata:

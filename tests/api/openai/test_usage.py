@@ -1,0 +1,68 @@
+"""What an answer says it cost, and what the engine is told of its limits."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, Request, Response
+from starlette.testclient import TestClient
+
+from millm.api.openai.response import CompletionChoiceBuilder, create_response
+from millm.generation.request import GenerationRequest, build_request
+from millm.lifecycle.selection import Selection
+from millm.loaded import LoadedModel
+from millm.protocol.request import CompletionRequest
+from millm.settings import Settings
+from millm.text.chat_template import ChatTemplate
+from millm.text.tokenizer import Tokenizer
+from tests.api.openai.test_pieces import ScriptedEngine
+from tests.fixtures.bare import bare_state
+from tests.profiles.test_selection import MODEL
+
+PROMPTS = [[5, 6, 7], [5, 6, 7, 8, 9, 10]]
+CACHED_EACH = 4
+"""What the scripted engine says of every sequence."""
+
+
+@pytest.fixture
+def model(tiny_model: Path) -> LoadedModel:
+    tokenizer = Tokenizer.from_folder(tiny_model)
+    return LoadedModel("tiny", MODEL, tokenizer, ChatTemplate.from_folder(tiny_model, tokenizer))
+
+
+def planned(selection: Selection, prompts: list[list[int]], settings: Settings, **fields: Any) -> GenerationRequest:
+    body = CompletionRequest.model_validate({"model": "tiny", **fields})
+    state = replace(bare_state(), settings=settings, model=selection.model)
+    return build_request(state, selection, body, prompts, prefix="cmpl-", stop=())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("prompts", "n", "cached"), [(PROMPTS[1:], 1, CACHED_EACH), (PROMPTS, 1, 2 * CACHED_EACH), (PROMPTS, 3, 9)]
+)
+def test_cached_tokens_are_added_up_but_never_more_than_the_prompts(model, prompts, n, cached, stream) -> None:
+    options = {"stream_options": {"include_usage": True}} if stream else {}
+    job = planned(Selection(model), prompts, Settings(), n=n, stream=stream, **options)
+    app = FastAPI()
+    app.state.millm = bare_state()  # to which nobody listens
+
+    @app.get("/")
+    async def answer(request: Request) -> Response:
+        form = CompletionChoiceBuilder(model.tokenizer, logprobs=False)
+        return await create_response(request, ScriptedEngine([20, 21]), job, form, streaming=stream)  # type: ignore[arg-type]
+
+    text = TestClient(app).get("/").text
+    last = text.split("\n\n")[-3].removeprefix("data: ") if stream else text
+    usage = json.loads(last)["usage"]
+    prompt = sum(map(len, prompts))
+    assert usage["prompt_tokens_details"] == {"cached_tokens": cached}
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (prompt, 2 * n * len(prompts))
+
+
+def test_the_engine_is_told_who_follows_and_until_when(model: LoadedModel) -> None:
+    limited = planned(Selection(model, follows_active=True), PROMPTS, Settings(request_timeout=7.5))
+    assert {(one.follows_active, one.deadline_seconds) for one in limited.sequences} == {(True, 7.5)}
+    free = planned(Selection(model), PROMPTS, Settings())
+    assert {(one.follows_active, one.deadline_seconds) for one in free.sequences} == {(False, None)}
