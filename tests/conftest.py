@@ -11,6 +11,7 @@ import structlog
 
 from millm.demo.weights import prepare
 from millm.settings import Settings
+from tests.fixtures import fork_server
 from tests.fixtures.process import Server, running
 from tests.fixtures.repos import write_repositories
 from tests.fixtures.tiny import write_model, write_profiles, write_sae
@@ -20,6 +21,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 """A server inside this process logs on threads of its own, between pytest's dots: its lines go nowhere."""
+
+fork_server.install()
+
+
+@pytest.fixture(autouse=True)
+def _cold(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.get_closest_marker("cold"):
+        monkeypatch.setattr(fork_server, "cold_only", True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.fixtures import fork_server
 from tests.fixtures.process import environment
 
 PATIENCE = 120
@@ -68,21 +69,22 @@ def left_by(process: "subprocess.Popen[str]") -> list[int]:
 
 
 def children_of(process: "subprocess.Popen[str]") -> list[int]:
-    """The processes of its session, itself not counted."""
+    """The processes of its session, itself and the suite's own fork server not counted."""
     stats = {pid: stat for pid in Path("/proc").iterdir() if pid.name.isdecimal() and (stat := _stat(pid))}
     return [
         int(folder.name)
-        for folder, (state, _, _, session, *_) in stats.items()
-        if int(session) == process.pid != int(folder.name) and state != "Z"
+        for folder, (name, state, _, _, session, *_) in stats.items()
+        if int(session) == process.pid != int(folder.name) and state != "Z" and name != fork_server.NAME
     ]
 
 
 def _stat(folder: Path) -> list[str]:
-    """State, parent, process group, session, …; empty if it has just ended."""
+    """Name, state, parent, process group, session, …; empty if it has just ended."""
     try:
-        return (folder / "stat").read_text().rpartition(")")[2].split()
+        head, _, rest = (folder / "stat").read_text().rpartition(")")
     except (FileNotFoundError, ProcessLookupError):
         return []
+    return [head.partition("(")[2], *rest.split()]
 
 
 def assert_refused(ran: Ran, *words: str) -> None:

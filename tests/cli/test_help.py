@@ -21,6 +21,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         assert f" {command.panel} " in ran.out
 
 
+@pytest.mark.cold
 def test_help_is_immediate(tmp_path: Path) -> None:
     """In seconds of processor time: those on the clock depend on what else the machine does."""
 

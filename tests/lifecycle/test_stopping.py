@@ -101,7 +101,9 @@ def held(model: Path, sae: Path, home: Path, **settings: Any) -> Iterator[Held]:
     """Both streams and whole answers can be asked for before `hold`."""
     with running("serve", str(model), "--sae", str(sae), model="tiny-llama", home=home, **settings) as server:
         (engine,) = [
-            child for child in psutil.Process(server.process.pid).children() if "spawn_main" in child.cmdline()[-2]
+            child
+            for child in psutil.Process(server.process.pid).children()
+            if "spawn_main" in " ".join(child.cmdline())
         ]
         with ThreadPoolExecutor(8) as pool:
             there = Held(server, engine, pool)
