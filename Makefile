@@ -3,6 +3,11 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE # the tests start a hundred servers: each would compile all of miLLM again
+WORKERS ?= 2
+# Of the tests that `make test` leaves to others, each group has a task of its own below.
+APART  := clients openwebui page fuzz crashes machine package image walks slow
+EMPTY  :=
+OTHERS := not $(subst $(EMPTY) $(EMPTY), and not ,$(APART))
 OLDEST := $(addprefix tests/engine/test_,architectures.py batching.py capturability.py)
 
 help:            ## list the tasks
@@ -21,8 +26,13 @@ check: $(VENV)/dev-installed ## format, lint and types, as CI runs them
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: $(VENV)/dev-installed  ## all tests but those that install other people's clients
-	$(BIN)/python -m pytest -m 'not clients and not openwebui and not page and not fuzz and not crashes and not machine and not package and not image and not walks'
+test: $(VENV)/dev-installed  ## the suite, in ten minutes: every oracle, every refusal, one real server
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m '$(OTHERS)'
+
+test-slow: $(VENV)/dev-installed ## what starts servers of its own, kills them, or really waits
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow
+
+test-all: test test-slow page test-page test-docs test-crashes test-machine test-clients package-test test-openwebui fuzz oldest image-test ## everything that exists
 
 fuzz: $(VENV)/dev-installed  ## ten thousand made-up requests
 	$(BIN)/python -m pytest -m fuzz
@@ -111,4 +121,4 @@ $(VENV)/dev-installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $(VENV)/installed $@
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup run check test package-test test-docs test-crashes test-machine test-clients test-openwebui test-page screenshots oldest fix types page page-types docs bench efficacy image image-test site
+.PHONY: help demo setup run check test test-slow test-all package-test test-docs test-crashes test-machine test-clients test-openwebui test-page screenshots oldest fix types page page-types docs bench efficacy image image-test site

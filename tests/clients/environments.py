@@ -1,6 +1,7 @@
 """Environments that the clients live in, apart from ours and made once: exact pins in, an interpreter or folder out.
 
-They are kept under `.cache/clients`, named after what was asked for, so that a change of a pin makes a new one.
+They are kept under `.cache/clients` (MILLM_CLIENTS_HOME moves it), named after what was asked for, so that a change of
+a pin makes a new one.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 PINS = Path(__file__).parent / "pins"
-KEPT = Path(__file__).parents[2] / ".cache" / "clients"
+KEPT = Path(os.environ.get("MILLM_CLIENTS_HOME", Path(__file__).parents[2] / ".cache" / "clients"))
 UV = "uv==0.12.0"
 TORCH = "torch==2.13.0"
 """Asked for alone and first: the CPU build where the index has one."""
