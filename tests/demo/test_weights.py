@@ -36,9 +36,9 @@ def test_made_once_and_found_again(tiny: Tiny, tmp_path: Path) -> None:
     assert names(folder) == FILES - {"chat_template.jinja"}  # the tiny GGUF file has none
     assert "Q4_1" in (folder / "README.md").read_text("utf-8")
     assert not is_approximate(folder)
-    start = time.perf_counter()
+    start = time.process_time()
     assert prepare(tmp_path, on_progress=never, lock=tiny.lock) == folder
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1
 
 
 def test_another_lock_is_another_folder(tiny: Tiny, tmp_path: Path) -> None:
