@@ -28,7 +28,7 @@ class Saying(EngineClient):
         self.asked: list[Generate] = []
         self.cancelled: list[str] = []
 
-    def check_room(self, sequences: int = 1) -> None:
+    def check_capacity(self, sequences: int = 1) -> None:
         """There always is."""
 
     async def generate(self, *requests: Generate) -> AsyncGenerator[Token | Finished]:  # type: ignore[override]
