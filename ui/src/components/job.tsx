@@ -5,13 +5,13 @@ import { api, told, type Schemas } from "@/lib/api";
 import { bytes, duration } from "@/lib/numbers";
 import { failed } from "./toast";
 
-type Job = Schemas["Job"];
+type Job = Schemas["DownloadJob"];
 
 const GOES_ON = ["queued", "resolving", "running", "waiting", "verifying", "converting"];
 const ENDED_EARLY = ["failed", "cancelled", "interrupted"];
 
 /** Those that somebody may still want to see: what is installed is in the library. */
-export const openJobs = (jobs: readonly Job[], kind: Schemas["Asked"]["kind"]): Job[] =>
+export const openJobs = (jobs: readonly Job[], kind: Schemas["DownloadSpec"]["kind"]): Job[] =>
   jobs.filter((job) => job.asked.kind === kind && job.state !== "installed");
 
 export function JobCard({ job }: { job: Job }) {

@@ -8,7 +8,7 @@ import { useTurn, type Knob } from "@/lib/knobs";
 import { short } from "@/lib/numbers";
 
 interface Props {
-  asked: Schemas["Calibrate"];
+  asked: Schemas["CalibrateRequest"];
   knobs: readonly Knob[];
 }
 
@@ -16,7 +16,7 @@ export function Calibrated({ asked, knobs }: Props) {
   const turn = useTurn();
   const calibrate = useMutation({ mutationFn: () => told(api.POST("/api/calibrate", { body: asked })) });
   const found = calibrate.data;
-  const apply = ({ scale, strengths }: Schemas["Calibration"]) =>
+  const apply = ({ scale, strengths }: Schemas["SteeringCalibration"]) =>
     turn.mutate(
       {
         features: strengths

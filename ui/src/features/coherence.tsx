@@ -3,7 +3,7 @@ import { Stack, Table, Title } from "@mantine/core";
 import type { Schemas } from "@/lib/api";
 import { percent, short } from "@/lib/numbers";
 
-type Means = Schemas["Means"];
+type Means = Schemas["ScaleMeans"];
 const [WIDTH, HEIGHT] = [420, 120];
 
 export function Coherence({ means }: { means: readonly Means[] }) {

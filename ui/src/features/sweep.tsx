@@ -11,14 +11,14 @@ import { Calibrated } from "./calibrate";
 import { Coherence } from "./coherence";
 import { scalesOf } from "./scales";
 
-type Told = Partial<Pick<Schemas["Swept"], "summary">> & Partial<Schemas["Point"]>;
+type Told = Partial<Pick<Schemas["SweepResult"], "summary">> & Partial<Schemas["MeasuredAnswer"]>;
 
 export function SweepPanel() {
   const { data: state } = useQuery(steering);
   const [prompt, setPrompt] = useState("Tell me about your day.");
   const [written, setWritten] = useState("0, 0.25, 0.5, 1, 1.5, 2");
-  const [points, setPoints] = useState<readonly Schemas["Point"][]>([]);
-  const [summary, setSummary] = useState<readonly Schemas["Means"][]>([]);
+  const [points, setPoints] = useState<readonly Schemas["MeasuredAnswer"][]>([]);
+  const [summary, setSummary] = useState<readonly Schemas["ScaleMeans"][]>([]);
   const abort = useRef<AbortController | null>(null);
   const scales = scalesOf(written);
   const asked = {
@@ -35,7 +35,7 @@ export function SweepPanel() {
       const body = { ...asked, scales, stream: true };
       for await (const told of streamed<Told>("/api/sweep", body, abort.current.signal)) {
         if (told.summary) setSummary(told.summary);
-        else if (told.text !== undefined) setPoints((before) => [...before, told as Schemas["Point"]]);
+        else if (told.text !== undefined) setPoints((before) => [...before, told as Schemas["MeasuredAnswer"]]);
       }
     },
   });

@@ -1,5 +1,5 @@
 // Written by scripts/types.mjs from the server's OpenAPI document; do not edit.
-// sha256 829bca616b5363fd598bd528316b00f7ed61bbd17860cd8b37eda65aadeda4ea
+// sha256 9fb3a964e5c06683fa6ed91e07355ab88d86c9701b065dceee86912b012cf6f7
 
 export interface paths {
     "/api/attachments": {
@@ -1341,56 +1341,6 @@ export interface components {
             when?: "before" | "after" | "both";
         };
         /**
-         * ActiveSteering
-         * @description A steering as in a request's body, or the name of a profile.
-         */
-        ActiveSteering: {
-            /**
-             * Features
-             * @default []
-             */
-            features?: components["schemas"]["ProfileFeature"][];
-            /**
-             * Positions
-             * @default all
-             * @enum {string}
-             */
-            positions?: "all" | "prompt" | "generated";
-            /**
-             * Profile
-             * @description Name of a profile, instead of all else.
-             */
-            profile?: string | null;
-            /** Reference Norm */
-            reference_norm?: number | null;
-            /** Skip */
-            skip?: ("bos" | "special" | "none") | null;
-            /**
-             * Skip Constrained
-             * @description No steering while a JSON schema or a forced tool call decides the tokens.
-             * @default false
-             */
-            skip_constrained?: boolean;
-            /**
-             * Version
-             * @description Refuse with 409 `steering_outdated` unless it is still this version.
-             */
-            version?: number | null;
-        };
-        /**
-         * Asked
-         * @description Files of a Hugging Face repository, by what they are for.
-         */
-        Asked: {
-            /** @enum {unknown} */
-            kind: "model" | "sae";
-            /** @default  */
-            path: string;
-            repository: string;
-            /** @default main */
-            revision: string;
-        };
-        /**
          * Attach
          * @description An SAE of the library, and where on the model it belongs if its files do not say.
          */
@@ -1416,8 +1366,8 @@ export interface components {
              */
             replaces?: string | null;
         };
-        /** Calibrate */
-        Calibrate: {
+        /** CalibrateRequest */
+        CalibrateRequest: {
             /**
              * Activations
              * @description What to report of which tokens; a list for several SAEs.
@@ -1550,18 +1500,6 @@ export interface components {
              */
             top_p?: number;
         };
-        /**
-         * Calibration
-         * @description A suggestion; nothing was changed.
-         */
-        Calibration: {
-            guard: components["schemas"]["GuardTold"];
-            model: string;
-            note: string;
-            points: components["schemas"]["Means"][];
-            scale: number | null;
-            strengths: components["schemas"]["Strength"][];
-        };
         /** CalledFunction */
         CalledFunction: {
             /**
@@ -1583,6 +1521,20 @@ export interface components {
             message: string;
         };
         /**
+         * ChangeInProgress
+         * @description A model that is being loaded or unloaded, an SAE that is being attached or detached.
+         */
+        ChangeInProgress: {
+            /** @default 0 */
+            done: number;
+            name: string;
+            /** @default  */
+            stage: string;
+            /** @default 0 */
+            total: number;
+            what: string;
+        };
+        /**
          * ChangeProgress
          * @description How far loading a model or attaching an SAE has come.
          */
@@ -1592,20 +1544,6 @@ export interface components {
             total: number;
             /** @enum {unknown} */
             type: "progress";
-            what: string;
-        };
-        /**
-         * Changing
-         * @description A model that is being loaded or unloaded, an SAE that is being attached or detached.
-         */
-        Changing: {
-            /** @default 0 */
-            done: number;
-            name: string;
-            /** @default  */
-            stage: string;
-            /** @default 0 */
-            total: number;
             what: string;
         };
         /** ChatMessage */
@@ -1817,8 +1755,8 @@ export interface components {
             text: string;
             usage: components["schemas"]["Usage"];
         };
-        /** Compare */
-        Compare: {
+        /** CompareRequest */
+        CompareRequest: {
             /**
              * Activations
              * @description What to report of which tokens; a list for several SAEs.
@@ -2070,10 +2008,10 @@ export interface components {
             [key: string]: unknown;
         };
         /**
-         * Contrasted
+         * ContrastBody
          * @description Two sets of texts.
          */
-        Contrasted: {
+        ContrastBody: {
             /** A */
             a: string[];
             /** B */
@@ -2109,6 +2047,32 @@ export interface components {
             threads: number;
         };
         /**
+         * CpuFallbackReason
+         * @description Why the CPU does the work.
+         */
+        CpuFallbackReason: {
+            /** @default  */
+            fix: string;
+            message: string;
+        };
+        /**
+         * DeletedRequests
+         * @description What the history holds no more.
+         */
+        DeletedRequests: {
+            requests: number;
+        };
+        /**
+         * DeletionResult
+         * @description What a deletion gave back.
+         */
+        DeletionResult: {
+            bytes: number;
+            id: string;
+            /** @default 0 */
+            kept: number;
+        };
+        /**
          * Disk
          * @description Bytes of the disk that something is on.
          */
@@ -2132,6 +2096,86 @@ export interface components {
              * @default main
              */
             revision?: string;
+        };
+        /**
+         * DownloadJob
+         * @description A download, from asked for to installed.
+         */
+        DownloadJob: {
+            asked: components["schemas"]["DownloadSpec"];
+            /** @default 1 */
+            attempt: number;
+            /** @default null */
+            commit: string | null;
+            created: number;
+            /** @default 0 */
+            done: number;
+            /** @default 0 */
+            files_done: number;
+            /** @default 0 */
+            files_total: number;
+            id: string;
+            name: string;
+            /** @default null */
+            problem: components["schemas"]["Problem"] | null;
+            /** @default null */
+            retry_in: number | null;
+            /** @default null */
+            seconds_left: number | null;
+            /** @default null */
+            speed: number | null;
+            /** @enum {unknown} */
+            state: "cancelled" | "converting" | "failed" | "installed" | "interrupted" | "queued" | "resolving" | "running" | "verifying" | "waiting";
+            /** @default 0 */
+            total: number;
+            updated: number;
+        };
+        /**
+         * DownloadPreview
+         * @description What a download would bring, found out without downloading it.
+         */
+        DownloadPreview: {
+            /** @default null */
+            architecture: string | null;
+            asked: components["schemas"]["DownloadSpec"];
+            commit: string;
+            disk_free: number;
+            disk_reserve: number;
+            /** @default null */
+            dtype: string | null;
+            files: components["schemas"]["PreviewFile"][];
+            /** @default false */
+            gated: boolean;
+            /** @default true */
+            has_access: boolean;
+            /** @default 0 */
+            known_saes: number;
+            /** @default null */
+            licence: string | null;
+            link: string;
+            name: string;
+            /** @default false */
+            needs_remote_code: boolean;
+            /** @default null */
+            parameters: number | null;
+            /** @default null */
+            quantization: string | null;
+            size: number;
+            skipped: number;
+            to_download: number;
+        };
+        /**
+         * DownloadSpec
+         * @description Files of a Hugging Face repository, by what they are for.
+         */
+        DownloadSpec: {
+            /** @enum {unknown} */
+            kind: "model" | "sae";
+            /** @default  */
+            path: string;
+            repository: string;
+            /** @default main */
+            revision: string;
         };
         /**
          * Dropped
@@ -2236,6 +2280,42 @@ export interface components {
             /** @default null */
             while_loading: number | null;
         };
+        /** EstimateBody */
+        EstimateBody: {
+            /** Attention */
+            attention?: ("auto" | "eager" | "sdpa" | "flash_attention_2") | null;
+            /**
+             * Context
+             * @description Tokens of one sequence.
+             */
+            context?: number | null;
+            /** Device */
+            device?: string | null;
+            /**
+             * Device Map
+             * @description `auto` spreads it over several GPUs.
+             */
+            device_map?: ("single" | "auto") | null;
+            /** Dtype */
+            dtype?: ("auto" | "float32" | "bfloat16" | "float16") | null;
+            /** Id */
+            id: string;
+            /**
+             * Quantization
+             * @description Through bitsandbytes.
+             */
+            quantization?: ("none" | "8bit" | "4bit") | null;
+            /**
+             * Saes
+             * @description SAEs to be attached.
+             */
+            saes?: string[];
+            /**
+             * Slots
+             * @description Requests that run at once.
+             */
+            slots?: number | null;
+        };
         /**
          * Extension
          * @description `millm` in an answer: which steering was applied, in proof, and what was watched.
@@ -2272,6 +2352,65 @@ export interface components {
             suppressed: components["schemas"]["PromotedToken"][];
         };
         /**
+         * FeatureChange
+         * @description A knob that is turned, or added; what is left out stays as it is.
+         */
+        FeatureChange: {
+            /**
+             * Color
+             * @description How it is drawn: a name or `#rrggbb`.
+             */
+            color?: string | null;
+            /**
+             * Index
+             * @description Feature index in the SAE's dictionary.
+             */
+            index: number;
+            /**
+             * Label
+             * @description What the feature seems to mean.
+             */
+            label?: string | null;
+            /**
+             * Max Act
+             * @description The feature's maximum, for `max_act`.
+             */
+            max_act?: number | null;
+            /**
+             * Mode
+             * @default add
+             * @enum {string}
+             */
+            mode?: "add" | "clamp" | "min_clamp" | "scale" | "ablate";
+            /**
+             * Muted
+             * @description Does nothing for now.
+             */
+            muted?: boolean | null;
+            /**
+             * Sae
+             * @description Which SAE, if there are several: in a profile one of its `saes`.
+             */
+            sae?: string | null;
+            /**
+             * Solo
+             * @description While any is, only these do something.
+             */
+            solo?: boolean | null;
+            /**
+             * Strength
+             * @description What is asked, in `unit`.
+             * @default 0
+             */
+            strength?: number;
+            /**
+             * Unit
+             * @default raw
+             * @enum {string}
+             */
+            unit?: "raw" | "norm" | "max_act";
+        };
+        /**
          * FeatureOnText
          * @description A feature over the tokens that count.
          */
@@ -2281,6 +2420,16 @@ export interface components {
             label: string | null;
             max: number;
             mean: number;
+        };
+        /** FeatureRef */
+        FeatureRef: {
+            /**
+             * Index
+             * @description Feature index in the SAE's dictionary.
+             */
+            index: number;
+            /** Sae */
+            sae?: string | null;
         };
         /**
          * FeatureStatistics
@@ -2308,21 +2457,6 @@ export interface components {
             label: string | null;
         };
         /**
-         * Forgotten
-         * @description What the history holds no more.
-         */
-        Forgotten: {
-            requests: number;
-        };
-        /**
-         * Found
-         * @description A page of what was searched for.
-         */
-        Found: {
-            saes: components["schemas"]["RegistrySae"][];
-            total: number;
-        };
-        /**
          * FoundLabel
          * @description A feature that was searched for.
          */
@@ -2341,16 +2475,6 @@ export interface components {
         FoundLabels: {
             features: components["schemas"]["FoundLabel"][];
             total: number;
-        };
-        /**
-         * Freed
-         * @description What a deletion gave back.
-         */
-        Freed: {
-            bytes: number;
-            id: string;
-            /** @default 0 */
-            kept: number;
         };
         /** FunctionTool */
         FunctionTool: {
@@ -2401,8 +2525,8 @@ export interface components {
              */
             max_repetition?: number;
         };
-        /** GuardTold */
-        GuardTold: {
+        /** GuardLimits */
+        GuardLimits: {
             max_perplexity_ratio: number;
             max_repetition: number;
         };
@@ -2415,7 +2539,7 @@ export interface components {
             gpus: components["schemas"]["Gpu"][];
             home: components["schemas"]["Disk"];
             memory: components["schemas"]["Memory"];
-            reason: components["schemas"]["Reason"] | null;
+            reason: components["schemas"]["CpuFallbackReason"] | null;
             torch: components["schemas"]["Platform"] | null;
         };
         /**
@@ -2451,10 +2575,10 @@ export interface components {
             notes: string[];
         };
         /**
-         * Imported
+         * ImportResponse
          * @description What a document has become.
          */
-        Imported: {
+        ImportResponse: {
             entries: components["schemas"]["ImportedEntry"][];
         };
         /**
@@ -2469,10 +2593,10 @@ export interface components {
             path: string;
         };
         /**
-         * Inspected
+         * InspectBody
          * @description A text in one of three forms.
          */
-        Inspected: {
+        InspectBody: {
             /**
              * Features
              * @description To tell at every token.
@@ -2520,44 +2644,11 @@ export interface components {
             tokens: components["schemas"]["ReadToken"][];
         };
         /**
-         * Job
-         * @description A download, from asked for to installed.
-         */
-        Job: {
-            asked: components["schemas"]["Asked"];
-            /** @default 1 */
-            attempt: number;
-            /** @default null */
-            commit: string | null;
-            created: number;
-            /** @default 0 */
-            done: number;
-            /** @default 0 */
-            files_done: number;
-            /** @default 0 */
-            files_total: number;
-            id: string;
-            name: string;
-            /** @default null */
-            problem: components["schemas"]["Problem"] | null;
-            /** @default null */
-            retry_in: number | null;
-            /** @default null */
-            seconds_left: number | null;
-            /** @default null */
-            speed: number | null;
-            /** @enum {unknown} */
-            state: "cancelled" | "converting" | "failed" | "installed" | "interrupted" | "queued" | "resolving" | "running" | "verifying" | "waiting";
-            /** @default 0 */
-            total: number;
-            updated: number;
-        };
-        /**
          * JobChanged
          * @description A download went on, waits, ended or was asked for: at least twice a second while it runs.
          */
         JobChanged: {
-            job: components["schemas"]["Job"];
+            job: components["schemas"]["DownloadJob"];
             /** @enum {unknown} */
             type: "job";
         };
@@ -2581,6 +2672,19 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * LabelBody
+         * @description What somebody writes about a feature.
+         */
+        LabelBody: {
+            /** Label */
+            label: string;
+            /**
+             * Max Act
+             * @description The largest activation seen: the unit `max_act`.
+             */
+            max_act?: number | null;
+        };
+        /**
          * Largest
          * @description Where an activation was largest.
          */
@@ -2600,14 +2704,6 @@ export interface components {
             name: string;
             /** @enum {unknown} */
             type: "library";
-        };
-        /** Line */
-        Line: {
-            event: string;
-            fields: Record<string, never>;
-            level: string;
-            number: number;
-            time: string;
         };
         /** Load */
         Load: {
@@ -2646,16 +2742,30 @@ export interface components {
              */
             slots?: number | null;
         };
+        /** LogEntry */
+        LogEntry: {
+            event: string;
+            fields: Record<string, never>;
+            level: string;
+            number: number;
+            time: string;
+        };
         /**
-         * Means
-         * @description The points of one multiple, over the seeds.
+         * MeasuredAnswer
+         * @description One answer at one multiple of the strengths, measured.
          */
-        Means: {
-            answers: number;
+        MeasuredAnswer: {
+            /** @default 0 */
+            done: number;
+            /** @enum {unknown} */
+            finish_reason: "length" | "stop" | "tool_calls";
             kl: number | null;
+            nll: number | null;
             perplexity: number | null;
             repetition: number;
             scale: number | null;
+            seed: number;
+            text: string;
             tokens: number;
         };
         /**
@@ -2866,58 +2976,6 @@ export interface components {
             torch: string;
         };
         /**
-         * Point
-         * @description One answer at one multiple of the strengths, measured.
-         */
-        Point: {
-            /** @default 0 */
-            done: number;
-            /** @enum {unknown} */
-            finish_reason: "length" | "stop" | "tool_calls";
-            kl: number | null;
-            nll: number | null;
-            perplexity: number | null;
-            repetition: number;
-            scale: number | null;
-            seed: number;
-            text: string;
-            tokens: number;
-        };
-        /**
-         * Preview
-         * @description What a download would bring, found out without downloading it.
-         */
-        Preview: {
-            /** @default null */
-            architecture: string | null;
-            asked: components["schemas"]["Asked"];
-            commit: string;
-            disk_free: number;
-            disk_reserve: number;
-            /** @default null */
-            dtype: string | null;
-            files: components["schemas"]["PreviewFile"][];
-            /** @default false */
-            gated: boolean;
-            /** @default true */
-            has_access: boolean;
-            /** @default 0 */
-            known_saes: number;
-            /** @default null */
-            licence: string | null;
-            link: string;
-            name: string;
-            /** @default false */
-            needs_remote_code: boolean;
-            /** @default null */
-            parameters: number | null;
-            /** @default null */
-            quantization: string | null;
-            size: number;
-            skipped: number;
-            to_download: number;
-        };
-        /**
          * PreviewEntry
          * @description One thing of a document.
          */
@@ -2931,7 +2989,7 @@ export interface components {
             path: string;
             profile: Record<string, never> | null;
             sae: string | null;
-            unresolved: components["schemas"]["ToResolve"][];
+            unresolved: components["schemas"]["UnresolvedReference"][];
         };
         /** PreviewFile */
         PreviewFile: {
@@ -3015,6 +3073,14 @@ export interface components {
             watch?: components["schemas"]["WatchedFeature"][];
         };
         /**
+         * ProfileDetail
+         * @description One profile, whole.
+         */
+        ProfileDetail: {
+            entry: components["schemas"]["ProfileEntry"];
+            profile: Record<string, never>;
+        };
+        /**
          * ProfileEntry
          * @description One profile of the list.
          */
@@ -3087,14 +3153,6 @@ export interface components {
         ProfilePage: {
             profiles: components["schemas"]["ProfileEntry"][];
             total: number;
-        };
-        /**
-         * ProfileTold
-         * @description One profile, whole.
-         */
-        ProfileTold: {
-            entry: components["schemas"]["ProfileEntry"];
-            profile: Record<string, never>;
         };
         /**
          * ProfilesChanged
@@ -3173,21 +3231,32 @@ export interface components {
             top: components["schemas"]["Firing"][];
             values: number[];
         };
-        /**
-         * Reason
-         * @description Why the CPU does the work.
-         */
-        Reason: {
-            /** @default  */
-            fix: string;
-            message: string;
-        };
         /** Reasoning */
         Reasoning: {
             /** Effort */
             effort?: ("none" | "minimal" | "low" | "medium" | "high" | "xhigh" | "max") | null;
         } & {
             [key: string]: unknown;
+        };
+        /**
+         * RegistryModel
+         * @description A model that there are public SAEs for.
+         */
+        RegistryModel: {
+            id: string;
+            layers: number[];
+            parameters: number | null;
+            saes: number;
+            sites: ("attn_out" | "embed" | "hook_z" | "mlp_out" | "resid_mid" | "resid_post" | "resid_pre" | "transcoder")[];
+            widths: number[];
+        };
+        /**
+         * RegistryPage
+         * @description A page of what was searched for.
+         */
+        RegistryPage: {
+            saes: components["schemas"]["RegistrySae"][];
+            total: number;
         };
         /**
          * RegistrySae
@@ -3231,6 +3300,19 @@ export interface components {
             name: string;
         };
         /**
+         * RequestDetail
+         * @description A request that has ended, with the activations that were watched in it.
+         *
+         *         Texts are null where the setting `MILLM_HISTORY_TEXTS` does not keep them, or there was no room.
+         */
+        RequestDetail: {
+            activations: components["schemas"]["TrackedToken"][];
+            answers: string[] | null;
+            body: string | null;
+            prompts: string[] | null;
+            request: components["schemas"]["RequestRow"];
+        };
+        /**
          * RequestEnded
          * @description A request has been answered, or has failed, or its client has gone.
          */
@@ -3270,19 +3352,6 @@ export interface components {
             tokens_steered: number;
             /** @default [] */
             watched: components["schemas"]["WatchedSae"][];
-        };
-        /**
-         * RequestTold
-         * @description A request that has ended, with the activations that were watched in it.
-         *
-         *         Texts are null where the setting `MILLM_HISTORY_TEXTS` does not keep them, or there was no room.
-         */
-        RequestTold: {
-            activations: components["schemas"]["TrackedToken"][];
-            answers: string[] | null;
-            body: string | null;
-            prompts: string[] | null;
-            request: components["schemas"]["RequestRow"];
         };
         /** ResponseFormat */
         ResponseFormat: {
@@ -3617,6 +3686,18 @@ export interface components {
             watch?: components["schemas"]["WatchedFeature"][];
         };
         /**
+         * ScaleMeans
+         * @description The points of one multiple, over the seeds.
+         */
+        ScaleMeans: {
+            answers: number;
+            kl: number | null;
+            perplexity: number | null;
+            repetition: number;
+            scale: number | null;
+            tokens: number;
+        };
+        /**
          * Separator
          * @description A feature that separates the texts.
          */
@@ -3642,7 +3723,7 @@ export interface components {
         /** ServerStatus */
         ServerStatus: {
             cause: components["schemas"]["Cause"] | null;
-            changing: components["schemas"]["Changing"] | null;
+            changing: components["schemas"]["ChangeInProgress"] | null;
             degraded: string | null;
             in_flight: number;
             model: components["schemas"]["ModelStatus"] | null;
@@ -3669,18 +3750,6 @@ export interface components {
             origin: "command line" | "default" | "environment" | "file .env";
             value: string | null;
             variable: string;
-        };
-        /**
-         * ShelfModel
-         * @description A model that there are public SAEs for.
-         */
-        ShelfModel: {
-            id: string;
-            layers: number[];
-            parameters: number | null;
-            saes: number;
-            sites: ("attn_out" | "embed" | "hook_z" | "mlp_out" | "resid_mid" | "resid_post" | "resid_pre" | "transcoder")[];
-            widths: number[];
         };
         /**
          * Statistics
@@ -3737,6 +3806,55 @@ export interface components {
             varies: boolean;
         };
         /**
+         * SteeringBody
+         * @description A steering as in a request's body, or the name of a profile.
+         */
+        SteeringBody: {
+            /**
+             * Features
+             * @default []
+             */
+            features?: components["schemas"]["ProfileFeature"][];
+            /**
+             * Positions
+             * @default all
+             * @enum {string}
+             */
+            positions?: "all" | "prompt" | "generated";
+            /**
+             * Profile
+             * @description Name of a profile, instead of all else.
+             */
+            profile?: string | null;
+            /** Reference Norm */
+            reference_norm?: number | null;
+            /** Skip */
+            skip?: ("bos" | "special" | "none") | null;
+            /**
+             * Skip Constrained
+             * @description No steering while a JSON schema or a forced tool call decides the tokens.
+             * @default false
+             */
+            skip_constrained?: boolean;
+            /**
+             * Version
+             * @description Refuse with 409 `steering_outdated` unless it is still this version.
+             */
+            version?: number | null;
+        };
+        /**
+         * SteeringCalibration
+         * @description A suggestion; nothing was changed.
+         */
+        SteeringCalibration: {
+            guard: components["schemas"]["GuardLimits"];
+            model: string;
+            note: string;
+            points: components["schemas"]["ScaleMeans"][];
+            scale: number | null;
+            strengths: components["schemas"]["Strength"][];
+        };
+        /**
          * SteeringChange
          * @description Some of the steering, the rest stays: all of it is applied, or nothing.
          */
@@ -3745,7 +3863,7 @@ export interface components {
              * Features
              * @default []
              */
-            features?: components["schemas"]["Turned"][];
+            features?: components["schemas"]["FeatureChange"][];
             /**
              * On
              * @description The master switch.
@@ -3757,7 +3875,7 @@ export interface components {
              * Remove
              * @default []
              */
-            remove?: components["schemas"]["WhichKnob"][];
+            remove?: components["schemas"]["FeatureRef"][];
             /** Skip */
             skip?: ("bos" | "special" | "none") | null;
             /** Skip Constrained */
@@ -3866,8 +3984,8 @@ export interface components {
             half_max_act: number | null;
             half_norm: number;
         };
-        /** Sweep */
-        Sweep: {
+        /** SweepRequest */
+        SweepRequest: {
             /**
              * Activations
              * @description What to report of which tokens; a list for several SAEs.
@@ -3994,14 +4112,14 @@ export interface components {
             top_p?: number;
         };
         /**
-         * Swept
+         * SweepResult
          * @description A sweep, whole.
          */
-        Swept: {
+        SweepResult: {
             model: string;
-            points: components["schemas"]["Point"][];
+            points: components["schemas"]["MeasuredAnswer"][];
             prompt_tokens: number;
-            summary: components["schemas"]["Means"][];
+            summary: components["schemas"]["ScaleMeans"][];
             system_prompt_tokens?: number;
         };
         /** TextConfig */
@@ -4039,53 +4157,6 @@ export interface components {
             type?: "text" | "json_object" | "json_schema";
         } & {
             [key: string]: unknown;
-        };
-        /** ToEstimate */
-        ToEstimate: {
-            /** Attention */
-            attention?: ("auto" | "eager" | "sdpa" | "flash_attention_2") | null;
-            /**
-             * Context
-             * @description Tokens of one sequence.
-             */
-            context?: number | null;
-            /** Device */
-            device?: string | null;
-            /**
-             * Device Map
-             * @description `auto` spreads it over several GPUs.
-             */
-            device_map?: ("single" | "auto") | null;
-            /** Dtype */
-            dtype?: ("auto" | "float32" | "bfloat16" | "float16") | null;
-            /** Id */
-            id: string;
-            /**
-             * Quantization
-             * @description Through bitsandbytes.
-             */
-            quantization?: ("none" | "8bit" | "4bit") | null;
-            /**
-             * Saes
-             * @description SAEs to be attached.
-             */
-            saes?: string[];
-            /**
-             * Slots
-             * @description Requests that run at once.
-             */
-            slots?: number | null;
-        };
-        /**
-         * ToResolve
-         * @description What has to be said, or attached, before an entry can be taken in.
-         */
-        ToResolve: {
-            id: string;
-            /** @enum {unknown} */
-            kind: "feature" | "sae" | "vector";
-            path: string;
-            reason: string;
         };
         /** Tool */
         Tool: {
@@ -4129,63 +4200,15 @@ export interface components {
             values: number[];
         };
         /**
-         * Turned
-         * @description A knob that is turned, or added; what is left out stays as it is.
+         * UnresolvedReference
+         * @description What has to be said, or attached, before an entry can be taken in.
          */
-        Turned: {
-            /**
-             * Color
-             * @description How it is drawn: a name or `#rrggbb`.
-             */
-            color?: string | null;
-            /**
-             * Index
-             * @description Feature index in the SAE's dictionary.
-             */
-            index: number;
-            /**
-             * Label
-             * @description What the feature seems to mean.
-             */
-            label?: string | null;
-            /**
-             * Max Act
-             * @description The feature's maximum, for `max_act`.
-             */
-            max_act?: number | null;
-            /**
-             * Mode
-             * @default add
-             * @enum {string}
-             */
-            mode?: "add" | "clamp" | "min_clamp" | "scale" | "ablate";
-            /**
-             * Muted
-             * @description Does nothing for now.
-             */
-            muted?: boolean | null;
-            /**
-             * Sae
-             * @description Which SAE, if there are several: in a profile one of its `saes`.
-             */
-            sae?: string | null;
-            /**
-             * Solo
-             * @description While any is, only these do something.
-             */
-            solo?: boolean | null;
-            /**
-             * Strength
-             * @description What is asked, in `unit`.
-             * @default 0
-             */
-            strength?: number;
-            /**
-             * Unit
-             * @default raw
-             * @enum {string}
-             */
-            unit?: "raw" | "norm" | "max_act";
+        UnresolvedReference: {
+            id: string;
+            /** @enum {unknown} */
+            kind: "feature" | "sae" | "vector";
+            path: string;
+            reason: string;
         };
         /** Usage */
         Usage: {
@@ -4204,6 +4227,14 @@ export interface components {
              */
             prompt_tokens_details: components["schemas"]["PromptDetails"];
             total_tokens: number;
+        };
+        /** VersionBody */
+        VersionBody: {
+            /**
+             * Version
+             * @description Refuse with 409 `steering_outdated` unless it is still this version.
+             */
+            version?: number | null;
         };
         /**
          * WatchState
@@ -4256,37 +4287,6 @@ export interface components {
             sae: string;
             tokens: number;
             top_k: number;
-        };
-        /** Which */
-        Which: {
-            /**
-             * Version
-             * @description Refuse with 409 `steering_outdated` unless it is still this version.
-             */
-            version?: number | null;
-        };
-        /** WhichKnob */
-        WhichKnob: {
-            /**
-             * Index
-             * @description Feature index in the SAE's dictionary.
-             */
-            index: number;
-            /** Sae */
-            sae?: string | null;
-        };
-        /**
-         * WrittenLabel
-         * @description What somebody writes about a feature.
-         */
-        WrittenLabel: {
-            /** Label */
-            label: string;
-            /**
-             * Max Act
-             * @description The largest activation seen: the unit `max_act`.
-             */
-            max_act?: number | null;
         };
     };
     responses: never;
@@ -4428,7 +4428,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["Calibrate"];
+                "application/json": components["schemas"]["CalibrateRequest"];
             };
         };
         responses: {
@@ -4438,7 +4438,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Calibration"];
+                    "application/json": components["schemas"]["SteeringCalibration"];
                 };
             };
             /** @description Refused; nothing has changed. */
@@ -4470,7 +4470,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["Compare"];
+                "application/json": components["schemas"]["CompareRequest"];
             };
         };
         responses: {
@@ -4512,7 +4512,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["Contrasted"];
+                "application/json": components["schemas"]["ContrastBody"];
             };
         };
         responses: {
@@ -4554,7 +4554,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["Inspected"];
+                "application/json": components["schemas"]["InspectBody"];
             };
         };
         responses: {
@@ -4774,7 +4774,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["WrittenLabel"];
+                "application/json": components["schemas"]["LabelBody"];
             };
         };
         responses: {
@@ -4904,7 +4904,7 @@ export interface operations {
                 };
                 content: {
                     "application/json": {
-                        jobs: components["schemas"]["Job"][];
+                        jobs: components["schemas"]["DownloadJob"][];
                     };
                 };
             };
@@ -4945,7 +4945,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Job"];
+                    "application/json": components["schemas"]["DownloadJob"];
                 };
             };
             /** @description Refused; nothing has changed. */
@@ -4985,7 +4985,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Job"];
+                    "application/json": components["schemas"]["DownloadJob"];
                 };
             };
             /** @description Refused; nothing has changed. */
@@ -5025,7 +5025,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Job"];
+                    "application/json": components["schemas"]["DownloadJob"];
                 };
             };
             /** @description Refused; nothing has changed. */
@@ -5063,14 +5063,14 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Line. */
+            /** @description LogEntry. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": {
-                        lines: components["schemas"]["Line"][];
+                        lines: components["schemas"]["LogEntry"][];
                     };
                 };
             };
@@ -5153,7 +5153,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Job"];
+                    "application/json": components["schemas"]["DownloadJob"];
                 };
             };
             /** @description Refused; nothing has changed. */
@@ -5223,7 +5223,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["ToEstimate"];
+                "application/json": components["schemas"]["EstimateBody"];
             };
         };
         responses: {
@@ -5317,7 +5317,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Preview"];
+                    "application/json": components["schemas"]["DownloadPreview"];
                 };
             };
             /** @description Refused; nothing has changed. */
@@ -5479,7 +5479,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Freed"];
+                    "application/json": components["schemas"]["DeletionResult"];
                 };
             };
             /** @description Refused; nothing has changed. */
@@ -5836,7 +5836,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Imported"];
+                    "application/json": components["schemas"]["ImportResponse"];
                 };
             };
             /** @description Refused; nothing has changed. */
@@ -5964,7 +5964,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ProfileTold"];
+                    "application/json": components["schemas"]["ProfileDetail"];
                 };
             };
             /** @description Refused; nothing has changed. */
@@ -6348,7 +6348,7 @@ export interface operations {
                 };
                 content: {
                     "application/json": {
-                        models: components["schemas"]["ShelfModel"][];
+                        models: components["schemas"]["RegistryModel"][];
                     };
                 };
             };
@@ -6399,7 +6399,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Found"];
+                    "application/json": components["schemas"]["RegistryPage"];
                 };
             };
             /** @description Refused; nothing has changed. */
@@ -6492,7 +6492,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Forgotten"];
+                    "application/json": components["schemas"]["DeletedRequests"];
                 };
             };
             /** @description Refused; nothing has changed. */
@@ -6544,7 +6544,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["RequestTold"];
+                    "application/json": components["schemas"]["RequestDetail"];
                 };
             };
             /** @description Refused; nothing has changed. */
@@ -6584,7 +6584,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Forgotten"];
+                    "application/json": components["schemas"]["DeletedRequests"];
                 };
             };
             /** @description Refused; nothing has changed. */
@@ -6666,7 +6666,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Job"];
+                    "application/json": components["schemas"]["DownloadJob"];
                 };
             };
             /** @description Refused; nothing has changed. */
@@ -6708,7 +6708,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Preview"];
+                    "application/json": components["schemas"]["DownloadPreview"];
                 };
             };
             /** @description Refused; nothing has changed. */
@@ -6788,7 +6788,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Freed"];
+                    "application/json": components["schemas"]["DeletionResult"];
                 };
             };
             /** @description Refused; nothing has changed. */
@@ -6936,7 +6936,7 @@ export interface operations {
         };
         requestBody?: {
             content: {
-                "application/json": components["schemas"]["ActiveSteering"] | null;
+                "application/json": components["schemas"]["SteeringBody"] | null;
             };
         };
         responses: {
@@ -7020,7 +7020,7 @@ export interface operations {
         };
         requestBody?: {
             content: {
-                "application/json": components["schemas"]["Which"] | null;
+                "application/json": components["schemas"]["VersionBody"] | null;
             };
         };
         responses: {
@@ -7062,7 +7062,7 @@ export interface operations {
         };
         requestBody?: {
             content: {
-                "application/json": components["schemas"]["Which"] | null;
+                "application/json": components["schemas"]["VersionBody"] | null;
             };
         };
         responses: {
@@ -7104,7 +7104,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["Sweep"];
+                "application/json": components["schemas"]["SweepRequest"];
             };
         };
         responses: {
@@ -7114,7 +7114,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Swept"];
+                    "application/json": components["schemas"]["SweepResult"];
                 };
             };
             /** @description Refused; nothing has changed. */

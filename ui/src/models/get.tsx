@@ -124,7 +124,7 @@ function Offer({ id, done }: { id: string; done: () => void }) {
   );
 }
 
-const facts = (data: Schemas["Preview"]): string[] =>
+const facts = (data: Schemas["DownloadPreview"]): string[] =>
   [
     data.architecture,
     data.parameters !== null && `${count(data.parameters)} parameters`,
@@ -138,7 +138,7 @@ const facts = (data: Schemas["Preview"]): string[] =>
   ].filter((fact): fact is string => typeof fact === "string");
 
 /** Why it cannot be fetched now, with the way out. */
-function hindrance(data: Schemas["Preview"]): string | null {
+function hindrance(data: Schemas["DownloadPreview"]): string | null {
   if (data.gated && !data.has_access)
     return "Its licence has to be accepted on its page first, and HF_TOKEN be set to a token of that account.";
   if (data.needs_remote_code) return "It needs code from its repository, which is never run here.";

@@ -10,7 +10,7 @@ import { client, status } from "@/lib/queries";
 import { Memory } from "./memory";
 import { estimate } from "./queries";
 
-type Wanted = Schemas["ToEstimate"];
+type Wanted = Schemas["EstimateBody"];
 
 export const LoadModel = ({ id, close }: { id: string; close: () => void }) => (
   <Modal opened onClose={close} title={`Load ${id}`} size="lg">

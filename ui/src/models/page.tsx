@@ -48,7 +48,7 @@ export function ModelsPage() {
   );
 }
 
-function UnderWay({ changing }: { changing: Schemas["Changing"] }) {
+function UnderWay({ changing }: { changing: Schemas["ChangeInProgress"] }) {
   const cancel = useMutation({ mutationFn: () => told(api.POST("/api/models/cancel")), onError: failed });
   const share = changing.total > 0 ? ` ${Math.round((100 * changing.done) / changing.total)} %` : "";
   return (

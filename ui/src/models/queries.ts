@@ -2,7 +2,7 @@
 import { keepPreviousData, queryOptions } from "@tanstack/react-query";
 import { api, told, type Schemas } from "@/lib/api";
 
-export const estimate = (wanted: Schemas["ToEstimate"]) =>
+export const estimate = (wanted: Schemas["EstimateBody"]) =>
   queryOptions({
     queryKey: ["estimate", wanted],
     queryFn: () => told(api.POST("/api/models/estimate", { body: wanted })),

@@ -4,7 +4,7 @@ import { Copy } from "@/components/copy";
 import type { Schemas } from "@/lib/api";
 import { curlOf } from "@/lib/curl";
 
-type Told = Omit<Schemas["RequestTold"], "activations">;
+type Told = Omit<Schemas["RequestDetail"], "activations">;
 
 export function Words({ told }: { told: Told }) {
   const { prompts, answers, body, request } = told;

@@ -44,7 +44,7 @@ export function Preview({ preview, document, resolve, done }: Props) {
     mutationFn: () => {
       const only = left.length ? chosen.map(({ path }) => ["only", path]) : [];
       const query = new URLSearchParams([...pairs.map((pair) => ["sae", pair]), ...only, ["on_conflict", conflict]]);
-      return sent<Schemas["Imported"]>(`/api/profiles/import?${query}`, document);
+      return sent<Schemas["ImportResponse"]>(`/api/profiles/import?${query}`, document);
     },
     onSuccess: ({ entries }) => {
       said(entries.map(({ name, did }) => `${name}: ${did}`).join("; ") || "Nothing was in it.");
@@ -101,7 +101,7 @@ export function Preview({ preview, document, resolve, done }: Props) {
   );
 }
 
-const isSae = ({ kind }: Schemas["ToResolve"]) => kind === "sae";
+const isSae = ({ kind }: Schemas["UnresolvedReference"]) => kind === "sae";
 
 interface EntryProps {
   entry: Schemas["PreviewEntry"];

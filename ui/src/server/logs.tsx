@@ -8,7 +8,7 @@ import { api, told, type Schemas } from "@/lib/api";
 import { client, hardware, status } from "@/lib/queries";
 
 type Level = "debug" | "info" | "warning" | "error";
-type Line = Schemas["Line"];
+type Line = Schemas["LogEntry"];
 
 const lines = (level: Level) =>
   told(api.GET("/api/logs", { params: { query: { level, limit: 500 } } })).then(({ lines }) => lines);

@@ -26,9 +26,9 @@ export function KnobCard({ knob, hook, removed }: Props) {
   const watch = useWatch();
   const { sae, index } = knob;
   const name = knob.label ?? card?.label ?? `feature ${index}`;
-  const turned = (what: Partial<Schemas["Turned"]>) =>
+  const turned = (what: Partial<Schemas["FeatureChange"]>) =>
     turn.mutateAsync({ features: [{ sae, index, ...what }] }).catch(() => undefined); // said by the mutation itself
-  const change = (what: Partial<Schemas["Turned"]>) => void turned(what);
+  const change = (what: Partial<Schemas["FeatureChange"]>) => void turned(what);
   const norm = hook?.residual_norm ?? card?.strengths.half_norm ?? 100;
   const perUnit = rawPerUnit(knob.unit as Unit, norm, card?.max_act ?? null);
   const hasUnit = ["add", "clamp", "min_clamp"].includes(knob.mode);
@@ -83,7 +83,7 @@ export function KnobCard({ knob, hook, removed }: Props) {
             data={MODES}
             value={knob.mode}
             allowDeselect={false}
-            onChange={(mode) => mode && change({ mode: mode as Schemas["Turned"]["mode"] })}
+            onChange={(mode) => mode && change({ mode: mode as Schemas["FeatureChange"]["mode"] })}
           />
           {hasUnit && (
             <Select
