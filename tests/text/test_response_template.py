@@ -57,7 +57,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ResponseTem
 @pytest.mark.parametrize("name", RECORDED)
 def test_it_is_what_the_library_reads(templates, name: str) -> None:
     family, prompt, text = RECORDED[name]
-    told = fed(templates[family].reader(prompt, FUNCTIONS, several=True), [text])
+    told = fed(templates[family].create_parser(prompt, FUNCTIONS, parallel=True), [text])
     tools = [function.as_tool() for function in FUNCTIONS]
     theirs = parse_response(text, TEMPLATES[family], prefix=prompt, tools=tools)
     assert told.text == theirs.get("content", "")
@@ -72,9 +72,9 @@ def test_it_is_what_the_library_reads(templates, name: str) -> None:
 def test_cut_anywhere_it_is_the_same(templates, name: str) -> None:
     family, prompt, text = RECORDED[name]
     template = templates[family]
-    whole = fed(template.reader(prompt, FUNCTIONS, several=True), [text])
+    whole = fed(template.create_parser(prompt, FUNCTIONS, parallel=True), [text])
     for place in range(len(text) + 1):
-        assert fed(template.reader(prompt, FUNCTIONS, several=True), cuts(text, [place])) == whole
+        assert fed(template.create_parser(prompt, FUNCTIONS, parallel=True), cuts(text, [place])) == whole
 
 
 LOST = {
@@ -88,7 +88,7 @@ LOST = {
 
 @pytest.mark.parametrize("name", LOST)
 def test_what_is_no_call_is_told_as_text(templates, name: str) -> None:
-    told = fed(templates["qwen2"].reader(IM, FUNCTIONS, several=True), ["Look: ", LOST[name]])
+    told = fed(templates["qwen2"].create_parser(IM, FUNCTIONS, parallel=True), ["Look: ", LOST[name]])
     assert told.text == f"Look: {LOST[name]}"
     assert told.calls == ()
 
@@ -102,13 +102,13 @@ def test_what_is_no_call_is_told_as_text(templates, name: str) -> None:
 )
 def test_any_mixture_cut_anywhere_is_the_same(templates, pieces: list[str], where: list[int]) -> None:
     template, text = templates["qwen2"], "".join(pieces)
-    whole = fed(template.reader(IM, FUNCTIONS, several=True), [text])
-    assert fed(template.reader(IM, FUNCTIONS, several=True), cuts(text, where)) == whole
+    whole = fed(template.create_parser(IM, FUNCTIONS, parallel=True), [text])
+    assert fed(template.create_parser(IM, FUNCTIONS, parallel=True), cuts(text, where)) == whole
     assert whole.text.count("a") + whole.reasoning.count("a") >= text.replace(CALL, "").count(" a")
 
 
 def test_words_are_told_while_they_come(templates) -> None:
-    reader = templates["qwen2"].reader(IM, FUNCTIONS, several=True)
+    reader = templates["qwen2"].create_parser(IM, FUNCTIONS, parallel=True)
     assert reader.feed("<think>\nHm").reasoning == "Hm"
     assert reader.feed("m</think>\n\nHello").text == "Hello"
     assert reader.feed(" you <to").text == " you"
@@ -116,7 +116,7 @@ def test_words_are_told_while_they_come(templates) -> None:
 
 
 def test_of_several_calls_only_the_first_where_one_is_wanted(templates) -> None:
-    reader = templates["qwen2"].reader(IM, FUNCTIONS, several=False)
+    reader = templates["qwen2"].create_parser(IM, FUNCTIONS, parallel=False)
     told = fed(reader, [CALL, CALL])
     assert reader.done
     assert len(whole_calls(told.calls)) == 1
@@ -135,8 +135,8 @@ def test_a_model_without_one_has_none(tmp_path: Path) -> None:
 
 def test_it_mentions_the_special_tokens_that_have_to_be_seen(templates) -> None:
     for token in ("<|im_end|>", "<|endoftext|>", "</tool_call>"):
-        assert token in templates["qwen2"].mentions
-    assert '<|"|>' in templates["gemma4"].mentions
+        assert token in templates["qwen2"].source_text
+    assert '<|"|>' in templates["gemma4"].source_text
 
 
 def test_the_library_comes_without_torch() -> None:
