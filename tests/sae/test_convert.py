@@ -312,7 +312,7 @@ def test_the_process_gets_no_secret_and_everything_else(monkeypatch: pytest.Monk
 
 
 def test_a_conversion_that_takes_too_long_ends(home: Home) -> None:
-    assert "it took more than 0 s or more memory" in refused_apart(SAES["qwen_scope"], home, seconds=0.05)
+    assert "it took more than 0 s or more memory" in refused_apart(SAES["qwen_scope"], home, timeout_seconds=0.05)
 
 
 def test_a_conversion_that_takes_too_much_memory_ends(home: Home) -> None:
@@ -325,7 +325,7 @@ def test_a_conversion_that_takes_too_much_memory_ends(home: Home) -> None:
         "b_dec": torch.ones(D),
     }
     published = ForeignSae("", SAES["qwen_scope"].repository, "layer1.sae.pt", lambda: {"layer1.sae.pt": large})
-    said = refused_apart(published, home, memory=2**28)
+    said = refused_apart(published, home, memory_limit=2**28)
     assert "memory than there is" in said
 
 

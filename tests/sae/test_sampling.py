@@ -179,7 +179,7 @@ def test_a_batch_reads_as_its_rows_alone(sae: CountingSae) -> None:
             continue
         alone, mine = through(tap, x[index : index + 1], [one]), x[index : index + 1]
         same(top(tap, x, BATCH, index), top(tap, mine, [one], 0))
-        tokens, names = offsets_to_watch(one.watch, TokenSpan(0, LENGTH, PROMPT)), len(one.watch)
+        tokens, names = offsets_to_watch(one.watch, TokenSpan(0, LENGTH, PROMPT)), len(one.watched_features)
         if names:
             torch.testing.assert_close(
                 together.watched[index, tokens, :names], alone.watched[0, tokens, :names], rtol=0, atol=1e-5
