@@ -171,7 +171,7 @@ def test_any_company_leaves_an_answer_as_it_is(
         else:
             assert_same(found, whole)
     assert machine.engine.executor.scheduler.is_idle
-    assert not machine.engine.executor.runner._slots.busy  # type: ignore[union-attr]
+    assert not machine.engine.executor.runner._slots.busy_slots  # type: ignore[union-attr]
 
 
 def test_a_slider_moves_those_who_follow_it_and_nobody_else(batched: Machine, expected: Expected) -> None:

@@ -176,7 +176,7 @@ def test_the_youngest_waits_and_begins_again(bare: Faulty, point: FaultPoint, ti
         assert {name: answer.tokens for name, answer in answers.items()} == expected
         assert all(receipt_of(answer) is None for answer in answers.values())
         assert bare.engine.executor.scheduler.is_idle
-        assert not bare.engine.executor.runner._slots.busy  # type: ignore[union-attr]
+        assert not bare.engine.executor.runner._slots.busy_slots  # type: ignore[union-attr]
 
 
 def test_one_that_is_alone_fails_and_who_waited_for_it_goes_on(bare: Faulty) -> None:
@@ -323,5 +323,5 @@ def test_what_overflowed_is_never_gone_on_from(half: Faulty) -> None:
         assert end.code == "non_finite_output"
         slots = half.engine.executor.runner._slots  # type: ignore[union-attr]
         (left,) = [slot for slot in slots if slot.steering == (TOO_STRONG.by_sae, False)]
-        assert (left.busy, left.safe, left.codes) == (False, 0, [])
+        assert (left.is_busy, left.finite_count, left.token_keys) == (False, 0, [])
     assert_finite(half)
