@@ -8,7 +8,7 @@ WORKERS ?= 2
 APART  := clients openwebui page fuzz crashes machine package image walks slow
 EMPTY  :=
 OTHERS := not $(subst $(EMPTY) $(EMPTY), and not ,$(APART))
-OLDEST := $(addprefix tests/engine/test_,architectures.py batching.py capturability.py)
+OLDEST := $(addprefix tests/engine/test_,model_runner_architectures.py model_runner_batching.py cuda_graphs_capture.py)
 
 help:            ## list the tasks
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -15,7 +15,7 @@ from millm.engine.messages import AttachSae, Finished, Generate, LoadModel, Mode
 from millm.engine.model_loader import model_facts
 from millm.engine.model_runner import PlainRunner
 from millm.engine.runner_selection import RunnerChoice
-from tests.engine.machine import CALIBRATION, Machine, load
+from tests.engine.engine_harness import CALIBRATION, EngineHarness, load
 
 T = TypeVar("T")
 
@@ -101,14 +101,14 @@ def reference(tiny_model: Path) -> LlamaForCausalLM:
 
 
 @pytest.fixture(scope="session")
-def alone(tiny_model: Path, tiny_sae: Path, canonical_root: Path) -> Machine:
+def alone(tiny_model: Path, tiny_sae: Path, canonical_root: Path) -> EngineHarness:
     """One sequence at a time."""
-    return load(Machine(), tiny_model, tiny_sae, canonical_root, runner="plain")
+    return load(EngineHarness(), tiny_model, tiny_sae, canonical_root, runner="plain")
 
 
 @pytest.fixture(scope="session")
-def batched(tiny_model: Path, tiny_sae: Path, canonical_root: Path) -> Machine:
+def batched(tiny_model: Path, tiny_sae: Path, canonical_root: Path) -> EngineHarness:
     """Few rows and short chunks, so that everything that can happen to a row happens."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(slots_runner.PREFILL_CHUNK_TOKENS, "cpu", 5)
-        return load(Machine(), tiny_model, tiny_sae, canonical_root, runner="slots", slots=3)
+        return load(EngineHarness(), tiny_model, tiny_sae, canonical_root, runner="slots", slots=3)

@@ -14,8 +14,8 @@ from millm.engine.messages import AttachSae, Finished, LoadModel, Progress, Toke
 from millm.errors import EngineCrashed, InvalidModel, InvalidSae, ModelNotLoaded, QueueFull, SaeMismatch
 from millm.sae.steering import SaeSteering, Steering
 from tests.engine.conftest import Engine, collect, start
-from tests.engine.machine import CALIBRATION
-from tests.engine.test_generation import PUSH, request
+from tests.engine.engine_harness import CALIBRATION
+from tests.engine.test_core_generation import PUSH, request
 from tests.fixtures.tiny import WIDTH, write_sae
 
 
@@ -31,7 +31,7 @@ def attach_command(path: Path, root: Path, *, sae: str = "another", hook_point: 
     )  # fmt: skip
 
 
-def test_a_closed_iterator_cancels_at_the_next_step(engine: Engine) -> None:
+def test_closing_the_iterator_cancels_at_the_next_step(engine: Engine) -> None:
     """A request that would take 200 steps makes way for the next one at once."""
 
     async def leave_after_one_token() -> int:
@@ -46,7 +46,7 @@ def test_a_closed_iterator_cancels_at_the_next_step(engine: Engine) -> None:
     assert engine.client.in_flight == 0
 
 
-def test_leaving_the_queue_before_the_first_token(engine: Engine) -> None:
+def test_leaving_before_the_first_token_frees_the_queue(engine: Engine) -> None:
     """A waiting request that is given up is never run."""
 
     async def give_up() -> list[Token | Finished]:
@@ -61,7 +61,7 @@ def test_leaving_the_queue_before_the_first_token(engine: Engine) -> None:
     assert engine.client.in_flight == 0
 
 
-def test_many_at_once_all_end(engine: Engine) -> None:
+def test_many_concurrent_requests_finish(engine: Engine) -> None:
     """Who starts first is the scheduler's, and tested there."""
     order: list[str] = []
 
@@ -76,7 +76,7 @@ def test_many_at_once_all_end(engine: Engine) -> None:
     assert sorted(order) == sorted(f"r{index}" for index in range(12))
 
 
-def test_a_full_queue_refuses_at_the_door(engine: Engine) -> None:
+def test_full_queue_rejects_requests(engine: Engine) -> None:
     room = engine.client.capacity
 
     async def too_many() -> list[object]:
@@ -90,7 +90,7 @@ def test_a_full_queue_refuses_at_the_door(engine: Engine) -> None:
     assert all(1 <= refusal.retry_after_seconds <= 60 for refusal in refused)
 
 
-def test_a_job_is_started_whole_or_not_at_all(engine: Engine) -> None:
+def test_job_starts_all_its_sequences_or_none(engine: Engine) -> None:
     """Two answers run; of a job that needs one place more than there is, nothing is begun."""
     room = engine.client.capacity
 
@@ -111,7 +111,7 @@ def test_a_job_is_started_whole_or_not_at_all(engine: Engine) -> None:
     assert sum(isinstance(event, Finished) for event in events) == room - 2
 
 
-def test_a_jobs_sequences_answer_as_they_do_alone(engine: Engine) -> None:
+def test_sequences_of_a_job_match_single_runs(engine: Engine) -> None:
     requests = [request("a", max_tokens=9), request("b", PUSH, max_tokens=5), request("c", max_tokens=7)]
     alone = [engine.tokens(one) for one in requests]
     together = engine.loop.run(collect(engine.client.generate(*requests)))
@@ -119,7 +119,7 @@ def test_a_jobs_sequences_answer_as_they_do_alone(engine: Engine) -> None:
         assert [event.token for event in together if isinstance(event, Token) and event.id == one.id] == tokens
 
 
-def test_who_follows_gets_what_is_active_when_it_starts(engine: Engine) -> None:
+def test_follower_starts_with_the_active_steering(engine: Engine) -> None:
     """Also where that changed after the request was read; others keep their own."""
     base, pushed = engine.tokens(request("base")), engine.tokens(request("pushed", PUSH))
     assert base != pushed
@@ -172,14 +172,16 @@ def loop_free_client(engine: Engine):
     engine.loop.run(client.close())
 
 
-def test_no_model_no_answer(engine: Engine, loop_free_client: EngineClient, tiny_sae: Path, tmp_path: Path) -> None:
+def test_requests_without_a_model_are_rejected(
+    engine: Engine, loop_free_client: EngineClient, tiny_sae: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ModelNotLoaded):
         engine.loop.run(collect(loop_free_client.generate(request("early"))))
     with pytest.raises(ModelNotLoaded):
         engine.loop.run(loop_free_client.attach(attach_command(tiny_sae, tmp_path)))
 
 
-def test_a_failed_command_leaves_the_previous_state_serving(engine: Engine, tmp_path: Path) -> None:
+def test_failed_command_preserves_the_previous_state(engine: Engine, tmp_path: Path) -> None:
     before = engine.tokens(request("push", PUSH))
     wide = write_sae(tmp_path / "wide", width=WIDTH + 1, layer=2)
     late = write_sae(tmp_path / "late", layer=9)
@@ -198,7 +200,7 @@ def test_a_failed_command_leaves_the_previous_state_serving(engine: Engine, tmp_
     assert engine.tokens(request("push", PUSH)) == before
 
 
-def test_a_second_sae_on_another_layer_adds_up(
+def test_saes_on_two_layers_add_up(
     engine: Engine, tiny_model: Path, tiny_sae: Path, canonical_root: Path, tmp_path: Path
 ) -> None:
     """Attaching it changes no answer, and what was steered before does not colour its calibration."""
@@ -229,7 +231,7 @@ def steer_both(steering: Steering, other: str) -> Steering:
     return replace(steering, taps=(tap, SaeSteering(other, tap.features)))
 
 
-def test_a_dead_engine_fails_what_ran_and_comes_back_as_it_was(
+def test_crashed_engine_fails_requests_and_is_restored(
     engine: Engine, tiny_model: Path, tiny_sae: Path, canonical_root: Path
 ) -> None:
     """kill -9 in the middle of an answer: an error within 2 s, then the same model, SAE and steered answer."""
@@ -255,7 +257,7 @@ def test_a_dead_engine_fails_what_ran_and_comes_back_as_it_was(
     assert engine.loop.run(scenario()) < 2
 
 
-def test_an_engine_that_dies_all_the_time_stays_down(engine: Engine) -> None:
+def test_engine_that_keeps_crashing_stays_down(engine: Engine) -> None:
     async def scenario() -> str:
         client = EngineClient(max_queue=4)
         await client.start()

@@ -207,7 +207,7 @@ jobs = st.builds(
     patience=st.integers(0, 3),
 )
 @settings(max_examples=200, deadline=None)
-def test_nothing_is_lost_and_nobody_waits_for_ever(
+def test_no_sequence_is_lost_or_starved(
     jobs: list[Job], capacity: int, memory: int, chunk: int | None, boundary: int | None,
     hungry: frozenset[int], short: frozenset[int], patience: int,
 ) -> None:  # fmt: skip
@@ -245,9 +245,7 @@ def check_patience(world: World, patience: int) -> None:
 
 @given(jobs=st.lists(jobs, max_size=12), capacity=st.integers(1, 4), chunk=st.none() | st.integers(1, 6))
 @settings(max_examples=200, deadline=None)
-def test_where_everything_fits_the_first_come_is_the_first_served(
-    jobs: list[Job], capacity: int, chunk: int | None
-) -> None:
+def test_sequences_that_fit_start_in_order(jobs: list[Job], capacity: int, chunk: int | None) -> None:
     world = World(jobs, Scheduler(capacity, chunk), capacity, chunk=chunk)
     while world.step < 21 or not world.scheduler.is_idle:
         world.turn()
@@ -255,7 +253,7 @@ def test_where_everything_fits_the_first_come_is_the_first_served(
     check_patience(world, 0)
 
 
-def test_one_that_does_not_fit_is_passed_so_often_and_then_waited_for() -> None:
+def test_sequence_that_does_not_fit_is_passed_over_a_limited_number_of_times() -> None:
     """Also when so many fit at once that one step would do for all of them."""
     capacity = 2 * scheduling.MAX_TIMES_PASSED_OVER
     first, large = Job(0, 1, 40, weight=1), Job(0, 1, 1, weight=10_000)
@@ -273,7 +271,7 @@ def test_one_that_does_not_fit_is_passed_so_often_and_then_waited_for() -> None:
     assert set(world.ended.values()) == {"finished"}
 
 
-def test_one_that_was_made_to_wait_is_the_next_to_start() -> None:
+def test_preempted_sequence_starts_next() -> None:
     """And until nothing runs there is room for one less than there was."""
     world = World([Job(0, 2, 6) for _ in range(4)], Scheduler(3), 3, short=frozenset({2}))
     world.turn()

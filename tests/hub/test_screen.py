@@ -15,7 +15,7 @@ from millm.hub import config_policy
 from millm.hub.checkpoint import check_model_folder
 from millm.hub.config_policy import known_model_types, needs_remote_code, screen_config
 from millm.hub.memory_estimate import Checkpoint, estimate
-from tests.engine.zoo import ZOO
+from tests.engine.architectures import ARCHITECTURES
 from tests.fixtures.hfcache import contents
 
 AUTO_MAP = {"auto_map": {"AutoModelForCausalLM": "modeling_x.X"}}
@@ -25,9 +25,9 @@ def test_knows_the_models_that_transformers_knows() -> None:
     assert known_model_types() == frozenset(CONFIG_MAPPING_NAMES)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_real_configurations_pass(name: str) -> None:
-    screen_config(json.loads(ZOO[name].to_json_string(use_diff=False)))
+    screen_config(json.loads(ARCHITECTURES[name].to_json_string(use_diff=False)))
 
 
 @pytest.mark.parametrize(

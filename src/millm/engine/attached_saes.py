@@ -1,9 +1,7 @@
-"""Every attached SAE's tap, worked together: rows for a step, readings and receipts out of it.
+"""The attached SAEs: hook rows of each sequence, preparation of passes, readings and receipts from them.
 
-An SAE that is detached takes nobody new; what was begun with it ends with it, and then its hook goes. Another may be on
-the same hook point, and under the same name, by then: no sequence has rows of both, and row 0 changes nothing.
-
-What a tap read of one row in the last pass, as plain values: at the tokens its watch asks for, once each.
+A detached SAE accepts no new sequence; its hook is removed when the last sequence that uses it has finished. Another
+SAE may have its name or hook point by then: no sequence has rows of both, and row 0 of a hook changes nothing.
 """
 
 import sys
@@ -17,7 +15,7 @@ from msgspec.structs import replace
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from millm.engine.messages import Reading, SaeFacts, SteeringReceipt
+from millm.engine.messages import IndexedValues, Reading, SaeFacts, SteeringReceipt
 from millm.engine.scheduler import ScheduledRow, Sequence
 from millm.errors import InvalidSteering, MillmError, SaeDetached, SaeMismatch, SaeNotFound
 from millm.sae.hook_step import HookOutput, HookRow, TokenSpan, offsets_to_sample, offsets_to_watch
@@ -26,65 +24,11 @@ from millm.sae.steering import SaeSteering, Steering, Watch
 from millm.sae.steering_hook import SteeringHook
 
 ValueRows = list[tuple[float, ...]]
-TopByOffset = dict[int, tuple[tuple[int, float], ...]]
-"""By offset: (feature, activation), largest first."""
-
-
-def token_span(row: ScheduledRow) -> TokenSpan:
-    return TokenSpan(row.start, len(row.tokens), len(row.sequence.request.prompt))
-
-
-def row_readings(sae: str, hook: SteeringHook, index: int, row: ScheduledRow) -> list[Reading]:
-    """Of row `index` of the pass. A row that no steering touches reads after it what it reads before."""
-    watch = next((watch for watch in row.sequence.watch if watch.sae == sae), None)
-    if watch is None:
-        return []
-    span, read = token_span(row), row.sequence.hook_state.read
-    wanted = [offset for offset in offsets_to_watch(watch, span) if row.start + offset >= read]
-    sampled = [offset for offset in offsets_to_sample(watch, span, hook.sample_every) if row.start + offset >= read]
-    values, top = _select_values(hook.output, index, watch, wanted, sampled)
-    readings = [
-        Reading(sae, row.start + offset, some, top.get(offset, ())) for offset, some in zip(wanted, values, strict=True)
-    ]
-    if watch.when != "both":
-        return readings
-    steered = hook.output.after if _is_steered(row, sae) else None
-    after, top_after = _select_values(steered or hook.output, index, watch, wanted, sampled)
-    return [
-        replace(reading, after=some, top_after=top_after.get(offset, ()))
-        for reading, offset, some in zip(readings, wanted, after, strict=True)
-    ]
-
-
-def _is_steered(row: ScheduledRow, sae: str) -> bool:
-    """By this SAE: after another's steering, a reading before this hook's is the same as one after it."""
-    steering = row.sequence.steering
-    return steering is not None and any(tap.sae == sae and tap.features for tap in steering.by_sae)
-
-
-def _select_values(
-    output: HookOutput, index: int, watch: Watch, offsets: list[int], sampled_offsets: list[int]
-) -> tuple[ValueRows, TopByOffset]:
-    values = _select_rows(output.watched, index, offsets, len(watch.features))
-    top_values = _select_rows(output.top_values, index, sampled_offsets, watch.top_k)
-    top_indices = _select_rows(output.top_indices, index, sampled_offsets, watch.top_k)
-    top = {
-        offset: tuple((int(j), a) for j, a in zip(i, t, strict=True))
-        for offset, i, t in zip(sampled_offsets, top_indices, top_values, strict=True)
-    }
-    return values, top
-
-
-def _select_rows(table: Tensor | None, index: int, offsets: list[int], width: int) -> ValueRows:
-    """`table [B, T, ≥ width]` → the wanted tokens of row `index`, `width` columns each."""
-    if table is None or not offsets:
-        return [() for _ in offsets]
-    return [tuple(row) for row in table[index, offsets, :width].tolist()]
 
 
 @dataclass(frozen=True, eq=False)
 class Attachment:
-    """Equal to nothing but itself: an SAE that is attached again is another one."""
+    """Compared by identity: an SAE that is attached again is another attachment."""
 
     hook: SteeringHook
     hook_point: HookPoint
@@ -94,47 +38,39 @@ class Attachment:
 
 @dataclass
 class SequenceHookState:
-    """What the taps remember of one sequence. By position, so that a pass that is run again counts once."""
+    """A sequence's hook rows and record of steering, by position, so that a repeated pass counts once."""
 
-    rows: dict[Attachment, int]
-    """Table row in each tap that it uses."""
-    steer_mask: list[bool] = field(default_factory=list)
-    """Was a delta added there?"""
+    rows: dict[Attachment, int]  # Row in the tables of each hook that the sequence uses
+    steer_mask: list[bool] = field(default_factory=list)  # Per position, whether a delta was added
     ratios: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """‖delta‖ / ‖x‖ per SAE; 0 where nothing was added."""
-    read: int = 0
-    """Readings of earlier positions have been reported."""
-    degraded: str | None = None
-    """Why it does not get what it asked for any more."""
+    """‖delta‖ / ‖x‖ per SAE and position; 0 without a delta."""
+    num_read_tokens: int = 0  # Readings of earlier positions have been collected
+    degraded: str | None = None  # Why steering or watching was turned off
 
     @property
     def attachments(self) -> dict[str, Attachment]:
-        """Those it uses, by name."""
         return {attached.facts.sae: attached for attached in self.rows}
 
-    def mark(self, start: int, steer_mask: list[bool]) -> None:
-        """A token that was steered once stays so, also where the sequence began again and is not steered any more."""
-        places = slice(start, start + len(steer_mask))
-        before = self.steer_mask[places]
-        self.steer_mask[places] = [any(both) for both in zip_longest(steer_mask, before, fillvalue=False)]
+    def record_steered(self, start: int, steer_mask: list[bool]) -> None:
+        """Positions steered once stay marked, also if the sequence restarts without steering."""
+        positions = slice(start, start + len(steer_mask))
+        before = self.steer_mask[positions]
+        self.steer_mask[positions] = [any(pair) for pair in zip_longest(steer_mask, before, fillvalue=False)]
 
 
 class AttachedSaes:
     def __init__(self, special_ids: frozenset[int] = frozenset()) -> None:
         self._attachments: dict[str, Attachment] = {}
-        self._detaching: list[Attachment] = []
-        """Detached, and still in use."""
+        self._detaching: list[Attachment] = []  # Detached but still in use
         self.special_ids = special_ids
-        self.disabled_reason: str | None = None
-        """Why every SAE was turned off, if they were; until one is attached."""
+        self.disabled_reason: str | None = None  # Why every SAE was turned off; reset when one is attached
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the SAEs that are attached."""
         return tuple(self._attachments)
 
     def check_free(self, sae: str, point: HookPoint, replaces: str | None = None) -> None:
-        """Raises SaeMismatch if the name or the hook point is taken by another than the one that is replaced."""
+        """Raises SaeMismatch if another SAE than `replaces` has the name or the hook point."""
         for name, attached in self._attachments.items():
             if name == replaces:
                 continue
@@ -144,7 +80,7 @@ class AttachedSaes:
                 raise SaeMismatch(f"{point.name} already has SAE {name!r} attached; a hook point takes one")
 
     def attach(self, hook: SteeringHook, point: HookPoint, facts: SaeFacts, replaces: str | None = None) -> None:
-        """Raises SaeMismatch; what it replaces is detached then and not before."""
+        """Register the hook, then detach `replaces`. Raises SaeMismatch without any change."""
         self.check_free(facts.sae, point, replaces)
         if replaces in self._attachments:
             self.detach(replaces)
@@ -152,13 +88,13 @@ class AttachedSaes:
         self.disabled_reason = None
 
     def detach(self, sae: str) -> None:
-        """Nothing new uses it; its hook goes with the next `sweep` that finds it unused. Raises SaeNotFound."""
+        """Accept no new sequence; `remove_unused_hooks` removes the hook. Raises SaeNotFound."""
         if sae not in self._attachments:
             raise self._not_found_error(sae)
         self._detaching.append(self._attachments.pop(sae))
 
     def get(self, sae: str, attachment_id: str = "") -> Attachment:
-        """`meant`: the attachment's id, if it matters. Raises SaeNotFound or SaeDetached."""
+        """Raises SaeNotFound, or SaeDetached if `attachment_id` is another attachment's."""
         if sae not in self._attachments and not attachment_id and not self.disabled_reason:
             raise self._not_found_error(sae)
         return self._resolve(sae, attachment_id)
@@ -167,13 +103,13 @@ class AttachedSaes:
         return SaeNotFound(f"no SAE named {sae!r} is attached; there are: {', '.join(self._attachments) or 'none'}")
 
     def get_steerable(self, sae_steering: SaeSteering) -> Attachment:
-        """Whose tap this would be. Raises SaeNotFound, SaeDetached or InvalidSteering."""
+        """Raises SaeNotFound, SaeDetached or InvalidSteering."""
         attached = self.get(sae_steering.sae, sae_steering.attachment)
         _check_hook_row(attached.facts, HookRow(sae_steering.features))
         return attached
 
     def remove_unused_hooks(self) -> bool:
-        """Take off the hooks of what is detached and out of use; False if there was none."""
+        """Remove the hooks of detached SAEs that no sequence uses. False if none was removed."""
         unused = [attached for attached in self._detaching if attached.hook.is_unused]
         for attached in unused:
             attached.handle.remove()
@@ -187,7 +123,6 @@ class AttachedSaes:
         self._detaching.clear()
 
     def active_hooks(self) -> list[SteeringHook]:
-        """Of every hook that a pass goes through."""
         return [attached.hook for attached in self._hooked_attachments]
 
     @property
@@ -195,31 +130,32 @@ class AttachedSaes:
         return [*self._attachments.values(), *self._detaching]
 
     def has_room(self, sequence: Sequence) -> bool:
-        """Are there table rows for what it steers and watches? True also for what can never be."""
-        wanted = requested_hook_rows(sequence)
-        return all(self._attachments[sae].hook.has_room(row) for sae, row in wanted.items() if sae in self._attachments)
+        """True if the hooks have table rows for its steering and watches; SAEs that are not attached do not count."""
+        rows = requested_hook_rows(sequence).items()
+        return all(self._attachments[sae].hook.has_room(row) for sae, row in rows if sae in self._attachments)
 
     def start(self, sequence: Sequence) -> None:
-        """Take a table row in every tap the request steers or watches; `finish` gives back those that were taken.
+        """Acquire a table row in every hook that the sequence steers or watches; `finish` releases them.
 
         Raises InvalidSteering, SaeDetached or InsufficientMemory.
         """
         sequence.hook_state = SequenceHookState({})
         self._drop_missing_steering(sequence)
-        sequence.watch = tuple(watch for watch in sequence.watch if not watch.optional or self._can_watch(watch))
+        sequence.watch = tuple(watch for watch in sequence.watch if not watch.optional or self._is_attached(watch))
         self._acquire_rows(sequence, sequence.hook_state.rows, {})
 
     def _drop_missing_steering(self, sequence: Sequence) -> None:
-        """Whoever only follows what is active goes on without, while its SAE is off or about to be followed by another.
+        """Drop the active steering from a sequence that follows it, if one of its SAEs is not attached.
 
-        What is active changes with what is attached: the API process says so right after, and it has that then.
+        This is temporary when an SAE was detached or replaced: `SetActiveSteering` comes next.
         """
-        if sequence.request.follows_active and sequence.steering and not self._can_steer(sequence.steering):
+        active = sequence.steering if sequence.request.follows_active else None
+        if active and not all(self._is_attached(item) for item in active.by_sae):
             sequence.steering = None
             sequence.hook_state.degraded = self.disabled_reason
 
     def change_steering(self, sequence: Sequence, steering: Steering | None) -> None:
-        """From its next token on the sequence has this steering. Raises as `start` does; nothing has changed then."""
+        """Steer the sequence by `steering` from its next token. Raises as `start` does, without any change."""
         state: SequenceHookState | None = sequence.hook_state
         before, sequence.steering = sequence.steering, steering
         if state is None:
@@ -236,21 +172,19 @@ class AttachedSaes:
         state.rows = rows
 
     def _attachments_to_retain(self, state: SequenceHookState, steering: Steering | None) -> dict[str, Attachment]:
-        """What it goes on watching, also where that is detached; what steers it now is what is attached now."""
-        steered = {tap.sae for tap in steering.by_sae} if steering else set()
-        return {
-            sae: own for sae, own in state.attachments.items() if sae not in steered or sae not in self._attachments
-        }
+        """Watched SAEs survive a detach; steering SAEs must be attached now."""
+        current = {item.sae for item in steering.by_sae if item.sae in self._attachments} if steering else set()
+        return {sae: attached for sae, attached in state.attachments.items() if sae not in current}
 
     def inherit_prefix(self, sequence: Sequence, prefix_state: object, cached: int) -> None:
-        """The sequence goes on from what another one computed: what was done there was done for it too."""
+        """Copy the record of the first `cached` tokens from the sequence that computed them."""
         if isinstance(prefix_state, SequenceHookState):
-            sequence.hook_state.mark(0, prefix_state.steer_mask[:cached])
+            sequence.hook_state.record_steered(0, prefix_state.steer_mask[:cached])
             for sae, ratios in prefix_state.ratios.items():
                 sequence.hook_state.ratios[sae] = ratios[:cached]
 
     def finish(self, sequence: Sequence) -> SteeringReceipt | None:
-        """Give the rows back; → what was really done to the sequence."""
+        """Release the hook rows; → receipt of the applied steering, or None without any."""
         state: SequenceHookState | None = sequence.hook_state
         if state is None:
             return None
@@ -268,32 +202,32 @@ class AttachedSaes:
         )
 
     def steer_mask(self, sequence: Sequence, start: int, tokens: Sequence_[int]) -> list[bool]:
-        """Per token from position `start` on: does the sequence's steering apply there?"""
+        """Per token from position `start` on, whether the sequence's steering applies."""
         steering = sequence.steering
         if steering is None:
             return [False] * len(tokens)
         prompt_length = len(sequence.request.prompt)
-        decided_from = prompt_length - 1 if steering.skip_constrained and sequence.request.grammar else sys.maxsize
+        constrained_from = prompt_length - 1 if steering.skip_constrained and sequence.request.grammar else sys.maxsize
         return [
-            position < decided_from and steering.applies(position, token, prompt_length, self.special_ids)
+            position < constrained_from and steering.applies(position, token, prompt_length, self.special_ids)
             for position, token in enumerate(tokens, start=start)
         ]
 
     def prepare(self, rows: Sequence_[ScheduledRow]) -> None:
-        """Set every tap for one forward pass over `rows` (all of one length)."""
-        keep = [self.steer_mask(row.sequence, row.start, row.tokens) for row in rows]
+        """Set every hook for one forward pass over `rows`, which have equal numbers of tokens."""
+        masks = [self.steer_mask(row.sequence, row.start, row.tokens) for row in rows]
         spans = [token_span(row) for row in rows]
         for attached in self._hooked_attachments:
-            attached.hook.prepare([row.sequence.hook_state.rows.get(attached, 0) for row in rows], keep, spans)
+            attached.hook.prepare([row.sequence.hook_state.rows.get(attached, 0) for row in rows], masks, spans)
 
     def prepare_unsteered(self) -> None:
-        """Let the next pass go through untouched: nothing of the last step is left in a tap."""
+        """Let every hook leave the next pass unchanged."""
         self.prepare(())
 
     def collect(self, rows: Sequence_[ScheduledRow]) -> list[tuple[Reading, ...]]:
-        """After the pass: add to the receipts; → readings per row."""
+        """Called after the pass: record the steering; → readings per row."""
         for row in rows:
-            row.sequence.hook_state.mark(row.start, self.steer_mask(row.sequence, row.start, row.tokens))
+            row.sequence.hook_state.record_steered(row.start, self.steer_mask(row.sequence, row.start, row.tokens))
         readings: list[list[Reading]] = [[] for _ in rows]
         for attached in self._hooked_attachments:
             self._collect_ratio(attached, rows)
@@ -301,23 +235,22 @@ class AttachedSaes:
                 if attached in row.sequence.hook_state.rows:
                     readings[index] += row_readings(attached.facts.sae, attached.hook, index, row)
         for row in rows:
-            row.sequence.hook_state.read = max(row.sequence.hook_state.read, row.start + len(row.tokens))
-        return [tuple(found) for found in readings]
+            state: SequenceHookState = row.sequence.hook_state
+            state.num_read_tokens = max(state.num_read_tokens, row.start + len(row.tokens))
+        return [tuple(of_row) for of_row in readings]
 
     def _collect_ratio(self, attachment: Attachment, rows: Sequence_[ScheduledRow]) -> None:
         ratio = attachment.hook.output.ratio
         ratios = None if ratio is None else ratio.tolist()
         for index, row in enumerate(rows):
             if row.sequence.steering and attachment in row.sequence.hook_state.rows:
-                found = ratios[index] if ratios else [0.0] * len(row.tokens)
-                known = row.sequence.hook_state.ratios[attachment.facts.sae]
-                known += [0.0] * (row.start - len(known))
-                known[row.start : row.start + len(found)] = found
-
-    # ------------------------------------------------------------------------------------------------ giving up
+                new = ratios[index] if ratios else [0.0] * len(row.tokens)
+                recorded = row.sequence.hook_state.ratios[attachment.facts.sae]
+                recorded += [0.0] * (row.start - len(recorded))
+                recorded[row.start : row.start + len(new)] = new
 
     def disable_top_k(self, sequences: Iterable[Sequence], reason: str) -> bool:
-        """No more `top_k` for these; False if none of them had it."""
+        """False if none of the sequences had a `top_k`."""
         return self._reduce_watches(
             sequences, reason, lambda watch: replace(watch, top_k=0) if watch.features else None
         )
@@ -330,7 +263,7 @@ class AttachedSaes:
     ) -> bool:
         changed = False
         for sequence in sequences:
-            watch = tuple(kept for asked in sequence.watch if (kept := reduce(asked)))
+            watch = tuple(reduced for watch in sequence.watch if (reduced := reduce(watch)))
             if sequence.hook_state and watch != sequence.watch:
                 own = sequence.hook_state.attachments
                 self._release(sequence.hook_state.rows)
@@ -341,7 +274,7 @@ class AttachedSaes:
         return changed
 
     def detach_all(self, sequences: Iterable[Sequence], reason: str) -> bool:
-        """Every SAE off; whoever was steered or watched goes on without, and its receipt says so."""
+        """Detach every SAE; sequences continue unsteered and unwatched. False if none is attached."""
         if not self._hooked_attachments:
             return False
         for sequence in sequences:
@@ -355,22 +288,22 @@ class AttachedSaes:
         return True
 
     def using_detached(self, sequences: Iterable[Sequence]) -> list[Sequence]:
-        """Those of `sequences` that still use an SAE that is detached."""
-        left = set(self._detaching)
-        return [sequence for sequence in sequences if sequence.hook_state and left & sequence.hook_state.rows.keys()]
+        detached = set(self._detaching)
+        return [
+            sequence for sequence in sequences if sequence.hook_state and detached & sequence.hook_state.rows.keys()
+        ]
 
     def _acquire_rows(
         self, sequence: Sequence, rows: dict[Attachment, int], retained: Mapping[str, Attachment]
     ) -> None:
-        """`own`: what it keeps although it may be detached."""
-        meant = _requested_attachment_ids(sequence)
+        """`retained`: attachments to use even if they are detached."""
+        ids = _requested_attachment_ids(sequence)
         for sae, row in requested_hook_rows(sequence).items():
-            attached = retained.get(sae) or self._resolve(sae, meant[sae])
+            attached = retained.get(sae) or self._resolve(sae, ids[sae])
             _check_hook_row(attached.facts, row)
             rows[attached] = attached.hook.acquire(row)
 
     def _resolve(self, sae: str, attachment_id: str) -> Attachment:
-        """`meant`: the attachment's id, if it matters."""
         attached = self._attachments.get(sae)
         if attached is None and self.disabled_reason:
             raise SaeDetached(self.disabled_reason)
@@ -380,14 +313,9 @@ class AttachedSaes:
             raise SaeDetached(f"SAE {sae!r} was detached, or attached anew, while this request was read; ask again")
         return attached
 
-    def _can_steer(self, steering: Steering) -> bool:
-        """Is all that it uses attached, and what was meant?"""
-        ids = {sae: attached.facts.id for sae, attached in self._attachments.items()}
-        return all(tap.sae in ids and tap.attachment in ("", ids[tap.sae]) for tap in steering.by_sae)
-
-    def _can_watch(self, watch: Watch) -> bool:
-        attached = self._attachments.get(watch.sae)
-        return attached is not None and watch.attachment in ("", attached.facts.id)
+    def _is_attached(self, item: SaeSteering | Watch) -> bool:
+        attached = self._attachments.get(item.sae)
+        return attached is not None and item.attachment in ("", attached.facts.id)
 
     def _release(self, rows: dict[Attachment, int]) -> None:
         for attached, index in rows.items():
@@ -396,17 +324,17 @@ class AttachedSaes:
 
 
 def requested_hook_rows(sequence: Sequence) -> dict[str, HookRow]:
-    """What the sequence wants of each SAE."""
-    features = {tap.sae: tap.features for tap in sequence.steering.by_sae} if sequence.steering else {}
+    """By SAE."""
+    features = {item.sae: item.features for item in sequence.steering.by_sae} if sequence.steering else {}
     watches = {watch.sae: watch for watch in sequence.watch}
     return {sae: HookRow(features.get(sae, ()), watches.get(sae)) for sae in {**features, **watches}}
 
 
 def _requested_attachment_ids(sequence: Sequence) -> dict[str, str]:
-    """Which attachment each of its SAEs' names stood for when it was read."""
-    watched = {watch.sae: watch.attachment for watch in sequence.watch}
-    steered = {tap.sae: tap.attachment for tap in sequence.steering.by_sae} if sequence.steering else {}
-    return watched | steered
+    """By SAE, the attachment of that name when the request was parsed."""
+    by_sae = sequence.steering.by_sae if sequence.steering else ()
+    items: tuple[SaeSteering | Watch, ...] = (*sequence.watch, *by_sae)
+    return {item.sae: item.attachment for item in items}
 
 
 def _check_hook_row(facts: SaeFacts, row: HookRow) -> None:
@@ -415,3 +343,57 @@ def _check_hook_row(facts: SaeFacts, row: HookRow) -> None:
     for index in (*(feature.index for feature in row.features), *row.watched_features):
         if not 0 <= index < facts.features:
             raise InvalidSteering(f"feature {index} is not in 0..{facts.features - 1} of SAE {facts.sae!r}")
+
+
+def token_span(row: ScheduledRow) -> TokenSpan:
+    return TokenSpan(row.start, len(row.tokens), len(row.sequence.request.prompt))
+
+
+def row_readings(sae: str, hook: SteeringHook, index: int, row: ScheduledRow) -> list[Reading]:
+    """Readings of row `index` of the last pass, at the tokens of its watch that were not read before."""
+    watch = next((watch for watch in row.sequence.watch if watch.sae == sae), None)
+    if watch is None:
+        return []
+    span, first = token_span(row), row.sequence.hook_state.num_read_tokens - row.start
+    offsets = [offset for offset in offsets_to_watch(watch, span) if offset >= first]
+    sampled = [offset for offset in offsets_to_sample(watch, span, hook.sample_every) if offset >= first]
+    values, top = _select_values(hook.output, index, watch, offsets, sampled)
+    readings = [
+        Reading(sae, row.start + offset, at_token, top.get(offset, ()))
+        for offset, at_token in zip(offsets, values, strict=True)
+    ]
+    if watch.when != "both":
+        return readings
+    steered = hook.output.after if _is_steered(row, sae) else None
+    after, top_after = _select_values(steered or hook.output, index, watch, offsets, sampled)
+    return [
+        replace(reading, after=at_token, top_after=top_after.get(offset, ()))
+        for reading, offset, at_token in zip(readings, offsets, after, strict=True)
+    ]
+
+
+def _is_steered(row: ScheduledRow, sae: str) -> bool:
+    """True if this SAE steers the row; otherwise its readings before and after steering are the same."""
+    steering = row.sequence.steering
+    return steering is not None and any(item.sae == sae and item.features for item in steering.by_sae)
+
+
+def _select_values(
+    output: HookOutput, index: int, watch: Watch, offsets: list[int], sampled_offsets: list[int]
+) -> tuple[ValueRows, dict[int, IndexedValues]]:
+    """Activations of the watched features per offset, and the top k features by sampled offset."""
+    values = _select_rows(output.watched, index, offsets, len(watch.features))
+    top_values = _select_rows(output.top_values, index, sampled_offsets, watch.top_k)
+    top_indices = _select_rows(output.top_indices, index, sampled_offsets, watch.top_k)
+    top = {
+        offset: tuple((int(j), a) for j, a in zip(i, t, strict=True))
+        for offset, i, t in zip(sampled_offsets, top_indices, top_values, strict=True)
+    }
+    return values, top
+
+
+def _select_rows(table: Tensor | None, index: int, offsets: list[int], width: int) -> ValueRows:
+    """`table [B, T, ≥ width]` → `width` columns of row `index` at each offset."""
+    if table is None or not offsets:
+        return [() for _ in offsets]
+    return [tuple(row) for row in table[index, offsets, :width].tolist()]

@@ -1,7 +1,4 @@
-"""One loaded model at work: who runs on it, a step at a time; a failure ends those it happened to and nobody else.
-
-Knows nothing about commands, text or HTTP.
-"""
+"""Executes scheduler steps on one loaded model. A failure ends only the sequences that it concerns."""
 
 import os
 import sys
@@ -16,11 +13,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from millm.engine import out_of_memory, sampler, scoring
-from millm.engine import scoring as embedding
-from millm.engine import scoring as judging
-from millm.engine import scoring as surveying
+from millm.engine import sampler, scoring
 from millm.engine.attached_saes import AttachedSaes
+from millm.engine.failures import failure_event, is_out_of_memory
 from millm.engine.fault_injection import FaultInjector
 from millm.engine.messages import (
     Embed,
@@ -34,7 +29,7 @@ from millm.engine.messages import (
     Token,
 )
 from millm.engine.model_runner import Runner
-from millm.engine.out_of_memory import OutOfMemoryHandler, failure_event
+from millm.engine.out_of_memory import OutOfMemoryHandler
 from millm.engine.scheduler import ForwardPass, ScheduledRow, Scheduler, Sequence
 from millm.engine.structured_output import GrammarVocabulary
 from millm.engine.watchdog import EXIT_CODE
@@ -47,22 +42,18 @@ SendEvents = Callable[[list[EngineEvent]], None]
 
 @dataclass
 class ModelExecutor:
-    """Without a model, until one is loaded: then whatever is asked for is refused."""
+    """Without a model, every sequence fails with ModelNotLoaded."""
 
     fault_injector: FaultInjector
     send_events: SendEvents
     model: PreTrainedModel | None = None
-    runner: Runner | None = None
-    """None: nothing is loaded, or an encoder, which only embeds."""
+    runner: Runner | None = None  # None: no model, or an encoder, which only embeds
     attached_saes: AttachedSaes = field(default_factory=AttachedSaes)
     vocabulary: GrammarVocabulary = field(default_factory=lambda: GrammarVocabulary(Path(), 0, (), ()))
     scheduler: Scheduler = field(default_factory=lambda: Scheduler(capacity=1))
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    """Where the model is, or was."""
     max_text_tokens: int = sys.maxsize
-    """Tokens that a text may have."""
-    load_id: str = ""
-    """Of the command that brought the model."""
+    load_id: str = ""  # Id of the `LoadModel`
 
     def step(self) -> None:
         events: list[EngineEvent] = [self._finish(sequence, "cancelled") for sequence in self.scheduler.pop_cancelled()]
@@ -72,25 +63,27 @@ class ModelExecutor:
         for rows in self.scheduler.plan(partial(self._try_allocate, events)):
             if self.scheduler.is_running(rows):
                 events += self._run_pass(rows)
-        events += self._run_next_text()
+        text = self.scheduler.next_text(self.attached_saes.has_room)  # one per step, not to delay decoding sequences
+        if text:
+            events += self._run_guarded([text], partial(self._run_text, text))
         if events:
             self.send_events(events)
         self.remove_unused_hooks()
 
     def set_active_steering(self, steering: Steering | None) -> None:
-        """What follows the active steering has the new one from its next token on."""
+        """Steer sequences with `follows_active` by it, from their next token."""
         for sequence in self.scheduler.all_sequences:
             if sequence.request.follows_active and sequence.steering != steering:
-                self.send_events(self._run_guarded([sequence], partial(self._change, sequence, steering)))
+                self.send_events(self._run_guarded([sequence], partial(self._change_steering, sequence, steering)))
 
-    def _change(self, sequence: Sequence, steering: Steering | None) -> list[EngineEvent]:
+    def _change_steering(self, sequence: Sequence, steering: Steering | None) -> list[EngineEvent]:
         assert self.runner is not None
         self.attached_saes.change_steering(sequence, steering)
         self.runner.on_steering_change(sequence)
         return []
 
     def on_attachments_changed(self) -> None:
-        """What was computed with an SAE that is detached now, or before one came, is not gone on from."""
+        """Drop cached prefixes: the new set of SAEs computes other keys and values."""
         if self.runner is not None:
             for sequence in self.attached_saes.using_detached(self.scheduler.all_sequences):
                 self.runner.on_steering_change(sequence)
@@ -98,29 +91,23 @@ class ModelExecutor:
         self.remove_unused_hooks()
 
     def remove_unused_hooks(self) -> None:
-        """Take off the hooks that nobody uses any more."""
         if self.attached_saes.remove_unused_hooks() and self.runner is not None:
             self.runner.invalidate_cache()
 
     def stop(self, reason: str) -> None:
-        """The model goes: whatever waits or runs ends here."""
+        """End every sequence with ModelNotLoaded and remove the hooks."""
         for sequence in self.scheduler.pop_all():
             self._close(sequence)
             self.send_events([failure_event(sequence.id, ModelNotLoaded(reason))])
         self.attached_saes.remove_all()
 
-    def _run_next_text(self) -> list[EngineEvent]:
-        """At most one text in a step, so that the streams go on."""
-        text = self.scheduler.next_text(self.attached_saes.has_room)
-        return self._run_guarded([text], partial(self._run_text, text)) if text else []
-
     def _run_text(self, text: Sequence) -> list[EngineEvent]:
         self._check_model(text)
         self.fault_injector.current_point = "prefill"
-        answer = self._text_result(text)
+        result = self._text_result(text)
         self.scheduler.remove(text)
         self._close(text)
-        return [answer]
+        return [result]
 
     def _text_result(self, text: Sequence) -> EngineEvent:
         assert self.model is not None
@@ -128,22 +115,20 @@ class ModelExecutor:
         if text.length > self.max_text_tokens:
             raise ContextLengthExceeded(f"this text has {text.length} tokens, the model takes {self.max_text_tokens}")
         match text.text_command:
-            case Embed() as asked:
-                return embedding.embed(self.model, self.attached_saes, text, asked)
-            case ScanFeatures() as asked:
-                return surveying.scan_features(self.model, self.attached_saes, asked)
-            case ScoreAnswer() as asked:
+            case Embed() as command:
+                return scoring.embed(self.model, self.attached_saes, text, command)
+            case ScanFeatures() as command:
+                return scoring.scan_features(self.model, self.attached_saes, command)
+            case ScoreAnswer() as command:
                 self._check_generates()
-                return judging.score_answer(self.model, self.attached_saes, text, asked)
+                return scoring.score_answer(self.model, self.attached_saes, text, command)
 
     def _time_out(self, sequences: Iterable[Sequence]) -> list[EngineEvent]:
         events: list[EngineEvent] = []
         for sequence in sequences:
             self._close(sequence)
-            seconds = sequence.request.deadline_seconds
-            events.append(
-                failure_event(sequence.id, Timeout(f"this request took longer than {seconds:g} s; ask for less"))
-            )
+            message = f"this request took longer than {sequence.request.deadline_seconds:g} s; ask for less"
+            events.append(failure_event(sequence.id, Timeout(message)))
         return events
 
     def _fits(self, sequence: Sequence) -> bool:
@@ -160,7 +145,6 @@ class ModelExecutor:
         return []
 
     def _check_model(self, sequence: Sequence) -> None:
-        """Token ids of one model mean nothing to another."""
         if self.model is None:
             raise ModelNotLoaded("no model is loaded")
         if sequence.request.model not in ("", self.load_id):
@@ -171,33 +155,32 @@ class ModelExecutor:
             raise ModelCannotGenerate("this model only embeds: it has no head that writes tokens")
 
     def _try_allocate(self, events: list[EngineEvent], sequence: Sequence) -> bool:
-        """A row of the cache for a sequence whose prompt begins; False if it ended instead."""
-        ended = self._run_guarded([sequence], partial(self._allocate_row, sequence)) if sequence.cache is None else []
-        events += ended
-        return not ended
+        """Allocate cache for a sequence's prompt. False if the sequence failed, which is added to `events`."""
+        if sequence.cache is not None:
+            return True
+        failures = self._run_guarded([sequence], partial(self._allocate_row, sequence))
+        events += failures
+        return not failures
 
     def _allocate_row(self, sequence: Sequence) -> list[EngineEvent]:
         assert self.runner is not None
-        wants_prompt = any(watch.tokens != "generated" for watch in sequence.watch) or sequence.needs_prompt_scores
-        trail = self.runner.allocate(sequence, reuse=not wants_prompt)
-        self.attached_saes.inherit_prefix(sequence, trail, sequence.num_computed_tokens)
+        needs_prompt = any(watch.tokens != "generated" for watch in sequence.watch) or sequence.needs_prompt_scores
+        prefix_state = self.runner.allocate(sequence, reuse=not needs_prompt)
+        self.attached_saes.inherit_prefix(sequence, prefix_state, sequence.num_computed_tokens)
         self.runner.store_prefix_state(sequence, sequence.hook_state)
-        sequence.num_cached_tokens = (
-            max(sequence.num_cached_tokens, sequence.num_computed_tokens)
-            if not sequence.output_ids
-            else sequence.num_cached_tokens
-        )
+        if not sequence.output_ids:
+            sequence.num_cached_tokens = max(sequence.num_cached_tokens, sequence.num_computed_tokens)
         return []
 
     def _run_guarded(self, sequences: list[Sequence], action: Callable[[], list[EngineEvent]]) -> list[EngineEvent]:
-        """The edge where a failure becomes the end of the sequences it happened to, and of no others."""
+        """Turn what `action` raises into the failure of `sequences`."""
         try:
             return action()
         except Exception as error:  # noqa: BLE001  the loop outlives any step
             return self._fail(sequences, error)
 
     def _fail(self, sequences: list[Sequence], error: Exception) -> list[EngineEvent]:
-        """A device that is lost ends the process, once those it happened to have been told."""
+        """End `sequences` with `error`; a lost device also ends the process."""
         for sequence in sequences:
             self.scheduler.remove(sequence)
             self._close(sequence)
@@ -229,21 +212,21 @@ class ModelExecutor:
         return logits, self.attached_saes.collect(rows), sampler.argmax_tokens(logits[:, -1])
 
     def _handle_pass_error(self, rows: ForwardPass, error: Exception) -> list[EngineEvent]:
-        """Out of memory: give something up, and the same rows are planned again. Anything else ends these rows."""
+        """Out of memory: degrade, and the rows are planned again. Any other error fails them."""
         assert self.runner is not None
         assert self.model is not None
         sequences = [row.sequence for row in rows]
-        again = not any(row.is_computed for row in rows)
+        can_retry = not any(row.is_computed for row in rows)
         for sequence in sequences:
             self.runner.recover(sequence)
-        if again and out_of_memory.is_out_of_memory(error):
-            relieved = OutOfMemoryHandler(self.attached_saes, self.runner, self.scheduler, self.model.device).degrade()
-            if relieved is not None:
-                return relieved
+        if can_retry and is_out_of_memory(error):
+            events = OutOfMemoryHandler(self.attached_saes, self.runner, self.scheduler, self.model.device).degrade()
+            if events is not None:
+                return events
         return self._fail(sequences, error)
 
     def _handle_logits(self, row: ScheduledRow, logits: Tensor, best: sampler.ArgmaxToken) -> list[EngineEvent]:
-        """What follows from `logits [1 or T, V]`: scores of a prompt, the next token."""
+        """`logits [1 or T, V]` → prompt scores, the next token, the end."""
         scores = scoring.score_prompt(row, logits) if row.is_scored else None
         events: list[EngineEvent] = [scores] if scores else []
         if not row.is_last_chunk:
@@ -278,7 +261,7 @@ class ModelExecutor:
         )
 
     def _close(self, sequence: Sequence) -> SteeringReceipt | None:
-        """Give back what the sequence holds; → its receipt."""
+        """Release the sequence's cache and hook rows; → its receipt."""
         if self.runner is not None:
             self.runner.release(sequence)
         return self.attached_saes.finish(sequence)

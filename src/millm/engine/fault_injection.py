@@ -1,4 +1,4 @@
-"""Failures on order, for tests: armed by a message, honoured only under `MILLM_TESTING_FAULTS=1`."""
+"""Injected failures for tests: armed by `InjectFault`, and only under `MILLM_TESTING_FAULTS=1`."""
 
 import os
 import time
@@ -18,11 +18,10 @@ class FaultInjector:
         self._is_enabled = os.environ.get("MILLM_TESTING_FAULTS") == "1"
         self._armed: dict[FaultPoint, InjectFault] = {}
         self._pass_counts: dict[FaultPoint, int] = {}
-        self.current_point: FaultPoint = "prefill"
-        """What the pass that runs now is."""
+        self.current_point: FaultPoint = "prefill"  # Kind of the current forward pass
 
     def install_hook(self, model: PreTrainedModel) -> None:
-        """Passes fail in the middle of the model: half of its layers have written their keys and values by then."""
+        """Let passes fail in the middle layer, when half of the layers have written their keys and values."""
         if self._is_enabled:
             layers = decoder_layers(model)
             layers[len(layers) // 2].register_forward_pre_hook(
@@ -37,7 +36,7 @@ class FaultInjector:
         self._pass_counts[fault.point] = 0
 
     def fail_if_armed(self, point: FaultPoint) -> None:
-        """Do here what was armed for here, if it is its turn."""
+        """Called at `point`; fails or hangs if a fault is armed there and due."""
         fault = self._armed.get(point)
         if fault is None:
             return

@@ -1,4 +1,4 @@
-"""What the engine says of a feature, remembered: a decoder row does not change while its SAE is attached."""
+"""Caches feature descriptions, which do not change while an SAE is attached."""
 
 from collections import OrderedDict
 
@@ -9,7 +9,7 @@ MAX_CACHED_DESCRIPTIONS = 256
 
 
 class FeatureDescriptionCache:
-    """Lives on one event loop. The latest `REMEMBERED` that were asked for, by attachment and index."""
+    """Least recently used descriptions are dropped. Lives on one event loop."""
 
     def __init__(self) -> None:
         self._cache: OrderedDict[tuple[str, int], FeatureDescribed] = OrderedDict()
@@ -20,15 +20,14 @@ class FeatureDescriptionCache:
     async def get(self, engine: EngineClient, facts: SaeFacts, index: int) -> FeatureDescribed:
         """Raises MillmError."""
         key = (facts.id, index)
-        found = self._cache.get(key) or await _describe_feature(engine, facts, index)
-        self._cache[key] = found
+        description = self._cache.get(key)
+        if description is None:
+            command = DescribeFeature(id=engine.new_id("study"), sae=facts.sae, index=index)
+            result = await engine.query_features(command)
+            assert isinstance(result, FeatureDescribed)
+            description = result
+        self._cache[key] = description
         self._cache.move_to_end(key)
         if len(self._cache) > MAX_CACHED_DESCRIPTIONS:
             self._cache.popitem(last=False)
-        return found
-
-
-async def _describe_feature(engine: EngineClient, facts: SaeFacts, index: int) -> FeatureDescribed:
-    found = await engine.query_features(DescribeFeature(id=engine.new_id("study"), sae=facts.sae, index=index))
-    assert isinstance(found, FeatureDescribed)
-    return found
+        return description

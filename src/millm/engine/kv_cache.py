@@ -1,25 +1,6 @@
-"""Keys and values of many sequences side by side, behind transformers' public `Cache`: one row per sequence.
+"""The batched KV cache: one row per sequence behind transformers' `Cache`, its attention and masks, and row allocation.
 
-A pass reads and writes the rows its `Window` names. Knows nothing about requests: who has which row is in `slots.py`.
-
-Grouped-query attention without repeating keys and values, registered with transformers as `millm_gqa`.
-
-transformers' own `eager` and `sdpa` copy each key head once per query head of its group (`repeat_kv`) in all but the
-simplest case, and `sdpa` knows no soft-capping. The self-test compares this with the model's own before it is used.
-
-`longrope` models have two sets of rotary factors, and use the long ones in whatever pass reaches beyond a boundary.
-
-A sequence on the long side of it therefore never shares a pass with shorter ones, its prompt is fed whole, and one
-that crosses while it is generated begins again: all of its keys have to be turned by the same factors
-(transformers' own `generate` does the same, in Phi3's `prepare_inputs_for_generation`).
-
-Which keys each token looks at, as the 4-D masks that transformers' models take as they are.
-
-Who has which row of the cache, and what the rows that nobody has still remember.
-
-Rows 0..decoding−1 belong to the sequences that decode, so that one pass takes them as neighbours. A row whose
-sequence is done stays warm: the next prompt that begins with the same tokens under the same steering goes on from it.
-Knows nothing about tensors: whoever asks moves the contents.
+`SlotCache` holds the tensors, `SlotAllocator` assigns rows to sequences and finds reusable prefixes.
 """
 
 import itertools
@@ -38,6 +19,8 @@ from millm.engine.limits import SCRATCH_COLUMNS
 from millm.errors import InvalidModel
 
 GROUPED_QUERY_ATTENTION = "millm_gqa"
+SUPPORTED_LAYER_TYPES = {"full_attention", "sliding_attention"}
+MIN_REUSED_PREFIX = 8  # Shorter common prefixes are recomputed
 
 
 def grouped_query_attention(
@@ -54,6 +37,8 @@ def grouped_query_attention(
     """query `[B, H, T, D]`, key and value `[B, G, S, D]`, additive mask `[B, 1, T, S]` → `[B, T, H, D]`.
 
     softmax(softcap·tanh(q·kᵀ·scaling / softcap) + mask)·v, each of the G key heads shared by H/G query heads.
+    transformers' `eager` and `sdpa` copy key heads (`repeat_kv`) in all but the simplest case, and `sdpa` has no
+    softcap.
     """
     batch, heads, tokens, depth = query.shape
     scaling = depth**-0.5 if scaling is None else scaling
@@ -63,8 +48,8 @@ def grouped_query_attention(
         )
         return out.transpose(1, 2).contiguous(), None
     groups = key.shape[1]
-    # [B, G, H/G·T, D]: every query that shares a key head in one matrix product
-    grouped = query.reshape(batch, groups, (heads // groups) * tokens, depth)
+    # one matrix product for all queries that share a key head
+    grouped = query.reshape(batch, groups, (heads // groups) * tokens, depth)  # [B, G, H/G·T, D]
     scores = torch.matmul(grouped, key.transpose(2, 3)) * scaling  # [B, G, H/G·T, S]
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
@@ -82,36 +67,31 @@ AttentionMaskInterface.register(GROUPED_QUERY_ATTENTION, eager_mask)
 
 @dataclass(frozen=True)
 class CacheWindow:
-    """The rows and columns of one forward pass."""
+    """Adjacent rows of the cache that one forward pass reads and writes."""
 
     first_row: int
-    """First row; the others are its neighbours."""
     rows: int
-    columns: int
-    """Keys that are looked at: up to the longest row's last."""
+    columns: int  # Number of keys per row, up to the longest row's last
     positions: Tensor  # [rows, T] int64
-    start_column: int | None
-    """Column of the first new key, the same for every row; None: each row at its own."""
-    write_columns: Tensor | None = None  # [rows, 1] int64: those columns, where they are not the positions
+    start_column: int | None  # Column of the first new key, the same for every row; None: each row has its own
+    write_columns: Tensor | None = None  # [rows, 1] int64, where these are not the positions
 
 
 class SlotCache:
-    """`rows × length` keys and values per layer, allocated when the first pass shows their shape."""
+    """`rows × length` keys and values per layer, allocated in the first pass, when their shape is known."""
 
     def __init__(self, layers: int, rows: int, length: int) -> None:
         self.rows = rows
         self.length = length
         self._window: CacheWindow | None = None
         self._write_indices_by_shape: dict[tuple[int, ...], Tensor] = {}
-        self.allocation_version = 0
-        """Goes up when keys and values move to other tensors."""
+        self.allocation_version = 0  # Incremented when keys and values move to other tensors
         self._layers = [_SlotLayer(self) for _ in range(layers)]
         self.past_key_values = Cache(layers=list(self._layers))
-        """What the model is handed as `past_key_values`."""
 
     @property
     def window(self) -> CacheWindow | None:
-        """What the pass that runs now reads and writes; set before each."""
+        """Window of the current pass; set before each."""
         return self._window
 
     @window.setter
@@ -120,22 +100,29 @@ class SlotCache:
         self._write_indices_by_shape.clear()
 
     def write_indices(self, heads: int, length: int) -> Tensor:
-        """Where the pass writes one key per row, each at its own column, in `[N·H·S, D]`: `[rows·H]`."""
-        found = self._write_indices_by_shape.get((heads, length))
-        if found is None:
-            found = self._write_indices_by_shape[heads, length] = _compute_write_indices(self._window, heads, length)
-        return found
+        """Indices `[rows·H]` into `[N·H·S, D]` at which the pass writes one key per row."""
+        indices = self._write_indices_by_shape.get((heads, length))
+        if indices is None:
+            window = self._window
+            assert window is not None
+            device = window.positions.device
+            row = torch.arange(window.first_row, window.first_row + window.rows, device=device)
+            head = torch.arange(heads, device=device)
+            column = window.positions if window.write_columns is None else window.write_columns  # [rows, 1]
+            indices = ((row[:, None] * heads + head) * length + column).view(-1)
+            self._write_indices_by_shape[heads, length] = indices
+        return indices
 
     @property
     def bytes_per_token(self) -> int:
-        """Of one row, over all layers; known once a pass went through."""
+        """Over all layers; 0 before the first pass."""
         return sum(tensor.element_size() * tensor.shape[1] * tensor.shape[3] for tensor in self._tensors())
 
     @torch.inference_mode()
     def resize(self, rows: int, length: int, columns_to_copy: Callable[[int], int]) -> None:
-        """Other bounds; the first `kept(row)` columns stay. One layer at a time, so that little is held twice.
+        """Copy the first `columns_to_copy(row)` columns to new tensors, one layer at a time to save memory.
 
-        Raises torch.OutOfMemoryError; the bounds are then what every layer has.
+        Raises torch.OutOfMemoryError; `rows` and `length` are then the smallest of any layer.
         """
         try:
             for layer in self._layers:
@@ -148,20 +135,19 @@ class SlotCache:
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, columns: int) -> None:
-        """The first `columns` of one row into another."""
         for tensor in self._tensors():
             tensor[target, :, :columns] = tensor[source, :, :columns]
 
     @torch.inference_mode()
     def swap(self, one: int, other: int, columns: int) -> None:
         for tensor in self._tensors():
-            spare = tensor[one, :, :columns].clone()
+            copy = tensor[one, :, :columns].clone()
             tensor[one, :, :columns] = tensor[other, :, :columns]
-            tensor[other, :, :columns] = spare
+            tensor[other, :, :columns] = copy
 
     @torch.inference_mode()
     def scrub(self, row: int, columns: slice) -> None:
-        """Zero what may not be finite: even a masked-out NaN value spoils every sum it is in."""
+        """Zero columns that may not be finite: even a masked NaN makes every sum NaN."""
         for tensor in self._tensors():
             tensor[row, :, columns] = 0
 
@@ -170,7 +156,7 @@ class SlotCache:
 
 
 class _SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
-    is_sliding = False  # a sliding window is the mask's business: every row keeps all of its keys
+    is_sliding = False  # sliding windows are in the mask; rows hold all of their keys
     is_compileable = True
     keys: Tensor
     values: Tensor
@@ -188,7 +174,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """`[rows, H, T, D]` new keys and values in; `[rows, H, columns, D]` of the window out, as views."""
+        """New keys and values `[rows, H, T, D]` → views of the window's `[rows, H, columns, D]`."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         window = self._cache.window
@@ -211,7 +197,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return (self._cache.window.columns if self._cache.window else 0), 0
 
     def get_seq_length(self) -> int:
-        """Keys there were before this pass, in its longest row."""
+        """Number of keys before this pass in its longest row."""
         window = self._cache.window
         return window.columns - window.positions.shape[1] if window else 0
 
@@ -220,7 +206,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
 
 def _zeros(like: Tensor, rows: int, length: int) -> Tensor:
-    """Zeros, so that a column nobody wrote is a number; on a CPU the pages come as they are written."""
+    """Zeros, so that unwritten columns are finite; a CPU allocates the pages when they are written."""
     return torch.zeros(
         rows, like.shape[1], length + SCRATCH_COLUMNS, like.shape[3], dtype=like.dtype, device=like.device
     )
@@ -234,17 +220,15 @@ def _resize_tensor(old: Tensor, rows: int, length: int, columns_to_copy: Callabl
     return new
 
 
-def _compute_write_indices(window: CacheWindow | None, heads: int, length: int) -> Tensor:
-    assert window is not None
-    device = window.positions.device
-    row = torch.arange(window.first_row, window.first_row + window.rows, device=device)
-    head = torch.arange(heads, device=device)
-    column = window.positions if window.write_columns is None else window.write_columns  # [rows, 1]
-    return ((row[:, None] * heads + head) * length + column).view(-1)
-
-
 @dataclass(frozen=True)
 class LongRopeBoundary:
+    """Length from which a `longrope` model uses its long rotary factors for every token of a pass.
+
+    All keys of a sequence need the same factors. So a longer sequence never shares a pass with shorter ones, its
+    prompt is one chunk, and one that crosses the boundary restarts (as in `generate`: Phi3's
+    `prepare_inputs_for_generation`).
+    """
+
     tokens: int | None
 
     @classmethod
@@ -252,41 +236,37 @@ class LongRopeBoundary:
         rope = getattr(config, "rope_parameters", None) or {}
         if rope.get("rope_type") != "longrope":
             return cls(None)
-        found = rope.get("original_max_position_embeddings") or config.original_max_position_embeddings
-        return cls(int(found))
+        return cls(int(rope.get("original_max_position_embeddings") or config.original_max_position_embeddings))
 
     def is_exceeded(self, length: int) -> bool:
         return self.tokens is not None and length > self.tokens
 
     def is_crossed(self, length: int) -> bool:
-        """By the token that was chosen last."""
+        """True if the last sampled token crossed it."""
         return self.tokens is not None and length == self.tokens + 1
-
-
-SUPPORTED_LAYER_TYPES = {"full_attention", "sliding_attention"}
 
 
 @dataclass(frozen=True)
 class AttentionMaskKinds:
-    """The kinds of attention in a model's layers: window per kind, None where a token sees everything before it."""
+    """Attention windows by kind of layer; None: full causal attention."""
 
     windows: dict[str, int | None]
 
     def additive_masks(self, positions: Tensor, columns: int, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
-        """`positions [B, T]` of the new tokens → 0 where they look, the least number elsewhere `[B, 1, T, columns]`.
+        """`positions [B, T]` of the new tokens → `[B, 1, T, columns]`: 0 for visible keys, else the smallest number.
 
-        A dict by kind where the model has several, as its own code would make it.
+        A dict by kind if the model has several kinds, as transformers expects.
         """
         masks = {kind: _mask(positions, columns, window, dtype) for kind, window in self.windows.items()}
         return masks if len(masks) > 1 else next(iter(masks.values()))
 
 
 def attention_mask_kinds(config: Any) -> AttentionMaskKinds:
-    """The model's kinds. Raises InvalidModel if it has one whose mask cannot be made here."""
+    """Raises InvalidModel if a layer has an unsupported kind of attention."""
     window = getattr(config, "sliding_window", None)
     layer_types = set(getattr(config, "layer_types", None) or ())
-    if strange := layer_types - SUPPORTED_LAYER_TYPES:
-        raise InvalidModel(f"its layers include {', '.join(sorted(strange))}")
+    if unsupported := layer_types - SUPPORTED_LAYER_TYPES:
+        raise InvalidModel(f"its layers include {', '.join(sorted(unsupported))}")
     if not layer_types:
         layer_types = {"sliding_attention" if window else "full_attention"}
     return AttentionMaskKinds({kind: window if kind == "sliding_attention" else None for kind in sorted(layer_types)})
@@ -301,32 +281,24 @@ def _mask(positions: Tensor, columns: int, window: int | None, dtype: torch.dtyp
     return torch.zeros(hidden.shape, dtype=dtype, device=positions.device).masked_fill_(hidden, torch.finfo(dtype).min)
 
 
-MIN_REUSED_PREFIX = 8
-"""Shorter common prefixes are computed anew."""
-
-
 @dataclass(eq=False)
 class Slot:
-    """One row, and what its keys and values were computed from."""
+    """One row of the cache, and the tokens that its keys and values were computed from."""
 
     row: int
     steering: Hashable = None
     token_keys: list[int] = field(default_factory=list)
-    """Of the tokens that were fed (`code`)."""
     finite_count: int = 0
-    """How many of them are known to have left finite keys and values; the rest is never gone on from."""
-    written_count: int = 0
-    """Columns that hold anything, known to be finite or not."""
-    trail: object = None
-    """What its owner wants back along with a reused prefix."""
+    """Number of leading tokens whose keys and values are known to be finite; only these are reused."""
+    written_count: int = 0  # Number of columns written, finite or not
+    prefix_state: object = None  # Returned to the sequence that reuses the prefix
     is_busy: bool = False
-    last_used: int = 0
-    """When it was last given out or back."""
+    last_used: int = 0  # Time of the last allocation or release, on the allocator's clock
 
 
 @dataclass(frozen=True)
 class SlotAllocation:
-    """Where a prompt begins: behind the first `cached` tokens, which are there or to be copied from `source`."""
+    """A slot whose first `cached_count` columns are valid, once copied from `source` if that is set."""
 
     slot: Slot
     cached_count: int = 0
@@ -335,13 +307,18 @@ class SlotAllocation:
 
 
 def token_key(token: int, is_steered: bool) -> int:
-    """Keys and values behind a steered token differ from those behind the same token left alone."""
+    """Token id and steering in one number: steered tokens have other keys and values."""
     return 2 * token + is_steered
 
 
 class SlotAllocator:
+    """Rows 0..decoding−1 belong to decoding sequences, so that one pass takes them as adjacent rows.
+
+    Released rows stay warm: a prompt with the same prefix and steering reuses their keys and values. Holds no tensors.
+    """
+
     def __init__(self, rows: int, swap: Callable[[Slot, Slot], None]) -> None:
-        """`swap` exchanges what two rows hold; it is called before their numbers change."""
+        """`swap` exchanges the contents of two rows; it is called before their row numbers change."""
         self._slots = [Slot(row) for row in range(rows)]
         self._swap = swap
         self._clock = itertools.count(1)
@@ -358,24 +335,24 @@ class SlotAllocator:
         return [slot for slot in self._slots if slot.is_busy]
 
     def allocate(self, steering: Hashable, token_keys: Sequence[int]) -> SlotAllocation:
-        """A row for a prompt; `codes` is what may be reused of it (of all its tokens but the last, at most)."""
+        """A row for a prompt; `token_keys` of the tokens that may be reused (at most all but the last)."""
         donor, cached = self._longest_prefix(steering, token_keys)
         spare = self._oldest_idle(exclude=donor)
         if donor and not donor.is_busy and _should_reuse_in_place(donor, cached, spare):
-            trail = donor.trail
-            self._take(donor, steering, token_keys[:cached])
-            return SlotAllocation(donor, cached, None, trail)
+            prefix_state = donor.prefix_state
+            self._occupy(donor, steering, token_keys[:cached])
+            return SlotAllocation(donor, cached, None, prefix_state)
         assert spare is not None, "more sequences than rows"
-        self._take(spare, steering, token_keys[:cached])
-        return SlotAllocation(spare, cached, donor, donor.trail if donor else None)
+        self._occupy(spare, steering, token_keys[:cached])
+        return SlotAllocation(spare, cached, donor, donor.prefix_state if donor else None)
 
     def move_to_decoding(self, slot: Slot) -> None:
-        """The slot's sequence has its prompt behind it: its row becomes the next of the decoding ones."""
+        """Called after the slot's prefill."""
         self._exchange(slot, self._slots[self._decoding_count])
         self._decoding_count += 1
 
     def release(self, slot: Slot) -> None:
-        """The row is warm from here on, and the decoding ones close up."""
+        """The row becomes warm; the last decoding row fills its place."""
         slot.is_busy = False
         slot.last_used = next(self._clock)
         del slot.token_keys[slot.finite_count :]
@@ -385,7 +362,7 @@ class SlotAllocator:
             self._exchange(slot, self._slots[self._decoding_count])
 
     def resize(self, rows: int, length: int) -> None:
-        """Other bounds; rows in use are kept, at the front, and warm ones as far as they go."""
+        """Busy rows move to the front; warm rows and columns beyond the new size are dropped."""
         front = self._decoding_count
         for slot in self.busy_slots:
             if slot.row >= self._decoding_count:
@@ -398,26 +375,26 @@ class SlotAllocator:
         self._slots += [Slot(row) for row in range(len(self._slots), rows)]
 
     def invalidate(self) -> None:
-        """Nothing that was computed until now can be gone on from."""
+        """Let no prefix computed so far be reused."""
         for slot in self._slots:
             slot.steering = object()
 
-    def _take(self, slot: Slot, steering: Hashable, token_keys: Sequence[int]) -> None:
-        slot.steering, slot.token_keys, slot.trail = steering, list(token_keys), None
+    def _occupy(self, slot: Slot, steering: Hashable, token_keys: Sequence[int]) -> None:
+        slot.steering, slot.token_keys, slot.prefix_state = steering, list(token_keys), None
         slot.finite_count = slot.written_count = len(token_keys)
         slot.is_busy, slot.last_used = True, next(self._clock)
 
     def _longest_prefix(self, steering: Hashable, token_keys: Sequence[int]) -> tuple[Slot | None, int]:
-        best, most = None, MIN_REUSED_PREFIX - 1
+        best, longest = None, MIN_REUSED_PREFIX - 1
         for slot in self._slots:
-            if slot.finite_count > most and slot.steering == steering:
+            if slot.finite_count > longest and slot.steering == steering:
                 common = _common_prefix_length(slot.token_keys[: slot.finite_count], list(token_keys))
-                if common > most:
-                    best, most = slot, common
-        return best, most if best else 0
+                if common > longest:
+                    best, longest = slot, common
+        return best, longest if best else 0
 
     def _oldest_idle(self, *, exclude: Slot | None) -> Slot | None:
-        """An empty row before a warm one."""
+        """Prefers empty rows to warm ones."""
         idle = [slot for slot in self._slots if not slot.is_busy and slot is not exclude]
         return min(idle, key=lambda slot: (slot.finite_count > 0, slot.last_used), default=None)
 
@@ -429,14 +406,14 @@ class SlotAllocator:
 
 
 def _should_reuse_in_place(donor: Slot, cached_count: int, spare: Slot | None) -> bool:
-    """A copy keeps what the donor has beyond the prefix, at the price of what the spare row remembers."""
+    """A copy preserves the donor's tokens beyond the prefix, but overwrites the spare row's."""
     if spare is None or cached_count == donor.finite_count:
         return True
     return spare.finite_count > 0 and 2 * cached_count >= donor.finite_count
 
 
 def _common_prefix_length(one: list[int], other: list[int]) -> int:
-    """Length of the common prefix, by halves: comparing slices is much faster than a loop over tokens."""
+    """Bisects: comparing slices is much faster than a loop over tokens."""
     low, high = 0, min(len(one), len(other))
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,12 +1,8 @@
-"""What can be said of features without running the model: from decoder rows, final norm and unembedding alone.
+"""Feature queries that need no forward pass: logit lens, nearest neighbours, directions, decomposition.
 
-Answered between two steps. The decoder is read from its memory-mapped file on the CPU, some rows at a time.
-
-What a vector in the residual stream says of the next token: through the last norm's gain and the unembedding.
-
-With `v` the vector (centred where the norm centres), `g` the norm's gain and `W_U` the unembedding, logits are
-(v · g) W_U, as Neuronpedia and SAEDashboard have it (github.com/decoderesearch: `W_dec @ W_U`, final norm folded in).
-Left out is what no direction has: the norm's division by the length of what it meets, biases, a cap behind the head.
+Logits of a vector `v` (centred if the norm centres) are (v · g) W_U, with the final norm's gain `g` and the
+unembedding `W_U`, as in Neuronpedia and SAEDashboard (`W_dec @ W_U`, final norm folded in). Biases, a cap on the logits
+and the norm's division by the hidden state's length are left out.
 """
 
 from typing import Any, Protocol
@@ -25,6 +21,7 @@ from millm.engine.messages import (
     FeatureDescribed,
     FeatureQuery,
     FeatureQueryResult,
+    IndexedValues,
     SteeringDirection,
 )
 from millm.errors import InvalidRequest, ModelNotLoaded
@@ -33,13 +30,13 @@ from millm.sae.autoencoder import matching_pursuit
 from millm.sae.hooks import CausalModel, decoder_layers
 from millm.sae.steering import SaeSteering, reads_activation
 
-ROWS_AT_ONCE = 16384
-"""Tokens whose unembedding is in float32 at once: 16384 × 4096 × 4 bytes = 256 MB."""
+ROWS_PER_CHUNK = 16384  # Rows of the unembedding in float32 at once: 16384 × 4096 × 4 bytes = 256 MB
+MAX_QUERY_ITEMS = 64  # Limit of a decomposition's features, and of a description's tokens and neighbours
+_RESIDUAL_STREAM_KINDS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+"""Hook points in the residual stream, or added to it unchanged."""
 
 
 class HeadedModel(CausalModel, Protocol):
-    """What of a Hugging Face model is used here."""
-
     @property
     def dtype(self) -> torch.dtype: ...
 
@@ -48,7 +45,7 @@ class HeadedModel(CausalModel, Protocol):
 
 @torch.inference_mode()
 def unembed(model: HeadedModel, vector: Tensor) -> Tensor | None:
-    """`vector [d]` → logits `[V]` in float32, on the model's device; None where the model has no head for its width."""
+    """`vector [d]` → logits `[V]` in float32, on the model's device; None if the model has no head of that width."""
     head = model.get_output_embeddings()
     width = model.config.get_text_config(decoder=True).hidden_size
     if head is None or len(vector) != width or getattr(head, "in_features", width) != width:
@@ -57,7 +54,7 @@ def unembed(model: HeadedModel, vector: Tensor) -> Tensor | None:
 
 
 def _apply_final_norm(model: HeadedModel, vector: Tensor) -> Tensor:
-    """Asked of the norm itself, whatever its family calls its weight: Gemma's gain is 1 + w."""
+    """The gain is measured, because families store it differently: Gemma's is 1 + w."""
     norm = _final_norm(model)
     if norm is None:
         return vector
@@ -65,12 +62,12 @@ def _apply_final_norm(model: HeadedModel, vector: Tensor) -> Tensor:
     alternating[1::2] = -1.0
     gain = _odd_part(norm, alternating) * alternating
     constant = _odd_part(norm, torch.ones_like(vector))
-    centres = bool(constant.norm() < 0.01 * gain.norm())  # nothing is left of a constant but its rounding
+    centres = bool(constant.norm() < 0.01 * gain.norm())  # a norm that centres maps a constant to 0, up to rounding
     return (vector - vector.mean() if centres else vector) * gain
 
 
 def _final_norm(model: HeadedModel) -> nn.Module | None:
-    """What stands beside the list of layers; None in the rare model that has none."""
+    """The last norm beside the list of layers; None in the rare model without one."""
     layers, body = decoder_layers(model), model.get_decoder()
     holders = [module for module in body.modules() if any(child is layers for child in module.children())]
     norms = [
@@ -82,29 +79,22 @@ def _final_norm(model: HeadedModel) -> nn.Module | None:
 
 
 def _odd_part(module: nn.Module, x: Tensor) -> Tensor:
-    """What `module` makes of x [d] without its bias, in float32  # [d']"""
+    """`module(x [d])` without its bias, in float32  # [d']"""
     like = next((weights for weights in module.parameters() if weights.is_floating_point()), x)
     device = x.device if like.is_meta else like.device
-    there, back = module(torch.stack((x, -x))[None].to(device, like.dtype))[0].float()
-    odd: Tensor = (there - back).to(x.device) / 2
+    positive, negative = module(torch.stack((x, -x))[None].to(device, like.dtype))[0].float()
+    odd: Tensor = (positive - negative).to(x.device) / 2
     return odd
 
 
 def _apply_head(model: HeadedModel, head: Any, vector: Tensor) -> Tensor:
-    """Plain weights in float32, a piece at a time; packed or offloaded ones as they compute."""
+    """Plain weights in float32, a chunk at a time; packed or offloaded ones in their own format."""
     if type(head) is nn.Linear and not head.weight.is_meta:
-        parts = torch.split(head.weight, ROWS_AT_ONCE)
-        return torch.cat([part.float() @ vector.to(part.device) for part in parts])
-    there, back = head(torch.stack((vector, -vector))[None].to(model.dtype))[0].float()
-    logits: Tensor = (there - back) / 2
+        chunks = torch.split(head.weight, ROWS_PER_CHUNK)
+        return torch.cat([chunk.float() @ vector.to(chunk.device) for chunk in chunks])
+    positive, negative = head(torch.stack((vector, -vector))[None].to(model.dtype))[0].float()
+    logits: Tensor = (positive - negative) / 2
     return logits
-
-
-MAX_QUERY_ITEMS = 64
-"""Features of a decomposition, tokens and neighbours of a description."""
-_RESIDUAL_STREAM_KINDS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
-"""Kinds of hook points that are the residual stream, or are added to it as they are."""
-IndexedValues = tuple[tuple[int, float], ...]
 
 
 def answer_query(
@@ -117,8 +107,9 @@ def answer_query(
         case DescribeFeature():
             return _describe(model, attached_saes.get(command.sae), command)
         case ComputeDirections():
-            found = tuple(_steering_direction(attached_saes.get_steerable(tap), tap) for tap in command.steering.by_sae)
-            return DirectionsComputed(id=command.id, directions=found)
+            by_sae = command.steering.by_sae
+            directions = tuple(_steering_direction(attached_saes.get_steerable(item), item) for item in by_sae)
+            return DirectionsComputed(id=command.id, directions=directions)
         case Decompose():
             return _decompose(attached_saes.get(command.sae), command)
 
@@ -128,30 +119,24 @@ def _describe(model: PreTrainedModel, attachment: Attachment, command: DescribeF
     _check_range("neighbours", command.neighbours, 0)
     rows = attachment.hook.sae.features([command.index])
     logits = unembed(model, rows.dec[0]) if _writes_to_residual_stream(model, attachment) else None
+    cosines = attachment.hook.sae.projections(rows.dec[0])  # [F]
+    cosines[command.index] = -torch.inf
     return FeatureDescribed(
         id=command.id,
         decoder_norm=float(rows.dec_norm[0]),
         promoted=() if logits is None else _largest(logits, command.tokens),
         suppressed=() if logits is None else tuple((i, -value) for i, value in _largest(-logits, command.tokens)),
-        neighbours=_neighbours(attachment, rows.dec[0], command),
+        neighbours=_largest(cosines, min(command.neighbours, len(cosines) - 1)),
     )
 
 
 def _writes_to_residual_stream(model: PreTrainedModel, attachment: Attachment) -> bool:
-    """What a decoder writes elsewhere (attention heads, a transcoder's unnamed output) has no meaning as logits."""
+    """False for other decoders (attention heads, a transcoder's unnamed output), which have no logits."""
     config = attachment.hook.sae.config
     if not config.is_transcoder:
         return attachment.hook_point.kind in _RESIDUAL_STREAM_KINDS
-    return (
-        config.hook_name_out is not None
-        and hooks.resolve_hook_point(model, config.hook_name_out).kind in _RESIDUAL_STREAM_KINDS
-    )
-
-
-def _neighbours(attachment: Attachment, unit: Tensor, command: DescribeFeature) -> IndexedValues:
-    cosines = attachment.hook.sae.projections(unit)  # [F]
-    cosines[command.index] = -torch.inf
-    return _largest(cosines, min(command.neighbours, len(cosines) - 1))
+    name = config.hook_name_out
+    return name is not None and hooks.resolve_hook_point(model, name).kind in _RESIDUAL_STREAM_KINDS
 
 
 def _largest(values: Tensor, count: int) -> IndexedValues:
@@ -160,15 +145,15 @@ def _largest(values: Tensor, count: int) -> IndexedValues:
 
 
 def _steering_direction(attachment: Attachment, sae_steering: SaeSteering) -> SteeringDirection:
-    added = [feature for feature in sae_steering.features if not reads_activation(feature)]
-    vector = attachment.hook.additive_delta(added).cpu()
+    additive = [feature for feature in sae_steering.features if not reads_activation(feature)]
+    vector = attachment.hook.additive_delta(additive).cpu()
     return SteeringDirection(
         sae=sae_steering.sae,
         layer=attachment.hook_point.layer,
         hook_point=attachment.hook_point.name,
         vector=vector.numpy().astype("<f4").tobytes(),
         norm=float(vector.norm()),
-        varies=len(added) < len(sae_steering.features),
+        varies=len(additive) < len(sae_steering.features),
     )
 
 
@@ -186,6 +171,6 @@ def _decompose(attachment: Attachment, command: Decompose) -> Decomposed:
     return Decomposed(id=command.id, features=features, residual=residual)
 
 
-def _check_range(name: str, value: int, least: int) -> None:
-    if not least <= value <= MAX_QUERY_ITEMS:
-        raise InvalidRequest(f"`{name}` must be {least} to {MAX_QUERY_ITEMS}, not {value}", param=name)
+def _check_range(name: str, value: int, minimum: int) -> None:
+    if not minimum <= value <= MAX_QUERY_ITEMS:
+        raise InvalidRequest(f"`{name}` must be {minimum} to {MAX_QUERY_ITEMS}, not {value}", param=name)

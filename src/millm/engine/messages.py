@@ -1,9 +1,9 @@
-"""Everything that crosses the pipe between the API process and the engine process: frozen values, nothing else.
+"""Messages between the API process and the engine process: msgpack over a pipe, commands in, events out.
 
-Commands go in, events come out, each encoded as msgpack. An event names the command it answers by `id`.
-The engine knows nothing about text: token ids in, token ids out.
+The engine knows no text: it gets token ids and returns token ids.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -15,196 +15,156 @@ Quantization = Literal["none", "8bit", "4bit"]
 DeviceMap = Literal["single", "auto"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 AttentionImplementation = Literal["auto", "eager", "sdpa", "flash_attention_2"]
-Pooling = Literal["mean", "cls", "lasttoken", "max"]
-"""sentence-transformers' names of how the last hidden states of a text become one vector."""
+Pooling = Literal["mean", "cls", "lasttoken", "max"]  # Names of sentence-transformers
+IndexedValues = tuple[tuple[int, float], ...]  # (token id or feature index, value), best first
 KV_CACHE_MEMORY_SHARE = {"cuda": 0.85, "cpu": 0.25}
-"""Of what is free once the model is loaded, how much keys and values get. A CPU's memory is everybody's."""
+"""Share of the memory left after the load that keys and values may use; a CPU's memory serves other programs too."""
+
+
+class Message(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """A command with its own id, or an event with the id of the command it answers."""
+
+    id: str
+
+
+class TextMessage(Message, frozen=True, tag=True, kw_only=True):
+    """A command whose token ids belong to one model."""
+
+    deadline_seconds: float | None = None  # Counted from the arrival in the engine
+    model: str = ""  # `ModelFacts.id` of the load whose token ids these are; the engine refuses those of another load
 
 
 # --------------------------------------------------------------------------------------- commands: API → engine
 
 
-class LoadModel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """Load a folder of Hugging Face weights, replacing whatever is loaded."""
+class LoadModel(Message, frozen=True, kw_only=True):
+    """Load a folder of Hugging Face weights in place of the loaded model."""
 
-    id: str
     path: str
     device: str = "auto"
     dtype: Dtype = "auto"
     cpu_threads: int | None = None
-    quantization: Quantization = "none"
-    """Weights as they are, or bitsandbytes' 8-bit or 4-bit form of them."""
-    cpu_int8: bool = False
-    """On a CPU, unquantised linear layers compute in 8 bits where that is faster."""
+    quantization: Quantization = "none"  # bitsandbytes' 8-bit or 4-bit weights
+    cpu_int8: bool = False  # On a CPU, unquantized linear layers compute in 8 bits where that is faster
     runner: Literal["auto", "slots", "plain"] = "auto"
-    graphs: bool = False
-    """Replay decode steps as CUDA graphs, where the device and the self-test allow it."""
-    slots: int = 32
-    """Sequences that may run at once."""
-    context: int | None = None
-    """Tokens that a sequence may have, where that is to be fewer than the model can."""
-    kv_cache_bytes: int | None = None
-    """Memory for keys and values; None: a share of what is free."""
-    special_ids: tuple[int, ...] = ()
-    """Token ids that `skip: special` leaves alone."""
-    generates: bool = True
-    """False: the checkpoint has no head that writes tokens (an encoder); it can only embed."""
+    graphs: bool = False  # Replay decode steps as CUDA graphs where the device and the self-test allow it
+    slots: int = 32  # Maximum number of sequences that run at once
+    context: int | None = None  # Limit of a sequence's length in tokens, below the model's own
+    kv_cache_bytes: int | None = None  # None: `KV_CACHE_MEMORY_SHARE` of the free memory
+    special_ids: tuple[int, ...] = ()  # Token ids that `skip: special` does not steer
+    generates: bool = True  # False for a checkpoint without a language-model head (an encoder), which can only embed
     device_map: DeviceMap = "single"
-    """`auto` lets accelerate spread the layers over several devices, and then one sequence runs at a time."""
+    """`auto`: accelerate spreads the layers over several devices, and one sequence runs at a time."""
     attention: AttentionImplementation = "auto"
-    """transformers' implementation; `auto` is the model's own choice, or ours where it computes the same."""
-    trust_remote_code: bool = False
-    """The checkpoint's own Python may run: the operator has named this repository."""
-    unload_first: bool = False
-    """What is loaded goes before the files are read: there is no room for both."""
+    """transformers' implementation; `auto`: the model's default, or millm_gqa where that computes the same."""
+    trust_remote_code: bool = False  # Allow the checkpoint's own Python code; the operator has named this repository
+    unload_first: bool = False  # Unload the current model before reading the files: memory does not hold both
 
 
-class UnloadModel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """Let go of the model, of every SAE and of what is in flight."""
-
-    id: str
+class UnloadModel(Message, frozen=True, kw_only=True):
+    """Release the model and every SAE; sequences in flight fail."""
 
 
-class AttachSae(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """Read an SAE, check that it belongs here, calibrate it and put its tap in place."""
+class AttachSae(Message, frozen=True, kw_only=True):
+    """Read an SAE, check that it fits the model, calibrate it and register its hook."""
 
-    id: str
-    sae: str
-    """The name requests use for this attachment."""
+    sae: str  # Name of the attachment in requests
     path: str
-    canonical_root: str
-    """Where the memory-mapped canonical copy is kept."""
-    hook_point: str | None = None
-    """Overrides what the SAE's own configuration says, e.g. `blocks.20.hook_resid_post`."""
+    canonical_root: str  # Folder of memory-mapped canonical copies
+    hook_point: str | None = None  # Overrides the SAE's own configuration, e.g. `blocks.20.hook_resid_post`.
     calibration_ids: tuple[tuple[int, ...], ...]
-    """A short bundled text as token ids: the residual norm and the self-check are measured on it."""
-    model_name: str
-    """What the loaded model is called, to compare with the model the SAE was trained on."""
-    allow_model_mismatch: bool = False
-    """An SAE of another model of the same width may be attached, with a warning."""
-    replaces: str | None = None
-    """An SAE that is detached in the same turn, once this one has proved to fit."""
+    """Token ids of bundled texts on which residual norm and reconstruction are measured."""
+    model_name: str  # Name of the loaded model, compared with the model that the SAE was trained on
+    allow_model_mismatch: bool = False  # Attach an SAE of another model of the same width, with a warning
+    replaces: str | None = None  # Attachment to detach in the same step, once this SAE fits
 
 
-class DetachSae(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """Nothing new uses this SAE; what was begun with it ends with it, and then its hook goes."""
+class DetachSae(Message, frozen=True, kw_only=True):
+    """Close an SAE to new sequences; its hook is removed when the last running one has finished."""
 
-    id: str
     sae: str
 
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
-    """How the next token is chosen. The defaults are OpenAI's."""
+    """Defaults are OpenAI's."""
 
-    temperature: float = 1.0
-    """0 is greedy."""
+    temperature: float = 1.0  # 0: greedy
     top_p: float = 1.0
-    top_k: int = 0
-    """0: all."""
+    top_k: int = 0  # 0: no limit
     min_p: float = 0.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     repetition_penalty: float = 1.0
-    """Over prompt and answer: positive logits are divided by it, negative ones multiplied (CTRL; transformers)."""
-    min_tokens: int = 0
-    """No stop token is chosen before so many."""
+    """Over prompt and output: divides positive logits, multiplies negative ones (CTRL; transformers)."""
+    min_tokens: int = 0  # Minimum number of output tokens before a stop token
     seed: int | None = None
-    logprobs: int | None = None
-    """None: no logprobs; n: the chosen token's and those of the n likeliest."""
+    logprobs: int | None = None  # Number of most likely tokens to report beside the sampled one; None: no logprobs
 
 
-class Generate(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """One sequence to continue: a value that carries its own sampling, steering and watch list."""
+class Generate(TextMessage, frozen=True, kw_only=True):
+    """One sequence to continue, with its own sampling, steering and watches."""
 
-    id: str
     prompt: tuple[int, ...]
     max_tokens: int
     sampling: SamplingParams = SamplingParams()
     stop_ids: tuple[int, ...] = ()
     steering: Steering | None = None
     watch: tuple[Watch, ...] = ()
-    follows_active: bool = False
-    """True: a later `SetActiveSteering` applies to this sequence too, from its next token."""
-    deadline_seconds: float | None = None
-    """Give up this long after the engine got the request."""
-    grammar: str | None = None
-    """What the answer has to obey, as llguidance writes a grammar (`text/grammar.py`)."""
-    prompt_logprobs: int | None = None
-    """Also report how likely the prompt's tokens were, each with so many of the likeliest."""
-    model: str = ""
-    """`ModelFacts.id` of the load whose token ids these are: another model's will not do."""
+    follows_active: bool = False  # A later `SetActiveSteering` applies to this sequence too, from its next token
+    grammar: str | None = None  # Constraint on the output in llguidance's grammar format (`text/json_schema.py`)
+    prompt_logprobs: int | None = None  # Also report logprobs of the prompt's tokens, each with this many alternatives
 
 
-class Embed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """One text to turn into a vector. Never steered: an SAE only watches."""
+class Embed(TextMessage, frozen=True, kw_only=True):
+    """One text to embed, unsteered; SAEs may watch it."""
 
-    id: str
     tokens: tuple[int, ...]
     pooling: Pooling = "mean"
     watch: tuple[Watch, ...] = ()
-    deadline_seconds: float | None = None
-    model: str = ""
-    """As in `Generate`."""
 
 
-class ScoreAnswer(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """How likely an answer is under the base model, and how far a steering moves the model along it."""
+class ScoreAnswer(TextMessage, frozen=True, kw_only=True):
+    """Log-likelihood of an answer under the base model, and KL(steered ‖ base) along it."""
 
-    id: str
     prompt: tuple[int, ...]
-    answer: tuple[int, ...]
-    """At least one token."""
-    steering: Steering | None = None
-    """None: the base model alone is asked."""
-    deadline_seconds: float | None = None
-    model: str = ""
-    """As in `Generate`."""
+    answer: tuple[int, ...]  # At least one token
+    steering: Steering | None = None  # None: only the base model is evaluated
 
 
-class ScanFeatures(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """Which features of the whole dictionary fire on a text: position 0 and special tokens left out."""
+class ScanFeatures(TextMessage, frozen=True, kw_only=True):
+    """Activity of every feature on a text, without position 0 and special tokens."""
 
-    id: str
     sae: str
     tokens: tuple[int, ...]
-    deadline_seconds: float | None = None
-    attachment: str = ""
-    """As in `Watch`."""
-    model: str = ""
-    """As in `Generate`."""
+    attachment: str = ""  # As in `Watch`
 
 
-class DescribeFeature(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """What a feature's decoder row says of it."""
+class DescribeFeature(Message, frozen=True, kw_only=True):
+    """Logit lens and nearest neighbours of a feature's decoder row."""
 
-    id: str
     sae: str
     index: int
-    tokens: int = 10
-    """Promoted, and suppressed, so many each."""
+    tokens: int = 10  # Number of promoted, and of suppressed, tokens
     neighbours: int = 10
 
 
-class ComputeDirections(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """The vectors that a steering adds, where it adds the same at every token (mode `add`)."""
+class ComputeDirections(Message, frozen=True, kw_only=True):
+    """Vectors that a steering's features of mode `add` add at every token."""
 
-    id: str
     steering: Steering
 
 
-class Decompose(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """A vector at an SAE's hook point as strengths of a few of its features (orthogonal matching pursuit)."""
+class Decompose(Message, frozen=True, kw_only=True):
+    """Approximate a vector at an SAE's hook point by a few of its features (orthogonal matching pursuit)."""
 
-    id: str
     sae: str
-    vector: bytes
-    """Little-endian float32, in residual units."""
-    most: int = 16
+    vector: bytes  # Little-endian float32, in residual units
+    most: int = 16  # Maximum number of features
 
 
 class SetActiveSteering(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """What the sequences that follow the active steering get from their next token; others keep their own."""
+    """Steering of the sequences with `follows_active`, from their next token."""
 
     steering: Steering | None
 
@@ -212,43 +172,30 @@ class SetActiveSteering(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 FaultPoint = Literal["load", "attach", "prefill", "decode"]
 
 
-class InjectFault(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """Fail on purpose, in tests (`engine/faults.py`)."""
+class InjectFault(Message, frozen=True, kw_only=True):
+    """Fail on purpose, in tests (`engine/fault_injection.py`)."""
 
-    id: str
     point: FaultPoint
     kind: Literal["oom", "error", "hang"]
-    after: int = 0
-    """Times that the point is passed unharmed first."""
+    after: int = 0  # Number of passes through the point before the first failure
     times: int = 1
 
 
-class Cancel(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """Stop a sequence at the next step; it still gets its `Finished`."""
-
-    id: str
+class Cancel(Message, frozen=True, kw_only=True):
+    """Stop a sequence at the next step; its `Finished` follows."""
 
 
-FeatureQuery = DescribeFeature | ComputeDirections | Decompose
-"""Answered at once, between two steps."""
-TextCommand = Embed | ScoreAnswer | ScanFeatures
-"""A pass or two of its own, in turn with the steps of those that run."""
-Command = (
-    LoadModel
-    | UnloadModel
-    | AttachSae
-    | DetachSae
-    | Generate
-    | TextCommand
-    | FeatureQuery
-    | SetActiveSteering
-    | Cancel
-    | InjectFault
-)
+FeatureQuery = DescribeFeature | ComputeDirections | Decompose  # Answered between two steps, without a forward pass
+TextCommand = Embed | ScoreAnswer | ScanFeatures  # Answered by forward passes of their own, at most one text per step
+ControlCommand = LoadModel | UnloadModel | AttachSae | DetachSae | FeatureQuery | InjectFault
+"""Answered by any number of `Progress` and one result."""
+Command = ControlCommand | Generate | TextCommand | SetActiveSteering | Cancel
+
+# ---------------------------------------------------------------------------------------- events: engine → API
 
 
 class Started(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """The first event."""
+    """First event of the process."""
 
     platform: Platform
 
@@ -258,18 +205,17 @@ class MemoryUse(msgspec.Struct, frozen=True, kw_only=True):
 
     weights: int
     kv_cache: int
-    """Reserved for keys and values, allocated when they are first needed."""
+    """Budget for keys and values, allocated on first use."""
     process: int
-    """All that the engine holds: on a GPU what torch allocated there, else the process's resident memory."""
+    """On a GPU torch's allocations there, else the process's resident memory."""
     free: int
-    """What the device had left then."""
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the loaded model says of itself."""
+    """Properties of the loaded model."""
 
     id: str = ""
-    """Of the `LoadModel` that brought it."""
+    """Identifies the load."""
     architecture: str
     layers: int
     width: int
@@ -280,258 +226,199 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     parameters: int
     runner: str
-    """The self-test's verdict: `slots + graphs`, `slots` or `plain`; `encoder` for what only embeds."""
+    """Result of the self-test: `slots + graphs`, `slots` or `plain`; `encoder` for a model that only embeds."""
     runner_reason: str = ""
-    """Why not more than that."""
+    """Why the model did not get a faster runner."""
     slots: int = 1
-    """Sequences that run at once."""
+    """Maximum number of sequences that run at once."""
     generates: bool = True
-    """False: an encoder, which can only embed."""
+    """False for an encoder, which can only embed."""
     memory: MemoryUse | None = None
     weights: str = ""
-    """How the weights are computed with, e.g. `float32`, `int8 on CPU`, `bitsandbytes 4-bit`."""
+    """Number format of the weights, e.g. `float32`, `int8 on CPU`, `bitsandbytes 4-bit`."""
 
 
 class SaeFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What attaching an SAE found out."""
+    """Properties of an attached SAE."""
 
     id: str = ""
-    """Of the `AttachSae` that brought it."""
+    """Identifies the attachment."""
     sae: str
     architecture: str
     layer: int
     hook_point: str
     features: int
     steerable: bool
-    """False for SAEs that only read here (transcoders: their output is not this hook)."""
+    """False for transcoders: their output belongs to another hook point."""
     exclude_special_tokens: bool
     residual_norm: float
-    """Median ‖x‖ at the hook over the calibration text, position 0 left out: the unit `norm`."""
+    """Median ‖x‖ at the hook over the calibration texts without position 0: the unit `norm`."""
     variance_explained: float | None
     l0: float
-    """Mean number of active features per token on the same text."""
+    """Mean number of active features per token of the calibration texts."""
     warnings: tuple[str, ...]
     sha256: str
     memory: int = 0
-    """Bytes that it holds on the device while it is attached."""
+    """Bytes on the device."""
     sample_every: int = 1
-    """`top_k` reads the whole dictionary; at every n-th position it stays within its share of the time."""
+    """Default interval, in positions, at which `top_k` encodes all features."""
 
 
-class Progress(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """How far a command has come."""
-
-    id: str
+class Progress(Message, frozen=True, kw_only=True):
     stage: str
     done: int
     total: int
 
 
-class ModelLoaded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    id: str
+ReportProgress = Callable[[str, int, int], None]  # Called with stage, done and total
+
+
+class ModelLoaded(Message, frozen=True, kw_only=True):
     facts: ModelFacts
 
 
-class SaeAttached(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    id: str
+class SaeAttached(Message, frozen=True, kw_only=True):
     facts: SaeFacts
 
 
 class Reading(msgspec.Struct, frozen=True, array_like=True):
-    """Activations of one SAE at one token that went through the model."""
+    """Activations of one SAE at one token."""
 
     sae: str
-    position: int
-    """Index of the token in prompt + completion."""
-    values: tuple[float, ...]
-    """One per watched feature, in the order asked for."""
-    top: tuple[tuple[int, float], ...] = ()
-    """(feature, activation), largest first."""
-    after: tuple[float, ...] = ()
-    """`values` after steering, where a watch wants both."""
-    top_after: tuple[tuple[int, float], ...] = ()
+    position: int  # Index of the token in prompt + completion
+    values: tuple[float, ...]  # One per watched feature, in the watch's order
+    top: IndexedValues = ()  # (feature, activation), largest first
+    after: tuple[float, ...] = ()  # `values` after steering, for watches with `when: both`
+    top_after: IndexedValues = ()
 
 
-class Token(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """The next token of a sequence."""
-
-    id: str
+class Token(Message, frozen=True, kw_only=True):
     token: int
-    logprob: float | None = None
-    """Natural log of the model's own probability, before penalties, bias and temperature."""
-    top: tuple[tuple[int, float], ...] = ()
-    readings: tuple[Reading, ...] = ()
-    """Of the tokens that went through the model in this step: the prompt first, then each token fed back."""
+    logprob: float | None = None  # Natural log of the model's probability, before penalties, bias and temperature
+    top: IndexedValues = ()
+    readings: tuple[Reading, ...] = ()  # Of the tokens fed in this step: the prompt at first, then each sampled token
 
 
-class PromptScores(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """How likely the next tokens of the prompt were, given those before them; the first token has no score."""
+class PromptScores(Message, frozen=True, kw_only=True):
+    """Logprobs of the prompt's next tokens, in order from position 1 on, as many as the step computed."""
 
-    id: str
     scores: tuple["TokenScore", ...]
-    """Of the tokens from position 1 on, in order, as many as this step has computed."""
 
 
 class TokenScore(msgspec.Struct, frozen=True, array_like=True):
-    """How likely one token of the prompt was."""
+    """Logprob of one prompt token."""
 
     logprob: float | None
-    top: tuple[tuple[int, float], ...] = ()
+    top: IndexedValues = ()
 
 
-class TextEmbedded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """A text's vector, of unit length."""
-
-    id: str
-    vector: bytes
-    """Little-endian float32."""
+class TextEmbedded(Message, frozen=True, kw_only=True):
+    vector: bytes  # Little-endian float32, of unit length
     readings: tuple[Reading, ...] = ()
 
 
-class AnswerScored(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """In nats, means over the answer's tokens."""
+class AnswerScored(Message, frozen=True, kw_only=True):
+    """Means over the answer's tokens, in nats."""
 
-    id: str
     tokens: int
-    nll: float
-    """−ln p under the base model: its exponential is the perplexity."""
+    nll: float  # −ln p under the base model; its exponential is the perplexity
     steered_nll: float | None = None
-    """Under the steered model."""
-    kl: float | None = None
-    """KL(steered ‖ base) of the distributions that chose these tokens."""
+    kl: float | None = None  # KL(steered ‖ base) of the distributions at these tokens
 
 
-class FeaturesScanned(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """Of a text's tokens that count."""
-
-    id: str
-    tokens: int
-    features: tuple["FeatureActivity", ...]
-    """Those that fired at all, by index."""
+class FeaturesScanned(Message, frozen=True, kw_only=True):
+    tokens: int  # Number of tokens that were encoded
+    features: tuple["FeatureActivity", ...]  # Features with an activation above 0, by index
 
 
 class FeatureActivity(msgspec.Struct, frozen=True, array_like=True):
     """One feature on one text, in residual units."""
 
     index: int
-    count: int
-    """Tokens at which it fired."""
+    count: int  # Number of tokens with an activation above 0
     total: float
     largest: float
 
 
-class FeatureDescribed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    id: str
+class FeatureDescribed(Message, frozen=True, kw_only=True):
     decoder_norm: float
-    promoted: tuple[tuple[int, float], ...]
-    """(token id, logit per unit of strength): the unit decoder row through final norm weights and unembedding."""
-    suppressed: tuple[tuple[int, float], ...]
-    """Most negative first."""
-    neighbours: tuple[tuple[int, float], ...]
-    """(feature, cosine of the decoder rows), largest first."""
+    promoted: IndexedValues
+    """(token id, logit per unit of strength): the unit decoder row through final norm and unembedding."""
+    suppressed: IndexedValues  # Most negative first
+    neighbours: IndexedValues  # (feature, cosine of the decoder rows), largest first
 
 
 class SteeringDirection(msgspec.Struct, frozen=True, kw_only=True):
     sae: str
     layer: int
     hook_point: str
-    vector: bytes
-    """Little-endian float32."""
+    vector: bytes  # Little-endian float32
     norm: float
     varies: bool
-    """Other modes are in it: what they add depends on the token, and is not in the vector."""
+    """The steering also has features of other modes, whose deltas depend on the token and are not in `vector`."""
 
 
-class DirectionsComputed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    id: str
+class DirectionsComputed(Message, frozen=True, kw_only=True):
     directions: tuple[SteeringDirection, ...]
 
 
-class Decomposed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    id: str
-    features: tuple[tuple[int, float], ...]
-    """(feature, strength), largest first."""
-    residual: float
-    """Share of the vector's length that is left over."""
+class Decomposed(Message, frozen=True, kw_only=True):
+    features: IndexedValues  # (feature, strength), largest first
+    residual: float  # Length of the remainder, relative to the vector's
 
 
 class SteeringReceipt(msgspec.Struct, frozen=True, kw_only=True):
-    """Proof of the steering that a sequence really got."""
+    """The steering that was applied to a sequence."""
 
     fingerprint: str
-    tokens_steered: int
-    """Positions at which a delta was added."""
-    delta_norm_ratio: float
-    """Mean over those positions of ‖delta‖ / ‖residual‖ (the largest of the hooks, when there are several)."""
-
-    degraded: str | None = None
-    """Why the steering ended before the sequence did."""
+    tokens_steered: int  # Number of positions at which a delta was added
+    delta_norm_ratio: float  # Mean over those positions of ‖delta‖ / ‖residual‖; with several hooks, the largest mean
+    degraded: str | None = None  # Why steering or watching was turned off before the sequence finished
 
 
 SequenceEndReason = Literal["stop", "length", "cancelled"]
 
 
-class Finished(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """The last event of a sequence that did not fail."""
+class Finished(Message, frozen=True, kw_only=True):
+    """Last event of a sequence that did not fail."""
 
-    id: str
     reason: SequenceEndReason
     receipt: SteeringReceipt | None = None
-    readings: tuple[Reading, ...] = ()
-    """Of the last step, when the token it chose was a stop token (which is not sent)."""
-    cached_tokens: int = 0
-    """Prompt tokens whose keys and values were there already."""
+    readings: tuple[Reading, ...] = ()  # Of a last step that sampled a stop token, for which no `Token` is sent
+    cached_tokens: int = 0  # Number of prompt tokens whose keys and values were reused
 
 
-class Done(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """A command with nothing to tell has been obeyed."""
-
-    id: str
+class Done(Message, frozen=True, kw_only=True):
+    """A command without a result has succeeded."""
 
 
-class CommandFailed(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """The last event of a command or sequence that failed; `code` is one of `errors.BY_CODE`."""
+class CommandFailed(Message, frozen=True, kw_only=True):
+    """Last event of a command or sequence that failed; `code` is one of `errors.BY_CODE`."""
 
-    id: str
     code: str
     message: str
     param: str | None = None
 
 
 class LogLine(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """What the engine has to say to whoever reads the log: the API process writes it."""
+    """A line for the log, which the API process writes."""
 
     level: str
     event: str
-    time: str
-    """ISO 8601, UTC."""
+    time: str  # ISO 8601, UTC
     fields: dict[str, Any]
 
 
 class EngineDegraded(msgspec.Struct, frozen=True, tag=True, kw_only=True):
-    """The engine gave something up to go on answering; nothing comes back by itself."""
+    """The engine turned every SAE off to free memory; they stay off."""
 
     reason: str
 
 
 FeatureQueryResult = FeatureDescribed | DirectionsComputed | Decomposed
-EngineEvent = (
-    Started
-    | Progress
-    | ModelLoaded
-    | SaeAttached
-    | Done
-    | PromptScores
-    | Token
-    | Finished
-    | TextEmbedded
-    | AnswerScored
-    | FeaturesScanned
-    | FeatureQueryResult
-    | CommandFailed
-    | EngineDegraded
-    | LogLine
-)
+ControlResult = ModelLoaded | SaeAttached | FeatureQueryResult | Done
+SequenceEvent = PromptScores | Token | Finished | TextEmbedded | AnswerScored | FeaturesScanned | CommandFailed
+EngineEvent = Started | Progress | ControlResult | SequenceEvent | EngineDegraded | LogLine
 encode = msgspec.msgpack.Encoder().encode
 decode_commands = msgspec.msgpack.Decoder(list[Command]).decode
 decode_events = msgspec.msgpack.Decoder(list[EngineEvent]).decode

@@ -1,6 +1,6 @@
-"""A folder of Hugging Face weights → a model on the device, complete and finite, or a named refusal."""
+"""Loads a folder of Hugging Face weights to the device, and checks that they are complete and finite."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,12 @@ from typing import Any
 import structlog
 import torch
 from safetensors import safe_open
-from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from millm.engine import runner_selection
-from millm.engine.messages import LoadModel, ModelFacts
+from millm.engine.failures import first_line
+from millm.engine.messages import LoadModel, ModelFacts, ReportProgress
 from millm.engine.quantization import (
     Int8Linear,
     bitsandbytes_config,
@@ -26,13 +26,13 @@ from millm.engine.runner_selection import RunnerChoice
 from millm.errors import InsufficientMemory, InvalidModel, InvalidRequest
 
 log = structlog.get_logger()
-OnProgress = Callable[[str, int, int], None]
-DEFAULT_CONTEXT_LENGTH = 2048
-"""For the rare configuration that states none."""
+DEFAULT_CONTEXT_LENGTH = 2048  # For the rare configuration that states none
+UNUSED_ENCODER_WEIGHTS = ("pooler.",)
+"""Prefixes of weights that an encoder's checkpoint may lack: vectors are pooled from the last hidden states."""
 
 
-def load_model(command: LoadModel, on_progress: OnProgress) -> PreTrainedModel:
-    """Raises InvalidModel, InvalidRequest (device, quantization) or InsufficientMemory; nothing is kept on failure."""
+def load_model(command: LoadModel, on_progress: ReportProgress) -> PreTrainedModel:
+    """Raises InvalidModel, InvalidRequest (device, quantization) or InsufficientMemory."""
     device = pick_device(command.device)
     try:
         with _progress_reported_to(on_progress):
@@ -40,31 +40,29 @@ def load_model(command: LoadModel, on_progress: OnProgress) -> PreTrainedModel:
     except torch.OutOfMemoryError as error:
         raise InsufficientMemory(f"this model does not fit in the memory of {device}") from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise InvalidModel(
-            f"this folder is not a model that can be loaded: {_load_failure_reason(error, command.path)}"
-        ) from error
+        reason = first_line(error, 4096).replace(command.path, "the folder")[:200]
+        raise InvalidModel(f"this folder is not a model that can be loaded: {reason}") from error
     on_progress("checking weights", 0, 1)
     _check_finite(model.named_parameters())
     on_progress("checking weights", 1, 1)
     return model
 
 
-def pack_int8(model: PreTrainedModel, command: LoadModel, on_progress: OnProgress) -> None:
-    """Int8 linear layers, where they are asked for and nothing else was; not for vectors that others computed too."""
-    if not command.generates:
-        return
-    if command.cpu_int8 and model.device.type == "cpu" and (command.quantization, command.dtype) == ("none", "auto"):
+def pack_int8(model: PreTrainedModel, command: LoadModel, on_progress: ReportProgress) -> None:
+    """Convert linear layers to int8 if enabled, on a CPU, without another quantization or dtype.
+
+    Encoders stay in float32, so that their vectors match those of other programs.
+    """
+    is_default = (command.quantization, command.dtype) == ("none", "auto")
+    if command.generates and command.cpu_int8 and model.device.type == "cpu" and is_default:
         report = int8_linears(model, on_progress)
         log.info("model.int8", layers=report.converted_layers, **({"reason": report.reason} if report.reason else {}))
 
 
 def model_facts(model: PreTrainedModel, choice: RunnerChoice, command: LoadModel) -> ModelFacts:
     config = model.config.get_text_config(decoder=True)
-    length = (
-        runner_selection.max_encoder_positions(model)
-        or getattr(config, "max_position_embeddings", None)
-        or DEFAULT_CONTEXT_LENGTH
-    )
+    positions = max_encoder_positions(model) or getattr(config, "max_position_embeddings", None)
+    length = positions or DEFAULT_CONTEXT_LENGTH
     return ModelFacts(
         id=command.id,
         architecture=type(model).__name__,
@@ -84,6 +82,17 @@ def model_facts(model: PreTrainedModel, choice: RunnerChoice, command: LoadModel
     )
 
 
+def max_encoder_positions(model: PreTrainedModel) -> int | None:
+    """Number of learned positions without those before `padding_idx`, which RoBERTa and MPNet never use.
+
+    None for other models. Configurations of these families count the unused positions too.
+    """
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return module.num_embeddings - module.padding_idx - 1
+    return None
+
+
 def pick_device(requested: str) -> torch.device:
     if requested == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -92,10 +101,8 @@ def pick_device(requested: str) -> torch.device:
     except RuntimeError as error:
         raise InvalidRequest(f"device {requested!r} is not one of auto, cpu, cuda, cuda:N", param="device") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InvalidRequest(
-            f"device {requested!r} is not there: this torch sees {torch.cuda.device_count()} CUDA devices",
-            param="device",
-        )
+        message = f"device {requested!r} is not there: this torch sees {torch.cuda.device_count()} CUDA devices"
+        raise InvalidRequest(message, param="device")
     return device
 
 
@@ -104,22 +111,24 @@ def _read_checkpoint(command: LoadModel, device: torch.device) -> PreTrainedMode
         command.path, local_files_only=True, trust_remote_code=command.trust_remote_code
     )
     dtype = _dtype(command.dtype, device)
-    wanted = bitsandbytes_config(command.quantization, config, _concrete(dtype, config))
-    if wanted:
+    own_dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.bfloat16
+    compute_dtype = dtype if isinstance(dtype, torch.dtype) else own_dtype
+    quantization = bitsandbytes_config(command.quantization, config, compute_dtype)
+    if quantization:
         _check_finite(_checkpoint_tensors(Path(command.path), device))
     loader: Any = AutoModelForCausalLM if command.generates else AutoModel
     loaded: Any = loader.from_pretrained(
         command.path,
         dtype=dtype,
-        device_map=_device_map(command, device, is_quantized=wanted is not None),
+        device_map=_device_map(command, device, is_quantized=quantization is not None),
         local_files_only=True,
         trust_remote_code=command.trust_remote_code,
         output_loading_info=True,
-        ignore_mismatched_sizes=True,  # so that they are told by name, and refused
-        **({"quantization_config": wanted} if wanted else {}),
+        ignore_mismatched_sizes=True,  # `_check_complete` names them
+        **({"quantization_config": quantization} if quantization else {}),
         **({} if command.attention == "auto" else {"attn_implementation": command.attention}),
     )
-    _check_complete(loaded[1], unused_prefixes=() if command.generates else runner_selection.UNUSED_WEIGHT_PREFIXES)
+    _check_complete(loaded[1], unused_prefixes=() if command.generates else UNUSED_ENCODER_WEIGHTS)
     model: PreTrainedModel = loaded[0]
     fit_to_cpu(model)
     return model
@@ -128,24 +137,17 @@ def _read_checkpoint(command: LoadModel, device: torch.device) -> PreTrainedMode
 def _device_map(
     command: LoadModel, device: torch.device, *, is_quantized: bool
 ) -> dict[str, torch.device] | str | None:
-    """None: read to the CPU without accelerate's hooks."""
+    """None: load to the CPU without accelerate's hooks."""
     if command.device_map == "auto":
         return "auto"
     return {"": device} if is_quantized or device.type != "cpu" else None
 
 
 def _dtype(requested: str, device: torch.device) -> torch.dtype | str:
-    """float32 on a CPU: bfloat16 without hardware support is three times slower there (engine study)."""
+    """`auto` is float32 on a CPU: bfloat16 without hardware support is three times slower (engine study)."""
     if requested == "auto":
         return torch.float32 if device.type == "cpu" else "auto"
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[requested]
-
-
-def _concrete(dtype: torch.dtype | str, config: PreTrainedConfig) -> torch.dtype:
-    """`auto` is what the checkpoint says of itself."""
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    return config.dtype if isinstance(config.dtype, torch.dtype) else torch.bfloat16
 
 
 def _weights(model: PreTrainedModel) -> str:
@@ -155,20 +157,19 @@ def _weights(model: PreTrainedModel) -> str:
 
 
 def stop_ids(model: PreTrainedModel) -> tuple[int, ...]:
-    found: set[int] = set()
+    all_ids: set[int] = set()
     for config in (model.generation_config, model.config.get_text_config(decoder=True)):
         ids = getattr(config, "eos_token_id", None)
-        found |= set(ids) if isinstance(ids, list) else ({ids} if ids is not None else set())
-    return tuple(sorted(found))
+        all_ids |= set(ids) if isinstance(ids, list) else ({ids} if ids is not None else set())
+    return tuple(sorted(all_ids))
 
 
 def _check_complete(report: dict[str, Any], unused_prefixes: tuple[str, ...]) -> None:
-    """`unused`: beginnings of weights' names that nothing here computes with."""
-    for kind, what in (("missing_keys", "lacks"), ("mismatched_keys", "has the wrong shape for")):
+    for kind, problem in (("missing_keys", "lacks"), ("mismatched_keys", "has the wrong shape for")):
         keys = sorted(name for name in map(str, report.get(kind, ())) if not name.startswith(unused_prefixes))
         if keys:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise InvalidModel(f"this checkpoint {what} {keys[0]}{more}; download it again")
+            raise InvalidModel(f"this checkpoint {problem} {keys[0]}{more}; download it again")
 
 
 def _check_finite(named_tensors: Iterable[tuple[str, Tensor]]) -> None:
@@ -178,22 +179,16 @@ def _check_finite(named_tensors: Iterable[tuple[str, Tensor]]) -> None:
 
 
 def _checkpoint_tensors(folder: Path, device: torch.device) -> Iterator[tuple[str, Tensor]]:
-    """The checkpoint's tensors one by one: what is quantized while it is loaded cannot be checked afterwards."""
+    """Tensors of the files, to check them before quantization hides NaN and infinity."""
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt", device=str(device)) as file:
-            for name in file.keys():  # noqa: SIM118  the file is no mapping
+            for name in file.keys():  # noqa: SIM118  not a mapping
                 yield name, file.get_tensor(name)
 
 
-def _load_failure_reason(error: Exception, path: str) -> str:
-    """The library's own first line, without the folder it was looking in."""
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__).replace(path, "the folder")[:200]
-
-
 @contextmanager
-def _progress_reported_to(on_progress: OnProgress) -> Iterator[None]:
-    """transformers' own progress bar over the weights, sent to `on_progress` instead of the terminal."""
+def _progress_reported_to(on_progress: ReportProgress) -> Iterator[None]:
+    """Send transformers' progress bar over the weights to `on_progress` instead of the terminal."""
 
     def bar(_factory: object, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Iterator[Any]:
         items = list(args[0]) if args else []

@@ -1,67 +1,107 @@
-"""Many sequences at once: continuous batching over the model's own modules, each sequence in a row of one cache.
+"""Runners: a model's forward passes, and the keys and values behind them.
 
-No left padding anywhere: a row's positions are its own, so a sequence computes what it would compute alone. Prompts
-go through one at a time, in chunks; decoding rows go through together, one token each.
-
-One sequence at a time through the model's own cache: works for anything `AutoModelForCausalLM` loads.
-
-What the loop asks of a runner: the model's forward passes, and the keys and values behind them.
+`SlotsRunner` batches continuously, with one row of a shared cache per sequence; `PlainRunner` runs one sequence at a
+time with the model's own cache, and works for everything that `AutoModelForCausalLM` loads.
 """
 
 import inspect
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Sequence_
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from millm.engine import kv_cache as rows_of
 from millm.engine.cuda_graphs import GraphRecorder, GraphRunner, recordable_experts
-from millm.engine.kv_cache import CacheWindow, LongRopeBoundary, Slot, SlotAllocator, SlotCache, attention_mask_kinds
+from millm.engine.kv_cache import (
+    CacheWindow,
+    LongRopeBoundary,
+    Slot,
+    SlotAllocator,
+    SlotCache,
+    attention_mask_kinds,
+    token_key,
+)
 from millm.engine.limits import MIN_CACHE_COLUMNS, PREFILL_CHUNK_TOKENS
 from millm.engine.scheduler import ForwardPass, ScheduledRow, Sequence
 from millm.errors import InvalidModel
 from millm.sae.steering_hook import SteeringHook
 
 CACHE_NAMES = ("past_key_values", "cache_params", "state")
-"""What the architectures of transformers 5 call their cache: attention and hybrid, Mamba, RWKV."""
+"""Names of the cache argument in transformers 5: attention and hybrid models, Mamba, RWKV."""
+REQUIRED_ARGUMENTS = ("past_key_values", "attention_mask", "position_ids")
+SteerMaskFunction = Callable[[Sequence, int, Sequence_[int]], list[bool]]
+"""(sequence, first position, tokens) → for each token, whether a delta is added there."""
 
 
-class PlainRunner:
-    """The same forward passes as `model.generate`, so an unsteered greedy answer is bit-identical to it."""
+class Runner:
+    """Interface of a runner; the defaults are those of one without a shared cache."""
 
-    capacity = 1
-    prefill_chunk: int | None = None
-    kv_cache_bytes = 0
+    capacity: int = 1  # Maximum number of sequences that run at once
+    prefill_chunk: int | None = None  # Prompt tokens per step; None: a prompt is one chunk
+    kv_cache_bytes: int = 0  # Budget for keys and values; 0: none, one sequence takes what it needs
+
+    def runs_alone(self, sequence: Sequence) -> bool:
+        """True if the sequence never shares a pass, and its prompt is one chunk."""
+        return True
+
+    def fits(self, sequence: Sequence) -> bool:
+        """True if the budget covers the sequence's maximum length."""
+        return True
+
+    def allocate(self, sequence: Sequence, *, reuse: bool) -> object:
+        """Allocate cache and set `num_computed_tokens` to a reused prefix; → the prefix's `prefix_state`, or None.
+
+        Raises torch.OutOfMemoryError without any change.
+        """
+        return None
+
+    def sort_rows(self, rows: ForwardPass) -> ForwardPass:
+        """The rows of a pass in the order that `run` expects."""
+        return rows
+
+    def run(self, rows: ForwardPass) -> Tensor:
+        """Run one pass; → logits `[rows, 1, V]` of the last tokens, or `[rows, T, V]` if the rows are scored."""
+        raise NotImplementedError
+
+    def commit(self, sequence: Sequence) -> None:
+        """Called when a token was sampled from finite logits."""
+        raise NotImplementedError
+
+    def recover(self, sequence: Sequence) -> None:
+        """Called after a failed pass: make the sequence ready to run again."""
+        raise NotImplementedError
+
+    def release(self, sequence: Sequence) -> None:
+        """Free the sequence's cache."""
+        raise NotImplementedError
+
+    def store_prefix_state(self, sequence: Sequence, prefix_state: object) -> None:
+        """Set what `allocate` returns to a sequence that reuses this one's prefix."""
+
+    def on_steering_change(self, sequence: Sequence) -> None:
+        """Called when the sequence's steering changes, which ends the reuse of its prefix."""
+
+    def invalidate_cache(self) -> None:
+        """Called when the model computes other keys and values from now on."""
+
+
+class PlainRunner(Runner):
+    """The forward passes of `model.generate`, so that unsteered greedy output is bit-identical to it."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         accepted = inspect.signature(model.forward).parameters
         cache_name = next((name for name in CACHE_NAMES if name in accepted), None)
         if cache_name is None:
-            raise InvalidModel(f"{type(model).__name__} keeps no cache that miLLM knows ({', '.join(CACHE_NAMES)})")
+            raise InvalidModel(f"{type(model).__name__} takes no known cache ({', '.join(CACHE_NAMES)})")
         self._model = model
         self._cache_name = cache_name
         self._boundary = LongRopeBoundary.from_config(model.config.get_text_config(decoder=True))
         self._last_logits_option = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 
-    def runs_alone(self, sequence: Sequence) -> bool:
-        return True
-
-    def fits(self, sequence: Sequence) -> bool:
-        return True
-
-    def allocate(self, sequence: Sequence, *, reuse: bool) -> object:
-        """Nothing is remembered from one sequence to the next."""
-        return None
-
-    def sort_rows(self, rows: ForwardPass) -> ForwardPass:
-        return rows
-
     @torch.inference_mode()
     def run(self, rows: ForwardPass) -> Tensor:
-        """Feed the one row; → logits of its last token `[1, 1, V]`, or of all if it is scored."""
         (row,) = rows
         last = len(row.tokens) if row.is_scored else 1
         sequence = row.sequence
@@ -86,81 +126,19 @@ class PlainRunner:
             sequence.restart()
 
     def recover(self, sequence: Sequence) -> None:
-        """A pass that failed half-way may have left some layers' caches a token longer than others."""
+        """A failed pass may leave some layers' caches a token longer than others."""
         self.release(sequence)
         sequence.restart()
 
     def release(self, sequence: Sequence) -> None:
         sequence.cache = None
 
-    def store_prefix_state(self, sequence: Sequence, prefix_state: object) -> None:
-        pass
 
-    def on_steering_change(self, sequence: Sequence) -> None:
-        pass
-
-    def invalidate_cache(self) -> None:
-        pass
-
-
-class Runner(Protocol):
-    capacity: int
-    """Sequences that may run at once."""
-    prefill_chunk: int | None
-    """Tokens of prompts per step; None: a prompt is fed whole."""
-    kv_cache_bytes: int
-    """Most that it holds of keys and values; 0: whatever one sequence needs."""
-
-    def runs_alone(self, sequence: Sequence) -> bool:
-        """Must this one go through the model by itself, its prompt whole?"""
-
-    def fits(self, sequence: Sequence) -> bool:
-        """Is there memory for the keys and values it may come to have?"""
-
-    def allocate(self, sequence: Sequence, *, reuse: bool) -> object:
-        """Room for its keys and values; sets `fed` to what is there already, → the trail of who computed that.
-
-        Raises torch.OutOfMemoryError, and then nothing has changed.
-        """
-
-    def sort_rows(self, rows: ForwardPass) -> ForwardPass:
-        """The rows of a pass in the order in which `run` takes them."""
-
-    def run(self, rows: ForwardPass) -> Tensor:
-        """Feed the rows of one pass; → logits of their last tokens `[rows, 1, V]`, or of all where one is scored.
-
-        What it raises changed nothing.
-        """
-
-    def recover(self, sequence: Sequence) -> None:
-        """A pass with this sequence failed: make it fit to be run again."""
-
-    def commit(self, sequence: Sequence) -> None:
-        """A token was chosen from finite logits."""
-
-    def store_prefix_state(self, sequence: Sequence, prefix_state: object) -> None:
-        """What `place` is to hand to whoever goes on from this sequence's prefix."""
-
-    def on_steering_change(self, sequence: Sequence) -> None:
-        """The sequence's steering changes from here on."""
-
-    def release(self, sequence: Sequence) -> None:
-        """The sequence is over, or has to begin again."""
-
-    def invalidate_cache(self) -> None:
-        """What the model computes changes from here on: nothing of before is gone on from."""
-
-
-SteerMaskFunction = Callable[[Sequence, int, Sequence_[int]], list[bool]]
-"""Per token of a sequence from a position on: is a delta added there?"""
-REQUIRED_ARGUMENTS = ("past_key_values", "attention_mask", "position_ids")
-
-
-class SlotsRunner:
+class SlotsRunner(Runner):
     def __init__(
         self, model: PreTrainedModel, capacity: int, steer_mask: SteerMaskFunction, kv_cache_bytes: int
     ) -> None:
-        """Raises InvalidModel if the model's forward does not take positions, masks and a cache from outside."""
+        """Raises InvalidModel if the model's forward takes no positions, masks or cache."""
         config = model.config.get_text_config(decoder=True)
         accepted = inspect.signature(model.forward).parameters
         if missing := [name for name in REQUIRED_ARGUMENTS if name not in accepted]:
@@ -182,44 +160,35 @@ class SlotsRunner:
     def enable_graphs(
         self, new_recorder: Callable[[], GraphRecorder], active_hooks: Callable[[], Iterable[SteeringHook]]
     ) -> None:
-        """From here on decoding passes are recorded and replayed, where they can be."""
         self.graphs = GraphRunner(self._forward_for_graph, self.cache, active_hooks, new_recorder, self._model.device)
 
-    # ------------------------------------------------------------------------------------- rows given and taken
-
     def runs_alone(self, sequence: Sequence) -> bool:
-        """Must this one go through the model by itself, its prompt whole?"""
         return self._boundary.is_exceeded(sequence.length)
 
     def fits(self, sequence: Sequence) -> bool:
-        """Is there memory for the keys and values it may come to have?"""
         if not (per_token := self.cache.bytes_per_token):
             return True
         length = _round_up_columns(max([sequence.max_length, *self._max_lengths.values()]), self._max_positions)
         return (len(self._max_lengths) + 1) * length * per_token <= self.kv_cache_bytes
 
     def allocate(self, sequence: Sequence, *, reuse: bool) -> object:
-        """Give the sequence a row; → the trail of whoever computed the prefix it goes on from, or None.
-
-        Raises torch.OutOfMemoryError, and then nothing has changed.
-        """
         self._ensure_space(sequence.max_length)
         tokens = sequence.uncomputed_tokens[:-1] if reuse else ()
-        found = self._slots.allocate(self._prefix_key(sequence), self._token_keys(sequence, 0, tokens))
-        if found.source:
-            self.cache.copy(found.source.row, found.slot.row, found.cached_count)
-        self._max_lengths[found.slot] = sequence.max_length
-        sequence.cache = found.slot
-        sequence.num_computed_tokens = found.cached_count
-        return found.prefix_state
+        allocation = self._slots.allocate(self._prefix_key(sequence), self._token_keys(sequence, 0, tokens))
+        if allocation.source:
+            self.cache.copy(allocation.source.row, allocation.slot.row, allocation.cached_count)
+        self._max_lengths[allocation.slot] = sequence.max_length
+        sequence.cache = allocation.slot
+        sequence.num_computed_tokens = allocation.cached_count
+        return allocation.prefix_state
 
     def recover(self, sequence: Sequence) -> None:
-        """The same keys and values are written to the same places again; recordings may be what took the memory."""
+        """The next pass overwrites the same keys and values; recorded graphs may have used up the memory."""
         if self.graphs:
             self.graphs.drop()
 
     def commit(self, sequence: Sequence) -> None:
-        """The sequence's logits were finite, so whatever it attended to was: it may be gone on from."""
+        """Finite logits prove that all keys and values before them are finite."""
         slot: Slot = sequence.cache
         slot.finite_count = len(slot.token_keys)
         if self._boundary.is_crossed(sequence.length):
@@ -227,7 +196,7 @@ class SlotsRunner:
             sequence.restart()
 
     def release(self, sequence: Sequence) -> None:
-        """Its row stays warm, as far as it is known to be good."""
+        """The row stays warm up to its finite columns."""
         slot: Slot | None = sequence.cache
         if slot is None:
             return
@@ -238,29 +207,22 @@ class SlotsRunner:
         sequence.cache = None
 
     def invalidate_cache(self) -> None:
-        """What the model computes changes from here on: no warm row is gone on from."""
         self._slots.invalidate()
         if self.graphs:
             self.graphs.drop()
 
     def store_prefix_state(self, sequence: Sequence, prefix_state: object) -> None:
-        """What `place` hands to whoever goes on from this sequence's prefix."""
-        sequence.cache.trail = prefix_state
+        sequence.cache.prefix_state = prefix_state
 
     def on_steering_change(self, sequence: Sequence) -> None:
-        """Its steering changed on the way: nobody else has a prefix like that."""
         if sequence.cache:
-            sequence.cache.steering = object()
-
-    # ----------------------------------------------------------------------------------------------- the passes
+            sequence.cache.steering = object()  # equal to no other
 
     def sort_rows(self, rows: ForwardPass) -> ForwardPass:
-        """As they lie in the cache."""
         return tuple(sorted(rows, key=lambda row: row.sequence.cache.row))
 
     @torch.inference_mode()
     def run(self, rows: ForwardPass) -> Tensor:
-        """Feed the rows of one pass, in order; → logits of their last tokens `[rows, 1, V]`, or of all if scored."""
         for row in rows:
             slot: Slot = row.sequence.cache
             slot.written_count = max(slot.written_count, row.start + len(row.tokens))
@@ -273,7 +235,7 @@ class SlotsRunner:
         return logits
 
     def _run_graph(self, rows: ForwardPass) -> Tensor | None:
-        """None: no recording is good for this pass."""
+        """None if the pass cannot be replayed."""
         if self.graphs is None or rows[0].sequence.cache.row > 0 or len(rows[0].tokens) > 1 or rows[0].is_scored:
             return None
         logits = self.graphs.run([row.tokens[0] for row in rows], [row.start for row in rows])
@@ -284,7 +246,7 @@ class SlotsRunner:
             return self._forward(tokens, window)[:, -1]
 
     def _forward(self, tokens: Tensor, window: CacheWindow, *, all_logits: bool = False) -> Tensor:
-        """→ logits `[B, 1, V]` of the last tokens, or of `every` one `[B, T, V]`."""
+        """→ logits `[B, 1, V]` of the last tokens, or `[B, T, V]` of all."""
         self.cache.window = window
         output = self._model(
             input_ids=tokens,
@@ -319,26 +281,23 @@ class SlotsRunner:
             self.start_decoding(sequence)
 
     def start_decoding(self, sequence: Sequence) -> None:
-        """Its prompt is behind it: from here on it goes together with the others, a token at a time."""
         sequence.is_prefilling = False
         if not self.runs_alone(sequence):
             self._slots.move_to_decoding(sequence.cache)
 
     def _token_keys(self, sequence: Sequence, start: int, tokens: Sequence_[int]) -> list[int]:
         steered = self._steer_mask(sequence, start, tokens)
-        return [rows_of.token_key(token, here) for token, here in zip(tokens, steered, strict=True)]
+        return [token_key(token, is_steered) for token, is_steered in zip(tokens, steered, strict=True)]
 
     def _prefix_key(self, sequence: Sequence) -> object:
-        taps = sequence.steering.by_sae if sequence.steering else ()
-        return taps, self._boundary.is_exceeded(sequence.length)
-
-    # ------------------------------------------------------------------------------------------------- the cache
+        by_sae = sequence.steering.by_sae if sequence.steering else ()
+        return by_sae, self._boundary.is_exceeded(sequence.length)
 
     def _swap(self, one: Slot, other: Slot) -> None:
         self.cache.swap(one.row, other.row, max(one.written_count, other.written_count))
 
     def _ensure_space(self, max_length: int) -> None:
-        """A free row, and columns enough for everybody."""
+        """Grow the cache unless it has a free row and enough columns for every sequence."""
         longest = max([max_length, *self._max_lengths.values()])
         if longest <= self.cache.length and len(self._max_lengths) < len(self._slots):
             return
@@ -355,6 +314,6 @@ class SlotsRunner:
 
 
 def _round_up_columns(needed: int, max_positions: Any) -> int:
-    """The next power of two, but not beyond the model's context."""
+    """The next power of two, up to the model's context length."""
     columns = max(MIN_CACHE_COLUMNS, 1 << (needed - 1).bit_length())
     return max(min(columns, max_positions), needed) if max_positions else columns

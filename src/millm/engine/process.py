@@ -1,4 +1,4 @@
-"""The engine process: it alone imports torch. Started with `spawn`, it ends when the API process does."""
+"""Entry point of the engine process, the only one that imports torch; it ends when the API process does."""
 
 import os
 import signal
@@ -15,33 +15,30 @@ from millm.engine.watchdog import Watchdog
 
 log = structlog.get_logger()
 
-NICE = 5
-"""The doors come first: where the engine takes every core, a health check still answers at once."""
-LOG_LINE_TIMEOUT_SECONDS = 1.0
-"""A line for the log waits no longer to be sent."""
+NICE = 5  # The API process has priority, so that health checks respond while the engine uses every core
+LOG_LINE_TIMEOUT_SECONDS = 1.0  # A log line that cannot be sent for this long is dropped
 
 
 def main(connection: Connection, log_level: str, step_seconds: float) -> None:
-    """Entry point of the child. Ctrl+C is the API process's to handle: it closes the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["HF_HUB_OFFLINE"] = "1"  # files are the API process's business: nothing is fetched from here
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl+C the API process closes the pipe
+    os.environ["HF_HUB_OFFLINE"] = "1"  # only the API process downloads files
     os.nice(NICE)
-    post = EventSender(connection)
-    logs.forward(log_level, post.send_log_line)
+    sender = EventSender(connection)
+    logs.forward(log_level, sender.send_log_line)
     inbox: SimpleQueue[Any] = SimpleQueue()
     threading.Thread(target=_read_commands, args=(connection, inbox), daemon=True).start()
     # The one import inside a function: the API process imports this module to spawn it and must stay free of torch.
     from millm.engine.core import EngineCore  # noqa: PLC0415
 
     try:
-        EngineCore(inbox, post, Watchdog(step_seconds)).run()
-    except Exception as error:  # the process's edge: multiprocessing would print the trace
+        EngineCore(inbox, sender, Watchdog(step_seconds)).run()
+    except Exception as error:  # outermost frame of the process: multiprocessing would print the trace
         log.critical("engine.crashed", exc_info=True)
         raise SystemExit(1) from error
 
 
 def _read_commands(connection: Connection, inbox: SimpleQueue[Any]) -> None:
-    """Always draining, so that the API process never waits to send; a closed pipe ends the process at once."""
+    """Drain the pipe, so that the API process never blocks on a send; exit when the pipe closes."""
     try:
         while True:
             inbox.put(decode_commands(connection.recv_bytes()))
@@ -50,7 +47,7 @@ def _read_commands(connection: Connection, inbox: SimpleQueue[Any]) -> None:
 
 
 class EventSender:
-    """The way out, for the engine's thread and for whichever thread has a line for the log."""
+    """Sends events and log lines, from any thread."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -61,8 +58,7 @@ class EventSender:
             self._send(events)
 
     def send_log_line(self, level: str, event: str, time: str, fields: dict[str, Any]) -> None:
-        """Lost where the way is blocked for so long: the watchdog, which tells of that, must not hang too."""
-        if self._send_lock.acquire(timeout=LOG_LINE_TIMEOUT_SECONDS):
+        if self._send_lock.acquire(timeout=LOG_LINE_TIMEOUT_SECONDS):  # the watchdog logs too, and must not hang
             try:
                 self._send([LogLine(level=level, event=event, time=time, fields=fields)])
             finally:

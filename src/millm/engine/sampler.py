@@ -1,7 +1,7 @@
-"""Logits → the next token, and what is reported of the choice.
+"""Samples the next token from logits.
 
 Order: bias → OpenAI's penalties → repetition penalty → grammar → (greedy: argmax) → temperature → top-k → top-p →
-min-p → draw. Logprobs are the model's own: natural log, before any of these.
+min-p → draw. Logprobs are natural logarithms of the model's probabilities, before any of these.
 """
 
 import os
@@ -12,18 +12,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from millm.engine.failures import non_finite_logits
 from millm.engine.messages import SamplingParams
 from millm.engine.scheduler import Sequence
 from millm.engine.structured_output import GrammarConstraint
-from millm.errors import NonFiniteOutput
 
 _TOP_P_CANDIDATES = 1024
-"""Sorting a whole vocabulary takes a tenth of a small model's token; its likeliest thousand rarely do not suffice."""
+"""Sorting the vocabulary takes a tenth of a small model's time per token; these candidates nearly always suffice."""
 
-_MIN_TEMPERATURE = 1e-5
-"""A temperature below this is 0: it would divide logits into infinity, and choose the likeliest anyway (as in vLLM)."""
-
-_NON_FINITE_LOGITS = "the model's logits are not finite numbers; a steering this strong can do that"
+_MIN_TEMPERATURE = 1e-5  # A lower temperature counts as 0, since division by it overflows (as in vLLM)
 
 
 @dataclass(frozen=True)
@@ -35,16 +32,15 @@ class SampledToken:
 
 @dataclass
 class SamplerState:
-    """What sampling remembers of one sequence."""
+    """State of one sequence."""
 
     generator: torch.Generator
     constraint: GrammarConstraint | None = None
-    counts: Counter[int] = field(default_factory=Counter)
-    """How often each token was generated."""
+    counts: Counter[int] = field(default_factory=Counter)  # Number of times that each token was sampled
 
     @property
     def is_complete(self) -> bool:
-        """The grammar lets nothing follow."""
+        """True if the grammar allows no further token."""
         return self.constraint is not None and self.constraint.is_complete
 
 
@@ -59,27 +55,27 @@ def new_sampler_state(
 
 @dataclass(frozen=True)
 class ArgmaxToken:
-    """The token of the largest logit, and whether that is a finite number."""
+    """The token of the largest logit."""
 
     token: int
-    is_finite: bool
+    is_finite: bool  # False if the logit is NaN or infinite
 
 
 def argmax_tokens(logits: Tensor) -> list[ArgmaxToken]:
-    """`logits [R, V]` → one per row, all in one pass over them."""
+    """`logits [R, V]` → one per row, in one pass over the logits."""
     largest, tokens = logits.max(dim=-1)
-    return [ArgmaxToken(*found) for found in zip(tokens.tolist(), torch.isfinite(largest).tolist(), strict=True)]
+    return [ArgmaxToken(*pair) for pair in zip(tokens.tolist(), torch.isfinite(largest).tolist(), strict=True)]
 
 
 def sample_token(sequence: Sequence, logits: Tensor, argmax_token: ArgmaxToken) -> SampledToken:
-    """`logits [V]` of the sequence's last token, and the `likeliest` of them.
+    """`logits [V]` of the sequence's last token and their argmax → the next token.
 
-    Raises NonFiniteOutput, or EngineFailed where the grammar lets nothing follow.
+    Raises NonFiniteOutput, or EngineFailed if the grammar allows no token.
     """
     state: SamplerState = sequence.sampler_state
     sampling = sequence.request.sampling
     if not argmax_token.is_finite:
-        raise NonFiniteOutput(_NON_FINITE_LOGITS)
+        raise non_finite_logits()
     if _is_plain_greedy(sequence):
         return SampledToken(argmax_token.token)
     logits = logits.float()
@@ -98,7 +94,7 @@ def _is_plain_greedy(sequence: Sequence) -> bool:
 
 
 def _adjust_logits(sequence: Sequence, logits: Tensor) -> Tensor:
-    """`logits [V]` with everything in it but the drawing; a new tensor where anything changes."""
+    """Penalties, bias, grammar and minimum length applied to `logits [V]`, which are not changed in place."""
     sampling, state = sequence.request.sampling, sequence.sampler_state
     logits = _apply_count_penalties(_apply_logit_bias(logits, sampling), sampling, state.counts)
     if sampling.repetition_penalty != 1:
@@ -130,8 +126,8 @@ def _apply_count_penalties(logits: Tensor, sampling: SamplingParams, counts: Cou
 def _apply_repetition_penalty(logits: Tensor, token_ids: Iterable[int], penalty: float) -> Tensor:
     """Divides positive logits, multiplies negative ones (Keskar et al. 2019, as transformers computes it)."""
     indices = _indices(token_ids, logits)
-    found = logits[indices]
-    return logits.index_copy(0, indices, torch.where(found < 0, found * penalty, found / penalty))
+    selected = logits[indices]
+    return logits.index_copy(0, indices, torch.where(selected < 0, selected * penalty, selected / penalty))
 
 
 def _indices(tokens: Iterable[int], logits: Tensor) -> Tensor:
@@ -143,29 +139,25 @@ def _draw(logits: Tensor, sampling: SamplingParams, generator: torch.Generator) 
         return int(logits.argmax())
     weights = torch.softmax(logits / sampling.temperature, dim=-1)  # [V]
     if 0 < sampling.top_k < weights.shape[-1]:
-        weights = _keep_top_k(weights, sampling.top_k)
+        weights = _keep_at_least(weights, weights.topk(sampling.top_k).values[-1])
     if sampling.top_p < 1:
         weights = _keep_top_p(weights, sampling.top_p)
     if sampling.min_p > 0:
         weights = _keep_at_least(weights, sampling.min_p * weights.max())
     if not bool(torch.isfinite(weights).all()):
-        raise NonFiniteOutput(_NON_FINITE_LOGITS)
+        raise non_finite_logits()
     return int(torch.multinomial(weights, 1, generator=generator))
 
 
-def _keep_top_k(weights: Tensor, k: int) -> Tensor:
-    return _keep_at_least(weights, weights.topk(k).values[-1])
-
-
 def _keep_top_p(weights: Tensor, p: float) -> Tensor:
-    """The likeliest tokens whose share of the weight reaches p together; at least one, and ties with the last."""
+    """The most likely tokens whose weights sum to p of the total; at least one, and ties with the last."""
     needed = p * weights.sum()
     ordered = weights.topk(min(_TOP_P_CANDIDATES, len(weights))).values
     if ordered.sum() < needed:
         ordered = weights.sort(descending=True).values
     before = ordered.cumsum(dim=-1) - ordered
-    kept = int((before < needed).sum())
-    return _keep_at_least(weights, ordered[max(kept, 1) - 1])
+    count = int((before < needed).sum())
+    return _keep_at_least(weights, ordered[max(count, 1) - 1])
 
 
 def _keep_at_least(weights: Tensor, threshold: Tensor) -> Tensor:

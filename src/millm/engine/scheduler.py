@@ -1,9 +1,4 @@
-"""Who runs next: first come, first served, as many at once as the runner has room for; texts apart, one by one.
-
-Knows nothing about torch: it plans rows, the runner turns them into tensors.
-
-One sequence while it runs: the request that never changes, and how far it has come.
-"""
+"""Schedules sequences first come, first served, and plans the forward passes of each step. Imports no torch."""
 
 import time
 from collections import deque
@@ -13,36 +8,27 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from millm.engine.messages import Embed, Generate, Reading, ScanFeatures, ScoreAnswer, TextCommand
+from millm.engine.messages import Embed, Generate, Reading, ScoreAnswer, TextCommand
 from millm.sae.steering import Steering, Watch
 
 
 @dataclass(eq=False)
 class Sequence:
-    """Owned by the engine's loop. `cache` belongs to the runner, `sampler` to the sampler, `taps` to the taps."""
+    """State of one request. `cache` belongs to the runner, `sampler_state` and `hook_state` to those modules."""
 
     request: Generate
-    steering: Steering | None = None
-    """The request's, or what is active by now if it follows that."""
+    steering: Steering | None = None  # The request's, or the active one if the request follows that
     watch: tuple[Watch, ...] = ()
     output_ids: list[int] = field(default_factory=list)
-    num_computed_tokens: int = 0
-    """Tokens that went through the model; their keys and values are in the cache."""
-    num_cached_tokens: int = 0
-    """Tokens of the prompt whose keys and values were there already."""
-    is_prefilling: bool = True
-    """Not yet through with what it came with: its tokens go through the model by themselves, in chunks."""
-    text_command: TextCommand | None = None
-    """What is asked about it in a pass of its own; None: it is to be continued."""
+    num_computed_tokens: int = 0  # Number of tokens whose keys and values are in the cache
+    num_cached_tokens: int = 0  # Number of prompt tokens whose keys and values were reused
+    is_prefilling: bool = True  # True while the prompt is fed in chunks, in passes of its own
+    text_command: TextCommand | None = None  # None for a sequence to continue
     is_cancelled: bool = False
-    times_passed_over: int = 0
-    """How often a later one started before it."""
-    deadline: float | None = None
-    """When its deadline is, on the monotonic clock."""
-    num_scored_tokens: int = 0
-    """Tokens of the prompt whose likelihood was reported, where that is asked for."""
-    readings: list[Reading] = field(default_factory=list)
-    """Of chunks that chose no token; they go out with the next that does."""
+    times_passed_over: int = 0  # Number of later sequences that started before this one
+    deadline: float | None = None  # On the monotonic clock
+    num_scored_tokens: int = 0  # Number of prompt tokens whose logprobs were reported
+    readings: list[Reading] = field(default_factory=list)  # Not yet sent; the next `Token` or `Finished` carries them
     cache: Any = None
     sampler_state: Any = None
     hook_state: Any = None
@@ -50,8 +36,8 @@ class Sequence:
     @classmethod
     def from_request(cls, request: Generate) -> "Sequence":
         seconds = request.deadline_seconds
-        due = None if seconds is None else time.monotonic() + seconds
-        return cls(request, steering=request.steering, watch=request.watch, deadline=due)
+        deadline = None if seconds is None else time.monotonic() + seconds
+        return cls(request, steering=request.steering, watch=request.watch, deadline=deadline)
 
     @classmethod
     def from_text(cls, text: TextCommand) -> "Sequence":
@@ -71,13 +57,12 @@ class Sequence:
 
     @property
     def uncomputed_tokens(self) -> tuple[int, ...]:
-        """The prompt at first, then the token chosen last; both, when it has to begin again."""
+        """The prompt at first, then the last sampled token; all tokens after a restart."""
         prompt = self.request.prompt
         return (*prompt[self.num_computed_tokens :], *self.output_ids[max(self.num_computed_tokens - len(prompt), 0) :])
 
     @property
     def max_length(self) -> int:
-        """It never has more than these in the cache."""
         return len(self.request.prompt) + self.request.max_tokens
 
     @property
@@ -86,79 +71,65 @@ class Sequence:
 
     @property
     def needs_prompt_scores(self) -> bool:
-        """Its prompt has to go through the model for how likely it is."""
         return self.request.prompt_logprobs is not None and self.num_scored_tokens < len(self.request.prompt) - 1
 
     def restart(self) -> None:
-        """Its keys and values are lost: everything it has is fed once more."""
+        """Feed all tokens again: their keys and values are lost."""
         self.num_computed_tokens = 0
         self.is_prefilling = True
 
 
 def _text_as_request(text: TextCommand) -> Generate:
-    """All of it is a prompt, save for the answer that is judged."""
-    common: dict[str, Any] = {
-        "id": text.id,
-        "max_tokens": 0,
-        "deadline_seconds": text.deadline_seconds,
-        "model": text.model,
-    }
+    fields: dict[str, Any] = {"deadline_seconds": text.deadline_seconds, "model": text.model}
     match text:
-        case Embed():  # what a watch asks of generated tokens is told of these
-            watch = tuple(replace(watch, tokens="prompt") for watch in text.watch)
-            return Generate(prompt=text.tokens, watch=watch, **common)
+        case Embed():  # watches of generated tokens apply to the text too
+            fields["watch"] = tuple(replace(watch, tokens="prompt") for watch in text.watch)
         case ScoreAnswer():
-            return Generate(prompt=text.prompt, steering=text.steering, **common)
-        case ScanFeatures():
-            return Generate(prompt=text.tokens, **common)
-
-
-MAX_TIMES_PASSED_OVER = 32
-"""Sequences that may start before one that came earlier and does not fit yet; then everybody waits for it."""
+            fields["steering"] = text.steering
+    prompt = text.prompt if isinstance(text, ScoreAnswer) else text.tokens
+    return Generate(id=text.id, prompt=prompt, max_tokens=0, **fields)
 
 
 @dataclass(frozen=True)
 class ScheduledRow:
-    """Tokens of one sequence to feed in this step; the last one's logits choose the next token."""
+    """Tokens of one sequence to feed in this step."""
 
     sequence: Sequence
-    start: int
-    """Position of the first token."""
+    start: int  # Position of the first token
     tokens: tuple[int, ...]
 
     @property
     def is_last_chunk(self) -> bool:
-        """No chunk of the sequence is left behind this one."""
         return self.start + len(self.tokens) == self.sequence.length
 
     @property
     def is_scored(self) -> bool:
-        """How likely its tokens' successors were is asked for: the logits of all of them are wanted."""
+        """True if the logits of all tokens are needed, for prompt logprobs."""
         request = self.sequence.request
         return request.prompt_logprobs is not None and self.start < len(request.prompt)
 
     @property
     def is_computed(self) -> bool:
-        """Its keys and values are there: it cannot be run again."""
+        """True once the keys and values are written: the row cannot be run again."""
         return self.sequence.num_computed_tokens > self.start
 
 
-ForwardPass = tuple[ScheduledRow, ...]
-"""Rows of one length that go through the model together."""
+ForwardPass = tuple[ScheduledRow, ...]  # Rows with equal numbers of tokens that go through the model together
+MAX_TIMES_PASSED_OVER = 32
+"""Maximum number of later sequences that start before one that does not fit yet; then admission stops."""
 
 
 class Scheduler:
     def __init__(
         self, capacity: int, prefill_chunk: int | None = None, runs_alone: Callable[[Sequence], bool] | None = None
     ) -> None:
-        """`chunk`: tokens of prompts per step, None: a prompt is fed whole; `alone`: decodes in a pass of its own."""
+        """`prefill_chunk`: prompt tokens per step, None: no limit. `runs_alone`: the sequence is not batched."""
         self._capacity = self._max_running = capacity
         self._prefill_chunk = prefill_chunk
         self._runs_alone = runs_alone or (lambda _: False)
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
         self._texts: deque[Sequence] = deque()
-        """To embed, judge or survey, each in a pass of its own."""
 
     @property
     def is_idle(self) -> bool:
@@ -175,7 +146,7 @@ class Scheduler:
         self._texts.append(Sequence.from_text(text))
 
     def next_text(self, fits: Callable[[Sequence], bool]) -> Sequence | None:
-        """The text that goes through the model in this step. One that does not fit waits for those that run."""
+        """The text of this step. One that does not fit waits for the running sequences."""
         first = self._texts[0] if self._texts else None
         return first if first and (fits(first) or not self._running) else None
 
@@ -185,74 +156,73 @@ class Scheduler:
                 sequence.is_cancelled = True
 
     def pop_cancelled(self) -> list[Sequence]:
-        """Cancelled sequences, no longer planned."""
         return self._pop(lambda sequence: sequence.is_cancelled)
 
     def pop_expired(self, now: float) -> list[Sequence]:
-        """Sequences whose deadline is over, no longer planned."""
         return self._pop(lambda sequence: sequence.deadline is not None and sequence.deadline < now)
 
     def pop_all(self) -> list[Sequence]:
-        """Everything that waits or runs, no longer planned."""
         return self._pop(lambda _: True)
 
     def admit(self, fits: Callable[[Sequence], bool]) -> Iterator[Sequence]:
-        """Sequences that start with the next plan, to be started one by one: `fits` sees what the last one took.
+        """Yield sequences that start with the next plan, one by one: `fits` sees the memory that the last one took.
 
-        One that does not fit lets later ones pass, up to its patience; with nothing else running it starts anyway.
+        Up to `MAX_TIMES_PASSED_OVER` later sequences pass one that does not fit. With no other running, it starts.
         """
-        stayed: list[Sequence] = []
+        passed_over: list[Sequence] = []
         if not self._running:
             self._max_running = self._capacity
-        while self._waiting and len(self._running) < self._max_running and not any(map(_blocks_admission, stayed)):
+        while self._waiting and len(self._running) < self._max_running:
+            if any(earlier.times_passed_over >= MAX_TIMES_PASSED_OVER for earlier in passed_over):
+                break
             sequence = self._waiting.popleft()
             if fits(sequence) or not self._running:
                 self._running.append(sequence)
-                for earlier in stayed:
+                for earlier in passed_over:
                     earlier.times_passed_over += 1
                 yield sequence
                 continue
-            stayed.append(sequence)
-        self._waiting.extendleft(reversed(stayed))
+            passed_over.append(sequence)
+        self._waiting.extendleft(reversed(passed_over))
 
     def plan(self, allocate: Callable[[Sequence], bool]) -> list[ForwardPass]:
-        """Decoding sequences first, then a chunk's worth of prompts.
+        """Decoding sequences first, then prompts up to a chunk's tokens.
 
-        `place` is asked once for each prompt that begins; False: the sequence has ended instead.
+        `allocate` is called before a prompt's first chunk; False: the sequence has failed.
         """
         decoding = [sequence for sequence in self._running if not sequence.is_prefilling]
-        together = tuple(_row(sequence) for sequence in decoding if not self._runs_alone(sequence))
-        passes = [together] if together else []
+        batch = tuple(_row(sequence) for sequence in decoding if not self._runs_alone(sequence))
+        passes = [batch] if batch else []
         passes += [(_row(sequence),) for sequence in decoding if self._runs_alone(sequence)]
         return passes + self._prefill_passes(allocate)
 
     def _prefill_passes(self, allocate: Callable[[Sequence], bool]) -> list[ForwardPass]:
         passes: list[ForwardPass] = []
-        left = self._prefill_chunk
+        budget = self._prefill_chunk
         for sequence in [sequence for sequence in self._running if sequence.is_prefilling]:
             if sequence.num_computed_tokens == 0 and not allocate(sequence):
                 continue
-            row = _row(sequence, left if not self._runs_alone(sequence) else None)
+            row = _row(sequence, budget if not self._runs_alone(sequence) else None)
             passes.append((row,))
-            if left is not None:
-                left -= len(row.tokens)
-                if left <= 0:
+            if budget is not None:
+                budget -= len(row.tokens)
+                if budget <= 0:
                     break
         return passes
 
     def is_running(self, rows: ForwardPass) -> bool:
-        """False once an earlier pass of the same plan made its sequence wait."""
+        """False once an earlier pass of the same plan preempted or failed the sequence."""
         return all(row.sequence in self._running for row in rows)
 
     def reduce_capacity(self) -> bool:
-        """Room for one less, until nothing runs; False if only one runs."""
+        """Run one sequence less until none runs. False if only one runs."""
         if len(self._running) < 2:
             return False
         self._max_running = len(self._running) - 1
         return True
 
     def requeue(self, sequence: Sequence) -> None:
-        """Back to the front of those who wait, with what it has generated."""
+        """Move a running sequence to the front of the queue."""
         self._running.remove(sequence)
         self._waiting.appendleft(sequence)
 
@@ -267,14 +237,10 @@ class Scheduler:
             (self._texts if sequence in self._texts else self._waiting).remove(sequence)
 
     def _pop(self, predicate: Callable[[Sequence], bool]) -> list[Sequence]:
-        taken = [sequence for sequence in self.all_sequences if predicate(sequence)]
-        for sequence in taken:
+        matches = [sequence for sequence in self.all_sequences if predicate(sequence)]
+        for sequence in matches:
             self.remove(sequence)
-        return taken
-
-
-def _blocks_admission(sequence: Sequence) -> bool:
-    return sequence.times_passed_over >= MAX_TIMES_PASSED_OVER
+        return matches
 
 
 def _row(sequence: Sequence, max_tokens: int | None = None) -> ScheduledRow:

@@ -1,4 +1,4 @@
-"""Ends the engine process when a step hangs: the API process then fails what was in flight and starts another."""
+"""Ends the engine process when a step hangs; the API process then restarts it."""
 
 import faulthandler
 import os

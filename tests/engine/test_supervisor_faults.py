@@ -29,9 +29,9 @@ from millm.errors import (
 )
 from millm.sae.steering import Watch
 from tests.engine.conftest import Engine, Loop, collect, start
-from tests.engine.machine import CALIBRATION
+from tests.engine.engine_harness import CALIBRATION
 from tests.engine.test_client import until_ready
-from tests.engine.test_generation import PROMPT, PUSH, hooked, request
+from tests.engine.test_core_generation import PROMPT, PUSH, hooked, request
 from tests.fixtures.tiny import write_sae
 
 ROUNDS = (6, pytest.param(50, marks=pytest.mark.crashes))
@@ -160,7 +160,7 @@ class Oracle:
         return kept + self.until(0, (*PROMPT, *kept), NEW - len(kept))
 
 
-def test_the_oracle_tells_steered_from_not(faulty: Faulty, oracle: Oracle) -> None:
+def test_oracle_distinguishes_steered_output(faulty: Faulty, oracle: Oracle) -> None:
     """Undisturbed answers are the oracle's, and every way to lose the steering shows in them."""
     both = faulty.ask(steered(), base())
     assert tokens_of(both[0]) == oracle.until(10**6)
@@ -171,7 +171,7 @@ def test_the_oracle_tells_steered_from_not(faulty: Faulty, oracle: Oracle) -> No
 
 @pytest.mark.parametrize("rounds", ROUNDS)
 @pytest.mark.parametrize("point", ["prefill", "decode"])
-def test_again_and_again_out_of_memory(faulty: Faulty, oracle: Oracle, point: FaultPoint, rounds: int) -> None:
+def test_repeated_out_of_memory(faulty: Faulty, oracle: Oracle, point: FaultPoint, rounds: int) -> None:
     """Each: the neighbour never notices, who was steered goes on as the base model and is told; then all is well."""
     for number in range(8):
         out_of_memory_once(faulty, oracle, point, number)
@@ -234,9 +234,7 @@ def check_off(faulty: Faulty, oracle: Oracle) -> None:
 
 
 @pytest.mark.parametrize("rounds", ROUNDS)
-def test_again_and_again_out_of_memory_while_attaching(
-    faulty: Faulty, oracle: Oracle, tmp_path: Path, rounds: int
-) -> None:
+def test_repeated_out_of_memory_while_attaching(faulty: Faulty, oracle: Oracle, tmp_path: Path, rounds: int) -> None:
     """Refused; what was attached goes on, and what was refused can be attached when there is memory."""
     second = write_sae(tmp_path / "second", seed=9, layer=2)
 
@@ -263,7 +261,7 @@ def test_again_and_again_out_of_memory_while_attaching(
     faulty.attach()
 
 
-def test_out_of_memory_while_loading_leaves_the_model_serving(faulty: Faulty, oracle: Oracle, tiny_model: Path) -> None:
+def test_out_of_memory_while_loading_preserves_the_model(faulty: Faulty, oracle: Oracle, tiny_model: Path) -> None:
     for number in range(3):
         faulty.inject("load", "oom")
         with pytest.raises(InsufficientMemory):
@@ -272,7 +270,7 @@ def test_out_of_memory_while_loading_leaves_the_model_serving(faulty: Faulty, or
         assert [tokens_of(answer) for answer in answers] == [oracle.until(10**6), oracle.until(0)]
 
 
-def test_alone_and_with_nothing_left_to_give_up_it_is_an_error(faulty: Faulty, oracle: Oracle) -> None:
+def test_out_of_memory_fails_a_single_unsteered_request(faulty: Faulty, oracle: Oracle) -> None:
     """The SAE goes first; then the request fails, cleanly; the next is answered."""
     faulty.inject("decode", "oom", after=2, times=2)
     (answer,) = faulty.ask(base())
@@ -283,7 +281,7 @@ def test_alone_and_with_nothing_left_to_give_up_it_is_an_error(faulty: Faulty, o
 
 
 @pytest.mark.parametrize("point", ["prefill", "decode"])
-def test_an_error_ends_only_those_it_happened_to(faulty: Faulty, oracle: Oracle, point: FaultPoint) -> None:
+def test_error_fails_only_the_sequences_of_its_pass(faulty: Faulty, oracle: Oracle, point: FaultPoint) -> None:
     """A prompt fails alone; rows that decode together fail together; whoever comes next is answered."""
     for number in range(10):
         faulty.inject(point, "error", after=number % 3)
@@ -300,7 +298,7 @@ def test_an_error_ends_only_those_it_happened_to(faulty: Faulty, oracle: Oracle,
     assert faulty.client.in_flight == 0
 
 
-def test_faults_are_refused_outside_tests(engine: Engine, reference: LlamaForCausalLM) -> None:
+def test_faults_are_rejected_outside_tests(engine: Engine, reference: LlamaForCausalLM) -> None:
     """And the engine goes on."""
     for point in get_args(FaultPoint):
         with pytest.raises(InvalidRequest, match="MILLM_TESTING_FAULTS"):
@@ -311,7 +309,7 @@ def test_faults_are_refused_outside_tests(engine: Engine, reference: LlamaForCau
 # ------------------------------------------------------------------------------------------ deadlines and hangs
 
 
-def test_a_deadline_ends_who_runs_and_who_waits(faulty: Faulty, oracle: Oracle, tiny_model: Path) -> None:
+def test_deadline_ends_running_and_queued_requests(faulty: Faulty, oracle: Oracle, tiny_model: Path) -> None:
     """Waiting counts. Others go on, and the row is free."""
     single = LoadModel(id="single", path=str(tiny_model), runner=runner_of(faulty), slots=1)
     many = LoadModel(id="many", path=str(tiny_model), runner=runner_of(faulty))
@@ -331,7 +329,7 @@ def test_a_deadline_ends_who_runs_and_who_waits(faulty: Faulty, oracle: Oracle, 
     faulty.attach()
 
 
-def test_a_step_that_hangs_is_ended_and_the_engine_restarted(
+def test_hanging_step_restarts_the_engine(
     loop: Loop, oracle: Oracle, monkeypatch: pytest.MonkeyPatch, tiny_model: Path
 ) -> None:
     monkeypatch.setenv("MILLM_TESTING_FAULTS", "1")

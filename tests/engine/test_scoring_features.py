@@ -14,8 +14,8 @@ from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.formats import canonicalise
 from millm.sae.steering import Steering
 from tests.engine.conftest import Engine
-from tests.engine.machine import CALIBRATION
-from tests.engine.test_generation import add, steer
+from tests.engine.engine_harness import CALIBRATION
+from tests.engine.test_core_generation import add, steer
 from tests.fixtures.tiny import CONTEXT, HOOK_LAYER
 from tests.sae.test_tap import open_topk
 
@@ -58,7 +58,7 @@ def assert_is(found: FeaturesScanned, activations: Tensor) -> None:
 
 
 @pytest.mark.parametrize("tokens", COUNTED, ids=len)
-def test_every_token_that_counts(
+def test_scan_matches_the_encoder(
     engine: Engine, reference: LlamaForCausalLM, tiny_sae: Path, canonical_root: Path, tokens: tuple[int, ...]
 ) -> None:
     sae = SparseAutoencoder.open(canonicalise(tiny_sae, canonical_root))
@@ -94,6 +94,6 @@ def test_an_sae_that_ranks_its_features(
         ({"attachment": "an-earlier-one"}, SaeDetached),
     ],
 )
-def test_what_cannot_be_surveyed_is_refused(engine: Engine, more: dict[str, object], error: type[Exception]) -> None:
+def test_invalid_scans_are_rejected(engine: Engine, more: dict[str, object], error: type[Exception]) -> None:
     with pytest.raises(error):
         survey(engine, **{"tokens": (1, 2), **more})  # type: ignore[arg-type]

@@ -25,8 +25,8 @@ from millm.engine.scoring import POSITIONS_PER_CHUNK
 from millm.errors import ContextLengthExceeded, InvalidRequest, InvalidSteering, ModelNotLoaded, Timeout
 from millm.sae.steering import FeatureSetting, Positions, SaeSteering, Skip, Steering, coefficients
 from tests.engine.conftest import Engine, collect
-from tests.engine.machine import Machine, load
-from tests.engine.test_generation import add, decoder, hooked, steer  # noqa: F401  a fixture among them
+from tests.engine.engine_harness import EngineHarness, load
+from tests.engine.test_core_generation import add, decoder, hooked, steer  # noqa: F401  a fixture among them
 from tests.fixtures.tiny import CONTEXT
 
 PROMPT = (1, 80, 2, 90, 33, 120, 45)
@@ -58,7 +58,7 @@ def is_steered(positions: Positions, skip: Skip, place: int, token: int) -> bool
 
 
 @pytest.mark.parametrize("answer", [ANSWER, ANSWER[:1], LONG], ids=["short", "one", "long"])
-def test_the_base_model_alone(engine: Engine, reference: LlamaForCausalLM, answer: tuple[int, ...]) -> None:
+def test_base_model_nll(engine: Engine, reference: LlamaForCausalLM, answer: tuple[int, ...]) -> None:
     (found,) = engine.loop.run(engine.client.score_answers(ScoreAnswer(id="base", prompt=PROMPT, answer=answer)))
     assert found.tokens == len(answer)
     assert found.nll == pytest.approx(nll(logprobs(reference, PROMPT, answer), answer), abs=1e-5)
@@ -72,7 +72,7 @@ def test_the_base_model_alone(engine: Engine, reference: LlamaForCausalLM, answe
     answer=st.sampled_from([ANSWER, ANSWER[:1], LONG]),
 )
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_steered_wherever_generation_is(
+def test_scored_steering_matches_generation(
     engine: Engine,
     reference: LlamaForCausalLM,
     decoder: Tensor,  # noqa: F811
@@ -96,7 +96,7 @@ def test_steered_wherever_generation_is(
 
 
 @pytest.mark.parametrize("steering", [PUSH, HOLD], ids=["add", "clamp"])
-def test_an_answer_is_as_likely_as_when_it_was_written(engine: Engine, steering: Steering) -> None:
+def test_nll_matches_the_logprobs_of_generation(engine: Engine, steering: Steering) -> None:
     """Two ways through the engine: a token at a time with a cache, and all at once without."""
     ask = Generate(
         id="written",
@@ -113,7 +113,7 @@ def test_an_answer_is_as_likely_as_when_it_was_written(engine: Engine, steering:
     assert found.steered_nll == pytest.approx(-sum(event.logprob or 0.0 for event in written) / len(written), abs=1e-4)
 
 
-def test_many_come_back_in_their_order(engine: Engine) -> None:
+def test_results_are_in_order(engine: Engine) -> None:
     asked = [
         ScoreAnswer(id=f"many-{n}", prompt=PROMPT, answer=(50 + n,), steering=PUSH if n % 2 else None)
         for n in range(20)
@@ -137,12 +137,12 @@ def test_many_come_back_in_their_order(engine: Engine) -> None:
         ({"prompt": PROMPT, "answer": ANSWER, "steering": steer(add(96, 1.0))}, InvalidSteering),
     ],
 )  # fmt: skip
-def test_what_cannot_be_judged_is_refused(engine: Engine, more: dict[str, object], error: type[Exception]) -> None:
+def test_invalid_answers_are_rejected(engine: Engine, more: dict[str, object], error: type[Exception]) -> None:
     with pytest.raises(error):
         engine.loop.run(engine.client.score_answers(ScoreAnswer(id="refused", **more)))  # type: ignore[arg-type]
 
 
-def test_the_longest_that_fits(engine: Engine) -> None:
+def test_longest_text_fits(engine: Engine) -> None:
     command = ScoreAnswer(id="longest", prompt=(5,) * 200, answer=(6,) * (CONTEXT - 200))
     assert engine.loop.run(engine.client.score_answers(command))[0].tokens == CONTEXT - 200
 
@@ -151,53 +151,53 @@ def test_the_longest_that_fits(engine: Engine) -> None:
 
 
 @pytest.fixture(scope="module")
-def machine(tiny_model: Path, tiny_sae: Path, canonical_root: Path) -> Machine:
+def harness(tiny_model: Path, tiny_sae: Path, canonical_root: Path) -> EngineHarness:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MILLM_TESTING_FAULTS", "1")
-        return load(Machine(), tiny_model, tiny_sae, canonical_root, slots=3)
+        return load(EngineHarness(), tiny_model, tiny_sae, canonical_root, slots=3)
 
 
-def outcome(machine: Machine, *commands: ScoreAnswer | Cancel) -> AnswerScored | CommandFailed | Finished:
-    machine.say(*commands)
-    while not (found := [event for event in machine.events if getattr(event, "id", "") == commands[0].id]):
-        machine.engine.run_once()
-    (tap,) = machine.engine.executor.attached_saes.active_hooks()
+def outcome(harness: EngineHarness, *commands: ScoreAnswer | Cancel) -> AnswerScored | CommandFailed | Finished:
+    harness.send(*commands)
+    while not (found := [event for event in harness.events if getattr(event, "id", "") == commands[0].id]):
+        harness.engine.run_once()
+    (tap,) = harness.engine.executor.attached_saes.active_hooks()
     assert tap.is_unused, "its row was not given back"
     (event,) = found
     assert isinstance(event, AnswerScored | CommandFailed | Finished)
     return event
 
 
-def test_beside_steered_streams_nobody_notices(machine: Machine) -> None:
+def test_scoring_does_not_affect_steered_sequences(harness: EngineHarness) -> None:
     ask = Generate(id="stream", prompt=PROMPT, max_tokens=30, sampling=SamplingParams(temperature=0), steering=HOLD)
-    alone = machine.answer(ask).tokens
-    quiet = outcome(machine, ScoreAnswer(id="quiet", prompt=PROMPT, answer=ANSWER, steering=PUSH))
-    machine.events.clear()
-    machine.say(ask, ScoreAnswer(id="busy", prompt=PROMPT, answer=ANSWER, steering=PUSH))
-    assert machine.run_until({"stream"})["stream"].tokens == alone
-    (busy,) = (event for event in machine.events if isinstance(event, AnswerScored))
+    alone = harness.answer(ask).tokens
+    quiet = outcome(harness, ScoreAnswer(id="quiet", prompt=PROMPT, answer=ANSWER, steering=PUSH))
+    harness.events.clear()
+    harness.send(ask, ScoreAnswer(id="busy", prompt=PROMPT, answer=ANSWER, steering=PUSH))
+    assert harness.run_until({"stream"})["stream"].tokens == alone
+    (busy,) = (event for event in harness.events if isinstance(event, AnswerScored))
     assert isinstance(quiet, AnswerScored)
     assert (busy.nll, busy.steered_nll, busy.kl) == (quiet.nll, quiet.steered_nll, quiet.kl)
 
 
 @pytest.mark.parametrize("after", [0, 1], ids=["base", "steered"])
-def test_out_of_memory_ends_it_alone(machine: Machine, after: int) -> None:
-    machine.say(InjectFault(id=f"fault-{after}", point="prefill", kind="oom", after=after))
-    failed = outcome(machine, ScoreAnswer(id=f"oom-{after}", prompt=PROMPT, answer=ANSWER, steering=PUSH))
+def test_out_of_memory_fails_only_the_answer(harness: EngineHarness, after: int) -> None:
+    harness.send(InjectFault(id=f"fault-{after}", point="prefill", kind="oom", after=after))
+    failed = outcome(harness, ScoreAnswer(id=f"oom-{after}", prompt=PROMPT, answer=ANSWER, steering=PUSH))
     assert isinstance(failed, CommandFailed)
     assert failed.code == "insufficient_memory"
     assert isinstance(
-        outcome(machine, ScoreAnswer(id=f"next-{after}", prompt=PROMPT, answer=ANSWER, steering=PUSH)), AnswerScored
+        outcome(harness, ScoreAnswer(id=f"next-{after}", prompt=PROMPT, answer=ANSWER, steering=PUSH)), AnswerScored
     )
 
 
-def test_cancelled_before_its_turn(machine: Machine) -> None:
-    found = outcome(machine, ScoreAnswer(id="gone", prompt=PROMPT, answer=ANSWER, steering=PUSH), Cancel(id="gone"))
+def test_queued_text_can_be_cancelled(harness: EngineHarness) -> None:
+    found = outcome(harness, ScoreAnswer(id="gone", prompt=PROMPT, answer=ANSWER, steering=PUSH), Cancel(id="gone"))
     assert isinstance(found, Finished)
     assert found.reason == "cancelled"
 
 
-def test_leaving_cancels_the_rest(engine: Engine) -> None:
+def test_leaving_cancels_the_remaining_texts(engine: Engine) -> None:
     async def left() -> int:
         good = [ScoreAnswer(id=f"left-{n}", prompt=PROMPT, answer=LONG) for n in range(30)]
         with pytest.raises(InvalidRequest):
@@ -208,8 +208,8 @@ def test_leaving_cancels_the_rest(engine: Engine) -> None:
     assert engine.loop.run(left()) == 0
 
 
-def test_a_steering_of_an_sae_that_is_not_there(machine: Machine) -> None:
+def test_steering_of_an_unknown_sae_is_rejected(harness: EngineHarness) -> None:
     other = Steering(by_sae=(SaeSteering("other", (coefficients(add(3, 1.0)),)),))
-    failed = outcome(machine, ScoreAnswer(id="other", prompt=PROMPT, answer=ANSWER, steering=other))
+    failed = outcome(harness, ScoreAnswer(id="other", prompt=PROMPT, answer=ANSWER, steering=other))
     assert isinstance(failed, CommandFailed)
     assert failed.code == "invalid_steering"

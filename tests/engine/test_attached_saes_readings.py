@@ -18,8 +18,8 @@ from millm.sae.config import MAX_WATCHED_FEATURES
 from millm.sae.formats import canonicalise
 from millm.sae.steering import FeatureSetting, Positions, Watch
 from tests.engine.conftest import Engine
-from tests.engine.machine import CALIBRATION
-from tests.engine.test_generation import NEW, PROMPT, add, decoder, hooked, request, steer  # noqa: F401
+from tests.engine.engine_harness import CALIBRATION
+from tests.engine.test_core_generation import NEW, PROMPT, add, decoder, hooked, request, steer  # noqa: F401
 from tests.fixtures.tiny import FEATURES, HOOK_LAYER
 from tests.sae.test_tap import open_topk
 
@@ -67,7 +67,7 @@ def assert_reads(readings: list[Reading], before: Tensor, after: Tensor, positio
 
 
 @pytest.mark.parametrize("positions", ["all", "generated"])
-def test_what_was_added_shows_after_and_not_before(
+def test_additive_delta_appears_only_after_steering(
     engine: Engine,
     reference: LlamaForCausalLM,
     decoder: Tensor,  # noqa: F811
@@ -88,7 +88,7 @@ def test_what_was_added_shows_after_and_not_before(
     assert readings[first - 1].after == readings[first - 1].values
 
 
-def test_an_activation_that_is_held(engine: Engine) -> None:
+def test_clamped_activation_before_and_after(engine: Engine) -> None:
     """At the value, wherever the feature fires; where it is silent, its threshold hides how far it had to come."""
     held = request("held", steer(FeatureSetting(index=11, strength=7.0, mode="clamp")), watch=(WATCH,))
     _, readings = ids_and_readings(engine, held)
@@ -97,7 +97,7 @@ def test_an_activation_that_is_held(engine: Engine) -> None:
     assert len({round(reading.values[1], 3) for reading in fired}) > 3
 
 
-def test_nothing_steered_reads_the_same_twice(engine: Engine) -> None:
+def test_unsteered_readings_before_and_after_are_equal(engine: Engine) -> None:
     unsteered = request("unsteered", watch=(replace(WATCH, tokens="all"),))
     _, readings = ids_and_readings(engine, unsteered)
     assert all(reading.after == reading.values and reading.after for reading in readings)
@@ -141,7 +141,7 @@ def test_an_sae_that_ranks_its_features(
     assert_reads(readings, sae.activations(seen[0]), sae.activations(seen[1]), list(range(len(ids) - 1)))
 
 
-def test_a_request_and_the_server_watch_together(engine: Engine) -> None:
+def test_request_and_server_watches_are_combined(engine: Engine) -> None:
     """128 and 64 features at once: the same numbers as in two halves."""
     many = tuple(random.Random(1).sample(range(FEATURES), FEATURES)) * 2
     assert len(many) == MAX_WATCHED_FEATURES

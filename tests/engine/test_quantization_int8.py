@@ -66,7 +66,7 @@ def quiet(stage: str, done: int, total: int) -> None:
     pass
 
 
-def test_what_it_computes_is_its_weights_times_the_input(layer: Int8Linear, weight: Tensor, bias: Tensor) -> None:
+def test_output_is_the_product_with_its_weights(layer: Int8Linear, weight: Tensor, bias: Tensor) -> None:
     """The weights are off by at most half a step; the product with them is off by 13 bits of the input."""
     step = weight.abs().amax(1, keepdim=True) / 127
     assert bool(((layer.weight - weight).abs() <= step * 0.5001).all())
@@ -78,7 +78,7 @@ def test_what_it_computes_is_its_weights_times_the_input(layer: Int8Linear, weig
 
 
 @pytest.mark.parametrize("size", [0.001, 1.0, 1000.0])
-def test_a_row_alone_is_the_row_in_a_batch(layer: Int8Linear, size: float) -> None:
+def test_row_is_independent_of_its_batch(layer: Int8Linear, size: float) -> None:
     """Bit by bit, whatever is beside it."""
     x = rows(1)
     alone = layer(x)
@@ -87,14 +87,14 @@ def test_a_row_alone_is_the_row_in_a_batch(layer: Int8Linear, size: float) -> No
         assert torch.equal(layer(batch)[others], alone[0])
 
 
-def test_a_prompt_in_chunks_is_the_prompt(layer: Int8Linear) -> None:
+def test_chunked_prompt_matches_the_full_prompt(layer: Int8Linear) -> None:
     x = rows(2, 33)
     chunks = torch.cat([layer(chunk) for chunk in x.split([1, 5, 16, 11], dim=1)], dim=1)
     assert torch.equal(layer(x), chunks)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_row_that_is_not_finite_spoils_only_itself(layer: Int8Linear, bad: float) -> None:
+def test_non_finite_row_affects_only_itself(layer: Int8Linear, bad: float) -> None:
     x = rows(5)
     x[3, 11] = bad
     y = layer(x)
@@ -104,7 +104,7 @@ def test_a_row_that_is_not_finite_spoils_only_itself(layer: Int8Linear, bad: flo
     assert bool(y[good].isfinite().all())
 
 
-def test_nothing_in_is_the_bias_out(layer: Int8Linear, weight: Tensor, bias: Tensor) -> None:
+def test_zero_input_gives_the_bias(layer: Int8Linear, weight: Tensor, bias: Tensor) -> None:
     x = rows(3)
     x[1] = 0
     assert torch.equal(layer(x)[1], bias)
@@ -112,7 +112,7 @@ def test_nothing_in_is_the_bias_out(layer: Int8Linear, weight: Tensor, bias: Ten
     assert torch.equal(layer(x * 1e-42)[0].isfinite(), torch.ones(OUT, dtype=torch.bool))
 
 
-def test_no_rows(layer: Int8Linear) -> None:
+def test_empty_batch(layer: Int8Linear) -> None:
     assert layer(torch.empty(0, IN)).shape == (0, OUT)
     assert layer(torch.empty(2, 0, IN)).shape == (2, 0, OUT)
 
@@ -125,7 +125,7 @@ def test_the_largest_sums_neither_saturate_nor_overflow() -> None:
         torch.testing.assert_close(layer(-torch.ones(3, width)), torch.full((3, 32), -float(width)))
 
 
-def test_all_of_this_holds_on_a_cpu_without_vnni() -> None:
+def test_int8_tests_pass_without_vnni() -> None:
     """fbgemm told to use AVX2 only, where a full 8-bit input saturates."""
     environment = {**os.environ, "FBGEMM_ENABLE_INSTRUCTIONS": "AVX2"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "not vnni"]
@@ -148,7 +148,7 @@ print(kernel(torch.ones(1, 64), 1 / 127, 128, torch.ops.quantized.linear_prepack
 """64 where it does not: this shows that the switch above is one."""
 
 
-def test_a_models_large_layers_are_replaced_and_their_weights_freed() -> None:
+def test_large_layers_are_replaced_and_freed() -> None:
     model = random_model(LLAMA)
     ids = torch.arange(40)[None] + 3
     before = model(ids).logits.detach()
@@ -179,7 +179,7 @@ def test_a_models_large_layers_are_replaced_and_their_weights_freed() -> None:
     ],
     ids=["gpt2", "mamba"],
 )
-def test_other_families(config: PreTrainedConfig) -> None:
+def test_other_families_are_converted(config: PreTrainedConfig) -> None:
     """GPT-2 keeps its weights transposed; Mamba looks at a layer's weights while it runs."""
     model = random_model(config)
     ids = torch.arange(20)[None] + 3
@@ -190,7 +190,7 @@ def test_other_families(config: PreTrainedConfig) -> None:
     assert float((after - before).norm() / before.norm()) < 0.05
 
 
-def test_a_transposed_layer_is_the_layer_of_its_transpose() -> None:
+def test_conv1d_matches_the_transposed_linear_layer() -> None:
     model = random_model(GPT2Config(vocab_size=64, n_embd=256, n_layer=1, n_head=4, n_positions=32))
     assert isinstance(model, GPT2LMHeadModel)
     layer = model.transformer.h[0].mlp.c_fc
@@ -200,14 +200,14 @@ def test_a_transposed_layer_is_the_layer_of_its_transpose() -> None:
     torch.testing.assert_close(model.transformer.h[0].mlp.c_fc(x), x @ weight + bias, rtol=0.05, atol=0.02)
 
 
-def test_what_is_left_alone_says_why(tiny_model: Path) -> None:
+def test_unconverted_model_reports_the_reason(tiny_model: Path) -> None:
     half = random_model(LLAMA).to(torch.bfloat16)
     assert int8_linears(half, quiet) == Int8Report(0, "the weights are not float32")
     tiny = LlamaForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     assert int8_linears(tiny, quiet) == Int8Report(0, "no linear layer has 65,536 weights")
 
 
-def test_a_loaded_model_is_converted_only_when_asked(tmp_path: Path) -> None:
+def test_model_is_converted_only_if_requested(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model")
     random_model(LLAMA).save_pretrained(folder)
     told = {}

@@ -7,22 +7,22 @@ from millm.engine.messages import Generate, LoadModel
 from millm.engine.model_runner import PlainRunner, Runner
 from millm.engine.runner_selection import choose_runner
 from millm.engine.scheduler import ScheduledRow, Scheduler, Sequence
-from tests.engine import zoo
+from tests.engine import architectures
 
 PROMPTS = (tuple(range(10, 30)), (5, 9, 101), tuple(range(90, 40, -1)), (77,))
 NEW = 12
 
 
-@pytest.mark.parametrize("name", zoo.ZOO)
-def test_plain_is_generate(name: str) -> None:
-    model = zoo.build(name)
-    expected = [zoo.greedy(model, prompt, NEW) for prompt in PROMPTS]
+@pytest.mark.parametrize("name", architectures.ARCHITECTURES)
+def test_plain_runner_matches_generate(name: str) -> None:
+    model = architectures.build(name)
+    expected = [architectures.greedy(model, prompt, NEW) for prompt in PROMPTS]
     assert run(PlainRunner(model)) == expected
 
 
-def test_plain_is_generate_bit_for_bit() -> None:
+def test_plain_runner_logits_are_bit_identical_to_generate() -> None:
     """Not only the tokens: the logits they were chosen from."""
-    model = zoo.build("llama")
+    model = architectures.build("llama")
     ids = torch.tensor([PROMPTS[0]])
     theirs = model.generate(
         ids, max_new_tokens=NEW, do_sample=False, eos_token_id=None, output_logits=True, return_dict_in_generate=True
@@ -35,27 +35,27 @@ def test_plain_is_generate_bit_for_bit() -> None:
         sequence.output_ids.append(int(ours.argmax()))
 
 
-@pytest.mark.parametrize("name", zoo.BATCHED)
-def test_slots_are_generate(name: str) -> None:
+@pytest.mark.parametrize("name", architectures.BATCHED)
+def test_slots_runner_matches_generate(name: str) -> None:
     """Prompts in chunks, rows joining and leaving, each at its own position."""
-    model = zoo.build(name)
-    expected = [zoo.greedy(model, prompt, NEW) for prompt in PROMPTS]
+    model = architectures.build(name)
+    expected = [architectures.greedy(model, prompt, NEW) for prompt in PROMPTS]
     verdict = choose_runner(model, LoadModel(id="x", path="", slots=3), nothing_steered)
     assert (verdict.name, verdict.runner.capacity) == ("slots", 3), verdict.reason
     verdict.runner.prefill_chunk = 7
     assert run(verdict.runner) == expected
 
 
-@pytest.mark.parametrize("name", zoo.ONE_AT_A_TIME)
-def test_the_rest_runs_plain_and_says_why(name: str) -> None:
-    verdict = choose_runner(zoo.build(name), LoadModel(id="x", path=""), nothing_steered)
+@pytest.mark.parametrize("name", architectures.ONE_AT_A_TIME)
+def test_unsupported_architectures_get_the_plain_runner_with_a_reason(name: str) -> None:
+    verdict = choose_runner(architectures.build(name), LoadModel(id="x", path=""), nothing_steered)
     assert verdict.name == "plain"
     assert len(verdict.reason) > 10
 
 
-def test_a_model_that_computes_otherwise_in_slots_is_found_out() -> None:
+def test_self_test_detects_different_logits_in_slots() -> None:
     """A model that looks only one token back is told one thing by its configuration and does another."""
-    model = zoo.build("llama")
+    model = architectures.build("llama")
     model.config.sliding_window = 2  # the masks believe it; Llama itself does not look at it
     verdict = choose_runner(model, LoadModel(id="x", path=""), nothing_steered)
     assert verdict.name == "plain"

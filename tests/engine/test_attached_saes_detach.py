@@ -26,8 +26,8 @@ from millm.engine.messages import (
 from millm.engine.model_runner import SlotsRunner
 from millm.sae.hooks import decoder_layers
 from millm.sae.steering import FeatureSetting, SaeSteering, Steering, Watch, coefficients
-from tests.engine.machine import CALIBRATION, Answer, Machine, load
-from tests.engine.tape import Tape
+from tests.engine.engine_harness import CALIBRATION, Answer, EngineHarness, load
+from tests.engine.graph_recorders import ReplayRecorder
 from tests.fixtures.tiny import write_sae
 
 PROMPT = tuple(range(120, 150))
@@ -49,8 +49,8 @@ def ask(name: str, steering: Steering | None = None, **fields: object) -> Genera
 class Engine:
     """One that says which attachments it has had, and what each request is to be answered."""
 
-    def __init__(self, machine: Machine, files: dict[str, Path], home: Path) -> None:
-        self.machine, self.files, self.home = machine, files, home
+    def __init__(self, harness: EngineHarness, files: dict[str, Path], home: Path) -> None:
+        self.harness, self.files, self.home = harness, files, home
         self.which = "one"
         """The files behind the name `tiny`."""
         self.attachment: str | None = "attach"
@@ -69,21 +69,21 @@ class Engine:
     def attach(self, which: str) -> None:
         """In the place of what is there, if something is."""
         command = self.attaching(which, "tiny" if self.attachment else None)
-        self.machine.say(command)
-        while not any(isinstance(event, SaeAttached) and event.id == command.id for event in self.machine.events):
+        self.harness.send(command)
+        while not any(isinstance(event, SaeAttached) and event.id == command.id for event in self.harness.events):
             assert not [
-                event for event in self.machine.events if isinstance(event, CommandFailed) and event.id == command.id
+                event for event in self.harness.events if isinstance(event, CommandFailed) and event.id == command.id
             ]
-            self.machine.engine.run_once()
+            self.harness.engine.run_once()
         self.which, self.attachment = which, command.id
 
     def detach(self) -> None:
-        self.machine.say(DetachSae(id=f"detach-{self.next()}", sae="tiny"))
+        self.harness.send(DetachSae(id=f"detach-{self.next()}", sae="tiny"))
         self.attachment = None
 
     @property
     def model(self) -> PreTrainedModel:
-        model = self.machine.engine.executor.model
+        model = self.harness.engine.executor.model
         assert model is not None
         return model
 
@@ -98,20 +98,20 @@ class Engine:
 
     @property
     def hooked(self) -> list[Attachment]:
-        return self.machine.engine.executor.attached_saes._hooked_attachments
+        return self.harness.engine.executor.attached_saes._hooked_attachments
 
     def end_all(self, ids: set[str]) -> dict[str, Answer]:
-        answers = self.machine.run_until(ids)
+        answers = self.harness.run_until(ids)
         self.settle()
         return answers
 
     def settle(self) -> None:
         """All that was said is done, and swept up."""
-        while not self.machine.engine.executor.scheduler.is_idle:
-            self.machine.engine.run_once()
-        self.machine.events.clear()
-        self.machine.do()
-        self.machine.events.clear()
+        while not self.harness.engine.executor.scheduler.is_idle:
+            self.harness.engine.run_once()
+        self.harness.events.clear()
+        self.harness.execute()
+        self.harness.events.clear()
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def testing() -> Iterator[pytest.MonkeyPatch]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MILLM_TESTING_FAULTS", "1")
         patch.setitem(slots_runner.PREFILL_CHUNK_TOKENS, "cpu", 5)
-        patch.setitem(GRAPH_RECORDERS, "cpu", Tape)
+        patch.setitem(GRAPH_RECORDERS, "cpu", ReplayRecorder)
         yield patch
 
 
@@ -138,7 +138,7 @@ def engine(
 ) -> Engine:
     runner = "plain" if request.param == "plain" else "slots"
     how = {"runner": runner, "slots": 3, "graphs": request.param == "graphs"}
-    return Engine(load(Machine(), tiny_model, files["one"], canonical_root, **how), files, canonical_root)
+    return Engine(load(EngineHarness(), tiny_model, files["one"], canonical_root, **how), files, canonical_root)
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +147,9 @@ def alone(tiny_model: Path, files: dict[str, Path], canonical_root: Path) -> dic
     watch = (Watch(sae="tiny", features=(3, 11), tokens="all"),)
     found: dict[str | None, Answer] = {}
     for which, sae in files.items():
-        machine = load(Machine(), tiny_model, sae, canonical_root, runner="plain")
-        found[which] = machine.answer(ask("steered", steer(), watch=watch))
-        found[None] = machine.answer(ask("base"))
+        harness = load(EngineHarness(), tiny_model, sae, canonical_root, runner="plain")
+        found[which] = harness.answer(ask("steered", steer(), watch=watch))
+        found[None] = harness.answer(ask("base"))
     assert len({tuple(answer.tokens) for answer in found.values()}) == 3
     return found
 
@@ -175,7 +175,9 @@ steps = st.lists(st.sampled_from((*KINDS, "steered", "turn")), min_size=4, max_s
 
 @given(steps=steps)
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_sequence_of_changes(engine: Engine, alone: dict[str | None, Answer], steps: list[str]) -> None:
+def test_random_sequences_of_attach_and_detach(
+    engine: Engine, alone: dict[str | None, Answer], steps: list[str]
+) -> None:
     if not engine.attachment:
         engine.attach("one")
     engine.settle()
@@ -202,17 +204,17 @@ def take(engine: Engine, step: str, due: dict[str, str | None], gone: set[str]) 
     match step:
         case "base":
             due[name] = None
-            engine.machine.say(ask(name))
+            engine.harness.send(ask(name))
         case "following":
             due[name] = None
-            engine.machine.say(ask(name, steer("long-gone"), follows_active=True))
+            engine.harness.send(ask(name, steer("long-gone"), follows_active=True))
         case "steered" | "watched" if attached:
             watch = (Watch(sae="tiny", features=(3, 11), tokens="all", attachment=attached),)
             due[name] = engine.which
-            engine.machine.say(ask(name, steer(attached), watch=watch if step == "watched" else ()))
+            engine.harness.send(ask(name, steer(attached), watch=watch if step == "watched" else ()))
             started(engine, name)
         case "embed" if attached:
-            engine.machine.say(
+            engine.harness.send(
                 Embed(id=name, tokens=PROMPT, watch=(Watch(sae="tiny", features=(3,), attachment=attached),))
             )
         case "one" | "other":
@@ -220,104 +222,102 @@ def take(engine: Engine, step: str, due: dict[str, str | None], gone: set[str]) 
         case "detach" if attached:
             engine.detach()
         case "turn":
-            engine.machine.say(ask(f"nothing-{name}"))  # so that there is something to do
-            engine.machine.engine.run_once()
+            engine.harness.send(ask(f"nothing-{name}"))  # so that there is something to do
+            engine.harness.engine.run_once()
         case "cancel" if due:
             gone.add(next(iter(due)))
-            engine.machine.engine.executor.scheduler.cancel(next(iter(due)))
+            engine.harness.engine.executor.scheduler.cancel(next(iter(due)))
 
 
 def started(engine: Engine, name: str) -> None:
     """It has its rows; one that still waits for a place is refused when its SAE goes, which is told elsewhere."""
     while not any(
-        one.id == name and one.hook_state is not None for one in engine.machine.engine.executor.scheduler.all_sequences
-    ) and not any(isinstance(event, Finished | CommandFailed) and event.id == name for event in engine.machine.events):
-        engine.machine.engine.run_once()
+        one.id == name and one.hook_state is not None for one in engine.harness.engine.executor.scheduler.all_sequences
+    ) and not any(isinstance(event, Finished | CommandFailed) and event.id == name for event in engine.harness.events):
+        engine.harness.engine.run_once()
 
 
 def values(answer: Answer) -> list[tuple[float, ...]]:
     return [reading.values for reading in answer.readings]
 
 
-def test_what_was_computed_with_it_is_not_gone_on_from(engine: Engine, alone: dict[str | None, Answer]) -> None:
+def test_prefix_of_a_detached_sae_is_not_reused(engine: Engine, alone: dict[str | None, Answer]) -> None:
     """By another of its name, also where nobody says which of the two is meant; not even if it ends afterwards."""
-    machine = engine.machine
-    assert machine.answer(ask("before", steer())).tokens == alone["one"].tokens
-    machine.say(ask("through", steer()))
+    harness = engine.harness
+    assert harness.answer(ask("before", steer())).tokens == alone["one"].tokens
+    harness.send(ask("through", steer()))
     started(engine, "through")
     engine.attach("other")
-    waiting = machine.answer(ask("meanwhile", steer()))
-    assert machine.run_until({"through"})["through"].tokens == alone["one"].tokens
-    after = machine.answer(ask("after", steer()))
+    waiting = harness.answer(ask("meanwhile", steer()))
+    assert harness.run_until({"through"})["through"].tokens == alone["one"].tokens
+    after = harness.answer(ask("after", steer()))
     assert waiting.tokens == after.tokens == alone["other"].tokens
-    assert machine.answer(ask("unsteered")).tokens == alone[None].tokens
+    assert harness.answer(ask("unsteered")).tokens == alone[None].tokens
 
 
-def test_one_that_was_made_to_wait_goes_on_with_the_sae_that_it_began_with(
-    engine: Engine, alone: dict[str | None, Answer]
-) -> None:
+def test_preempted_sequence_continues_with_its_detached_sae(engine: Engine, alone: dict[str | None, Answer]) -> None:
     """Out of memory while its SAE is detached and another has its name: it has to begin again with its own."""
-    machine = engine.machine
+    harness = engine.harness
     for name in ("first", "second"):
-        machine.say(ask(name, steer()))
+        harness.send(ask(name, steer()))
         started(engine, name)
     engine.attach("other")
-    youngest = next(one for one in machine.engine.executor.scheduler.all_sequences if one.id == "second")
-    work = machine.engine.executor
+    youngest = next(one for one in harness.engine.executor.scheduler.all_sequences if one.id == "second")
+    work = harness.engine.executor
     assert work.runner is not None
     work.runner.release(youngest)
     youngest.restart()
     work.scheduler.requeue(youngest)
-    answers = machine.run_until({"first", "second"})
+    answers = harness.run_until({"first", "second"})
     assert answers["first"].tokens == answers["second"].tokens == alone["one"].tokens
-    assert machine.answer(ask("after", steer())).tokens == alone["other"].tokens
+    assert harness.answer(ask("after", steer())).tokens == alone["other"].tokens
 
 
-def test_who_only_follows_starts_without_what_has_just_gone(engine: Engine, alone: dict[str | None, Answer]) -> None:
+def test_follower_starts_without_a_detached_sae(engine: Engine, alone: dict[str | None, Answer]) -> None:
     """Between the SAE's end and the word that nothing is active any more: no failure, and then what is active."""
-    machine, old = engine.machine, engine.attachment or ""
+    harness, old = engine.harness, engine.attachment or ""
     engine.attach("other")
-    without = machine.answer(ask("without", steer(old), follows_active=True))
+    without = harness.answer(ask("without", steer(old), follows_active=True))
     assert without.tokens == alone[None].tokens
-    machine.say(
+    harness.send(
         ask("told", steer(old), follows_active=True), SetActiveSteering(steering=steer(engine.attachment or ""))
     )
-    assert machine.run_until({"told"})["told"].tokens == alone["other"].tokens
+    assert harness.run_until({"told"})["told"].tokens == alone["other"].tokens
 
 
-def test_who_names_what_has_just_gone_is_told_to_ask_again(engine: Engine) -> None:
-    machine, old = engine.machine, engine.attachment or ""
-    machine.say(ask("late", steer(old)), DetachSae(id="detach", sae="tiny"))
+def test_request_naming_a_detached_sae_fails(engine: Engine) -> None:
+    harness, old = engine.harness, engine.attachment or ""
+    harness.send(ask("late", steer(old)), DetachSae(id="detach", sae="tiny"))
     engine.attachment = None
-    end = machine.run_until({"late"})["late"].end
+    end = harness.run_until({"late"})["late"].end
     assert isinstance(end, CommandFailed)
     assert end.code == "sae_detached"
 
 
-def test_a_text_that_waits_to_be_embedded_is_told_that_its_sae_has_gone(engine: Engine) -> None:
-    machine, bare = engine.machine, engine.hooks - 1
+def test_queued_text_fails_when_its_sae_is_detached(engine: Engine) -> None:
+    harness, bare = engine.harness, engine.hooks - 1
     watch = (Watch(sae="tiny", features=(3, 11), attachment=engine.attachment or ""),)
     texts = [Embed(id=f"text-{number}", tokens=PROMPT, watch=watch) for number in range(3)]
-    machine.say(*texts)
-    machine.engine.run_once()
+    harness.send(*texts)
+    harness.engine.run_once()
     engine.detach()
-    while not machine.engine.executor.scheduler.is_idle:
-        machine.engine.run_once()
-    ends = {event.id: event for event in machine.events if isinstance(event, TextEmbedded | CommandFailed)}
+    while not harness.engine.executor.scheduler.is_idle:
+        harness.engine.run_once()
+    ends = {event.id: event for event in harness.events if isinstance(event, TextEmbedded | CommandFailed)}
     assert isinstance(ends["text-0"], TextEmbedded)
     assert [ends[id].code for id in ("text-1", "text-2") if isinstance(ends[id], CommandFailed)] == ["sae_detached"] * 2
     engine.settle()
     assert_nothing_left(engine, bare)
 
 
-def test_no_recording_outlives_its_sae(engine: Engine, alone: dict[str | None, Answer]) -> None:
-    runner = engine.machine.engine.executor.runner
+def test_graphs_are_dropped_with_their_sae(engine: Engine, alone: dict[str | None, Answer]) -> None:
+    runner = engine.harness.engine.executor.runner
     if not isinstance(runner, SlotsRunner) or runner.graphs is None:
-        assert engine.machine.answer(ask("steered", steer())).tokens == alone["one"].tokens
+        assert engine.harness.answer(ask("steered", steer())).tokens == alone["one"].tokens
         return
-    engine.machine.answer(ask("steered", steer()))
-    assert {tap for shape in runner.graphs._recorded for tap, _ in shape.hooks} == {engine.hooked[0].hook}
+    engine.harness.answer(ask("steered", steer()))
+    assert {tap for shape in runner.graphs._graphs for tap, _ in shape.hooks} == {engine.hooked[0].hook}
     engine.detach()
     engine.settle()
-    assert not [shape for shape in runner.graphs._recorded if shape.hooks]
+    assert not [shape for shape in runner.graphs._graphs if shape.hooks]
     assert runner.graphs.failure is None

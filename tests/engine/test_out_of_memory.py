@@ -24,8 +24,8 @@ from millm.engine.messages import (
 )
 from millm.engine.out_of_memory import SAES_DISABLED, TOP_K_DISABLED, WATCHING_DISABLED
 from millm.sae.steering import Watch
-from tests.engine.machine import CALIBRATION, Answer, Machine, load
-from tests.engine.test_batching import NEW, PROMPTS, STEERINGS, request, steer
+from tests.engine.engine_harness import CALIBRATION, Answer, EngineHarness, load
+from tests.engine.test_model_runner_batching import NEW, PROMPTS, STEERINGS, request, steer
 
 WATCH = (Watch(sae="tiny", features=(3, 11), top_k=2, sample_every=1, tokens="all"),)
 BASES = [request(f"base-{number}", number, 0, 0) for number in range(3)]
@@ -33,19 +33,19 @@ FULL = replace(request("full", 1, 5, 0), watch=WATCH)
 """Steered, watching and reading whole dictionaries."""
 
 
-class Faulty(Machine):
+class Faulty(EngineHarness):
     """Three rows, prompts in chunks of five tokens, faults allowed."""
 
     def inject(self, point: FaultPoint, *, after: int = 0, times: int = 1) -> None:
-        self.say(InjectFault(id="fault", point=point, kind="oom", after=after, times=times))
+        self.send(InjectFault(id="fault", point=point, kind="oom", after=after, times=times))
 
     def ask(self, *requests: Generate) -> dict[str, Answer]:
         self.events.clear()
-        self.say(*requests)
+        self.send(*requests)
         return self.run_until({one.id for one in requests})
 
     def attach(self, sae: Path, home: Path) -> None:
-        self.do(
+        self.execute(
             AttachSae(
                 id="attach", sae="tiny", path=str(sae), canonical_root=str(home), calibration_ids=CALIBRATION,
                 model_name="tiny-llama",
@@ -64,18 +64,18 @@ def testing() -> Iterator[pytest.MonkeyPatch]:
 
 
 @pytest.fixture(scope="module", params=["slots", "plain"])
-def machine(
+def harness(
     request: pytest.FixtureRequest, testing: pytest.MonkeyPatch, tiny_model: Path, tiny_sae: Path, canonical_root: Path
-) -> Machine:
+) -> EngineHarness:
     return load(Faulty(), tiny_model, tiny_sae, canonical_root, runner=request.param, slots=3)
 
 
 @pytest.fixture(scope="module")
 def bare(testing: pytest.MonkeyPatch, tiny_model: Path) -> Faulty:
     """Without any SAE."""
-    machine = Faulty()
-    machine.do(LoadModel(id="load", path=str(tiny_model), runner="slots", slots=3))
-    return machine
+    harness = Faulty()
+    harness.execute(LoadModel(id="load", path=str(tiny_model), runner="slots", slots=3))
+    return harness
 
 
 def receipt_of(answer: Answer) -> SteeringReceipt | None:
@@ -87,12 +87,14 @@ def receipt_of(answer: Answer) -> SteeringReceipt | None:
 
 
 @pytest.mark.parametrize("after", [0, 3])
-def test_the_optional_goes_first(machine: Faulty, tiny_sae: Path, canonical_root: Path, after: int) -> None:
+def test_degradation_turns_off_optional_features_first(
+    harness: Faulty, tiny_sae: Path, canonical_root: Path, after: int
+) -> None:
     """`top_k`, then watching, then the SAE, then who came last; the base model's answer is its answer throughout."""
-    whole, alone = (machine.ask(one)[one.id] for one in (FULL, BASES[0]))
-    unsteered = machine.ask(replace(FULL, steering=None, watch=()))["full"]
-    told = [machine_after(machine, after, times, alone) for times in (1, 2, 3)]
-    machine.attach(tiny_sae, canonical_root)
+    whole, alone = (harness.ask(one)[one.id] for one in (FULL, BASES[0]))
+    unsteered = harness.ask(replace(FULL, steering=None, watch=()))["full"]
+    told = [run_with_shortage(harness, after, times, alone) for times in (1, 2, 3)]
+    harness.attach(tiny_sae, canonical_root)
     assert [receipt.degraded for _, receipt in told] == [TOP_K_DISABLED, WATCHING_DISABLED, SAES_DISABLED]
     without_top_k, without_watching, without_sae = (answer for answer, _ in told)
     assert without_top_k.tokens == without_watching.tokens == whole.tokens != unsteered.tokens
@@ -107,13 +109,13 @@ def test_the_optional_goes_first(machine: Faulty, tiny_sae: Path, canonical_root
         assert without_sae.tokens == unsteered.tokens
 
 
-def machine_after(machine: Faulty, after: int, times: int, alone: Answer) -> tuple[Answer, SteeringReceipt]:
+def run_with_shortage(harness: Faulty, after: int, times: int, alone: Answer) -> tuple[Answer, SteeringReceipt]:
     """The answer of who asks for everything, beside the base model, when memory runs out so often in a row."""
-    machine.inject("prefill" if after == 0 else "decode", after=after, times=times)
-    answers = machine.ask(FULL, BASES[0])
+    harness.inject("prefill" if after == 0 else "decode", after=after, times=times)
+    answers = harness.ask(FULL, BASES[0])
     assert answers[BASES[0].id].tokens == alone.tokens
     assert receipt_of(answers[BASES[0].id]) is None
-    degraded = [event.reason for event in machine.events if isinstance(event, EngineDegraded)]
+    degraded = [event.reason for event in harness.events if isinstance(event, EngineDegraded)]
     assert degraded == ([SAES_DISABLED] if times == 3 else [])
     receipt = receipt_of(answers["full"])
     assert receipt is not None
@@ -121,44 +123,44 @@ def machine_after(machine: Faulty, after: int, times: int, alone: Answer) -> tup
     return answers["full"], receipt
 
 
-def test_who_waits_keeps_what_was_only_taken_from_those_who_ran(machine: Faulty) -> None:
+def test_queued_sequence_is_not_degraded(harness: Faulty) -> None:
     """The second one starts after the shortage, and gets what it asked for."""
-    whole = machine.ask(FULL)["full"]
-    machine.inject("decode", after=1)
-    machine.events.clear()
-    machine.say(FULL)
-    while not any(isinstance(event, Finished | CommandFailed) for event in machine.events):
-        machine.engine.run_once()
-    first = machine.answers()["full"]
+    whole = harness.ask(FULL)["full"]
+    harness.inject("decode", after=1)
+    harness.events.clear()
+    harness.send(FULL)
+    while not any(isinstance(event, Finished | CommandFailed) for event in harness.events):
+        harness.engine.run_once()
+    first = harness.answers()["full"]
     receipt = receipt_of(first)
     assert receipt is not None
     assert receipt.degraded == TOP_K_DISABLED
-    second = machine.ask(FULL)["full"]
+    second = harness.ask(FULL)["full"]
     assert second.tokens == whole.tokens
     assert [bool(reading.top) for reading in second.readings] == [bool(reading.top) for reading in whole.readings]
 
 
-def test_who_follows_what_is_active_goes_on_when_a_slider_moves_a_turned_off_sae(
-    machine: Faulty, tiny_sae: Path, canonical_root: Path
+def test_follower_continues_when_steering_names_a_disabled_sae(
+    harness: Faulty, tiny_sae: Path, canonical_root: Path
 ) -> None:
-    unsteered = machine.ask(BASES[0])[BASES[0].id]
+    unsteered = harness.ask(BASES[0])[BASES[0].id]
     follower = replace(BASES[0], id="follower", steering=STEERINGS[1], follows_active=True)
-    machine.inject("decode", after=1)
-    machine.events.clear()
-    machine.say(follower)
-    while not any(isinstance(event, EngineDegraded) for event in machine.events):
-        machine.engine.run_once()
-    machine.say(SetActiveSteering(steering=STEERINGS[5]), replace(follower, id="late"))
-    machine.engine.run_once()
-    machine.say(SetActiveSteering(steering=STEERINGS[1]))
-    answers = machine.run_until({"follower", "late"})
+    harness.inject("decode", after=1)
+    harness.events.clear()
+    harness.send(follower)
+    while not any(isinstance(event, EngineDegraded) for event in harness.events):
+        harness.engine.run_once()
+    harness.send(SetActiveSteering(steering=STEERINGS[5]), replace(follower, id="late"))
+    harness.engine.run_once()
+    harness.send(SetActiveSteering(steering=STEERINGS[1]))
+    answers = harness.run_until({"follower", "late"})
     assert len(answers["follower"].tokens) == NEW
     assert answers["late"].tokens == unsteered.tokens
     for answer in (answers["follower"], answers["late"]):
         receipt = receipt_of(answer)
         assert receipt is not None
         assert receipt.degraded == SAES_DISABLED
-    machine.attach(tiny_sae, canonical_root)
+    harness.attach(tiny_sae, canonical_root)
 
 
 # ------------------------------------------------------------------------------------------------ who has to wait
@@ -166,7 +168,7 @@ def test_who_follows_what_is_active_goes_on_when_a_slider_moves_a_turned_off_sae
 
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("point", ["prefill", "decode"])
-def test_the_youngest_waits_and_begins_again(bare: Faulty, point: FaultPoint, times: int) -> None:
+def test_youngest_sequence_is_preempted_and_restarts(bare: Faulty, point: FaultPoint, times: int) -> None:
     """Wherever it happens: every answer is what it is alone, and the rows are free afterwards."""
     requests = [*BASES, replace(BASES[0], id="more", prompt=(9, 9, 9), max_tokens=3)]
     expected = {one.id: bare.ask(one)[one.id].tokens for one in requests}
@@ -179,7 +181,7 @@ def test_the_youngest_waits_and_begins_again(bare: Faulty, point: FaultPoint, ti
         assert not bare.engine.executor.runner._slots.busy_slots  # type: ignore[union-attr]
 
 
-def test_one_that_is_alone_fails_and_who_waited_for_it_goes_on(bare: Faulty) -> None:
+def test_single_sequence_fails_and_preempted_ones_continue(bare: Faulty) -> None:
     """Three run, two are made to wait, the third fails; the two finish as if nothing had been."""
     expected = {one.id: bare.ask(one)[one.id].tokens for one in BASES}
     bare.inject("decode", after=12, times=3)
@@ -192,55 +194,59 @@ def test_one_that_is_alone_fails_and_who_waited_for_it_goes_on(bare: Faulty) -> 
 
 
 @pytest.mark.parametrize("failing", range(8))
-def test_no_memory_for_a_longer_row_is_one_request_s_failure(bare: Faulty, tiny_model: Path, failing: int) -> None:
+def test_failed_allocation_of_longer_rows_fails_one_request(bare: Faulty, tiny_model: Path, failing: int) -> None:
     """Whichever of the layers' keys and values it is; beside it others decode, and the next long one has room."""
     short, long = [replace(one, max_tokens=4, prompt=one.prompt[:9]) for one in BASES[:2]], request("long", 5, 0, 0)
     expected = {one.id: bare.ask(one)[one.id].tokens for one in (*short, BASES[2])}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(slots_runner, "MIN_CACHE_COLUMNS", 16)
-        machine = Faulty()
-        machine.do(LoadModel(id="load", path=str(tiny_model), runner="slots", slots=3, kv_cache_bytes=64 * 768 * 3))
-        machine.events.clear()
-        machine.say(*short)
-        machine.engine.run_once()
-        machine.engine.run_once()
-        assert machine.engine.executor.runner.cache.length == 16  # type: ignore[union-attr]
+        harness = Faulty()
+        harness.execute(
+            LoadModel(id="load", path=str(tiny_model), runner="slots", slots=3, kv_cache_bytes=64 * 768 * 3)
+        )
+        harness.events.clear()
+        harness.send(*short)
+        harness.engine.run_once()
+        harness.engine.run_once()
+        assert harness.engine.executor.runner.cache.length == 16  # type: ignore[union-attr]
         with pytest.MonkeyPatch.context() as shortage:
             shortage.setattr(caching, "_zeros", Shortage(failing))
-            machine.say(long)
-            answers = machine.run_until({"long"})
+            harness.send(long)
+            answers = harness.run_until({"long"})
             assert isinstance(answers["long"].end, CommandFailed)
             assert answers["long"].end.code == "insufficient_memory"
-        machine.say(BASES[2])
-        answers = machine.run_until(expected.keys())
+        harness.send(BASES[2])
+        answers = harness.run_until(expected.keys())
         assert {name: answers[name].tokens for name in expected} == expected
-        assert isinstance(machine.ask(long)["long"].end, Finished)
-        assert {one.id: machine.ask(one)[one.id].tokens for one in (*short, BASES[2])} == expected
+        assert isinstance(harness.ask(long)["long"].end, Finished)
+        assert {one.id: harness.ask(one)[one.id].tokens for one in (*short, BASES[2])} == expected
 
 
 @pytest.mark.parametrize("failing", range(8))
-def test_no_memory_for_one_more_row_is_one_request_s_failure(bare: Faulty, tiny_model: Path, failing: int) -> None:
+def test_failed_allocation_of_another_row_fails_one_request(bare: Faulty, tiny_model: Path, failing: int) -> None:
     """A long sequence left few rows; two short ones have them, and a third would need the cache in another shape."""
     short = [replace(one, max_tokens=6, prompt=one.prompt[:9]) for one in BASES]
     expected = {one.id: bare.ask(one)[one.id].tokens for one in short}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(slots_runner, "MIN_CACHE_COLUMNS", 16)
-        machine = Faulty()
-        machine.do(LoadModel(id="load", path=str(tiny_model), runner="slots", slots=3, kv_cache_bytes=64 * 768 * 2))
-        machine.ask(request("long", 5, 0, 0))
-        runner = machine.engine.executor.runner
+        harness = Faulty()
+        harness.execute(
+            LoadModel(id="load", path=str(tiny_model), runner="slots", slots=3, kv_cache_bytes=64 * 768 * 2)
+        )
+        harness.ask(request("long", 5, 0, 0))
+        runner = harness.engine.executor.runner
         assert (runner.cache.rows, runner.cache.length) == (2, 64)  # type: ignore[union-attr]
-        machine.events.clear()
-        machine.say(*short[:2])
-        machine.engine.run_once()
+        harness.events.clear()
+        harness.send(*short[:2])
+        harness.engine.run_once()
         with pytest.MonkeyPatch.context() as shortage:
             shortage.setattr(caching, "_zeros", Shortage(failing))
-            machine.say(replace(short[2], id="one more"))
-            answers = machine.run_until({"one more"})
+            harness.send(replace(short[2], id="one more"))
+            answers = harness.run_until({"one more"})
             assert isinstance(answers["one more"].end, CommandFailed)
             assert answers["one more"].end.code == "insufficient_memory"
-        machine.say(short[2])
-        answers = machine.run_until(expected.keys())
+        harness.send(short[2])
+        answers = harness.run_until(expected.keys())
         assert {name: answers[name].tokens for name in expected} == expected
         assert (runner.cache.rows, runner.cache.length) == (3, 16)  # type: ignore[union-attr]
 
@@ -263,13 +269,13 @@ class Shortage:
 
 
 @pytest.fixture(scope="module")
-def half(testing: pytest.MonkeyPatch, tiny_model: Path, tiny_sae: Path, canonical_root: Path) -> Machine:
+def half(testing: pytest.MonkeyPatch, tiny_model: Path, tiny_sae: Path, canonical_root: Path) -> EngineHarness:
     """In float16 the largest strength that is allowed overflows."""
     return load(Faulty(), tiny_model, tiny_sae, canonical_root, runner="slots", slots=3, dtype="float16")
 
 
-def assert_finite(machine: Faulty) -> None:
-    for tensor in machine.engine.executor.runner.cache._tensors():  # type: ignore[union-attr]
+def assert_finite(harness: Faulty) -> None:
+    for tensor in harness.engine.executor.runner.cache._tensors():  # type: ignore[union-attr]
         assert bool(torch.isfinite(tensor).all())
 
 
@@ -277,7 +283,7 @@ TOO_STRONG = steer((3, 1e6, "add"), (9, -1e6, "add"))
 
 
 @pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
-def test_an_overflow_ends_its_own_request_and_leaves_nothing(half: Faulty, positions: str) -> None:
+def test_overflow_fails_only_its_request(half: Faulty, positions: str) -> None:
     """Beside two others, in one batch; then its row is used again, and its prompt asked for again."""
     expected = {one.id: half.ask(one)[one.id].tokens for one in BASES}
     strong = replace(BASES[2], id="strong", steering=replace(TOO_STRONG, positions=positions))
@@ -292,18 +298,18 @@ def test_an_overflow_ends_its_own_request_and_leaves_nothing(half: Faulty, posit
         assert {name: answer.tokens for name, answer in half.ask(*BASES).items()} == expected
 
 
-def test_an_overflow_in_the_middle_of_a_batch_stays_in_its_row(half: Faulty) -> None:
+def test_overflow_in_a_batch_stays_in_its_row(half: Faulty) -> None:
     """One that follows the active steering overflows while others decode in the same pass, whatever row it has."""
     expected = {one.id: half.ask(one)[one.id].tokens for one in BASES}
     for place in range(3):
         half.events.clear()
         requests = [replace(one, follows_active=index == place) for index, one in enumerate(BASES)]
-        half.say(*requests)
+        half.send(*requests)
         while not all(len(half.answers().get(one.id, Answer()).tokens) for one in BASES):
             half.engine.run_once()
-        half.say(SetActiveSteering(steering=TOO_STRONG))
+        half.send(SetActiveSteering(steering=TOO_STRONG))
         half.engine.run_once()
-        half.say(replace(BASES[place], id="next"))
+        half.send(replace(BASES[place], id="next"))
         answers = half.run_until({"next", *expected})
         end = answers[BASES[place].id].end
         assert isinstance(end, CommandFailed)
@@ -314,7 +320,7 @@ def test_an_overflow_in_the_middle_of_a_batch_stays_in_its_row(half: Faulty) -> 
         assert_finite(half)
 
 
-def test_what_overflowed_is_never_gone_on_from(half: Faulty) -> None:
+def test_overflowed_prefix_is_not_reused(half: Faulty) -> None:
     """A longer prompt that begins with the one that overflowed, under the same steering, overflows by itself."""
     strong = replace(BASES[2], id="strong", steering=TOO_STRONG)
     for name in ("strong", "again"):

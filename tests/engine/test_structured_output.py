@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from millm.engine.messages import CommandFailed, Finished, Generate, SamplingParams
 from millm.sae.steering import FeatureSetting, SaeSteering, Steering, coefficients
-from tests.engine.machine import Answer, Machine
+from tests.engine.engine_harness import Answer, EngineHarness
 
 PROMPT = (1, 80, 81, 82, 2, 90)
 STOP = (2,)
@@ -61,8 +61,8 @@ def check(found: dict[str, object]) -> None:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**31), temperature=st.sampled_from([0.0, 0.7, 2.0]), steered=st.booleans())
-def test_every_answer_obeys(
-    batched: Machine, tokenizer: Tokenizer, seed: int, temperature: float, steered: bool
+def test_output_matches_the_grammar(
+    batched: EngineHarness, tokenizer: Tokenizer, seed: int, temperature: float, steered: bool
 ) -> None:
     """Also of a model of random weights that is pushed hard."""
     sampling = SamplingParams(seed=seed, temperature=temperature, repetition_penalty=1.3)
@@ -70,10 +70,12 @@ def test_every_answer_obeys(
     check(value(tokenizer, batched.answer(constrained(f"obeys-{next_id()}", sampling=sampling, steering=push))))
 
 
-def test_beside_others_it_is_what_it_is_alone(alone: Machine, batched: Machine, tokenizer: Tokenizer) -> None:
+def test_batched_constrained_output_matches_a_single_run(
+    alone: EngineHarness, batched: EngineHarness, tokenizer: Tokenizer
+) -> None:
     requests = [constrained(f"together-{seed}", seed) for seed in range(5)]
     free = Generate(id="together-free", prompt=PROMPT, max_tokens=30, sampling=SamplingParams(seed=9))
-    batched.say(*requests, free)
+    batched.send(*requests, free)
     together = batched.run_until({"together-free", *(request.id for request in requests)})
     for request in (*requests, free):
         assert together[request.id].tokens == alone.answer(request).tokens
@@ -81,27 +83,27 @@ def test_beside_others_it_is_what_it_is_alone(alone: Machine, batched: Machine, 
     assert len(texts) > 1
 
 
-def test_the_mask_is_the_grammars_own(alone: Machine, tokenizer: Tokenizer) -> None:
+def test_mask_matches_the_grammar(alone: EngineHarness, tokenizer: Tokenizer) -> None:
     """A grammar with one text in it has one answer, of any model."""
     answer = alone.answer(constrained("only", wanted=grammar({"const": {"a": [1, None, "é"]}})))
     assert json.loads(tokenizer.decode(answer.tokens)) == {"a": [1, None, "é"]}
 
 
-def test_a_limit_cuts_it_short(alone: Machine) -> None:
+def test_max_tokens_truncates_constrained_output(alone: EngineHarness) -> None:
     answer = alone.answer(constrained("cut", max_tokens=3))
     assert isinstance(answer.end, Finished)
     assert (answer.end.reason, len(answer.tokens)) == ("length", 3)
 
 
-def test_a_grammar_that_is_none_is_refused_and_hurts_nobody(batched: Machine) -> None:
-    batched.say(constrained("bad", wanted='{"grammars":[]}'), constrained("good"))
+def test_invalid_grammar_fails_only_its_request(batched: EngineHarness) -> None:
+    batched.send(constrained("bad", wanted='{"grammars":[]}'), constrained("good"))
     answers = batched.run_until({"bad", "good"})
     assert isinstance(answers["bad"].end, CommandFailed)
     assert answers["bad"].end.code == "invalid_value"
     assert isinstance(answers["good"].end, Finished)
 
 
-def test_steering_can_leave_the_grammars_part_alone(batched: Machine, tokenizer: Tokenizer) -> None:
+def test_skip_constrained_leaves_constrained_tokens_unsteered(batched: EngineHarness, tokenizer: Tokenizer) -> None:
     """Its tokens are then those of the same prompt, steered, and nothing after it."""
     everywhere = batched.answer(constrained("everywhere", steering=steer(strength=5.0)))
     left_alone = batched.answer(constrained("left-alone", steering=steer(strength=5.0, skip_constrained=True)))
@@ -130,10 +132,10 @@ def next_id() -> int:
     return next(_ids)
 
 
-def test_a_panic_of_the_library_ends_one_answer_and_not_the_engine(batched: Machine) -> None:
+def test_library_panic_fails_only_its_request(batched: EngineHarness) -> None:
     """It panics where a message of its own would cut a character in two; its matcher says so as of any bad grammar."""
     bad = '{"grammars":[{"json_schema":{"required":"' + "🙂" * 50 + '"}}]}'
-    batched.say(constrained("panics", wanted=bad), constrained("goes-on"))
+    batched.send(constrained("panics", wanted=bad), constrained("goes-on"))
     answers = batched.run_until({"panics", "goes-on"})
     assert isinstance(answers["panics"].end, CommandFailed)
     assert answers["panics"].end.code == "invalid_value"

@@ -20,15 +20,15 @@ from millm.sae.autoencoder import SparseAutoencoder, matching_pursuit
 from millm.sae.formats import canonicalise
 from millm.sae.steering import FeatureSetting, SaeSteering, Steering, coefficients
 from millm.sae.steering_hook import SteeringHook
-from tests.engine import zoo
+from tests.engine import architectures
 from tests.engine.conftest import Engine
-from tests.engine.test_generation import add, decoder, steer  # noqa: F401  a fixture among them
+from tests.engine.test_core_generation import add, decoder, steer  # noqa: F401  a fixture among them
 from tests.fixtures.tiny import FEATURES, WIDTH, write_sae
 
 
 def build(name: str) -> PreTrainedModel:
     """Norms that are not all ones, and no cap behind the head: that is no part of a direction."""
-    model = zoo.build(name)
+    model = architectures.build(name)
     model.config.final_logit_softcapping = None
     with torch.no_grad():
         for weights in model.parameters():
@@ -44,7 +44,7 @@ def vector(seed: int = 5) -> Tensor:
 # --------------------------------------------------------------------------------------------------- next tokens
 
 
-def test_written_out() -> None:
+def test_logits_match_the_written_out_formula() -> None:
     """As TransformerLens folds them: RMSNorm's weight, Gemma's 1 + w, LayerNorm's centring."""
     v = vector()
     llama, gemma, gpt2 = (build(name) for name in ("llama", "gemma2", "gpt2"))
@@ -58,7 +58,7 @@ def test_written_out() -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gemma3", "gpt2", "gpt_neox", "opt", "olmo2", "bloom", "gptj"])
-def test_as_the_model_itself_answers_a_small_push(name: str) -> None:
+def test_logits_match_a_small_perturbation_of_the_model(name: str) -> None:
     """The slope of its logits, where the norm's division stands still: along what it is pushed across."""
     model = build(name)
     x = torch.ones(32)
@@ -80,7 +80,7 @@ def test_as_the_model_itself_answers_a_small_push(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gptj"], ids=["plain", "with a bias"])
-def test_a_packed_head_says_the_same(name: str) -> None:
+def test_packed_head_matches_the_plain_head(name: str) -> None:
     model = build(name)
     plain = unembed(model, vector())
     assert plain is not None
@@ -102,7 +102,7 @@ def test_half_precision_is_close() -> None:
     assert float((half - exact).norm() / exact.norm()) < 0.01
 
 
-def test_no_head_and_another_width_say_nothing() -> None:
+def test_no_logits_without_a_head_or_of_another_width() -> None:
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     assert unembed(RobertaModel(RobertaConfig(vocab_size=99, **sizes)), vector()) is None
     assert unembed(build("llama"), torch.ones(64)) is None
@@ -117,7 +117,7 @@ def described(engine: Engine, **more: object) -> FeatureDescribed:
     return event
 
 
-def test_a_feature_is_described(engine: Engine, reference: PreTrainedModel, decoder: Tensor) -> None:  # noqa: F811
+def test_feature_description(engine: Engine, reference: PreTrainedModel, decoder: Tensor) -> None:  # noqa: F811
     found = described(engine, index=7, tokens=5, neighbours=4)
     logits = ((decoder[7] * reference.model.norm.weight) @ reference.lm_head.weight.T).detach()
     assert found.decoder_norm == pytest.approx(1.0, abs=1e-6)
@@ -160,7 +160,7 @@ def attached(model: PreTrainedModel, source: Path, root: Path, point: str) -> At
     ],
     ids=["stream", "added to it", "heads", "transcoder to nowhere", "transcoder to the MLP's output"],
 )
-def test_tokens_only_where_they_mean_something(
+def test_tokens_only_for_residual_stream_hooks(
     tmp_path: Path, point: str, config: dict[str, object], speaks: bool
 ) -> None:
     model = build("llama")
@@ -174,7 +174,7 @@ def test_tokens_only_where_they_mean_something(
 # ---------------------------------------------------------------------------------------------------- directions
 
 
-def test_directions_are_what_is_added(engine: Engine, decoder: Tensor) -> None:  # noqa: F811
+def test_directions_match_the_added_deltas(engine: Engine, decoder: Tensor) -> None:  # noqa: F811
     hold = FeatureSetting(index=5, strength=3.0, mode="clamp")
     for steering, varies in ((steer(add(3, 8.0), add(9, -4.0)), False), (steer(add(3, 8.0), add(9, -4.0), hold), True)):
         found = engine.loop.run(engine.client.query_features(ComputeDirections(id="directions", steering=steering)))
@@ -202,7 +202,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> SparseAutoencoder:
     )
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_sum_of_few_is_taken_apart(wide: SparseAutoencoder, strengths: dict[int, float]) -> None:
+def test_sum_of_features_is_decomposed(wide: SparseAutoencoder, strengths: dict[int, float]) -> None:
     rows = wide.features(list(strengths)).dec
     total = torch.tensor(list(strengths.values())) @ rows if strengths else torch.zeros(256)
     features, residual = matching_pursuit(wide, total, max_features=16)
@@ -211,7 +211,7 @@ def test_a_sum_of_few_is_taken_apart(wide: SparseAutoencoder, strengths: dict[in
     assert residual < 1e-4
 
 
-def test_what_is_left_over_is_told(wide: SparseAutoencoder) -> None:
+def test_residual_of_a_decomposition(wide: SparseAutoencoder) -> None:
     """The best that these features can do, as numpy's least squares has it."""
     target = torch.randn(256, generator=torch.Generator().manual_seed(2))
     features, residual = matching_pursuit(wide, target, max_features=4)
@@ -223,7 +223,7 @@ def test_what_is_left_over_is_told(wide: SparseAutoencoder) -> None:
     assert residual == pytest.approx(float(left), abs=1e-5)
 
 
-def test_through_the_engine(engine: Engine, decoder: Tensor) -> None:  # noqa: F811
+def test_queries_through_the_engine(engine: Engine, decoder: Tensor) -> None:  # noqa: F811
     packed = (6.0 * decoder[11]).numpy().astype("<f4").tobytes()
     found = engine.loop.run(engine.client.query_features(Decompose(id="decompose", sae="tiny", vector=packed)))
     assert isinstance(found, Decomposed)
@@ -253,19 +253,19 @@ def gone(name: str) -> Steering:
         (Decompose(id="x", sae="tiny", vector=bytes(4 * WIDTH), most=0), InvalidRequest),
     ],
 )
-def test_what_cannot_be_answered_is_refused(
+def test_invalid_queries_are_rejected(
     engine: Engine, command: DescribeFeature | ComputeDirections | Decompose, error: type[Exception]
 ) -> None:
     with pytest.raises(error):
         engine.loop.run(engine.client.query_features(command))
 
 
-def test_nothing_is_loaded() -> None:
+def test_queries_without_a_model_are_rejected() -> None:
     with pytest.raises(ModelNotLoaded):
         answer_query(None, AttachedSaes(), DescribeFeature(id="x", sae="tiny", index=3))
 
 
-def test_a_transcoder_has_no_direction_here(tmp_path: Path) -> None:
+def test_transcoder_has_no_direction(tmp_path: Path) -> None:
     model = build("llama")
     source = write_sae(tmp_path / "sae", width=32, architecture="jumprelu_transcoder", d_out=32)
     taps = attached(model, source, tmp_path, "blocks.1.hook_resid_mid")
@@ -273,7 +273,7 @@ def test_a_transcoder_has_no_direction_here(tmp_path: Path) -> None:
         answer_query(model, taps, ComputeDirections(id="x", steering=steer(add(3, 1.0))))
 
 
-def test_the_file_is_not_kept(wide: SparseAutoencoder) -> None:
+def test_decoder_file_is_not_read_into_memory(wide: SparseAutoencoder) -> None:
     """Only the lengths of the rows stay; a decoder of gigabytes would not fit twice."""
     fresh = SparseAutoencoder(wide.config, wide.sha256, dict(wide._tensors))
     along = fresh.projections(torch.ones(256))

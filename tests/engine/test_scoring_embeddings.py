@@ -34,7 +34,7 @@ from millm.engine.scoring import normalised
 from millm.errors import NonFiniteOutput, QueueFull, Timeout
 from millm.sae.steering import Coefficients, SaeSteering, Steering, Watch
 from tests.engine.conftest import CALIBRATION, Engine, collect
-from tests.engine.test_batching import Machine
+from tests.engine.test_model_runner_batching import EngineHarness
 from tests.fixtures.close import assert_close
 from tests.fixtures.encoders import write_encoder
 
@@ -52,27 +52,27 @@ def texts(name: str, **more: object) -> list[Embed]:
     return [Embed(id=f"{name}-{place}", tokens=tokens, **more) for place, tokens in enumerate(TEXTS)]  # type: ignore[arg-type]
 
 
-def embedded(machine: Machine, *commands: Embed) -> list[bytes]:
-    """The vectors, in order, whatever else the machine does meanwhile."""
-    machine.say(*commands)
+def embedded(harness: EngineHarness, *commands: Embed) -> list[bytes]:
+    """The vectors, in order, whatever else the harness does meanwhile."""
+    harness.send(*commands)
     wanted = {command.id for command in commands}
     while len(
-        found := {e.id: e.vector for e in machine.events if isinstance(e, TextEmbedded) and e.id in wanted}
+        found := {e.id: e.vector for e in harness.events if isinstance(e, TextEmbedded) and e.id in wanted}
     ) < len(wanted):
-        assert not [event for event in machine.events if isinstance(event, CommandFailed)]
-        machine.engine.run_once()
+        assert not [event for event in harness.events if isinstance(event, CommandFailed)]
+        harness.engine.run_once()
     return [found[command.id] for command in commands]
 
 
-def load(machine: Machine, folder: Path, **how: object) -> ModelLoaded | CommandFailed:
-    machine.do(LoadModel(id="load", path=str(folder), special_ids=(0, 1, 2), **how))  # type: ignore[arg-type]
+def load(harness: EngineHarness, folder: Path, **how: object) -> ModelLoaded | CommandFailed:
+    harness.execute(LoadModel(id="load", path=str(folder), special_ids=(0, 1, 2), **how))  # type: ignore[arg-type]
     return next(
-        event for event in machine.events if isinstance(event, ModelLoaded | CommandFailed) and event.id == "load"
+        event for event in harness.events if isinstance(event, ModelLoaded | CommandFailed) and event.id == "load"
     )
 
 
-def attach(machine: Machine, sae: Path, root: Path) -> None:
-    machine.do(
+def attach(harness: EngineHarness, sae: Path, root: Path) -> None:
+    harness.execute(
         AttachSae(id="attach", sae="tiny", path=str(sae), canonical_root=str(root), calibration_ids=CALIBRATION,
                   model_name="tiny-llama")
     )  # fmt: skip
@@ -82,7 +82,7 @@ def attach(machine: Machine, sae: Path, root: Path) -> None:
 
 
 @pytest.mark.parametrize("pooling", get_args(Pooling))
-def test_it_is_what_plain_transformers_gives(engine: Engine, reference: LlamaForCausalLM, pooling: Pooling) -> None:
+def test_vector_matches_plain_transformers(engine: Engine, reference: LlamaForCausalLM, pooling: Pooling) -> None:
     found = engine.loop.run(engine.client.embed(*texts(pooling, pooling=pooling)))
     for tokens, event in zip(TEXTS, found, strict=True):
         with torch.inference_mode():
@@ -92,7 +92,7 @@ def test_it_is_what_plain_transformers_gives(engine: Engine, reference: LlamaFor
         assert np.linalg.norm(numbers(event)) == pytest.approx(1, abs=1e-6)
 
 
-def test_what_is_watched_is_what_a_prompt_shows(engine: Engine) -> None:
+def test_watched_embedding_reads_as_a_watched_prompt(engine: Engine) -> None:
     """The same tokens as a chat's prompt, read by the same tap."""
     found = engine.loop.run(engine.client.embed(*texts("watched", watch=WATCH)))
     for tokens, event in zip(TEXTS, found, strict=True):
@@ -110,28 +110,26 @@ def tuple_of(reading: object) -> tuple[object, ...]:
 # ---------------------------------------------------------------------------------------- nothing changes one bit of it
 
 
-def test_bit_identical_with_no_sae_with_one_watched_steered_and_busy(
-    tiny_model: Path, tiny_sae: Path, tmp_path: Path
-) -> None:
-    machine = Machine()
-    load(machine, tiny_model)
-    bare = embedded(machine, *texts("bare"))
-    attach(machine, tiny_sae, tmp_path)
-    assert embedded(machine, *texts("attached")) == bare
-    assert embedded(machine, *texts("watched", watch=WATCH)) == bare
+def test_vector_is_bit_identical_with_and_without_saes(tiny_model: Path, tiny_sae: Path, tmp_path: Path) -> None:
+    harness = EngineHarness()
+    load(harness, tiny_model)
+    bare = embedded(harness, *texts("bare"))
+    attach(harness, tiny_sae, tmp_path)
+    assert embedded(harness, *texts("attached")) == bare
+    assert embedded(harness, *texts("watched", watch=WATCH)) == bare
     busy = [
         Generate(id=f"busy-{n}", prompt=TEXTS[n], max_tokens=200, sampling=GREEDY, steering=PUSH, follows_active=n > 1)
         for n in range(4)
     ]
-    machine.say(SetActiveSteering(steering=PUSH), *busy)
-    machine.engine.run_once()
-    assert embedded(machine, *texts("beside", watch=WATCH)) == bare
-    assert not [event for event in machine.events if isinstance(event, Finished) and event.id.startswith("busy")]
+    harness.send(SetActiveSteering(steering=PUSH), *busy)
+    harness.engine.run_once()
+    assert embedded(harness, *texts("beside", watch=WATCH)) == bare
+    assert not [event for event in harness.events if isinstance(event, Finished) and event.id.startswith("busy")]
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.integers(0, len(TEXTS) - 1), min_size=1, max_size=24))
-def test_any_order_and_any_number_give_the_same_vectors(engine: Engine, order: list[int]) -> None:
+def test_vectors_do_not_depend_on_order_or_count(engine: Engine, order: list[int]) -> None:
     alone = {tokens: engine.loop.run(engine.client.embed(Embed(id="alone", tokens=tokens)))[0] for tokens in TEXTS}
     together = engine.loop.run(
         engine.client.embed(*(Embed(id=f"together-{n}", tokens=TEXTS[place]) for n, place in enumerate(order)))
@@ -142,22 +140,22 @@ def test_any_order_and_any_number_give_the_same_vectors(engine: Engine, order: l
 # ------------------------------------------------------------------------------------------------- beside other work
 
 
-def test_streams_go_on_between_two_texts(tiny_model: Path) -> None:
+def test_sequences_decode_between_two_texts(tiny_model: Path) -> None:
     """At most one text in a step: a token comes between any two vectors while something is being written."""
-    machine = Machine()
-    load(machine, tiny_model)
-    machine.say(
+    harness = EngineHarness()
+    load(harness, tiny_model)
+    harness.send(
         Generate(id="stream", prompt=TEXTS[1], max_tokens=40, sampling=GREEDY),
         *(Embed(id=f"text-{n}", tokens=TEXTS[3]) for n in range(12)),
     )
-    machine.events.clear()
-    machine.run_until({"stream"})
-    order = [type(event) for event in machine.events]
+    harness.events.clear()
+    harness.run_until({"stream"})
+    order = [type(event) for event in harness.events]
     assert order.count(TextEmbedded) == 12
     assert (TextEmbedded, TextEmbedded) not in itertools.pairwise(order)
 
 
-def test_a_long_job_counts_for_a_few(engine: Engine) -> None:
+def test_long_job_occupies_few_places(engine: Engine) -> None:
     async def some_of_many() -> int:
         job = asyncio.create_task(engine.client.embed(*(Embed(id=f"m-{n}", tokens=TEXTS[2]) for n in range(200))))
         await asyncio.sleep(0.02)
@@ -171,7 +169,7 @@ def test_a_long_job_counts_for_a_few(engine: Engine) -> None:
     assert engine.client.in_flight == 0
 
 
-def test_a_full_queue_takes_no_texts(engine: Engine) -> None:
+def test_full_queue_rejects_texts(engine: Engine) -> None:
     async def overfill() -> None:
         one = Generate(id="", prompt=TEXTS[1], max_tokens=150, sampling=GREEDY)
         full = [replace(one, id=f"full-{n}") for n in range(engine.client.capacity)]
@@ -188,45 +186,47 @@ def test_a_full_queue_takes_no_texts(engine: Engine) -> None:
         engine.loop.run(overfill())
 
 
-def test_a_deadline_that_is_over(engine: Engine) -> None:
+def test_expired_deadline_fails_the_text(engine: Engine) -> None:
     with pytest.raises(Timeout):
         engine.loop.run(engine.client.embed(Embed(id="late", tokens=TEXTS[3], deadline_seconds=0.0)))
     assert engine.client.in_flight == 0
 
 
-def test_cancelled_before_its_turn(tiny_model: Path) -> None:
-    machine = Machine()
-    load(machine, tiny_model)
-    machine.events.clear()
-    machine.do(Embed(id="gone", tokens=TEXTS[0]), Cancel(id="gone"))
-    (end,) = [event for event in machine.events if getattr(event, "id", "") == "gone"]
+def test_queued_text_can_be_cancelled(tiny_model: Path) -> None:
+    harness = EngineHarness()
+    load(harness, tiny_model)
+    harness.events.clear()
+    harness.execute(Embed(id="gone", tokens=TEXTS[0]), Cancel(id="gone"))
+    (end,) = [event for event in harness.events if getattr(event, "id", "") == "gone"]
     assert isinstance(end, Finished)
     assert end.reason == "cancelled"
 
 
-def test_memory_that_runs_out_fails_the_text_alone(
+def test_out_of_memory_fails_only_the_text(
     tiny_model: Path, tiny_sae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MILLM_TESTING_FAULTS", "1")
-    machine = Machine()
-    load(machine, tiny_model)
-    attach(machine, tiny_sae, tmp_path)
-    machine.events.clear()
-    machine.say(Generate(id="stream", prompt=TEXTS[1], max_tokens=20, sampling=GREEDY, steering=PUSH, watch=WATCH))
-    machine.engine.run_once()
-    machine.say(InjectFault(id="fault", point="prefill", kind="oom"), Embed(id="unlucky", tokens=TEXTS[3], watch=WATCH))
-    machine.run_until({"stream"})
-    (failed,) = [event for event in machine.events if isinstance(event, CommandFailed)]
+    harness = EngineHarness()
+    load(harness, tiny_model)
+    attach(harness, tiny_sae, tmp_path)
+    harness.events.clear()
+    harness.send(Generate(id="stream", prompt=TEXTS[1], max_tokens=20, sampling=GREEDY, steering=PUSH, watch=WATCH))
+    harness.engine.run_once()
+    harness.send(
+        InjectFault(id="fault", point="prefill", kind="oom"), Embed(id="unlucky", tokens=TEXTS[3], watch=WATCH)
+    )
+    harness.run_until({"stream"})
+    (failed,) = [event for event in harness.events if isinstance(event, CommandFailed)]
     assert (failed.id, failed.code) == ("unlucky", "insufficient_memory")
-    stream = machine.answers()["stream"]
+    stream = harness.answers()["stream"]
     assert isinstance(stream.end, Finished)
     assert stream.end.receipt is not None
     assert stream.end.receipt.degraded is None
-    machine.events.clear()
-    assert embedded(machine, *texts("again", watch=WATCH))
+    harness.events.clear()
+    assert embedded(harness, *texts("again", watch=WATCH))
 
 
-def test_hidden_states_that_overflow_are_told() -> None:
+def test_overflowing_hidden_states_are_reported() -> None:
     with pytest.raises(NonFiniteOutput, match="finite"):
         normalised(torch.tensor([1.0, float("inf")]))
 
@@ -234,37 +234,37 @@ def test_hidden_states_that_overflow_are_told() -> None:
 # --------------------------------------------------------------------------------------------------------- encoders
 
 
-def test_an_encoder_embeds_and_refuses_to_write(tmp_path: Path, tiny_sae: Path) -> None:
-    machine = Machine()
-    loaded = load(machine, write_encoder(tmp_path / "bert"), generates=False)
+def test_encoder_embeds_and_rejects_generation(tmp_path: Path, tiny_sae: Path) -> None:
+    harness = EngineHarness()
+    loaded = load(harness, write_encoder(tmp_path / "bert"), generates=False)
     assert isinstance(loaded, ModelLoaded)
     assert (loaded.facts.generates, loaded.facts.runner, loaded.facts.context_length) == (False, "encoder", 64)
-    refused = [event for event in machine.events if isinstance(event, CommandFailed)]
+    refused = [event for event in harness.events if isinstance(event, CommandFailed)]
     assert {(event.id, event.code) for event in refused} == {("nothing", "model_cannot_generate")}
-    machine.events.clear()
-    assert len(set(embedded(machine, *(Embed(id=f"e-{n}", tokens=(2, 9 + n, 3)) for n in range(3))))) == 3
-    attach(machine, tiny_sae, tmp_path)
-    codes = {event.id: event.code for event in machine.events if isinstance(event, CommandFailed)}
+    harness.events.clear()
+    assert len(set(embedded(harness, *(Embed(id=f"e-{n}", tokens=(2, 9 + n, 3)) for n in range(3))))) == 3
+    attach(harness, tiny_sae, tmp_path)
+    codes = {event.id: event.code for event in harness.events if isinstance(event, CommandFailed)}
     assert codes["attach"] == "sae_mismatch"
 
 
-def test_positions_that_padding_takes_do_not_count(tmp_path: Path) -> None:
+def test_positions_before_padding_idx_do_not_count(tmp_path: Path) -> None:
     """RoBERTa says 66 and has 64: one token more would look up what is not there."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     RobertaModel(RobertaConfig(vocab_size=99, max_position_embeddings=66, **sizes)).save_pretrained(tmp_path)
-    machine = Machine()
-    loaded = load(machine, tmp_path, generates=False)
+    harness = EngineHarness()
+    loaded = load(harness, tmp_path, generates=False)
     assert isinstance(loaded, ModelLoaded)
     assert loaded.facts.context_length == 64
-    machine.events.clear()
-    assert embedded(machine, Embed(id="longest", tokens=(5,) * 64))
+    harness.events.clear()
+    assert embedded(harness, Embed(id="longest", tokens=(5,) * 64))
 
 
-def test_what_needs_more_than_text_is_refused_at_load(tmp_path: Path) -> None:
+def test_encoder_decoder_is_rejected_at_load(tmp_path: Path) -> None:
     """An encoder-decoder has no hidden states of a text alone."""
     from_t5(tmp_path)
-    failed = load(Machine(), tmp_path, generates=False)
+    failed = load(EngineHarness(), tmp_path, generates=False)
     assert isinstance(failed, CommandFailed)
     assert failed.code == "invalid_model"
     assert "cannot embed" in failed.message

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 from millm.engine import model_runner as slots_runner
 from millm.engine.messages import Finished, Generate, LoadModel, SamplingParams
 from millm.engine.model_runner import PlainRunner
-from tests.engine import zoo
-from tests.engine.machine import Answer, Machine
+from tests.engine import architectures
+from tests.engine.engine_harness import Answer, EngineHarness
 
 BOUNDARY = 32
 SYSTEM = tuple(range(40, 60))
@@ -27,74 +27,76 @@ ASKED = {
 
 @pytest.fixture(scope="module")
 def model() -> PreTrainedModel:
-    return zoo.build("phi3_longrope")
+    return architectures.build("phi3_longrope")
 
 
 @pytest.fixture(scope="module")
 def expected(model: PreTrainedModel) -> dict[str, list[int]]:
-    return {name: zoo.greedy(model, prompt, new) for name, (prompt, new) in ASKED.items()}
+    return {name: architectures.greedy(model, prompt, new) for name, (prompt, new) in ASKED.items()}
 
 
 @pytest.fixture(scope="module", params=["slots", "plain"])
-def machine(
+def harness(
     request: pytest.FixtureRequest, model: PreTrainedModel, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Machine]:
+) -> Iterator[EngineHarness]:
     """Four rows and chunks of five tokens."""
     folder = tmp_path_factory.mktemp("longrope")
     model.save_pretrained(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(slots_runner.PREFILL_CHUNK_TOKENS, "cpu", 5)
-        machine = Machine()
-        machine.do(LoadModel(id="load", path=str(folder), runner=request.param, slots=4))
-        yield machine
+        harness = EngineHarness()
+        harness.execute(LoadModel(id="load", path=str(folder), runner=request.param, slots=4))
+        yield harness
 
 
-def ask(machine: Machine, names: list[str], *, pause: int = 0) -> dict[str, Answer]:
+def ask(harness: EngineHarness, names: list[str], *, pause: int = 0) -> dict[str, Answer]:
     """One after the other, so many steps apart."""
-    machine.events.clear()
+    harness.events.clear()
     for name in names:
         prompt, new = ASKED[name]
-        machine.say(Generate(id=name, prompt=prompt, max_tokens=new, sampling=SamplingParams(temperature=0)))
+        harness.send(Generate(id=name, prompt=prompt, max_tokens=new, sampling=SamplingParams(temperature=0)))
         for _ in range(pause):
-            machine.engine.run_once()
-            machine.say()
-    return machine.run_until(set(names))
+            harness.engine.run_once()
+            harness.send()
+    return harness.run_until(set(names))
 
 
 @pytest.mark.parametrize("pause", [0, 1, 4])
-def test_each_is_generate_on_whichever_side_and_across(
-    machine: Machine, expected: dict[str, list[int]], pause: int
+def test_longrope_matches_generate_below_above_and_across(
+    harness: EngineHarness, expected: dict[str, list[int]], pause: int
 ) -> None:
     """In every order, and twice, so that prefixes of both sides lie in the rows and are gone on from."""
     names = list(ASKED)
     for turned in range(len(names)):
-        answers = ask(machine, names[turned:] + names[:turned], pause=pause)
+        answers = ask(harness, names[turned:] + names[:turned], pause=pause)
         assert {name: answers[name].tokens for name in names} == expected
 
 
-def test_the_boundary_shows(model: PreTrainedModel, expected: dict[str, list[int]]) -> None:
+def test_outputs_differ_across_the_boundary(model: PreTrainedModel, expected: dict[str, list[int]]) -> None:
     """With the short factors throughout, what crosses would be answered otherwise: or the test above tests nothing."""
-    one_sided = zoo.build("phi3_longrope")
+    one_sided = architectures.build("phi3_longrope")
     one_sided.load_state_dict(model.state_dict())
     one_sided.config.rope_parameters["long_factor"] = one_sided.config.rope_parameters["short_factor"]
-    differ = {name for name, (prompt, new) in ASKED.items() if zoo.greedy(one_sided, prompt, new) != expected[name]}
+    differ = {
+        name for name, (prompt, new) in ASKED.items() if architectures.greedy(one_sided, prompt, new) != expected[name]
+    }
     assert {"crosses", "long", "just behind"} <= differ
     assert "short" not in differ
 
 
-def test_a_prefix_is_gone_on_from_on_its_own_side_only(machine: Machine) -> None:
+def test_prefix_is_reused_only_on_its_side_of_the_boundary(harness: EngineHarness) -> None:
     """The same twenty tokens turned by other factors are other keys."""
     cached = {}
     for name in ("short", "long", "just behind", "short"):
-        end = ask(machine, [name])[name].end
+        end = ask(harness, [name])[name].end
         assert isinstance(end, Finished)
         cached[name] = end.cached_tokens
-    if isinstance(machine.engine.executor.runner, PlainRunner):
+    if isinstance(harness.engine.executor.runner, PlainRunner):
         assert set(cached.values()) == {0}
         return
     assert cached["short"] == len(ASKED["short"][0]) - 1
     assert cached["just behind"] >= len(SYSTEM)
-    slots = machine.engine.executor.runner._slots  # type: ignore[union-attr]
+    slots = harness.engine.executor.runner._slots  # type: ignore[union-attr]
     sides = {slot.steering[1] for slot in slots if slot.finite_count}
     assert sides == {False, True}
-    assert torch.isfinite(machine.engine.executor.runner.cache._layers[0].keys).all()  # type: ignore[union-attr]
+    assert torch.isfinite(harness.engine.executor.runner.cache._layers[0].keys).all()  # type: ignore[union-attr]

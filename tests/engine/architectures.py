@@ -76,13 +76,13 @@ ONE_AT_A_TIME: dict[str, PreTrainedConfig] = {
 }  # fmt: skip
 """Those whose masks or states are their own."""
 
-ZOO = BATCHED | ONE_AT_A_TIME
+ARCHITECTURES = BATCHED | ONE_AT_A_TIME
 
 
 def build(name: str) -> PreTrainedModel:
     """Random weights, large enough that every part of the model shows in its answers."""
     torch.manual_seed(0)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(deepcopy(ZOO[name])).eval()
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(deepcopy(ARCHITECTURES[name])).eval()
     with torch.no_grad():
         for weights in model.parameters():
             if weights.ndim > 1:

@@ -84,7 +84,7 @@ def window_of(draw: st.DrawFn, rows: int, length: int) -> CacheWindow:
 
 @given(data=st.data(), rows=st.integers(1, 4), length=st.integers(1, 6), heads=st.integers(1, 3))
 @settings(max_examples=200, deadline=None)
-def test_every_key_is_where_the_plainest_way_puts_it(data: st.DataObject, rows: int, length: int, heads: int) -> None:
+def test_cache_matches_a_naive_implementation(data: st.DataObject, rows: int, length: int, heads: int) -> None:
     cache, naive = SlotCache(LAYERS, rows, length), Naive(rows, length)
     count = 0
     for step in range(8):
@@ -132,7 +132,7 @@ def update(cache: SlotCache, naive: Naive, window: CacheWindow, heads: int, coun
 
 @given(positions=st.lists(st.integers(0, 8), min_size=1, max_size=5), first=st.integers(0, 2))
 @settings(max_examples=100, deadline=None)
-def test_rows_written_at_once_are_rows_written_one_by_one(positions: list[int], first: int) -> None:
+def test_batched_writes_match_single_writes(positions: list[int], first: int) -> None:
     """One token each, against a slice per row, for keys and values of different depths."""
     count = len(positions)
     cache, one_by_one = SlotCache(1, 8, 9), SlotCache(1, 8, 9)
@@ -146,7 +146,7 @@ def test_rows_written_at_once_are_rows_written_one_by_one(positions: list[int], 
         assert torch.equal(found, expected)
 
 
-def test_a_resize_that_runs_out_of_memory_leaves_bounds_that_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resize_out_of_memory_leaves_consistent_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some layers have their new size by then and some have not: what all of them have is what there is."""
     cache = SlotCache(LAYERS, 3, 4)
     cache.window = CacheWindow(0, 3, 2, torch.tensor([[1], [0], [1]]), None)

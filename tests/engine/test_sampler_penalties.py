@@ -30,7 +30,7 @@ def adjusted(sampling: SamplingParams, prompt: list[int], generated: list[int], 
 
 @settings(max_examples=100, deadline=None)
 @given(prompt=Tokens, generated=Tokens, penalty=st.floats(0.1, 3.0), seed=st.integers(0, 99))
-def test_repetition_is_penalised_as_in_transformers(
+def test_repetition_penalty_matches_transformers(
     prompt: list[int], generated: list[int], penalty: float, seed: int
 ) -> None:
     logits = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(seed)) * 4
@@ -43,7 +43,7 @@ def test_repetition_is_penalised_as_in_transformers(
 
 @settings(max_examples=60, deadline=None)
 @given(generated=Tokens, least=st.integers(0, 8), seed=st.integers(0, 99))
-def test_nothing_ends_before_min_tokens_as_in_transformers(generated: list[int], least: int, seed: int) -> None:
+def test_min_tokens_matches_transformers(generated: list[int], least: int, seed: int) -> None:
     logits = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(seed))
     ids = torch.tensor([[1, *generated]])
     processor = MinNewTokensLengthLogitsProcessor(1, least, list(STOP), device="cpu")
@@ -54,7 +54,7 @@ def test_nothing_ends_before_min_tokens_as_in_transformers(generated: list[int],
 
 @settings(max_examples=60, deadline=None)
 @given(generated=Tokens, presence=st.floats(-2, 2), frequency=st.floats(-2, 2), seed=st.integers(0, 99))
-def test_openais_penalties_and_bias_by_their_formula(
+def test_openai_penalties_and_bias_match_their_formula(
     generated: list[int], presence: float, frequency: float, seed: int
 ) -> None:
     logits = torch.randn(VOCABULARY, generator=torch.Generator().manual_seed(seed))
@@ -69,7 +69,7 @@ def test_openais_penalties_and_bias_by_their_formula(
         assert abs(float(found[token]) - expected) < 1e-4
 
 
-def test_an_answer_lasts_as_long_as_it_must(engine: Engine) -> None:
+def test_min_tokens_extends_output(engine: Engine) -> None:
     """Every token of the vocabulary ends the text, but not before the fourth."""
     ends = {"prompt": (1, 80, 81), "max_tokens": 20, "stop_ids": tuple(range(3, 350))}
     short = Generate(id="short", sampling=SamplingParams(temperature=0), **ends)  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ def test_an_answer_lasts_as_long_as_it_must(engine: Engine) -> None:
     assert sum(isinstance(event, Token) for event in more) >= 4 > sum(isinstance(event, Token) for event in few)
 
 
-def test_next_to_no_temperature_is_none(engine: Engine) -> None:
+def test_tiny_temperature_is_greedy(engine: Engine) -> None:
     """Logits divided by it would be infinite."""
     body = {"prompt": (1, 80, 81), "max_tokens": 8}
     frozen = Generate(id="frozen", sampling=SamplingParams(temperature=5e-324, logprobs=0), **body)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ HOST_READS = {"_local_scalar_dense", "item", "is_nonzero", "nonzero", "equal"}
 """Operations whose result the host waits for."""
 
 
-class Tape:
+class ReplayRecorder:
     """Counts what it is asked for, over all tapes."""
 
     recorded = 0
@@ -24,26 +24,26 @@ class Tape:
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """Raises RuntimeError as CUDA does."""
         work()
-        with _Writing() as tape:
+        with _OperationLog() as tape:
             work()
-        Tape.recorded += 1
+        ReplayRecorder.recorded += 1
         return tape.play
 
 
-class BrokenTape:
+class FailingRecorder:
     """Records what it is given until it is told to stop."""
 
     works = 0
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        if BrokenTape.works <= 0:
+        if FailingRecorder.works <= 0:
             work()
             raise RuntimeError("operation not permitted when stream is capturing")
-        BrokenTape.works -= 1
-        return Tape().record(work)
+        FailingRecorder.works -= 1
+        return ReplayRecorder().record(work)
 
 
-class DeafTape:
+class IdleRecorder:
     """Replays nothing."""
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
@@ -51,7 +51,7 @@ class DeafTape:
         return lambda: None
 
 
-class _Writing(TorchDispatchMode):
+class _OperationLog(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self._operations: list[tuple[Any, Any, Any, list[tuple[int, Tensor]]]] = []
@@ -66,7 +66,7 @@ class _Writing(TorchDispatchMode):
         return result
 
     def play(self) -> None:
-        Tape.replayed += 1
+        ReplayRecorder.replayed += 1
         for func, args, kwargs, fresh in self._operations:
             results = _tensors(func(*args, **kwargs))
             for place, tensor in fresh:

@@ -77,7 +77,7 @@ def greedy_by_ids(model: LlamaForCausalLM, change: Callable[[Tensor], Callable[[
     return ids[len(PROMPT) :]
 
 
-def test_unsteered_is_generate(engine: Engine, reference: LlamaForCausalLM) -> None:
+def test_unsteered_output_matches_generate(engine: Engine, reference: LlamaForCausalLM) -> None:
     """The same tokens, and the logprobs of `generate`'s own logits (bit for bit: the plain runner, see there)."""
     terms = terms_of_path(reference.config, len(PROMPT) + NEW) + reference.config.hidden_size
     events, *_ = engine.generate(request("base", sampling=SamplingParams(temperature=0, logprobs=0)))
@@ -92,7 +92,9 @@ def test_unsteered_is_generate(engine: Engine, reference: LlamaForCausalLM) -> N
         assert event.logprob == pytest.approx(expected, abs=rounding(float(logits.abs().max()), terms))
 
 
-def test_added_with_cache_is_added_without_cache(engine: Engine, reference: LlamaForCausalLM, decoder: Tensor) -> None:
+def test_steering_with_a_cache_matches_steering_without(
+    engine: Engine, reference: LlamaForCausalLM, decoder: Tensor
+) -> None:
     delta = 8.0 * decoder[3] - 4.0 * decoder[9]
 
     def change(x: Tensor) -> Tensor:
@@ -103,7 +105,7 @@ def test_added_with_cache_is_added_without_cache(engine: Engine, reference: Llam
 
 
 @pytest.mark.parametrize("mode", ["clamp", "min_clamp", "scale", "ablate"])
-def test_modes_that_read_the_activation(
+def test_modes_that_depend_on_the_activation(
     engine: Engine, reference: LlamaForCausalLM, decoder: Tensor, mode: str
 ) -> None:
     """Against the definition of each mode written out on the whole SAE, error term kept."""
@@ -154,7 +156,7 @@ def test_skips(engine: Engine, reference: LlamaForCausalLM, decoder: Tensor) -> 
     assert special != none
 
 
-def test_each_gets_what_it_gets_alone(engine: Engine) -> None:
+def test_concurrent_requests_match_single_runs(engine: Engine) -> None:
     """Different steerings at once, in any order, and the base answer unchanged after all of them."""
     requests = [
         request("base"),
@@ -189,7 +191,7 @@ def test_no_receipt_without_steering(engine: Engine) -> None:
     assert (end.reason, end.receipt) == ("length", None)
 
 
-def test_watching_changes_nothing_and_reads_the_encoder(
+def test_watching_reads_the_encoder_and_preserves_output(
     engine: Engine, reference: LlamaForCausalLM, decoder: Tensor
 ) -> None:
     watch = Watch(sae="tiny", features=(3, 11, 40), top_k=4, tokens="all", sample_every=1)
@@ -229,7 +231,7 @@ def test_watching_before_and_after_steering(engine: Engine, reference: LlamaForC
     assert first_reading("after", steering) == pytest.approx(pre + strength, rel=1e-4)
 
 
-def test_stop_ids_end_the_sequence_and_are_not_sent(engine: Engine) -> None:
+def test_stop_ids_finish_the_sequence_without_a_token(engine: Engine) -> None:
     tokens = engine.tokens(request("base"))
     stop = tokens[5]
     events, *_ = engine.generate(request("stop", stop_ids=(stop,)))
@@ -254,7 +256,9 @@ def test_seed_repeats_and_temperature_varies(engine: Engine) -> None:
     min_p=st.floats(0.0, 0.9),
 )
 @settings(max_examples=100, deadline=None)
-def test_only_allowed_tokens_are_drawn(logits: list[float], top_p: float, top_k: int, min_p: float) -> None:
+def test_sampling_stays_within_top_k_top_p_and_min_p(
+    logits: list[float], top_p: float, top_k: int, min_p: float
+) -> None:
     """Against the definitions of top-k, then top-p, then min-p, on four tokens."""
     sampling = SamplingParams(top_p=top_p, top_k=top_k, min_p=min_p, seed=0)
     sequence = Sequence(Generate(id="x", prompt=(1,), max_tokens=1, sampling=sampling))
@@ -277,7 +281,7 @@ def test_only_allowed_tokens_are_drawn(logits: list[float], top_p: float, top_k:
     assert drawn <= {i for i in tied if weights[i] >= (min_p - 1e-6) * top}
 
 
-def test_refused_in_the_engine_too(engine: Engine) -> None:
+def test_engine_rejects_invalid_steering(engine: Engine) -> None:
     """The door checks first; the engine does not trust it."""
     for bad, what in (
         (steer(add(FEATURES, 1.0)), f"feature {FEATURES} is not in 0..{FEATURES - 1}"),
@@ -288,7 +292,7 @@ def test_refused_in_the_engine_too(engine: Engine) -> None:
     assert engine.tokens(request("base"))
 
 
-def test_logits_that_are_not_numbers_end_the_request_alone(engine: Engine) -> None:
+def test_non_finite_logits_fail_only_the_request(engine: Engine) -> None:
     before = engine.tokens(request("base"))
     infinite = Steering(by_sae=(SaeSteering("tiny", (Coefficients(3, alpha=1e39, beta=0.0),)),))
     with pytest.raises(EngineFailed, match="not finite"):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from millm.engine.messages import Cancel, Finished, Generate, Reading, SamplingParams, SetActiveSteering
 from millm.sae.steering import FeatureSetting, Positions, SaeSteering, Skip, Steering, Watch, coefficients
-from tests.engine.machine import Answer, Machine, load
+from tests.engine.engine_harness import Answer, EngineHarness, load
 
 SYSTEM = tuple(range(40, 60))
 PROMPTS = (
@@ -60,21 +60,21 @@ def request(name: str, prompt: int, steering: int, watch: int, new: int = NEW) -
 class Expected:
     """What each request gets alone, one at a time through the plain runner; asked once each."""
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
+    def __init__(self, harness: EngineHarness) -> None:
+        self._machine = harness
         self._known: dict[tuple[int, int, int, int], Answer] = {}
 
     def of(self, prompt: int, steering: int, watch: int, new: int = NEW) -> Answer:
         key = (prompt, steering, watch, new)
         if key not in self._known:
             self._machine.events.clear()
-            self._machine.say(request("alone", *key))
+            self._machine.send(request("alone", *key))
             self._known[key] = self._machine.run_until({"alone"})["alone"]
         return self._known[key]
 
 
 @pytest.fixture(scope="module")
-def expected(alone: Machine) -> Expected:
+def expected(alone: EngineHarness) -> Expected:
     return Expected(alone)
 
 
@@ -104,11 +104,11 @@ def assert_same_readings(found: Sequence[Reading], expected: Sequence[Reading]) 
         assert dict(one.top_after) == pytest.approx(dict(other.top_after), abs=2e-4)
 
 
-def test_sixteen_profiles_at_once_are_each_alone(
+def test_sixteen_steerings_in_a_batch_match_single_runs(
     tiny_model: Path, tiny_sae: Path, canonical_root: Path, expected: Expected
 ) -> None:
     """16 distinct steerings in one batch; then all again, from what the first time left in the cache."""
-    wide = load(Machine(), tiny_model, tiny_sae, canonical_root, runner="slots", slots=16)
+    wide = load(EngineHarness(), tiny_model, tiny_sae, canonical_root, runner="slots", slots=16)
     profiles = [steer((index, strength, "add")) for index in (3, 5, 8, 12) for strength in (6.0, -6.0)]
     profiles += [steer((index, 4.0, mode)) for index in (3, 5) for mode in ("clamp", "min_clamp", "scale", "ablate")]
     requests = [
@@ -120,11 +120,11 @@ def test_sixteen_profiles_at_once_are_each_alone(
     assert len({profile.fingerprint for profile in profiles}) == 16
     for cached in (False, True):
         wide.events.clear()
-        wide.say(*requests)
+        wide.send(*requests)
         answers = wide.run_until({asked.id for asked in requests})
         for asked in requests:
             expected._machine.events.clear()
-            expected._machine.say(asked)
+            expected._machine.send(asked)
             assert_same(answers[asked.id], expected._machine.run_until({asked.id})[asked.id])
             end = answers[asked.id].end
             assert isinstance(end, Finished)
@@ -147,22 +147,22 @@ arrivals = st.lists(
 
 @given(arrivals=arrivals)
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_company_leaves_an_answer_as_it_is(
-    batched: Machine, expected: Expected, arrivals: list[tuple[int, int, int, int, int, int | None]]
+def test_random_batches_match_single_runs(
+    batched: EngineHarness, expected: Expected, arrivals: list[tuple[int, int, int, int, int, int | None]]
 ) -> None:
     """Three rows, chunks of five tokens, random arrivals, lengths, steerings, watch lists and cancellations."""
-    machine = batched
-    machine.events.clear()
+    harness = batched
+    harness.events.clear()
     names = {str(number) for number in range(len(arrivals))}
     for turn in range(41):
         for number, (at, prompt, steering, watch, new, cancel) in enumerate(arrivals):
             if at == turn:
-                machine.say(request(str(number), prompt, steering, watch, new))
+                harness.send(request(str(number), prompt, steering, watch, new))
             if cancel == turn and cancel >= at:
-                machine.say(Cancel(id=str(number)))
-        machine.say()
-        machine.engine.run_once()
-    answers = machine.run_until(names)
+                harness.send(Cancel(id=str(number)))
+        harness.send()
+        harness.engine.run_once()
+    answers = harness.run_until(names)
     for number, (_, prompt, steering, watch, new, _) in enumerate(arrivals):
         found, whole = answers[str(number)], expected.of(prompt, steering, watch, new)
         assert isinstance(found.end, Finished)
@@ -170,24 +170,24 @@ def test_any_company_leaves_an_answer_as_it_is(
             assert found.tokens == whole.tokens[: len(found.tokens)]
         else:
             assert_same(found, whole)
-    assert machine.engine.executor.scheduler.is_idle
-    assert not machine.engine.executor.runner._slots.busy_slots  # type: ignore[union-attr]
+    assert harness.engine.executor.scheduler.is_idle
+    assert not harness.engine.executor.runner._slots.busy_slots  # type: ignore[union-attr]
 
 
-def test_a_slider_moves_those_who_follow_it_and_nobody_else(batched: Machine, expected: Expected) -> None:
-    machine = batched
-    machine.events.clear()
+def test_active_steering_changes_only_sequences_that_follow_it(batched: EngineHarness, expected: Expected) -> None:
+    harness = batched
+    harness.events.clear()
     base, push = STEERINGS[0], STEERINGS[1]
     follower = Generate(
         id="follower", prompt=PROMPTS[0], max_tokens=NEW, sampling=SamplingParams(temperature=0), follows_active=True
     )
-    machine.say(follower, request("bystander", 0, 5, 0))
+    harness.send(follower, request("bystander", 0, 5, 0))
     for _ in range(6):
-        machine.engine.run_once()
-    so_far = len(machine.answers()["follower"].tokens)
+        harness.engine.run_once()
+    so_far = len(harness.answers()["follower"].tokens)
     assert 0 < so_far < NEW
-    machine.say(SetActiveSteering(steering=push))
-    answers = machine.run_until({"follower", "bystander"})
+    harness.send(SetActiveSteering(steering=push))
+    answers = harness.run_until({"follower", "bystander"})
     assert_same(answers["bystander"], expected.of(0, 5, 0))
     unsteered, moved = expected.of(0, 0, 0), answers["follower"]
     assert moved.tokens[:so_far] == unsteered.tokens[:so_far]
@@ -197,8 +197,8 @@ def test_a_slider_moves_those_who_follow_it_and_nobody_else(batched: Machine, ex
     assert moved.end.receipt is not None
     assert moved.end.receipt.fingerprint == push.fingerprint  # type: ignore[union-attr]
     assert moved.end.receipt.tokens_steered == NEW - so_far
-    machine.events.clear()
-    machine.say(request("again", 0, 1, 0), request("base", 0, 0, 0))
-    answers = machine.run_until({"again", "base"})
+    harness.events.clear()
+    harness.send(request("again", 0, 1, 0), request("base", 0, 0, 0))
+    answers = harness.run_until({"again", "base"})
     assert_same(answers["again"], expected.of(0, 1, 0))
     assert_same(answers["base"], unsteered)

@@ -17,7 +17,7 @@ from millm.sae.formats import canonicalise
 from millm.sae.steering import Watch
 from millm.sae.steering_hook import SteeringHook
 from tests.engine.conftest import Engine
-from tests.engine.test_generation import NEW, PROMPT, PUSH, add, request, steer
+from tests.engine.test_core_generation import NEW, PROMPT, PUSH, add, request, steer
 from tests.fixtures.tiny import FEATURES, HOOK_LAYER
 
 EVERY = 3
@@ -89,7 +89,7 @@ def sampled(readings: list[Reading]) -> list[int]:
     return [reading.position for reading in readings if reading.top]
 
 
-def test_a_batch_in_pieces_reads_as_each_request_alone_in_one(taps: AttachedSaes, reference: LlamaForCausalLM) -> None:
+def test_chunked_batch_readings_match_single_passes(taps: AttachedSaes, reference: LlamaForCausalLM) -> None:
     whole = (len(PROMPT),)
     alone = [read(taps, reference, [one], whole)[0] for one in REQUESTS]
     assert [sampled(readings) for readings in alone] == [[0, 3, 6, 9], [0, 2, 4, 6], [], [*range(10)], []]
@@ -99,14 +99,14 @@ def test_a_batch_in_pieces_reads_as_each_request_alone_in_one(taps: AttachedSaes
             close(found, expected)
 
 
-def test_names_are_read_at_every_token(taps: AttachedSaes, reference: LlamaForCausalLM) -> None:
+def test_named_features_are_read_at_every_token(taps: AttachedSaes, reference: LlamaForCausalLM) -> None:
     every, thirds = (request("x", PUSH, watch=(watch(features=(3, 11), sample_every=n),)) for n in (1, EVERY))
     (exact,), (found,) = (read(taps, reference, [one], (len(PROMPT),)) for one in (every, thirds))
     close([replace(one, top=()) for one in found], [replace(one, top=()) for one in exact])
     close([one for one in found if one.top], [one for one in exact if one.position % EVERY == 0])
 
 
-def test_the_engine_samples_by_position(engine: Engine) -> None:
+def test_sampling_interval_follows_the_position(engine: Engine) -> None:
     def readings(**fields: object) -> list[Reading]:
         events, *_ = engine.generate(request("sampled", PUSH, watch=(watch(features=(3,), **fields),)))
         return [reading for event in events for reading in event.readings]

@@ -191,12 +191,12 @@ TestRows = pytest.mark.filterwarnings("default")(Rows.TestCase)
 TestRows.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 
 
-def test_a_long_memory_is_not_given_up_for_a_short_prefix_while_a_row_is_free() -> None:
+def test_long_prefix_is_preserved_while_a_row_is_free() -> None:
     """The donor keeps what it has beyond the prefix: the prompt gets a copy."""
     slots = SlotAllocator(2, lambda *_: None)
     first = slots.allocate("", ()).slot
     first.token_keys, first.finite_count, first.written_count = list(range(100)), 100, 100
-    first.trail = "what was done"
+    first.prefix_state = "what was done"
     slots.release(first)
     found = slots.allocate("", [*range(20), 500])
     assert (found.slot.row, found.source, found.cached_count, found.prefix_state) == (1, first, 20, "what was done")
@@ -206,7 +206,7 @@ def test_a_long_memory_is_not_given_up_for_a_short_prefix_while_a_row_is_free() 
 
 
 @pytest.mark.parametrize("steered", [False, True])
-def test_a_token_that_was_steered_is_another_token(steered: bool) -> None:
+def test_steered_tokens_have_other_keys(steered: bool) -> None:
     slots = SlotAllocator(2, lambda *_: None)
     slot = slots.allocate("push", ()).slot
     slot.token_keys = [token_key(token, False) for token in range(10)] + [

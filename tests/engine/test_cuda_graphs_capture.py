@@ -21,9 +21,9 @@ from millm.sae.config import MAX_WATCHED_FEATURES
 from millm.sae.formats import canonicalise
 from millm.sae.hook_step import HookStepShape
 from millm.sae.steering_hook import SteeringHook
-from tests.engine import zoo
-from tests.engine.test_architectures import nothing_steered
-from tests.engine.test_graphs import recordable
+from tests.engine import architectures
+from tests.engine.test_cuda_graphs import recordable
+from tests.engine.test_model_runner_architectures import nothing_steered
 from tests.fixtures.tiny import write_sae
 
 ROWS = 2
@@ -38,7 +38,7 @@ WATCHES, STEERS, BOTH = (
 @pytest.fixture(scope="module")
 def tap(tmp_path_factory: pytest.TempPathFactory) -> SteeringHook:
     folder = tmp_path_factory.mktemp("sae")
-    source = write_sae(folder / "source", width=zoo.SIZE["hidden_size"], normalize_activations="layer_norm")
+    source = write_sae(folder / "source", width=architectures.SIZE["hidden_size"], normalize_activations="layer_norm")
     return SteeringHook(SparseAutoencoder.open(canonicalise(source, folder / "canonical")), torch.device("cpu"))
 
 
@@ -62,13 +62,13 @@ def check(tensor: Tensor | None, shape: tuple[int, ...] | None) -> None:
 
 
 def build(name: str, attention_name: str = kv_cache.GROUPED_QUERY_ATTENTION) -> PreTrainedModel:
-    model = zoo.build(name)
+    model = architectures.build(name)
     model.set_attn_implementation(attention_name)
     return model
 
 
-@pytest.mark.parametrize("name", [name for name in zoo.BATCHED if recordable(name)])
-def test_every_architecture(name: str, tap: SteeringHook) -> None:
+@pytest.mark.parametrize("name", [name for name in architectures.BATCHED if recordable(name)])
+def test_every_architecture_is_recordable(name: str, tap: SteeringHook) -> None:
     model = build(name)
     assert tuple(logits(model).shape) == (ROWS, 128)
     handle = hooks.resolve_hook_point(model, "blocks.1.hook_resid_post").register(tap)
@@ -78,13 +78,13 @@ def test_every_architecture(name: str, tap: SteeringHook) -> None:
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3", "gemma2"])
-def test_its_own_attention(name: str) -> None:
+def test_models_own_attention_is_recordable(name: str) -> None:
     """Kept where miLLM's computes otherwise."""
     assert tuple(logits(build(name, "eager")).shape) == (ROWS, 128)
 
 
 @pytest.mark.parametrize("name", ["mixtral", "qwen3_moe", "gpt_oss"])
-def test_experts_one_by_one_would_not_do(name: str) -> None:
+def test_eager_experts_are_not_recordable(name: str) -> None:
     """Which is why a recorded pass has them all at once (`recordable_experts`)."""
     model = build(name)
     runner = SlotsRunner(model, ROWS, nothing_steered, kv_cache_bytes=1 << 30)
@@ -107,7 +107,7 @@ def picks_as_many_as_there_are(x: Tensor) -> Tensor | None:
 
 
 @pytest.mark.parametrize("hook", [reads_a_number, asks_whether, picks_as_many_as_there_are])
-def test_a_pass_that_needs_a_number_is_found_out(hook: Callable[[Tensor], Tensor | None]) -> None:
+def test_pass_that_reads_from_the_device_is_detected(hook: Callable[[Tensor], Tensor | None]) -> None:
     model = build("llama")
     hooks.resolve_hook_point(model, "blocks.1.hook_resid_post").register(hook)
     with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):

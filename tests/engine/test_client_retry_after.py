@@ -7,14 +7,14 @@ import pytest
 from millm.engine.client import DEFAULT_RETRY_SECONDS, MAX_FINISH_TIMES, MAX_RETRY_SECONDS, RetryAfterEstimator
 
 
-def test_nothing_is_known_at_first() -> None:
+def test_default_before_any_request_finished() -> None:
     pace = RetryAfterEstimator()
     for _ in range(MAX_FINISH_TIMES - 1):
         pace.record_finished()
     assert pace.retry_after_seconds(10_000) == DEFAULT_RETRY_SECONDS
 
 
-def test_the_estimate_is_half_the_line_at_the_pace_that_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_estimate_is_half_the_queue_at_the_measured_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     """One ended every 0.1 s: a line of 400 is half served in 20 s."""
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])

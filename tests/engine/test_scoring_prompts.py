@@ -7,7 +7,7 @@ from transformers import LlamaForCausalLM
 from millm.engine.messages import Finished, Generate, SamplingParams, Token, TokenScore
 from millm.sae.steering import FeatureSetting, SaeSteering, Steering, coefficients
 from tests.engine.conftest import Engine
-from tests.engine.machine import Machine
+from tests.engine.engine_harness import EngineHarness
 
 PROMPT = (1, 80, 81, 82, 2, 90, 91, 33, 120, 45, 7, 300, 12)
 PUSH = Steering(by_sae=(SaeSteering("tiny", (coefficients(FeatureSetting(index=3, strength=6.0)),)),))
@@ -37,20 +37,20 @@ def assert_same(found: list[TokenScore], expected: list[TokenScore]) -> None:
         assert [value for _, value in one.top] == pytest.approx([value for _, value in other.top], abs=1e-4)
 
 
-@pytest.mark.parametrize("machine", ["alone", "batched"])
+@pytest.mark.parametrize("harness", ["alone", "batched"])
 @pytest.mark.parametrize("alternatives", [0, 1, 5])
-def test_scores_are_those_of_the_bare_model(
-    machine: str, alternatives: int, request: pytest.FixtureRequest, reference: LlamaForCausalLM
+def test_scores_match_the_plain_model(
+    harness: str, alternatives: int, request: pytest.FixtureRequest, reference: LlamaForCausalLM
 ) -> None:
-    engine: Machine = request.getfixturevalue(machine)
-    answer = engine.answer(scored(f"scored-{machine}-{alternatives}", alternatives))
+    engine: EngineHarness = request.getfixturevalue(harness)
+    answer = engine.answer(scored(f"scored-{harness}-{alternatives}", alternatives))
     assert isinstance(answer.end, Finished)
     assert answer.end.reason == "length"
     assert answer.tokens == []
     assert_same(answer.scores, by_hand(reference, PROMPT, alternatives))
 
 
-def test_a_warm_prefix_is_scored_as_well(batched: Machine, reference: LlamaForCausalLM) -> None:
+def test_reused_prefix_is_scored(batched: EngineHarness, reference: LlamaForCausalLM) -> None:
     """Keys and values that are there already would leave nothing to score."""
     batched.answer(Generate(id="warming", prompt=PROMPT, max_tokens=3))
     answer = batched.answer(scored("after-warming", max_tokens=4))
@@ -60,16 +60,18 @@ def test_a_warm_prefix_is_scored_as_well(batched: Machine, reference: LlamaForCa
     assert_same(answer.scores, by_hand(reference, PROMPT, 0))
 
 
-def test_scores_beside_others(batched: Machine, reference: LlamaForCausalLM) -> None:
+def test_batched_scores_match_single_runs(batched: EngineHarness, reference: LlamaForCausalLM) -> None:
     requests = [scored(f"beside-{n}", 2, prompt=PROMPT[n:]) for n in range(6)]
-    batched.say(*requests, Generate(id="neighbour", prompt=(5, 6), max_tokens=20))
+    batched.send(*requests, Generate(id="neighbour", prompt=(5, 6), max_tokens=20))
     answers = batched.run_until({request.id for request in requests} | {"neighbour"})
     for n, request in enumerate(requests):
         assert_same(answers[request.id].scores, by_hand(reference, PROMPT[n:], 2))
 
 
 @pytest.mark.parametrize("steering", [None, PUSH])
-def test_an_answer_scores_as_it_was_reported(batched: Machine, engine: Engine, steering: Steering | None) -> None:
+def test_prompt_scores_match_reported_logprobs(
+    batched: EngineHarness, engine: Engine, steering: Steering | None
+) -> None:
     """Two ways to the same numbers: logprobs while generating, and scores of the generated text as a prompt."""
     generated = Generate(
         id=f"first-{steering is None}", prompt=PROMPT, max_tokens=8, steering=steering,
@@ -84,7 +86,7 @@ def test_an_answer_scores_as_it_was_reported(batched: Machine, engine: Engine, s
     assert (plain.scores == answer.scores) is (steering is None)
 
 
-def test_one_token_has_nothing_to_score(alone: Machine) -> None:
+def test_single_token_prompt_has_no_scores(alone: EngineHarness) -> None:
     answer = alone.answer(scored("single", prompt=(5,)))
     assert isinstance(answer.end, Finished)
     assert answer.scores == []

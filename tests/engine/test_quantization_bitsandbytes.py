@@ -21,8 +21,8 @@ from millm.sae.steering import FeatureSetting, SaeSteering, Steering, Watch, coe
 from millm.text.chat_template import ChatTemplate, PromptMessage
 from millm.text.tokenizer import Tokenizer
 from tests.engine.conftest import Engine, Loop, described
-from tests.engine.machine import CALIBRATION
-from tests.engine.test_generation import PUSH, request
+from tests.engine.engine_harness import CALIBRATION
+from tests.engine.test_core_generation import PUSH, request
 from tests.fixtures.tiny import FEATURES, write_model, write_sae
 
 BITS: tuple[Quantization, ...] = ("8bit", "4bit")
@@ -79,7 +79,7 @@ def saved(model_folder: Path, bits: Quantization, tmp_path_factory: pytest.TempP
     return folder
 
 
-def test_it_says_what_it_is(quantized: PreTrainedModel, bits: Quantization, exact: LlamaForCausalLM) -> None:
+def test_facts_name_the_quantization(quantized: PreTrainedModel, bits: Quantization, exact: LlamaForCausalLM) -> None:
     """The parameters are the model's, not the packed bytes'; CPU int8 is not laid over it."""
     told = described(quantized)
     assert told.weights == LABELS[bits]
@@ -88,7 +88,7 @@ def test_it_says_what_it_is(quantized: PreTrainedModel, bits: Quantization, exac
     assert quantized.get_memory_footprint() < 0.8 * exact.get_memory_footprint()
 
 
-def test_its_layers_are_close_to_what_they_were(
+def test_quantized_layers_are_close_to_the_originals(
     quantized: PreTrainedModel, exact: LlamaForCausalLM, bits: Quantization
 ) -> None:
     worst = {"8bit": 0.02, "4bit": 0.12}[bits]
@@ -101,14 +101,14 @@ def test_its_layers_are_close_to_what_they_were(
             assert 0 < float((got - right).norm() / right.norm()) < worst
 
 
-def test_four_bits_that_would_be_read_wrongly_are_refused(tiny_model: Path) -> None:
+def test_unsupported_4bit_layers_are_rejected_on_a_cpu(tiny_model: Path) -> None:
     """48 wide: blocks of 64 cross the rows, which bitsandbytes gets wrong on a CPU."""
     with pytest.raises(InvalidRequest, match=r"multiple of 64, and model\.layers\.0\..* has 48; ask for 8bit or none"):
         load_model(command(tiny_model, "4bit"), quiet)
     assert described(load_model(command(tiny_model, "8bit"), quiet)).weights == LABELS["8bit"]
 
 
-def test_a_row_alone_is_the_row_in_a_batch(quantized: PreTrainedModel) -> None:
+def test_row_is_independent_of_its_batch(quantized: PreTrainedModel) -> None:
     """A neighbour does not choose which columns are rounded."""
     layer = quantized.model.layers[0].mlp.up_proj
     x = torch.randn(4, 6, layer.in_features, generator=torch.Generator().manual_seed(0))
@@ -117,15 +117,17 @@ def test_a_row_alone_is_the_row_in_a_batch(quantized: PreTrainedModel) -> None:
         torch.testing.assert_close(layer(x)[:1], layer(x[:1]), rtol=1e-6, atol=1e-6)
 
 
-def test_a_quantized_checkpoint_is_loaded_as_it_is_or_refused(saved: Path, bits: Quantization) -> None:
+def test_quantized_checkpoint_is_loaded_unchanged_or_rejected(saved: Path, bits: Quantization) -> None:
     other = next(each for each in BITS if each != bits)
     assert described(load_model(command(saved, "none", cpu_int8=True), quiet)).weights == LABELS[bits]
     assert described(load_model(command(saved, bits), quiet)).weights == LABELS[bits]
-    with pytest.raises(InvalidRequest, match=f"quantized already \\({bits}\\), so quantization {other} cannot be had"):
+    with pytest.raises(
+        InvalidRequest, match=f"quantized already \\({bits}\\), so quantization {other} is not possible"
+    ):
         load_model(command(saved, other), quiet)
 
 
-def test_weights_that_are_not_finite_are_refused_before_they_are_rounded(
+def test_non_finite_weights_are_rejected_before_quantization(
     model_folder: Path, bits: Quantization, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(model_folder, tmp_path / "model")
@@ -136,7 +138,7 @@ def test_weights_that_are_not_finite_are_refused_before_they_are_rounded(
         load_model(command(folder, bits), quiet)
 
 
-def test_without_bitsandbytes_it_says_what_to_install(
+def test_missing_bitsandbytes_names_the_package(
     model_folder: Path, bits: Quantization, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
@@ -171,14 +173,14 @@ def tiny_engine(
     return Engine(loop, client)
 
 
-def test_unsteered_is_generate(tiny_engine: Engine, quantized: PreTrainedModel) -> None:
+def test_unsteered_output_matches_generate(tiny_engine: Engine, quantized: PreTrainedModel) -> None:
     prompt = torch.tensor([request("any").prompt])
     with torch.inference_mode():
         theirs = quantized.generate(prompt, max_new_tokens=24, do_sample=False, eos_token_id=None)
     assert tiny_engine.tokens(request("base")) == theirs[0, prompt.shape[1] :].tolist()
 
 
-def test_it_steers_and_watches(tiny_engine: Engine) -> None:
+def test_quantized_model_steers_and_watches(tiny_engine: Engine) -> None:
     watch = (Watch(sae="tiny", features=(0, 3, FEATURES - 1)),)
     events = tiny_engine.generate(request("steered", PUSH, watch=watch))[0]
     tokens = [event for event in events if isinstance(event, Token)]

@@ -44,7 +44,7 @@ class Answer:
 
 
 @dataclass
-class Machine:
+class EngineHarness:
     """The engine's loop in this thread, one turn at a time."""
 
     inbox: SimpleQueue[list[Command]] = field(default_factory=SimpleQueue)
@@ -53,11 +53,11 @@ class Machine:
     def __post_init__(self) -> None:
         self.engine = EngineCore(self.inbox, self.events.extend, Watchdog(600))
 
-    def say(self, *commands: Command) -> None:
+    def send(self, *commands: Command) -> None:
         self.inbox.put(list(commands))
 
-    def do(self, *commands: Command) -> None:
-        self.say(*commands, Generate(id="nothing", prompt=(1,), max_tokens=1))
+    def execute(self, *commands: Command) -> None:
+        self.send(*commands, Generate(id="nothing", prompt=(1,), max_tokens=1))
         self.run_until({"nothing"})
 
     def run_until(self, ids: set[str]) -> dict[str, Answer]:
@@ -67,7 +67,7 @@ class Machine:
 
     def answer(self, request: Generate) -> Answer:
         """Of one request, alone or beside those that run already."""
-        self.say(request)
+        self.send(request)
         return self.run_until({request.id})[request.id]
 
     def answers(self) -> dict[str, Answer]:
@@ -78,13 +78,13 @@ class Machine:
         return answers
 
 
-def load(machine: Machine, model: Path, sae: Path, home: Path, **how: object) -> Machine:
-    machine.do(
+def load(harness: EngineHarness, model: Path, sae: Path, home: Path, **how: object) -> EngineHarness:
+    harness.execute(
         LoadModel(id="load", path=str(model), special_ids=(0, 1, 2), **how),  # type: ignore[arg-type]
         AttachSae(
             id="attach", sae="tiny", path=str(sae), canonical_root=str(home), calibration_ids=CALIBRATION,
             model_name="tiny-llama",
         ),
     )  # fmt: skip
-    assert not [event for event in machine.events if isinstance(event, CommandFailed)]
-    return machine
+    assert not [event for event in harness.events if isinstance(event, CommandFailed)]
+    return harness
