@@ -3,7 +3,7 @@
 import importlib.util
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,10 +25,18 @@ structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 fork_server.install()
 
 
-@pytest.fixture(autouse=True)
-def _cold(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.node.get_closest_marker("cold"):
-        monkeypatch.setattr(fork_server, "cold_only", True)
+COLD = ("cold", "clients", "crashes", "image", "openwebui", "package", "page", "walks")
+"""Markers of tests whose commands and engines start as a person's do."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Around the fixtures, too."""
+    fork_server.cold_only = any(item.get_closest_marker(name) for name in COLD)
+    try:
+        return (yield)
+    finally:
+        fork_server.cold_only = False
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

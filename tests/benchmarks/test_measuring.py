@@ -43,6 +43,7 @@ def generate(tiny_model: Path) -> Iterator[Generate]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_overhead_from_measuring_to_the_page(plain: Running, tapped: Running, tmp_path: Path) -> None:
     """The tiny SAE has no feature 1643: what needs one is not run, and says so."""
     record = Record(tmp_path / "overhead.json", "one block")
@@ -102,6 +103,7 @@ def test_a_server_that_does_not_start(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_ready_means_that_the_sae_is_attached(tiny_model: Path, tiny_sae: Path, tmp_path: Path) -> None:
     with servers.millm(tiny_model, tmp_path / "home", "--sae", str(tiny_sae)) as running:
         knob = {"steering": {"features": [{"index": 3, "strength": 6}]}}

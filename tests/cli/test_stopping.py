@@ -17,6 +17,8 @@ import pytest
 from tests.cli.terminal import PATIENCE, children_of, left_by, started
 from tests.fixtures.fakehub import serving
 
+pytestmark = pytest.mark.slow
+
 AT_ONCE = 5
 """Seconds."""
 

@@ -17,6 +17,8 @@ import pytest
 from tests.e2e.crowd import Answer, ask, leave, send
 from tests.fixtures.process import Server
 
+pytestmark = pytest.mark.slow
+
 CROWD = 500
 CHAT = "/v1/chat/completions"
 

@@ -22,6 +22,8 @@ from tests.e2e.metrics_text import Metrics
 from tests.fixtures.process import environment
 from tools.make_docs import DOCS
 
+pytestmark = pytest.mark.slow
+
 PAGE = DOCS / "operations" / "running.md"
 STOPS = 'kill -TERM "$(cat ~/.cache/millm/server.lock)"'
 

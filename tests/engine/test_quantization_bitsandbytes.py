@@ -193,6 +193,7 @@ def test_quantized_model_steers_and_watches(tiny_engine: Engine) -> None:
     assert any(value != 0 for reading in readings for value in reading.values)
 
 
+@pytest.mark.slow
 @pytest.mark.demo
 def test_the_demo_model_steers_and_watches(
     loop: Loop, demo_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]

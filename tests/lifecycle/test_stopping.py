@@ -23,6 +23,8 @@ from websockets.sync.client import connect
 from tests.fixtures.process import Server, running
 from tests.fixtures.tiny import write_profiles
 
+pytestmark = pytest.mark.slow
+
 ASKED = {"model": "tiny-llama", "prompt": "The sea is wide", "max_tokens": 40, "temperature": 0, "ignore_eos": True}
 SLOW = 20.0
 """Seconds; a server that stops in less has not waited for MILLM_STOP_TIMEOUT in vain."""

@@ -12,8 +12,12 @@ from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from millm.database import Database
 from millm.profiles.store import ProfileStore
+
+pytestmark = pytest.mark.slow
 
 KILLS = 100
 Change = tuple[str, str | None]
