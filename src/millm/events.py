@@ -23,15 +23,6 @@ from millm.hub.jobs import ACTIVE_STATES, ArtifactKind, DownloadJob
 EndReason = Literal["stop", "length", "tool_calls", "embedded", "cancelled", "failed"]
 
 
-class RequestSource(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asked, as far as the request says so."""
-
-    client: str
-    """Its family (`openai-python`, `open-webui`, `curl`, …), or what it calls itself in `X-Millm-Source`."""
-    task: str | None = None
-    """What a chat client does behind the chat, as Open WebUI names it: `title_generation`, …"""
-
-
 class WatchedSae(msgspec.Struct, frozen=True, kw_only=True):
     """What the history has of one SAE."""
 
@@ -42,59 +33,42 @@ class WatchedSae(msgspec.Struct, frozen=True, kw_only=True):
     """At so many it was read."""
 
 
-class OpenRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that is being answered, or waits for that."""
+class RequestRecord(msgspec.Struct, kw_only=True):
+    """One request: what was decided before it ran, and what came of it. `monitoring.recorder` fills it in."""
 
     id: str
+    """The response's `id`; embeddings get one of their own."""
     endpoint: str
     model: str
     profile: str | None
     client: str
+    """The client's family (`openai-python`, `open-webui`, `curl`, …), or the name in its `X-Millm-Source`."""
     task: str | None
+    """Background task of a chat client, as Open WebUI names it: `title_generation`, …"""
     began: float
     """Unix time, in seconds."""
-    seconds: float
-    """Since then."""
-    first_token_seconds: float | None
-    """None: nothing is written yet: it waits, or its prompt is read."""
+    seconds: float = 0.0
+    """From when the request was understood until its last token, or until now."""
+    first_token_seconds: float | None = None
+    """Null before the first token."""
     streamed: bool
-    choices: int
-    prompt_tokens: int
-
-
-class RequestRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that has ended, without its activations."""
-
-    id: str
-    """The answer's `id`; embeddings have one of their own."""
-    endpoint: str
-    model: str
-    profile: str | None
-    client: str
-    task: str | None
-    began: float
-    """Unix time, in seconds."""
-    seconds: float
-    """From when the request was understood until its last token."""
-    first_token_seconds: float | None
-    streamed: bool
-    end: EndReason
-    """`cancelled`: the client went before the end."""
+    end: EndReason | None = None
+    """Null while the request runs. `cancelled`: the client disconnected."""
     error: str | None = None
-    """The error's code, where it failed."""
+    """Error code of a failed request."""
     choices: int
-    """Answers that were written, or inputs that were embedded."""
+    """Answers, or inputs to embed."""
     prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-    steering: str | None
-    """Fingerprint of the steering that it got, by its receipt."""
-    tokens_steered: int
-    delta_norm_ratio: float
-    degraded: str | None
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    steering: str | None = None
+    """Fingerprint of the applied steering, from its receipt."""
+    tokens_steered: int = 0
+    delta_norm_ratio: float = 0.0
+    degraded: str | None = None
     watched: tuple[WatchedSae, ...] = ()
     is_cut: bool = False
-    """There was more to remember than the history has room for."""
+    """The history had no room for all activations."""
 
 
 MAX_PENDING_EVENTS = 4096
@@ -139,7 +113,7 @@ class Activations(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", t
 class RequestEnded(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="request"):
     """A request has been answered, or has failed, or its client has gone."""
 
-    request: RequestRow
+    request: RequestRecord
     """As `GET /api/requests` lists it."""
 
 

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from millm.errors import RequestNotFound
-from millm.events import RequestRow
+from millm.events import RequestRecord
 from millm.monitoring.history import ActivationTrack, History, HistoryEntry, RequestFilter
 from millm.monitoring.statistics import (
     CSV_COLUMNS,
@@ -20,7 +20,7 @@ from millm.monitoring.statistics import (
     feature_statistics,
 )
 
-ROW = RequestRow(
+ROW = RequestRecord(
     id="0", endpoint="/v1/completions", model="m", profile=None, client="curl", task=None, began=1.0, seconds=1.0,
     first_token_seconds=0.1, streamed=False, end="stop", choices=1, prompt_tokens=1, completion_tokens=1,
     cached_tokens=0, steering=None, tokens_steered=0, delta_norm_ratio=0.0, degraded=None,
@@ -29,17 +29,17 @@ EVERYTHING = RequestFilter()
 
 
 def ids(history: History, which: RequestFilter = EVERYTHING, before: str | None = None) -> list[str]:
-    return [entry.row.id for entry in history.newest(which, before)]
+    return [entry.record.id for entry in history.newest(which, before)]
 
 
-def filled(history: History, *rows: RequestRow, size: int = 10) -> History:
+def filled(history: History, *rows: RequestRecord, size: int = 10) -> History:
     for row in rows:
         assert history.reserve(size)
         history.add(HistoryEntry(row, (), size))
     return history
 
 
-def numbered(count: int) -> list[RequestRow]:
+def numbered(count: int) -> list[RequestRecord]:
     return [replace(ROW, id=str(number)) for number in range(count)]
 
 

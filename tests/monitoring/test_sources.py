@@ -3,7 +3,7 @@
 import pytest
 
 from millm.errors import InvalidRequest
-from millm.monitoring.clients import identify_source
+from millm.monitoring.clients import identify_client
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from millm.monitoring.clients import identify_source
     ],
 )  # fmt: skip
 def test_clients(agent: str, client: str) -> None:
-    assert identify_source({"user-agent": agent}).client == client
+    assert identify_client({"user-agent": agent}) == (client, None)
 
 
 @pytest.mark.parametrize(
@@ -32,20 +32,18 @@ def test_clients(agent: str, client: str) -> None:
     ],
 )
 def test_tasks(prompt: str, task: str | None) -> None:
-    source = identify_source({"user-agent": "Python/3.11 aiohttp/3.13"}, prompt)
-    assert source.task == task
-    assert source.client == ("open-webui" if task else "aiohttp")
+    identified = identify_client({"user-agent": "Python/3.11 aiohttp/3.13"}, prompt)
+    assert identified == ("open-webui" if task else "aiohttp", task)
 
 
 def test_headers_come_first() -> None:
     headers = {"user-agent": "curl/8", "x-openwebui-user-id": "1", "x-millm-task": "emoji_generation"}
-    source = identify_source(headers, "### Task:\nGenerate a concise title")
-    assert (source.client, source.task) == ("open-webui", "emoji_generation")
-    assert identify_source({**headers, "x-millm-task": ""}).task is None
-    assert identify_source({**headers, "x-millm-source": "my lab: 3"}).client == "my lab: 3"
+    assert identify_client(headers, "### Task:\nGenerate a concise title") == ("open-webui", "emoji_generation")
+    assert identify_client({**headers, "x-millm-task": ""})[1] is None
+    assert identify_client({**headers, "x-millm-source": "my lab: 3"})[0] == "my lab: 3"
 
 
 @pytest.mark.parametrize("tag", ["a\x01", "é", "x" * 65, "<b>"])
 def test_a_strange_tag_is_refused(tag: str) -> None:
     with pytest.raises(InvalidRequest, match="x-millm-source"):
-        identify_source({"x-millm-source": tag})
+        identify_client({"x-millm-source": tag})

@@ -27,9 +27,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from millm.api.origins import Address, HostRule, OriginRule, parse_address
 from millm.errors import AddressNotAllowed, AmbiguousLength, EncodedBody, MillmError, OriginNotAllowed, ShuttingDown
-from millm.events import RequestRow
+from millm.events import RequestRecord
 from millm.monitoring.metrics import Meter
-from millm.monitoring.recorder import request_rows
+from millm.monitoring.recorder import ended_records
 from millm.protocol.errors import failure_response
 from millm.state import DrainGate
 
@@ -327,7 +327,7 @@ def report_request_end(meter: Meter, scope: Scope, status: int | None, seconds: 
         route=route,
         status=status,
         ms=round(seconds * 1000, 1),
-        **_generation_fields(request_rows(scope)),
+        **_generation_fields(ended_records(scope)),
     )
 
 
@@ -351,14 +351,14 @@ def _log_level(route: str | None, method: str, status: int | None) -> int:
     return DEBUG if is_look else INFO
 
 
-def _generation_fields(rows: list[RequestRow]) -> dict[str, object]:
-    if not rows:
+def _generation_fields(records: list[RequestRecord]) -> dict[str, object]:
+    if not records:
         return {}
-    first = rows[0].first_token_seconds
+    first = records[0].first_token_seconds
     return {
-        "answer": rows[0].id,
-        "end": rows[0].end,
-        "prompt_tokens": sum(row.prompt_tokens for row in rows),
-        "completion_tokens": sum(row.completion_tokens for row in rows),
+        "answer": records[0].id,
+        "end": records[0].end,
+        "prompt_tokens": sum(record.prompt_tokens for record in records),
+        "completion_tokens": sum(record.completion_tokens for record in records),
         "first_token_ms": None if first is None else round(first * 1000, 1),
     }

@@ -7,10 +7,9 @@ The one path: a stream sends the pieces, a whole answer is the pieces joined.
 An answer on its way out, told to the monitor: its first token, its ends, and what became of it.
 """
 
-import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass, replace
 
 from fastapi import Request
@@ -18,11 +17,10 @@ from msgspec import UNSET, UnsetType
 
 from millm.engine.client import EngineClient
 from millm.engine.messages import Finished, Generate, PromptScores, Reading, SteeringReceipt, Token, TokenScore
-from millm.errors import MillmError
 from millm.generation.request import PLAIN_TEXT, GenerationRequest, OutputParserConfig
 from millm.lifecycle.selection import Selection
-from millm.monitoring.clients import identify_source
-from millm.monitoring.recorder import ChoiceOutcome, Monitor, RequestRecorder, request_rows
+from millm.monitoring.clients import identify_client
+from millm.monitoring.recorder import Monitor, RequestRecorder, combine_receipts
 from millm.monitoring.watch import WatchPlan
 from millm.protocol.response import Activation, Extension, FinishReason
 from millm.text.detokenizer import Detokenizer, TokenOffsets
@@ -273,33 +271,6 @@ def _mean_logprob(output: OutputDelta) -> float:
     return sum(written) / max(len(written), 1)
 
 
-def record_output(recording: RequestRecorder, output: OutputDelta) -> None:
-    if output.has_content:
-        recording.record_first_token()
-        recording.record_text(output.choice, output.text)
-    if end := output.end:
-        recording.record_outcome(
-            ChoiceOutcome(end=end.reason, tokens=end.tokens, cached_tokens=end.cached_tokens, receipt=end.receipt)
-        )
-
-
-@contextmanager
-def closing_recording(recording: RequestRecorder) -> Iterator[None]:
-    """However that comes, the recording is closed with it."""
-    try:
-        yield
-    except MillmError as error:
-        recording.close("failed", error.code)
-        raise
-    except (GeneratorExit, asyncio.CancelledError):
-        recording.close("cancelled")
-        raise
-    except BaseException:
-        recording.close("failed")
-        raise
-    recording.close()
-
-
 def build_extension(
     selection: Selection,
     choices: Sequence[OutputDelta],
@@ -309,17 +280,15 @@ def build_extension(
     tools_omitted: bool = False,
 ) -> Extension:
     """Of choices that have ended: positions are added up, ratios averaged over them."""
-    receipts = [piece.end.receipt for piece in choices if piece.end and piece.end.receipt]
-    steering = receipts[0].fingerprint if receipts else None
-    degraded = selection.degraded or next((receipt.degraded for receipt in receipts if receipt.degraded), None)
-    activations = tuple(activation for piece in choices for activation in piece.activations)
+    receipt = combine_receipts([choice.end.receipt for choice in choices if choice.end and choice.end.receipt])
+    steering = receipt.fingerprint if receipt else None
     return Extension(
         profile=selection.profile if steering == _expected_fingerprint(selection) else None,
         steering=steering,
-        tokens_steered=sum(receipt.tokens_steered for receipt in receipts),
-        delta_norm_ratio=_mean_ratio(receipts),
-        degraded=degraded or UNSET,
-        activations=activations if watching else UNSET,
+        tokens_steered=receipt.tokens_steered if receipt else 0,
+        delta_norm_ratio=receipt.delta_norm_ratio if receipt else 0.0,
+        degraded=selection.degraded or (receipt and receipt.degraded) or UNSET,
+        activations=tuple(activation for choice in choices for activation in choice.activations) if watching else UNSET,
         sample_every=sample_every,
         tools_omitted=tools_omitted or UNSET,
     )
@@ -330,31 +299,30 @@ def _expected_fingerprint(selection: Selection) -> str | None:
     return selection.steering.fingerprint if selection.steering else None
 
 
-def _mean_ratio(receipts: Sequence[SteeringReceipt]) -> float:
-    positions = sum(receipt.tokens_steered for receipt in receipts)
-    total = sum(receipt.delta_norm_ratio * receipt.tokens_steered for receipt in receipts)
-    return total / positions if positions else 0.0
-
-
 OutputStream = AsyncGenerator[OutputDelta]
 
 
 async def start_generation(engine: EngineClient, generation: GenerationRequest, request: Request) -> OutputStream:
-    """What is written, as it comes; the monitor is told of it. Raises InvalidRequest for a strange `X-Millm-Source`."""
-    asked = generation.to_record(
-        request.scope["path"], identify_source(request.headers, generation.last_prompt_text), await request.body()
-    )
+    """The output as it is generated, recorded by the monitor. Raises InvalidRequest for a bad `X-Millm-Source`."""
+    client, task = identify_client(request.headers, generation.last_prompt_text)
+    body = await request.body()
     monitor: Monitor = request.app.state.millm.monitor
-    return _recorded_output(
-        engine, generation, lambda: monitor.start_recording(asked, request_rows(request.scope).append)
-    )
+
+    def start_recording() -> AbstractContextManager[RequestRecorder]:
+        record = generation.new_record(request.scope["path"], client, task)
+        prompts = {sequence.id: sequence.prompt for sequence in generation.sequences}
+        return monitor.recording(request.scope, record, generation.watching, prompts, generation.decode_prompts, body)
+
+    return _recorded_output(engine, generation, start_recording)
 
 
 async def _recorded_output(
-    engine: EngineClient, generation: GenerationRequest, start_recording: Callable[[], RequestRecorder]
+    engine: EngineClient,
+    generation: GenerationRequest,
+    start_recording: Callable[[], AbstractContextManager[RequestRecorder]],
 ) -> OutputStream:
     tokenizer = generation.selection.model.tokenizer
-    texts = [
+    detokenizers = [
         Detokenizer(
             tokenizer,
             generation.stop,
@@ -363,19 +331,21 @@ async def _recorded_output(
         )
         for _ in generation.sequences
     ]
-    recording = start_recording()
-    pieces = generate_output(
-        engine,
-        generation.sequences,
-        texts,
-        tokenizer,
-        generation.parser_config,
-        generation.echoes,
-        watching=generation.watching,
-        recording=recording,
-    )
-    with closing_recording(recording):
-        async with aclosing(pieces):
-            async for piece in pieces:
-                record_output(recording, piece)
-                yield piece
+    with start_recording() as recorder:
+        outputs = generate_output(
+            engine,
+            generation.sequences,
+            detokenizers,
+            tokenizer,
+            generation.parser_config,
+            generation.echoes,
+            watching=generation.watching,
+            recording=recorder,
+        )
+        async with aclosing(outputs):
+            async for output in outputs:
+                if output.has_content:
+                    recorder.record_text(output.choice, output.text)
+                if end := output.end:
+                    recorder.record_end(end.reason, end.tokens, end.cached_tokens, end.receipt)
+                yield output

@@ -19,11 +19,10 @@ from msgspec import UNSET, UnsetType
 import millm
 from millm.engine.messages import Generate, ModelFacts
 from millm.errors import ContextLengthExceeded, InvalidRequest, InvalidSteering, MillmError, ModelCannotGenerate
-from millm.events import RequestSource
+from millm.events import RequestRecord
 from millm.generation.tools import ToolConfig
 from millm.lifecycle.selection import Selection, resolve_watches, select
 from millm.loaded import LoadedModel
-from millm.monitoring.recorder import RecordedRequest
 from millm.monitoring.watch import WatchPlan
 from millm.profiles.resolve import watched_features
 from millm.profiles.schema import ActivationsRequest
@@ -147,24 +146,22 @@ class GenerationRequest:
         """How often `top_k` is read, where it is asked for."""
         return next((watch.sample_every for watch in self.watching.request_watches if watch.sample_every), UNSET)
 
-    def to_record(self, endpoint: str, source: RequestSource, body: bytes) -> RecordedRequest:
-        """For the monitor; `body`: the request's, as it came."""
-        return RecordedRequest(
+    def new_record(self, endpoint: str, client: str, task: str | None) -> RequestRecord:
+        return RequestRecord(
             id=self.id,
             endpoint=endpoint,
             model=self.selection.model.name,
             profile=self.selection.profile,
-            source=source,
+            client=client,
+            task=task,
+            began=time.time(),
             streamed=self.is_streamed,
-            prompt_lengths=tuple(len(sequence.prompt) for sequence in self.sequences),
+            choices=len(self.sequences),
             prompt_tokens=self.prompt_tokens,
-            watch_plan=self.watching,
-            sequence_ids=tuple(sequence.id for sequence in self.sequences),
-            read_prompts=self._decode_prompts,
-            body=body,
         )
 
-    def _decode_prompts(self) -> tuple[str, ...]:
+    def decode_prompts(self) -> tuple[str, ...]:
+        """The different prompts as the model reads them, with special tokens."""
         decode = self.selection.model.tokenizer.decode
         return tuple(
             decode(sequence.prompt, skip_special=False) for sequence in self.sequences[:: self.samples_per_prompt]

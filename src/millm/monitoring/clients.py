@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping
 
 from millm.errors import InvalidRequest
-from millm.events import RequestSource
 
 SOURCE_HEADER = "x-millm-source"
 TASK_HEADER = "x-millm-task"
@@ -43,12 +42,14 @@ _UNMARKED_TASKS = (
 )
 
 
-def identify_source(headers: Mapping[str, str], prompt: str = "") -> RequestSource:
-    """`headers` by small letters; `prompt`: what was asked last. Raises InvalidRequest for a strange tag."""
+def identify_client(headers: Mapping[str, str], prompt: str = "") -> tuple[str, str | None]:
+    """Return client and task. `headers` in lower case; `prompt`: the last message. Raises InvalidRequest for a tag
+    that is not allowed.
+    """
     task = _read_tag(headers, TASK_HEADER) or _detect_task(prompt)
     client = _read_tag(headers, SOURCE_HEADER) or _client_family(headers)
     is_behind_a_chat = task is not None and TASK_HEADER not in headers and client in ("aiohttp", "other")
-    return RequestSource(client="open-webui" if is_behind_a_chat else client, task=task)
+    return ("open-webui" if is_behind_a_chat else client), task
 
 
 def _read_tag(headers: Mapping[str, str], name: str) -> str | None:

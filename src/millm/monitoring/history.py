@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from millm.errors import RequestNotFound
-from millm.events import RequestRow
+from millm.events import RequestRecord
 
 TopFeatures = tuple[tuple[int, float], ...]
 TOKEN_OVERHEAD_BYTES = 64
@@ -137,7 +137,7 @@ class RequestTexts:
 class HistoryEntry:
     """A request that has ended."""
 
-    row: RequestRow
+    record: RequestRecord
     tracks: tuple[ActivationTrack, ...]
     size_bytes: int
     texts: RequestTexts = RequestTexts()
@@ -156,9 +156,14 @@ class RequestFilter:
     feature: int | None = None
 
     def matches(self, entry: HistoryEntry) -> bool:
-        row = entry.row
-        own = ((self.client, row.client), (self.profile, row.profile or ""), (self.task, row.task or ""))
-        if any(wanted is not None and wanted != found for wanted, found in (*own, (self.endpoint, row.endpoint))):
+        record = entry.record
+        pairs = (
+            (self.client, record.client),
+            (self.profile, record.profile or ""),
+            (self.task, record.task or ""),
+            (self.endpoint, record.endpoint),
+        )
+        if any(expected is not None and expected != actual for expected, actual in pairs):
             return False
         return (self.sae is None and self.feature is None) or any(map(self.matches_track, entry.tracks))
 
@@ -191,9 +196,9 @@ class History:
 
     def add(self, entry: HistoryEntry) -> None:
         """Its bytes were taken. One that is named as another is takes its place."""
-        if entry.row.id in self._entries:
-            self._remove(entry.row.id)
-        self._entries[entry.row.id] = entry
+        if entry.record.id in self._entries:
+            self._remove(entry.record.id)
+        self._entries[entry.record.id] = entry
         while len(self._entries) > self.size:
             self._remove(next(iter(self._entries)))
 
@@ -230,6 +235,6 @@ class History:
 
 def _entries_after(entries: Iterator[HistoryEntry], id: str) -> Iterator[HistoryEntry]:
     for entry in entries:
-        if entry.row.id == id:
+        if entry.record.id == id:
             break
     return entries

@@ -6,6 +6,8 @@ alone: nothing that a client could make up.
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from millm.events import RequestRecord
+
 FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 INTER_TOKEN_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 ANSWER_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
@@ -76,11 +78,10 @@ class Meter:
         if seconds is not None:
             self._inter_token.observe(seconds)
 
-    def observe_answer(self, endpoint: str, end: str, seconds: float) -> None:
-        self._answers.labels(endpoint, end).inc()
-        self._answer_seconds.observe(seconds)
-
-    def count_prompt_tokens(self, prompt_tokens: int, cached_tokens: int) -> None:
-        """Tokens of a prompt that has been answered, in part at least."""
-        self._prompt_tokens.inc(prompt_tokens)
-        self._cached_tokens.inc(cached_tokens)
+    def count_answer(self, record: RequestRecord, *, is_prompt_read: bool) -> None:
+        """`is_prompt_read`: the request got an answer, or a part of one, so its prompt was computed."""
+        self._answers.labels(record.endpoint, str(record.error or record.end)).inc()
+        self._answer_seconds.observe(record.seconds)
+        if is_prompt_read:
+            self._prompt_tokens.inc(record.prompt_tokens)
+            self._cached_tokens.inc(record.cached_tokens)

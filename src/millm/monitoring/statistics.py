@@ -16,8 +16,9 @@ import numpy.typing as npt
 from millm.monitoring.history import ActivationTrack, HistoryEntry, RequestFilter, TrackedToken
 
 EXPORT_SCHEMA = "millm.activations/1"
+_RECORD_FIELDS = ("began", "endpoint", "model", "profile", "client", "task", "steering")
 CSV_COLUMNS = (
-    "schema", "request_id", "began", "endpoint", "model", "profile", "client", "task", "steering",
+    "schema", "request_id", *_RECORD_FIELDS,
     "index", "position", "generated", "token", "sae", "feature", "value", "after", "from",
 )  # fmt: skip
 _CHUNK_BYTES = 2**16
@@ -25,24 +26,10 @@ _FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", 
 """A spreadsheet would compute what begins so (owasp.org/www-community/attacks/CSV_Injection)."""
 
 
-class ExportLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One token of one SAE."""
-
-    schema: str = EXPORT_SCHEMA
-    request_id: str
-    began: float
-    endpoint: str
-    model: str
-    profile: str | None
-    client: str
-    task: str | None
-    steering: str | None
-    seen: TrackedToken
-
-
 def export_jsonl(entries: Iterable[HistoryEntry], request_filter: RequestFilter) -> Iterator[bytes]:
     return _join_chunks(
-        msgspec.json.encode(_export_line(entry, seen)) + b"\n" for entry, seen in _entry_tokens(entries, request_filter)
+        msgspec.json.encode(_request_columns(entry) | {"seen": seen}) + b"\n"
+        for entry, seen in _entry_tokens(entries, request_filter)
     )
 
 
@@ -61,29 +48,17 @@ def _entry_tokens(
     )
 
 
-def _export_line(entry: HistoryEntry, token: TrackedToken) -> ExportLine:
-    row = entry.row
-    return ExportLine(
-        request_id=row.id,
-        began=row.began,
-        endpoint=row.endpoint,
-        model=row.model,
-        profile=row.profile,
-        client=row.client,
-        task=row.task,
-        steering=row.steering,
-        seen=token,
-    )
+def _request_columns(entry: HistoryEntry) -> dict[str, object]:
+    """The columns that both files begin with, for one request."""
+    record = entry.record
+    return {"schema": EXPORT_SCHEMA, "request_id": record.id} | {name: getattr(record, name) for name in _RECORD_FIELDS}
 
 
 def _csv_rows(entries: Iterable[HistoryEntry], request_filter: RequestFilter) -> Iterator[list[object]]:
     yield list(CSV_COLUMNS)
     for entry, seen in _entry_tokens(entries, request_filter):
-        row = entry.row
-        texts = (row.id, row.began, row.endpoint, row.model, row.profile, row.client, row.task, row.steering)
         begins = [
-            EXPORT_SCHEMA,
-            *map(_escape_formula, texts),
+            *map(_escape_formula, _request_columns(entry).values()),
             seen.index,
             seen.position,
             seen.generated,
@@ -202,7 +177,7 @@ def feature_statistics(entries: Iterable[HistoryEntry], request_filter: RequestF
     sums: dict[tuple[str, int], _FeatureSums] = defaultdict(_FeatureSums)
     for entry in entries:
         for track in (track for track in entry.tracks if track.features and request_filter.matches_track(track)):
-            _add_track(sums, entry.row.id, track, request_filter.feature)
+            _add_track(sums, entry.record.id, track, request_filter.feature)
     return [found.to_statistics(sae, feature) for (sae, feature), found in sorted(sums.items())]
 
 

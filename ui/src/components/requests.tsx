@@ -7,7 +7,7 @@ import type { Schemas } from "@/lib/api";
 import { clock, count, duration } from "@/lib/numbers";
 import { rows } from "@/lib/queries";
 
-type Row = Schemas["RequestRow"];
+type Row = Schemas["RequestRecord"];
 
 export function Requests({ open }: { open: (id: string) => void }) {
   const [client, setClient] = useState<string | null>(null);

@@ -70,6 +70,6 @@ export const rows = (filter: Filter) =>
         )
       ).requests,
     initialPageParam: null as string | null,
-    getNextPageParam: (page: Schemas["RequestRow"][]) => (page.length === PAGE ? page.at(-1)!.id : undefined),
+    getNextPageParam: (page: Schemas["RequestRecord"][]) => (page.length === PAGE ? page.at(-1)!.id : undefined),
     placeholderData: keepPreviousData,
   });

@@ -3,7 +3,7 @@ import { Card, Table } from "@mantine/core";
 import type { Schemas } from "@/lib/api";
 import { clock, count, duration, percent } from "@/lib/numbers";
 
-export const Receipt = ({ row }: { row: Schemas["RequestRow"] }) => (
+export const Receipt = ({ row }: { row: Schemas["RequestRecord"] }) => (
   <Card withBorder component="section" aria-label="Receipt">
     <Table aria-label="Receipt" withRowBorders={false} verticalSpacing={2}>
       <Table.Tbody>
@@ -20,7 +20,7 @@ export const Receipt = ({ row }: { row: Schemas["RequestRow"] }) => (
   </Card>
 );
 
-function facts(row: Schemas["RequestRow"]): [string, string][] {
+function facts(row: Schemas["RequestRecord"]): [string, string][] {
   const speed = row.first_token_seconds !== null && row.seconds > row.first_token_seconds;
   const perSecond = speed ? (row.completion_tokens - 1) / (row.seconds - row.first_token_seconds!) : 0;
   const all: [string, string | null][] = [

@@ -51,7 +51,7 @@ export function Queue() {
   );
 }
 
-function Line({ open }: { open: Schemas["OpenRequest"] }) {
+function Line({ open }: { open: Schemas["RequestRecord"] }) {
   const cancel = useMutation({
     mutationFn: () => told(api.POST("/api/queue/{id}/cancel", { params: { path: { id: open.id } } })),
     onSuccess: () => said("It is ended; its client is told so."),

@@ -16,7 +16,7 @@ from millm.api.admin.route import AdminRoute, StrictBody, json_response
 from millm.api.admin.schemas import DeletedRequests, MonitorState, RequestDetail, Statistics, WatchState
 from millm.api.dependencies import requires
 from millm.errors import InvalidRequest
-from millm.events import RequestRow
+from millm.events import RequestRecord
 from millm.monitoring.history import HistoryEntry, RequestFilter
 from millm.monitoring.statistics import HISTOGRAM_EDGES, export_csv, export_jsonl, feature_statistics
 from millm.monitoring.watch import MonitorConfig, SaeWatch
@@ -41,7 +41,7 @@ def filter_params(
 FilterParams = Annotated[RequestFilter, Depends(filter_params)]
 
 
-@requests_router.get("", dependencies=[requires("monitor")], responses=list_response(RequestRow, "requests"))
+@requests_router.get("", dependencies=[requires("monitor")], responses=list_response(RequestRecord, "requests"))
 async def list_requests(
     request: Request,
     which: FilterParams,
@@ -51,7 +51,7 @@ async def list_requests(
     """The last requests, the newest first; without activations."""
     state: State = request.app.state.millm
     newest = state.monitor.history.newest(which, before)
-    return json_response({"requests": [entry.row for entry, _ in zip(newest, range(limit), strict=False)]})
+    return json_response({"requests": [entry.record for entry, _ in zip(newest, range(limit), strict=False)]})
 
 
 @requests_router.get("/{id}", dependencies=[requires("monitor")], responses=struct_response(RequestDetail))
@@ -63,7 +63,7 @@ async def get_request(request: Request, id: str, which: FilterParams) -> Respons
     texts = entry.texts
     return json_response(
         RequestDetail(
-            request=entry.row, activations=seen, prompts=texts.prompts, answers=texts.answers, body=texts.body
+            request=entry.record, activations=seen, prompts=texts.prompts, answers=texts.answers, body=texts.body
         )
     )
 

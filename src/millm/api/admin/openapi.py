@@ -13,7 +13,7 @@ from millm.api.admin.schemas import (
     Statistics,
 )
 from millm.engine.messages import SaeFacts
-from millm.events import Event, OpenRequest, RequestRow
+from millm.events import Event, RequestRecord
 from millm.experiments.schemas import Comparison, SteeringCalibration, SweepResult
 from millm.features.card import FeatureCard
 from millm.features.search import FoundLabel, FoundLabels, Inspection, PutLabels, Separators
@@ -31,7 +31,7 @@ STRUCTS: tuple[type[msgspec.Struct], ...] = (
     ModelEntry, SaeEntry, DeletionResult, DownloadJob, DownloadPreview, RemoteModel, Estimate, ServerStatus, SaeFacts, RegistryPage, RegistryModel,
     Hardware, Setting, LogEntry,
     SteeringState, FeatureCard, FoundLabel, FoundLabels, PutLabels, Inspection, Separators,
-    MonitorState, Statistics, OpenRequest, RequestRow, RequestDetail, DeletedRequests,
+    MonitorState, Statistics, RequestRecord, RequestDetail, DeletedRequests,
     Comparison, SweepResult, SteeringCalibration,
     ProfileEntry, ProfilePage, ProfileDetail,
     ImportPreview, ImportResponse,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from millm.events import RequestRow
+from millm.events import RequestRecord
 from millm.monitoring.history import TrackedToken
 from millm.monitoring.statistics import FeatureStatistics
 from millm.monitoring.watch import SaeWatch
@@ -137,7 +137,7 @@ class RequestDetail(msgspec.Struct, frozen=True, kw_only=True):
     Texts are null where the setting `MILLM_HISTORY_TEXTS` does not keep them, or there was no room.
     """
 
-    request: RequestRow
+    request: RequestRecord
     activations: tuple[TrackedToken, ...]
     prompts: tuple[str, ...] | None
     """As the model read them, with the chat template and its special tokens."""

@@ -25,7 +25,7 @@ from millm.api.admin.route import AdminRoute, json_response
 from millm.api.dependencies import ScopeDependency, requires
 from millm.auth import TICKET_LIFETIME_SECONDS, Principal
 from millm.errors import RequestNotFound
-from millm.events import OpenRequest
+from millm.events import RequestRecord
 from millm.hardware import Hardware, read_hardware
 from millm.hub.downloads import Downloads
 from millm.hub.jobs import DownloadJob
@@ -98,21 +98,23 @@ async def get_logs(
 queue_router = APIRouter(prefix="/queue", route_class=AdminRoute)
 
 
-@queue_router.get("", dependencies=[requires("monitor")], responses=list_response(OpenRequest, "requests"))
+@queue_router.get("", dependencies=[requires("monitor")], responses=list_response(RequestRecord, "requests"))
 async def list_queue(request: Request) -> Response:
     """The requests that have not ended, the oldest first."""
     state: State = request.app.state.millm
-    return json_response({"requests": [recording.snapshot() for recording in state.monitor.open_requests.values()]})
+    return json_response(
+        {"requests": [recorder.update_duration() for recorder in state.monitor.open_requests.values()]}
+    )
 
 
-@queue_router.post("/{id}/cancel", dependencies=[requires("admin")], responses=struct_response(OpenRequest))
+@queue_router.post("/{id}/cancel", dependencies=[requires("admin")], responses=struct_response(RequestRecord))
 async def cancel_request(request: Request, id: str) -> Response:
     """End a request: its client is told `request_cancelled`."""
     state: State = request.app.state.millm
-    recording = state.monitor.open_requests.get(id)
-    if recording is None or not state.engine.abort(*recording.sequence_ids):
+    recorder = state.monitor.open_requests.get(id)
+    if recorder is None or not state.engine.abort(*recorder.sequence_ids):
         raise RequestNotFound("No open request has this id; it may just have ended.", param="id")
-    return json_response(recording.snapshot())
+    return json_response(recorder.update_duration())
 
 
 settings_router = APIRouter()

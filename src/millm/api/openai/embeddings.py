@@ -5,6 +5,7 @@ A vector on the wire: cut to the dimensions asked for, as base64 or as the short
 
 import asyncio
 import base64
+import time
 import uuid
 from collections.abc import Sequence
 from functools import partial
@@ -22,14 +23,13 @@ from millm.api.json_body import JsonRoute
 from millm.api.sse import cancel_on_disconnect
 from millm.engine.messages import Embed, TextEmbedded
 from millm.errors import ContextLengthExceeded, InvalidRequest, Timeout, UnsupportedParameter
-from millm.events import RequestSource
-from millm.generation.output import closing_recording
+from millm.events import RequestRecord
 from millm.generation.request import ProfileHeader, resolve_watching
 from millm.lifecycle.restore import ensure_loaded
 from millm.lifecycle.selection import select
 from millm.loaded import LoadedModel
-from millm.monitoring.clients import identify_source
-from millm.monitoring.recorder import ChoiceOutcome, RecordedRequest, RequestRecorder, request_rows
+from millm.monitoring.clients import identify_client
+from millm.monitoring.recorder import RequestRecorder
 from millm.monitoring.watch import WatchPlan, merge_watches
 from millm.protocol.request import (
     Embedding,
@@ -75,17 +75,31 @@ async def embeddings(body: EmbeddingRequest, request: Request, x_millm_profile: 
     await ensure_loaded(state, body.model)
     model = _select_model(state, body, x_millm_profile)
     watching = _watch_all_tokens(resolve_watching(state, body.activations or ()))
-    source = identify_source(request.headers)
+    client, task = identify_client(request.headers)
     state.engine.check_capacity()
     inputs = await asyncio.to_thread(_input_ids, model, body.input)
-    job_id = f"embd-{uuid.uuid4().hex}"
-    texts = _embed_messages(state, model, inputs, watching.engine_watches, job_id)
-    asked = _request_record(request.scope["path"], model, source, texts, watching, job_id, await request.body())
-    recording = state.monitor.start_recording(asked, request_rows(request.scope).append)
-    with closing_recording(recording):
+    request_id = f"embd-{uuid.uuid4().hex}"
+    texts = _embed_messages(state, model, inputs, watching.engine_watches, request_id)
+    record = RequestRecord(
+        id=request_id,
+        endpoint=request.scope["path"],
+        model=model.name,
+        profile=None,
+        client=client,
+        task=task,
+        began=time.time(),
+        streamed=False,
+        choices=len(texts),
+        prompt_tokens=sum(len(text.tokens) for text in texts),
+    )
+    prompts = {text.id: text.tokens for text in texts}
+    read_prompts = partial(_decode_texts, model, texts)
+    with state.monitor.recording(
+        request.scope, record, watching, prompts, read_prompts, await request.body()
+    ) as recorder:
         vectors = await cancel_on_disconnect(request, _embed_with_timeout(state, texts))
-        recording.record_outcome(ChoiceOutcome(end="embedded"))
-        await _record_readings(recording, model, texts, vectors)
+        recorder.record_end("embedded")
+        await _record_readings(recorder, model, texts, vectors)
     found = await asyncio.to_thread(_activations, model, texts, vectors, watching)
     answer = await asyncio.to_thread(
         _encode_response, body, vectors, _usage(texts), _extension(watching.request_watches, found)
@@ -131,30 +145,8 @@ def _watch_all_tokens(watching: WatchPlan) -> WatchPlan:
     return merge_watches(asked, monitored)
 
 
-def _request_record(
-    endpoint: str,
-    model: LoadedModel,
-    source: RequestSource,
-    texts: Sequence[Embed],
-    watching: WatchPlan,
-    job_id: str,
-    body: bytes,
-) -> RecordedRequest:
-    lengths = tuple(len(text.tokens) for text in texts)
-    return RecordedRequest(
-        id=job_id,
-        endpoint=endpoint,
-        model=model.name,
-        profile=None,
-        source=source,
-        streamed=False,
-        prompt_lengths=lengths,
-        prompt_tokens=sum(lengths),
-        watch_plan=watching,
-        sequence_ids=tuple(text.id for text in texts),
-        read_prompts=lambda: tuple(model.tokenizer.decode(text.tokens, skip_special=False) for text in texts),
-        body=body,
-    )
+def _decode_texts(model: LoadedModel, texts: Sequence[Embed]) -> tuple[str, ...]:
+    return tuple(model.tokenizer.decode(text.tokens, skip_special=False) for text in texts)
 
 
 # ------------------------------------------------------------------------------------------------ texts as token ids
