@@ -24,8 +24,8 @@ import msgspec
 
 from benchmarks import options, servers
 from benchmarks.pairs import blocks
+from benchmarks.ratios import summarize_ratios
 from benchmarks.record import Record
-from millm.cli.bench import summarize_ratios
 from millm.events import MAX_SUBSCRIPTIONS
 from tests.fixtures.tiny import write_model, write_sae
 

@@ -20,9 +20,10 @@ import msgspec
 
 from benchmarks import options, servers
 from benchmarks.pairs import Block, blocks
+from benchmarks.ratios import summarize_ratios
 from benchmarks.record import Record
 from benchmarks.servers import Running
-from millm.cli.bench import RequestBody, TimedAnswer, summarize_percentiles, summarize_ratios, time_request
+from millm.cli.bench import RequestBody, TimedAnswer, summarize_percentiles, time_request
 from millm.demo import bundle
 from millm.errors import Unavailable
 

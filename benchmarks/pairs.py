@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
+from benchmarks.ratios import run_counterbalanced
 from benchmarks.record import FAILURES
-from millm.cli.bench import run_counterbalanced
 from millm.errors import Unavailable
 
 T = TypeVar("T")

@@ -22,9 +22,10 @@ import msgspec
 from benchmarks import options, readers, servers
 from benchmarks.generate import Generate, Written
 from benchmarks.pairs import blocks
+from benchmarks.ratios import summarize_ratios
 from benchmarks.record import Record
 from benchmarks.servers import Running
-from millm.cli.bench import PROMPT_LENGTHS, make_prompts, summarize_ratios
+from millm.cli.bench import PROMPT_LENGTHS, make_prompts
 from millm.demo import bundle
 
 REQUESTS = {1: 6, 8: 16, 32: 32}

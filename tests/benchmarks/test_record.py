@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.ratios import RatioEstimate
 from benchmarks.record import Record
-from millm.cli.bench import RatioEstimate
 from millm.errors import Unavailable
 
 

@@ -1,8 +1,7 @@
-"""The commands. Only the one that was asked for is imported, so that `millm --help` is immediate.
+"""The commands of `millm`. Only the command of this run is imported, so that `millm --help` is immediate.
 
-That import by name is the second place (after `engine/process.py`) where a module is imported inside a function: the
-alternative, importing the web server for every `--help`, costs most of a second. `server.py` uses it once more, to take
-the home and the port first.
+Importing the web server for every `--help` would cost most of a second; hence `import_by_name`, which `serve.py` uses
+once more to acquire the home and the port first.
 """
 
 import signal
@@ -19,7 +18,7 @@ class Command(NamedTuple):
     summary: str
     panel: str
     module: str
-    """A module of this package that defines the function, or `group`: commands of its own."""
+    """A module of this package that defines the function, or a `group` of commands."""
     function: str = "run"
 
 
@@ -47,14 +46,14 @@ COMMANDS = {
     "detach": Command("Take an SAE off the model; it stays in the library.", SERVE_PANEL, "models", "detach_sae"),
     "chat": Command("Chat in the terminal with a running server; steer with /steer 11 80.", SERVE_PANEL, "chat"),
     "pull": Command(
-        "Download a model or an SAE from Hugging Face, and see what it is before.", LIBRARY_PANEL, "library", "pull"
+        "Download a model or an SAE from Hugging Face; shows first what it is.", LIBRARY_PANEL, "library", "pull"
     ),
     "list": Command("List the models of the library, or its SAEs.", LIBRARY_PANEL, "library", "list_library"),
     "show": Command(
         "Show everything that is known about a model or an SAE of the library.", LIBRARY_PANEL, "library", "show"
     ),
     "estimate": Command(
-        "Tell how much memory a model would take, without loading it.", LIBRARY_PANEL, "library", "estimate_memory"
+        "Estimate how much memory a model would take, without loading it.", LIBRARY_PANEL, "library", "estimate_memory"
     ),
     "saes": Command("Search the public SAEs by model, layer, width and site.", LIBRARY_PANEL, "library", "find_saes"),
     "import": Command(
@@ -94,12 +93,12 @@ def run(arguments: list[str]) -> None:
 
 
 def build_app(arguments: list[str]) -> typer.Typer:
-    """All commands by name and summary; the code behind the one named in `arguments`."""
+    """All commands by name and summary; only the one named in `arguments` with its code."""
     app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
     app.callback(invoke_without_command=True)(_version)
-    wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
+    chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, command in COMMANDS.items():
-        if name == wanted:
+        if name == chosen:
             _add_command(app, name, command)
         else:
             app.command(name, help=command.summary, short_help=command.summary, rich_help_panel=command.panel)(
@@ -118,8 +117,9 @@ def _add_command(app: typer.Typer, name: str, command: Command) -> None:
 
 
 def import_by_name(module: str) -> ModuleType:
-    """A command's module, or the server behind it. Ctrl+C meanwhile ends the process at once: an interrupt raised
-    inside pydantic's compiled core would come out of the import as an error of another kind, with a trace.
+    """Import a module of this package. Ctrl+C meanwhile ends the process at once.
+
+    An interrupt inside pydantic's compiled core would surface as another error, with a trace.
     """
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
@@ -136,4 +136,4 @@ def _version(version: bool = typer.Option(False, "--version", help="Show the ver
 
 
 def _placeholder() -> None:
-    """Stands for a command that this run does not call."""
+    """Stands for every command that this run does not call."""

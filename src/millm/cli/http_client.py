@@ -1,11 +1,8 @@
-"""A running server, over HTTP: what can be asked for, and an answer as it comes. Knows no terminal.
-
-A streamed answer as it comes over HTTP: server-sent events, and what is in each. Knows no connection.
-"""
+"""HTTP client for a running server: JSON requests, and streamed answers as server-sent events."""
 
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import httpx
 import msgspec
@@ -14,9 +11,16 @@ from millm.auth import split_keys
 from millm.errors import CannotStart, MillmError, ModelNotFound, ModelNotLoaded, Unavailable, error_from_code
 from millm.settings import Settings
 
+T = TypeVar("T")
+POLL_SECONDS = 0.25
+"""Seconds between two looks at a job or a change of the server."""
+_CONNECT_SECONDS = 5.0
+_UNLIMITED_CONNECTIONS = httpx.Limits()
+"""`millm bench` reads many answers at once."""
+
 
 class ChunkReceipt(msgspec.Struct, frozen=True):
-    """The steering that an answer got; `steering` is its fingerprint, None for the base model."""
+    """The steering of an answer; `steering` is its fingerprint, None for the base model."""
 
     profile: str | None = None
     steering: str | None = None
@@ -27,7 +31,7 @@ class ChunkReceipt(msgspec.Struct, frozen=True):
 class ChunkDelta(msgspec.Struct, frozen=True):
     content: str | None = None
     reasoning_content: str | None = None
-    """Where another server tells thinking apart."""
+    """Reasoning, on other servers that separate it from the answer."""
 
     @property
     def text(self) -> str:
@@ -49,6 +53,9 @@ class ServerErrorInfo(msgspec.Struct, frozen=True):
     code: str | int | None = None
     """A number on some other servers."""
 
+    def exception(self) -> MillmError:
+        return error_from_code(str(self.code), self.message)
+
 
 class AnswerChunk(msgspec.Struct, frozen=True):
     """One event of a streamed answer."""
@@ -57,6 +64,28 @@ class AnswerChunk(msgspec.Struct, frozen=True):
     usage: ChunkUsage | None = None
     millm: ChunkReceipt | None = None
     error: ServerErrorInfo | None = None
+
+
+class ServedModelDetails(msgspec.Struct, frozen=True):
+    """The `millm` field of an entry of `/v1/models`."""
+
+    profile: str | None = None
+    description: str = ""
+
+
+class ServedModel(msgspec.Struct, frozen=True):
+    """An entry of `/v1/models`: `id` is the `model` of a request."""
+
+    id: str
+    millm: ServedModelDetails = ServedModelDetails()
+
+
+class _ServedModelList(msgspec.Struct, frozen=True):
+    data: tuple[ServedModel, ...]
+
+
+class _ErrorBody(msgspec.Struct, frozen=True):
+    error: ServerErrorInfo
 
 
 def parse_sse_data(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -75,116 +104,77 @@ def parse_sse_data(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def decode_chunk(event: bytes) -> AnswerChunk:
+    """Raises the error that the event holds, or Unavailable if the event is no chunk of an answer."""
     try:
         chunk = msgspec.json.decode(event, type=AnswerChunk)
     except msgspec.DecodeError as error:
         raise Unavailable(f"the server sent something that is no part of an answer ({error})") from error
     if chunk.error:
-        raise error_from_code(str(chunk.error.code), chunk.error.message)
+        raise chunk.error.exception()
     return chunk
-
-
-T = TypeVar("T")
-_CONNECT_SECONDS = 5.0
-"""Seconds."""
-_UNLIMITED_CONNECTIONS = httpx.Limits()
-"""Connections: `millm bench` reads many answers at once."""
-
-
-class ServedModelDetails(msgspec.Struct, frozen=True):
-    """miLLM's own part of an entry."""
-
-    profile: str | None = None
-    description: str = ""
-
-
-class ServedModel(msgspec.Struct, frozen=True):
-    """What can be asked for as `model`."""
-
-    id: str
-    millm: ServedModelDetails = ServedModelDetails()
-
-
-class _ServedModelList(msgspec.Struct, frozen=True):
-    data: tuple[ServedModel, ...]
-
-
-class _ErrorBody(msgspec.Struct, frozen=True):
-    error: ServerErrorInfo
-
-
-def local_url() -> str:
-    """Where `millm serve` listens unless it is told otherwise."""
-    return f"http://127.0.0.1:{Settings.load().port}"
-
-
-def local_api_key() -> str | None:
-    """What a server with these settings asks for: the first, where there are several."""
-    return next(iter(split_keys(Settings.load().api_key)), None)
 
 
 class RemoteServer:
     def __init__(self, url: str, *, key: str | None = None, read_timeout: float | None = None) -> None:
-        """`url`: where the server is, with or without `http://` and `/v1`. Raises CannotStart when it is no address.
+        """`url`: with or without `http://` and `/v1`. Raises CannotStart for an invalid address.
 
-        `key`: what it asks for, if it asks for one.
-        `patience`: seconds to wait for its next word; None waits until somebody presses Ctrl+C.
+        `key`: the server's API key, if it has one.
+        `read_timeout`: seconds to wait for the next bytes; None waits without limit.
         """
         self.url = (url if "://" in url else f"http://{url}").rstrip("/").removesuffix("/v1")
         try:
-            is_here = httpx.URL(self.url).host in ("127.0.0.1", "localhost", "::1")
+            is_local = httpx.URL(self.url).host in ("127.0.0.1", "localhost", "::1")
             self._http = httpx.Client(
                 base_url=self.url,
                 headers={"Authorization": f"Bearer {key}"} if key else None,
                 timeout=httpx.Timeout(read_timeout, connect=_CONNECT_SECONDS),
                 limits=_UNLIMITED_CONNECTIONS,
-                trust_env=not is_here,  # there: by no proxy
+                trust_env=not is_local,  # no proxy for this machine
             )
         except httpx.InvalidURL as error:
             raise CannotStart(f"--url {url!r} is not an address such as http://127.0.0.1:8000") from error
 
-    def request(self, method: str, path: str, returns: type[T], body: object = None) -> T:
-        """A question and its answer in JSON. Raises what the server said, or CannotStart when none answers there."""
-        return self._decode(self._request(method, path, json=body), returns)
+    def request(
+        self, method: str, path: str, returns: type[T], body: object = None, *, document: bytes | None = None
+    ) -> T:
+        """Send `body` as JSON, or `document` as it is, and decode the JSON answer.
 
-    def post_document(self, path: str, document: bytes, returns: type[T]) -> T:
-        """A document of any kind, posted as it is. Raises as `ask` does."""
-        return self._decode(self._request("POST", path, content=document), returns)
-
-    def get_file(self, path: str) -> bytes:
-        """A file. Raises as `ask` does."""
-        return self._request("GET", path).content
-
-    def _decode(self, response: httpx.Response, returns: type[T]) -> T:
+        Raises the server's error, or CannotStart when no server answers.
+        """
+        response = self._send(method, path, body, document)
         try:
             return msgspec.json.decode(response.content, type=returns)
         except msgspec.DecodeError as error:
             raise self._unknown_server_error(response) from error
 
-    def _request(self, method: str, path: str, **body: Any) -> httpx.Response:
+    def get_file(self, path: str) -> bytes:
+        """Raises as `request` does."""
+        return self._send("GET", path).content
+
+    def _send(self, method: str, path: str, body: object = None, document: bytes | None = None) -> httpx.Response:
         try:
-            answer = self._http.request(method, path, **body)
+            response = self._http.request(method, path, json=body, content=document)
         except (httpx.ConnectError, httpx.TimeoutException) as error:
             raise self._unreachable_error() from error
         except httpx.TransportError as error:
             raise self._connection_error(error) from error
-        if answer.is_error:
-            raise self._server_error(answer)
-        return answer
+        if response.is_error:
+            raise self._server_error(response)
+        return response
 
     def is_running(self) -> bool:
-        """A miLLM server answers."""
+        """Whether a miLLM server answers."""
         try:
             return self._http.get("/healthz", timeout=_CONNECT_SECONDS).text == '{"status":"ok"}'
         except httpx.TransportError:
             return False
 
     def served_models(self) -> tuple[ServedModel, ...]:
-        """Raises CannotStart when no server answers there."""
+        """Raises CannotStart when no server answers."""
         return self.request("GET", "/v1/models", _ServedModelList).data
 
     def choose_model(self, requested: str | None) -> str:
-        """The model asked for, or the one it has. Raises ModelNotLoaded or ModelNotFound, or as `entries` does."""
+        """`requested`, or the first model listed. Raises ModelNotLoaded or ModelNotFound, or as `served_models`."""
         known = [entry.id for entry in self.served_models()]
         if not known:
             raise ModelNotLoaded(f"the server at {self.url} is still loading its model; try again in a moment")
@@ -193,19 +183,19 @@ class RemoteServer:
         return requested or known[0]
 
     def stream_chat(self, body: dict[str, object]) -> Generator[AnswerChunk]:
-        """A chat completion as it comes; closing the iterator cancels it. Raises MillmError."""
-        with closing(self.stream_events("/v1/chat/completions", {**body, "stream": True})) as told:
-            for event in told:
+        """A chat completion, chunk by chunk; closing the generator cancels it. Raises MillmError."""
+        with closing(self.stream_events("/v1/chat/completions", {**body, "stream": True})) as events:
+            for event in events:
                 yield decode_chunk(event)
 
     def stream_events(self, path: str, body: dict[str, object]) -> Generator[bytes]:
-        """The data of an answer's events as they come; closing the iterator cancels it. Raises MillmError."""
+        """The data of each event; closing the generator cancels the request. Raises MillmError."""
         try:
-            with self._http.stream("POST", path, json=body) as answer:
-                if answer.is_error:
-                    answer.read()
-                    raise self._server_error(answer)
-                yield from parse_sse_data(answer.iter_bytes())
+            with self._http.stream("POST", path, json=body) as response:
+                if response.is_error:
+                    response.read()
+                    raise self._server_error(response)
+                yield from parse_sse_data(response.iter_bytes())
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise self._unreachable_error() from error
         except httpx.TransportError as error:
@@ -222,10 +212,9 @@ class RemoteServer:
 
     def _server_error(self, response: httpx.Response) -> MillmError:
         try:
-            told = msgspec.json.decode(response.content, type=_ErrorBody).error
+            return msgspec.json.decode(response.content, type=_ErrorBody).error.exception()
         except msgspec.DecodeError:
             return self._unknown_server_error(response)
-        return error_from_code(str(told.code), told.message)
 
     def _unknown_server_error(self, response: httpx.Response) -> MillmError:
         return CannotStart(
@@ -234,6 +223,17 @@ class RemoteServer:
         )
 
 
+def local_api_key() -> str | None:
+    """The first key of the settings: a server with the same settings accepts it."""
+    return next(iter(split_keys(Settings.load().api_key)), None)
+
+
 def connect(url: str | None, api_key: str | None) -> RemoteServer:
-    """The server at `url`, or where one with these settings listens."""
-    return RemoteServer(url or local_url(), key=api_key or local_api_key())
+    """The server at `url`, or at the port of the settings."""
+    return RemoteServer(url or f"http://127.0.0.1:{Settings.load().port}", key=api_key or local_api_key())
+
+
+def connect_if_running(url: str | None, api_key: str | None) -> RemoteServer | None:
+    """The server at `url` if given, else the usual one if it answers; None means that the command uses this disk."""
+    remote = connect(url, api_key)
+    return remote if url or remote.is_running() else None

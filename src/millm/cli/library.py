@@ -1,26 +1,13 @@
-"""`millm pull`: download a model or an SAE from Hugging Face, and see what it is before.
-
-`millm estimate`: how much memory a model would take, before it is loaded.
-
-`millm import`: add a folder of yours to the library, without copying it.
-
-`millm list`: what is in the library.
-
-`millm rm`: delete a model or an SAE from the disk.
-
-`millm saes`: search the public SAEs, from the list that miLLM ships with.
-
-`millm show`: everything that is known about a model or an SAE of the library.
-"""
+"""The commands of the library: `list`, `show`, `estimate`, `pull`, `import`, `rm`, and `saes`, which searches."""
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import msgspec
 import typer
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
 from millm.cli.http_client import connect
@@ -32,15 +19,21 @@ from millm.cli.library_tables import (
     job_lines,
     model_details,
     models_table,
-    parse_width,
     preview_details,
     quantizations_table,
     registry_table,
     sae_details,
     saes_table,
 )
-from millm.cli.options import ApiKey, AsJson, Url, Yes, parse_model_options
-from millm.cli.terminal import format_bytes, print_json, print_json_line, stderr_console, stdout_console
+from millm.cli.options import ApiKey, AsJson, Url, Yes, given_options, parse_model_options, parse_width
+from millm.cli.terminal import (
+    format_bytes,
+    print_json_line,
+    print_line,
+    print_result,
+    stderr_console,
+    stdout_console,
+)
 from millm.engine.messages import Quantization
 from millm.errors import CannotStart, DownloadFailed, GatedRepository, InsufficientDisk, MillmError, error_from_code
 from millm.hub.catalog import SITES, RegistryPage, count_saes, search_saes
@@ -50,54 +43,10 @@ from millm.hub.memory_estimate import Estimate
 from millm.settings import Settings
 from millm.status import ModelSpec
 
-
-def estimate_memory(
-    id: Annotated[str, typer.Argument(metavar="ID", help="As `millm list` shows it.", show_default=False)],
-    quantization: Annotated[str | None, typer.Option(help="none, 8bit or 4bit.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
-    context: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of one sequence (default: the model's own).")
-    ] = None,
-    slots: Annotated[int | None, typer.Option(min=1, max=256, help="Sequences that run at once.")] = None,
-    sae: Annotated[list[str] | None, typer.Option(help="An SAE to attach. Repeatable.")] = None,
-    as_json: AsJson = False,
-    url: Url = None,
-    api_key: ApiKey = None,
-) -> None:
-    """Tell how much memory a model would take, part by part, without loading it.
-
-    Example:
-
-        millm estimate google/gemma-2-2b --quantization 4bit --context 8192 --slots 8
-
-    What is not said is as the server has it.
-    """
-    wanted = parse_model_options(
-        id, quantization=quantization, dtype=dtype, device=device, context=context, slots=slots
-    )
-    estimate = open_library(url, api_key).estimate(wanted, sae or ())
-    if as_json:
-        print_json(estimate)
-    else:
-        stdout_console().print(estimate_table(estimate))
-
-
-def import_folder(
-    folder: Annotated[Path, typer.Argument(metavar="PATH", help="With the files of a model, or of an SAE.")],
-    name: Annotated[str | None, typer.Option(help="What to call it (default: the folder's name).")] = None,
-    sae: Annotated[bool, typer.Option("--sae", help="It is an SAE.")] = False,
-) -> None:
-    """Add a folder of yours to the library. It is linked, not copied.
-
-    Example:
-
-        millm import ~/models/my-finetune --name mine
-
-    Only here, never over HTTP: a server must not learn paths from outside.
-    """
-    entry = LocalLibrary(Settings.load()).add(folder, name, is_sae=sae)
-    stdout_console().print(model_details(entry, 0) if isinstance(entry, ModelEntry) else sae_details(entry))
+EntryId = Annotated[str, typer.Argument(metavar="ID", help="As `millm list` shows it.", show_default=False)]
+CONFIRM_ABOVE_BYTES = 10e9
+"""Larger downloads need a confirmation on a terminal."""
+QUANTIZATIONS: tuple[Quantization, ...] = ("none", "8bit", "4bit")
 
 
 def list_library(
@@ -112,17 +61,101 @@ def list_library(
 
         millm list --saes
 
-    Asks the running server; without one, looks at this disk: MILLM_HOME and Hugging Face's cache.
+    Reads the running server's library; without a server, this disk: MILLM_HOME and Hugging Face's cache.
     """
     library = open_library(url, api_key)
-    if as_json:
-        print_json(library.saes() if saes else library.models())
+    if saes:
+        print_result(library.saes(), saes_table, as_json=as_json)
     else:
-        stdout_console().print(saes_table(library.saes()) if saes else models_table(library.models()))
+        print_result(library.models(), models_table, as_json=as_json)
 
 
-CONFIRM_ABOVE_BYTES = 10e9
-"""Bytes: a person is asked before more than that is fetched."""
+class EntryDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """The JSON output of `millm show`."""
+
+    entry: ModelEntry | SaeEntry
+    known_saes: int | None = None
+    """SAEs of the registry for this model; None for an SAE."""
+    estimates: tuple[Estimate, ...] = ()
+    """Of memory, for each quantization."""
+
+
+def show(id: EntryId, as_json: AsJson = False, url: Url = None, api_key: ApiKey = None) -> None:
+    """Show everything that is known about a model or an SAE of the library.
+
+    Example:
+
+        millm show google/gemma-2-2b
+
+    For a model also the memory that it would take, in as many and in fewer bits.
+    """
+    library = open_library(url, api_key)
+    print_result(_collect_details(library, find_entry(library, id)), _details_table, as_json=as_json)
+
+
+def _collect_details(library: LibraryClient, entry: ModelEntry | SaeEntry) -> EntryDetails:
+    """Estimates only for a complete model."""
+    if isinstance(entry, SaeEntry):
+        return EntryDetails(entry=entry)
+    quantizations = QUANTIZATIONS if entry.state == "whole" else ()
+    return EntryDetails(
+        entry=entry,
+        known_saes=count_saes(entry.id.partition("@")[0]),
+        estimates=tuple(library.estimate(ModelSpec(id=entry.id, quantization=name)) for name in quantizations),
+    )
+
+
+def _details_table(details: EntryDetails) -> RenderableType:
+    if isinstance(details.entry, SaeEntry):
+        return sae_details(details.entry)
+    model = model_details(details.entry, details.known_saes or 0)
+    return Group(model, "", quantizations_table(details.estimates)) if details.estimates else model
+
+
+def estimate_memory(
+    id: EntryId,
+    quantization: Annotated[str | None, typer.Option(help="none, 8bit or 4bit.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    context: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of one sequence (default: the model's own).")
+    ] = None,
+    slots: Annotated[int | None, typer.Option(min=1, max=256, help="Sequences that run at once.")] = None,
+    sae: Annotated[list[str] | None, typer.Option(help="An SAE to attach. Repeatable.")] = None,
+    as_json: AsJson = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Estimate how much memory a model would take, part by part, without loading it.
+
+    Example:
+
+        millm estimate google/gemma-2-2b --quantization 4bit --context 8192 --slots 8
+
+    Options that are left out have the server's values.
+    """
+    spec = parse_model_options(id, quantization=quantization, dtype=dtype, device=device, context=context, slots=slots)
+    print_result(open_library(url, api_key).estimate(spec, sae or ()), estimate_table, as_json=as_json)
+
+
+def import_folder(
+    folder: Annotated[Path, typer.Argument(metavar="PATH", help="With the files of a model, or of an SAE.")],
+    name: Annotated[str | None, typer.Option(help="Its name in the library (default: the folder's name).")] = None,
+    sae: Annotated[bool, typer.Option("--sae", help="It is an SAE.")] = False,
+) -> None:
+    """Add a folder of yours to the library. It is linked, not copied.
+
+    Example:
+
+        millm import ~/models/my-finetune --name mine
+
+    Only here, never over HTTP: a server must not learn paths from outside.
+    """
+    library = LocalLibrary(Settings.load())
+    details = (
+        sae_details(library.import_sae(folder, name)) if sae else model_details(library.import_model(folder, name), 0)
+    )
+    stdout_console().print(details)
 
 
 def pull(
@@ -132,13 +165,13 @@ def pull(
     ],
     revision: Annotated[str, typer.Option(help="Branch, tag or commit.")] = "main",
     sae: Annotated[bool, typer.Option("--sae", help="It is an SAE at the root of its repository.")] = False,
-    cancel: Annotated[bool, typer.Option("--cancel", help="End its download, which a server goes on with.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel its download on the running server.")] = False,
     yes: Yes = False,
     as_json: Annotated[bool, typer.Option("--json", help="The job at each change, a line of JSON each.")] = False,
     url: Url = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Download a model or an SAE from Hugging Face, and see what it is before.
+    """Download a model or an SAE from Hugging Face; shows first what it is.
 
     Examples:
 
@@ -146,33 +179,34 @@ def pull(
 
         millm pull google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71
 
-    What is finished is kept: the same command goes on where the last one ended.
+    Finished files stay: the same command resumes an interrupted download.
     """
-    asked = parse_spec(id, kind_of(id, sae), revision)
+    spec = parse_spec(id, kind_of(id, sae), revision)
     library = open_library(url, api_key)
-    job = library.cancel(asked) if cancel else _preview_and_pull(library, asked, yes=yes, as_json=as_json)
     if cancel:
-        stderr_console().print(job_lines(job))
-    elif job.state != "installed":
+        stderr_console().print(job_lines(library.cancel(spec)))
+        return
+    job = _preview_and_pull(library, spec, yes=yes, as_json=as_json)
+    if job.state != "installed":
         raise _download_error(job)
 
 
 def kind_of(id: str, is_sae: bool) -> ArtifactKind:
-    """By how deep it is: a model is a whole repository."""
+    """An id with a path inside the repository is an SAE's."""
     return "sae" if is_sae or id.partition("@")[0].strip("/").count("/") > 1 else "model"
 
 
 def check_preview(preview: DownloadPreview) -> None:
-    """Raises GatedRepository or InsufficientDisk, with what to do."""
+    """Raises GatedRepository or InsufficientDisk, with the way out."""
     if not preview.has_access:
         raise GatedRepository(
             f"{preview.asked.repository} is gated: accept its licence at {preview.link} and set HF_TOKEN to your token"
         )
     if not preview.fits_disk:
         raise InsufficientDisk(
-            f"{preview.name} needs {format_bytes(preview.to_download)}, and of the {format_bytes(preview.disk_free)} that are free"
-            f" {format_bytes(preview.disk_reserve)} are kept: make room (`millm list`, `millm rm ID`), or lower"
-            " MILLM_DOWNLOAD_RESERVE_BYTES"
+            f"{preview.name} needs {format_bytes(preview.to_download)}, and of the {format_bytes(preview.disk_free)}"
+            f" that are free {format_bytes(preview.disk_reserve)} are reserved: make room (`millm list`,"
+            " `millm rm ID`), or lower MILLM_DOWNLOAD_RESERVE_BYTES"
         )
 
 
@@ -187,7 +221,7 @@ def _preview_and_pull(library: LibraryClient, spec: DownloadSpec, *, yes: bool, 
     try:
         return library.pull(spec, print_json_line) if as_json else _pull_with_progress(library, spec, console)
     except KeyboardInterrupt:
-        console.print(library.interrupt_hint.format(name=spec.name), markup=False, soft_wrap=True)
+        print_line(console, library.interrupt_hint.format(name=spec.name))
         raise
 
 
@@ -203,12 +237,7 @@ def _download_error(job: DownloadJob) -> MillmError:
     return error_from_code(job.problem.code, f"{job.problem.message}{link}")
 
 
-def remove(
-    id: Annotated[str, typer.Argument(metavar="ID", help="As `millm list` shows it.", show_default=False)],
-    yes: Yes = False,
-    url: Url = None,
-    api_key: ApiKey = None,
-) -> None:
+def remove(id: EntryId, yes: Yes = False, url: Url = None, api_key: ApiKey = None) -> None:
     """Delete a model or an SAE from the disk; says first what is freed and what stays.
 
     Example:
@@ -219,18 +248,13 @@ def remove(
     """
     library = open_library(url, api_key)
     entry = find_entry(library, id)
-    if entry.origin != "builtin":  # which is refused
-        stderr_console().print(deletion_line(entry), markup=False, soft_wrap=True)
-        _confirm(id, yes)
+    if entry.origin != "builtin":  # a builtin entry is refused by `delete`
+        print_line(stderr_console(), deletion_line(entry))
+        if not yes and not sys.stdin.isatty():
+            raise CannotStart(f"deleting {id} needs a confirmation, and stdin is no terminal; add --yes")
+        if not yes:
+            typer.confirm("Delete it?", abort=True, err=True)
     stdout_console().print(freed_line(library.delete(entry)))
-
-
-def _confirm(id: str, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise CannotStart(f"nobody is there to ask whether {id} may go; add --yes")
-    typer.confirm("Delete it?", abort=True, err=True)
 
 
 def find_saes(
@@ -240,7 +264,7 @@ def find_saes(
     site: Annotated[str | None, typer.Option(help=", ".join(SITES))] = None,
     width: Annotated[str | None, typer.Option(help="Features: 16384 or 16k.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500, help="How many to show.")] = 20,
-    offset: Annotated[int, typer.Option(min=0, help="How many to leave out before.")] = 0,
+    offset: Annotated[int, typer.Option(min=0, help="How many to skip.")] = 0,
     as_json: AsJson = False,
     url: Url = None,
     api_key: ApiKey = None,
@@ -251,81 +275,14 @@ def find_saes(
 
         millm saes --model google/gemma-2-2b --layer 20 --width 16k
 
-    Needs neither a server nor the network; with --url, asks that server's list.
+    Needs neither a server nor the network; with --url, searches that server's list.
     """
-    asked = {
-        "model": model, "layer": layer, "site": site, "width": parse_width(width) if width else None, "text": text,
-        "limit": limit, "offset": offset,
-    }  # fmt: skip
-    wanted = {name: value for name, value in asked.items() if value is not None}
-    if url:
-        found = connect(url, api_key).request("GET", f"/api/registry/saes?{urlencode(wanted)}", RegistryPage)
-    else:
-        found = search_saes(**wanted)  # type: ignore[arg-type]  # the options' own types
-    if as_json:
-        print_json(found)
-    else:
-        stdout_console().print(registry_table(found, offset))
-
-
-QUANTIZATIONS: tuple[Quantization, ...] = ("none", "8bit", "4bit")
-
-
-class EntryDetails(msgspec.Struct, frozen=True, kw_only=True):
-    """What `--json` prints."""
-
-    entry: ModelEntry | SaeEntry
-    known_saes: int | None = None
-    """SAEs for this model that the registry knows; None for an SAE."""
-    estimates: tuple[Estimate, ...] = ()
-    """Of memory, for each quantization."""
-
-
-def show(
-    id: Annotated[str, typer.Argument(metavar="ID", help="As `millm list` shows it.", show_default=False)],
-    as_json: AsJson = False,
-    url: Url = None,
-    api_key: ApiKey = None,
-) -> None:
-    """Show everything that is known about a model or an SAE of the library.
-
-    Example:
-
-        millm show google/gemma-2-2b
-
-    For a model also the memory that it would take, in as many and in fewer bits.
-    """
-    library = open_library(url, api_key)
-    shown = _collect_details(library, find_entry(library, id))
-    if as_json:
-        print_json(shown)
-    else:
-        _print_details(shown)
-
-
-def _collect_details(library: LibraryClient, entry: ModelEntry | SaeEntry) -> EntryDetails:
-    if isinstance(entry, SaeEntry):
-        return EntryDetails(entry=entry)
-    return EntryDetails(
-        entry=entry,
-        known_saes=count_saes(entry.id.partition("@")[0]),
-        estimates=_estimate_quantizations(library, entry),
+    features = parse_width(width) if width else None
+    query: dict[str, Any] = given_options(
+        model=model, layer=layer, site=site, width=features, text=text, limit=limit, offset=offset
     )
-
-
-def _estimate_quantizations(library: LibraryClient, entry: ModelEntry) -> tuple[Estimate, ...]:
-    """None for what is not whole: there is nothing to read them from."""
-    if entry.state != "whole":
-        return ()
-    return tuple(library.estimate(ModelSpec(id=entry.id, quantization=name)) for name in QUANTIZATIONS)
-
-
-def _print_details(details: EntryDetails) -> None:
-    console = stdout_console()
-    if isinstance(details.entry, SaeEntry):
-        console.print(sae_details(details.entry))
-        return
-    console.print(model_details(details.entry, details.known_saes or 0))
-    if details.estimates:
-        console.print()
-        console.print(quantizations_table(details.estimates))
+    if url:
+        page = connect(url, api_key).request("GET", f"/api/registry/saes?{urlencode(query)}", RegistryPage)
+    else:
+        page = search_saes(**query)
+    print_result(page, lambda page: registry_table(page, offset), as_json=as_json)

@@ -1,22 +1,18 @@
-"""The library on this disk, without a server: the same questions as `library_remote.py` asks one over HTTP.
+"""The library of a running server, or of this disk where no server runs.
 
-What downloads or deletes holds the home, so that no server starts meanwhile; what only looks does not.
-
-The library of a running server, over HTTP: the same questions as `library_here.py` answers from the disk.
-
-Which library a command is about: that of a running server, or what is on this disk where no server runs.
+Offline commands do not go through the API over `httpx.ASGITransport`: importing and building the app takes 0.8 s of
+processor time, more than all else that `millm list` does, and the API does not lock the home against a second process.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
 
-from millm.cli.http_client import RemoteServer, connect
+from millm.cli.http_client import POLL_SECONDS, RemoteServer, connect_if_running
 from millm.database import Database
 from millm.demo import bundle
 from millm.engine.messages import KV_CACHE_MEMORY_SHARE
@@ -32,105 +28,83 @@ from millm.settings import Settings
 from millm.status import ModelSpec
 
 T = TypeVar("T")
+OnJobChange = Callable[[DownloadJob], None]
 
 
-class LocalLibrary:
+class LocalLibrary(Library):
+    """Downloads and deletions lock the home, so that no server starts meanwhile; reading does not."""
+
     interrupt_hint = "what is finished stays; `millm pull {name}` goes on with it"
-    """What Ctrl+C leaves behind."""
+    """Printed after Ctrl+C during `pull`."""
 
     def __init__(self, settings: Settings) -> None:
+        home = Home(settings.home_folder)
+        home.create()
+        builtin = bundle.models(home.folder), bundle.saes()
+        super().__init__(home, Database(home.database), *builtin, trusted=settings.trust_remote_code)
         self._settings = settings
-        self._home = Home(settings.home_folder)
-        self._home.create()
-        self._database = Database(self._home.database)
-        builtin = bundle.models(self._home.folder), bundle.saes()
-        self._library = Library(self._home, self._database, *builtin, trusted=settings.trust_remote_code)
-
-    def models(self) -> Sequence[ModelEntry]:
-        return self._library.models()
-
-    def saes(self) -> Sequence[SaeEntry]:
-        return self._library.saes()
-
-    def model(self, id: str) -> ModelEntry:
-        return self._library.model(id)
-
-    def sae(self, id: str) -> SaeEntry:
-        return self._library.sae(id)
 
     def delete(self, entry: ModelEntry | SaeEntry) -> DeletionResult:
         with self._home.lock():
-            if isinstance(entry, ModelEntry):
-                return self._library.delete_model(entry.id)
-            return self._library.delete_sae(entry.id)
-
-    def add(self, folder: Path, name: str | None, *, is_sae: bool) -> ModelEntry | SaeEntry:
-        """A link to a folder of the user's; a server on this home sees it at once."""
-        add = self._library.import_sae if is_sae else self._library.import_model
-        return add(folder, name)
+            return self.delete_model(entry.id) if isinstance(entry, ModelEntry) else self.delete_sae(entry.id)
 
     def preview(self, spec: DownloadSpec) -> DownloadPreview:
-        async def look(downloads: Downloads) -> DownloadPreview:
-            return await downloads.preview(spec)
+        return self._run_with_downloads(lambda downloads: downloads.preview(spec))
 
-        with self._home.lock():  # a server's jobs would be taken for those of one that has ended
-            return self._run_with_downloads(look)
-
-    def pull(self, spec: DownloadSpec, on_change: Callable[[DownloadJob], None]) -> DownloadJob:
-        """Until it ends; Ctrl+C ends it."""
+    def pull(self, spec: DownloadSpec, on_change: OnJobChange) -> DownloadJob:
+        """Blocks until the download ends; Ctrl+C interrupts it."""
 
         async def fetch(downloads: Downloads) -> DownloadJob:
             job = await downloads.start(spec)
             on_change(job)
             return await downloads.wait(job.id)
 
-        with self._home.lock():
-            return self._run_with_downloads(fetch, on_change)
+        return self._run_with_downloads(fetch, on_change)
 
     def cancel(self, spec: DownloadSpec) -> DownloadJob:
-        raise JobNotFound(f"{spec.name} is not being downloaded: no server runs that would")
+        raise JobNotFound(f"{spec.name} is not being downloaded: no server runs")
 
     def estimate(self, model: ModelSpec, saes: Sequence[str] = ()) -> Estimate:
-        """As a server with these settings would tell it that had nothing loaded."""
-        located, device = self._library.locate_model(model.id), _resolve_device(model.device or self._settings.device)
+        """The estimate of a server with these settings and nothing loaded."""
+        settings, located = self._settings, self.locate_model(model.id)
+        device = _resolve_device(model.device or settings.device)
         return estimate(
             located.folder,
             name=located.name,
             device=device,
-            quantization=model.quantization or self._settings.quantization,
-            dtype=model.dtype or self._settings.dtype,
+            quantization=model.quantization or settings.quantization,
+            dtype=model.dtype or settings.dtype,
             context=model.context,
-            slots=model.slots or self._settings.slots,
-            saes=[self._library.sae(sae) for sae in saes],
+            slots=model.slots or settings.slots,
+            saes=[self.sae(sae) for sae in saes],
             free=free_memory(device),
             kv_share=KV_CACHE_MEMORY_SHARE["cpu" if device == "cpu" else "cuda"],
-            cpu_int8=self._settings.cpu_int8 == "auto",
+            cpu_int8=settings.cpu_int8 == "auto",
         )
 
     def _run_with_downloads(
-        self,
-        action: Callable[[Downloads], Coroutine[None, None, T]],
-        on_change: Callable[[DownloadJob], None] = lambda _: None,
+        self, action: Callable[[Downloads], Coroutine[None, None, T]], on_change: OnJobChange = lambda _: None
     ) -> T:
-        async def done() -> T:
+        """Lock the home meanwhile: a server's running jobs would be read as interrupted ones."""
+
+        async def run() -> T:
             downloads = Downloads(self._database, self._settings, on_change)
             try:
                 return await action(downloads)
             finally:
                 await downloads.close()
 
-        return asyncio.run(done())
+        with self._home.lock():
+            return asyncio.run(run())
 
 
 def _resolve_device(device: str) -> str:
-    """What `auto` stands for, as far as that can be told without torch: a GPU where a driver answers."""
+    """Resolve `auto` without torch: a GPU if a driver answers."""
     if device == "auto":
         return "cpu" if free_memory("cuda:0") is None else "cuda:0"
     return "cuda:0" if device == "cuda" else device
 
 
-POLL_SECONDS = 0.25
-"""How often a job is looked at."""
 _ENDPOINTS: dict[ArtifactKind, str] = {"model": "/api/models", "sae": "/api/saes"}
 
 
@@ -150,7 +124,6 @@ class RemoteLibrary:
     interrupt_hint = (
         "the server goes on downloading: `millm pull {name}` shows it, `millm pull {name} --cancel` ends it"
     )
-    """What Ctrl+C leaves behind."""
 
     def __init__(self, remote: RemoteServer) -> None:
         self._remote = remote
@@ -162,20 +135,20 @@ class RemoteLibrary:
         return self._remote.request("GET", "/api/saes", _SaeList).saes
 
     def model(self, id: str) -> ModelEntry:
-        return self._remote.request("GET", entry_path("model", id), ModelEntry)
+        return self._remote.request("GET", _entry_path("model", id), ModelEntry)
 
     def sae(self, id: str) -> SaeEntry:
-        return self._remote.request("GET", entry_path("sae", id), SaeEntry)
+        return self._remote.request("GET", _entry_path("sae", id), SaeEntry)
 
     def delete(self, entry: ModelEntry | SaeEntry) -> DeletionResult:
         kind: ArtifactKind = "model" if isinstance(entry, ModelEntry) else "sae"
-        return self._remote.request("DELETE", entry_path(kind, entry.id), DeletionResult)
+        return self._remote.request("DELETE", _entry_path(kind, entry.id), DeletionResult)
 
     def preview(self, spec: DownloadSpec) -> DownloadPreview:
         return self._remote.request("POST", f"{_ENDPOINTS[spec.kind]}/preview", DownloadPreview, _download_body(spec))
 
-    def pull(self, spec: DownloadSpec, on_change: Callable[[DownloadJob], None]) -> DownloadJob:
-        """Until it ends, `on_change` at each look at it. Stopping to look does not stop the download."""
+    def pull(self, spec: DownloadSpec, on_change: OnJobChange) -> DownloadJob:
+        """Blocks until the download ends; after Ctrl+C the server continues it."""
         job = self._remote.request("POST", _ENDPOINTS[spec.kind], DownloadJob, _download_body(spec))
         on_change(job)
         while job.state in ACTIVE_STATES:
@@ -185,39 +158,38 @@ class RemoteLibrary:
         return job
 
     def cancel(self, spec: DownloadSpec) -> DownloadJob:
-        """Raises JobNotFound when it is not being downloaded."""
+        """Raises JobNotFound if no download of `spec` is running."""
         jobs = self._remote.request("GET", "/api/jobs", _JobList).jobs
-        found = next((job for job in jobs if job.asked == spec and job.state in ACTIVE_STATES), None)
-        if found is None:
+        job = next((job for job in jobs if job.asked == spec and job.state in ACTIVE_STATES), None)
+        if job is None:
             raise JobNotFound(f"{spec.name} is not being downloaded")
-        return self._remote.request("POST", f"/api/jobs/{found.id}/cancel", DownloadJob, {})
+        return self._remote.request("POST", f"/api/jobs/{job.id}/cancel", DownloadJob, {})
 
     def estimate(self, model: ModelSpec, saes: Sequence[str] = ()) -> Estimate:
         body = {**msgspec.to_builtins(model), "saes": list(saes)}
         return self._remote.request("POST", "/api/models/estimate", Estimate, body)
 
 
-def entry_path(kind: ArtifactKind, id: str) -> str:
-    """Where an entry is."""
+def _entry_path(kind: ArtifactKind, id: str) -> str:
     return f"{_ENDPOINTS[kind]}/{quote(id, safe='/@')}"
 
 
 def _download_body(spec: DownloadSpec) -> dict[str, str]:
-    whole = f"{spec.repository}/{spec.path}" if spec.path else spec.repository
-    return {"id": whole, "revision": spec.revision}
+    id = f"{spec.repository}/{spec.path}" if spec.path else spec.repository
+    return {"id": id, "revision": spec.revision}
 
 
 LibraryClient = RemoteLibrary | LocalLibrary
+"""Both have the same methods; mypy checks each use against the two."""
 
 
 def open_library(url: str | None, api_key: str | None) -> LibraryClient:
-    """The server at `url` if one is named; else the one at the usual address, if it answers; else this disk."""
-    remote = connect(url, api_key)
-    return RemoteLibrary(remote) if url or remote.is_running() else LocalLibrary(Settings.load())
+    remote = connect_if_running(url, api_key)
+    return RemoteLibrary(remote) if remote else LocalLibrary(Settings.load())
 
 
 def find_entry(library: LibraryClient, id: str) -> ModelEntry | SaeEntry:
-    """Raises NotFound when it is neither a model nor an SAE."""
+    """Raises NotFound if `id` is neither a model nor an SAE."""
     try:
         return library.model(id)
     except ModelNotFound:

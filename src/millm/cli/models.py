@@ -1,23 +1,9 @@
-"""What runs, as `millm ps` shows it: a status in, something to print out. Knows no server.
-
-A change that a server takes its time for, with the stages it reports meanwhile.
-
-`millm attach`: attach an SAE of the library to the model that is loaded.
-
-`millm detach`: take an SAE off the model that is loaded.
-
-`millm load`: load a model of the library into the running server.
-
-`millm ps`: what runs, where, and until when.
-
-`millm unload`: let the running server's memory go.
-"""
+"""The commands that show and change what a running server has loaded: `ps`, `load`, `unload`, `attach`, `detach`."""
 
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from functools import partial
 from typing import Annotated, Generic, TypeVar
 from urllib.parse import quote
 
@@ -25,8 +11,7 @@ import msgspec
 import typer
 from rich.console import Group, RenderableType
 
-from millm.cli.http_client import RemoteServer, connect
-from millm.cli.library_client import POLL_SECONDS
+from millm.cli.http_client import POLL_SECONDS, RemoteServer, connect
 from millm.cli.library_tables import attached_sae_details
 from millm.cli.options import ApiKey, AsJson, Url, parse_model_options
 from millm.cli.terminal import (
@@ -37,10 +22,10 @@ from millm.cli.terminal import (
     format_duration,
     format_percent,
     plain_text,
-    print_json,
+    print_line,
+    print_result,
     progress_bars,
     stderr_console,
-    stdout_console,
     table,
 )
 from millm.engine.messages import ModelFacts, SaeFacts
@@ -51,41 +36,77 @@ from millm.status import ChangeInProgress, ModelStatus, SaeSpec, ServerStatus
 T = TypeVar("T")
 
 
-def run_with_progress(remote: RemoteServer, change: Callable[[], T]) -> T:
-    """What `change` returns, or raises; its progress is shown until then."""
-    asked = _BackgroundCall(change)
-    with ExitStack() as shown:
-        report: ProgressReporter | None = None
-        while not asked.finished.wait(POLL_SECONDS):
-            changing = remote.request("GET", "/api/status", ServerStatus).changing
-            if changing and changing.stage:
-                report = report or shown.enter_context(progress_bars(stderr_console(), persists=False))
-                report(changing.stage, changing.done, changing.total or 1)
-    return asked.result()
+def show_status(as_json: AsJson = False, url: Url = None, api_key: ApiKey = None) -> None:
+    """Show what a running server has loaded and attached, on which device, and until when.
+
+    Example:
+
+        millm ps --json
+
+    SIZE is what was measured after the load, not an estimate.
+    """
+    remote = connect(url, api_key)
+    status = _read_status(remote)
+    is_explained = is_on_cpu(status) and not as_json
+    reason = remote.request("GET", "/api/hardware", Hardware).reason if is_explained else None
+    print_result(status, lambda status: status_table(status, reason), as_json=as_json)
 
 
-class _BackgroundCall(Generic[T]):
-    """A question in a thread of its own, a daemon, so that Ctrl+C need not wait for the answer."""
+def load_model(
+    id: Annotated[str, typer.Argument(metavar="ID", help="As `millm list` shows it.", show_default=False)],
+    quantization: Annotated[str | None, typer.Option(help="none, 8bit or 4bit.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    attention: Annotated[str | None, typer.Option(help="auto, eager, sdpa or flash_attention_2.")] = None,
+    context: Annotated[int | None, typer.Option(min=1, help="Longest sequence, in tokens.")] = None,
+    slots: Annotated[int | None, typer.Option(min=1, max=256, help="Sequences that run at once.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Although the estimate says that it does not fit.")] = False,
+    as_json: AsJson = False,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Load a model into the running server, in place of the one it has.
 
-    def __init__(self, function: Callable[[], T]) -> None:
-        self.finished = threading.Event()
-        self._function = function
-        self._results: list[T] = []
-        self._error: MillmError | None = None
-        threading.Thread(target=self._run, daemon=True).start()
+    Example:
 
-    def result(self) -> T:
-        if self._error:
-            raise self._error
-        return self._results[0]
+        millm load google/gemma-2-2b --quantization 4bit
 
-    def _run(self) -> None:
-        try:
-            self._results.append(self._function())
-        except MillmError as error:
-            self._error = error
-        finally:
-            self.finished.set()
+    Options that are left out have the server's values. If it fails, the old model stays. Ctrl+C gives it up.
+    """
+    remote = connect(url, api_key)
+    spec = parse_model_options(
+        id, quantization=quantization, dtype=dtype, device=device, attention=attention, context=context, slots=slots
+    )
+    try:
+        status = _change_status(remote, "POST", "/api/models/load", {**msgspec.to_builtins(spec), "force": force})
+    except KeyboardInterrupt:
+        _cancel_load(remote, id)
+        raise
+    print_result(status, status_table, as_json=as_json)
+
+
+def _cancel_load(remote: RemoteServer, id: str) -> None:
+    """Print the outcome: the load may have completed before the cancellation. A second Ctrl+C skips the wait."""
+    with suppress(Conflict):  # no load is in progress any more
+        remote.request("POST", "/api/models/cancel", ServerStatus, {})
+    while (status := _read_status(remote)).changing:
+        time.sleep(POLL_SECONDS)
+    is_loaded = status.model is not None and status.model.name == id
+    outcome = f"{id} was loaded before it could be given up" if is_loaded else f"loading {id} is given up"
+    print_line(stderr_console(), f"{outcome}; `millm ps` shows what is loaded")
+
+
+def unload_model(as_json: AsJson = False, url: Url = None, api_key: ApiKey = None) -> None:
+    """Unload the running server's model and its SAEs; the server stays up.
+
+    Example:
+
+        millm unload
+
+    Answers that run may end first, for MILLM_DRAIN_TIMEOUT seconds.
+    """
+    status = _change_status(connect(url, api_key), "POST", "/api/models/unload", {})
+    print_result(status, status_table, as_json=as_json)
 
 
 def attach_sae(
@@ -111,108 +132,17 @@ def attach_sae(
 
         millm attach google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71
 
-    Answers that run go on. If it does not fit the model, nothing changes.
+    Running answers continue. If the SAE does not fit the model, nothing changes.
     """
     remote = connect(url, api_key)
-    wanted = msgspec.to_builtins(
-        SaeSpec(id=sae, hook_point=hook_point, layer=layer, allow_model_mismatch=allow_model_mismatch, replaces=replace)
+    spec = SaeSpec(
+        id=sae, hook_point=hook_point, layer=layer, allow_model_mismatch=allow_model_mismatch, replaces=replace
     )
-    facts = run_with_progress(remote, lambda: remote.request("POST", "/api/attachments", SaeFacts, wanted))
-    if as_json:
-        print_json(facts)
-    else:
-        model = remote.request("GET", "/api/status", ServerStatus).model
-        stdout_console().print(attached_sae_details(facts, model.name if model else "the model"))
-
-
-_IDLE_MESSAGES = {
-    "empty": "no model is loaded; `millm load ID` loads one, `millm list` shows which there are",
-    "asleep": "the model left the memory after a while without requests; the next one wakes it",
-    "loading": "a model is being loaded",
-    "restarting": "the engine ended unexpectedly; its model is being loaded again",
-    "safe_mode": "the engine ended too often, so nothing is loaded by itself; `millm load ID` tries again",
-    "down": "the engine does not run; start the server again",
-}
-"""By `ServerStatus.status`, while nothing is loaded."""
-
-
-def status_table(status: ServerStatus, cpu_reason: CpuFallbackReason | None = None) -> RenderableType:
-    """`why_cpu`: where the CPU does the work, and somebody found out why."""
-    parts: list[RenderableType] = (
-        [_model_table(status.model, status)]
-        if status.model
-        else [plain_text(_IDLE_MESSAGES.get(status.status, status.status))]
-    )
-    if status.saes:
-        parts += [plain_text(""), _attached_saes_table(status.saes)]
-    notes = [*_status_notes(status), *([_cpu_reason_text(cpu_reason)] if cpu_reason and is_on_cpu(status) else [])]
-    gap = [""] if notes else []
-    return Group(*parts, *(plain_text(note) for note in [*gap, *notes]))
-
-
-def is_on_cpu(status: ServerStatus) -> bool:
-    return status.model is not None and status.model.facts.device == "cpu"
-
-
-def _cpu_reason_text(reason: CpuFallbackReason) -> str:
-    return f"{reason.message} → {reason.fix}" if reason.fix else reason.message
-
-
-def _model_table(model: ModelStatus, status: ServerStatus) -> RenderableType:
-    facts = model.facts
-    row = (
-        IdText(model.name), format_bytes(facts.memory.process if facts.memory else None), _device_text(facts),
-        facts.weights or facts.dtype, _active_profile_name(status), format_count(facts.context_length), _unload_time(model),
-    )  # fmt: skip
-    return table(("NAME", ">SIZE", "DEVICE", "WEIGHTS", "PROFILE", ">CTX", "UNTIL"), [row])
-
-
-def _attached_saes_table(saes: tuple[SaeFacts, ...]) -> RenderableType:
-    rows = [
-        (IdText(sae.sae), format_bytes(sae.memory or None), format_count(sae.features), sae.hook_point) for sae in saes
-    ]
-    return table(("SAE", ">SIZE", ">FEATURES", "HOOK POINT"), rows)
-
-
-def _device_text(facts: ModelFacts) -> str:
-    """One GPU holds all of it, or accelerate spread it over several devices, or the CPU has it."""
-    name, _, place = facts.device.partition(":")
-    if name != "cuda":
-        return "CPU" if name == "cpu" else facts.device
-    return f"100% GPU {place}" if place not in ("", "0") else "100% GPU"
-
-
-def _active_profile_name(status: ServerStatus) -> str:
-    if status.steering is None:
-        return "none"
-    return status.steering.profile or "(no name)"
-
-
-def _unload_time(model: ModelStatus) -> str:
-    return "for good" if model.unloads_in is None else format_duration(model.unloads_in)
-
-
-def _status_notes(status: ServerStatus) -> list[str]:
-    """What the tables cannot say."""
-    told = [f"{_change_text(status.changing)}"] if status.changing else []
-    if status.model and status.status not in ("ready", "loading"):
-        told.append(status.status)
-    if status.degraded:
-        told.append(f"! {status.degraded}")
-    if status.notice:
-        told.append(f"! {status.notice}")
-    if status.cause:
-        told.append(f"! {status.cause.message}")
-    if status.in_flight:
-        told.append(f"{status.running} answers run, {status.waiting} wait")
-    return told
-
-
-def _change_text(change: ChangeInProgress) -> str:
-    verb = {"load": "loading", "unload": "unloading", "attach": "attaching", "detach": "detaching"}[change.what]
-    stage = f": {change.stage}" if change.stage else ""
-    part = f", {format_percent(change.done / change.total)}" if change.total else ""
-    return f"{verb} {change.name}{stage}{part}"
+    body = msgspec.to_builtins(spec)
+    facts = run_with_progress(remote, lambda: remote.request("POST", "/api/attachments", SaeFacts, body))
+    model = None if as_json else _read_status(remote).model
+    name = model.name if model else "the model"
+    print_result(facts, lambda facts: attached_sae_details(facts, name), as_json=as_json)
 
 
 def detach_sae(
@@ -227,93 +157,123 @@ def detach_sae(
 
         millm detach google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71
     """
-    remote = connect(url, api_key)
-    path = f"/api/attachments/{quote(sae, safe='/@')}"
-    status = run_with_progress(remote, lambda: remote.request("DELETE", path, ServerStatus))
-    if as_json:
-        print_json(status)
-    else:
-        stdout_console().print(status_table(status))
+    status = _change_status(connect(url, api_key), "DELETE", f"/api/attachments/{quote(sae, safe='/@')}")
+    print_result(status, status_table, as_json=as_json)
 
 
-def load_model(
-    id: Annotated[str, typer.Argument(metavar="ID", help="As `millm list` shows it.", show_default=False)],
-    quantization: Annotated[str | None, typer.Option(help="none, 8bit or 4bit.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
-    attention: Annotated[str | None, typer.Option(help="auto, eager, sdpa or flash_attention_2.")] = None,
-    context: Annotated[int | None, typer.Option(min=1, help="Longest sequence, in tokens.")] = None,
-    slots: Annotated[int | None, typer.Option(min=1, max=256, help="Sequences that run at once.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Although the estimate says that it does not fit.")] = False,
-    as_json: AsJson = False,
-    url: Url = None,
-    api_key: ApiKey = None,
-) -> None:
-    """Load a model into the running server, in place of the one it has.
-
-    Example:
-
-        millm load google/gemma-2-2b --quantization 4bit
-
-    What is not said is as the server's settings have it. If it fails, the old model stays. Ctrl+C gives it up.
-    """
-    remote = connect(url, api_key)
-    wanted = parse_model_options(
-        id, quantization=quantization, dtype=dtype, device=device, attention=attention, context=context, slots=slots
-    )
-    body = {**msgspec.to_builtins(wanted), "force": force}
-    try:
-        status = run_with_progress(remote, partial(remote.request, "POST", "/api/models/load", ServerStatus, body))
-    except KeyboardInterrupt:
-        _cancel_load(remote, id)
-        raise
-    if as_json:
-        print_json(status)
-    else:
-        stdout_console().print(status_table(status))
+def _read_status(remote: RemoteServer) -> ServerStatus:
+    return remote.request("GET", "/api/status", ServerStatus)
 
 
-def _cancel_load(remote: RemoteServer, id: str) -> None:
-    """Tells how it ended: it may have been loaded in this very moment. A second Ctrl+C does not wait for that."""
-    with suppress(Conflict):  # nothing is being loaded any more
-        remote.request("POST", "/api/models/cancel", ServerStatus, {})
-    while (status := remote.request("GET", "/api/status", ServerStatus)).changing:
-        time.sleep(POLL_SECONDS)
-    is_loaded = status.model is not None and status.model.name == id
-    told = f"{id} was loaded before it could be given up" if is_loaded else f"loading {id} is given up"
-    stderr_console().print(f"{told}; `millm ps` shows what is loaded", markup=False, soft_wrap=True)
+def _change_status(remote: RemoteServer, method: str, path: str, body: object = None) -> ServerStatus:
+    return run_with_progress(remote, lambda: remote.request(method, path, ServerStatus, body))
 
 
-def show_status(as_json: AsJson = False, url: Url = None, api_key: ApiKey = None) -> None:
-    """Show what a running server has loaded and attached, on which device, and until when.
-
-    Example:
-
-        millm ps --json
-
-    SIZE is what was measured after the load, not an estimate.
-    """
-    remote = connect(url, api_key)
-    status = remote.request("GET", "/api/status", ServerStatus)
-    if as_json:
-        print_json(status)
-    else:
-        reason = remote.request("GET", "/api/hardware", Hardware).reason if is_on_cpu(status) else None
-        stdout_console().print(status_table(status, reason))
+def run_with_progress(remote: RemoteServer, change: Callable[[], T]) -> T:
+    """Run a request that changes the server, with progress bars of its stages. Raises what `change` raises."""
+    call = _BackgroundCall(change)
+    with ExitStack() as stack:
+        report: ProgressReporter | None = None
+        while not call.finished.wait(POLL_SECONDS):
+            changing = _read_status(remote).changing
+            if changing and changing.stage:
+                report = report or stack.enter_context(progress_bars(stderr_console(), persists=False))
+                report(changing.stage, changing.done, changing.total or 1)
+    return call.result()
 
 
-def unload_model(as_json: AsJson = False, url: Url = None, api_key: ApiKey = None) -> None:
-    """Unload the running server's model and its SAEs; the server stays up.
+class _BackgroundCall(Generic[T]):
+    """A call in a daemon thread, so that Ctrl+C need not wait for its result."""
 
-    Example:
+    def __init__(self, function: Callable[[], T]) -> None:
+        self.finished = threading.Event()
+        self._function = function
+        self._results: list[T] = []
+        self._error: MillmError | None = None
+        threading.Thread(target=self._run, daemon=True).start()
 
-        millm unload
+    def result(self) -> T:
+        if self._error:
+            raise self._error
+        return self._results[0]
 
-    Answers that run may end first, for MILLM_DRAIN_TIMEOUT seconds.
-    """
-    remote = connect(url, api_key)
-    status = run_with_progress(remote, lambda: remote.request("POST", "/api/models/unload", ServerStatus, {}))
-    if as_json:
-        print_json(status)
-    else:
-        stdout_console().print(status_table(status))
+    def _run(self) -> None:
+        try:
+            self._results.append(self._function())
+        except MillmError as error:
+            self._error = error
+        finally:
+            self.finished.set()
+
+
+_IDLE_MESSAGES = {
+    "empty": "no model is loaded; `millm load ID` loads one, `millm list` shows which there are",
+    "asleep": "the model left the memory after a while without requests; the next one wakes it",
+    "loading": "a model is being loaded",
+    "restarting": "the engine ended unexpectedly; its model is being loaded again",
+    "safe_mode": "the engine ended too often, so nothing is loaded by itself; `millm load ID` tries again",
+    "down": "the engine does not run; start the server again",
+}
+"""By `ServerStatus.status`, while nothing is loaded."""
+
+
+def status_table(status: ServerStatus, cpu_reason: CpuFallbackReason | None = None) -> RenderableType:
+    """`cpu_reason`: why the model runs on the CPU, if that is known."""
+    parts: list[RenderableType] = [
+        _model_table(status.model, status) if status.model else _IDLE_MESSAGES.get(status.status, status.status)
+    ]
+    if status.saes:
+        parts += ["", _attached_saes_table(status.saes)]
+    notes = _status_notes(status)
+    if cpu_reason and is_on_cpu(status):
+        notes.append(f"{cpu_reason.message} → {cpu_reason.fix}" if cpu_reason.fix else cpu_reason.message)
+    return Group(*map(plain_text, [*parts, *([""] if notes else []), *notes]))
+
+
+def is_on_cpu(status: ServerStatus) -> bool:
+    return status.model is not None and status.model.facts.device == "cpu"
+
+
+def _model_table(model: ModelStatus, status: ServerStatus) -> RenderableType:
+    facts = model.facts
+    profile = "none" if status.steering is None else status.steering.profile or "(no name)"
+    until = "for good" if model.unloads_in is None else format_duration(model.unloads_in)
+    row = (
+        IdText(model.name), format_bytes(facts.memory.process if facts.memory else None), _device_text(facts),
+        facts.weights or facts.dtype, profile, format_count(facts.context_length), until,
+    )  # fmt: skip
+    return table(("NAME", ">SIZE", "DEVICE", "WEIGHTS", "PROFILE", ">CTX", "UNTIL"), [row])
+
+
+def _attached_saes_table(saes: tuple[SaeFacts, ...]) -> RenderableType:
+    rows = [
+        (IdText(sae.sae), format_bytes(sae.memory or None), format_count(sae.features), sae.hook_point) for sae in saes
+    ]
+    return table(("SAE", ">SIZE", ">FEATURES", "HOOK POINT"), rows)
+
+
+def _device_text(facts: ModelFacts) -> str:
+    """`CPU`, `100% GPU`, `100% GPU 1`, or the devices over which accelerate spread the model."""
+    name, _, number = facts.device.partition(":")
+    if name != "cuda":
+        return "CPU" if name == "cpu" else facts.device
+    return f"100% GPU {number}" if number not in ("", "0") else "100% GPU"
+
+
+def _status_notes(status: ServerStatus) -> list[str]:
+    """The facts that have no column."""
+    notes = [_change_text(status.changing)] if status.changing else []
+    if status.model and status.status not in ("ready", "loading"):
+        notes.append(status.status)
+    cause = status.cause.message if status.cause else None
+    notes += [f"! {problem}" for problem in (status.degraded, status.notice, cause) if problem]
+    if status.in_flight:
+        notes.append(f"{status.running} requests running, {status.waiting} queued")
+    return notes
+
+
+def _change_text(change: ChangeInProgress) -> str:
+    verb = {"load": "loading", "unload": "unloading", "attach": "attaching", "detach": "detaching"}[change.what]
+    stage = f": {change.stage}" if change.stage else ""
+    share = f", {format_percent(change.done / change.total)}" if change.total else ""
+    return f"{verb} {change.name}{stage}{share}"

@@ -1,36 +1,29 @@
-"""`millm profiles`: the saved steerings of the running server; without one, those on this disk.
+"""`millm profiles`: saved steerings of the running server, or of this disk where no server runs.
 
-The profiles on this disk, without a server: the same questions as `profiles_remote.py` asks one over HTTP.
-
-What writes holds the home, so that no server starts meanwhile. Only miLLM's own files are understood here.
-
-The profiles of a running server, over HTTP: the same questions as `profiles_here.py` answers from the disk.
+Offline commands read the store directly: `library_client.py` says why not through the API.
 """
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Literal, get_args
 from urllib.parse import quote, urlencode
 
 import msgspec
 import typer
 
-from millm.cli.http_client import RemoteServer, connect
+from millm.cli.http_client import RemoteServer, connect, connect_if_running
 from millm.cli.options import ApiKey, AsJson, Url
 from millm.cli.profile_tables import (
     ImportAction,
     ImportRow,
-    OnConflict,
-    SourceDocument,
     diff_steerings,
     difference_table,
     import_table,
     profile_details,
     profiles_table,
-    read_document,
 )
-from millm.cli.terminal import print_json, stderr_console, stdout_console
+from millm.cli.terminal import print_json, print_line, print_result, stderr_console, stdout_console
 from millm.database import Database
 from millm.errors import CannotStart, InvalidImport
 from millm.hub.home import Home
@@ -47,24 +40,46 @@ from millm.profiles.store import (
 from millm.settings import Settings
 from millm.status import ServerStatus, SteeringState
 
+OnConflict = Literal["refuse", "rename", "replace", "skip"]
 NO_SERVER_REASON = "no server runs"
 _NO_LIMIT = 10**9
+_PAGE_SIZE = 1000
+
+
+class SourceDocument(msgspec.Struct, frozen=True):
+    name: str
+    content: bytes
+
+
+def read_document(source: str) -> SourceDocument:
+    """A file, `-` for stdin, or an address, which is its own content: the server fetches it. Raises CannotStart."""
+    if source == "-":
+        return SourceDocument("stdin", sys.stdin.buffer.read())
+    if source.startswith(("http://", "https://")):
+        return SourceDocument(source, source.encode())
+    try:
+        return SourceDocument(Path(source).name, Path(source).read_bytes())
+    except OSError as error:
+        raise CannotStart(f"{source} cannot be read ({error.strerror})") from error
 
 
 class LocalProfiles:
+    """Writing locks the home, so that no server starts meanwhile. Imports and exports only miLLM's own format."""
+
     def __init__(self, settings: Settings) -> None:
         self._home = Home(settings.home_folder)
         self._home.create()
         self._store = ProfileStore(Database(self._home.database))
 
     def entries(self, search: str) -> Sequence[ProfileEntry]:
-        found, _ = self._store.page(search=search, limit=_NO_LIMIT)
-        return [
-            profile_entry(stored, is_active=False, incompatibility=NO_SERVER_REASON, model=None) for stored in found
-        ]
+        stored, _ = self._store.page(search=search, limit=_NO_LIMIT)
+        return [profile_entry(one, is_active=False, incompatibility=NO_SERVER_REASON, model=None) for one in stored]
 
     def profile(self, name: str) -> Profile:
         return self._store.find(name)
+
+    def active_steering(self) -> SteeringRequest:
+        raise CannotStart("--active needs a running server; start one, or say where it is with --url")
 
     def export(self, name: str, format: str, skip: str | None) -> bytes:
         if format != "millm" or skip:
@@ -73,8 +88,7 @@ class LocalProfiles:
 
     def preview_import(self, document: SourceDocument, saes: Sequence[str]) -> Sequence[ImportRow]:
         profile = self._parse_document(document, saes)
-        taken = name_key(profile.name) in {name_key(one.name) for one in self._store.all()}
-        return [ImportRow(path="$", name=profile.name, notes=("the name is taken",) if taken else ())]
+        return [ImportRow(path="$", name=profile.name, notes=("the name is taken",) if self._has(profile) else ())]
 
     def import_document(
         self, document: SourceDocument, saes: Sequence[str], on_conflict: OnConflict, name: str | None
@@ -83,7 +97,19 @@ class LocalProfiles:
         if name is not None:
             profile = Profile.model_validate({**profile.model_dump(), "name": name})
         with self._home.lock():
-            return [self._store_profile(profile, on_conflict)]
+            if on_conflict == "rename":
+                profile = profile.model_copy(update={"name": self._store.free_name(profile.name)})
+            return [ImportRow(path="$", name=profile.name, did=self._store_profile(profile, on_conflict))]
+
+    def _store_profile(self, profile: Profile, on_conflict: OnConflict) -> ImportAction:
+        """Raises ProfileNameTaken."""
+        if on_conflict == "skip" and self._has(profile):
+            return "skipped"
+        if on_conflict == "replace" and self._has(profile):
+            self._store.replace(profile.name, profile)
+            return "replaced"
+        self._store.add(profile)
+        return "added"
 
     def _parse_document(self, document: SourceDocument, saes: Sequence[str]) -> Profile:
         if saes or not document.content.lstrip().startswith(b"{"):
@@ -92,22 +118,9 @@ class LocalProfiles:
             )
         return parse_profile(document.content, document.name)
 
-    def _store_profile(self, profile: Profile, on_conflict: OnConflict) -> ImportRow:
-        is_taken = name_key(profile.name) in {name_key(one.name) for one in self._store.all()}
-        did: ImportAction = "added"
-        if is_taken and on_conflict == "skip":
-            did = "skipped"
-        elif is_taken and on_conflict == "replace":
-            did, _ = "replaced", self._store.replace(profile.name, profile)
-        elif is_taken and on_conflict == "rename":
-            profile = profile.model_copy(update={"name": self._store.free_name(profile.name)})
-            self._store.add(profile)
-        else:
-            self._store.add(profile)
-        return ImportRow(path="$", name=profile.name, did=did)
-
-
-_PAGE_SIZE = 1000
+    def _has(self, profile: Profile) -> bool:
+        """Whether a stored profile has this name."""
+        return name_key(profile.name) in {name_key(one.name) for one in self._store.all()}
 
 
 class _ImportRows(msgspec.Struct, frozen=True):
@@ -119,50 +132,50 @@ class RemoteProfiles:
         self._remote = remote
 
     def entries(self, search: str) -> Sequence[ProfileEntry]:
-        found: list[ProfileEntry] = []
+        entries: list[ProfileEntry] = []
         while True:
-            query = urlencode({"search": search, "limit": _PAGE_SIZE, "offset": len(found)})
+            query = urlencode({"search": search, "limit": _PAGE_SIZE, "offset": len(entries)})
             page = self._remote.request("GET", f"/api/profiles?{query}", ProfilePage)
-            found += page.profiles
-            if not page.profiles or len(found) >= page.total:
-                return found
+            entries += page.profiles
+            if not page.profiles or len(entries) >= page.total:
+                return entries
 
     def profile(self, name: str) -> Profile:
         return Profile.model_validate(self._remote.request("GET", _profile_path(name), ProfileDetail).profile)
 
-    def active(self) -> SteeringRequest:
-        """What steers the server; nothing is a steering without features."""
-        return SteeringRequest.model_validate(
-            self._remote.request("GET", "/api/steering", SteeringState).steering or {}
-        )
-
-    def use(self, name: str) -> ProfileEntry:
-        return self._remote.request("POST", f"{_profile_path(name)}/activate", ProfileEntry)
-
-    def off(self) -> ServerStatus:
-        return self._remote.request("POST", "/api/profiles/deactivate", ServerStatus)
+    def active_steering(self) -> SteeringRequest:
+        """A request without features if no steering is active."""
+        state = self._remote.request("GET", "/api/steering", SteeringState)
+        return SteeringRequest.model_validate(state.steering or {})
 
     def export(self, name: str, format: str, skip: str | None) -> bytes:
-        wanted = {"format": format, **({"skip": skip} if skip else {})}
-        return self._remote.get_file(f"{_profile_path(name)}/export?{urlencode(wanted)}")
+        query = urlencode({"format": format, **({"skip": skip} if skip else {})})
+        return self._remote.get_file(f"{_profile_path(name)}/export?{query}")
 
     def preview_import(self, document: SourceDocument, saes: Sequence[str]) -> Sequence[ImportRow]:
-        query = urlencode([("sae", sae) for sae in saes])
-        return self._remote.post_document(
-            f"/api/profiles/import/preview?{query}", document.content, _ImportRows
-        ).entries
+        return self._post("/api/profiles/import/preview", document, [("sae", sae) for sae in saes])
 
     def import_document(
         self, document: SourceDocument, saes: Sequence[str], on_conflict: OnConflict, name: str | None
     ) -> Sequence[ImportRow]:
-        said = [("on_conflict", on_conflict), *(("sae", sae) for sae in saes), *([("as", name)] if name else [])]
-        return self._remote.post_document(
-            f"/api/profiles/import?{urlencode(said)}", document.content, _ImportRows
-        ).entries
+        query = [("on_conflict", on_conflict), *(("sae", sae) for sae in saes), *([("as", name)] if name else [])]
+        return self._post("/api/profiles/import", document, query)
+
+    def _post(self, path: str, document: SourceDocument, query: list[tuple[str, str]]) -> Sequence[ImportRow]:
+        path = f"{path}?{urlencode(query)}"
+        return self._remote.request("POST", path, _ImportRows, document=document.content).entries
 
 
 def _profile_path(name: str) -> str:
     return f"/api/profiles/{quote(name, safe='')}"
+
+
+ProfilesClient = RemoteProfiles | LocalProfiles
+
+
+def _open_profiles(url: str | None, api_key: str | None) -> ProfilesClient:
+    remote = connect_if_running(url, api_key)
+    return RemoteProfiles(remote) if remote else LocalProfiles(Settings.load())
 
 
 group = typer.Typer(
@@ -172,7 +185,7 @@ group = typer.Typer(
 
         millm profiles use yelling
 
-    Asks the running server; without one, `list`, `show`, `diff`, `export` and `import` look at this disk.
+    Without a running server, `list`, `show`, `diff`, `export` and `import` use the profiles on this disk.
     """,
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -180,7 +193,6 @@ group = typer.Typer(
 ProfileNameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="As `millm profiles list` shows it.", show_default=False)
 ]
-ProfilesClient = RemoteProfiles | LocalProfiles
 
 
 @group.command("list")
@@ -196,8 +208,7 @@ def list_profiles(
 
         millm profiles list --search french
     """
-    entries = _open_profiles(url, api_key).entries(search)
-    print_json(entries) if as_json else stdout_console().print(profiles_table(entries))
+    print_result(_open_profiles(url, api_key).entries(search), profiles_table, as_json=as_json)
 
 
 @group.command()
@@ -209,9 +220,10 @@ def show(name: ProfileNameArgument, as_json: AsJson = False, url: Url = None, ap
         millm profiles show yelling
     """
     profile = _open_profiles(url, api_key).profile(name)
-    print_json(profile.model_dump(mode="json", exclude_none=True)) if as_json else stdout_console().print(
-        profile_details(profile)
-    )
+    if as_json:
+        print_json(profile.model_dump(mode="json", exclude_none=True))
+    else:
+        stdout_console().print(profile_details(profile))
 
 
 @group.command()
@@ -222,13 +234,11 @@ def use(name: ProfileNameArgument, as_json: AsJson = False, url: Url = None, api
 
         millm profiles use yelling
     """
-    entry = RemoteProfiles(connect(url, api_key)).use(name)
+    entry = connect(url, api_key).request("POST", f"{_profile_path(name)}/activate", ProfileEntry)
     if as_json:
         print_json(entry)
     else:
-        stdout_console().print(
-            f"{entry.name} steers the server; `millm profiles off` ends that", markup=False, soft_wrap=True
-        )
+        print_line(stdout_console(), f"{entry.name} steers the server; `millm profiles off` ends that")
 
 
 @group.command()
@@ -239,8 +249,8 @@ def off(as_json: AsJson = False, url: Url = None, api_key: ApiKey = None) -> Non
 
         millm profiles off
     """
-    status = RemoteProfiles(connect(url, api_key)).off()
-    print_json(status) if as_json else stdout_console().print("nothing steers the server", markup=False)
+    status = connect(url, api_key).request("POST", "/api/profiles/deactivate", ServerStatus)
+    print_result(status, lambda _: "nothing steers the server", as_json=as_json)
 
 
 @group.command("import")
@@ -272,15 +282,14 @@ def import_profiles(
     if on_conflict not in get_args(OnConflict):
         raise CannotStart(f"--on-conflict {on_conflict}: give {', '.join(get_args(OnConflict))}")
     profiles, saes = _open_profiles(url, api_key), sae or []
-    wanted = msgspec.convert(on_conflict, OnConflict)
-    outcomes: list[ImportRow] = []
+    policy = msgspec.convert(on_conflict, OnConflict)
+    rows: list[ImportRow] = []
     for document in [read_document(source) for source in sources]:
-        outcomes += (
-            profiles.preview_import(document, saes)
-            if preview
-            else profiles.import_document(document, saes, wanted, name)
-        )
-    print_json(outcomes) if as_json else stdout_console().print(import_table(outcomes))
+        if preview:
+            rows += profiles.preview_import(document, saes)
+        else:
+            rows += profiles.import_document(document, saes, policy, name)
+    print_result(rows, import_table, as_json=as_json)
 
 
 @group.command()
@@ -311,7 +320,7 @@ def export(
         output.write_bytes(document)
     except OSError as error:
         raise CannotStart(f"{output} cannot be written ({error.strerror})") from error
-    stderr_console().print(f"{output}: {len(document):,} bytes", markup=False, soft_wrap=True)
+    print_line(stderr_console(), f"{output}: {len(document):,} bytes")
 
 
 @group.command()
@@ -332,26 +341,14 @@ def diff(
     if (after is None) != active:
         raise CannotStart("give two profiles, or one and --active")
     profiles = _open_profiles(url, api_key)
-    found = diff_steerings(
-        _load_steering(profiles, before), _load_steering(profiles, after) if after else _active_steering(profiles)
-    )
+    left = _load_steering(profiles, before)
+    right = _load_steering(profiles, after) if after else profiles.active_steering()
+    differences = diff_steerings(left, right)
     if as_json:
-        print_json([one._asdict() for one in found])
+        print_json([one._asdict() for one in differences])
     else:
-        stdout_console().print(difference_table(found, before, after or "active"))
-
-
-def _open_profiles(url: str | None, api_key: str | None) -> ProfilesClient:
-    """The server at `url` if one is named; else the one at the usual address, if it answers; else this disk."""
-    remote = connect(url, api_key)
-    return RemoteProfiles(remote) if url or remote.is_running() else LocalProfiles(Settings.load())
+        stdout_console().print(difference_table(differences, before, after or "active"))
 
 
 def _load_steering(profiles: ProfilesClient, source: str) -> SteeringRequest:
     return read_profile(Path(source)) if source.endswith(".json") else profiles.profile(source)
-
-
-def _active_steering(profiles: ProfilesClient) -> SteeringRequest:
-    if isinstance(profiles, LocalProfiles):
-        raise CannotStart("--active needs a running server; start one, or say where it is with --url")
-    return profiles.active()

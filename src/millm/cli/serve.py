@@ -1,11 +1,7 @@
-"""The start of a server, before anything heavy is imported: the home and the port are taken, or it is refused.
+"""`millm serve` and `millm demo`: acquire the home and the port, then start the engine process and the server.
 
-Then the engine's process is started, and imports torch while this one imports what serves: `serving`, by name as a
-command is. So a second server is refused in a moment, and not after everything that it does not get to use.
-
-`millm demo`: the embedded default, from nothing to a steered chat.
-
-`millm serve`: any Hugging Face model, with SAEs attached.
+Nothing heavy is imported before, so that a second server is refused at once. `serving` is imported by name while the
+engine process imports torch.
 """
 
 import contextlib
@@ -13,7 +9,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -39,27 +35,27 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class StartupPlan:
-    """What to bring up: what is named here, or else what was acknowledged last."""
+    """The model, SAEs and steering to start with; without a model, those of the last run."""
 
     model: LocalCheckpoint | None = None
     saes: Sequence[tuple[SaeSpec, LocalCheckpoint]] = ()
     profile_files: Sequence[Path] = ()
     active_profile: str | None = None
     active_file: Path | None = None
-    """A profile's file, instead of the name of one."""
+    """A profile's file, instead of its name."""
     force: bool = False
-    """Load the model whatever the estimate of its memory says."""
+    """Load the model even if the memory estimate says that it does not fit."""
     should_restore: bool = True
-    """Without a model: bring back what was acknowledged last."""
+    """Without a model: restore that of the last run."""
 
 
 PrepareStartup = Callable[[Home, ProgressReporter], StartupPlan]
-"""Finds or fetches everything, in a thread of its own."""
+"""Locates or downloads the model and SAEs, in a thread."""
 
 
 @dataclass(frozen=True)
 class ServerResources:
-    """What a server has before it serves."""
+    """Acquired before the server's modules are imported."""
 
     settings: Settings
     home: Home
@@ -68,18 +64,18 @@ class ServerResources:
 
 
 def run_server(settings: Settings, prepare: PrepareStartup, console: Console) -> None:
-    """Returns when the server was asked to stop. Raises CannotStart and its kin before anything heavy happens."""
+    """Returns when the server has stopped. Raises CannotStart or PortTaken before anything heavy happens."""
     home = Home(settings.home_folder)
     with logs.server_logging(settings), _log_fatal_errors(settings):
         home.create()
-        with home.lock(), contextlib.closing(_bind_socket(settings)) as listening:
+        with home.lock(), contextlib.closing(_bind_socket(settings)) as listener:
             engine = spawn_engine(settings.log_level, settings.step_timeout)
-            import_by_name("serving").serve(ServerResources(settings, home, listening, engine), prepare, console)
+            import_by_name("serving").serve(ServerResources(settings, home, listener, engine), prepare, console)
 
 
 @contextlib.contextmanager
 def _log_fatal_errors(settings: Settings) -> Iterator[None]:
-    """In a log that is all JSON, why it cannot start or go on is a line, too. Raises SystemExit then."""
+    """In a JSON log, log a fatal error as a line of JSON too, and raise SystemExit."""
     if settings.log_format != "json":
         yield
         return
@@ -88,23 +84,23 @@ def _log_fatal_errors(settings: Settings) -> Iterator[None]:
     except MillmError as error:
         log.error("server.cannot_start", code=error.code, reason=error.message)
         raise SystemExit(1) from error
-    except Exception as error:  # the process's edge: a trace on stderr would be no line of the log
+    except Exception as error:  # the process's edge: a trace on stderr would not be JSON
         log.critical("server.crashed", exc_info=True)
         raise SystemExit(1) from error
 
 
 def _bind_socket(settings: Settings) -> socket.socket:
-    """Raises PortTaken or CannotStart; an empty host, which would be every address there is, is refused."""
+    """Raises PortTaken or CannotStart, also for an empty host, which would mean every address."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only then
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio sets TCP_NODELAY only then
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((settings.host or ".", settings.port))
-        listening.listen(2048)
+        listener.bind((settings.host or ".", settings.port))
+        listener.listen(2048)
     except (OSError, UnicodeError) as error:
-        listening.close()
+        listener.close()
         raise _bind_error(settings, error) from error
-    return listening
+    return listener
 
 
 def _bind_error(settings: Settings, error: OSError | UnicodeError) -> CannotStart:
@@ -112,7 +108,7 @@ def _bind_error(settings: Settings, error: OSError | UnicodeError) -> CannotStar
         return PortTaken(
             f"port {settings.port} is taken by another program; stop it, or choose one with --port (0: any free port)"
         )
-    reason = error.strerror if isinstance(error, OSError) else "not a host's name"
+    reason = error.strerror if isinstance(error, OSError) else "not a host name"
     return CannotStart(f"cannot listen on {settings.host!r}, port {settings.port} ({reason}); give another with --host")
 
 
@@ -148,7 +144,7 @@ def demo(
     origin, wheel = _parse_source(source, settings)
     console = Console(stderr=True)
 
-    def boot(home: Home, report: ProgressReporter) -> StartupPlan:
+    def prepare_demo(home: Home, report: ProgressReporter) -> StartupPlan:
         folder = prepare(home.folder, source=wheel, origin=origin, on_progress=report)
         if is_approximate(folder):
             console.print(APPROXIMATE_WARNING)
@@ -160,12 +156,12 @@ def demo(
         )
 
     if prepare_only:
-        own = Home(settings.home_folder)
-        own.create()
-        with own.lock(), progress_bars(console) as report:
-            boot(own, report)
+        demo_home = Home(settings.home_folder)
+        demo_home.create()
+        with demo_home.lock(), progress_bars(console) as report:
+            prepare_demo(demo_home, report)
     else:
-        run_server(settings, boot, console)
+        run_server(settings, prepare_demo, console)
 
 
 def _parse_source(source: str, settings: Settings) -> tuple[Literal["auto", "hf"], Path | None]:
@@ -196,7 +192,8 @@ def serve(
         bool, typer.Option("--allow-model-mismatch", help="Attach SAEs of another model too: base on instruct, say.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Load the model whatever the estimate of its memory says.")
+        bool,
+        typer.Option("--force", help="Load the model even if the estimate of its memory says that it does not fit."),
     ] = False,
     no_restore: Annotated[bool, typer.Option("--no-restore", help="Without MODEL: start with nothing loaded.")] = False,
     host: Host = None,
@@ -220,32 +217,24 @@ def serve(
     if model is None and sae:
         raise CannotStart("--sae goes with MODEL; an SAE that was attached comes back with its model by itself")
     settings = Settings.load(
-        host=host,
-        port=port,
-        device=device,
-        dtype=dtype,
-        quantization=quantization,
-        cpu_int8=cpu_int8,
-        home=home,
+        host=host, port=port, device=device, dtype=dtype, quantization=quantization, cpu_int8=cpu_int8, home=home
     )
     file = Path(profile) if profile and profile.endswith(".json") else None
-    by_name = None if file else profile
+    plan = StartupPlan(
+        active_profile=None if file else profile, active_file=file, force=force, should_restore=not no_restore
+    )
 
-    def wanted(located: LocalCheckpoint, hook: str) -> tuple[SaeSpec, LocalCheckpoint]:
-        sae = SaeSpec(id=located.name, hook_point=hook or None, allow_model_mismatch=allow_model_mismatch)
-        return sae, located
-
-    def prepare(_home: Home, report: ProgressReporter) -> StartupPlan:
+    def locate(_home: Home, report: ProgressReporter) -> StartupPlan:
         if model is None:
-            return StartupPlan(active_profile=by_name, active_file=file, should_restore=not no_restore)
+            return plan
         token = settings.hf_token.get_secret_value() if settings.hf_token else None
-        sources = [source.rpartition("@") if "@" in source else (source, "", "") for source in sae or ()]
-        return StartupPlan(
-            model=locate_model(model, token, report),
-            saes=[wanted(locate_sae(where, token, report), hook) for where, _, hook in sources],
-            active_profile=by_name,
-            active_file=file,
-            force=force,
-        )
+        saes = []
+        located_model = locate_model(model, token, report)
+        for source in sae or ():
+            place, _, hook = source.rpartition("@") if "@" in source else (source, "", "")
+            located = locate_sae(place, token, report)
+            spec = SaeSpec(id=located.name, hook_point=hook or None, allow_model_mismatch=allow_model_mismatch)
+            saes.append((spec, located))
+        return replace(plan, model=located_model, saes=saes)
 
-    run_server(settings, prepare, Console(stderr=True))
+    run_server(settings, locate, Console(stderr=True))

@@ -1,13 +1,6 @@
-"""One server's life, on a port that is taken: load, serve, let answers end, and stop.
+"""The life of a server on a bound port: load, serve, drain, stop; and its announcements on the terminal or in the log.
 
-The port answers at once (health checks, 503 for the rest) while the model is still being fetched and loaded, and as
-long as answers are still being made once the server was asked to stop.
-
-Who could come in that the operator of a server may not have thought of.
-
-What a server says of itself where nobody sits at a terminal: the same as lines of its log, all of which is JSON.
-
-What a server says of itself to people at a terminal.
+The port answers during start-up (health checks; 503 for the rest), and until the last answer when stopping.
 """
 
 import asyncio
@@ -48,47 +41,20 @@ from millm.settings import Settings
 from millm.state import State
 from millm.status import DesiredState, ModelSpec, read_desired
 
-
-@dataclass(frozen=True)
-class ExposureWarning:
-    text: str
-    is_urgent: bool = False
-
-
-def exposure_warnings(settings: Settings, host: str) -> list[ExposureWarning]:
-    told = []
-    if not _is_loopback(host) and settings.api_key:
-        told.append(
-            ExposureWarning(f"listening on {host}: whoever reaches this machine and has the key can use the server")
-        )
-    elif not _is_loopback(host):
-        text = (
-            f"listening on {host} without a key: everybody who reaches this machine can use the server and change what"
-            " it does; set MILLM_API_KEY, or --host 127.0.0.1"
-        )
-        told.append(ExposureWarning(text, is_urgent=True))
-    if "*" in settings.allowed_hosts:
-        told.append(ExposureWarning("MILLM_ALLOWED_HOSTS=*: a web page that rebinds DNS can use the server"))
-    return told
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "::1" or host.startswith("127.")
-
-
 log = structlog.get_logger()
 
 
 class LogAnnouncer:
+    """Announces as log events, for a JSON log."""
+
     def show_progress(self) -> AbstractContextManager[ProgressReporter]:
         return progress_reporter(_StageLogger())
 
     def announce_ready(self, state: State, url: str, host: str) -> None:
-        for told in (state.hub.database.notice, state.cause.message if state.cause else None):
-            if told:
-                log.error("server.notice", text=told)
-        for warned in exposure_warnings(state.settings, host):
-            log.warning("server.open", text=warned.text)
+        for problem in _startup_problems(state):
+            log.error("server.notice", text=problem)
+        for warning in exposure_warnings(state.settings, host):
+            log.warning("server.open", text=warning.text)
         for attached in state.saes.values():
             for text in attached.facts.warnings:
                 log.warning("sae.warning", sae=attached.facts.sae, text=text)
@@ -115,7 +81,7 @@ class LogAnnouncer:
 
 
 class _StageLogger:
-    """Each once: a bar would be a thousand lines."""
+    """Logs each stage once, without its progress."""
 
     def __init__(self) -> None:
         self._logged: set[str] = set()
@@ -138,9 +104,8 @@ class TerminalAnnouncer:
         return progress_bars(self._console)
 
     def announce_ready(self, state: State, url: str, host: str) -> None:
-        for told in (state.hub.database.notice, state.cause.message if state.cause else None):
-            if told:
-                self._print(_ALARM_FORMAT.format(escape(told)))
+        for problem in _startup_problems(state):
+            self._print(_ALARM_FORMAT.format(escape(problem)))
         self._print(_model_line(state))
         for attached in state.saes.values():
             sae = attached.facts
@@ -153,8 +118,8 @@ class TerminalAnnouncer:
         if state.profiles:
             self._print(f" [green]✓[/] profiles: {escape(_profile_names(state.profiles))}")
         self._print(f" [bold]ready[/]  {url}   OpenAI base URL {url}/v1   (Ctrl+C stops)")
-        for warned in exposure_warnings(state.settings, host):
-            self._print((_ALARM_FORMAT if warned.is_urgent else _NOTE_FORMAT).format(escape(warned.text)))
+        for exposure in exposure_warnings(state.settings, host):
+            self._print((_ALARM_FORMAT if exposure.is_urgent else _NOTE_FORMAT).format(escape(exposure.text)))
 
     def announce_stopping(self, answers: int, seconds: float) -> None:
         if answers:
@@ -169,10 +134,14 @@ class TerminalAnnouncer:
             )
 
     def announce_stopped(self) -> None:
-        """The shell's prompt says so."""
+        """Nothing: the shell's prompt shows it."""
 
-    def _print(self, words: str) -> None:
-        self._console.print(words, soft_wrap=True)
+    def _print(self, markup: str) -> None:
+        self._console.print(markup, soft_wrap=True)
+
+
+def _startup_problems(state: State) -> list[str]:
+    return [problem for problem in (state.hub.database.notice, state.cause and state.cause.message) if problem]
 
 
 def _model_line(state: State) -> str:
@@ -184,7 +153,7 @@ def _model_line(state: State) -> str:
 
 
 def _profile_names(profiles: ProfileStore) -> str:
-    """Some of them."""
+    """The first names, and how many more."""
     names = [profile.name for profile in profiles.all()[:MAX_LISTED_NAMES]]
     more = len(profiles) - len(names)
     return ", ".join([*names, *([f"and {more:,} more"] if more else [])])
@@ -194,24 +163,52 @@ def _count_answers(answers: int) -> str:
     return f"{answers} answer" if answers == 1 else f"{answers:,} answers"
 
 
-CHANGES_TIMEOUT_SECONDS = 2.0
-"""For a change to notice that the engine has been ended."""
 Announcer = TerminalAnnouncer | LogAnnouncer
 
 
+@dataclass(frozen=True)
+class ExposureWarning:
+    """A way into the server that its operator may not expect."""
+
+    text: str
+    is_urgent: bool = False
+
+
+def exposure_warnings(settings: Settings, host: str) -> list[ExposureWarning]:
+    warnings = []
+    if not _is_loopback(host) and settings.api_key:
+        text = f"listening on {host}: anyone who reaches this machine and has the key can use the server"
+        warnings.append(ExposureWarning(text))
+    elif not _is_loopback(host):
+        text = (
+            f"listening on {host} without a key: anyone who reaches this machine can use the server and change what"
+            " it does; set MILLM_API_KEY, or --host 127.0.0.1"
+        )
+        warnings.append(ExposureWarning(text, is_urgent=True))
+    if "*" in settings.allowed_hosts:
+        warnings.append(ExposureWarning("MILLM_ALLOWED_HOSTS=*: a web page that rebinds DNS can use the server"))
+    return warnings
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "::1" or host.startswith("127.")
+
+
+CHANGES_TIMEOUT_SECONDS = 2.0
+"""For pending changes to fail after the engine has stopped."""
+
+
 def serve(resources: ServerResources, prepare: PrepareStartup, console: Console) -> None:
-    """Until it is asked to stop."""
-    voice = LogAnnouncer() if resources.settings.log_format == "json" else TerminalAnnouncer(console)
-    asyncio.run(_serve(resources, prepare, voice))
-    voice.announce_stopped()
+    """Returns after a signal to stop."""
+    announcer = LogAnnouncer() if resources.settings.log_format == "json" else TerminalAnnouncer(console)
+    asyncio.run(_serve(resources, prepare, announcer))
+    announcer.announce_stopped()
 
 
 async def _serve(resources: ServerResources, prepare: PrepareStartup, announcer: Announcer) -> None:
     settings, home = resources.settings, resources.home
     engine = EngineClient(
-        max_queue=settings.max_queue,
-        step_seconds=settings.step_timeout,
-        log_level=settings.log_level,
+        max_queue=settings.max_queue, step_seconds=settings.step_timeout, log_level=settings.log_level
     )
     with contextlib.closing(Database(home.database)) as database:
         state = create_state(settings, engine, home, database)
@@ -219,7 +216,7 @@ async def _serve(resources: ServerResources, prepare: PrepareStartup, announcer:
 
 
 def create_state(settings: Settings, engine: EngineClient, home: Home, database: Database) -> State:
-    """With nothing loaded yet; its downloads tell those who listen to its events."""
+    """A state with nothing loaded; its downloads publish to its event bus."""
     events = EventBus()
     downloads = Downloads(database, settings, events.publish_job)
     library = Library(home, database, bundle.models(home.folder), bundle.saes(), trusted=settings.trust_remote_code)
@@ -230,46 +227,46 @@ def create_state(settings: Settings, engine: EngineClient, home: Home, database:
 async def _run_until_stopped(
     state: State, resources: ServerResources, prepare: PrepareStartup, announcer: Announcer
 ) -> None:
-    asked, listening = _stop_request_on_signals(), resources.listener
+    stop_signals, listener = _handle_stop_signals(), resources.listener
     server = _UvicornServer(h11_protocol.uvicorn_config(create_app(state), state.settings, stop_seconds=3))
-    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
     await state.engine.start(resources.engine)
-    booting = asyncio.create_task(_start_up(state, prepare, announcer))
-    beside = (asyncio.create_task(unload_when_idle(state)), asyncio.create_task(back_up_daily(state)))
+    startup = asyncio.create_task(_start_up(state, prepare, announcer))
+    background = (asyncio.create_task(unload_when_idle(state)), asyncio.create_task(back_up_daily(state)))
     try:
-        await _wait_for_first(booting, serving, asked)
-        if booting.done():
-            announcer.announce_ready(state, _listener_url(listening), listening.getsockname()[0])
-            await _wait_for_first(serving, asked)
-        booting.cancel()
-        await _drain_and_stop(state, asked, announcer)
+        await _wait_for_first(startup, serving, stop_signals)
+        if startup.done():
+            announcer.announce_ready(state, _listener_url(listener), listener.getsockname()[0])
+            await _wait_for_first(serving, stop_signals)
+        startup.cancel()
+        await _drain_and_stop(state, stop_signals, announcer)
     finally:
-        for task in (booting, *beside):
+        for task in (startup, *background):
             task.cancel()
-        server.force_exit = asked.second.is_set()
+        server.force_exit = stop_signals.second.is_set()
         server.should_exit = True
-        await asyncio.gather(serving, booting, *beside, return_exceptions=True)
+        await asyncio.gather(serving, startup, *background, return_exceptions=True)
         await state.hub.downloads.close()
         await state.engine.close()
         await _wait_for_changes(state.tasks)
 
 
 async def _wait_for_changes(changes: set[asyncio.Task[Any]]) -> None:
-    """What was being loaded or attached fails with the engine; whoever asked for it has been told, or is gone."""
+    """Wait up to CHANGES_TIMEOUT_SECONDS for pending changes to fail."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(asyncio.gather(*changes, return_exceptions=True), CHANGES_TIMEOUT_SECONDS)
 
 
-def _stop_request_on_signals() -> StopSignals:
-    """Ctrl+C and SIGTERM: uvicorn would close the port at the first of them, and raise it again at the end."""
-    asked, loop = StopSignals(), asyncio.get_running_loop()
+def _handle_stop_signals() -> StopSignals:
+    """Record SIGINT and SIGTERM; uvicorn would close the port at the first one, and raise it again at the end."""
+    stop_signals, loop = StopSignals(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, asked.record)
-    return asked
+        loop.add_signal_handler(number, stop_signals.record)
+    return stop_signals
 
 
 async def _wait_for_first(*tasks: asyncio.Task[None] | StopSignals) -> None:
-    """Until one of them is done, or somebody has asked. Raises what the one raised."""
+    """Returns when a task is done or a signal has arrived. Raises the task's exception."""
     waiting: list[asyncio.Task[Any]] = [
         asyncio.create_task(each.first.wait()) if isinstance(each, StopSignals) else each for each in tasks
     ]
@@ -278,11 +275,11 @@ async def _wait_for_first(*tasks: asyncio.Task[None] | StopSignals) -> None:
         each.result()
 
 
-async def _drain_and_stop(state: State, stop_request: StopSignals, announcer: Announcer) -> None:
+async def _drain_and_stop(state: State, stop_signals: StopSignals, announcer: Announcer) -> None:
     start_draining(state)
     seconds = state.settings.stop_timeout
     announcer.announce_stopping(state.drain_gate.active_requests, seconds)
-    await wait_for_requests(state, seconds, stop_request)
+    await wait_for_requests(state, seconds, stop_signals)
     announcer.announce_aborted_answers(state.drain_gate.active_requests)
     await abort_requests(state)
 
@@ -290,7 +287,7 @@ async def _drain_and_stop(state: State, stop_request: StopSignals, announcer: An
 class _UvicornServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """They are taken care of."""
+        """Nothing: `_handle_stop_signals` does it."""
         yield
 
 
@@ -300,32 +297,35 @@ def _listener_url(listener: socket.socket) -> str:
 
 
 async def _start_up(state: State, prepare: PrepareStartup, announcer: Announcer) -> None:
-    """The engine's process imports torch meanwhile."""
+    """Runs while the engine process still imports torch."""
     home = state.hub.home
     state.is_starting = True
     with announcer.show_progress() as report:
-        boot = await asyncio.to_thread(prepare, home, report)
-        chosen = await asyncio.to_thread(_import_startup_profiles, state.profiles, home, boot)
-        await _load_startup_models(state, boot, report)
-    if chosen:
-        await activate_profile(state, chosen.name)
+        plan = await asyncio.to_thread(prepare, home, report)
+        profile = await asyncio.to_thread(_import_startup_profiles, state.profiles, home, plan)
+        await _load_startup_models(state, plan, report)
+    if profile:
+        await activate_profile(state, profile.name)
     state.is_starting = False
     state.publish_status()
 
 
 async def _load_startup_models(state: State, plan: StartupPlan, report: ProgressReporter) -> None:
     if plan.model is None:
-        before = read_desired(state.hub.database) if plan.should_restore else DesiredState()
-        await restore(state, before, report.report_event)
+        desired = read_desired(state.hub.database) if plan.should_restore else DesiredState()
+        await restore(state, desired, report.report_event)
     else:
-        wanted = ModelSpec(id=plan.model.name)
-        await load(state, wanted, location=plan.model, force=plan.force, on_progress=report.report_event)
-    for sae, located in plan.saes:
-        await attach(state, sae, location=located, on_progress=report.report_event)
+        spec = ModelSpec(id=plan.model.name)
+        await load(state, spec, location=plan.model, force=plan.force, on_progress=report.report_event)
+    for sae, location in plan.saes:
+        await attach(state, sae, location=location, on_progress=report.report_event)
 
 
 def _import_startup_profiles(profiles: ProfileStore, home: Home, plan: StartupPlan) -> Profile | None:
-    """The files of `boot` and of the home folder; → what is to be active. Raises InvalidProfile or ProfileNotFound."""
+    """Import the files of `plan` and of the home; returns the profile to activate, if one is named.
+
+    Raises InvalidProfile or ProfileNotFound.
+    """
     for path in (*plan.profile_files, *sorted(home.profiles.glob("*.json"))):
         profiles.import_file(path)
     if plan.active_file:

@@ -1,14 +1,6 @@
-"""Progress: bars on a terminal, one line per stage, whoever reports it; and the way to stop whoever reports.
+"""Output on the terminal: results on stdout, progress and questions on stderr; tables, sheets, ids and quantities.
 
-Text from elsewhere, made safe to print: what a model or a repository says must not move the cursor.
-
-The two shapes in which the terminal shows facts: a table under headings, and a sheet of name and value.
-
-A public id on the screen: whole, on one line where there is room, else broken behind a slash.
-
-Where a command's words go: what was asked for to stdout, all that is about it to stderr.
-
-Bytes, counts, times and shares as people read them. Pure.
+Text of models and repositories is stripped of control characters, which could move the cursor.
 """
 
 import os
@@ -16,10 +8,11 @@ import sys
 from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import msgspec
 import typer
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.segment import Segment
@@ -28,49 +21,91 @@ from rich.text import Text
 
 from millm.engine.messages import Progress as ProgressEvent
 
+T = TypeVar("T")
+_PIPE_WIDTH = 200
+"""Columns where stdout is no terminal, so that a table row stays one line for `grep`."""
+
+
+def stdout_console() -> Console:
+    is_terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(highlight=False, emoji=False, width=None if is_terminal else _PIPE_WIDTH)
+
+
+def stderr_console() -> Console:
+    return Console(highlight=False, emoji=False, stderr=True)
+
+
+def print_json(value: object) -> None:
+    typer.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+
+
+def print_json_line(value: object) -> None:
+    typer.echo(msgspec.json.encode(value).decode())
+
+
+def print_result(value: T, draw: Callable[[T], RenderableType], *, as_json: bool) -> None:
+    """Print a command's result on stdout: as JSON, or as `draw` renders it."""
+    if as_json:
+        print_json(value)
+    else:
+        stdout_console().print(draw(value))
+
+
+def print_line(console: Console, text: str, style: str = "") -> None:
+    """Print plain text that Rich neither wraps nor reads as markup."""
+    console.print(replace_control_chars(text), style=style, markup=False, highlight=False, soft_wrap=True)
+
+
 _CONTROL_CHARS = {code: "�" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 def replace_control_chars(text: str) -> str:
-    """Without control characters."""
     return text.translate(_CONTROL_CHARS)
 
 
-TableRow = Sequence[RenderableType]
-Fact = tuple[str, RenderableType | None]
-"""A name and its value; None leaves the line out."""
-ALIGN_RIGHT = ">"
-"""Before a heading: the column is one of numbers."""
-
-
-def table(headings: Sequence[str], rows: Iterable[TableRow]) -> Table:
-    """The first column gives way where there is little room, the others only after it."""
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for place, heading in enumerate(headings):
-        justify = "right" if heading.startswith(ALIGN_RIGHT) else "left"
-        made.add_column(heading.removeprefix(ALIGN_RIGHT), justify=justify, no_wrap=place > 0, overflow="fold")  # type: ignore[arg-type]
-    for row in rows:
-        made.add_row(*(plain_text(cell) for cell in row))
-    return made
-
-
-def details_table(facts: Iterable[Fact]) -> Table:
-    made = Table.grid(padding=(0, 2, 0, 0))
-    made.add_column(no_wrap=True)
-    made.add_column(overflow="fold")
-    for name, value in facts:
-        if value is not None:
-            made.add_row(Text(f"  {name}", style="dim"), plain_text(value))
-    return made
-
-
 def plain_text(value: RenderableType) -> RenderableType:
-    """A text without markup or control characters; what is drawn already, as it is."""
+    """A string as text without markup or control characters; any other renderable unchanged."""
     return Text(replace_control_chars(value)) if isinstance(value, str) else value
 
 
+def truncate(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+Fact = tuple[str, RenderableType | None]
+"""A name and its value; None leaves the line out."""
+ALIGN_RIGHT = ">"
+"""Prefix of the heading of a right-aligned column."""
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[RenderableType]], *, flexible: int = 0) -> Table:
+    """Rows under headings. Column `flexible` wraps first where the terminal is narrow, the others only after it."""
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for position, heading in enumerate(headings):
+        drawn.add_column(
+            replace_control_chars(heading.removeprefix(ALIGN_RIGHT)),
+            justify="right" if heading.startswith(ALIGN_RIGHT) else "left",
+            no_wrap=position != flexible % len(headings),
+            overflow="fold",
+        )
+    for row in rows:
+        drawn.add_row(*map(plain_text, row))
+    return drawn
+
+
+def sheet(title: str, facts: Iterable[Fact], *more: RenderableType) -> RenderableType:
+    """A title, a line for each known fact, and what follows them."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for name, value in facts:
+        if value is not None:
+            grid.add_row(Text(f"  {name}", style="dim"), plain_text(value))
+    return Group(IdText(title), grid, *map(plain_text, more))
+
+
 class IdText:
-    """Rich would break it anywhere, and a person who copies it has to guess where."""
+    """A public id that breaks only behind a slash, so that it can be copied; Rich would break it anywhere."""
 
     def __init__(self, id: str, style: str = "") -> None:
         self._id = replace_control_chars(id)
@@ -88,16 +123,14 @@ class IdText:
 
 
 def wrap_id(id: str, width: int) -> Iterator[str]:
-    """Behind the repository's name if that does; else as few lines as possible. A part that is too long stays whole."""
+    """Break behind the repository's name if both halves fit, else into as few lines as possible.
+
+    A part longer than `width` is not broken.
+    """
     parts = id.replace("/", "/\n").split("\n")
     repository, inside = "".join(parts[:2]), "".join(parts[2:])
     if len(id) > width >= max(len(repository), len(inside)):
-        yield from (repository, inside)
-    else:
-        yield from _wrap_parts(parts, width)
-
-
-def _wrap_parts(parts: list[str], width: int) -> Iterator[str]:
+        parts, width = [repository, inside], 0
     line = ""
     for part in parts:
         if line and len(line) + len(part) > width:
@@ -107,37 +140,14 @@ def _wrap_parts(parts: list[str], width: int) -> Iterator[str]:
     yield line
 
 
-_UNWATCHED_WIDTH = 200
-"""Columns where nobody looks at a terminal: a line of a table stays a line for `grep`."""
-
-
-def stdout_console() -> Console:
-    """For what was asked for."""
-    is_watched = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(highlight=False, emoji=False, width=None if is_watched else _UNWATCHED_WIDTH)
-
-
-def stderr_console() -> Console:
-    """For progress and questions."""
-    return Console(highlight=False, emoji=False, stderr=True)
-
-
-def print_json(value: object) -> None:
-    typer.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
-
-
-def print_json_line(value: object) -> None:
-    typer.echo(msgspec.json.encode(value).decode())
-
-
 ProgressCallback = Callable[[str, int, int], None]
 """(stage, done, total)"""
 
 
 class ProgressReporter:
-    """`report(stage, done, total)`; safe to call from any thread. Raises CancelledError once it was stopped.
+    """`report(stage, done, total)`, from any thread. Raises CancelledError after `stop`.
 
-    A thread cannot be cancelled: what runs in one, a download say, ends at its next report.
+    A thread cannot be cancelled: a download that runs in one ends at its next report.
     """
 
     def __init__(self, callback: ProgressCallback) -> None:
@@ -156,33 +166,6 @@ class ProgressReporter:
         self(event.stage, event.done, event.total)
 
 
-class _ProgressBars:
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._stages: dict[str, TaskID] = {}
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        if stage not in self._stages:
-            self._stages[stage] = self._progress.add_task(stage, total=total)
-        self._progress.update(self._stages[stage], completed=done, total=total)
-
-
-@contextmanager
-def progress_bars(console: Console, *, persists: bool = True) -> Iterator[ProgressReporter]:
-    """`stays`: on the screen, when it is over."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-    )
-    with (
-        Progress(*columns, TimeElapsedColumn(), console=console, transient=not persists) as progress,
-        progress_reporter(_ProgressBars(progress)) as report,
-    ):
-        yield report
-
-
 @contextmanager
 def progress_reporter(callback: ProgressCallback) -> Iterator[ProgressReporter]:
     report = ProgressReporter(callback)
@@ -192,20 +175,40 @@ def progress_reporter(callback: ProgressCallback) -> Iterator[ProgressReporter]:
         report.stop()
 
 
+@contextmanager
+def progress_bars(console: Console, *, persists: bool = True) -> Iterator[ProgressReporter]:
+    """Draw a bar for each stage; `persists`: the bars stay on the screen afterwards."""
+    percent = TextColumn("{task.percentage:>3.0f} %")
+    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), percent, TimeElapsedColumn()
+    tasks: dict[str, TaskID] = {}
+
+    def update(stage: str, done: int, total: int) -> None:
+        if stage not in tasks:
+            tasks[stage] = progress.add_task(stage, total=total)
+        progress.update(tasks[stage], completed=done, total=total)
+
+    with Progress(*columns, console=console, transient=not persists) as progress, progress_reporter(update) as report:
+        yield report
+
+
 UNKNOWN = "–"
-"""Stands for what is not known."""
-_BYTE_UNITS = ("B", "kB", "MB", "GB", "TB")
-_COUNT_SCALES = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
+"""Shown for a missing value."""
 
 
-def format_bytes(count: int | float | None) -> str:
-    """Bytes in decimal units, as disks and Hugging Face count: `5.2 GB`, `269 MB`."""
+def _format_scaled(count: float | None, units: Sequence[str]) -> str:
+    """Three digits at most, in the first of the units (each 1000 times the one before) in which they suffice."""
     if count is None:
         return UNKNOWN
-    value, unit = float(count), 0
-    while round(value, 1) >= 1000 and unit < len(_BYTE_UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    return f"{value:.0f} {_BYTE_UNITS[unit]}" if unit == 0 or value >= 99.95 else f"{value:.1f} {_BYTE_UNITS[unit]}"
+    value, step = float(count), 0
+    while round(value, 1) >= 1000 and step < len(units) - 1:
+        value, step = value / 1000, step + 1
+    digits = 0 if step == 0 or value >= 99.95 else 1
+    return f"{value:.{digits}f} {units[step]}".rstrip()
+
+
+def format_bytes(count: float | None) -> str:
+    """Bytes in decimal units, as disks and Hugging Face count: `5.2 GB`, `269 MB`."""
+    return _format_scaled(count, ("B", "kB", "MB", "GB", "TB"))
 
 
 def format_bytes_progress(done: int, total: int) -> str:
@@ -216,11 +219,7 @@ def format_bytes_progress(done: int, total: int) -> str:
 
 def format_parameters(count: int | None) -> str:
     """`135 M`, `2.6 B`: thousands, millions, billions."""
-    if count is None:
-        return UNKNOWN
-    scale, unit = next(((scale, unit) for scale, unit in _COUNT_SCALES if count >= scale), (1.0, ""))
-    value = count / scale
-    return f"{value:.0f} {unit}".rstrip() if value >= 99.95 or not unit else f"{value:.1f} {unit}"
+    return _format_scaled(count, ("", "k", "M", "B", "T"))
 
 
 def format_count(count: int | None) -> str:
@@ -232,16 +231,23 @@ def format_file_count(count: int) -> str:
     return f"{format_count(count)} {'file' if count == 1 else 'files'}"
 
 
+def format_page(offset: int, count: int, total: int) -> str:
+    """`21 to 40 of 1,104; --offset 40 shows more`."""
+    last = offset + count
+    more = f"; --offset {last} shows more" if last < total else ""
+    return f"{offset + 1} to {last} of {format_count(total)}{more}"
+
+
 def format_percent(value: float | None) -> str:
-    """0..1 in per cent."""
+    """A share 0..1 in per cent."""
     return UNKNOWN if value is None else f"{100 * value:.0f} %"
 
 
 def format_duration(seconds: float) -> str:
     """`8 s`, `2 min 46 s`, `3 h 05 min`."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    total = max(0, round(seconds))
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60:02} s"
+    return f"{total // 3600} h {total % 3600 // 60:02} min"
