@@ -194,7 +194,7 @@ class Broken:
     def __del__(self):
         raise ValueError("in a finaliser")
 
-with logs.writing(Settings(log_format="json", api_key={KEY!r})):
+with logs.server_logging(Settings(log_format="json", api_key={KEY!r})):
     print("to stdout with {TOKEN}")
     sys.stderr.write("\\x1b[31mred\\x1b[0m\\rhalf a line\\n\\nand \\xff")
     sys.stderr.flush()

@@ -126,9 +126,9 @@ except OSError:
     log.exception("it.broke", path=pathlib.Path({home!r}), key="use " + {key!r}, token={token!r})
 logging.getLogger("uvicorn.error").error("a library says %s", {token!r})
 log.debug("too.fine")
-logs.take("warning", "engine.says", "2026-01-01T00:00:00Z", {{"key": {key!r}, "exception": "Traceback\\nKeyError: 1"}})
+logs.write_forwarded("warning", "engine.says", "2026-01-01T00:00:00Z", {{"key": {key!r}, "exception": "Traceback\\nKeyError: 1"}})
 import msgspec
-print(msgspec.json.encode(logs.RECENT.lines()).decode())
+print(msgspec.json.encode(logs.RECENT_LINES.lines()).decode())
 """
 
 

@@ -39,7 +39,7 @@ def written(profile: Profile, format: str) -> bytes:
             direction = SteeringDirection(sae="x", layer=20, hook_point=place, vector=vector, norm=2.4, varies=False)
             return gguf.export_gguf(profile, [direction], "gemma2")
     module = {"adr": adr, "mistudio": mistudio, "neuronpedia": neuronpedia}[format]
-    return json.dumps(module.document(profile, SaeMeasurements())).encode()
+    return json.dumps(module.export_document(profile, SaeMeasurements())).encode()
 
 
 def steering(profile: Profile) -> object:
