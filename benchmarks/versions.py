@@ -23,9 +23,10 @@ import msgspec
 
 from benchmarks import options, readers, servers
 from benchmarks.pairs import Block, blocks
+from benchmarks.ratios import summarize_ratios
 from benchmarks.record import Record
 from benchmarks.servers import Running
-from millm.cli.bench import RequestBody, make_prompts, summarize_ratios
+from millm.cli.bench import RequestBody, make_prompts
 from millm.demo import bundle
 
 READERS = (1, 8)
