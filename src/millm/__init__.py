@@ -1,7 +1,7 @@
-"""A local, OpenAI-compatible server for Hugging Face models in which you can turn the knobs inside the model.
+"""A local, OpenAI-compatible server that steers Hugging Face models with sparse autoencoders.
 
-`from millm import SAE, steered, watching` is its library use (docs/python.md). It is imported when it is first asked
-for, and by nothing of ours: the server's own processes and `millm --help` stay free of torch.
+The library use, `from millm import SAE, steered, watching` (docs/python.md), is imported on first access, so that the
+server's own processes and `millm --help` stay free of torch.
 """
 
 from importlib import import_module

@@ -21,7 +21,7 @@ from tests.engine.conftest import Engine
 from tests.engine.engine_harness import CALIBRATION
 from tests.engine.test_core_generation import NEW, PROMPT, add, decoder, hooked, request, steer  # noqa: F401
 from tests.fixtures.tiny import FEATURES, HOOK_LAYER
-from tests.sae.test_tap import open_topk
+from tests.sae.test_steering_hook import open_topk
 
 NAMED = (3, 11, 40)
 WATCH = Watch(sae="tiny", features=NAMED, top_k=2, sample_every=1, tokens="all", when="both")

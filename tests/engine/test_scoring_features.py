@@ -17,7 +17,7 @@ from tests.engine.conftest import Engine
 from tests.engine.engine_harness import CALIBRATION
 from tests.engine.test_core_generation import add, steer
 from tests.fixtures.tiny import CONTEXT, HOOK_LAYER
-from tests.sae.test_tap import open_topk
+from tests.sae.test_steering_hook import open_topk
 
 LONG = (1, *random.Random(7).choices(range(3, 300), k=70), 2, 0, 9)
 COUNTED = {

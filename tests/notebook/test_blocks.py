@@ -43,13 +43,13 @@ def but_first(delta: Tensor) -> Tensor:
     return delta
 
 
-def test_adding_is_a_plain_hook(model: PreTrainedModel, sae: SAE) -> None:
+def test_adding_equals_a_plain_hook(model: PreTrainedModel, sae: SAE) -> None:
     expected = with_hook(model, lambda x: x + but_first(6.0 * sae.direction(3) - 2.0 * sae.direction(8)))
     with steered(model, sae, {3: 6.0, 8: -2.0}):
         assert torch.equal(logits(model), expected)
 
 
-def test_clamping_is_the_definition_written_out(model: PreTrainedModel, sae: SAE) -> None:
+def test_clamping_equals_the_definition(model: PreTrainedModel, sae: SAE) -> None:
     """The activation is set, decoded, and what the SAE does not explain is kept."""
 
     def clamped(x: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def test_clamping_is_the_definition_written_out(model: PreTrainedModel, sae: SAE
         torch.testing.assert_close(logits(model), expected)
 
 
-def test_what_is_watched_is_what_the_sae_says_of_the_hidden_state(model: PreTrainedModel, sae: SAE) -> None:
+def test_watched_activations_equal_the_sae_on_the_hidden_state(model: PreTrainedModel, sae: SAE) -> None:
     with torch.no_grad():
         hidden = model(IDS, output_hidden_states=True).hidden_states[HOOK_LAYER + 1]
     acts = sae.activations(hidden)[0]
@@ -74,7 +74,7 @@ def test_what_is_watched_is_what_the_sae_says_of_the_hidden_state(model: PreTrai
     assert seen[0].tokens == IDS[0].tolist()
 
 
-def test_the_model_is_itself_again(model: PreTrainedModel, sae: SAE) -> None:
+def test_the_model_is_restored(model: PreTrainedModel, sae: SAE) -> None:
     hooks, before, weights = (
         hooks_of(model),
         logits(model),
@@ -88,13 +88,13 @@ def test_the_model_is_itself_again(model: PreTrainedModel, sae: SAE) -> None:
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
 
 
-def test_watching_alone_changes_nothing(model: PreTrainedModel, sae: SAE) -> None:
+def test_watching_alone_changes_no_logits(model: PreTrainedModel, sae: SAE) -> None:
     before = logits(model)
     with watching(model, sae, [3], top_k=3):
         assert torch.equal(logits(model), before)
 
 
-def test_also_after_an_error(model: PreTrainedModel, sae: SAE) -> None:
+def test_the_model_is_restored_after_an_error(model: PreTrainedModel, sae: SAE) -> None:
     hooks, before = hooks_of(model), logits(model)
     with pytest.raises(IndexError), steered(model, sae, {3: 6.0}):
         logits(model, torch.tensor([[1, 10_000]]))
@@ -102,7 +102,7 @@ def test_also_after_an_error(model: PreTrainedModel, sae: SAE) -> None:
     assert torch.equal(logits(model), before)
 
 
-def test_a_pass_that_fails_leaves_nothing_to_the_next(model: PreTrainedModel, sae: SAE) -> None:
+def test_a_failed_pass_does_not_affect_the_next(model: PreTrainedModel, sae: SAE) -> None:
     with steered(model, sae, {3: 6.0}):
         steady = logits(model)
         with pytest.raises(IndexError):
@@ -110,7 +110,7 @@ def test_a_pass_that_fails_leaves_nothing_to_the_next(model: PreTrainedModel, sa
         assert torch.equal(logits(model), steady)
 
 
-def test_blocks_inside_one_another_add_up(model: PreTrainedModel, sae: SAE, deeper_sae: Path) -> None:
+def test_nested_blocks_add_up(model: PreTrainedModel, sae: SAE, deeper_sae: Path) -> None:
     deeper = SAE.load(deeper_sae)
     before = logits(model)
     with steered(model, sae, {3: 6.0, 8: 2.0}):
@@ -125,7 +125,7 @@ def test_blocks_inside_one_another_add_up(model: PreTrainedModel, sae: SAE, deep
     assert torch.equal(logits(model), before)
 
 
-def test_blocks_may_end_in_any_order(model: PreTrainedModel, sae: SAE) -> None:
+def test_blocks_may_close_in_any_order(model: PreTrainedModel, sae: SAE) -> None:
     hooks, before = hooks_of(model), logits(model)
     first, second = steered(model, sae, {3: 6.0}), steered(model, sae, {8: 2.0})
     with steered(model, sae, {8: 2.0}):
@@ -139,7 +139,7 @@ def test_blocks_may_end_in_any_order(model: PreTrainedModel, sae: SAE) -> None:
     assert torch.equal(logits(model), before)
 
 
-def test_two_models_do_not_know_each_other(model: PreTrainedModel, sae: SAE, tiny_model: Path) -> None:
+def test_two_models_are_independent(model: PreTrainedModel, sae: SAE, tiny_model: Path) -> None:
     other = type(model).from_pretrained(tiny_model)
     before = logits(other)
     with steered(model, sae, {3: 6.0}):
@@ -147,7 +147,7 @@ def test_two_models_do_not_know_each_other(model: PreTrainedModel, sae: SAE, tin
 
 
 @pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
-def test_with_a_cache_as_without(positions: Any, model: PreTrainedModel, sae: SAE) -> None:
+def test_a_cache_does_not_change_the_result(positions: Any, model: PreTrainedModel, sae: SAE) -> None:
     """Token by token through `generate`, and all of it in one pass by a hook that knows where each stands."""
     with steered(model, sae, {3: 6.0}, positions=positions), watching(model, sae, [3]) as seen:
         written = model.generate(IDS, max_new_tokens=6, do_sample=False)
@@ -160,7 +160,7 @@ def test_with_a_cache_as_without(positions: Any, model: PreTrainedModel, sae: SA
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_a_padded_batch_is_its_rows_alone(side: str, model: PreTrainedModel, sae: SAE) -> None:
+def test_a_padded_batch_equals_its_single_rows(side: str, model: PreTrainedModel, sae: SAE) -> None:
     """Padding is neither steered nor watched, and position 0 is where each text begins."""
     ids = PADDED if side == "left" else torch.cat([PADDED[:, 2:], PADDED[:, :2]], dim=1)
     mask = MASK if side == "left" else torch.cat([MASK[:, 2:], MASK[:, :2]], dim=1)
@@ -194,12 +194,12 @@ def test_beams_and_samples_are_steered(model: PreTrainedModel, sae: SAE) -> None
         assert effect.tokens_steered == 2 * (5 + 3)
 
 
-def test_the_decoder_alone_is_steered_too(model: PreTrainedModel, sae: SAE) -> None:
+def test_the_decoder_alone_is_steered_as_well(model: PreTrainedModel, sae: SAE) -> None:
     with torch.no_grad(), steered(model, sae, {3: 6.0}):
         assert torch.equal(model.lm_head(model.model(IDS).last_hidden_state), logits(model))
 
 
-def test_embeddings_in_place_of_ids(model: PreTrainedModel, sae: SAE) -> None:
+def test_embeddings_instead_of_ids(model: PreTrainedModel, sae: SAE) -> None:
     with steered(model, sae, {3: 6.0}), watching(model, sae, [3]) as seen:
         expected = logits(model)
         with torch.no_grad():
@@ -208,7 +208,7 @@ def test_embeddings_in_place_of_ids(model: PreTrainedModel, sae: SAE) -> None:
         assert seen[0].tokens == [None] * 6
 
 
-def test_gradients_go_through(model: PreTrainedModel, sae: SAE) -> None:
+def test_gradients_flow_through_the_hook(model: PreTrainedModel, sae: SAE) -> None:
     embeddings = model.get_input_embeddings()(IDS).detach().requires_grad_()
     with steered(model, sae, [{"index": 7, "strength": 5.0, "mode": "clamp"}]):
         model(inputs_embeds=embeddings).logits.sum().backward()

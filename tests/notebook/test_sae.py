@@ -14,13 +14,13 @@ from tests.fixtures.repos import SCOPE_SAE, STAND_IN_WIDTH
 from tests.fixtures.tiny import FEATURES, WIDTH, write_sae
 
 
-def test_a_folder(tiny_sae: Path) -> None:
+def test_a_folder_is_loaded(tiny_sae: Path) -> None:
     sae = SAE.load(str(tiny_sae))
     assert (sae.name, sae.d_in, sae.d_sae, sae.layer) == ("tiny", WIDTH, FEATURES, 1)
     assert repr(sae) == "SAE('tiny', jumprelu, 96 features of blocks.1.hook_resid_post, width 48)"
 
 
-def test_numbers_are_the_formats_own(sae: SAE) -> None:
+def test_results_equal_the_saes_arithmetic(sae: SAE) -> None:
     own = SparseAutoencoder.open(sae.folder)
     x = torch.randn(3, 5, WIDTH, generator=torch.Generator().manual_seed(0))
     acts = sae.encode(x)
@@ -33,7 +33,7 @@ def test_numbers_are_the_formats_own(sae: SAE) -> None:
     assert sae.encode(x.bfloat16()).dtype == torch.float32
 
 
-def test_an_sae_that_normalises_has_to_know_what_was_encoded(tmp_path: Path) -> None:
+def test_decode_needs_the_input_of_a_normalising_sae(tmp_path: Path) -> None:
     sae = SAE.load(write_sae(tmp_path / "layer-norm", normalize_activations="layer_norm"))
     x = torch.randn(4, WIDTH, generator=torch.Generator().manual_seed(0)) * 7 + 3
     acts = sae.encode(x)
@@ -42,14 +42,14 @@ def test_an_sae_that_normalises_has_to_know_what_was_encoded(tmp_path: Path) -> 
         sae.decode(acts)
 
 
-def test_a_device_is_where_it_computes(tiny_sae: Path) -> None:
+def test_tensors_are_moved_to_the_device(tiny_sae: Path) -> None:
     """`meta` has shapes and no numbers: whatever comes out of it was computed there."""
     sae = SAE.load(tiny_sae, device="meta")
     assert sae.encode(torch.ones(2, WIDTH)).device.type == "meta"
     assert sae.direction(3).device.type == "meta"
 
 
-def test_a_name_of_hugging_face(repositories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hugging_face_id_is_loaded(repositories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From inside an event loop, as in a notebook."""
 
     async def cell() -> SAE:
@@ -64,7 +64,7 @@ def test_a_name_of_hugging_face(repositories: Path, tmp_path: Path, monkeypatch:
             SAE.load("google/gemma-scope-9b-pt-res/layer_1")
 
 
-def test_the_labels_that_lie_beside_it() -> None:
+def test_labels_are_loaded() -> None:
     sae = SAE.load(SAE_FOLDER)
     assert "CAPS" in sae.labels[135].label
     assert sae.labels[135].max_act == 130.9
@@ -74,7 +74,7 @@ def test_the_labels_that_lie_beside_it() -> None:
     ("name", "error"),
     [("no such thing", errors.CannotStart), ("owner/../name", errors.CannotStart), ("", errors.CannotStart)],
 )
-def test_what_is_no_name(name: str, error: type[errors.MillmError]) -> None:
+def test_invalid_names_are_rejected(name: str, error: type[errors.MillmError]) -> None:
     with pytest.raises(error):
         SAE.load(name)
 
@@ -85,11 +85,11 @@ def test_a_folder_without_an_sae(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("index", [-1, FEATURES])
-def test_a_feature_that_is_not_there(index: int, sae: SAE) -> None:
+def test_an_unknown_feature_is_rejected(index: int, sae: SAE) -> None:
     with pytest.raises(errors.InvalidSteering, match="0 to 95"):
         sae.direction(index)
 
 
-def test_a_tensor_of_another_width(sae: SAE) -> None:
+def test_a_tensor_of_another_width_is_rejected(sae: SAE) -> None:
     with pytest.raises(errors.InvalidRequest, match=r"\[..., 48\], not \[2, 32\]"):
         sae.encode(torch.zeros(2, 32))

@@ -42,7 +42,7 @@ def random_tensors(config: SaeConfig, dtype: torch.dtype = torch.float32) -> dic
 
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 @pytest.mark.parametrize("architecture", READABLE)
-def test_a_few_rows_and_the_whole_dictionary_agree(tmp_path: Path, architecture: str, normalisation: str) -> None:
+def test_single_rows_and_the_full_dictionary_agree(tmp_path: Path, architecture: str, normalisation: str) -> None:
     is_transcoder = architecture.endswith("transcoder")
     facts = config(
         architecture=architecture, normalize_activations=normalisation, apply_b_dec_to_input=not is_transcoder
@@ -57,7 +57,7 @@ def test_a_few_rows_and_the_whole_dictionary_agree(tmp_path: Path, architecture:
 
 
 @pytest.mark.parametrize("k", [1, 7, D_SAE])
-def test_topk_keeps_the_k_largest_and_none_below_zero(tmp_path: Path, k: int) -> None:
+def test_topk_returns_the_k_largest_without_negative_values(tmp_path: Path, k: int) -> None:
     facts = config(architecture="topk", k=k)
     tensors = random_tensors(facts)
     x = torch.randn(20, D_IN)
@@ -69,7 +69,7 @@ def test_topk_keeps_the_k_largest_and_none_below_zero(tmp_path: Path, k: int) ->
 
 @pytest.mark.parametrize("center", [True, False])
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
-def test_a_dictionary_of_both_signs_of_every_axis_gives_back_what_it_reads(
+def test_a_dictionary_of_signed_axes_reconstructs_its_input(
     tmp_path: Path, normalisation: str, center: bool
 ) -> None:
     """relu(z) − relu(−z) = z: whatever was done to x on the way in must be undone on the way out."""
@@ -116,7 +116,7 @@ def test_weights_of_any_float_type_are_computed_with_in_float32(tmp_path: Path, 
     torch.testing.assert_close(sae.encode(x).double(), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_decoder_rows_come_as_unit_length_and_their_norm(tmp_path: Path) -> None:
+def test_decoder_rows_are_returned_as_unit_vectors_and_norms(tmp_path: Path) -> None:
     facts = config()
     tensors = random_tensors(facts)
     tensors["W_dec"][5] = 0.0  # a dead feature
@@ -125,7 +125,7 @@ def test_decoder_rows_come_as_unit_length_and_their_norm(tmp_path: Path) -> None
     torch.testing.assert_close(rows.dec.norm(dim=-1), torch.tensor([1.0, 0.0, 1.0]))
 
 
-def test_the_order_and_repetition_of_features_is_kept(tmp_path: Path) -> None:
+def test_order_and_repetition_of_features_are_preserved(tmp_path: Path) -> None:
     facts = config()
     sae = opened(tmp_path, facts, random_tensors(facts))
     rows = sae.features(torch.tensor([7, 3, 7]))
@@ -135,7 +135,7 @@ def test_the_order_and_repetition_of_features_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("index", [-1, D_SAE, 10**12])
-def test_a_feature_that_does_not_exist_is_refused_with_those_that_do(tmp_path: Path, index: int) -> None:
+def test_an_unknown_feature_is_rejected_with_the_valid_range(tmp_path: Path, index: int) -> None:
     facts = config()
     sae = opened(tmp_path, facts, random_tensors(facts))
     with pytest.raises(InvalidSteering, match=f"feature {index} does not exist.* 0 to {D_SAE - 1}"):
@@ -154,7 +154,7 @@ def test_a_feature_that_does_not_exist_is_refused_with_those_that_do(tmp_path: P
         ({"architecture": "transcoder", "apply_b_dec_to_input": True}, "apply_b_dec_to_input"),
     ],
 )
-def test_a_configuration_that_contradicts_itself_is_refused(wrong: dict[str, Any], says: str) -> None:
+def test_contradictory_configurations_are_rejected(wrong: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidSae, match=says):
         config(**wrong)
 
@@ -171,11 +171,11 @@ def test_a_configuration_that_contradicts_itself_is_refused(wrong: dict[str, Any
         ({}, None),
     ],
 )
-def test_the_layer_is_in_the_hooks_name(names: dict[str, str], layer: int | None) -> None:
+def test_the_layer_is_parsed_from_the_hook_name(names: dict[str, str], layer: int | None) -> None:
     assert config(**names).layer == layer
 
 
-def test_what_can_be_read_and_steered() -> None:
+def test_sparse_reading_and_steering_per_architecture() -> None:
     kinds = {name: config(architecture=name, k=1 if name == "topk" else None) for name in get_args(Architecture)}
     assert [name for name, kind in kinds.items() if not kind.can_read_sparsely] == ["topk"]
     assert {name for name, kind in kinds.items() if not kind.steerable} == {
@@ -183,7 +183,7 @@ def test_what_can_be_read_and_steered() -> None:
     }
 
 
-def test_a_configuration_survives_the_wire() -> None:
+def test_a_configuration_survives_serialisation() -> None:
     facts = config(architecture="topk", k=3, rescale_acts_by_decoder_norm=True, hook_name="blocks.1.hook_resid_pre")
     assert msgspec.json.decode(msgspec.json.encode(facts), type=SaeConfig) == facts
 

@@ -133,7 +133,7 @@ def test_all_layouts_of_the_same_weights_encode_alike(tmp_path: Path) -> None:
     assert 0 < int((expected() > 0).sum()) < expected().numel()
 
 
-def test_the_shipped_sae_reads_as_its_formula_says(tmp_path: Path) -> None:
+def test_the_bundled_sae_equals_its_formula(tmp_path: Path) -> None:
     sae = SparseAutoencoder.open(canonicalise(SAE_FOLDER, tmp_path))
     shipped = {name: tensor.float() for name, tensor in load_file(SAE_FOLDER / "sae_weights.safetensors").items()}
     x = torch.randn(30, sae.config.d_in) * 10
@@ -142,7 +142,7 @@ def test_the_shipped_sae_reads_as_its_formula_says(tmp_path: Path) -> None:
     assert (sae.config.layer, sae.config.dtype, sae.config.steerable) == (20, "float16", True)
 
 
-def test_what_flat_and_nested_configurations_say(tmp_path: Path) -> None:
+def test_flat_and_nested_configurations(tmp_path: Path) -> None:
     flat = opened(write(tmp_path / "flat", FLAT, weights())).config
     assert (flat.hook_name, flat.layer, flat.model_name) == ("blocks.3.hook_resid_pre", 3, "gpt2-small")
     use = {"hook_name": "blocks.7.hook_mlp_out", "hf_hook_name": "model.layers.7.mlp", "exclude_special_tokens": [0, 1]}
@@ -151,7 +151,7 @@ def test_what_flat_and_nested_configurations_say(tmp_path: Path) -> None:
     assert nested.exclude_special_tokens
 
 
-def test_what_early_configurations_leave_out_is_as_saelens_has_it(tmp_path: Path) -> None:
+def test_defaults_of_early_configurations_equal_saelens(tmp_path: Path) -> None:
     """Architecture `standard`, b_dec subtracted."""
     early = {"d_in": D_IN, "d_sae": D_SAE, "hook_point": "blocks.3.hook_resid_pre"}
     config = opened(write(tmp_path / "early", early, without(weights(), "threshold"))).config
@@ -188,7 +188,7 @@ def test_centring_is_known_from_the_configuration_or_the_repository(tmp_path: Pa
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_the_stored_type_is_kept(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_the_stored_dtype_is_preserved(tmp_path: Path, dtype: torch.dtype) -> None:
     source = write(tmp_path / "half", cfg(), {name: tensor.to(dtype) for name, tensor in weights().items()})
     sae = opened(source)
     assert sae.config.dtype == str(dtype).removeprefix("torch.")
@@ -213,7 +213,7 @@ CACHED = "models--google--gemma-scope-9b-it-res/snapshots/0123abcd/layer_20/widt
         ("downloads/sae", None, None, None),
     ],
 )
-def test_the_path_says_where_gemma_scope_reads(
+def test_gemma_scope_hooks_are_parsed_from_the_path(
     tmp_path: Path, path: str, model: str | None, hook: str | None, layer: int | None
 ) -> None:
     config = opened(write_npz(tmp_path / path, weights())).config
@@ -221,7 +221,7 @@ def test_the_path_says_where_gemma_scope_reads(
     assert (config.architecture, config.apply_b_dec_to_input) == ("jumprelu", False)
 
 
-def test_gemma_scope_transcoders_read_one_place_and_write_another(tmp_path: Path) -> None:
+def test_gemma_scope_transcoders_have_two_hooks(tmp_path: Path) -> None:
     tensors = weights() | {"W_dec": torch.randn(D_SAE, D_OUT), "b_dec": torch.randn(D_OUT)}
     config = opened(write_npz(tmp_path / RES.replace("res", "transcoders"), tensors)).config
     assert (config.architecture, config.d_out, config.steerable) == ("jumprelu_transcoder", D_OUT, False)
@@ -259,7 +259,7 @@ def test_gemma_scope_2_skip_transcoders(tmp_path: Path, has_config: bool) -> Non
     torch.testing.assert_close(sae.reconstruct(x), written)
 
 
-def test_gemma_scope_2_names_the_model_as_hugging_face_does(tmp_path: Path) -> None:
+def test_gemma_scope_2_model_names_are_hugging_face_ids(tmp_path: Path) -> None:
     config = opened(write_scope_2(tmp_path / "sae", weights(), SCOPE_2)).config
     assert (config.model_name, config.hf_hook_name) == ("google/gemma-3-4b-pt", "model.layers.3.output")
     assert (config.hook_name, config.layer, config.architecture) == ("blocks.3.hook_resid_post", 3, "jumprelu")
@@ -297,14 +297,14 @@ MISTUDIO = {
         ("renamed", "google/gemma-2-2b", "model.layers.3.post_attention_layernorm.output"),
     ],
 )
-def test_mistudio_reads_another_place_than_it_records(tmp_path: Path, folder: str, model: str, module: str) -> None:
+def test_mistudio_hook_differs_from_the_recorded_one(tmp_path: Path, folder: str, model: str, module: str) -> None:
     said = MISTUDIO | {"extra_metadata": {"hf_model_name": model}}
     config = opened(write(tmp_path / folder, said, without(weights(), "threshold"))).config
     assert (config.hf_hook_name, config.hook_name) == (module, None)
     assert (config.source_format, config.normalize_activations) == ("mistudio", "constant_norm_rescale")
 
 
-def test_mistudio_gives_k_as_a_percentage(tmp_path: Path) -> None:
+def test_mistudio_k_is_a_percentage(tmp_path: Path) -> None:
     said = MISTUDIO | {"activation_fn_str": "topk"}
     config = opened(write(tmp_path / "layer_3_residual", said, without(weights(), "threshold"))).config
     assert (config.architecture, config.k) == ("topk", 2)
@@ -322,7 +322,7 @@ BAD_CFGS: list[tuple[Cfg, dict[str, Tensor], str]] = [
     (cfg(architecture="topk"), TOPK, "needs k"),
     (cfg(architecture="topk", k=0), TOPK, "k is 0; it must be 1 to d_sae 10"),
     (cfg(architecture="topk", k=D_SAE + 1), TOPK, "k is 11"),
-    (cfg(architecture="topk", k=2.5), TOPK, "k is 2.5; it must be a whole number"),
+    (cfg(architecture="topk", k=2.5), TOPK, "k is 2.5; it must be an integer"),
     (FLAT | {"architecture": "standard", "activation_fn_str": "topk"}, TOPK, "needs k"),
     (FLAT | {"architecture": "gated", "activation_fn_str": "topk"}, weights(), "'topk' does not go with 'gated'"),
     (FLAT | {"activation_fn_str": "tanh-relu"}, weights(), "activation function 'tanh-relu'"),
@@ -353,7 +353,7 @@ BAD_CFGS: list[tuple[Cfg, dict[str, Tensor], str]] = [
 
 
 @pytest.mark.parametrize(("cfg", "tensors", "says"), BAD_CFGS, ids=[says for *_, says in BAD_CFGS])
-def test_what_is_not_read_exactly_is_refused_by_name(
+def test_unsupported_files_are_rejected_by_name(
     tmp_path: Path, cfg: Cfg, tensors: dict[str, Tensor], says: str
 ) -> None:
     assert_refused(write(tmp_path / "source", cfg, tensors), says)
@@ -381,25 +381,25 @@ def assert_refused(source: Path, says: str) -> None:
         (b"{}", "missing required field `d_in`"),
     ],
 )
-def test_a_broken_configuration_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
+def test_a_broken_configuration_is_rejected(tmp_path: Path, content: bytes, says: str) -> None:
     source = write(tmp_path / "source", cfg(), weights())
     (source / "cfg.json").write_bytes(content)
     assert_refused(source, says)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 60, 300, -1])
-def test_truncated_safetensors_are_refused(tmp_path: Path, keep: int) -> None:
+def test_truncated_safetensors_are_rejected(tmp_path: Path, keep: int) -> None:
     source = write(tmp_path / "source", cfg(), weights())
     path = source / "sae_weights.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
-    assert_refused(source, "sae_weights.safetensors is not a whole safetensors file")
+    assert_refused(source, "sae_weights.safetensors is not a complete safetensors file")
 
 
 @pytest.mark.parametrize("keep", [0, 4, 300, -1, -40])
-def test_truncated_npz_is_refused(tmp_path: Path, keep: int) -> None:
+def test_truncated_npz_is_rejected(tmp_path: Path, keep: int) -> None:
     path = write_npz(tmp_path / "source", weights()) / "params.npz"
     path.write_bytes(path.read_bytes()[:keep])
-    assert_refused(tmp_path / "source", "params.npz is not a whole npz file")
+    assert_refused(tmp_path / "source", "params.npz is not a complete npz file")
 
 
 class Malicious:
@@ -407,17 +407,17 @@ class Malicious:
         return (Path.touch, (Path(os.environ["MILLM_TEST_TRACE"]),))
 
 
-def test_an_npz_of_objects_is_refused_and_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_npz_of_objects_is_rejected_and_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trace = tmp_path / "trace"
     monkeypatch.setenv("MILLM_TEST_TRACE", str(trace))
     objects = np.array([Malicious()], dtype=object)
     (tmp_path / "source").mkdir()
     np.savez(tmp_path / "source" / "params.npz", allow_pickle=True, W_enc=objects)
-    assert_refused(tmp_path / "source", "params.npz is not a whole npz file of plain numbers")
+    assert_refused(tmp_path / "source", "params.npz is not a complete npz file of plain numbers")
     assert not trace.exists()
 
 
-def test_other_npz_contents_are_refused(tmp_path: Path) -> None:
+def test_other_npz_contents_are_rejected(tmp_path: Path) -> None:
     assert_refused(write_npz(tmp_path / "a", weights() | {"extra": torch.ones(1)}), "'extra' is not part of")
     assert_refused(write_npz(tmp_path / "b", {"W_enc": np.array(["text"])}), "tensor W_enc has type <U4")
     assert_refused(write_npz(tmp_path / "c", weights() | {"W_dec": torch.ones(3)}), "tensor W_dec must be a matrix")
@@ -433,7 +433,7 @@ def test_pickles_are_never_opened(tmp_path: Path, name: str) -> None:
     assert_refused(source, f"{name} is a pickle.* convert it to safetensors")
 
 
-def test_a_folder_without_an_sae_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_an_sae_is_rejected(tmp_path: Path) -> None:
     assert_refused(tmp_path / "absent", "'absent' cannot be read: No such file")
     (tmp_path / "file").touch()
     assert_refused(tmp_path / "file", "cannot be read: Not a directory")
@@ -453,12 +453,12 @@ def test_a_folder_without_an_sae_is_refused(tmp_path: Path) -> None:
         (None, "config.json is missing"),
     ],
 )
-def test_other_gemma_scope_2_configurations_are_refused(tmp_path: Path, said: Cfg | None, says: str) -> None:
+def test_other_gemma_scope_2_configurations_are_rejected(tmp_path: Path, said: Cfg | None, says: str) -> None:
     config = None if said is None else SCOPE_2 | said
     assert_refused(write_scope_2(tmp_path / "source", weights(), config), says)
 
 
-def test_a_cross_layer_transcoder_is_refused(tmp_path: Path) -> None:
+def test_a_cross_layer_transcoder_is_rejected(tmp_path: Path) -> None:
     tensors = weights() | {"W_dec": torch.randn(D_SAE, 3, D_IN)}
     assert_refused(write_scope_2(tmp_path / "source", tensors, SCOPE_2), "tensor W_dec must be a matrix")
 
@@ -480,7 +480,7 @@ KEYS = sorted(
     changes=st.dictionaries(st.sampled_from(KEYS), JSON, min_size=1, max_size=3),
     nested=st.booleans(),
 )
-def test_a_configuration_of_wrong_types_is_refused_or_read(
+def test_a_configuration_of_wrong_types_is_rejected_or_read(
     tmp_path: Path, base: Cfg, changes: Cfg, nested: bool
 ) -> None:
     shutil.rmtree(tmp_path / "canonical", ignore_errors=True)
@@ -504,7 +504,7 @@ def pristine_copy(tmp_path: Path, layout: str) -> Path:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(layout=st.sampled_from(["6", "npz", "scope2"]), data=st.data())
-def test_a_file_with_one_changed_byte_is_refused_or_read(tmp_path: Path, layout: str, data: st.DataObject) -> None:
+def test_a_file_with_one_changed_byte_is_rejected_or_read(tmp_path: Path, layout: str, data: st.DataObject) -> None:
     shutil.rmtree(tmp_path / "canonical", ignore_errors=True)
     source = pristine_copy(tmp_path, layout)
     path = data.draw(st.sampled_from(sorted(source.iterdir())))
@@ -520,7 +520,7 @@ def test_a_file_with_one_changed_byte_is_refused_or_read(tmp_path: Path, layout:
 # -------------------------------------------------------------------------------------------------- our own copy
 
 
-def test_the_copy_is_made_once_and_named_by_its_content(tmp_path: Path) -> None:
+def test_the_copy_is_written_once_and_named_by_its_content(tmp_path: Path) -> None:
     source, root = write(tmp_path / "source", cfg(), weights()), tmp_path / "canonical"
     first = canonicalise(source, root)
     before = (first / "sae.safetensors").stat()
@@ -541,7 +541,7 @@ def test_the_sha256_is_that_of_the_weights_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["sae.safetensors", "config.json"])
-def test_a_damaged_copy_is_refused_and_made_again(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_copy_is_rejected_and_written_again(tmp_path: Path, damage: str) -> None:
     source = write(tmp_path / "source", cfg(), weights())
     folder = canonicalise(source, tmp_path / "canonical")
     (folder / damage).write_bytes((folder / damage).read_bytes()[:-20])
@@ -566,7 +566,7 @@ canonicalise(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
-def test_a_killed_conversion_leaves_nothing_that_is_used(tmp_path: Path) -> None:
+def test_a_killed_conversion_leaves_no_usable_copy(tmp_path: Path) -> None:
     width, features = 768, 16384
     large = {
         "W_enc": torch.randn(width, features),

@@ -60,7 +60,7 @@ def hooks_left(model: PreTrainedModel) -> int:
         ("gpt_neox.layers.2.mlp", (2, "mlp.output")),
     ],
 )
-def test_both_ways_of_naming_are_read(name: str, meaning: tuple[int, str]) -> None:
+def test_both_naming_schemes_are_parsed(name: str, meaning: tuple[int, str]) -> None:
     assert parse_hook_name(name) == meaning
 
 
@@ -75,7 +75,7 @@ def test_both_ways_of_naming_are_read(name: str, meaning: tuple[int, str]) -> No
         ("layer 20", "blocks.20.hook_resid_post"),
     ],
 )
-def test_other_names_are_refused_with_a_way_out(name: str, says: str) -> None:
+def test_other_names_are_rejected_with_a_remedy(name: str, says: str) -> None:
     with pytest.raises(SaeMismatch, match=says) as refusal:
         parse_hook_name(name)
     assert name in refusal.value.message
@@ -88,7 +88,7 @@ def test_one_tensor_has_one_name() -> None:
     assert resolve_hook_point(model, "layers.1.mlp.gate_proj").name == "layers.1.mlp.gate_proj.output"
 
 
-def test_what_a_model_lacks_is_refused_with_what_it_has() -> None:
+def test_a_missing_hook_point_is_rejected_with_the_available_ones() -> None:
     model = tiny_llama()
     with pytest.raises(SaeMismatch, match="layers 0 to 2"):
         resolve_hook_point(model, "blocks.3.hook_resid_post")
@@ -98,7 +98,7 @@ def test_what_a_model_lacks_is_refused_with_what_it_has() -> None:
         resolve_hook_point(tiny_gptj(), "blocks.1.hook_resid_mid")
 
 
-def test_an_unchecked_family_has_its_residual_stream_only() -> None:
+def test_an_unknown_family_has_its_residual_stream_only() -> None:
     # Granite scales what attention and MLP return: their outputs are not what is added.
     granite = GraniteConfig(
         vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=4
@@ -109,7 +109,7 @@ def test_an_unchecked_family_has_its_residual_stream_only() -> None:
         resolve_hook_point(model, "blocks.1.hook_attn_out")
 
 
-def test_a_model_without_decoder_layers_is_refused() -> None:
+def test_a_model_without_decoder_layers_is_rejected() -> None:
     model = tiny_llama()
     model.config.num_hidden_layers = 7
     with pytest.raises(InvalidModel, match="7 decoder layers"):
@@ -123,7 +123,7 @@ POINTS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_every_row_of_a_batch_is_steered_and_nothing_stays_behind(point: str) -> None:
+def test_all_rows_of_a_batch_are_steered_and_no_hook_remains(point: str) -> None:
     model = tiny_llama()
     before = logits(model)
     handle = resolve_hook_point(model, f"blocks.1.hook_{point}").register(lambda x: x + 1.0)
@@ -142,7 +142,7 @@ def test_a_layer_that_returns_a_tuple_is_steered_in_every_row() -> None:
 
 
 @pytest.mark.parametrize("point", [*POINTS, "z"])
-def test_a_function_that_declines_leaves_the_pass_bit_identical(point: str) -> None:
+def test_a_function_that_returns_none_leaves_the_pass_bit_identical(point: str) -> None:
     model = tiny_llama()
     before = logits(model)
     name = f"blocks.1.{'attn.' if point == 'z' else ''}hook_{point}"
@@ -151,7 +151,7 @@ def test_a_function_that_declines_leaves_the_pass_bit_identical(point: str) -> N
             assert torch.equal(logits(model), before)
 
 
-def test_an_untouched_output_is_the_very_object_the_layer_made() -> None:
+def test_an_untouched_output_is_the_same_object() -> None:
     model = tiny_llama()
     made: list[Tensor] = []
     layer = decoder_layers(model)[1]
@@ -162,7 +162,7 @@ def test_an_untouched_output_is_the_very_object_the_layer_made() -> None:
     assert seen[0] is made[0]
 
 
-def test_the_result_keeps_the_models_dtype() -> None:
+def test_the_result_has_the_models_dtype() -> None:
     model = tiny_llama().to(torch.bfloat16)
     point = resolve_hook_point(model, "blocks.1.hook_resid_post")
     with point.register(lambda x: x.float() + 1.0):
@@ -179,7 +179,7 @@ def test_steering_is_seen_by_output_hidden_states() -> None:
     assert torch.equal(steered, plain + 1.0)
 
 
-def test_what_a_function_raises_comes_out_and_the_model_lives_on() -> None:
+def test_an_exception_propagates_and_the_model_stays_usable() -> None:
     def fail(x: Tensor) -> None:
         raise ZeroDivisionError("inside the tap")
 
@@ -194,7 +194,7 @@ def test_what_a_function_raises_comes_out_and_the_model_lives_on() -> None:
 # ------------------------------------------------------------------------------------------------- capturing
 
 
-def test_capture_is_what_the_model_itself_reports() -> None:
+def test_capture_equals_the_models_hidden_states() -> None:
     model = tiny_llama()
     points = [resolve_hook_point(model, f"blocks.{layer}.hook_resid_pre") for layer in range(3)]
     seen = capture(model, points, IDS[1])
@@ -204,7 +204,7 @@ def test_capture_is_what_the_model_itself_reports() -> None:
         assert torch.equal(seen[point.name], states[layer][0])
 
 
-def test_capture_reads_what_was_there_before_steering() -> None:
+def test_capture_reads_before_steering() -> None:
     model = tiny_llama()
     point = resolve_hook_point(model, "blocks.1.hook_resid_mid")
     before = capture(model, [point], IDS[0])
@@ -212,7 +212,7 @@ def test_capture_reads_what_was_there_before_steering() -> None:
         assert torch.equal(capture(model, [point], IDS[0])[point.name], before[point.name])
 
 
-def test_capture_unhooks_after_an_error_too() -> None:
+def test_capture_removes_its_hooks_after_an_error() -> None:
     model = tiny_llama()
     point = resolve_hook_point(model, "blocks.1.hook_resid_post")
     with pytest.raises(IndexError):
@@ -220,7 +220,7 @@ def test_capture_unhooks_after_an_error_too() -> None:
     assert hooks_left(model) == 0
 
 
-def test_a_module_that_never_runs_is_refused() -> None:
+def test_a_module_that_never_runs_is_rejected() -> None:
     model = tiny_llama()
     decoder_layers(model)[1].spare = nn.Linear(16, 16)
     with pytest.raises(SaeMismatch, match=r"layers\.1\.spare\.output.*not reached"):

@@ -7,7 +7,7 @@ from llguidance import LLTokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from millm.text.tokenizer import Tokenizer
-from tests.text.tokenizers_zoo import KINDS, write_zoo
+from tests.text.sample_tokenizers import KINDS, write_zoo
 
 
 @pytest.fixture(scope="session")

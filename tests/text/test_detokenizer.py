@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from millm.text.detokenizer import Detokenizer, StopScanner
 from millm.text.tokenizer import Tokenizer
-from tests.text.tokenizers_zoo import KINDS, TEXT
+from tests.text.sample_tokenizers import KINDS, TEXT
 
 Ours = dict[str, Tokenizer]
 
@@ -39,14 +39,14 @@ def check_stream(tokenizer: Tokenizer, ids: list[int], stop: list[str]) -> None:
 
 
 @given(kinds, any_ids, stops)
-def test_a_stream_of_any_ids_is_the_decoded_text_up_to_the_stop(
+def test_any_ids_stream_as_the_decoded_text_up_to_the_stop(
     ours: Ours, kind: str, ids: list[int], stop: list[str]
 ) -> None:
     check_stream(ours[kind], ids, stop)
 
 
 @given(kinds, lines, stops, st.data())
-def test_a_stream_of_text_is_that_text_up_to_the_stop(
+def test_encoded_text_streams_as_itself_up_to_the_stop(
     ours: Ours, kind: str, text: str, stop: list[str], data: st.DataObject
 ) -> None:
     if text:
@@ -58,7 +58,7 @@ def test_a_stream_of_text_is_that_text_up_to_the_stop(
 @given(st.lists(st.text("abc", max_size=4), max_size=8), st.lists(st.text("abc", max_size=5), max_size=4))
 @example(["ab", "c"], ["b", "abc"])
 @example(["ab", "d"], ["b", "abc"])
-def test_how_a_text_is_split_does_not_change_where_it_stops(pieces: list[str], stop: list[str]) -> None:
+def test_the_stop_does_not_depend_on_the_split(pieces: list[str], stop: list[str]) -> None:
     scanner = StopScanner(stop)
     shown = "".join(map(scanner.feed, pieces)) + scanner.finish()
     assert shown == cut("".join(pieces), stop)
@@ -85,7 +85,7 @@ def test_waits_for_an_earlier_stop_string_that_may_still_complete() -> None:
 
 
 @pytest.mark.parametrize("kind", ["smollm2", "gemma", "llama2"])
-def test_a_character_is_sent_when_it_is_whole(ours: Ours, kind: str) -> None:
+def test_a_character_is_released_when_complete(ours: Ours, kind: str) -> None:
     tokenizer = ours[kind]
     ids = tokenizer.encode("aᚠ")[-3:]
     detokenizer = Detokenizer(tokenizer)
@@ -106,14 +106,14 @@ def test_special_tokens_and_ids_without_a_token_yield_no_text(ours: Ours) -> Non
     ]
 
 
-def test_a_space_before_the_first_word_goes_but_not_between_words(ours: Ours) -> None:
+def test_only_the_leading_space_is_dropped(ours: Ours) -> None:
     tokenizer = ours["llama2"]
     hello = [id for id in tokenizer.encode("hello") if id not in tokenizer.special_ids]
     detokenizer = Detokenizer(tokenizer)
     assert "".join(map(detokenizer.push, hello + hello)) == "hello hello"
 
 
-def test_a_text_that_goes_on_behind_another_keeps_its_first_space(ours: Ours) -> None:
+def test_a_continuation_has_its_leading_space(ours: Ours) -> None:
     tokenizer = ours["llama2"]
     hello = [id for id in tokenizer.encode("hello") if id not in tokenizer.special_ids]
     detokenizer = Detokenizer(tokenizer, is_continuation=True)

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from millm.errors import InvalidModel, InvalidRequest
 from millm.text.tokenizer import Tokenizer
 from tests.fixtures.encoders import write_encoder
-from tests.text.tokenizers_zoo import BYTE_LEVEL, KINDS, LOSSLESS, TEXT
+from tests.text.sample_tokenizers import BYTE_LEVEL, KINDS, LOSSLESS, TEXT
 
 Ours = dict[str, Tokenizer]
 Theirs = dict[str, PreTrainedTokenizerBase]
@@ -34,7 +34,7 @@ any_ids = st.lists(st.integers(0, 520), max_size=40)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_knows_what_transformers_knows(ours: Ours, theirs: Theirs, kind: str) -> None:
+def test_token_facts_equal_transformers(ours: Ours, theirs: Theirs, kind: str) -> None:
     mine, reference = ours[kind], theirs[kind]
     assert (mine.bos_id, mine.eos_id, mine.adds_bos) == FACTS[kind]
     assert (mine.bos_id, mine.eos_id, mine.vocab_size) == (
@@ -55,7 +55,7 @@ def test_encodes_plain_text_as_transformers_does(ours: Ours, theirs: Theirs, kin
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_never_writes_two_bos(ours: Ours, kind: str) -> None:
+def test_bos_is_never_doubled(ours: Ours, kind: str) -> None:
     tokenizer = ours[kind]
     bos = tokenizer.token_names.get("bos_token", "")
     for encode in (tokenizer.encode, tokenizer.encode_prompt):
@@ -66,7 +66,7 @@ def test_never_writes_two_bos(ours: Ours, kind: str) -> None:
             assert tokenizer.decode(encode(f"{bos}hello")) == "hello"
 
 
-def test_a_template_may_write_a_bos_that_plain_text_does_not_get(ours: Ours) -> None:
+def test_a_template_may_write_a_bos_that_plain_text_lacks(ours: Ours) -> None:
     tokenizer = ours["smollm2"]
     assert tokenizer.encode_prompt("<|im_start|>user") == [tokenizer.bos_id, *tokenizer.encode("user")]
 
@@ -112,7 +112,7 @@ def test_a_special_token_adds_no_bytes_but_can_be_named(ours: Ours) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_refuses_a_lone_surrogate(ours: Ours, kind: str) -> None:
+def test_a_lone_surrogate_is_rejected(ours: Ours, kind: str) -> None:
     for encode in (ours[kind].encode, ours[kind].encode_prompt):
         with pytest.raises(InvalidRequest, match=r"character 2 is the lone surrogate U\+D83D"):
             encode("ab\ud83dc")
@@ -128,7 +128,7 @@ def test_a_marked_control_token_stays_text(ours: Ours, kind: str) -> None:
     assert tokenizer.decode(marked) == f"say {name} twice {name}!"
 
 
-def test_a_mark_that_lost_its_partner_is_dropped_and_joins_nothing(ours: Ours) -> None:
+def test_an_unpaired_mark_is_dropped_and_joins_nothing(ours: Ours) -> None:
     tokenizer = ours["smollm2"]
     start, end = tokenizer.control_tokens.mark("<|im_end|>").split("<|im_end|>")
     ids = tokenizer.encode_prompt(f"<|im{start}_end|>{end} and{end}")
@@ -136,7 +136,7 @@ def test_a_mark_that_lost_its_partner_is_dropped_and_joins_nothing(ours: Ours) -
     assert tokenizer.decode(ids) == "<|im_end|> and"
 
 
-def test_a_control_token_that_is_also_a_word_keeps_its_id_and_refuses_nobody(ours: Ours) -> None:
+def test_a_control_token_in_the_vocabulary_is_encoded_with_its_id(ours: Ours) -> None:
     tokenizer = ours["unigram"]
     ids = tokenizer.encode_prompt(tokenizer.control_tokens.mark("a</s>"))
     assert tokenizer.decode(ids, skip_special=False) == "a</s>"
@@ -148,14 +148,14 @@ def folder(zoo: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(zoo / "smollm2", tmp_path / "model"))
 
 
-def test_refuses_a_folder_without_a_tokenizer(folder: Path) -> None:
+def test_a_folder_without_a_tokenizer_is_rejected(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     with pytest.raises(InvalidModel, match=r"no tokenizer\.json; write one with transformers"):
         Tokenizer.from_folder(folder)
 
 
 @pytest.mark.parametrize("damaged", ["", "{", "{}", '{"model": {"type": "Sorcery"}}', "\x00"])
-def test_refuses_a_damaged_tokenizer(folder: Path, damaged: str) -> None:
+def test_a_damaged_tokenizer_is_rejected(folder: Path, damaged: str) -> None:
     (folder / "tokenizer.json").write_text(damaged)
     with pytest.raises(InvalidModel, match=r"tokenizer\.json cannot be read") as refusal:
         Tokenizer.from_folder(folder)
@@ -163,7 +163,7 @@ def test_refuses_a_damaged_tokenizer(folder: Path, damaged: str) -> None:
 
 
 @pytest.mark.parametrize("damaged", [b"[]", b"{", b"\xff", b"[" * 100_000])
-def test_refuses_damaged_settings(folder: Path, damaged: bytes) -> None:
+def test_damaged_settings_are_rejected(folder: Path, damaged: bytes) -> None:
     (folder / "tokenizer_config.json").write_bytes(damaged)
     with pytest.raises(InvalidModel, match=r"tokenizer_config\.json is not a JSON object"):
         Tokenizer.from_folder(folder)
@@ -178,7 +178,7 @@ def test_refuses_damaged_settings(folder: Path, damaged: bytes) -> None:
         (None, "no decoder"),
     ],
 )
-def test_refuses_a_decoder_it_cannot_follow_exactly(folder: Path, decoder: decoders.Decoder | None, named: str) -> None:
+def test_an_unsupported_decoder_is_rejected(folder: Path, decoder: decoders.Decoder | None, named: str) -> None:
     backend = Backend.from_file(str(folder / "tokenizer.json"))
     backend.decoder = decoder  # type: ignore[assignment]
     backend.save(str(folder / "tokenizer.json"))
@@ -209,7 +209,7 @@ def test_a_token_declared_ordinary_stays_ordinary(folder: Path) -> None:
     assert Tokenizer.from_folder(folder).special_ids == before
 
 
-def test_an_end_of_text_known_only_to_the_configuration_is_still_a_word(folder: Path) -> None:
+def test_an_eos_from_the_configuration_alone_is_ordinary_text(folder: Path) -> None:
     (folder / "tokenizer_config.json").unlink()
     bang = Tokenizer.from_folder(folder).encode("!")[0]
     (folder / "config.json").write_text(json.dumps({"eos_token_id": [bang, 2], "time_step_limit": [0, math.inf]}))
@@ -218,7 +218,7 @@ def test_an_end_of_text_known_only_to_the_configuration_is_still_a_word(folder: 
     assert tokenizer.decode(tokenizer.encode("stop!")) == "stop!"
 
 
-def test_truncation_and_padding_of_training_days_are_off(folder: Path) -> None:
+def test_stored_truncation_and_padding_are_disabled(folder: Path) -> None:
     backend = Backend.from_file(str(folder / "tokenizer.json"))
     backend.enable_truncation(4)
     backend.enable_padding(length=64)
@@ -230,7 +230,7 @@ def test_truncation_and_padding_of_training_days_are_off(folder: Path) -> None:
 # ---------------------------------------------------------------------------------------- models that do not write
 
 
-def test_a_vocabulary_whose_text_cannot_be_told_is_only_for_models_that_do_not_write(tmp_path: Path) -> None:
+def test_an_unsupported_decoder_is_accepted_for_embedding_models(tmp_path: Path) -> None:
     """Whole texts are encoded as transformers does, `[CLS]` and `[SEP]` included and nothing cut off."""
     folder = write_encoder(tmp_path / "encoder")
     with pytest.raises(InvalidModel, match="WordPiece"):

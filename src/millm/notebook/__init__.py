@@ -1,7 +1,4 @@
-"""Library use: SAEs beside one's own Transformers model, in a notebook or a script (docs/python.md).
-
-The tables, formulas and refusals are the server's; nothing in the server knows this room.
-"""
+"""Library use: SAEs on a Transformers model in a notebook or script (docs/python.md), with the server's arithmetic."""
 
 from millm.notebook.blocks import Effect, Row, Seen, steered, watching
 from millm.notebook.sae import SAE

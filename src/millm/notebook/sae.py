@@ -1,7 +1,4 @@
-"""An SAE by its name: the server's own loader and arithmetic, on tensors of one's own.
-
-Models whose decoder runs for a measurement: meanwhile nothing is steered or heard.
-"""
+"""`SAE`: an SAE loaded by name, with the server's own loader and arithmetic."""
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +30,7 @@ _paused_models: WeakSet[nn.Module] = WeakSet()
 
 @contextmanager
 def pause_hooks(model: nn.Module) -> Iterator[None]:
+    """Neither steer nor watch passes of this model, for a measurement."""
     _paused_models.add(model)
     try:
         yield
@@ -45,7 +43,7 @@ def is_paused(model: nn.Module) -> bool:
 
 
 class SAE:
-    """What `SAE.load` gives. `x [..., d_in]` may be of any float type; arithmetic is float32."""
+    """The result of `SAE.load`. `x [..., d_in]` may have any float type; arithmetic is float32."""
 
     def __init__(
         self,
@@ -59,15 +57,15 @@ class SAE:
     ) -> None:
         self.name = name
         self.folder = folder
-        """Its memory-mapped copy in MILLM_HOME."""
+        """The memory-mapped copy in MILLM_HOME."""
         self.labels = labels
-        """By feature: what its `labels.jsonl` says, if it has one."""
+        """By feature, from `labels.jsonl` if the SAE has one."""
         self.device = device
         self.hook_point = hook_point
-        """Where it is put in place of what its own configuration says."""
+        """Overrides the hook point of the SAE's configuration."""
         self.allow_model_mismatch = allow_model_mismatch
         self.residual_norm: float | None = None
-        """Median ‖x‖ at its hook, which `unit="norm"` needs: see `measure`."""
+        """Median ‖x‖ at the hook, needed for `unit="norm"`; see `measure`."""
         self._autoencoder = SparseAutoencoder.open(folder)
 
     @classmethod
@@ -82,18 +80,19 @@ class SAE:
     ) -> "SAE":
         """A folder, or a Hugging Face id with the path inside: `google/gemma-scope-2b-pt-res/layer_20/width_16k/…`.
 
-        `device`: where `encode` and its kin compute; default: where the tensor is. `token`: default: HF_TOKEN, or
-        what `hf auth login` has stored. Raises CannotStart (neither a folder nor an id), DownloadFailed and its kin,
-        or InvalidSae.
+        `device`: for `encode` and the like; default: the tensor's own. `token`: default: HF_TOKEN, or the one stored by
+        `hf auth login`. Raises CannotStart (neither a folder nor an id), DownloadFailed and its subclasses, or
+        InvalidSae.
         """
         settings = Settings.load()
         home = Home(settings.home_folder)
         home.create()
-        found = _locate_sae(fspath(name), token or _hf_token(settings))
-        labels = MappingProxyType({label.index: label for label in read_labels(found.folder)})
+        stored_token = settings.hf_token.get_secret_value() if settings.hf_token else None
+        checkpoint = _locate_sae(fspath(name), token or stored_token)
+        labels = MappingProxyType({label.index: label for label in read_labels(checkpoint.folder)})
         return cls(
-            found.name,
-            canonicalise(found.folder, home.canonical_saes),
+            checkpoint.name,
+            canonicalise(checkpoint.folder, home.canonical_saes),
             labels,
             device=device,
             hook_point=hook_point,
@@ -110,7 +109,7 @@ class SAE:
 
     @property
     def d_sae(self) -> int:
-        """How many features there are."""
+        """Number of features."""
         return self.config.d_sae
 
     @property
@@ -119,7 +118,7 @@ class SAE:
 
     @property
     def sha256(self) -> str:
-        """Of the weights it was read from."""
+        """Of the original weights."""
         return self._autoencoder.sha256
 
     def encode(self, x: Tensor) -> Tensor:
@@ -127,16 +126,16 @@ class SAE:
         return self._autoencoder.encode(self._check_width(x))
 
     def activations(self, x: Tensor) -> Tensor:
-        """x [..., d_in] → [..., d_sae], in units of the residual stream: the server's numbers.
+        """x [..., d_in] → [..., d_sae], in units of the residual stream, as in the server's answers.
 
-        They differ from `encode` where decoder rows are not of unit length.
+        Different from `encode` unless decoder rows have unit length.
         """
         return self._autoencoder.activations(self._check_width(x))
 
     def decode(self, activations: Tensor, x: Tensor | None = None) -> Tensor:
-        """What `encode` gave → [..., d_out].
+        """The activations from `encode` → [..., d_out].
 
-        `x`: what had been encoded, for SAEs that normalise each token. Raises InvalidRequest where it is missing.
+        `x`: the encoded tensor, for SAEs that normalise each token. Raises InvalidRequest when it is missing.
         """
         activations = self._to_device(activations)
         if x is None:
@@ -150,11 +149,11 @@ class SAE:
         return self._autoencoder.decode(activations, gain, output_shift(x, self.config))
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """x [..., d_in] → [..., d_out]: what the SAE makes of it; for a transcoder, of what follows it."""
+        """x [..., d_in] → [..., d_out]: the SAE's reconstruction of x; for a transcoder, of its target."""
         return self._autoencoder.reconstruct(self._check_width(x))
 
     def direction(self, index: int) -> Tensor:
-        """A feature's decoder row [d_out], scaled to unit length: what `add` adds `strength` of.
+        """A feature's decoder row [d_out], scaled to unit length; `add` adds `strength` times it.
 
         Raises InvalidSteering.
         """
@@ -162,7 +161,7 @@ class SAE:
 
     @torch.no_grad()
     def measure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> SaeCalibration:
-        """What the server measures when it attaches an SAE, on the same text; sets `residual_norm`.
+        """The server's measurement when it attaches an SAE, on the same text; sets `residual_norm`.
 
         Raises InvalidSae, SaeMismatch or InvalidModel.
         """
@@ -170,13 +169,14 @@ class SAE:
         texts: Any = tokenizer(calibration_text())["input_ids"]
         ids = tuple(tuple(text) for text in texts)
         with pause_hooks(model):
-            found = calibrate(sae, *capture_calibration(model, sae, sae_hook_point(model, sae, self.hook_point), ids))
-        self.residual_norm = found.residual_norm
-        return found
+            tensors = capture_calibration(model, sae, sae_hook_point(model, sae, self.hook_point), ids)
+            calibration = calibrate(sae, *tensors)
+        self.residual_norm = calibration.residual_norm
+        return calibration
 
     def __repr__(self) -> str:
-        where = self.hook_point or self.config.hf_hook_name or self.config.hook_name
-        return f"SAE({self.name!r}, {self.config.architecture}, {self.d_sae} features of {where}, width {self.d_in})"
+        hook = self.hook_point or self.config.hf_hook_name or self.config.hook_name
+        return f"SAE({self.name!r}, {self.config.architecture}, {self.d_sae} features of {hook}, width {self.d_in})"
 
     def _check_width(self, x: Tensor) -> Tensor:
         if x.shape[-1] != self.d_in:
@@ -188,10 +188,6 @@ class SAE:
 
 
 def _locate_sae(name: str, token: str | None) -> LocalCheckpoint:
-    """In a thread of its own: a notebook has an event loop already, and the download wants one."""
+    """In a thread: the download runs an event loop, and a notebook's own loop is running already."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(locate_sae, name, token, lambda *_: None).result()
-
-
-def _hf_token(settings: Settings) -> str | None:
-    return settings.hf_token.get_secret_value() if settings.hf_token else None

@@ -1,6 +1,6 @@
-"""Does the model an SAE was trained on go by another name here? Names only: no torch, no files.
+"""Compare the name of the model that an SAE was trained on with the loaded model's; a mismatch is only a warning.
 
-The check that decides is the width at the hook point; a name can only warn.
+The check that decides is the width at the hook point.
 """
 
 _ALIASES = {
@@ -23,15 +23,15 @@ _ALIASES = {
     "opt-125m": "opt-small",
     "phi-3-mini-4k-instruct": "phi-3",
 }
-"""Last part of the Hugging Face id → TransformerLens' alias, where the two differ by more than case."""
+"""Last part of the Hugging Face id → TransformerLens' alias, if the two differ by more than case."""
 _SAME_WEIGHTS = {"hf", "pt"}
 _TUNINGS = {"it", "instruct", "chat", "base"}
 
 
 def model_mismatch(sae_model: str | None, loaded_model: str) -> str | None:
-    """A warning when an SAE's model is not the loaded one (mild if only the tuning differs), else None.
+    """A warning when an SAE's model is not the loaded model (mild if only the tuning differs), else None.
 
-    Either may be a Hugging Face id, its last part or a TransformerLens alias (`gpt2-small`, `gemma-2-2b`).
+    Either name may be a Hugging Face id, its last part or a TransformerLens alias (`gpt2-small`, `gemma-2-2b`).
     """
     if not sae_model:
         return None
@@ -45,17 +45,17 @@ def model_mismatch(sae_model: str | None, loaded_model: str) -> str | None:
         )
     return (
         f"this SAE was trained on {_base_name(sae_model)}, not on the loaded {_base_name(loaded_model)}: "
-        "its features need not mean anything here"
+        "its features may be meaningless here"
     )
 
 
 def is_same_model(one: str, other: str) -> bool:
-    """Whether two names mean one model, its base and its tuned versions counted as one."""
+    """Whether two names stand for one model; base and tuned versions count as one."""
     return _without_tuning(_name_parts(one)) == _without_tuning(_name_parts(other))
 
 
 def _base_name(name: str) -> str:
-    """Without the owner, and without the folders of a local path."""
+    """The name without its owner or the folders of a local path."""
     return name.rstrip("/").rpartition("/")[2]
 
 

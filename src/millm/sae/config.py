@@ -1,10 +1,6 @@
-"""What an SAE is and where it reads: one frozen value, the same for every file format it came from.
+"""The configuration of an SAE, the same for every file format; limits of the steering hook; the calibration text.
 
-Knows no tensor and no file.
-
-The short bundled text that every SAE is calibrated on. No torch: the API process tokenises it.
-
-How large the tables of a tap are, for it and for whoever estimates what it will take. Knows no torch.
+Imports no torch, for the API process.
 """
 
 import re
@@ -15,12 +11,12 @@ import msgspec
 
 from millm.errors import InvalidSae
 
-
-def calibration_text() -> list[str]:
-    """Paragraphs of varied, neutral prose, about 250 tokens in all; each is a text with its own BOS."""
-    return files("millm.sae").joinpath("calibration.txt").read_text(encoding="utf-8").strip().split("\n\n")
-
-
+MAX_TABLE_ROWS = 64
+"""Distinct (steering, watch list) pairs in use at once."""
+MAX_WATCHED_FEATURES = 192
+"""Of one SAE and sequence: 128 of a request, and 64 that the server watches."""
+FEATURE_BANK_SIZE = 4096
+"""Features whose rows are resident at once, over all live rows; 2 · 4096 · d_model · 4 bytes."""
 Architecture = Literal[
     "standard",
     "jumprelu",
@@ -39,32 +35,32 @@ _LAYER = re.compile(r"(?:^|\.)(?:blocks|layers|h)\.(\d+)(?:\.|$)")
 
 
 class SaeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Raises InvalidSae when the parts contradict each other."""
+    """Raises InvalidSae for contradictory fields."""
 
     architecture: Architecture
     d_in: Width
     d_sae: Width
-    """How many features the dictionary has."""
+    """Number of features."""
     d_out: Width
-    """Width of what the decoder writes: `d_in`, except for transcoders."""
+    """Width of the decoder's output: `d_in`, except for transcoders."""
     normalize_activations: Normalisation = "none"
-    """Done per token at run time; `expected_average_only_in` is folded into the weights when a file is read."""
+    """Applied per token at run time; `expected_average_only_in` is folded into the weights when a file is read."""
     apply_b_dec_to_input: bool = False
     center_inputs: bool = False
     """Trained with TransformerLens' `center_writing_weights`: on a raw LayerNorm model, subtract the mean."""
     k: int | None = None
-    """topk only: how many features may be active at a token."""
+    """topk only: the number of active features per token."""
     rescale_acts_by_decoder_norm: bool = False
-    """topk only: activations are ranked, and already given, in units of the residual stream."""
+    """topk only: activations are ranked and returned in units of the residual stream."""
     model_name: str | None = None
     hook_name: str | None = None
     """TransformerLens' name, e.g. `blocks.20.hook_resid_post`."""
     hf_hook_name: str | None = None
-    """transformers' name, e.g. `model.layers.20.output`; where both are known, this is the exact one."""
+    """transformers' name, e.g. `model.layers.20.output`; if both are known, this is the exact one."""
     hook_name_out: str | None = None
-    """Transcoders: where the decoder's output belongs."""
+    """Transcoders: the hook point of the decoder's output."""
     exclude_special_tokens: bool = False
-    """Trained without special tokens: its activations there mean nothing."""
+    """Trained without special tokens: activations on them are meaningless."""
     source_format: str
     dtype: str
     """Of the stored encoder; the arithmetic is always float32."""
@@ -101,37 +97,37 @@ class SaeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     @property
     def can_read_sparsely(self) -> bool:
-        """Whether a few features can be read without computing all of them."""
+        """Whether single features can be read without computing all of them."""
         return self.architecture != "topk"
 
     @property
     def steerable(self) -> bool:
-        """False for transcoders: what their decoder writes does not belong at the hook they read."""
+        """False for transcoders: their output belongs at another hook than their input."""
         return not self.is_transcoder
 
     @property
     def layer(self) -> int | None:
-        """Parsed from the hook names; None when they do not say."""
+        """Parsed from the hook names; None if unknown."""
         return layer_of(self.hf_hook_name, self.hook_name)
 
 
 def layer_of(*hook_names: str | None) -> int | None:
-    """Of the first hook's name that says it: `blocks.20.hook_resid_post`, `model.layers.20.output`."""
+    """From the first name that contains it: `blocks.20.hook_resid_post`, `model.layers.20.output`."""
     for name in hook_names:
-        if found := _LAYER.search(name or ""):
-            return int(found[1])
+        if match := _LAYER.search(name or ""):
+            return int(match[1])
     return None
 
 
 def require_architecture(name: str) -> Architecture:
-    """`name` itself. Raises InvalidSae for an architecture whose arithmetic we do not do exactly."""
+    """`name`, typed. Raises InvalidSae for an architecture that is not supported exactly."""
     if name not in _ARCHITECTURES:
         raise InvalidSae(f"architecture {name!r} is not supported; supported are {', '.join(_ARCHITECTURES)}")
     return _ARCHITECTURES[name]
 
 
 def require_normalisation(name: str) -> Normalisation:
-    """`name` itself. Raises InvalidSae for a normalisation we do not do exactly."""
+    """`name`, typed. Raises InvalidSae for a normalisation that is not supported exactly."""
     if name not in _NORMALISATIONS:
         raise InvalidSae(
             f"normalize_activations {name!r} is not supported; supported are {', '.join(_NORMALISATIONS)} and, "
@@ -140,9 +136,9 @@ def require_normalisation(name: str) -> Normalisation:
     return _NORMALISATIONS[name]
 
 
-MAX_TABLE_ROWS = 64
-"""Distinct (steering, watch list) pairs live at once."""
-MAX_WATCHED_FEATURES = 192
-"""Of one SAE and sequence: 128 that a request asks for, and 64 that the server watches."""
-FEATURE_BANK_SIZE = 4096
-"""Features whose rows are resident at once, over all live rows; 2 · 4096 · d_model · 4 bytes."""
+def calibration_text() -> list[str]:
+    """The bundled text that every SAE is calibrated on: varied, neutral prose, about 250 tokens in all.
+
+    Each paragraph is a text with its own BOS.
+    """
+    return files("millm.sae").joinpath("calibration.txt").read_text(encoding="utf-8").strip().split("\n\n")

@@ -1,11 +1,6 @@
-"""What an npz file holds, told from its directory and its arrays' headers: before a byte of them is unpacked.
+"""Facts about SAE files that are known without reading a tensor: npz headers, and Gemma Scope's paths.
 
-A zip of 400 kB can unpack to 400 MB, and an array's header can claim 40 GB: what numpy would do with them is not tried.
-Knows no torch.
-
-Where a Gemma Scope SAE reads, told from its path: its files do not say. Knows no tensor.
-
-What a path like `gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82` does not say is left unknown.
+Imports no torch, for the API process.
 """
 
 import math
@@ -23,6 +18,18 @@ from numpy.lib import format as npy
 
 from millm.errors import InvalidSae
 
+MAX_NPZ_ENTRIES = 16
+MAX_UNPACKED_BYTES = 8 << 30
+MAX_COMPRESSION_RATIO = 20
+"""Unpacked to packed; weights hardly compress."""
+NPZ_ERRORS = (
+    OSError, EOFError, ValueError, KeyError, IndexError, TypeError, SyntaxError, RuntimeError, MemoryError,
+    OverflowError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""Raised by zipfile and numpy on the files of a fuzzer, among them encrypted entries and unknown methods."""
+_ENTRY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\.npy")
+_NPZ_FLOAT_TYPES = ("f2", "f4", "f8")
+_HEADER_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _REPOSITORY = re.compile(r"gemma-scope-(?P<size>\d+b)-(?P<tuning>pt|it)-(?P<site>res|mlp|att|transcoders)\b")
 _LAYER_IN_PATH = re.compile(r"/layer_(\d+)(?:/|$)")
 _HOOK_BY_SITE = {
@@ -35,7 +42,10 @@ _HOOK_BY_SITE = {
 
 @dataclass(frozen=True)
 class GemmaScopePath:
-    """What the path says."""
+    """Where a Gemma Scope SAE reads, which only its path contains; None for missing parts.
+
+    Such as `gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82`.
+    """
 
     model_name: str | None = None
     hook_name: str | None = None
@@ -60,25 +70,11 @@ def parse_gemma_scope_path(path: str) -> GemmaScopePath:
     )
 
 
-MAX_NPZ_ENTRIES = 16
-MAX_UNPACKED_BYTES = 8 << 30
-MAX_COMPRESSION_RATIO = 20
-"""Unpacked to packed; weights hardly pack at all."""
-_ENTRY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\.npy")
-_NPZ_FLOAT_TYPES = ("f2", "f4", "f8")
-_HEADER_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-_NPZ_ERRORS = (
-    OSError, EOFError, ValueError, KeyError, IndexError, TypeError, SyntaxError, RuntimeError, MemoryError,
-    OverflowError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
-"""What zipfile and numpy raise on files that a fuzzer made; among them encrypted entries and unknown methods."""
-
-
 @dataclass(frozen=True)
 class ArrayHeader:
     shape: tuple[int, ...]
     dtype: str
-    """`float32`…"""
+    """Such as `float32`."""
 
     @property
     def nbytes(self) -> int:
@@ -86,15 +82,19 @@ class ArrayHeader:
 
 
 def read_npz_headers(path: Path, name: str | None = None) -> dict[str, ArrayHeader]:
-    """By the arrays' names. Raises InvalidSae for what is no npz of plain numbers, or unpacks to more than it says."""
+    """The headers by array name, read before any array is unpacked.
+
+    A zip of 400 kB can unpack to 400 MB, and an array header can claim 40 GB. Raises InvalidSae for a file that is not
+    an npz of plain numbers, or exceeds a limit.
+    """
     name = name or path.name
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             _check_directory(entries, name)
             return {entry.filename.removesuffix(".npy"): _read_array_header(archive, entry, name) for entry in entries}
-    except _NPZ_ERRORS as error:
-        raise InvalidSae(f"{name} is not a whole npz file of plain numbers; download it again") from error
+    except NPZ_ERRORS as error:
+        raise InvalidSae(f"{name} is not a complete npz file of plain numbers; download it again") from error
 
 
 def _check_directory(entries: list[zipfile.ZipInfo], name: str) -> None:
@@ -102,7 +102,7 @@ def _check_directory(entries: list[zipfile.ZipInfo], name: str) -> None:
         raise InvalidSae(f"{name} holds {len(entries)} arrays; an SAE has at most {MAX_NPZ_ENTRIES}")
     for entry in entries:
         if not _ENTRY_NAME.fullmatch(entry.filename):
-            raise InvalidSae(f"{name} holds {entry.filename[:60]!r}, which is no array's name")
+            raise InvalidSae(f"{name} holds {entry.filename[:60]!r}, which is not an array's name")
     unpacked, packed = sum(entry.file_size for entry in entries), sum(entry.compress_size for entry in entries)
     if unpacked > MAX_UNPACKED_BYTES:
         raise InvalidSae(f"{name} unpacks to {unpacked:,} bytes; at most {MAX_UNPACKED_BYTES:,} are read")
@@ -113,13 +113,13 @@ def _check_directory(entries: list[zipfile.ZipInfo], name: str) -> None:
 def _read_array_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> ArrayHeader:
     with archive.open(entry) as file:
         shape, dtype = _parse_npy_header(file)
-        begins = file.tell()
+        data_offset = file.tell()
     if dtype.hasobject:
         raise ValueError("Python objects")
     if dtype.str[1:] not in _NPZ_FLOAT_TYPES:
         tensor = entry.filename.removesuffix(".npy")
         raise InvalidSae(f"{name}: tensor {tensor} has type {dtype}; it must be a 16, 32 or 64 bit float")
-    if min(shape, default=0) < 0 or begins + math.prod(shape) * dtype.itemsize != entry.file_size:
+    if min(shape, default=0) < 0 or data_offset + math.prod(shape) * dtype.itemsize != entry.file_size:
         raise InvalidSae(f"{name}: {entry.filename} is not as long as its shape {list(shape)} says; download it again")
     return ArrayHeader(shape, dtype.name)
 

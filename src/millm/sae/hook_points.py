@@ -1,8 +1,8 @@
-"""Which tensor a hook point's name means, family by family: names in, (layer, module path, side) out.
+"""The tensor behind a hook point's name, per model family: name → (layer, module path, side).
 
-TransformerLens names are the common language of SAEs; a Hugging Face model has no such tensors by name, only
-modules with an input and an output. The table is held against TransformerLens' own bridge, and every family
-against arithmetic: resid_pre + attn_out + mlp_out = resid_post. Knows no torch and no model, only a config.
+SAEs use TransformerLens' names; a Hugging Face model has no tensors of these names, only modules with an input and an
+output. Tests compare the table with TransformerLens' own bridge, and every family with the arithmetic
+resid_pre + attn_out + mlp_out = resid_post. Imports no torch and needs only a model's config.
 """
 
 import re
@@ -39,7 +39,7 @@ LENS_NAMES = {
     "hook_z": "attn.hook_z",
     "mlp_in": "mlp.hook_in",
 }
-"""Our kinds and what TransformerLens calls them; `hook_z` is [B, T, heads·head_dim] here, heads not split."""
+"""Our kinds and TransformerLens' names; `hook_z` is [B, T, heads·head_dim] here, heads not split."""
 _RESIDUAL = {"resid_pre": _input_of(""), "resid_post": _output_of("")}
 _PRE_NORM = {
     "resid_mid": _input_of("post_attention_layernorm"),
@@ -48,7 +48,7 @@ _PRE_NORM = {
     "hook_z": _input_of("self_attn.o_proj"),
     "mlp_in": _input_of("mlp"),
 }
-# A second norm stands after attention and MLP, so that only what leaves it is added to the residual stream.
+# A second norm follows attention and MLP; its output is added to the residual stream.
 _SANDWICH_NORM = {
     "resid_mid": _input_of("pre_feedforward_layernorm"),
     "attn_out": _output_of("post_attention_layernorm"),
@@ -65,9 +65,9 @@ _POST_NORM = {
 
 
 def _gpt_family(attention: str, projection: str, middle_norm: str | None = None) -> dict[str, HookLocation]:
-    """Families named after GPT-2's ways; those without a `middle` norm run attention and MLP side by side."""
-    between = {"resid_mid": _input_of(middle_norm)} if middle_norm else {}
-    return between | {
+    """Families with GPT-2's module names; without a `middle_norm` they run attention and MLP in parallel."""
+    middle = {"resid_mid": _input_of(middle_norm)} if middle_norm else {}
+    return middle | {
         "attn_out": _output_of(attention),
         "mlp_out": _output_of("mlp"),
         "hook_z": _input_of(f"{attention}.{projection}"),
@@ -87,15 +87,15 @@ _FAMILIES: dict[str, dict[str, HookLocation]] = {
     "falcon": _gpt_family("self_attention", "dense", "post_attention_layernorm"),
     "phi": _gpt_family("self_attn", "dense"),
     "cohere": _gpt_family("self_attn", "o_proj"),
-    # OPT's MLP is no module of its own and sees [B·T, d].
+    # OPT's MLP is not a module of its own, and its input is [B·T, d].
     "opt": {"attn_out": _output_of("self_attn"), "hook_z": _input_of("self_attn.out_proj")},
-    # Bloom adds the residual inside its attention and MLP: what they contribute leaves their last projection.
+    # Bloom adds the residual inside its attention and MLP: their contribution is the output of the last projection.
     "bloom": _gpt_family("self_attention", "dense", "post_attention_layernorm")
     | {"attn_out": _output_of("self_attention.dense"), "mlp_out": _output_of("mlp.dense_4h_to_h")},
 }
 _UNSUPPORTED_HOOKS = {
     "hook_embed": "attach it at `blocks.0.hook_resid_pre` if the model adds no position embedding",
-    "hook_mlp_in": "TransformerLens and Gemma Scope 2 mean different tensors by it; "
+    "hook_mlp_in": "it is one tensor in TransformerLens and another in Gemma Scope 2; "
     "use the Hugging Face name, e.g. `layers.20.pre_feedforward_layernorm.output`",
     "ln2.hook_normalized": "no Hugging Face module computes the norm without its gain",
 }
@@ -109,14 +109,14 @@ _MODULE_PATTERN = re.compile(
 def parse_hook_name(name: str) -> tuple[int, str]:
     """(layer, kind) of a hook point's name.
 
-    Understood: `blocks.20.hook_resid_post` and the other names of `LENS_NAMES`; `model.layers.20` (its
-    output); `layers.20.mlp.output`, whose kind is `mlp.output`. Raises SaeMismatch for any other, by name.
+    Supported: `blocks.20.hook_resid_post` and the other names of `LENS_NAMES`; `model.layers.20` (its output);
+    `layers.20.mlp.output`, whose kind is `mlp.output`. Raises SaeMismatch for other names.
     """
-    if found := _LENS_PATTERN.fullmatch(name):
-        return _parse_lens_point(name, found["layer"], found["point"])
-    if found := _MODULE_PATTERN.fullmatch(name):
-        place = HookLocation(found["path"].removeprefix("."), "input" if found["side"] == "input" else "output")
-        return int(found["layer"]), _kind_of_location(place, _RESIDUAL)
+    if match := _LENS_PATTERN.fullmatch(name):
+        return _parse_lens_point(name, match["layer"], match["point"])
+    if match := _MODULE_PATTERN.fullmatch(name):
+        location = HookLocation(match["path"].removeprefix("."), "input" if match["side"] == "input" else "output")
+        return int(match["layer"]), _kind_of_location(location, _RESIDUAL)
     raise SaeMismatch(
         f"{name!r} is not the name of a hook point: write `blocks.20.hook_resid_post` or `model.layers.20`",
         param="hook_point",
@@ -127,31 +127,31 @@ def _parse_lens_point(name: str, layer: str | None, point: str) -> tuple[int, st
     kinds = {lens: kind for kind, lens in LENS_NAMES.items()}
     if layer is not None and point in kinds:
         return int(layer), kinds[point]
-    why = _UNSUPPORTED_HOOKS.get(point, f"known are `blocks.N.` + {', '.join(kinds)}")
-    raise SaeMismatch(f"hook point {name!r} is not supported: {why}", param="hook_point")
+    reason = _UNSUPPORTED_HOOKS.get(point, f"known are `blocks.N.` + {', '.join(kinds)}")
+    raise SaeMismatch(f"hook point {name!r} is not supported: {reason}", param="hook_point")
 
 
 def hook_locations(config: Any) -> dict[str, HookLocation]:
-    """Every kind this text model's family has; a family we have not checked has the residual stream only."""
+    """All kinds of a text model's family; an unknown family has the residual stream only."""
     table = _RESIDUAL | _FAMILIES.get(config.model_type, {})
     if getattr(config, "use_parallel_residual", False):
-        # GPT-NeoX keeps the second norm but feeds it the layer's input: nothing lies in the middle.
+        # The input of GPT-NeoX's second norm is then the layer's input.
         table.pop("resid_mid", None)
     return table
 
 
 def is_known_family(config: Any) -> bool:
-    """Has this text model's family been checked?"""
+    """Whether the hook points of this text model's family are in the table."""
     return config.model_type in _FAMILIES
 
 
 def find_location(kind: str, table: dict[str, HookLocation]) -> tuple[str, HookLocation] | None:
-    """A kind's place and the one name that place goes by in this family; None where the family lacks it."""
+    """(canonical kind, location) in this family, or None when the family lacks the kind."""
     if kind in LENS_NAMES:
         return (kind, table[kind]) if kind in table else None
     path, _, side = kind.rpartition(".")
-    place = _input_of(path) if side == "input" else _output_of(path)
-    return _kind_of_location(place, table), place
+    location = _input_of(path) if side == "input" else _output_of(path)
+    return _kind_of_location(location, table), location
 
 
 def _kind_of_location(location: HookLocation, table: dict[str, HookLocation]) -> str:
@@ -159,5 +159,5 @@ def _kind_of_location(location: HookLocation, table: dict[str, HookLocation]) ->
 
 
 def hook_point_name(layer: int, kind: str) -> str:
-    """`blocks.20.hook_resid_post`, or `layers.20.mlp.gate_proj.output` where TransformerLens has no name."""
+    """`blocks.20.hook_resid_post`, or `layers.20.mlp.gate_proj.output` without a name in TransformerLens."""
     return f"blocks.{layer}.{LENS_NAMES[kind]}" if kind in LENS_NAMES else f"layers.{layer}.{kind}"

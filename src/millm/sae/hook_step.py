@@ -1,12 +1,6 @@
-"""What a tap is told of one forward pass: its table rows, which tokens are steered, and which are read.
+"""The plan of one forward pass for a steering hook: table rows, tokens to steer, tokens to read.
 
-A watch's named features are read at every token it asks for. Its `top_k` reads the whole dictionary, so of those tokens
-only the ones at a multiple of `sample_every` are due: by position alone, whatever else is in the batch and however a
-prompt is cut into chunks.
-
-A tap's step in tensors that stay where they are, for passes that are recorded once and replayed.
-
-Rows and columns beyond those in use are zero, and zero does nothing (`sae/tap.py`).
+Also the plan in tensors of a fixed address, for passes that are captured once and replayed.
 """
 
 from collections.abc import Sequence
@@ -18,10 +12,14 @@ from torch import Tensor
 from millm.sae.config import MAX_WATCHED_FEATURES
 from millm.sae.steering import MAX_ENCODED_FEATURES, Coefficients, Watch, reads_activation
 
+ENCODED_COLUMN_SIZES = (0, 8, MAX_ENCODED_FEATURES)
+"""Columns of coefficients in a captured pass: the smallest size that fits."""
+WATCHED_COLUMN_SIZES = (0, 32, 96, MAX_WATCHED_FEATURES)
+
 
 @dataclass(frozen=True)
 class HookRow:
-    """What one tap does for one sequence: the key of a table row."""
+    """What a hook does for one sequence: the key of a table row."""
 
     features: tuple[Coefficients, ...] = ()
     watch: Watch | None = None
@@ -36,7 +34,7 @@ class HookRow:
 
     @property
     def reads_after(self) -> bool:
-        """Without steering of its own, after is as before."""
+        """False without steering, where after equals before."""
         return self._reads_when("after")
 
     @property
@@ -49,18 +47,17 @@ class HookRow:
 
 @dataclass(frozen=True)
 class TokenSpan:
-    """Where a row's tokens are in prompt + completion."""
+    """The tokens of one row in this pass, as positions in prompt + completion."""
 
     start: int
-    """Position of the first."""
     tokens: int
     prompt_length: int
-    """Tokens in the whole prompt."""
+    """Tokens of the complete prompt."""
 
 
 @dataclass(frozen=True)
 class HookStep:
-    """Which rows this forward pass uses; written before the pass, read by the hook."""
+    """Written before a forward pass, read by the hook. B rows of T tokens."""
 
     rows: Tensor  # [B] int64
     steer_mask: Tensor  # [B, T] float32, 1 where a delta applies
@@ -70,28 +67,28 @@ class HookStep:
     """Columns of the watch table in use."""
     top_k: int
     steers: bool
-    """False when every row only watches: the hidden states are then left untouched."""
-    reads_after: Tensor | None  # [B, 1, 1] bool: read this row's activations after steering; None: no row's
+    """False when all rows only watch; the hidden states stay untouched."""
+    reads_after: Tensor | None  # [B, 1, 1] bool: rows read after steering; None for no row
     reads_both: bool
-    """Some row is read after steering as well."""
-    full_read_before: Tensor | None  # [N] int64, b·T + t: tokens whose whole dictionary is read before steering
-    full_read_after: Tensor | None  # [N] int64: likewise after steering
+    """True when a row is read both before and after steering."""
+    full_read_before: Tensor | None  # [N] int64, b·T + t: tokens with a full read before steering
+    full_read_after: Tensor | None  # [N] int64: the same after steering
 
 
 @dataclass(frozen=True)
 class HookOutput:
-    """What a pass left behind, still on the device; only the tokens asked for mean anything."""
+    """Readings of a pass, still on the device; valid only at the tokens that were to be read."""
 
-    ratio: Tensor | None = None  # [B, T] ‖delta‖ / ‖x‖, 0 where nothing was added
+    ratio: Tensor | None = None  # [B, T] ‖delta‖ / ‖x‖, 0 without a delta
     watched: Tensor | None = None  # [B, T, M]
     top_values: Tensor | None = None  # [B, T, k]
     top_indices: Tensor | None = None  # [B, T, k]
     after: "HookOutput | None" = None
-    """What was read after steering as well; it has no ratio and no `after`."""
+    """Second readings, after steering; without `ratio` and `after`."""
 
 
 def offsets_to_watch(watch: Watch | None, span: TokenSpan) -> list[int]:
-    """Offsets of the row's tokens that a watch asks for."""
+    """Offsets of the row's tokens that a watch covers; its named features are read at all of them."""
     if watch is None:
         return []
     generated_from = min(max(span.prompt_length - span.start, 0), span.tokens)
@@ -105,27 +102,30 @@ def offsets_to_watch(watch: Watch | None, span: TokenSpan) -> list[int]:
 
 
 def offsets_to_sample(watch: Watch | None, span: TokenSpan, sample_every: int) -> list[int]:
-    """Those of them at which its `top_k` is read; `sample_every` holds for a watch that does not say."""
+    """Offsets at which a watch's `top_k`, which needs the full dictionary, is read: every n-th position.
+
+    Chosen by position alone, independent of the batch and of the chunks of a prompt. `sample_every`: the default n.
+    """
     if watch is None or not watch.top_k:
         return []
-    every = watch.sample_every or sample_every
-    return [offset for offset in offsets_to_watch(watch, span) if (span.start + offset) % every == 0]
+    interval = watch.sample_every or sample_every
+    return [offset for offset in offsets_to_watch(watch, span) if (span.start + offset) % interval == 0]
 
 
 @dataclass(frozen=True)
 class RowPlan:
-    """What one row of a pass needs of the tap."""
+    """The work of a hook for one row of a pass, as token offsets."""
 
     row: HookRow
     watched_offsets: list[int]
     sampled_offsets: list[int]
     full_read_before: set[int]
-    """Tokens at which the whole dictionary is needed before steering."""
+    """Offsets that need the full dictionary before steering."""
     full_read_after: set[int]
 
     @property
     def is_idle(self) -> bool:
-        """Nothing to steer or read in this pass."""
+        """True with nothing to steer or read in this pass."""
         reads_names = self.row.watched_features and self.watched_offsets
         return not (self.row.features or reads_names or self.full_read_before or self.full_read_after)
 
@@ -133,25 +133,20 @@ class RowPlan:
 def plan_row(
     row: HookRow, steer_mask: Sequence[bool], span: TokenSpan, *, sample_every: int, can_read_sparsely: bool
 ) -> RowPlan:
-    """`sparse`: named features can be read alone; else they too need the whole dictionary, wherever they are read."""
-    wanted, sampled = offsets_to_watch(row.watch, span), offsets_to_sample(row.watch, span, sample_every)
+    """Without `can_read_sparsely`, single features need the full dictionary as well."""
+    watched, sampled = offsets_to_watch(row.watch, span), offsets_to_sample(row.watch, span, sample_every)
     read, steered = set(sampled), set[int]()
     if not can_read_sparsely:
-        read.update(wanted if row.watched_features else ())
-        steered.update(offset for offset, kept in enumerate(steer_mask if row.encoded_features else ()) if kept)
+        read.update(watched if row.watched_features else ())
+        steered.update(offset for offset, is_steered in enumerate(steer_mask) if is_steered and row.encoded_features)
     if row.reads_after:
-        return RowPlan(row, wanted, sampled, steered, read)
-    return RowPlan(row, wanted, sampled, steered | read, read if row.reads_both else set())
-
-
-ENCODED_COLUMN_SIZES = (0, 8, MAX_ENCODED_FEATURES)
-"""Columns of coefficients in a recording: as few as hold what is used."""
-WATCHED_COLUMN_SIZES = (0, 32, 96, MAX_WATCHED_FEATURES)
+        return RowPlan(row, watched, sampled, steered, read)
+    return RowPlan(row, watched, sampled, steered | read, read if row.reads_both else set())
 
 
 @dataclass(frozen=True)
 class HookStepShape:
-    """What of a step is baked into a recording."""
+    """The properties of a step that are fixed in a captured pass."""
 
     encoded_columns: int
     watched_columns: int
@@ -160,7 +155,7 @@ class HookStepShape:
 
 
 def is_capturable(step: HookStep) -> bool:
-    """Readings of the whole dictionary have as many rows as there are tokens to read: no two passes are alike."""
+    """False with full reads, whose number of rows differs from pass to pass."""
     return step.full_read_before is None and step.full_read_after is None
 
 
@@ -174,7 +169,7 @@ def hook_step_shape(step: HookStep) -> HookStepShape:
 
 
 def blank_step(shape: HookStepShape, rows: int, device: torch.device) -> HookStep:
-    """A step of one token per row that does nothing until it is filled."""
+    """A step of one token per row without any effect until `fill_step`; zero rows and columns do nothing."""
     return HookStep(
         rows=torch.zeros(rows, dtype=torch.long, device=device),
         steer_mask=torch.zeros(rows, 1, device=device),
@@ -190,7 +185,7 @@ def blank_step(shape: HookStepShape, rows: int, device: torch.device) -> HookSte
 
 
 def fill_step(target: HookStep, step: HookStep) -> None:
-    """The numbers of `step`, which has no more rows than `fixed`; the rows beyond do nothing."""
+    """Copy `step` into `target`, which has at least as many rows; the additional rows do nothing."""
     count = len(step.rows)
     _copy_rows(target.rows, step.rows, count)
     _copy_rows(target.steer_mask, step.steer_mask, count)
@@ -198,7 +193,7 @@ def fill_step(target: HookStep, step: HookStep) -> None:
         _copy_rows(target.reads_after, step.reads_after, count)
 
 
-def _copy_rows(target: torch.Tensor, values: torch.Tensor | None, count: int) -> None:
+def _copy_rows(target: Tensor, values: Tensor | None, count: int) -> None:
     target.zero_()
     if values is not None:
         target[:count] = values

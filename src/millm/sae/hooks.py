@@ -1,7 +1,4 @@
-"""Hook points of a loaded model: find one by name, put a function on it, record what passes.
-
-Knows nothing about SAEs or steering: a tap is a function from a tensor to a tensor.
-"""
+"""Hook points of a loaded model: resolve a name, register a function, capture tensors. Knows no SAE or steering."""
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -25,11 +22,11 @@ from millm.sae.hook_points import (
 )
 
 HookFunction = Callable[[Tensor], Tensor | None]
-"""x [B, T, width] → the tensor to go on with, or None to leave x as it is."""
+"""x [B, T, width] → the tensor to continue with, or None to leave x unchanged."""
 
 
 class CausalModel(Protocol):
-    """What of a Hugging Face model is used here."""
+    """The part of a Hugging Face model that is used here."""
 
     config: Any
 
@@ -44,50 +41,49 @@ class HookPoint:
     """One tensor of a loaded model: one side of one module of one decoder layer."""
 
     name: str
-    """One name per tensor, e.g. `blocks.20.hook_resid_post`, whichever way it was asked for."""
+    """Canonical: one name per tensor, e.g. `blocks.20.hook_resid_post`."""
     layer: int
     kind: str
     module: nn.Module
     side: Side
 
     def register(self, fn: HookFunction) -> RemovableHandle:
-        """Call `fn` with the tensor [B, T, width] in every forward pass, ahead of hooks already there.
+        """Call `fn` with the tensor [B, T, width] in every forward pass, before hooks that are registered already.
 
-        None or the very tensor it was given leaves the pass bit-identical; anything else goes on in its
-        place, cast to the model's dtype. What `fn` raises comes out of the model's forward.
+        If `fn` returns None or its argument, the pass stays bit-identical; another tensor replaces the argument, cast
+        to the model's dtype. Exceptions of `fn` leave the model's forward.
         """
         if self.kind == "resid_mid":
             return self.module.register_forward_pre_hook(partial(_write_input, fn), prepend=True, with_kwargs=True)
         if self.side == "input":
             return self.module.register_forward_pre_hook(partial(_replace_input, fn), prepend=True, with_kwargs=True)
-        # prepend: transformers' own recorders of hidden states then see what the rest of the model sees.
+        # prepend: transformers' own recorders of hidden states then see the same tensor as the next layer.
         return self.module.register_forward_hook(partial(_replace_output, fn), prepend=True)
 
 
 def resolve_hook_point(model: CausalModel, name: str) -> HookPoint:
-    """The hook point a name means in this model.
+    """The hook point of a name in this model.
 
-    Raises SaeMismatch for a name we cannot read, a layer the model does not have or a tensor its family
-    does not compute, each with what there is instead.
+    Raises SaeMismatch, with the alternatives, for an invalid name, a layer that the model does not have, or a tensor
+    that its family does not compute.
     """
-    asked_layer, asked_kind = parse_hook_name(name)
+    layer, requested_kind = parse_hook_name(name)
     layers = decoder_layers(model)
-    if asked_layer >= len(layers):
+    if layer >= len(layers):
         raise SaeMismatch(
-            f"{name!r}: this model has layers 0 to {len(layers) - 1}, there is no layer {asked_layer}",
-            param="layer",
+            f"{name!r}: this model has layers 0 to {len(layers) - 1}, there is no layer {layer}", param="layer"
         )
     table = hook_locations(_text_config(model))
-    found = find_location(asked_kind, table)
-    module = _submodule(layers[asked_layer], found[1]) if found else None
-    if found is None or module is None:
-        raise _missing_hook_error(name, model, layers[asked_layer], table)
-    kind, place = found
-    return HookPoint(hook_point_name(asked_layer, kind), asked_layer, kind, module, place.side)
+    kind_and_location = find_location(requested_kind, table)
+    module = _submodule(layers[layer], kind_and_location[1]) if kind_and_location else None
+    if kind_and_location is None or module is None:
+        raise _missing_hook_error(name, model, layers[layer], table)
+    kind, location = kind_and_location
+    return HookPoint(hook_point_name(layer, kind), layer, kind, module, location.side)
 
 
 def decoder_layers(model: CausalModel) -> nn.ModuleList:
-    """The decoder layers, wherever they are kept: the outermost list of the length the config says."""
+    """The decoder layers: the outermost module list of the length in the config."""
     count = _text_config(model).num_hidden_layers
     lists = [
         (path.count("."), module)
@@ -96,26 +92,26 @@ def decoder_layers(model: CausalModel) -> nn.ModuleList:
     ]
     if not lists:
         raise InvalidModel(f"{_text_config(model).model_type!r} models have no list of {count} decoder layers to hook")
-    return min(lists, key=lambda found: found[0])[1]
+    return min(lists, key=lambda depth_and_list: depth_and_list[0])[1]
 
 
 def capture(model: CausalModel, points: Iterable[HookPoint], ids: Sequence[int]) -> dict[str, Tensor]:
-    """What passes the points in one forward pass over one row of ids: {name: [T, width]} in fp32.
+    """The tensors at the points in one forward pass over one row of ids: {name: [T, width]} in fp32.
 
     Raises SaeMismatch for a point that is not reached or whose tensor is not [batch, tokens, width].
     """
     names: list[str] = []
-    seen: dict[str, Tensor] = {}
-    with torch.no_grad(), ExitStack() as hooked:
+    captured: dict[str, Tensor] = {}
+    with torch.no_grad(), ExitStack() as handles:
         for point in points:
             names.append(point.name)
-            hooked.enter_context(point.register(partial(_capture_tensor, seen, point.name)))
-        # The decoder without its head: no [T, vocabulary] logits for nothing.
+            handles.enter_context(point.register(partial(_capture_tensor, captured, point.name)))
+        # The decoder without its head computes no [T, vocabulary] logits.
         model.get_decoder()(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False)
     for name in names:
-        if name not in seen:
+        if name not in captured:
             raise SaeMismatch(f"{name!r} is not reached when this model runs, so nothing can be attached there")
-    return seen
+    return captured
 
 
 def width_at(model: CausalModel, point: HookPoint) -> int:
@@ -128,17 +124,17 @@ def _text_config(model: CausalModel) -> Any:
 
 
 def _submodule(layer: nn.Module, location: HookLocation) -> nn.Module | None:
-    """The module at a path, or None where this architecture (or this variant of it) has no such module."""
-    found: object = layer
+    """The module at a path, or None when this architecture (or variant) has no such module."""
+    module: object = layer
     for part in filter(None, location.path.split(".")):
-        found = getattr(found, part, None)
-    return found if isinstance(found, nn.Module) else None
+        module = getattr(module, part, None)
+    return module if isinstance(module, nn.Module) else None
 
 
 def _missing_hook_error(name: str, model: CausalModel, layer: nn.Module, table: dict[str, HookLocation]) -> SaeMismatch:
-    there = [LENS_NAMES[kind] for kind, place in table.items() if _submodule(layer, place)]
+    available = [LENS_NAMES[kind] for kind, location in table.items() if _submodule(layer, location)]
     return SaeMismatch(
-        f"{name!r}: {_text_config(model).model_type} models do not compute it; they have {', '.join(there)}",
+        f"{name!r}: {_text_config(model).model_type} models do not compute it; they have {', '.join(available)}",
         param="hook_point",
     )
 
@@ -146,12 +142,12 @@ def _missing_hook_error(name: str, model: CausalModel, layer: nn.Module, table: 
 def _capture_tensor(captured: dict[str, Tensor], name: str, x: object) -> None:
     if not isinstance(x, Tensor) or x.dim() != 3:
         raise SaeMismatch(f"{name!r} is not a tensor of [batch, tokens, width] in this model, so no SAE fits there")
-    # A copy: some architectures (Falcon) go on to add to the very tensor in place.
+    # A copy: some architectures (Falcon) later add to this tensor in place.
     captured[name] = x[0].to(torch.float32, copy=True)  # [T, width]
 
 
 def _replace_output(fn: HookFunction, _module: nn.Module, _args: Any, output: Any) -> Any:
-    """Layers return a tensor or a tuple that begins with it; what follows in the tuple is passed on."""
+    """Layers return a tensor, or a tuple that starts with it; the rest of the tuple stays unchanged."""
     x = output[0] if isinstance(output, tuple) else output
     y = fn(x)
     if y is None or y is x:
@@ -170,9 +166,9 @@ def _replace_input(fn: HookFunction, _module: nn.Module, args: Any, kwargs: dict
 
 
 def _write_input(fn: HookFunction, _module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-    """Mid-layer the norm's input is the residual stream itself, which the layer adds to later: write into it.
+    """For `resid_mid`: the norm's input is the residual stream itself, to which the layer adds later.
 
-    Replacing the argument would steer the MLP alone and leave the stream as it was.
+    Replacing the argument would steer the MLP alone, so write into the tensor.
     """
     x = _first_input(args, kwargs)
     y = fn(x)

@@ -1,13 +1,11 @@
-"""Steering as plain values: what is asked, checked and reduced to the four numbers a tap's table holds.
-
-Knows nothing about torch, models or files: the API process resolves a steering here, once, at the door.
+"""Steering as plain values, reduced to the four coefficients per feature in a hook's table. Imports no torch.
 
 Every mode is one formula per feature (derivation: docs/steering.md, after Neuronpedia, Anthropic and AxBench):
 
     c = clip(α + β·a, lo, hi)        h ← h + Σ c·d
 
 `a` is the feature's activation and `d` its decoder row scaled to unit length, so that `a`, `c` and a `raw` strength
-are all in units of the residual stream. (SAELens calls that `fold_W_dec_norm`.)
+are in units of the residual stream. (SAELens calls that `fold_W_dec_norm`.)
 """
 
 import hashlib
@@ -26,16 +24,16 @@ class Watch(msgspec.Struct, frozen=True, kw_only=True):
     sae: str
     features: tuple[int, ...] = ()
     top_k: int = 0
-    """Also the k most active features of the whole dictionary."""
+    """Also the k most active features of the full dictionary."""
     tokens: Literal["generated", "prompt", "all"] = "generated"
     when: Literal["before", "after", "both"] = "before"
     """Before or after this hook's steering."""
     sample_every: int | None = None
-    """Report `top_k` at every n-th position; None: as often as the SAE's `sample_every` says."""
+    """Report `top_k` at every n-th position; None: the SAE's own `sample_every`."""
     attachment: str = ""
-    """`SaeFacts.id` of the attachment that is meant: another of the same name will not do."""
+    """`SaeFacts.id` of the attachment; another one with the same SAE name does not match."""
     optional: bool = False
-    """Nobody who asked wants it: where that is not attached any more, the sequence goes on without."""
+    """True for the server's own watch list: if the SAE is detached, the sequence continues without it."""
 
 
 Mode = Literal["add", "clamp", "min_clamp", "scale", "ablate"]
@@ -43,13 +41,13 @@ Unit = Literal["raw", "norm", "max_act"]
 Positions = Literal["all", "prompt", "generated"]
 Skip = Literal["bos", "special", "none"]
 MAX_STRENGTH = 1e6
-"""Largest strength in residual units: far beyond any effect, and safely within float32."""
+"""Largest strength in residual units, far beyond any effect and within float32."""
 MAX_ENCODED_FEATURES = 64
-"""Features per SAE and request whose mode reads the activation (everything but `add`, which is not limited)."""
+"""Features per SAE and request whose mode reads the activation (all but `add`, which is not limited)."""
 
 
 class FeatureSetting(msgspec.Struct, frozen=True, kw_only=True):
-    """One knob, as a person writes it."""
+    """One feature and its strength, as written in a request or profile."""
 
     index: int
     """Feature index in the SAE's dictionary."""
@@ -59,13 +57,13 @@ class FeatureSetting(msgspec.Struct, frozen=True, kw_only=True):
     """`raw`: residual units; `norm`: × the median residual norm at the hook; `max_act`: × the feature's maximum."""
     mode: Mode = "add"
     sae: str | None = None
-    """Which attached SAE, when there are several."""
+    """Name of an attached SAE; needed if several are attached."""
     max_act: float | None = None
-    """The feature's maximum activation, for `unit: max_act` (a profile carries it; else the SAE's labels do)."""
+    """The feature's maximum activation, for `unit: max_act`; default: the one in the SAE's labels."""
 
 
 class Coefficients(msgspec.Struct, frozen=True, array_like=True):
-    """One feature of a tap's row: c = clip(alpha + beta·a, lo, hi)."""
+    """One feature in a row of a hook's table: c = clip(alpha + beta·a, lo, hi)."""
 
     index: int
     alpha: float
@@ -75,25 +73,25 @@ class Coefficients(msgspec.Struct, frozen=True, array_like=True):
 
 
 class SaeSteering(msgspec.Struct, frozen=True, array_like=True):
-    """What one SAE's tap does to a request."""
+    """The features of one SAE that steer a request."""
 
     sae: str
     features: tuple[Coefficients, ...]
     attachment: str = ""
-    """`SaeFacts.id` of the attachment that it was resolved against: another of the same name will not do."""
+    """`SaeFacts.id` of the attachment it was resolved for; another one with the same SAE name does not match."""
 
 
 class Steering(msgspec.Struct, frozen=True, kw_only=True):
-    """A resolved steering: everything the engine needs, nothing it would have to look up."""
+    """A resolved steering, complete for the engine."""
 
     by_sae: tuple[SaeSteering, ...]
     positions: Positions = "all"
     skip: Skip = "bos"
     skip_constrained: bool = False
-    """Left alone: tokens whose successor a grammar decides."""
+    """Do not steer tokens whose successor is constrained by a grammar."""
 
     def applies(self, position: int, token: int, prompt_length: int, special_ids: Set[int]) -> bool:
-        """Is the token at `position` of prompt + completion steered?"""
+        """Whether the token at `position` of prompt + completion is steered."""
         if self.skip != "none" and position == 0:
             return False
         if self.skip == "special" and token in special_ids:
@@ -106,9 +104,9 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal effects: keys receipts and any reuse of cached keys and values."""
+        """Equal for equal effects: the key of receipts and of reuse of cached keys and values."""
         canonical = [
-            [sorted((tap.sae, sorted(msgspec.to_builtins(f) for f in tap.features)) for tap in self.by_sae)],
+            [sorted((sae.sae, sorted(msgspec.to_builtins(f) for f in sae.features)) for sae in self.by_sae)],
             self.positions,
             self.skip,
             self.skip_constrained,
@@ -119,9 +117,9 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True):
 def coefficients(
     setting: FeatureSetting, *, reference_norm: float | None = None, max_act: float | None = None
 ) -> Coefficients:
-    """The table row of one knob. Raises InvalidSteering when a unit lacks its reference."""
+    """The coefficients of one feature. Raises InvalidSteering without the reference that the unit needs."""
     value = _in_residual_units(setting, reference_norm, max_act)
-    if not abs(value) <= MAX_STRENGTH:  # also refuses NaN
+    if not abs(value) <= MAX_STRENGTH:  # also rejects NaN
         raise InvalidSteering(f"feature {setting.index}: strength must be a number within ±{MAX_STRENGTH:,.0f}")
     match setting.mode:
         case "add":
@@ -153,7 +151,7 @@ def _in_residual_units(setting: FeatureSetting, reference_norm: float | None, ma
 def _require_reference(setting: FeatureSetting, reference: float | None, description: str) -> float:
     if reference is None:
         raise InvalidSteering(
-            f"feature {setting.index}: unit {setting.unit!r} needs {description}, which is not known here; use unit 'raw'"
+            f"feature {setting.index}: unit {setting.unit!r} needs {description}, which is not known; use unit 'raw'"
         )
     return reference
 

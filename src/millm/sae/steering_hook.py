@@ -1,6 +1,6 @@
-"""One SAE's tap on a hook point: tables in, steered hidden states and readings out.
+"""The hook of one SAE on its hook point: tables in, steered hidden states and readings out.
 
-Changing features, strengths, requests or watch lists writes rows of these tables between steps; the hook itself never
+Changes of features, strengths, requests or watch lists write rows of these tables between steps; the hook itself never
 changes. Row 0 is exact zero: a step in which every sequence has row 0 leaves the model's own tensor untouched.
 
 Per row r and feature j (formula: `sae/steering.py`; the same core design as EasySteer's in-graph tables):
@@ -8,8 +8,6 @@ Per row r and feature j (formula: `sae/steering.py`; the same core design as Eas
     1. a_j = activation of feature j on x, the hook tensor before steering, in fp32 and residual units
     2. c_j = clip(alpha_j + beta_j·a_j, lo_j, hi_j)
     3. delta = gain·Σ c_j·d_j, where `add` features were summed into one vector when the row was written
-
-The storage behind a tap: refcounted row numbers, and the encoder and decoder rows of the features in use.
 """
 
 import dataclasses
@@ -31,7 +29,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class RowTable(Generic[Key]):
-    """Equal keys share a number; a number is free again when its last user released it. 0 is nobody's."""
+    """Reference-counted row numbers from 1: equal keys share one, which is free again after its last release."""
 
     def __init__(self, size: int) -> None:
         self._free = list(range(size, 0, -1))
@@ -43,7 +41,7 @@ class RowTable(Generic[Key]):
         return bool(self._free) or key in self._index
 
     def acquire(self, key: Key) -> tuple[int, bool]:
-        """(number, is_new)."""
+        """(row number, is_new). Raises InsufficientMemory when the table is full."""
         index = self._index.get(key)
         is_new = index is None
         if index is None:
@@ -55,7 +53,7 @@ class RowTable(Generic[Key]):
         return index, is_new
 
     def release(self, index: int) -> Key | None:
-        """The key, if this was its last user."""
+        """The key if this was its last user, else None."""
         self._users[index] -= 1
         if self._users[index]:
             return None
@@ -73,7 +71,7 @@ class RowTable(Generic[Key]):
 
 
 class FeatureBank:
-    """Rows of the features in use, gathered from the memory-mapped SAE; slot 0 is all zero."""
+    """Encoder and decoder rows of the features in use, gathered from the memory-mapped SAE; slot 0 is zero."""
 
     def __init__(self, sae: SparseAutoencoder, device: torch.device) -> None:
         self._sae = sae
@@ -101,7 +99,7 @@ class FeatureBank:
                 del self._slot_of[feature]
 
     def decoder(self, slots: Tensor) -> Tensor:
-        """Unit decoder rows  # [B, K] → [B, K, d]"""
+        """Unit decoder rows: [B, K] → [B, K, d]."""
         return self.feature_rows.dec[slots]
 
     def _acquire(self, feature: int) -> int:
@@ -131,16 +129,16 @@ def _zeros_like(rows: FeatureRows, size: int) -> FeatureRows:
 
 
 class SteeringHook:
-    """Tables of one attached SAE. Not thread-safe: the engine's loop owns it."""
+    """The tables and hook function of one attached SAE. Not thread-safe: the engine's loop owns it."""
 
     def __init__(self, sae: SparseAutoencoder, device: torch.device, sample_every: int = 1) -> None:
         self.sae = sae
         self.device = device
         self.sample_every = sample_every
-        """For a `top_k` that does not say how often it is read."""
+        """Default of a watch without `sample_every`."""
         self.output = HookOutput()
         self.step: HookStep | None = None
-        """Of the next pass; None leaves it untouched."""
+        """For the next pass; None leaves the hidden states untouched."""
         self._row_table: RowTable[HookRow] = RowTable(MAX_TABLE_ROWS)
         self._bank = FeatureBank(sae, device)
         size = MAX_TABLE_ROWS + 1
@@ -152,24 +150,26 @@ class SteeringHook:
     # ------------------------------------------------------------------------------------------ between steps
 
     def has_room(self, row: HookRow) -> bool:
-        """Would `acquire` find a table row and bank slots now?"""
+        """Whether `acquire` would find a table row and bank slots now."""
         return (
             self._row_table.has_room(row) and len(row.encoded_features) + len(row.watched_features) <= self._bank.free
         )
 
     @property
     def is_unused(self) -> bool:
-        """Nobody has a table row."""
+        """True when no table row is in use."""
         return self._row_table.free == MAX_TABLE_ROWS
 
     @property
     def memory(self) -> int:
-        """Bytes on the device: its tables, and the rows of the features in use."""
-        own = (self._deltas, self._encoded_slots, self._coefficients, self._watched_slots)
-        return sum(tensor.nbytes for tensor in own) + self._bank.memory
+        """Bytes on the device, of all tables."""
+        tables = (self._deltas, self._encoded_slots, self._coefficients, self._watched_slots)
+        return sum(table.nbytes for table in tables) + self._bank.memory
 
     def acquire(self, row: HookRow) -> int:
-        """The index of the table row for `row`, written if it is new. Pair with `release`."""
+        """The index of the table row for `row`, written if new; pair with `release`. Raises InvalidSteering or
+        InsufficientMemory.
+        """
         self._check_limits(row)
         index, is_new = self._row_table.acquire(row)
         if is_new:
@@ -183,7 +183,7 @@ class SteeringHook:
             self._bank.release(row.watched_features)
 
     def additive_delta(self, features: Sequence[Coefficients]) -> Tensor:
-        """What features of mode `add` add together: Σ strength · unit decoder row  # [d]"""
+        """Sum of features of mode `add`: Σ strength · unit decoder row, [d]."""
         if not features:
             return torch.zeros(self.sae.config.d_out, device=self.device)
         rows: FeatureRows = self.sae.features([feature.index for feature in features], device=self.device)
@@ -191,11 +191,11 @@ class SteeringHook:
         return strengths @ rows.dec
 
     def prepare(self, rows: Sequence[int], steer_mask: Sequence[Sequence[bool]], spans: Sequence[TokenSpan]) -> None:
-        """Choose the rows of the next pass. `keep[b][t]` is False where token t of row b is left alone."""
+        """Choose the rows of the next pass. `steer_mask[b][t]`: whether token t of row b is steered."""
         self.output = HookOutput()
         plans = [
-            self._plan_row(row, kept, span) if row else None
-            for row, kept, span in zip(rows, steer_mask, spans, strict=True)
+            self._plan_row(row, mask, span) if row else None
+            for row, mask, span in zip(rows, steer_mask, spans, strict=True)
         ]
         live = [plan for plan in plans if plan and not plan.is_idle]
         if not live:
@@ -220,12 +220,12 @@ class SteeringHook:
 
     @contextmanager
     def override_step(self, step: HookStep) -> Iterator[None]:
-        """Another step for a while."""
-        before, self.step = self.step, step
+        """Use another step within the block."""
+        previous, self.step = self.step, step
         try:
             yield
         finally:
-            self.step = before
+            self.step = previous
 
     def _plan_row(self, row: int, steer_mask: Sequence[bool], span: TokenSpan) -> RowPlan:
         sparse = self.sae.config.can_read_sparsely
@@ -238,13 +238,13 @@ class SteeringHook:
         return torch.tensor(after, device=self.device)[:, None, None] if any(after) else None
 
     def _flat_token_indices(self, offsets: Sequence[set[int]], tokens: int) -> Tensor | None:
-        found = [row * tokens + offset for row, some in enumerate(offsets) for offset in sorted(some)]
-        return torch.tensor(found, device=self.device) if found else None
+        indices = [row * tokens + offset for row, of_row in enumerate(offsets) for offset in sorted(of_row)]
+        return torch.tensor(indices, device=self.device) if indices else None
 
     # -------------------------------------------------------------------------------------------- in the pass
 
     def __call__(self, hidden: Tensor) -> Tensor | None:
-        """The hook: `hidden [B, T, d]` in, the same with deltas added out; None leaves it untouched."""
+        """The hook: `hidden [B, T, d]` → the same plus the deltas; None leaves it untouched."""
         step = self.step
         if step is None:
             return None
@@ -257,11 +257,11 @@ class SteeringHook:
         steered = x + delta
         ratio = delta.norm(dim=-1) / x.norm(dim=-1).clamp_min(1e-12)  # [B, T]
         after = self._read_all_features(steered, step, step.full_read_after)
-        behind = self._build_output(steered, step, after) if step.reads_both else None
-        if step.reads_after is not None:  # from here on x is what each row is read at: before its steering, or after
+        output_after = self._build_output(steered, step, after) if step.reads_both else None
+        if step.reads_after is not None:  # from here on, x is the tensor at which each row is read: before or after
             before = after.where(step.reads_after, before) if after and before else after or before
             x = torch.where(step.reads_after, steered, x)
-        self.output = self._build_output(x, step, before, ratio, behind)
+        self.output = self._build_output(x, step, before, ratio, output_after)
         return steered.to(hidden.dtype)
 
     def _compute_delta(self, x: Tensor, step: HookStep, reading: FullReading | None) -> Tensor:
@@ -276,7 +276,7 @@ class SteeringHook:
         elif reading:
             activations = reading.named[..., : step.encoded_columns]
         else:
-            return delta  # not one token is steered
+            return delta  # no token is steered
         c = (alpha + beta * activations).clamp(lo, hi)  # [B, T, K]
         steered: Tensor = delta + gain * (c @ self._bank.decoder(features))
         return steered
@@ -311,7 +311,7 @@ class SteeringHook:
         )
 
     def _watched_activations(self, x: Tensor, step: HookStep, reading: FullReading | None) -> Tensor | None:
-        """Activations [B, T, M] of the watched features."""
+        """[B, T, M]; None without a full read that is needed."""
         if not self.sae.config.can_read_sparsely:
             return reading.named[..., step.encoded_columns :] if reading else None
         z, _ = self.sae.normalise(x)
@@ -323,7 +323,7 @@ class SteeringHook:
         if len(row.encoded_features) > MAX_ENCODED_FEATURES:
             raise InvalidSteering(
                 f"at most {MAX_ENCODED_FEATURES} features per SAE may use a mode other than 'add',"
-                f" this asks for {len(row.encoded_features)}"
+                f" not {len(row.encoded_features)}"
             )
         if len(row.watched_features) > MAX_WATCHED_FEATURES:
             raise InvalidSteering(

@@ -1,11 +1,4 @@
-"""Token ids → text that never splits a character nor leaks part of a stop string.
-
-Text up to the first stop string, never showing a part of one; knows nothing about tokens.
-
-"First" is the earliest start. Text is held back only while it may still become a stop string.
-
-Where each token's text begins in a text, in characters; half a character begins where it will be whole.
-"""
+"""Stream token ids as text that never splits a character and never shows part of a stop string."""
 
 import codecs
 from collections.abc import Container, Sequence
@@ -14,7 +7,10 @@ from millm.text.tokenizer import Tokenizer
 
 
 class StopScanner:
-    """Takes text in pieces of any size, gives back what is safe to show; the split does not change the result."""
+    """Releases text up to the stop string that starts first, in pieces of any size; the split does not matter.
+
+    Text is held back only while it may still become a stop string.
+    """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
         self._stop_strings = tuple(filter(None, stop))
@@ -23,14 +19,14 @@ class StopScanner:
         self.stopped = False
 
     def feed(self, text: str) -> str:
-        """What may be shown now, maybe nothing; nothing at all after a stop string."""
+        """The text that is safe to show now; "" after a stop string."""
         if self.stopped or not text:
             return ""
         self._pending += text
         return self._release(hold_from=self._first_possible_start())
 
     def finish(self) -> str:
-        """The rest, when no more text comes."""
+        """The rest, at the end of the text."""
         return self._release(hold_from=len(self._pending))
 
     def _release(self, hold_from: int) -> str:
@@ -41,14 +37,12 @@ class StopScanner:
         return shown
 
     def _first_match(self) -> int:
-        """Where the first complete stop string starts; the length of the text when there is none."""
-        found = (self._pending.find(stop) for stop in self._stop_strings)
-        return min((start for start in found if start >= 0), default=len(self._pending))
+        """Start of the first complete stop string, else the length of the text."""
+        starts = (self._pending.find(stop) for stop in self._stop_strings)
+        return min((start for start in starts if start >= 0), default=len(self._pending))
 
     def _first_possible_start(self) -> int:
-        """Where the first stop string starts that reaches the end of the text, and perhaps beyond; the length of
-        the text when there is none.
-        """
+        """Start of the first stop string that reaches the end of the text or beyond, else the length of the text."""
         for start, letter in enumerate(self._pending):
             if letter in self._first_characters:
                 tail = self._pending[start:]
@@ -58,10 +52,10 @@ class StopScanner:
 
 
 class Detokenizer:
-    """The text of one sequence, token by token: joined, `tokenizer.decode` of all ids up to the first stop.
+    """The text of one sequence, token by token; joined, `tokenizer.decode` of all ids up to the first stop string.
 
-    `continues`: the text goes on behind another one, so its first space is part of it.
-    `shown`: ids of special tokens that are part of the text here, because somebody reads a meaning from them.
+    `is_continuation`: the text follows another one, so its leading space is part of it.
+    `visible_ids`: special tokens that a parser reads, so that they appear in the text.
     """
 
     def __init__(
@@ -80,23 +74,23 @@ class Detokenizer:
         self._released: list[str] = []
 
     def push(self, token_id: int) -> str:
-        """The text that is safe to send now, maybe ""."""
+        """The text that is safe to send now; may be empty."""
         data = self._without_leading_spaces(self._token_bytes(token_id))
         return self._release(self._scanner.feed(self._utf8_decoder.decode(data)))
 
     def finish(self) -> str:
-        """The rest at the end of the sequence: what was held back for a stop string or a character's end."""
+        """The rest at the end of the sequence: text held back for a stop string or an incomplete character."""
         last = self._scanner.feed(self._utf8_decoder.decode(b"", final=True))
         return self._release(last + self._scanner.finish())
 
     @property
     def stopped(self) -> bool:
-        """A stop string was found: the text before it is released, nothing more will be."""
+        """True once a stop string was found; no more text will be released."""
         return self._scanner.stopped
 
     @property
     def text(self) -> str:
-        """All that was released."""
+        """All text released so far."""
         return "".join(self._released)
 
     def _token_bytes(self, token_id: int) -> bytes:
@@ -118,21 +112,24 @@ class Detokenizer:
 
 
 REPLACEMENT_CHARACTER = "\ufffd"
-"""Stands for bytes that are no character."""
+"""Replaces bytes that are not valid UTF-8."""
 
 
 class TokenOffsets:
-    """Counts along with one text, token by token."""
+    """The offset in characters at which each token's text begins.
+
+    A partial character begins where the complete one will; bytes that never become one count as U+FFFD.
+    """
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._decoded_length = 0
 
     def next_offset(self, data: bytes) -> int:
-        """The bytes of the next token → where its text begins."""
-        half_before = self._decoder.getstate()[0]
+        """Offset of the token with these bytes, which follows the tokens before it."""
+        incomplete = self._decoder.getstate()[0]
         text = self._decoder.decode(data)
-        never_whole = half_before.decode("utf-8", "replace") if text.startswith(REPLACEMENT_CHARACTER) else ""
-        begins = self._decoded_length + len(never_whole)
+        invalid = incomplete.decode("utf-8", "replace") if text.startswith(REPLACEMENT_CHARACTER) else ""
+        offset = self._decoded_length + len(invalid)
         self._decoded_length += len(text)
-        return begins
+        return offset

@@ -1,7 +1,7 @@
-"""Chat templates from model folders, compiled as Hugging Face does and run as the untrusted programs they are.
+"""Compile chat templates as Hugging Face does and run them as untrusted programs, in a sandbox.
 
-The sandbox bounds what a template can reach and how much it can write, not how long it may think: a folder whose
-template loops for hours is refused by no check here. The conventions are those of transformers'
+The sandbox bounds what a template can reach and how much text it can write, not how long it runs: a template that
+loops for hours is not stopped. The conventions are those of transformers'
 `chat_template_utils._compile_jinja_template`.
 """
 
@@ -22,7 +22,7 @@ from millm.errors import InvalidModel, InvalidRequest
 
 MAX_TEMPLATE_CHARACTERS = 256_000
 MAX_RENDERED_CHARACTERS = 16_000_000
-"""A million tokens of long words: more than any context."""
+"""A million tokens of long words: longer than any context."""
 _RENDER_FAILURES = (
     jinja2.TemplateError,
     ArithmeticError,
@@ -33,17 +33,17 @@ _RENDER_FAILURES = (
     TypeError,
     ValueError,
 )
-"""What a program in the template language can raise, by mistake or on purpose."""
+"""Exceptions that a template can raise, by mistake or on purpose."""
 
 
 class TemplateProgram:
     """A compiled chat template."""
 
     variables: frozenset[str]
-    """The names that it reads and does not make itself."""
+    """Names that the template reads without defining them."""
 
     def __init__(self, source: str) -> None:
-        """Raises InvalidModel for a template that is too long or no Jinja."""
+        """Raises InvalidModel for a template that is too long or is not valid Jinja."""
         if len(source) > MAX_TEMPLATE_CHARACTERS:
             raise InvalidModel(
                 f"the model's chat template has {len(source)} characters; at most {MAX_TEMPLATE_CHARACTERS} are read"
@@ -53,10 +53,10 @@ class TemplateProgram:
             self._template = environment.from_string(source)
             self.variables = frozenset(jinja2.meta.find_undeclared_variables(environment.parse(source)))
         except (*_RENDER_FAILURES, SyntaxError) as error:
-            raise InvalidModel(f"the model's chat template is not valid: {_one_line(error)}") from error
+            raise InvalidModel(f"the model's chat template is not valid: {one_line(str(error))}") from error
 
     def run(self, **variables: object) -> str:
-        """Raises InvalidRequest with the template's own words when it refuses what it is given."""
+        """Render. Raises InvalidRequest with the template's own message when it rejects the conversation."""
         pieces: list[str] = []
         room = MAX_RENDERED_CHARACTERS
         try:
@@ -67,7 +67,7 @@ class TemplateProgram:
                     raise SecurityError(f"it wrote more than {MAX_RENDERED_CHARACTERS} characters")
         except _RENDER_FAILURES as error:
             raise InvalidRequest(
-                f"the model's chat template refused the conversation: {_one_line(error)}", param="messages"
+                f"the model's chat template refused the conversation: {one_line(str(error))}", param="messages"
             ) from error
         return "".join(pieces)
 
@@ -85,7 +85,7 @@ def _create_environment() -> jinja2.Environment:
 
 
 class _GenerationTag(jinja2.ext.Extension):
-    """`{% generation %}` marks the assistant's words for training; here it shows its content."""
+    """`{% generation %}` marks assistant text for training; here its content is rendered unchanged."""
 
     tags = {"generation"}  # noqa: RUF012  (jinja2 declares it so)
 
@@ -99,7 +99,7 @@ class _GenerationTag(jinja2.ext.Extension):
 
 
 class _Dict:
-    """`dict` without the class behind it, whose methods could change what the sandbox holds immutable."""
+    """`dict` as a function: the class has methods that could change values the sandbox protects."""
 
     def __call__(self, items: Iterable[tuple[str, object]] = (), **named: object) -> dict[str, object]:
         return dict(items, **named)
@@ -109,7 +109,7 @@ class _Dict:
 
 
 class _Namespace(jinja2.utils.Namespace):
-    """`namespace` whose attributes cannot shadow Python's own."""
+    """`namespace` whose attributes cannot shadow Python's own attributes."""
 
     def __init__(*arguments: object, **named: object) -> None:
         self, *items = arguments
@@ -147,6 +147,7 @@ def _strftime_now(format: str) -> str:
     return datetime.now().strftime(format)
 
 
-def _one_line(error: BaseException) -> str:
-    words = " ".join(str(error).split())
+def one_line(text: str) -> str:
+    """The text without line breaks, at most 200 characters."""
+    words = " ".join(text.split())
     return words if len(words) <= 200 else words[:199] + "…"

@@ -1,14 +1,7 @@
-"""JSON schemas and forced tool calls → the grammar that an answer is held to; knows nothing about tokens.
+"""Grammars for llguidance from JSON schemas and forced tool calls (https://github.com/guidance-ai/llguidance).
 
-Written for llguidance (https://github.com/guidance-ai/llguidance). JSON comes without spaces between its parts: a small
-model that may write spaces writes nothing else. The bounds keep a schema from costing more than an answer.
-
-Objects of a JSON schema that list their properties, closed to any others.
-
-JSON schema lets an object have what nobody listed, unless it says otherwise; a small model that may invent properties
-does nothing else until its answer is cut off. What obeys the closed schema obeys the open one, so nothing is promised
-less (llama.cpp's grammars do the same). Schemas whose parts add up (`allOf`, properties beside `anyOf`) are left alone:
-there, one part's listed properties are another's unlisted ones.
+JSON is generated without spaces between its parts, because a small model that may write spaces writes nothing else. The
+limits prevent a schema from costing more than an answer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +12,16 @@ from llguidance import LLMatcher
 
 from millm.errors import InvalidRequest
 from millm.text.chat_template import Function
+from millm.text.jinja_sandbox import one_line
 
+MAX_SCHEMA_BYTES = 64 * 1024
+"""As JSON."""
+MAX_SCHEMA_DEPTH = 32
+"""Nested objects and lists."""
+MAX_CALLS = 16
+"""Calls in one answer: a small model without a limit would never stop."""
+GUIDANCE_OPTIONS = {"whitespace_flexible": False, "coerce_one_of": True}
+"""`oneOf` as `anyOf`: in practice its branches exclude each other (pydantic's discriminated unions)."""
 _COMBINING_KEYWORDS = frozenset(("allOf", "if", "not", "dependentSchemas", "unevaluatedProperties", "$dynamicRef"))
 _BRANCH_KEYWORDS = frozenset(("anyOf", "oneOf", "$ref"))
 _MAPPING_KEYWORDS = frozenset(("properties", "$defs", "definitions"))
@@ -28,67 +30,13 @@ _SINGLE_KEYWORDS = frozenset(("items", "additionalProperties"))
 _UNLISTED_KEYWORDS = frozenset(("additionalProperties", "patternProperties", "propertyNames"))
 
 
-def close_objects(schema: dict[str, Any]) -> dict[str, Any]:
-    """The same schema, narrower where that is certain to leave something."""
-    return schema if any(map(_combines_subschemas, _walk_subschemas(schema))) else _close_subschema(schema)
-
-
-def _close_subschema(subschema: dict[str, Any]) -> dict[str, Any]:
-    inside = {keyword: _close_keyword_value(keyword, value) for keyword, value in subschema.items()}
-    return {**inside, "additionalProperties": False} if _is_open(subschema) else inside
-
-
-def _close_keyword_value(keyword: str, value: Any) -> Any:
-    if keyword in _MAPPING_KEYWORDS and isinstance(value, dict):
-        return {name: _close_subschema(part) if isinstance(part, dict) else part for name, part in value.items()}
-    if keyword in _LIST_KEYWORDS and isinstance(value, list):
-        return [_close_subschema(part) if isinstance(part, dict) else part for part in value]
-    return _close_subschema(value) if keyword in _SINGLE_KEYWORDS and isinstance(value, dict) else value
-
-
-def _is_open(subschema: dict[str, Any]) -> bool:
-    """It lists properties and says of no others whether they may come; those that have to come are all listed."""
-    listed, required = subschema.get("properties"), subschema.get("required", [])
-    if not isinstance(listed, dict) or not isinstance(required, list) or subschema.keys() & _UNLISTED_KEYWORDS:
-        return False
-    return all(isinstance(name, str) and name in listed for name in required)
-
-
-def _combines_subschemas(subschema: dict[str, Any]) -> bool:
-    return bool(subschema.keys() & _COMBINING_KEYWORDS) or (
-        "properties" in subschema and bool(subschema.keys() & _BRANCH_KEYWORDS)
-    )
-
-
-def _walk_subschemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every schema in it, itself first."""
-    yield schema
-    for keyword, value in schema.items():
-        inside = value.values() if keyword in _MAPPING_KEYWORDS and isinstance(value, dict) else []
-        inside = value if keyword in _LIST_KEYWORDS and isinstance(value, list) else inside
-        inside = [value] if keyword in _SINGLE_KEYWORDS else inside
-        for part in inside:
-            if isinstance(part, dict):
-                yield from _walk_subschemas(part)
-
-
-MAX_SCHEMA_BYTES = 64 * 1024
-"""Bytes of JSON."""
-MAX_SCHEMA_DEPTH = 32
-"""Objects and lists within each other."""
-MAX_CALLS = 16
-"""Calls in one answer: a small model that may go on would."""
-GUIDANCE_OPTIONS = {"whitespace_flexible": False, "coerce_one_of": True}
-"""`oneOf` as `anyOf`: in practice its branches exclude each other (pydantic's discriminated unions)."""
-
-
 def object_grammar() -> str:
     """Any JSON object."""
     return _grammar_from_schema({"type": "object"})
 
 
 def schema_grammar(schema: object, param: str) -> str:
-    """What `schema` describes. Raises InvalidRequest with the reason where it cannot be followed exactly."""
+    """Grammar of a JSON schema. Raises InvalidRequest with the reason when it cannot be followed exactly."""
     checked = check_schema(schema, f"`{param}`", param)
     try:
         grammar = _grammar_from_schema(checked)
@@ -96,19 +44,19 @@ def schema_grammar(schema: object, param: str) -> str:
     except ValueError as error:
         reason = str(error)
     except BaseException as panic:
-        # The library panics where its own message would cut a character in two, and Python can import no such class.
+        # The library panics where its own message would split a character, and that class cannot be imported.
         if type(panic).__name__ != "PanicException":
             raise
         reason = "it is not a JSON schema"
     if reason:
-        raise InvalidRequest(f"the JSON schema in `{param}` cannot be followed: {_one_line(reason)}", param=param)
+        raise InvalidRequest(f"the JSON schema in `{param}` cannot be followed: {one_line(reason)}", param=param)
     return grammar
 
 
 def call_grammar(functions: Sequence[Function], *, parallel: bool) -> str:
-    """`{"name": …, "arguments": …}` of one of the functions; where there may be several calls, a list of them.
+    """Grammar of `{"name": …, "arguments": …}` for any of the functions, or of a list of such calls when `parallel`.
 
-    Each schema keeps its own root, so that a `$ref` in it finds what it means.
+    Each schema stays a document of its own, so that its `$ref`s resolve.
     """
     if len(msgspec.json.encode([function.schema for function in functions])) > MAX_SCHEMA_BYTES:
         raise InvalidRequest(
@@ -124,12 +72,12 @@ def call_grammar(functions: Sequence[Function], *, parallel: bool) -> str:
 
 
 def arguments_grammar(function: Function) -> str:
-    """The arguments of one function, alone."""
+    """Grammar of the arguments of one function."""
     return schema_grammar(function.schema, "tools")
 
 
 def check_schema(schema: object, name: str, param: str) -> dict[str, Any]:
-    """The schema, if it is an object within bounds. Raises InvalidRequest."""
+    """The schema, checked. Raises InvalidRequest when it is not an object, too deep or too large."""
     if not isinstance(schema, dict):
         raise InvalidRequest(f"the JSON schema in {name} must be an object, such as {{}} for any value.", param=param)
     if _is_deeper_than(schema, MAX_SCHEMA_DEPTH):
@@ -148,16 +96,12 @@ def _encode_schema(schema: dict[str, Any]) -> str:
 
 
 def _call_rule(index: int, function: Function) -> str:
-    begin = _quote(f'{{"name":"{function.name}","arguments":')
-    return f'call_{index}: {begin} arguments_{index} "}}"\narguments_{index}: %json {_encode_schema(function.schema)}'
-
-
-def _quote(text: str) -> str:
-    return msgspec.json.encode(text).decode()
+    start = msgspec.json.encode(f'{{"name":"{function.name}","arguments":').decode()
+    return f'call_{index}: {start} arguments_{index} "}}"\narguments_{index}: %json {_encode_schema(function.schema)}'
 
 
 def _is_deeper_than(value: object, levels: int) -> bool:
-    """Level by level, so that no depth is too deep to be measured."""
+    """Measured level by level, without recursion."""
     level = [value]
     for _ in range(levels):
         level = [child for parent in level for child in _children(parent)]
@@ -167,10 +111,54 @@ def _is_deeper_than(value: object, levels: int) -> bool:
 
 
 def _children(value: object) -> list[object]:
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [child for child in inside if isinstance(child, dict | list)]
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [child for child in children if isinstance(child, dict | list)]
 
 
-def _one_line(reason: str) -> str:
-    words = " ".join(reason.split())
-    return words if len(words) <= 200 else words[:199] + "…"
+def close_objects(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema with `additionalProperties: false` on every object that lists its properties.
+
+    JSON schema allows unlisted properties, and a small model that may invent properties does so until its answer is cut
+    off. Every answer that obeys the closed schema obeys the open one (llama.cpp's grammars do the same). Schemas whose
+    parts add up (`allOf`, properties beside `anyOf`) stay unchanged: another part lists what one part does not.
+    """
+    return schema if any(map(_combines_subschemas, _walk_subschemas(schema))) else _close_subschema(schema)
+
+
+def _close_subschema(subschema: dict[str, Any]) -> dict[str, Any]:
+    closed = {keyword: _close_keyword_value(keyword, value) for keyword, value in subschema.items()}
+    return {**closed, "additionalProperties": False} if _is_open(subschema) else closed
+
+
+def _close_keyword_value(keyword: str, value: Any) -> Any:
+    if keyword in _MAPPING_KEYWORDS and isinstance(value, dict):
+        return {name: _close_subschema(part) if isinstance(part, dict) else part for name, part in value.items()}
+    if keyword in _LIST_KEYWORDS and isinstance(value, list):
+        return [_close_subschema(part) if isinstance(part, dict) else part for part in value]
+    return _close_subschema(value) if keyword in _SINGLE_KEYWORDS and isinstance(value, dict) else value
+
+
+def _is_open(subschema: dict[str, Any]) -> bool:
+    """Whether an object lists its properties, all required ones among them, and has no rule for others."""
+    listed, required = subschema.get("properties"), subschema.get("required", [])
+    if not isinstance(listed, dict) or not isinstance(required, list) or subschema.keys() & _UNLISTED_KEYWORDS:
+        return False
+    return all(isinstance(name, str) and name in listed for name in required)
+
+
+def _combines_subschemas(subschema: dict[str, Any]) -> bool:
+    return bool(subschema.keys() & _COMBINING_KEYWORDS) or (
+        "properties" in subschema and bool(subschema.keys() & _BRANCH_KEYWORDS)
+    )
+
+
+def _walk_subschemas(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The schema and all schemas within it."""
+    yield schema
+    for keyword, value in schema.items():
+        parts = value.values() if keyword in _MAPPING_KEYWORDS and isinstance(value, dict) else []
+        parts = value if keyword in _LIST_KEYWORDS and isinstance(value, list) else parts
+        parts = [value] if keyword in _SINGLE_KEYWORDS else parts
+        for part in parts:
+            if isinstance(part, dict):
+                yield from _walk_subschemas(part)

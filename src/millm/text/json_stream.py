@@ -1,6 +1,6 @@
-"""JSON read one character at a time, so that what is none shows at its first wrong character (RFC 8259).
+"""Scan JSON one character at a time, so that invalid JSON fails at its first wrong character (RFC 8259).
 
-Each reader is a generator that is sent the characters behind the one it was started with.
+Each scanner is a generator that is sent the characters after the one it was started with.
 """
 
 import re
@@ -8,14 +8,14 @@ from collections.abc import Generator
 
 MAX_DEPTH = 64
 JsonScan = Generator[None, str, str | None]
-"""Gives back the character behind the value where it had to be read to see the value's end, else None."""
+"""Returns the character after the value when it was read to find the end of the value, else None."""
 WHITESPACE = " \t\n\r"
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _LITERALS = {"t": "rue", "f": "alse", "n": "ull"}
 
 
 class NotJson(ValueError):
-    """The last character cannot stand where it does."""
+    """The last character is not valid JSON in its place."""
 
 
 def scan_value(first: str, depth: int = 0) -> JsonScan:
@@ -33,7 +33,7 @@ def scan_value(first: str, depth: int = 0) -> JsonScan:
 
 
 def scan_members(depth: int = 1) -> JsonScan:
-    """The rest of an object behind its brace."""
+    """The rest of an object, after its brace."""
     _check_depth(depth)
     char = yield from skip_space(None)
     while char != "}":
@@ -44,7 +44,7 @@ def scan_members(depth: int = 1) -> JsonScan:
 
 
 def scan_key(first: str) -> Generator[None, str, str]:
-    """A member's name, up to and with its colon."""
+    """The name of a member, through its colon."""
     expect(first, '"')
     name = yield from scan_string()
     expect((yield from skip_space(None)), ":")
@@ -52,19 +52,19 @@ def scan_key(first: str) -> Generator[None, str, str]:
 
 
 def scan_string() -> Generator[None, str, str]:
-    """The rest of a string behind its quote; gives back what is between the quotes, escapes as they are."""
-    read: list[str] = []
+    """The rest of a string, after its quote; returns its content with the escapes unchanged."""
+    content: list[str] = []
     while (char := (yield)) != '"':
         if char < " ":
             raise NotJson
-        read.append(char)
+        content.append(char)
         if char == "\\":
-            read.append((yield from _scan_escape()))
-    return "".join(read)
+            content.append((yield from _scan_escape()))
+    return "".join(content)
 
 
 def skip_comma(after: str | None, closing: str) -> Generator[None, str, str]:
-    """Behind a member or item: the closing bracket, or what the next one starts with."""
+    """After a member or item: the closing bracket, or the first character of the next one."""
     char = yield from skip_space(after)
     if char == closing:
         return char
@@ -76,7 +76,7 @@ def skip_comma(after: str | None, closing: str) -> Generator[None, str, str]:
 
 
 def skip_space(char: str | None) -> Generator[None, str, str]:
-    """The first character that is no space: `char`, where it was read already, or one to come."""
+    """The next character that is not a space: `char`, if it was read already, or a later one."""
     while char is None or char in WHITESPACE:
         char = yield
     return char
@@ -114,12 +114,12 @@ def _scan_literal(rest: str) -> Generator[None, str, None]:
 
 
 def _scan_number(first: str) -> Generator[None, str, str]:
-    read = ""
+    number = ""
     char = first
     while char in "0123456789+-.eE":
-        read += char
+        number += char
         char = yield
-    if not _NUMBER.fullmatch(read):
+    if not _NUMBER.fullmatch(number):
         raise NotJson
     return char
 

@@ -1,7 +1,7 @@
-"""Answers read by the response template that a checkpoint ships: its reasoning, its words and its tool calls.
+"""Parse answers with the checkpoint's response template: reasoning, text and tool calls.
 
-The format and its parser are transformers' own (`utils/chat_parsing`); the parser is imported when a model has such a
-template, which costs 0.7 s and 26 MB and brings no torch (docs/decisions/0011-response-templates-by-the-library.md).
+Format and parser are transformers' own (`utils/chat_parsing`), imported only for a model with such a template, which
+costs 0.7 s and 26 MB, without torch (docs/decisions/0011-response-templates-by-the-library.md).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,18 +13,18 @@ import msgspec
 import structlog
 
 from millm.text.chat_template import Function
-from millm.text.tokenizer import read_json
+from millm.text.model_folder import read_json
 from millm.text.tool_calls import ParsedCallDelta, ParsedDelta
 
 log = structlog.get_logger()
 _REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 _PARSER_FAILURES = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-"""What the library raises over text that is not as the template wants it, or over the template."""
+"""Exceptions of the library for text that does not match the template, or for an invalid template."""
 ParserEvent = dict[str, Any]
 
 
 class TransformersParser(Protocol):
-    """Of transformers' ResponseParser, what is used here."""
+    """The part of transformers' ResponseParser that is used here."""
 
     def feed(self, text: str) -> list[ParserEvent]: ...
 
@@ -36,13 +36,13 @@ class ResponseTemplate:
     """One model's response template."""
 
     source_text: str
-    """All of it as text, without what escapes characters: the special tokens in it have to be seen."""
+    """The template as text without backslashes, to find the special tokens that the detokenizer must show."""
     _parser_factory: Callable[..., TransformersParser]
     _spec: dict[str, Any]
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self | None:
-        """None where the model has none, or one that transformers does not understand, which is logged."""
+        """None when the model has no template, or one that transformers does not support, which is logged."""
         spec = read_json(folder, "tokenizer_config.json").get("response_template")
         if not isinstance(spec, dict):
             return None
@@ -55,7 +55,7 @@ class ResponseTemplate:
         return cls(msgspec.json.encode(spec).decode().replace("\\", ""), parser, spec)
 
     def create_parser(self, prompt: str, functions: Sequence[Function], *, parallel: bool) -> "ResponseTemplateParser":
-        """`prompt`: what the answer goes on from; its end may be the beginning of the message."""
+        """`prompt`: the rendered prompt; the answer's message may start within it."""
         parser = self._parser_factory(self._spec, prefix=prompt, tools=[function.as_tool() for function in functions])
         return ResponseTemplateParser(parser, {function.name for function in functions}, parallel=parallel)
 
@@ -67,20 +67,20 @@ def _import_parser() -> Callable[..., TransformersParser]:
 
 
 class ResponseTemplateParser:
-    """Reads one answer. A call is told when it is complete: only then is it certain to be one.
+    """Parses one answer. A call is emitted once it is complete and valid.
 
-    What turns out to be no call, or none of a function that is offered, is told as text.
+    Text that does not become a call of a known function stays text.
     """
 
     def __init__(self, parser: TransformersParser, function_names: set[str], *, parallel: bool) -> None:
         self.done = False
         self._parser: TransformersParser | None = parser
-        """None when the template has failed on this answer: the rest is text."""
+        """None after the template failed on this answer; the rest is text."""
         self._function_names = function_names
         self._parallel = parallel
         self._call_count = 0
         self._raw = ""
-        """What the parser was fed and nothing was told of."""
+        """Text that was fed to the parser and is not in any delta yet."""
         self._text, self._reasoning = _TrimmedText(), _TrimmedText()
         self._deltas: list[ParsedCallDelta] = []
 
@@ -99,7 +99,7 @@ class ResponseTemplateParser:
         return self._take_delta()
 
     def _feed_char(self, char: str) -> None:
-        """Fed one by one, the parser fails where the failure is."""
+        """One character at a time, so that the parser fails at the exact character."""
         if self.done:
             return
         self._raw += char
@@ -146,25 +146,25 @@ class ResponseTemplateParser:
         self._raw = ""
 
     def _take_delta(self) -> ParsedDelta:
-        told = ParsedDelta(self._text.take(), self._reasoning.take(), tuple(self._deltas))
+        delta = ParsedDelta(self._text.take(), self._reasoning.take(), tuple(self._deltas))
         self._deltas = []
-        return told
+        return delta
 
 
 class _TrimmedText:
-    """Text without the space around it, which belongs to the template."""
+    """Text without the surrounding space, which belongs to the template."""
 
     def __init__(self) -> None:
         self._ready = ""
         self._pending_space: str | None = None
-        """Space that goes out if text comes behind it; None: nothing has come yet, so it never does."""
+        """Space that is released if text follows; None before the first text, whose leading space is dropped."""
 
     def add(self, text: str) -> None:
-        whole = text.lstrip() if self._pending_space is None else self._pending_space + text
-        words = whole.rstrip()
+        pending = text.lstrip() if self._pending_space is None else self._pending_space + text
+        words = pending.rstrip()
         self._ready += words
         if words or self._pending_space is not None:
-            self._pending_space = whole[len(words) :]
+            self._pending_space = pending[len(words) :]
 
     def take(self) -> str:
         ready, self._ready = self._ready, ""
@@ -172,7 +172,7 @@ class _TrimmedText:
 
 
 def _parse_call(value: object) -> tuple[str, str] | None:
-    """(name, arguments as JSON) of what a template made of a region; None where that is no call."""
+    """(name, arguments as JSON) of a parsed region; None when the region is not a call."""
     function = value.get("function") if isinstance(value, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
     arguments = function.get("arguments", {}) if isinstance(function, dict) else None

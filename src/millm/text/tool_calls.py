@@ -1,14 +1,6 @@
-"""Tool calls as JSON, `{"name": …, "arguments": {…}}` or a list of them, told while they are still being written.
+"""Parse tool calls out of an answer while it is generated, as deltas of text, reasoning and calls.
 
-What an answer's text turns out to be: words, reasoning, tool calls. The readers of it share this vocabulary.
-
-Tool calls between `<tool_call>` and `</tool_call>`, as Hermes, Qwen 2.5 and 3 and SmolLM2 write them.
-
-Text goes out until a marker may begin. A call's name goes out when it is known, its arguments as they come. What turns
-out to be no call is text again, from the first character that has not gone out; nothing is lost.
-The form: https://github.com/NousResearch/Hermes-Function-Calling
-
-Answers that a grammar holds to be tool calls and nothing else: the text is told as the call it must become.
+A call is JSON, `{"name": …, "arguments": {…}}`, or a list of such objects.
 """
 
 import json
@@ -27,10 +19,14 @@ from millm.text.json_stream import (
     skip_space,
 )
 
+OPEN_TAG, CLOSE_TAG = "<tool_call>", "</tool_call>"
+_ARGUMENT_KEYS = ("arguments", "parameters")
+"""The keys of Hermes and of Llama."""
+
 
 @dataclass(frozen=True)
 class ParsedCallDelta:
-    """Some of a tool call: its name comes first and alone, then its arguments bit by bit."""
+    """Part of a tool call: first the name alone, then pieces of the arguments."""
 
     index: int
     name: str | None = None
@@ -39,7 +35,7 @@ class ParsedCallDelta:
 
 @dataclass(frozen=True)
 class ParsedDelta:
-    """What some more text added to an answer."""
+    """What some more text adds to an answer."""
 
     text: str = ""
     reasoning: str = ""
@@ -54,20 +50,20 @@ class ParsedDelta:
 
 
 class DeltaParser(Protocol):
-    """Takes an answer's text in pieces of any size; joined, what it tells does not depend on the sizes."""
+    """Parses the text of one answer in pieces of any size; the joined deltas do not depend on the sizes."""
 
     @property
     def done(self) -> bool:
-        """The answer is complete: whatever else the model writes is not part of it."""
+        """True when the answer is complete; later text is not part of it."""
 
     def feed(self, text: str) -> ParsedDelta: ...
 
     def finish(self) -> ParsedDelta:
-        """The rest, when no more text comes."""
+        """The rest, at the end of the text."""
 
 
 class PlainTextParser:
-    """The answer is its text."""
+    """All text is text."""
 
     done = False
 
@@ -79,41 +75,35 @@ class PlainTextParser:
 
 
 def merge_call_deltas(deltas: Iterable[ParsedCallDelta]) -> tuple[ParsedCallDelta, ...]:
-    """Neighbouring bits of the same arguments as one."""
-    found: list[ParsedCallDelta] = []
+    """Join neighbouring pieces of the same arguments."""
+    merged: list[ParsedCallDelta] = []
     for delta in deltas:
-        last = found[-1] if found else None
+        last = merged[-1] if merged else None
         if last and last.name is None and delta.name is None and last.index == delta.index:
-            found[-1] = ParsedCallDelta(delta.index, arguments=last.arguments + delta.arguments)
+            merged[-1] = ParsedCallDelta(delta.index, arguments=last.arguments + delta.arguments)
         else:
-            found.append(delta)
-    return tuple(found)
-
-
-_ARGUMENT_KEYS = ("arguments", "parameters")
-"""Hermes' and Llama's word for it."""
+            merged.append(delta)
+    return tuple(merged)
 
 
 class ToolCallScanner:
-    """One call, or a list of them."""
+    """Scans one call or a list of calls. A call of a name outside `function_names` is not a call."""
 
     def __init__(self, function_names: Container[str]) -> None:
-        """`offered`: the names that can be called; a call of another is none."""
         self.started_calls = 0
-        """Calls whose name is told."""
+        """Calls whose name was emitted."""
         self.completed_calls = 0
-        """Calls that are complete."""
         self.done = False
         self._function_names = function_names
         self._deltas: list[ParsedCallDelta] = []
         self._name: str | None = None
         self._pending_arguments: str | None = None
-        """Arguments that came before their name."""
+        """Arguments that were written before the name."""
         self._scan = self._scan_calls()
         next(self._scan)
 
     def feed(self, char: str) -> list[ParsedCallDelta]:
-        """What this character completes. Raises NotJson where it cannot belong to a call."""
+        """Deltas that this character completes. Raises NotJson when it cannot belong to a call."""
         self._deltas = []
         try:
             self._scan.send(char)
@@ -166,15 +156,15 @@ class ToolCallScanner:
     def _scan_arguments(self, first: str) -> Generator[None, str, None]:
         expect(first, "{")
         self._add_arguments(first)
-        steps = scan_members()
-        next(steps)
-        ended = False
-        while not ended:
+        members = scan_members()
+        next(members)
+        is_complete = False
+        while not is_complete:
             char = yield
             try:
-                steps.send(char)
+                members.send(char)
             except StopIteration:
-                ended = True
+                is_complete = True
             self._add_arguments(char)
 
     def _add_arguments(self, text: str) -> None:
@@ -191,11 +181,13 @@ class ToolCallScanner:
         self.completed_calls += 1
 
 
-OPEN_TAG, CLOSE_TAG = "<tool_call>", "</tool_call>"
-
-
 class TaggedCallsParser:
-    """Reads one answer. Space before a call and behind the last belongs to nobody."""
+    """Parses calls between `<tool_call>` and `</tool_call>`, as written by Hermes, Qwen 2.5 and 3 and SmolLM2.
+
+    Text is released until a tag may start; the name of a call once it is known, its arguments as they are written. A
+    call that turns out invalid becomes text, from the first character that was not released. Whitespace around calls is
+    discarded. Format: https://github.com/NousResearch/Hermes-Function-Calling
+    """
 
     def __init__(self, function_names: Container[str], *, parallel: bool = True) -> None:
         self.done = False
@@ -203,7 +195,7 @@ class TaggedCallsParser:
         self._parallel = parallel
         self._call_count = 0
         self._pending = ""
-        """What has not gone out, because a marker or a call may become of it."""
+        """Text that is not released, because it may become a tag or a call."""
         self._scanner: ToolCallScanner | None = None
         self._is_after_call = False
         self._text: list[str] = []
@@ -215,7 +207,7 @@ class TaggedCallsParser:
         return self._take_delta()
 
     def finish(self) -> ParsedDelta:
-        """A call that lacks only its end counts as one."""
+        """The rest; a call that lacks only its closing tag or bracket counts."""
         if self._scanner:
             is_over = self._scanner.started_calls > 0 and "{" not in self._pending
         else:
@@ -226,9 +218,9 @@ class TaggedCallsParser:
         return self._take_delta()
 
     def _take_delta(self) -> ParsedDelta:
-        told = ParsedDelta("".join(self._text), calls=merge_call_deltas(self._deltas))
+        delta = ParsedDelta("".join(self._text), calls=merge_call_deltas(self._deltas))
         self._text, self._deltas = [], []
-        return told
+        return delta
 
     def _feed_char(self, char: str) -> None:
         if self.done:
@@ -248,20 +240,20 @@ class TaggedCallsParser:
             self._scanner = ToolCallScanner(self._function_names)
 
     def _release_char(self) -> None:
-        """Of the first character that is held: it is text."""
+        """Release the first pending character as text."""
         self._text.append(self._pending[0])
         self._pending = self._pending[1:]
         self._is_after_call = False
 
     def _scan_call(self, scanner: ToolCallScanner, char: str) -> None:
         try:
-            told = scanner.feed(char)
+            deltas = scanner.feed(char)
         except NotJson:
             self._reject_call(scanner)
             return
-        if told:
+        if deltas:
             self._deltas += [
-                ParsedCallDelta(self._call_count + delta.index, delta.name, delta.arguments) for delta in told
+                ParsedCallDelta(self._call_count + delta.index, delta.name, delta.arguments) for delta in deltas
             ]
             self._pending = ""
         self.done = not self._parallel and scanner.completed_calls > 0
@@ -288,7 +280,7 @@ class TaggedCallsParser:
 
 
 class ForcedArgumentsParser:
-    """The text is the arguments of one function."""
+    """For answers whose grammar admits only the arguments of one function."""
 
     done = False
 
@@ -307,7 +299,7 @@ class ForcedArgumentsParser:
 
 
 class ForcedCallsParser:
-    """The text is a call, or a list of calls. What is none, should there be any, stays text."""
+    """For answers whose grammar admits only a call or a list of calls; any other text stays text."""
 
     done = False
 
@@ -315,25 +307,25 @@ class ForcedCallsParser:
         self._scanner = ToolCallScanner(function_names)
         self._pending = ""
         self._is_text = False
-        """It has turned out to be something else."""
+        """True after text that is not a call."""
 
     def feed(self, text: str) -> ParsedDelta:
         if self._is_text:
             return ParsedDelta(text)
         deltas: list[ParsedCallDelta] = []
-        for place, char in enumerate(text):
+        for index, char in enumerate(text):
             try:
-                told = [] if self._scanner.done else self._scanner.feed(char)
+                new_deltas = [] if self._scanner.done else self._scanner.feed(char)
             except NotJson:
                 self._is_text = True
-                return ParsedDelta(self._take_pending() + text[place:], calls=merge_call_deltas(deltas))
-            self._pending = "" if told else self._pending + char
-            deltas += told
+                return ParsedDelta(self._take_pending() + text[index:], calls=merge_call_deltas(deltas))
+            self._pending = "" if new_deltas else self._pending + char
+            deltas += new_deltas
         return ParsedDelta(calls=merge_call_deltas(deltas))
 
     def finish(self) -> ParsedDelta:
         return ParsedDelta() if self._scanner.started_calls else ParsedDelta(self._take_pending())
 
     def _take_pending(self) -> str:
-        held, self._pending = self._pending, ""
-        return held
+        pending, self._pending = self._pending, ""
+        return pending

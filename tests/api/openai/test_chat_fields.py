@@ -9,7 +9,7 @@ from millm.api.openai.unsupported import IGNORED_CHAT_FIELDS, UNSUPPORTED_CHAT_F
 from millm.protocol.request import ChatRequest
 from tests.api.openai.saying import SayingServer
 from tests.api.openai.test_tools import TOOLS, write_tool_model
-from tests.text.templates import HERMES
+from tests.text.sample_templates import HERMES
 
 USER = {"role": "user", "content": "hi"}
 TEMPLATE = (

@@ -10,10 +10,10 @@ import pytest
 from millm.settings import Settings
 from tests.api.openai.saying import SayingServer
 from tests.fixtures.tiny import write_model
-from tests.text.recorded import HERMES as RECORDED
-from tests.text.recorded import WORDS
-from tests.text.templates import HERMES, SMOLLM2
-from tests.text.test_response_template import TEMPLATES
+from tests.text.tool_call_samples import HERMES as RECORDED
+from tests.text.tool_call_samples import WORDS
+from tests.text.sample_templates import HERMES, SMOLLM2
+from tests.text.test_response_parser import TEMPLATES
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOLS = [

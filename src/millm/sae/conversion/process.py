@@ -1,6 +1,6 @@
-"""The process that converts another library's SAE: an order on standard input, news on standard output.
+"""The process that converts another library's SAE: a request on standard input, events on standard output.
 
-It writes SAELens' layout (`cfg.json`, `sae_weights.safetensors`), which is then read like any other.
+The result is SAELens' layout (`cfg.json`, `sae_weights.safetensors`).
 """
 
 import json
@@ -33,12 +33,12 @@ READERS: dict[ConversionFormat, ConversionReader] = {
 
 
 def main() -> None:
-    order = msgspec.json.decode(sys.stdin.buffer.read(), type=ConversionRequest)
-    if order.memory_limit is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (order.memory_limit, order.memory_limit))
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=ConversionRequest)
+    if request.memory_limit is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (request.memory_limit, request.memory_limit))
     try:
-        convert(order, lambda stage: _send_event(ConversionEvent(stage=stage)))
-    except Exception as error:  # noqa: BLE001  the edge of the process: whatever it was is told as one sentence
+        convert(request, lambda stage: _send_event(ConversionEvent(stage=stage)))
+    except Exception as error:  # noqa: BLE001  the edge of the process: any failure becomes one sentence
         _send_event(ConversionEvent(problem=_error_message(error)))
     else:
         _send_event(ConversionEvent())
@@ -48,33 +48,35 @@ def _error_message(error: Exception) -> str:
     if isinstance(error, InvalidSae):
         return error.message
     if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch raises a RuntimeError
-        return "it needs more memory than there is"
-    return f"it is not what its file names say ({type(error).__name__})"
+        return "it needs more memory than is free"
+    return f"its content does not match its file names ({type(error).__name__})"
 
 
 def convert(request: ConversionRequest, on_stage: Callable[[str], None]) -> None:
-    """Fills `order.target`. Raises InvalidSae."""
+    """Fill `request.target`. Raises InvalidSae."""
     on_stage("reading")
-    found = READERS[request.format](request)
+    sae = READERS[request.format](request)
     on_stage("writing")
     target = Path(request.target)
-    tensors = {name: tensor.to(torch.float32).contiguous() for name, tensor in found.tensors.items()}
+    tensors = {name: tensor.to(torch.float32).contiguous() for name, tensor in sae.tensors.items()}
     save_file(tensors, target / saelens.SAELENS_WEIGHTS)
-    (target / SAELENS_CONFIG).write_text(json.dumps(_saelens_config(found, request), indent=1))
+    (target / SAELENS_CONFIG).write_text(json.dumps(_saelens_config(sae, request), indent=1))
     on_stage("checking")
     saelens.read_saelens(target)
 
 
 def _saelens_config(sae: ConvertedSae, request: ConversionRequest) -> dict[str, object]:
     d_in, d_sae = sae.tensors["W_enc"].shape
-    scaled = {"normalize_activations": "expected_average_only_in", "scaling_factor": sae.input_scale}
+    normalisation: dict[str, object] = {"normalize_activations": "none"}
+    if sae.input_scale is not None:
+        normalisation = {"normalize_activations": "expected_average_only_in", "scaling_factor": sae.input_scale}
     return {
         "architecture": sae.architecture,
         "d_in": d_in,
         "d_sae": d_sae,
         "apply_b_dec_to_input": sae.apply_b_dec_to_input,
         **({"k": sae.k} if sae.k is not None else {}),
-        **(scaled if sae.input_scale is not None else {"normalize_activations": "none"}),
+        **normalisation,
         "metadata": {**({"model_name": sae.model_name} if sae.model_name else {}), **sae.hooks},
         "converted_from": request.format,
     }

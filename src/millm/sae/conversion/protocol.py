@@ -1,4 +1,4 @@
-"""What passes between the server and the process that converts an SAE. Imports no torch."""
+"""Messages between the server and the process that converts an SAE. Imports no torch."""
 
 from typing import Literal
 
@@ -21,23 +21,23 @@ class ConversionRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     format: ConversionFormat
     source: str
-    """The folder of its files."""
+    """Folder of the SAE's files."""
     files: tuple[str, ...]
-    """Of it, inside that folder: the weights first."""
+    """Paths within `source`, the weights first."""
     target: str
     """An empty folder to write to."""
     name: str
-    """`owner/name/path/inside`: what some formats say nowhere else is in it."""
+    """`owner/name/path/inside`; some formats encode settings in it."""
     model: str | None
-    """The Hugging Face id of the model that it was trained on, where that is known."""
+    """Hugging Face id of the model that the SAE was trained on, if known."""
     input_scale: float | None
-    """What its activations were multiplied by in training, where that is known."""
+    """Factor of the activations in training, if known."""
     memory_limit: int | None = None
-    """Bytes of data that the process may hold."""
+    """Bytes of data for the process."""
 
 
 class ConversionEvent(msgspec.Struct, frozen=True):
-    """A line of what the process tells: a stage that begins, what is wrong, or (neither) that it is done."""
+    """A line of the process's output: a stage that starts, a problem, or (neither) completion."""
 
     stage: str = ""
     problem: str = ""

@@ -1,28 +1,24 @@
-"""Recognises an SAE's layout in a folder and keeps miLLM's own copy of it.
-
-SAE files as their publishers lay them out, and the one form in which miLLM keeps them.
-"""
+"""Detect the layout of an SAE's files and convert them to miLLM's canonical folder."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from millm.errors import InvalidSae
 from millm.sae.formats import canonical, gemma_scope, saelens
-from millm.sae.formats import gemma_scope as gemma_scope_2
 from millm.sae.formats.reader import SourceSae
 
 _READERS: dict[str, Callable[[Path], SourceSae]] = {
     saelens.SAELENS_WEIGHTS: saelens.read_saelens,
     gemma_scope.GEMMA_SCOPE_WEIGHTS: gemma_scope.read_gemma_scope,
-    gemma_scope_2.GEMMA_SCOPE_2_WEIGHTS: gemma_scope_2.read_gemma_scope_2,
+    gemma_scope.GEMMA_SCOPE_2_WEIGHTS: gemma_scope.read_gemma_scope_2,
 }
 _PICKLE_SUFFIXES = {".pt", ".pth", ".bin", ".pkl", ".ckpt"}
 
 
 def canonicalise(source: Path, root: Path) -> Path:
-    """The canonical folder under `root` for the SAE in `source`, written now unless it is there.
+    """The canonical folder under `root` for the SAE in `source`, written unless it exists.
 
-    Raises InvalidSae, and leaves `root` as it was, when the SAE is not one that is read exactly.
+    Raises InvalidSae, and leaves `root` unchanged, for an SAE that is not supported exactly.
     """
     return canonical.store_canonical(_read_layout(source), root)
 
@@ -33,7 +29,7 @@ def _read_layout(folder: Path) -> SourceSae:
         if weights in files:
             return read(folder)
     if pickled := sorted(name for name in files if Path(name).suffix in _PICKLE_SUFFIXES):
-        raise InvalidSae(f"{pickled[0]} is a pickle, which can run code when it is read: convert it to safetensors")
+        raise InvalidSae(f"{pickled[0]} is a pickle, which can run code when it is read; convert it to safetensors")
     raise InvalidSae("no SAE found in this folder; it must hold " + " or ".join(_READERS))
 
 

@@ -1,10 +1,6 @@
-"""miLLM's own SAE folder: `sae.safetensors`, a feature per row so that k features are k reads, and `config.json`.
+"""miLLM's own SAE folder: `sae.safetensors`, a row per feature so that k features are k reads, and `config.json`.
 
-It is named by what is in it, and written beside and renamed into place: it is whole or it is not there.
-
-Rewrites an SAE's weights so that what was done to its activations outside is done by the weights.
-
-After SAELens' `fold_activation_norm_scaling_factor` and `fold_W_dec_norm`. Results are float32, or stay float64.
+The folder's name is a hash of its header. It is written under another name and renamed, so it is complete or absent.
 """
 
 import dataclasses
@@ -20,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from millm.errors import InvalidSae
-from millm.sae.activations import SMALLEST_NORM
+from millm.sae.activations import decoder_norms
 from millm.sae.config import SaeConfig
 from millm.sae.formats.reader import SourceSae, convert_to_struct, dtype_name, read_json_object, read_safetensors
 
@@ -35,14 +31,14 @@ class CanonicalHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     millm_sae: Literal[1] = 1
     """Version of this format."""
     sha256: str
-    """Of the weights file that was converted."""
+    """Of the original weights file."""
     folded: tuple[str, ...] = ()
-    """What the conversion folded into the weights."""
+    """Factors that the conversion folded into the weights."""
     config: SaeConfig
 
 
 def tensor_shapes(config: SaeConfig) -> dict[str, tuple[int, ...]]:
-    """The tensors that an SAE of this kind has, exactly."""
+    """Name and shape of every tensor of an SAE with this configuration."""
     features = (config.d_sae,)
     shapes = {
         "W_enc_T": (config.d_sae, config.d_in),
@@ -59,7 +55,7 @@ def tensor_shapes(config: SaeConfig) -> dict[str, tuple[int, ...]]:
 
 
 def open_canonical(folder: Path) -> tuple[CanonicalHeader, dict[str, Tensor]]:
-    """The header and the memory-mapped tensors. Raises InvalidSae when the folder is not a whole one."""
+    """The header and the memory-mapped tensors. Raises InvalidSae when the folder is incomplete or damaged."""
     header = convert_to_struct(read_json_object(folder / HEADER_FILE), CanonicalHeader, HEADER_FILE)
     tensors = read_safetensors(folder / WEIGHTS_FILE)
     check_tensors(header.config, tensors)
@@ -67,7 +63,7 @@ def open_canonical(folder: Path) -> tuple[CanonicalHeader, dict[str, Tensor]]:
 
 
 def store_canonical(source: SourceSae, root: Path) -> Path:
-    """Checks every number, then writes the canonical folder under `root` unless it is there already."""
+    """Check all numbers and write the canonical folder under `root`, unless it exists."""
     check_tensors(source.config, source.tensors)
     header = msgspec.json.encode(CanonicalHeader(sha256=source.sha256, folded=source.folded, config=source.config))
     folder = root / hashlib.sha256(header).hexdigest()[:16]
@@ -79,7 +75,7 @@ def store_canonical(source: SourceSae, root: Path) -> Path:
 
 
 def check_tensors(config: SaeConfig, tensors: dict[str, Tensor]) -> None:
-    """Raises InvalidSae on a missing, unexpected or misshapen tensor, or one that is not of floats."""
+    """Raises InvalidSae for a missing, unexpected or misshapen tensor, or one that is not of floats."""
     shapes = tensor_shapes(config)
     if missing := sorted(shapes.keys() - tensors.keys()):
         raise InvalidSae(f"tensor {missing[0]} is missing; architecture {config.architecture!r} needs it")
@@ -104,7 +100,7 @@ def _check_finite(tensors: dict[str, Tensor]) -> None:
 
 def _check_threshold(threshold: Tensor | None) -> None:
     if threshold is not None and bool((threshold < 0).any()):
-        raise InvalidSae("tensor threshold holds numbers below 0, which no JumpReLU has; download the SAE again")
+        raise InvalidSae("tensor threshold holds negative numbers, which no JumpReLU has; download the SAE again")
 
 
 def _is_valid_folder(folder: Path) -> bool:
@@ -113,13 +109,13 @@ def _is_valid_folder(folder: Path) -> bool:
     try:
         open_canonical(folder)
     except InvalidSae:
-        return False  # damaged since it was written: it will be written again
+        return False  # damaged since it was written; it is written again
     return True
 
 
 def _write_folder(folder: Path, header: bytes, tensors: dict[str, Tensor]) -> None:
     partial = folder.with_name(f".partial-{folder.name}")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a conversion that was killed
+    shutil.rmtree(partial, ignore_errors=True)  # of a conversion that was killed
     partial.mkdir(parents=True)
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial / WEIGHTS_FILE)
@@ -142,7 +138,7 @@ def _fsync(path: Path) -> None:
 
 
 def fold_input_scale(source: SourceSae, scale: float) -> SourceSae:
-    """For an SAE trained on `scale`·x: one that reads x itself (`expected_average_only_in`)."""
+    """Convert an SAE trained on `scale`·x to one that reads x: SAELens' `fold_activation_norm_scaling_factor`."""
     old = source.tensors
     return _with_folded_tensors(
         source,
@@ -154,10 +150,13 @@ def fold_input_scale(source: SourceSae, scale: float) -> SourceSae:
 
 
 def fold_decoder_norms(source: SourceSae) -> SourceSae:
-    """Makes decoder rows unit length and activations larger by as much; the threshold is in those units."""
+    """Scale decoder rows to unit length and the encoder by their norms: SAELens' `fold_W_dec_norm`.
+
+    The threshold is in the new units already.
+    """
     old = source.tensors
     decoder = _at_least_float32(old["W_dec"])
-    norms = decoder.norm(dim=-1).clamp_min(SMALLEST_NORM)  # [F]
+    norms = decoder_norms(decoder)  # [F]
     return _with_folded_tensors(
         source,
         "decoder norms",

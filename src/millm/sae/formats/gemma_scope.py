@@ -1,9 +1,9 @@
-"""Gemma Scope 2: `params.safetensors` and a `config.json` that names transformers' modules.
+"""Read Gemma Scope and Gemma Scope 2.
 
-transformers' names are trusted over TransformerLens': what SAELens calls `hook_mlp_in` for the transcoders is
-before the norm, while they were trained behind it. Without a `config.json` the path says it, as in SAELens.
-
-Gemma Scope (arxiv.org/abs/2408.05147): a `params.npz` without a configuration; the path says the rest.
+Gemma Scope (arxiv.org/abs/2408.05147) is a `params.npz` without a configuration; the path contains the hook.
+Gemma Scope 2 is a `params.safetensors` with a `config.json` that names transformers' modules; without it the path is
+parsed, as in SAELens. transformers' names have priority: SAELens calls the transcoders' hook `hook_mlp_in`, which is
+before the norm, while they were trained on its output.
 """
 
 import re
@@ -33,28 +33,28 @@ _EMBEDDING_FOLDED = ("embedding scale",)
 
 
 def read_gemma_scope(folder: Path) -> SourceSae:
-    """Raises InvalidSae when params.npz is not a whole JumpReLU SAE."""
-    place = parse_gemma_scope_path(folder.absolute().as_posix())
+    """Raises InvalidSae when params.npz is not a complete JumpReLU SAE."""
+    location = parse_gemma_scope_path(folder.absolute().as_posix())
     arrays = drop_unit_scaling(read_npz(folder / GEMMA_SCOPE_WEIGHTS))
     tensors = {_canonical_tensor_name(name): tensor for name, tensor in arrays.items()}
     d_in, d_sae = matrix_shape(tensors, "W_enc")
     _, d_out = matrix_shape(tensors, "W_dec")
     config = SaeConfig(
-        architecture="jumprelu_transcoder" if place.is_transcoder else "jumprelu",
+        architecture="jumprelu_transcoder" if location.is_transcoder else "jumprelu",
         d_in=d_in,
         d_sae=d_sae,
         d_out=d_out,
-        model_name=place.model_name,
-        hook_name=place.hook_name,
-        hook_name_out=place.hook_name_out,
+        model_name=location.model_name,
+        hook_name=location.hook_name,
+        hook_name_out=location.hook_name_out,
         source_format="gemma_scope",
         dtype=dtype_name(tensors["W_enc"]),
     )
-    if place.is_embedding:
+    if location.is_embedding:
         tensors = _rescale_embedding_sae(tensors, d_in)
     tensors["W_enc_T"] = tensors.pop("W_enc").T
     return SourceSae(
-        config, tensors, sha256_of(folder / GEMMA_SCOPE_WEIGHTS), _EMBEDDING_FOLDED if place.is_embedding else ()
+        config, tensors, sha256_of(folder / GEMMA_SCOPE_WEIGHTS), _EMBEDDING_FOLDED if location.is_embedding else ()
     )
 
 
@@ -63,7 +63,7 @@ def _canonical_tensor_name(name: str) -> str:
 
 
 def _rescale_embedding_sae(tensors: dict[str, Tensor], d_in: int) -> dict[str, Tensor]:
-    """Those were trained on embeddings before Gemma multiplies them by √d; SAELens corrects them alike."""
+    """For SAEs trained on embeddings before Gemma's factor of √d; SAELens applies the same correction."""
     return tensors | {"W_enc": tensors["W_enc"] / d_in**0.5, "W_dec": tensors["W_dec"] * d_in**0.5}
 
 
@@ -86,7 +86,7 @@ _MODULES_BY_SITE = {
 
 
 class _GemmaScope2Config(msgspec.Struct, frozen=True):
-    """Its `config.json`; other fields describe the training."""
+    """`config.json`; other fields describe the training."""
 
     architecture: Literal["jump_relu"] = "jump_relu"
     model_name: str | None = None
@@ -96,25 +96,25 @@ class _GemmaScope2Config(msgspec.Struct, frozen=True):
 
 
 def read_gemma_scope_2(folder: Path) -> SourceSae:
-    """Raises InvalidSae when the folder is not a whole JumpReLU SAE or transcoder."""
-    said = (
+    """Raises InvalidSae when the folder is not a complete JumpReLU SAE or transcoder."""
+    file_config = (
         convert_to_struct(read_json_object(folder / GEMMA_SCOPE_2_CONFIG), _GemmaScope2Config, GEMMA_SCOPE_2_CONFIG)
         if (folder / GEMMA_SCOPE_2_CONFIG).exists()
         else _config_from_path(folder)
     )
-    found = read_safetensors(folder / GEMMA_SCOPE_2_WEIGHTS)
-    tensors = {_TENSOR_NAMES.get(name, name): tensor for name, tensor in found.items()}
+    stored = read_safetensors(folder / GEMMA_SCOPE_2_WEIGHTS)
+    tensors = {_TENSOR_NAMES.get(name, name): tensor for name, tensor in stored.items()}
     d_in, d_sae = matrix_shape(tensors, "W_enc")
     _, d_out = matrix_shape(tensors, "W_dec")
     config = SaeConfig(
-        architecture=_gemma_scope_2_architecture(said, tensors),
+        architecture=_gemma_scope_2_architecture(file_config, tensors),
         d_in=d_in,
         d_sae=d_sae,
         d_out=d_out,
-        model_name=_model_id(said.model_name),
-        hook_name=_hook_name(said.hf_hook_point_in),
-        hf_hook_name=said.hf_hook_point_in,
-        hook_name_out=_hook_name(said.hf_hook_point_out),
+        model_name=_model_id(file_config.model_name),
+        hook_name=_hook_name(file_config.hf_hook_point_in),
+        hf_hook_name=file_config.hf_hook_point_in,
+        hook_name_out=_hook_name(file_config.hf_hook_point_out),
         source_format="gemma_scope_2",
         dtype=dtype_name(tensors["W_enc"]),
     )
@@ -129,7 +129,7 @@ def _gemma_scope_2_architecture(file_config: _GemmaScope2Config, tensors: dict[s
     has_skip = "W_skip" in tensors
     if file_config.affine_connection is not None and file_config.affine_connection != has_skip:
         raise InvalidSae(
-            f"affine_connection is {file_config.affine_connection}, but affine_skip_connection says otherwise"
+            f"affine_connection is {file_config.affine_connection}, which contradicts tensor affine_skip_connection"
         )
     if has_skip:
         return "jumprelu_skip_transcoder"
@@ -137,17 +137,17 @@ def _gemma_scope_2_architecture(file_config: _GemmaScope2Config, tensors: dict[s
 
 
 def _config_from_path(folder: Path) -> _GemmaScope2Config:
-    found = _SITE_IN_PATH.search(folder.absolute().as_posix())
-    if found is None:
+    match = _SITE_IN_PATH.search(folder.absolute().as_posix())
+    if match is None:
         raise InvalidSae(
-            f"{GEMMA_SCOPE_2_CONFIG} is missing from the SAE's folder, and its path does not say where the SAE reads"
+            f"{GEMMA_SCOPE_2_CONFIG} is missing from the SAE's folder, and its path does not contain the hook point"
         )
-    before, after = (side and f"model.layers.{found['layer']}.{side}" for side in _MODULES_BY_SITE[found["site"]])
+    before, after = (side and f"model.layers.{match['layer']}.{side}" for side in _MODULES_BY_SITE[match["site"]])
     return _GemmaScope2Config(hf_hook_point_in=before, hf_hook_point_out=after)
 
 
 def _model_id(name: str | None) -> str | None:
-    """`gemma-v3-4b-pt` and the like, as Hugging Face has it; the 270m models have no `-pt`."""
+    """The Hugging Face id for `gemma-v3-4b-pt` and the like; the 270m models have no `-pt`."""
     if name is None:
         return None
     name = name.replace("-v3", "-3")
@@ -156,6 +156,6 @@ def _model_id(name: str | None) -> str | None:
 
 
 def _hook_name(module: str | None) -> str | None:
-    """TransformerLens' name for one of transformers', where it has one."""
-    found = _LAYER_MODULE.search(module or "")
-    return f"blocks.{found[1]}.{_HOOK_BY_MODULE[found[2]]}" if found and found[2] in _HOOK_BY_MODULE else None
+    """TransformerLens' name for one of transformers', if it has one."""
+    match = _LAYER_MODULE.search(module or "")
+    return f"blocks.{match[1]}.{_HOOK_BY_MODULE[match[2]]}" if match and match[2] in _HOOK_BY_MODULE else None

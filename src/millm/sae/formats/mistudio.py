@@ -1,6 +1,6 @@
-"""What a miStudio export means where its `cfg.json`, in SAELens' layout, says something else.
+"""Correct the `cfg.json` of a miStudio export, which has SAELens' layout.
 
-It records `blocks.L.hook_resid_post`, but reads the module named below; and it gives k as a percentage.
+It names `blocks.L.hook_resid_post`, but the SAE reads the module named below, and k is a percentage.
 """
 
 import re
@@ -19,7 +19,7 @@ _FOLDER_PATTERN = re.compile(r"^layer_(?P<layer>\d+)(?:_(?P<site>residual|mlp|at
 class _MistudioExtra(msgspec.Struct, frozen=True):
     hf_model_name: str | None = None
     top_k_sparsity: Annotated[float, msgspec.Meta(gt=0, le=100)] | None = None
-    """Per cent of the features."""
+    """Percentage of the features."""
 
 
 class _MistudioConfig(msgspec.Struct, frozen=True):
@@ -34,12 +34,12 @@ def is_mistudio_export(raw: dict[str, Any]) -> bool:
 
 
 def to_saelens_config(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The `cfg.json` it should have written. Raises InvalidSae on a field of the wrong type."""
+    """The corrected `cfg.json`. Raises InvalidSae for a field of the wrong type."""
     cfg = convert_to_struct(raw, _MistudioConfig, "cfg.json")
-    meant = raw | {"hook_name": None, "hook_point": None, "hf_hook_name": _hook_module(cfg, folder)}
+    corrected = raw | {"hook_name": None, "hook_point": None, "hf_hook_name": _hook_module(cfg, folder)}
     if raw.get("activation_fn_str") == "topk":
-        meant["k"] = _k_from_percentage(cfg)
-    return meant
+        corrected["k"] = _k_from_percentage(cfg)
+    return corrected
 
 
 def _k_from_percentage(cfg: _MistudioConfig) -> int:
@@ -50,16 +50,13 @@ def _k_from_percentage(cfg: _MistudioConfig) -> int:
 
 
 def _hook_module(cfg: _MistudioConfig, folder: Path) -> str | None:
-    found = _FOLDER_PATTERN.match(folder.name)
-    layer = found["layer"] if found else cfg.hook_point_layer
+    match = _FOLDER_PATTERN.match(folder.name)
+    layer = match["layer"] if match else cfg.hook_point_layer
     if layer is None:
         return None
-    site = (found["site"] if found else None) or "residual"
-    return f"{_layers_path(cfg)}.{layer}.{_site_module(cfg, site)}.output"
-
-
-def _layers_path(cfg: _MistudioConfig) -> str:
-    return "transformer.h" if _is_gpt2(cfg) else "model.layers"
+    site = (match["site"] if match else None) or "residual"
+    layers = "transformer.h" if _is_gpt2(cfg) else "model.layers"
+    return f"{layers}.{layer}.{_site_module(cfg, site)}.output"
 
 
 def _site_module(cfg: _MistudioConfig, site: str) -> str:

@@ -1,8 +1,6 @@
-"""Reads the files people hand us: JSON, safetensors and npz, each failure named, no pickle ever opened."""
+"""Read SAE files from publishers: JSON, safetensors and npz, never a pickle; each failure is an InvalidSae."""
 
 import hashlib
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +14,7 @@ from torch import Tensor
 from millm.errors import InsufficientMemory, InvalidSae
 from millm.hardware import free_memory
 from millm.sae.config import SaeConfig
-from millm.sae.headers import ArrayHeader, read_npz_headers
+from millm.sae.headers import NPZ_ERRORS, read_npz_headers
 
 _NUMPY_FLOATS = (np.float16, np.float32, np.float64)
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
@@ -31,24 +29,24 @@ class SourceSae:
     sha256: str
     """Of the weights file."""
     folded: tuple[str, ...] = ()
-    """What was folded into the weights: `decoder norms`, `input scale 0.25`. Not in the configuration any more."""
+    """Factors folded into the weights, e.g. `decoder norms`, `input scale 0.25`; removed from the configuration."""
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Raises InvalidSae when the file is missing, is not JSON (NaN is not) or not an object."""
+    """Raises InvalidSae when the file is missing, is not strict JSON (no NaN) or not an object."""
     try:
-        found = msgspec.json.decode(path.read_bytes())
+        value = msgspec.json.decode(path.read_bytes())
     except FileNotFoundError:
         raise InvalidSae(f"{path.name} is missing from the SAE's folder") from None
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidSae(f"{path.name} cannot be read as JSON: {_reason(error)}") from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise InvalidSae(f"{path.name} must hold a JSON object")
-    return found
+    return value
 
 
 def convert_to_struct(raw: dict[str, Any], struct_type: type[_Struct], name: str) -> _Struct:
-    """`raw` as a struct. Raises InvalidSae naming the field whose type is wrong."""
+    """`raw` as a struct. Raises InvalidSae naming a field of the wrong type."""
     try:
         return msgspec.convert(raw, type=struct_type)
     except msgspec.ValidationError as error:
@@ -61,37 +59,26 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
     except (OSError, SafetensorError) as error:
-        raise InvalidSae(f"{path.name} is not a whole safetensors file: {_reason(error)}") from error
+        raise InvalidSae(f"{path.name} is not a complete safetensors file: {_reason(error)}") from error
 
 
 def read_npz(path: Path) -> dict[str, Tensor]:
     """Raises InvalidSae when the file is truncated, corrupt, not an npz, holds Python objects or is a zip bomb.
 
-    Raises InsufficientMemory when there is no room to unpack it.
+    Raises InsufficientMemory when the arrays do not fit into memory.
     """
-    _check_memory(read_npz_headers(path), path.name)
+    needed, free = sum(header.nbytes for header in read_npz_headers(path).values()), free_memory("cpu")
+    if free is not None and needed > free:
+        raise InsufficientMemory(
+            f"{path.name} unpacks to {needed:,} bytes, and {free:,} are free; unload a model first"
+        )
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
             arrays = dict(loaded.items()) if isinstance(loaded, np.lib.npyio.NpzFile) else {}
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        RuntimeError,
-        MemoryError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise InvalidSae(f"{path.name} is not a whole npz file of plain numbers: {_reason(error)}") from error
+    except NPZ_ERRORS as error:
+        raise InvalidSae(f"{path.name} is not a complete npz file of plain numbers: {_reason(error)}") from error
     return {name: _to_tensor(name, array) for name, array in arrays.items()}
-
-
-def _check_memory(arrays: dict[str, ArrayHeader], name: str) -> None:
-    needed, free = sum(array.nbytes for array in arrays.values()), free_memory("cpu")
-    if free is not None and needed > free:
-        raise InsufficientMemory(f"{name} unpacks to {needed:,} bytes, and {free:,} are free; unload a model first")
 
 
 def _to_tensor(name: str, array: np.ndarray[Any, Any]) -> Tensor:
@@ -111,7 +98,7 @@ def matrix_shape(tensors: dict[str, Tensor], name: str) -> tuple[int, int]:
 
 
 def drop_unit_scaling(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drops the `scaling_factor` of ones that early files carry. Raises InvalidSae when it is not of ones."""
+    """Drop the `scaling_factor` of ones in early files. Raises InvalidSae when it is not all ones."""
     rest = {name: tensor for name, tensor in tensors.items() if name != "scaling_factor"}
     if len(rest) < len(tensors) and not bool((tensors["scaling_factor"] == 1).all()):
         raise InvalidSae("a finetuned scaling_factor is not supported: it must be folded into W_dec")
@@ -128,7 +115,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The cause on one line, without the file's path, which an operating system error would name."""
+    """The cause on one line, without the path in an operating system error."""
     if isinstance(error, OSError):
         return error.strerror or "it cannot be opened"
     return (str(error).splitlines() or ["it ends too early"])[0]

@@ -1,13 +1,7 @@
-"""What a SAELens `cfg.json` says, of version 6 with its `metadata` or flat as before it.
+"""Read SAELens' `cfg.json` and `sae_weights.safetensors`, of any version, and miStudio's exports in that layout.
 
-Defaults are SAELens' own (`handle_pre_6_0_config`), except where it would guess: a missing k, a scale it never
-applies and an unknown architecture are refused. Knows no tensor.
-
-What SAELens' catalogue (`pretrained_saes.yaml`) says of some repositories, and their own files do not.
-
-Repositories go by their names; a folder of a cache or a copy is recognised by any folder above it.
-
-SAELens: `cfg.json` and `sae_weights.safetensors`, of any version, and what miStudio exports like it.
+Defaults are SAELens' own (`handle_pre_6_0_config`), except where SAELens would guess: a missing k, an unused scale and
+an unknown architecture are rejected.
 """
 
 from pathlib import Path
@@ -32,6 +26,7 @@ from millm.sae.formats.reader import (
 )
 
 SAELENS_CONFIG = "cfg.json"
+SAELENS_WEIGHTS = "sae_weights.safetensors"
 BATCH_TOPK = ("batchtopk", "matryoshka_batchtopk")
 _NEW_FIELD_NAMES = {
     "hook_point": "hook_name",
@@ -44,120 +39,13 @@ _COMPATIBLE_ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "topk": ("topk",),
     "jumprelu": _JUMPRELU_ARCHITECTURES,
 }
-"""Which architectures an activation function of the flat configurations may name."""
-
-
-class _ActivationKwargs(msgspec.Struct, frozen=True):
-    k: int | float | None = None
-
-
-class _ModelKwargs(msgspec.Struct, frozen=True):
-    center_writing_weights: bool = False
-
-
-class SaelensMetadata(msgspec.Struct, frozen=True, kw_only=True):
-    """How the SAE is used."""
-
-    model_name: str | None = None
-    hook_name: str | None = None
-    hf_hook_name: str | None = None
-    hook_name_out: str | None = None
-    hook_head_index: int | None = None
-    exclude_special_tokens: bool | list[int] | None = None
-    model_from_pretrained_kwargs: _ModelKwargs | None = None
-
-
-class SaelensConfig(SaelensMetadata, frozen=True, kw_only=True):
-    """`cfg.json` with the names of version 6; fields we do not use are left out."""
-
-    d_in: Width
-    d_sae: Width
-    architecture: str = "standard"
-    activation_fn: str = "relu"
-    activation_fn_kwargs: _ActivationKwargs | None = None
-    k: int | float | None = None
-    rescale_acts_by_decoder_norm: bool | None = None
-    apply_b_dec_to_input: bool | None = None
-    normalize_activations: str | bool | None = None
-    reshape_activations: Literal["none", "hook_z"] | None = None
-    scaling_factor: float | None = None
-    norm_scaling_factor: float | None = None
-    metadata: SaelensMetadata = SaelensMetadata()
-    converted_from: str = "saelens"
-    """The library whose files `millm.sae.conversion.process` made this of."""
-
-    @property
-    def merged_metadata(self) -> SaelensMetadata:
-        """The metadata, each field from where it is: under `metadata` or at the top."""
-        nested = msgspec.structs.asdict(self.metadata)
-        return SaelensMetadata(
-            **{name: getattr(self, name) if value is None else value for name, value in nested.items()}
-        )
-
-
-def parse_saelens_config(raw: dict[str, Any]) -> SaelensConfig:
-    """Raises InvalidSae naming the field whose type is wrong."""
-    cfg = convert_to_struct(
-        {_NEW_FIELD_NAMES.get(name, name): value for name, value in raw.items()}, SaelensConfig, SAELENS_CONFIG
-    )
-    if cfg.merged_metadata.hook_head_index is not None:
-        raise InvalidSae(
-            f"{SAELENS_CONFIG}: hook_head_index {cfg.merged_metadata.hook_head_index}: SAEs of a single head are not supported"
-        )
-    return cfg
-
-
-def inference_architecture(cfg: SaelensConfig) -> Architecture:
-    """What the weights are at inference. Raises InvalidSae when unknown or at odds with the activation function."""
-    name = "jumprelu" if cfg.architecture in BATCH_TOPK else cfg.architecture
-    if cfg.activation_fn == "topk" and name == "standard":
-        name = "topk"
-    known = require_architecture(name)
-    if known not in _COMPATIBLE_ARCHITECTURES.get(cfg.activation_fn, ()):
-        raise InvalidSae(
-            f"{SAELENS_CONFIG}: activation function {cfg.activation_fn!r} does not go with {cfg.architecture!r}"
-        )
-    return known
-
-
-def parse_k(cfg: SaelensConfig) -> int | None:
-    """How many features a topk SAE keeps. Raises InvalidSae when it is not a whole number."""
-    kwargs = cfg.activation_fn_kwargs
-    found = kwargs.k if kwargs is not None and kwargs.k is not None else cfg.k
-    if found is not None and found != int(found):
-        raise InvalidSae(f"{SAELENS_CONFIG}: k is {found}; it must be a whole number")
-    return None if found is None else int(found)
-
-
-def has_input_scale(cfg: SaelensConfig) -> bool:
-    """Whether it was trained on inputs scaled by one constant, which SAELens does not apply at run time."""
-    return cfg.normalize_activations in (True, "expected_average_only_in")
-
-
-def require_input_scale(cfg: SaelensConfig) -> float:
-    """That constant. Raises InvalidSae when it is not known."""
-    scale = cfg.scaling_factor if cfg.norm_scaling_factor is None else cfg.norm_scaling_factor
-    if scale is None or scale <= 0:
-        raise InvalidSae(
-            f"{SAELENS_CONFIG}: normalize_activations expected_average_only_in needs a positive scaling_factor: without it "
-            "activations would be wrong, so fold it into the weights or add it"
-        )
-    return scale
-
-
-def runtime_normalisation(cfg: SaelensConfig) -> Normalisation:
-    """What is left to do at run time."""
-    if has_input_scale(cfg) or not isinstance(cfg.normalize_activations, str):
-        return "none"
-    return require_normalisation(cfg.normalize_activations)
-
-
+"""Architectures that go with an activation function of the flat configurations."""
 _CENTRED_REPOSITORIES = {
     "GPT2-Small-SAEs-Reformatted",
     "GPT2-Small-Feature-Splitting-Experiment-Layer-8",
     "gpt2-small-mlp-out-saes",
 }
-"""Trained on residuals without their mean."""
+"""Trained on residuals without their mean, according to SAELens' catalogue (`pretrained_saes.yaml`), as below."""
 REPOSITORY_NORMALISATIONS = {"Mistral-7B-Residual-Stream-SAEs": "constant_norm_rescale"}
 REPOSITORY_INPUT_SCALES = {
     "Gemma-2b-Residual-Stream-SAEs": {"gemma_2b_blocks.12.hook_resid_post_16384": 0.21381938399317255},
@@ -176,34 +64,59 @@ REPOSITORY_INPUT_SCALES = {
         "sae_group_gpt2_blocks.11.hook_mlp_out_24576:v2": 0.2851548652550073,
     },
 }
-"""By the SAE's folder: what its activations were multiplied by in training."""
+"""By the SAE's folder: the factor of its activations in training."""
 
 
-def apply_repository_normalisation(cfg: SaelensConfig, folder: Path) -> SaelensConfig:
-    """With the normalisation that its repository is known to need."""
-    names = _repository_names(folder)
-    for name in names & REPOSITORY_NORMALISATIONS.keys():
-        cfg = msgspec.structs.replace(cfg, normalize_activations=REPOSITORY_NORMALISATIONS[name])
-    for name in names & REPOSITORY_INPUT_SCALES.keys():
-        scale = REPOSITORY_INPUT_SCALES[name].get(folder.name)
-        if has_input_scale(cfg) and cfg.norm_scaling_factor is None and scale is not None:
-            cfg = msgspec.structs.replace(cfg, norm_scaling_factor=scale)
-    return cfg
+class _ActivationKwargs(msgspec.Struct, frozen=True):
+    k: int | float | None = None
 
 
-def is_centred_repository(folder: Path) -> bool:
-    return bool(_repository_names(folder) & _CENTRED_REPOSITORIES)
+class _ModelKwargs(msgspec.Struct, frozen=True):
+    center_writing_weights: bool = False
 
 
-def _repository_names(folder: Path) -> set[str]:
-    return {part.rpartition("--")[2] for part in folder.absolute().parts}  # in a cache: models--owner--name
+class SaelensMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """The model and hook of an SAE."""
+
+    model_name: str | None = None
+    hook_name: str | None = None
+    hf_hook_name: str | None = None
+    hook_name_out: str | None = None
+    hook_head_index: int | None = None
+    exclude_special_tokens: bool | list[int] | None = None
+    model_from_pretrained_kwargs: _ModelKwargs | None = None
 
 
-SAELENS_WEIGHTS = "sae_weights.safetensors"
+class SaelensConfig(SaelensMetadata, frozen=True, kw_only=True):
+    """`cfg.json` with the names of version 6, without the fields that are not used here."""
+
+    d_in: Width
+    d_sae: Width
+    architecture: str = "standard"
+    activation_fn: str = "relu"
+    activation_fn_kwargs: _ActivationKwargs | None = None
+    k: int | float | None = None
+    rescale_acts_by_decoder_norm: bool | None = None
+    apply_b_dec_to_input: bool | None = None
+    normalize_activations: str | bool | None = None
+    reshape_activations: Literal["none", "hook_z"] | None = None
+    scaling_factor: float | None = None
+    norm_scaling_factor: float | None = None
+    metadata: SaelensMetadata = SaelensMetadata()
+    converted_from: str = "saelens"
+    """The source format, for files written by `millm.sae.conversion.process`."""
+
+    @property
+    def merged_metadata(self) -> SaelensMetadata:
+        """The metadata; fields missing under `metadata` are those of the top level."""
+        nested = msgspec.structs.asdict(self.metadata)
+        return SaelensMetadata(
+            **{name: getattr(self, name) if value is None else value for name, value in nested.items()}
+        )
 
 
 def read_saelens(folder: Path) -> SourceSae:
-    """Raises InvalidSae when the folder is not an SAE whose arithmetic we do exactly."""
+    """Raises InvalidSae when the folder is not an SAE that is supported exactly."""
     raw = read_json_object(folder / SAELENS_CONFIG)
     is_export = mistudio.is_mistudio_export(raw)
     cfg = apply_repository_normalisation(
@@ -223,7 +136,7 @@ def read_saelens(folder: Path) -> SourceSae:
 def _sae_config(cfg: SaelensConfig, tensors: dict[str, Tensor], folder: Path, source_format: str) -> SaeConfig:
     architecture = inference_architecture(cfg)
     is_topk, is_transcoder = architecture == "topk", architecture.endswith("transcoder")
-    use = cfg.merged_metadata
+    metadata = cfg.merged_metadata
     return SaeConfig(
         architecture=architecture,
         d_in=cfg.d_in,
@@ -234,11 +147,11 @@ def _sae_config(cfg: SaelensConfig, tensors: dict[str, Tensor], folder: Path, so
         center_inputs=_has_centred_inputs(cfg, folder),
         k=parse_k(cfg) if is_topk else None,
         rescale_acts_by_decoder_norm=is_topk and bool(cfg.rescale_acts_by_decoder_norm),
-        model_name=use.model_name,
-        hook_name=use.hook_name,
-        hf_hook_name=use.hf_hook_name,
-        hook_name_out=use.hook_name_out,
-        exclude_special_tokens=bool(use.exclude_special_tokens),
+        model_name=metadata.model_name,
+        hook_name=metadata.hook_name,
+        hf_hook_name=metadata.hf_hook_name,
+        hook_name_out=metadata.hook_name_out,
+        exclude_special_tokens=bool(metadata.exclude_special_tokens),
         source_format=source_format,
         dtype=dtype_name(tensors["W_enc_T"]),
     )
@@ -262,7 +175,7 @@ def _transpose_encoder(stored: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _expand_threshold(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """One threshold for all features, as BatchTopK has it, becomes one for each."""
+    """Expand BatchTopK's single threshold to one per feature."""
     threshold = tensors.get("threshold")
     if threshold is None or threshold.numel() != 1:
         return tensors
@@ -270,8 +183,87 @@ def _expand_threshold(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fold_into_weights(source: SourceSae, cfg: SaelensConfig, *, is_checkpoint: bool) -> SourceSae:
-    """A BatchTopK checkpoint of a training run ranks by decoder norm unless it says otherwise."""
+    """A BatchTopK checkpoint of a training run ranks by decoder norm by default."""
     rescales = cfg.rescale_acts_by_decoder_norm
     if cfg.architecture in BATCH_TOPK and (is_checkpoint if rescales is None else rescales):
         source = fold_decoder_norms(source)
     return fold_input_scale(source, require_input_scale(cfg)) if has_input_scale(cfg) else source
+
+
+def parse_saelens_config(raw: dict[str, Any]) -> SaelensConfig:
+    """Raises InvalidSae naming a field of the wrong type."""
+    cfg = convert_to_struct(
+        {_NEW_FIELD_NAMES.get(name, name): value for name, value in raw.items()}, SaelensConfig, SAELENS_CONFIG
+    )
+    head = cfg.merged_metadata.hook_head_index
+    if head is not None:
+        raise InvalidSae(f"{SAELENS_CONFIG}: hook_head_index {head}: SAEs of a single head are not supported")
+    return cfg
+
+
+def inference_architecture(cfg: SaelensConfig) -> Architecture:
+    """The architecture of the weights at inference. Raises InvalidSae when unknown or incompatible with the activation
+    function.
+    """
+    name = "jumprelu" if cfg.architecture in BATCH_TOPK else cfg.architecture
+    if cfg.activation_fn == "topk" and name == "standard":
+        name = "topk"
+    known = require_architecture(name)
+    if known not in _COMPATIBLE_ARCHITECTURES.get(cfg.activation_fn, ()):
+        raise InvalidSae(
+            f"{SAELENS_CONFIG}: activation function {cfg.activation_fn!r} does not go with {cfg.architecture!r}"
+        )
+    return known
+
+
+def parse_k(cfg: SaelensConfig) -> int | None:
+    """The number of active features of a topk SAE. Raises InvalidSae when it is not an integer."""
+    kwargs = cfg.activation_fn_kwargs
+    k = kwargs.k if kwargs is not None and kwargs.k is not None else cfg.k
+    if k is not None and k != int(k):
+        raise InvalidSae(f"{SAELENS_CONFIG}: k is {k}; it must be an integer")
+    return None if k is None else int(k)
+
+
+def has_input_scale(cfg: SaelensConfig) -> bool:
+    """Whether the SAE was trained on inputs scaled by one constant, which SAELens does not apply at run time."""
+    return cfg.normalize_activations in (True, "expected_average_only_in")
+
+
+def require_input_scale(cfg: SaelensConfig) -> float:
+    """The constant factor of the inputs. Raises InvalidSae when unknown."""
+    scale = cfg.scaling_factor if cfg.norm_scaling_factor is None else cfg.norm_scaling_factor
+    if scale is None or scale <= 0:
+        raise InvalidSae(
+            f"{SAELENS_CONFIG}: normalize_activations expected_average_only_in needs a positive scaling_factor: "
+            "without it activations would be wrong, so fold it into the weights or add it"
+        )
+    return scale
+
+
+def runtime_normalisation(cfg: SaelensConfig) -> Normalisation:
+    """The normalisation that is not folded into the weights."""
+    if has_input_scale(cfg) or not isinstance(cfg.normalize_activations, str):
+        return "none"
+    return require_normalisation(cfg.normalize_activations)
+
+
+def apply_repository_normalisation(cfg: SaelensConfig, folder: Path) -> SaelensConfig:
+    """Add the normalisation of known repositories, which their own files lack."""
+    names = _repository_names(folder)
+    for name in names & REPOSITORY_NORMALISATIONS.keys():
+        cfg = msgspec.structs.replace(cfg, normalize_activations=REPOSITORY_NORMALISATIONS[name])
+    for name in names & REPOSITORY_INPUT_SCALES.keys():
+        scale = REPOSITORY_INPUT_SCALES[name].get(folder.name)
+        if has_input_scale(cfg) and cfg.norm_scaling_factor is None and scale is not None:
+            cfg = msgspec.structs.replace(cfg, norm_scaling_factor=scale)
+    return cfg
+
+
+def is_centred_repository(folder: Path) -> bool:
+    return bool(_repository_names(folder) & _CENTRED_REPOSITORIES)
+
+
+def _repository_names(folder: Path) -> set[str]:
+    """Of all folders above, because the SAE may be in a cache or in a copy."""
+    return {part.rpartition("--")[2] for part in folder.absolute().parts}  # in a cache: models--owner--name

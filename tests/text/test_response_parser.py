@@ -14,7 +14,7 @@ from transformers.utils.chat_parsing import parse_response
 
 from millm.text.chat_template import Function
 from millm.text.response_parser import ResponseTemplate
-from tests.text.recorded import cuts, fed, whole_calls
+from tests.text.tool_call_samples import cuts, fed, whole_calls
 
 TEMPLATES = {names[0]: spec for names, spec in _RESPONSE_TEMPLATE_FALLBACKS.items()}
 """Those that transformers itself keeps for families whose checkpoints ship none: qwen2, qwen3_5, gemma4."""
@@ -55,7 +55,7 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ResponseTem
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_it_is_what_the_library_reads(templates, name: str) -> None:
+def test_result_equals_the_librarys(templates, name: str) -> None:
     family, prompt, text = RECORDED[name]
     told = fed(templates[family].create_parser(prompt, FUNCTIONS, parallel=True), [text])
     tools = [function.as_tool() for function in FUNCTIONS]
@@ -69,7 +69,7 @@ def test_it_is_what_the_library_reads(templates, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_cut_anywhere_it_is_the_same(templates, name: str) -> None:
+def test_result_does_not_depend_on_the_split(templates, name: str) -> None:
     family, prompt, text = RECORDED[name]
     template = templates[family]
     whole = fed(template.create_parser(prompt, FUNCTIONS, parallel=True), [text])
@@ -87,7 +87,7 @@ LOST = {
 
 
 @pytest.mark.parametrize("name", LOST)
-def test_what_is_no_call_is_told_as_text(templates, name: str) -> None:
+def test_invalid_calls_are_text(templates, name: str) -> None:
     told = fed(templates["qwen2"].create_parser(IM, FUNCTIONS, parallel=True), ["Look: ", LOST[name]])
     assert told.text == f"Look: {LOST[name]}"
     assert told.calls == ()
@@ -100,14 +100,14 @@ def test_what_is_no_call_is_told_as_text(templates, name: str) -> None:
     ),
     st.lists(st.integers(0, 200), max_size=6),
 )
-def test_any_mixture_cut_anywhere_is_the_same(templates, pieces: list[str], where: list[int]) -> None:
+def test_random_mixtures_do_not_depend_on_the_split(templates, pieces: list[str], where: list[int]) -> None:
     template, text = templates["qwen2"], "".join(pieces)
     whole = fed(template.create_parser(IM, FUNCTIONS, parallel=True), [text])
     assert fed(template.create_parser(IM, FUNCTIONS, parallel=True), cuts(text, where)) == whole
     assert whole.text.count("a") + whole.reasoning.count("a") >= text.replace(CALL, "").count(" a")
 
 
-def test_words_are_told_while_they_come(templates) -> None:
+def test_text_is_streamed(templates) -> None:
     reader = templates["qwen2"].create_parser(IM, FUNCTIONS, parallel=True)
     assert reader.feed("<think>\nHm").reasoning == "Hm"
     assert reader.feed("m</think>\n\nHello").text == "Hello"
@@ -115,7 +115,7 @@ def test_words_are_told_while_they_come(templates) -> None:
     assert reader.finish().text == " <to"
 
 
-def test_of_several_calls_only_the_first_where_one_is_wanted(templates) -> None:
+def test_only_the_first_call_without_parallel_calls(templates) -> None:
     reader = templates["qwen2"].create_parser(IM, FUNCTIONS, parallel=False)
     told = fed(reader, [CALL, CALL])
     assert reader.done
@@ -124,22 +124,22 @@ def test_of_several_calls_only_the_first_where_one_is_wanted(templates) -> None:
 
 
 @pytest.mark.parametrize("spec", [{"version": 2}, {"fields": {}}, {"fields": {"content": {"open_pattern": "("}}}])
-def test_a_template_that_is_none_is_passed_over(tmp_path: Path, spec: dict[str, Any]) -> None:
+def test_an_invalid_template_is_ignored(tmp_path: Path, spec: dict[str, Any]) -> None:
     assert template_of(tmp_path, spec) is None
 
 
-def test_a_model_without_one_has_none(tmp_path: Path) -> None:
+def test_a_model_without_a_template_has_none(tmp_path: Path) -> None:
     assert ResponseTemplate.from_folder(tmp_path) is None
     assert template_of(tmp_path, "text") is None
 
 
-def test_it_mentions_the_special_tokens_that_have_to_be_seen(templates) -> None:
+def test_source_text_contains_the_special_tokens(templates) -> None:
     for token in ("<|im_end|>", "<|endoftext|>", "</tool_call>"):
         assert token in templates["qwen2"].source_text
     assert '<|"|>' in templates["gemma4"].source_text
 
 
-def test_the_library_comes_without_torch() -> None:
+def test_the_library_parser_does_not_import_torch() -> None:
     code = "import sys, transformers.utils.chat_parsing; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

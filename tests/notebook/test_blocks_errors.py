@@ -33,7 +33,7 @@ STEERINGS: list[tuple[Any, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("features", "more", "why"), STEERINGS, ids=[why for _, _, why in STEERINGS])
-def test_a_steering_that_cannot_be(
+def test_invalid_steerings_are_rejected(
     features: Any, more: dict[str, Any], why: str, model: PreTrainedModel, sae: SAE
 ) -> None:
     with pytest.raises(errors.InvalidSteering, match=why), steered(model, sae, features, **more):
@@ -52,13 +52,13 @@ def test_a_steering_that_cannot_be(
         ({"features": [3], "tokens": "answer"}, "tokens"),
     ],
 )
-def test_a_watch_that_cannot_be(asked: dict[str, Any], why: str, model: PreTrainedModel, sae: SAE) -> None:
+def test_invalid_watches_are_rejected(asked: dict[str, Any], why: str, model: PreTrainedModel, sae: SAE) -> None:
     with pytest.raises(errors.InvalidSteering, match=why), watching(model, sae, **asked):
         pass
     assert hooks_of(model) == []
 
 
-def test_a_block_that_does_not_go_with_the_others_leaves_them(model: PreTrainedModel, sae: SAE, tiny_sae: Path) -> None:
+def test_a_conflicting_block_leaves_the_others_unchanged(model: PreTrainedModel, sae: SAE, tiny_sae: Path) -> None:
     other = SAE.load(write_sae(tiny_sae.parent / "other-there", seed=9))
     with steered(model, sae, {3: 6.0}), watching(model, sae, [3]) as seen:
         steady = logits(model)
@@ -75,19 +75,19 @@ def test_a_block_that_does_not_go_with_the_others_leaves_them(model: PreTrainedM
     assert hooks_of(model) == []
 
 
-def test_an_sae_of_another_width(model: PreTrainedModel, tmp_path: Path) -> None:
+def test_an_sae_of_another_width_is_rejected(model: PreTrainedModel, tmp_path: Path) -> None:
     narrow = SAE.load(write_sae(tmp_path / "narrow", width=32))
     with pytest.raises(errors.SaeMismatch, match="expects width 32"), steered(model, narrow, {3: 1.0}):
         pass
 
 
-def test_an_sae_of_a_layer_that_is_not_there(model: PreTrainedModel, tmp_path: Path) -> None:
+def test_an_sae_of_a_missing_layer_is_rejected(model: PreTrainedModel, tmp_path: Path) -> None:
     deep = SAE.load(write_sae(tmp_path / "deep", layer=9))
     with pytest.raises(errors.SaeMismatch, match="layers 0 to 3"), watching(model, deep, [3]):
         pass
 
 
-def test_an_sae_of_another_model(model: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_sae_of_another_model_is_rejected(model: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_sae(tmp_path / "foreign")
     monkeypatch.setattr(model, "name_or_path", "google/gemma-2-2b")
     with pytest.raises(errors.SaeModelMismatch, match="trained on tiny-llama"), steered(model, SAE.load(folder), {}):
@@ -97,19 +97,19 @@ def test_an_sae_of_another_model(model: PreTrainedModel, tmp_path: Path, monkeyp
         assert effect.tokens_steered == 5
 
 
-def test_what_is_no_model_of_transformers(sae: SAE) -> None:
+def test_other_models_are_rejected(sae: SAE) -> None:
     with pytest.raises(errors.InvalidRequest, match="not Linear"), steered(torch.nn.Linear(2, 2), sae, {}):  # type: ignore[arg-type]
         pass
 
 
-def test_an_encoder(sae: SAE) -> None:
+def test_an_encoder_is_rejected(sae: SAE) -> None:
     bert = BertModel(BertConfig(hidden_size=48, num_hidden_layers=4, num_attention_heads=4, intermediate_size=64))
     with pytest.raises(errors.SaeMismatch, match="only embed"), watching(bert, sae, [3]):
         pass
 
 
 @torch.no_grad()
-def test_where_the_prompt_ends_has_to_be_known(model: PreTrainedModel, sae: SAE) -> None:
+def test_an_unknown_end_of_the_prompt_is_rejected(model: PreTrainedModel, sae: SAE) -> None:
     """Several tokens onto a cache: a second turn, or a prompt in pieces. Everywhere is everywhere all the same."""
     cache = DynamicCache(config=model.config)
     model(IDS[:, :3], past_key_values=cache, use_cache=True)
@@ -132,12 +132,12 @@ def test_where_the_prompt_ends_has_to_be_known(model: PreTrainedModel, sae: SAE)
         (torch.tensor([[1, 1, 0, 1, 1, 1]]), "padding between tokens"),
     ],
 )
-def test_a_mask_in_which_padding_cannot_be_told(mask: torch.Tensor, why: str, model: PreTrainedModel, sae: SAE) -> None:
+def test_masks_without_clear_padding_are_rejected(mask: torch.Tensor, why: str, model: PreTrainedModel, sae: SAE) -> None:
     with steered(model, sae, {3: 6.0}), pytest.raises(errors.InvalidRequest, match=why):
         logits(model, attention_mask=mask)
 
 
-def test_special_tokens_among_embeddings(model: PreTrainedModel, sae: SAE, tokenizer: Any) -> None:
+def test_skip_special_is_rejected_for_embeddings(model: PreTrainedModel, sae: SAE, tokenizer: Any) -> None:
     with (
         steered(model, sae, {3: 6.0}, skip="special", tokenizer=tokenizer),
         pytest.raises(errors.InvalidSteering, match="give the model `input_ids`"),

@@ -43,7 +43,7 @@ def read(text: str) -> bool:
 
 
 @given(values, st.sampled_from([None, 1, "\t"]), st.booleans())
-def test_what_python_writes_is_read(sent: object, indent: object, ascii_only: bool) -> None:
+def test_python_json_is_accepted(sent: object, indent: object, ascii_only: bool) -> None:
     assert read(json.dumps(sent, indent=indent, ensure_ascii=ascii_only))
 
 
@@ -55,13 +55,13 @@ def test_what_python_writes_is_read(sent: object, indent: object, ascii_only: bo
 @example('{"a":1,}')
 @example('"\\u12g4"')
 @example("nul")
-def test_any_text_is_json_for_both_or_for_none(text: str) -> None:
+def test_any_text_is_judged_as_by_python(text: str) -> None:
     if text.strip(" \t\n\r"):
         assert read(text) == is_json(text)
 
 
 @given(values, st.data())
-def test_a_changed_character_is_judged_alike(sent: object, data: st.DataObject) -> None:
+def test_a_changed_character_is_judged_as_by_python(sent: object, data: st.DataObject) -> None:
     text = json.dumps(sent, ensure_ascii=False)
     place = data.draw(st.integers(0, len(text) - 1))
     changed = text[:place] + data.draw(st.sampled_from('{}[]":,0e-\\ x')) + text[place + 1 :]
@@ -74,7 +74,7 @@ def test_depth_is_bounded() -> None:
     assert not read("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1))
 
 
-def test_a_number_gives_back_what_ended_it() -> None:
+def test_a_number_returns_the_character_after_it() -> None:
     steps = scan_value("1")
     next(steps)
     with pytest.raises(StopIteration) as end:

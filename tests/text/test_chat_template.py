@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from millm.errors import InvalidModel, InvalidRequest
 from millm.text.chat_template import ROLES, ChatTemplate, PromptMessage, RenderOptions, TemplateCapabilities, fit_roles
 from millm.text.tokenizer import Tokenizer
-from tests.text.templates import FAMILIES, GEMMA2, MISTRAL, QWEN, SMOLLM2
+from tests.text.sample_templates import FAMILIES, GEMMA2, MISTRAL, QWEN, SMOLLM2
 
 Ours = dict[str, Tokenizer]
 Theirs = dict[str, PreTrainedTokenizerBase]
@@ -79,7 +79,7 @@ def test_ids_are_the_rendered_text_with_one_bos(load: Load, theirs: Theirs, fami
     assert template.render_prompt(messages).ids == expected
 
 
-def test_a_bos_the_template_forgot_is_added(load: Load, ours: Ours) -> None:
+def test_a_missing_bos_is_added(load: Load, ours: Ours) -> None:
     without, written = load("gemma", GEMMA2.removeprefix("{{ bos_token }}")), load("gemma", GEMMA2)
     assert without.render([HELLO]) == written.render([HELLO]).removeprefix("<bos>")
     assert without.render_prompt([HELLO]).ids == written.render_prompt([HELLO]).ids
@@ -96,7 +96,7 @@ def test_a_bos_the_template_forgot_is_added(load: Load, ours: Ours) -> None:
         ("mistral", TemplateCapabilities(True, frozenset(), False)),
     ],
 )
-def test_finds_out_what_a_template_accepts(load: Load, family: str, accepted: TemplateCapabilities) -> None:
+def test_capabilities_are_probed(load: Load, family: str, accepted: TemplateCapabilities) -> None:
     assert load(*FAMILIES[family]).capabilities == accepted
 
 
@@ -122,13 +122,13 @@ def test_mistral_gets_alternating_turns(load: Load) -> None:
     )
 
 
-def test_words_of_one_role_are_kept_apart_where_the_template_can(load: Load) -> None:
+def test_repeated_roles_stay_separate_if_supported(load: Load) -> None:
     text = load("smollm2", QWEN).render([PromptMessage("user", "a"), PromptMessage("user", "b")])
     assert "user\na<|im_end|>\n<|im_start|>user\nb<|im_end|>" in text
 
 
 @pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"training"}))
-def test_any_conversation_that_starts_with_the_user_is_rendered_whole(load: Load, family: str) -> None:
+def test_any_conversation_that_starts_with_the_user_is_rendered_completely(load: Load, family: str) -> None:
     before = ["system", "user", "system", "user", "user", "assistant", "assistant"]
     after = ["tool", "function", "assistant", "developer", "user", "assistant", "user"]
     messages = [PromptMessage(role, f"<{place}>") for place, role in enumerate(before + after)]
@@ -145,7 +145,7 @@ conversations = st.lists(
 
 
 @given(conversations, accepted_by_some)
-def test_fitting_keeps_every_word_in_order_and_leaves_only_accepted_turns(
+def test_fitting_preserves_all_words_in_accepted_turns(
     messages: list[PromptMessage], accepted: TemplateCapabilities
 ) -> None:
     fitted = fit_roles(messages, accepted)
@@ -186,7 +186,7 @@ def test_joined_turns_keep_a_name_only_if_they_share_it() -> None:
     assert fit_roles([ada, bob], strict) == [PromptMessage("user", "a\n\nb", None)]
 
 
-def test_refuses_no_messages_and_unknown_roles(load: Load) -> None:
+def test_empty_conversations_and_unknown_roles_are_rejected(load: Load) -> None:
     template = load("smollm2", SMOLLM2)
     with pytest.raises(InvalidRequest, match="messages is empty") as refusal:
         template.render_prompt([])
@@ -251,19 +251,19 @@ def test_reads_the_template_from_the_tokenizer_settings(
         ("x" * 256_001, "256001 characters"),
     ],
 )
-def test_refuses_a_folder_whose_template_is_none(ours: Ours, tmp_path: Path, setting: object, complaint: str) -> None:
+def test_invalid_templates_are_rejected(ours: Ours, tmp_path: Path, setting: object, complaint: str) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": setting}))
     with pytest.raises(InvalidModel, match=complaint):
         ChatTemplate.from_folder(tmp_path, ours["smollm2"])
 
 
-def test_refuses_a_template_file_that_is_not_text(ours: Ours, tmp_path: Path) -> None:
+def test_a_template_file_that_is_not_text_is_rejected(ours: Ours, tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe")
     with pytest.raises(InvalidModel, match=r"chat_template\.jinja is not text"):
         ChatTemplate.from_folder(tmp_path, ours["smollm2"])
 
 
-def test_a_refusal_carries_the_templates_own_words_in_one_short_line(load: Load) -> None:
+def test_rejections_contain_the_templates_message_in_one_line(load: Load) -> None:
     gemma = load("gemma", GEMMA2)
     with pytest.raises(
         InvalidRequest, match=r"template refused the conversation: Conversation roles must alt"

@@ -48,20 +48,20 @@ def assert_rounded_otherwise_at_most(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_hook_point_is_the_bridges(family: str) -> None:
+def test_hook_points_equal_transformer_lens(family: str) -> None:
     ours, bridge, model = captured(GOLDENS / f"hooks_{family}.safetensors")
     assert len(ours) == 7
     assert_rounded_otherwise_at_most(ours, bridge, model)
 
 
-def test_the_raw_mlp_output_of_gemma2_is_not_what_it_adds_to_the_stream() -> None:
+def test_gemma2_raw_mlp_output_is_not_its_contribution() -> None:
     model, ids, bridge = golden(GOLDENS / "hooks_gemma2.safetensors")
     raw = capture(model, [resolve_hook_point(model, "layers.1.mlp.output")], ids)["layers.1.mlp.output"]
     assert (raw - bridge["blocks.1.hook_mlp_out"]).abs().max() > 1
 
 
 @pytest.mark.saelens
-def test_the_bridge_agrees_bit_for_bit_when_asked_again(tmp_path: Path) -> None:
+def test_transformer_lens_reproduces_the_goldens_bit_for_bit(tmp_path: Path) -> None:
     script = Path(__file__).parent / "make_hook_goldens.py"
     subprocess.run([sys.executable, str(script), str(tmp_path)], check=True)
     for family in FAMILIES:

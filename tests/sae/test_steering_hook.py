@@ -56,7 +56,7 @@ ROWS = [
 ]
 
 
-def test_a_batch_is_its_rows_alone(tap: SteeringHook) -> None:
+def test_a_batch_equals_its_single_rows(tap: SteeringHook) -> None:
     """Rows of different kinds and widths together, an unsteered one among them."""
     indices = [0, *(tap.acquire(one) for one in ROWS)]
     x = hidden(len(indices))
@@ -72,14 +72,14 @@ def test_a_batch_is_its_rows_alone(tap: SteeringHook) -> None:
         assert not torch.equal(alone[0], x[place])
 
 
-def test_row_zero_leaves_the_very_tensor(tap: SteeringHook) -> None:
+def test_row_zero_leaves_the_tensor_untouched(tap: SteeringHook) -> None:
     tap.acquire(ROWS[0])
     tap.prepare([0, 0], *everywhere(2))
     assert tap(hidden(2)) is None
     assert tap.output.ratio is None
 
 
-def test_only_kept_tokens_are_touched(tap: SteeringHook) -> None:
+def test_only_tokens_of_the_mask_are_steered(tap: SteeringHook) -> None:
     keep = [[token % 2 == 1 for token in range(TOKENS)]]
     for one in ROWS[:2]:
         tap.prepare([tap.acquire(one)], keep, [PROMPT])
@@ -119,14 +119,14 @@ def test_each_row_is_read_before_or_after_its_own_steering(tap: SteeringHook, sa
     assert torch.equal(steered[2], x[2])
 
 
-def test_watching_alone_leaves_the_very_tensor(tap: SteeringHook) -> None:
+def test_watching_alone_leaves_the_tensor_untouched(tap: SteeringHook) -> None:
     tap.prepare([tap.acquire(row(watch=Watch(sae="tiny", tokens="all", features=(1,))))], *everywhere(1))
     assert tap(hidden(1)) is None
     assert tap.output.watched is not None
 
 
 @pytest.mark.parametrize("rescale", [False, True])
-def test_a_topk_sae_is_read_whole(tmp_path: Path, rescale: bool) -> None:
+def test_a_topk_sae_is_read_in_full(tmp_path: Path, rescale: bool) -> None:
     """Its features depend on one another; clamping one of them is the definition written out."""
     topk = open_topk(tmp_path, rescale)
     tap = SteeringHook(topk, torch.device("cpu"))
@@ -152,7 +152,7 @@ def open_topk(folder: Path, rescale: bool) -> SparseAutoencoder:
     return SparseAutoencoder.open(canonicalise(source, folder / "canonical"))
 
 
-def test_equal_steerings_share_a_row_and_the_last_user_frees_it(tap: SteeringHook) -> None:
+def test_equal_steerings_share_a_row_until_the_last_release(tap: SteeringHook) -> None:
     first, second = tap.acquire(ROWS[1]), tap.acquire(ROWS[1])
     assert first == second
     others = [tap.acquire(row((feature, 1.0, "clamp"))) for feature in range(MAX_TABLE_ROWS - 1)]
@@ -167,7 +167,7 @@ def test_equal_steerings_share_a_row_and_the_last_user_frees_it(tap: SteeringHoo
         tap.release(index)
 
 
-def test_a_freed_row_leaves_nothing_behind(tap: SteeringHook) -> None:
+def test_a_released_row_leaves_no_values(tap: SteeringHook) -> None:
     """Whatever a row held before, its next user gets exactly its own steering."""
     wide = row(*((feature, 9.0, "clamp") for feature in range(20)), (50, 30.0, "add"))
     index = tap.acquire(wide)
@@ -185,7 +185,7 @@ def test_a_freed_row_leaves_nothing_behind(tap: SteeringHook) -> None:
     assert torch.equal(reused, expected)
 
 
-def test_what_does_not_fit_takes_nothing(tap: SteeringHook) -> None:
+def test_a_failed_acquire_reserves_nothing(tap: SteeringHook) -> None:
     wide = Watch(sae="tiny", features=tuple(range(FEATURES)) + tuple(range(MAX_WATCHED_FEATURES + 1 - FEATURES)))
     with pytest.raises(InvalidSteering, match="can be watched"):
         tap.acquire(row(watch=wide))
@@ -195,7 +195,7 @@ def test_what_does_not_fit_takes_nothing(tap: SteeringHook) -> None:
         tap.acquire(row((1, float(_), "add")))
 
 
-def test_numbers_are_given_out_once() -> None:
+def test_row_numbers_are_unique() -> None:
     table: RowTable[str] = RowTable(3)
     assert {table.acquire(key)[0] for key in "abc"} == {1, 2, 3}
     assert table.free == 0

@@ -17,14 +17,14 @@ seconds = st.floats(1e-7, 100)
 
 
 @given(read=seconds, step=seconds)
-def test_the_least_n_that_stays_within_its_share(read: float, step: float) -> None:
+def test_sample_every_is_the_smallest_n_within_the_share(read: float, step: float) -> None:
     every = calibration.compute_sample_every(read, step)
     assert read / every <= calibration.MAX_TIME_SHARE * step * (1 + 1e-9)
     assert every == 1 or read / (every - 1) > calibration.MAX_TIME_SHARE * step * (1 - 1e-9)
 
 
 @pytest.mark.parametrize(("read", "step", "every"), [(0.0, 1.0, 1), (0.025, 1.0, 1), (0.026, 1.0, 2), (0.5, 1.0, 20)])
-def test_examples(read: float, step: float, every: int) -> None:
+def test_sample_every_examples(read: float, step: float, every: int) -> None:
     assert calibration.compute_sample_every(read, step) == every
 
 
@@ -38,7 +38,7 @@ def model(tiny_model: Path) -> LlamaForCausalLM:
     return LlamaForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
 
 
-def test_it_is_measured_on_however_few_tokens_and_leaves_no_trace(
+def test_measuring_needs_few_tokens_and_leaves_no_hooks(
     model: LlamaForCausalLM, sae: SparseAutoencoder
 ) -> None:
     torch.manual_seed(3)

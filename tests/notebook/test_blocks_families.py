@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 from millm import SAE, steered, watching
 from tests.fixtures.tiny import write_sae
 from tests.notebook.test_blocks import logits
-from tests.sae.test_hook_families import FAMILIES, WIDTH
+from tests.sae.test_hook_points import FAMILIES, WIDTH
 
 IDS = torch.tensor([[5, 6, 7, 8, 9], [11, 3, 12, 4, 13]])
 MASK = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])
@@ -23,7 +23,7 @@ def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     return build.from_config(AutoConfig.for_model(kind, **values)).eval()
 
 
-def test_a_batch_is_steered_watched_and_left(model: PreTrainedModel, tmp_path: Path) -> None:
+def test_a_batch_is_steered_watched_and_restored(model: PreTrainedModel, tmp_path: Path) -> None:
     sae = SAE.load(write_sae(tmp_path / "sae", width=WIDTH, center_inputs=False))
     before = logits(model, IDS, attention_mask=MASK)
     with steered(model, sae, {3: 20.0}) as effect, watching(model, sae, [3], when="after") as seen:

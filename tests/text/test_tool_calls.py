@@ -5,26 +5,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from millm.text.tool_calls import ForcedArgumentsParser, ForcedCallsParser, ParsedDelta, TaggedCallsParser
-from tests.text.recorded import HERMES, OFFERED, WORDS, cuts, fed, whole_calls
+from tests.text.tool_call_samples import HERMES, OFFERED, WORDS, cuts, fed, whole_calls
 
 places = st.lists(st.integers(0, 300), max_size=12)
 
 
 @pytest.mark.parametrize("name", HERMES)
-def test_calls_are_told_apart_from_words(name: str) -> None:
+def test_calls_and_text_are_separated(name: str) -> None:
     text, words, calls = HERMES[name]
     told = fed(TaggedCallsParser(OFFERED), [text])
     assert (told.text, whole_calls(told.calls)) == (words, calls)
 
 
 @pytest.mark.parametrize("name", WORDS)
-def test_what_is_no_call_comes_back_as_it_is(name: str) -> None:
+def test_text_without_a_call_is_unchanged(name: str) -> None:
     assert fed(TaggedCallsParser(OFFERED), [WORDS[name]]) == ParsedDelta(WORDS[name])
 
 
 @pytest.mark.parametrize("several", [True, False])
 @pytest.mark.parametrize("text", [*(text for text, _, _ in HERMES.values()), *WORDS.values()])
-def test_cut_anywhere_it_is_the_same(text: str, several: bool) -> None:
+def test_result_does_not_depend_on_the_split(text: str, several: bool) -> None:
     whole = fed(TaggedCallsParser(OFFERED, parallel=several), [text])
     for place in range(len(text) + 1):
         assert fed(TaggedCallsParser(OFFERED, parallel=several), cuts(text, [place])) == whole
@@ -47,13 +47,13 @@ pieces = [
 
 
 @given(st.lists(st.sampled_from(pieces), max_size=14).map("".join), places)
-def test_any_mixture_cut_anywhere_is_the_same(text: str, where: list[int]) -> None:
+def test_random_mixtures_do_not_depend_on_the_split(text: str, where: list[int]) -> None:
     whole = fed(TaggedCallsParser(OFFERED), [text])
     assert fed(TaggedCallsParser(OFFERED), cuts(text, where)) == whole
     assert len(whole.text) + sum(len(delta.arguments) for delta in whole.calls) <= len(text) + 2 * len(whole.calls)
 
 
-def test_a_name_is_told_at_once_and_arguments_as_they_come() -> None:
+def test_name_and_arguments_are_streamed() -> None:
     reader = TaggedCallsParser(OFFERED)
     assert not reader.feed('<tool_call>{"name": "get_weather')
     (named,) = reader.feed('"').calls
@@ -63,14 +63,14 @@ def test_a_name_is_told_at_once_and_arguments_as_they_come() -> None:
     assert [delta.arguments for delta in reader.feed('ty": "Par').calls] == ['ty": "Par']
 
 
-def test_words_wait_only_while_a_marker_may_begin() -> None:
+def test_text_is_held_back_only_while_a_tag_may_start() -> None:
     reader = TaggedCallsParser(OFFERED)
     assert reader.feed("Hello").text == "Hello"
     assert reader.feed(" <tool").text == ""
     assert reader.feed("box>").text == " <toolbox>"
 
 
-def test_of_several_calls_only_the_first_where_one_is_wanted() -> None:
+def test_only_the_first_call_without_parallel_calls() -> None:
     text, _, calls = HERMES["a list, as SmolLM2 does"]
     reader = TaggedCallsParser(OFFERED, parallel=False)
     told = fed(reader, [text])
@@ -80,14 +80,14 @@ def test_of_several_calls_only_the_first_where_one_is_wanted() -> None:
 
 
 @given(places)
-def test_a_forced_call_is_told_whole_however_it_is_cut(where: list[int]) -> None:
+def test_a_forced_call_does_not_depend_on_the_split(where: list[int]) -> None:
     text = '[{"name":"get_time","arguments":{"zone":"a}b"}},{"name":"get_weather","arguments":{}}]'
     told = fed(ForcedCallsParser(OFFERED), cuts(text, where))
     assert whole_calls(told.calls) == [("get_time", '{"zone":"a}b"}'), ("get_weather", "{}")]
     assert told.text == ""
 
 
-def test_a_forced_call_that_is_cut_off_is_told_as_far_as_it_went() -> None:
+def test_a_truncated_forced_call_is_emitted_up_to_its_end() -> None:
     assert whole_calls(fed(ForcedCallsParser(OFFERED), ['{"name":"get_time","arguments":{"z']).calls) == [
         ("get_time", '{"z')
     ]

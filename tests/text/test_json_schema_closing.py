@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from millm.text.json_schema import close_objects, schema_grammar
-from tests.text.wandering import wander
+from tests.text.grammar_sampling import wander
 
 NAMES = st.text("abc", min_size=1, max_size=2)
 LEAVES: list[dict[str, Any]] = [
@@ -39,14 +39,14 @@ schemas = st.recursive(st.sampled_from(LEAVES), _nested, max_leaves=6)
 
 @settings(max_examples=150, deadline=None)
 @given(schema=schemas, seed=st.integers(0, 999))
-def test_whatever_is_written_obeys_the_schema_as_it_was(
+def test_generated_json_is_valid_for_the_original_schema(
     tokens: llguidance.LLTokenizer, schema: dict[str, Any], seed: int
 ) -> None:
     text = wander(tokens, schema_grammar(schema, "x"), seed)
     assert jsonschema_rs.is_valid(schema, json.loads(text)), (schema, text)
 
 
-def test_nothing_is_invented() -> None:
+def test_no_properties_are_invented() -> None:
     assert close_objects(OPEN) == {**OPEN, "additionalProperties": False}
     inside = {"type": "array", "items": OPEN}
     assert close_objects({"properties": {"list": inside}, "$defs": {"d": OPEN}}) == {
@@ -75,5 +75,5 @@ def test_nothing_is_invented() -> None:
     ],
     ids=str,
 )
-def test_what_says_otherwise_or_adds_up_is_left_as_it_is(schema: dict[str, Any]) -> None:
+def test_explicit_or_combined_schemas_are_unchanged(schema: dict[str, Any]) -> None:
     assert close_objects(schema) == schema

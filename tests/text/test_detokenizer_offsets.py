@@ -16,7 +16,7 @@ from millm.text.detokenizer import TokenOffsets
         ([b"\xff", b"!"], "\ufffd!", [0, 1]),
     ],
 )
-def test_each_begins_where_its_text_stands(tokens: list[bytes], text: str, places: list[int]) -> None:
+def test_offsets_are_the_positions_of_the_tokens_text(tokens: list[bytes], text: str, places: list[int]) -> None:
     assert b"".join(tokens).decode("utf-8", "replace") == text
     offsets = TokenOffsets()
     assert [offsets.next_offset(data) for data in tokens] == places

@@ -14,7 +14,7 @@ def folder(tmp_path: Path) -> Path:
     return write_encoder(tmp_path / "encoder")
 
 
-def test_without_their_files_it_is_the_mean(tmp_path: Path) -> None:
+def test_default_pooling_is_mean(tmp_path: Path) -> None:
     assert EmbeddingConfig.from_folder(tmp_path) == EmbeddingConfig(
         pooling="mean", max_tokens=None, lower_case=False, prompt=""
     )
@@ -45,19 +45,19 @@ def test_pooling_is_read(folder: Path, written: dict[str, object], pooling: str)
         ({}, "1_Pooling/config.json"),
     ],
 )
-def test_other_poolings_are_refused(folder: Path, written: dict[str, object], named: str) -> None:
+def test_other_pooling_modes_are_rejected(folder: Path, written: dict[str, object], named: str) -> None:
     write_json(folder / "1_Pooling" / "config.json", written)
     with pytest.raises(InvalidModel, match=named):
         EmbeddingConfig.from_folder(folder)
 
 
-def test_a_dense_layer_is_refused_by_name(folder: Path) -> None:
+def test_a_dense_module_is_rejected_by_name(folder: Path) -> None:
     write_modules(folder, "Transformer", "Pooling", "Dense", "Normalize")
     with pytest.raises(InvalidModel, match="'Dense'"):
         EmbeddingConfig.from_folder(folder)
 
 
-def test_as_newer_versions_write_it(folder: Path) -> None:
+def test_files_of_newer_versions(folder: Path) -> None:
     """Version 6: other module paths, one name for the pooling, the limit beside the tokenizer."""
     kinds = ["base.modules.transformer.Transformer", "sentence_transformer.modules.pooling.Pooling"]
     paths = ["", "1_Pooling"]
@@ -72,7 +72,7 @@ def test_as_newer_versions_write_it(folder: Path) -> None:
         EmbeddingConfig.from_folder(folder)
 
 
-def test_modules_that_are_none(folder: Path) -> None:
+def test_invalid_module_lists_are_rejected(folder: Path) -> None:
     for written in ({"idx": 0}, [1], [{"path": ""}], "x"):
         write_json(folder / "modules.json", written)
         with pytest.raises(InvalidModel, match=r"modules\.json"):
@@ -104,6 +104,6 @@ def test_a_default_prompt_comes_before_every_text(folder: Path) -> None:
         (None, True),
     ],
 )
-def test_what_writes_and_what_does_not(tmp_path: Path, architectures: list[str] | None, writes: bool) -> None:
+def test_generative_architectures(tmp_path: Path, architectures: list[str] | None, writes: bool) -> None:
     write_json(tmp_path / "config.json", {"architectures": architectures})
     assert is_generative_model(tmp_path) is writes

@@ -21,7 +21,7 @@ from millm.sae.base_models import model_mismatch
         ("", "gpt2"),
     ],
 )
-def test_one_model_under_two_names_is_no_mismatch(sae_model: str | None, loaded: str) -> None:
+def test_aliases_of_one_model_match(sae_model: str | None, loaded: str) -> None:
     assert model_mismatch(sae_model, loaded) is None
 
 
@@ -52,7 +52,7 @@ def test_another_tuning_of_the_same_model_is_a_mild_warning(sae_model: str, load
         ("mistral-7b", "mistralai/Mistral-7B-v0.3"),
     ],
 )
-def test_another_model_is_a_plain_warning(sae_model: str, loaded: str) -> None:
+def test_another_model_is_a_warning(sae_model: str, loaded: str) -> None:
     warning = model_mismatch(sae_model, loaded)
     assert warning is not None
     assert "need not mean anything" in warning

@@ -49,7 +49,7 @@ def residuals(seed: int = 0, tokens: int = 200) -> Tensor:
     return 2 * torch.randn(WIDTH, generator=generator) + x
 
 
-def test_variance_explained_is_what_the_singular_values_say() -> None:
+def test_variance_explained_equals_the_singular_values_share() -> None:
     x = residuals()
     spectrum = torch.linalg.svdvals(x - x.mean(dim=0)).square()
     for kept in (WIDTH, 24, 6):
@@ -64,7 +64,7 @@ def test_the_residual_norm_is_the_median_length_of_the_usual_tokens() -> None:
     assert calibrate(principal_sae(x, 6), x, x).residual_norm == pytest.approx(10)
 
 
-def test_attention_sinks_are_left_out() -> None:
+def test_attention_sinks_are_excluded() -> None:
     x = residuals()
     sae = principal_sae(x, 24)
     sink = 150 * x[:1]
@@ -74,12 +74,12 @@ def test_attention_sinks_are_left_out() -> None:
     assert found.residual_norm == pytest.approx(clean.residual_norm, rel=0.02)
 
 
-def test_an_sae_where_it_belongs_gives_no_warning() -> None:
+def test_a_matching_sae_gives_no_warning() -> None:
     x = residuals()
     assert calibrate(principal_sae(x, 24), x, x).warnings == ()
 
 
-def test_an_sae_on_another_tensor_is_called_out() -> None:
+def test_an_sae_on_another_tensor_gives_a_warning() -> None:
     x = residuals()
     elsewhere = residuals(seed=1)
     (warning,) = calibrate(principal_sae(x, 6), elsewhere, elsewhere).warnings
@@ -87,42 +87,42 @@ def test_an_sae_on_another_tensor_is_called_out() -> None:
     assert "none of the variance" in warning
 
 
-def test_a_poor_reconstruction_is_given_in_per_cent() -> None:
+def test_a_poor_reconstruction_is_reported_in_percent() -> None:
     x = residuals()
     found = calibrate(principal_sae(x, 5), x, x)
     assert found.variance_explained is not None
     assert f"only {found.variance_explained:.0%} of the variance" in found.warnings[0]
 
 
-def test_too_many_and_no_active_features_are_called_out() -> None:
+def test_too_many_and_no_active_features_give_warnings() -> None:
     x = residuals()
     crowded = calibrate(principal_sae(x, WIDTH, silent=0), x, x)
     assert crowded.warnings == ("48 of 96 features are active per token, far too many: wrong layer or model?",)
     dead = calibrate(principal_sae(x, 0), x, x)
     assert dead.l0 == 0
-    assert any("not one feature" in warning for warning in dead.warnings)
+    assert any("no feature of the SAE" in warning for warning in dead.warnings)
 
 
-def test_a_transcoder_is_held_against_what_follows_it() -> None:
+def test_a_transcoder_is_measured_on_its_target() -> None:
     x, target = residuals(), residuals(seed=1)
     sae = principal_sae(x, WIDTH)
     assert calibrate(sae, x, x).variance_explained == pytest.approx(1, abs=1e-4)
     assert (calibrate(sae, x, target).variance_explained or 0) < 0
 
 
-def test_a_target_that_does_not_vary_has_no_variance_to_explain() -> None:
+def test_a_constant_target_has_no_variance_explained() -> None:
     x = residuals()
     assert calibrate(principal_sae(x, 24), x[:1], x[:1]).variance_explained is None
 
 
-def test_half_precision_tensors_are_measured_in_full() -> None:
+def test_half_precision_tensors_are_measured_in_float32() -> None:
     x = residuals()
     full, half = (calibrate(principal_sae(x, 24), t, t) for t in (x, x.bfloat16()))
     assert half.variance_explained == pytest.approx(full.variance_explained, abs=1e-3)
     assert half.residual_norm == pytest.approx(full.residual_norm, rel=1e-2)
 
 
-def test_a_model_that_overflows_is_refused() -> None:
+def test_a_model_with_infinite_values_is_rejected() -> None:
     x = residuals()
     sae = principal_sae(x, 6)
     x[3, 5] = torch.inf
@@ -130,7 +130,7 @@ def test_a_model_that_overflows_is_refused() -> None:
         calibrate(sae, x, x)
 
 
-def test_a_text_of_one_token_is_refused() -> None:
+def test_a_text_of_one_token_is_rejected() -> None:
     x = residuals()
     with pytest.raises(InvalidRequest, match="at least one token"):
         calibrate(principal_sae(x, 6), x[:0], x[:0])
@@ -139,7 +139,7 @@ def test_a_text_of_one_token_is_refused() -> None:
 # ----------------------------------------------------------------------------------------------------- the text
 
 
-def test_the_text_is_short_and_varied() -> None:
+def test_the_calibration_text_is_short_and_varied() -> None:
     paragraphs = calibration_text()
     assert 6 <= len(paragraphs) <= 8
     assert 150 <= sum(len(paragraph.split()) for paragraph in paragraphs) <= 250
@@ -148,7 +148,7 @@ def test_the_text_is_short_and_varied() -> None:
     assert any("boulangère" in paragraph for paragraph in paragraphs)
 
 
-def test_names_and_text_are_known_without_torch() -> None:
+def test_names_and_text_do_not_import_torch() -> None:
     code = "import sys, millm.sae.config, millm.sae.base_models; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -157,7 +157,7 @@ def test_names_and_text_are_known_without_torch() -> None:
 
 
 @pytest.mark.demo
-def test_the_demo_sae_knows_its_own_layer(demo_folder: Path, tmp_path: Path) -> None:
+def test_the_demo_sae_fits_its_own_layer_best(demo_folder: Path, tmp_path: Path) -> None:
     sae = SparseAutoencoder.open(canonicalise(SAE_FOLDER, tmp_path))
     model = AutoModelForCausalLM.from_pretrained(demo_folder, dtype=torch.float32).eval()
     tokenizer = Tokenizer.from_file(str(demo_folder / "tokenizer.json"))

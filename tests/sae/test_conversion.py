@@ -83,7 +83,7 @@ def assert_equals(actual: Tensor, expected: Tensor) -> None:
 
 
 @pytest.mark.parametrize("kind", SAES)
-def test_it_computes_what_saelens_computes(kind: str, home: Home) -> None:
+def test_converted_saes_equal_saelens(kind: str, home: Home) -> None:
     expected = load_file(GOLDENS)
     assert 0.05 < float((expected[f"{kind}.acts"] != 0).float().mean()) < 0.95
     sae = read(made(SAES[kind], home), home)
@@ -91,7 +91,7 @@ def test_it_computes_what_saelens_computes(kind: str, home: Home) -> None:
     torch.testing.assert_close(sae.reconstruct(inputs()), expected[f"{kind}.recon"], rtol=1e-5, atol=1e-4)
 
 
-def test_sparsify_computes_what_its_own_class_does(home: Home) -> None:
+def test_sparsify_equals_its_own_class(home: Home) -> None:
     """`SparseCoder` of eai-sparsify 1.3: relu(W(x − b_dec) + b), the k largest, their rows of W_dec, + b_dec."""
     published = sparsify()
     weights = published.files()["layers.10/sae.safetensors"]
@@ -123,13 +123,13 @@ PLACES = {
 
 
 @pytest.mark.parametrize("kind", PLACES)
-def test_where_it_reads_and_which_model(kind: str, home: Home) -> None:
+def test_hook_point_and_model(kind: str, home: Home) -> None:
     config: SaeConfig = read(made(SAES[kind], home), home).config
     assert (config.hook_name, config.hf_hook_name, config.model_name, config.source_format) == PLACES[kind]
     assert (config.d_in, config.d_sae, config.dtype) == (D, F, "float32")
 
 
-def test_a_sparsify_folder_is_named_after_the_module_that_it_reads(home: Home) -> None:
+def test_the_sparsify_folder_name_is_the_hooked_module(home: Home) -> None:
     config = read(made(sparsify(), home), home).config
     assert (config.hook_name, config.hf_hook_name, config.layer) == (
         "blocks.10.hook_resid_post",
@@ -138,7 +138,7 @@ def test_a_sparsify_folder_is_named_after_the_module_that_it_reads(home: Home) -
     )
 
 
-def test_sixteen_bit_weights_are_made_float32(home: Home) -> None:
+def test_sixteen_bit_weights_become_float32(home: Home) -> None:
     published = SAES["qwen_scope"]
     half = {name: tensor.bfloat16() for name, tensor in published.files()["layer14.sae.pt"].items()}
     sixteen = ForeignSae("", published.repository, published.path, lambda: {published.path: half})
@@ -147,7 +147,7 @@ def test_sixteen_bit_weights_are_made_float32(home: Home) -> None:
     assert torch.equal(stored["W_enc"], half["W_enc"].T.float())
 
 
-def test_its_stages_are_told_and_the_second_time_it_is_there(home: Home) -> None:
+def test_stages_are_reported_and_the_result_is_reused(home: Home) -> None:
     published = SAES["qwen_scope"]
     source = write(published, home.folder / "hub")
     stages: list[str] = []
@@ -159,7 +159,7 @@ def test_its_stages_are_told_and_the_second_time_it_is_there(home: Home) -> None
     assert len(stages) == 3
 
 
-def test_other_files_are_converted_anew(home: Home) -> None:
+def test_changed_files_are_converted_again(home: Home) -> None:
     published = SAES["qwen_scope"]
     first = made_apart(published, home)
     others = numbers(77, W_enc=(F, D), W_dec=(D, F), b_enc=(F,), b_dec=(D,))
@@ -168,7 +168,7 @@ def test_other_files_are_converted_anew(home: Home) -> None:
     assert (read(first, home).encode(inputs()) != read(second, home).encode(inputs())).any()
 
 
-def test_a_folder_with_one_such_file_in_it_is_that_sae(home: Home) -> None:
+def test_a_folder_with_one_sae_file_is_that_sae(home: Home) -> None:
     """As a user imports it."""
     published = SAES["goodfire"]
     source = write(published, home.folder / "mine").parent
@@ -240,23 +240,23 @@ CONFIG = "resid_post_layer_3/trainer_0/config.json"
         ),
         (
             ForeignSae("", "me/saes", "layer1.sae.pt", lambda: {"layer1.sae.pt": numbers(1, W_enc=(F, D))}),
-            "the repository's name does not say how many features are kept",
+            "the repository's name lacks k",
         ),
     ],
 )  # fmt: skip
-def test_what_is_not_understood_exactly_is_refused_by_name(published: ForeignSae, said: str, home: Home) -> None:
+def test_unsupported_saes_are_rejected_by_name(published: ForeignSae, said: str, home: Home) -> None:
     assert said in refused(published, home)
 
 
-def test_a_file_that_is_cut_short(home: Home) -> None:
+def test_a_truncated_file_is_rejected(home: Home) -> None:
     published = SAES["qwen_scope"]
     source = write(published, home.folder / "hub")
     source.write_bytes(source.read_bytes()[:-200])
-    with pytest.raises(InvalidSae, match=r"layer14\.sae\.pt is no whole file"):
+    with pytest.raises(InvalidSae, match=r"layer14\.sae\.pt is not a complete torch file"):
         load_state_dict(source)
 
 
-def test_numbers_that_are_none_are_refused_when_it_is_attached(home: Home) -> None:
+def test_nan_weights_are_rejected_on_attach(home: Home) -> None:
     published = SAES["qwen_scope"]
     bad = published.files()["layer14.sae.pt"]
     bad["W_enc"][0, 0] = float("nan")
@@ -279,7 +279,7 @@ class Payload:
 
 
 @pytest.mark.parametrize("is_overridden", [False, True])
-def test_nothing_in_a_pickle_runs(is_overridden: bool, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_in_a_pickle_does_not_run(is_overridden: bool, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     mark = home.folder / "pwned"
     if is_overridden:
         monkeypatch.setenv(OVERRIDE, "1")
@@ -291,14 +291,14 @@ def test_nothing_in_a_pickle_runs(is_overridden: bool, home: Home, monkeypatch: 
     assert mark.is_dir(), "the payload itself works"
 
 
-def test_a_pickle_is_not_even_opened_while_the_override_is_set(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_is_not_opened_while_the_override_is_set(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write(SAES["qwen_scope"], home.folder)
     monkeypatch.setenv(OVERRIDE, "0")
     with pytest.raises(InvalidSae, match=OVERRIDE):
         load_state_dict(source)
 
 
-def test_the_process_gets_no_secret_and_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_environment_lacks_only_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = ["HF_TOKEN", "MILLM_API_KEY", "MILLM_ADMIN_KEY", "AWS_SECRET_ACCESS_KEY", "DB_PASSWORD", OVERRIDE]
     for name in secrets:
         monkeypatch.setenv(name, "1")
@@ -311,11 +311,11 @@ def test_the_process_gets_no_secret_and_everything_else(monkeypatch: pytest.Monk
 # -- limits -------------------------------------------------------------------------------------------------------
 
 
-def test_a_conversion_that_takes_too_long_ends(home: Home) -> None:
+def test_a_conversion_times_out(home: Home) -> None:
     assert "it took more than 0 s or more memory" in refused_apart(SAES["qwen_scope"], home, timeout_seconds=0.05)
 
 
-def test_a_conversion_that_takes_too_much_memory_ends(home: Home) -> None:
+def test_a_conversion_beyond_the_memory_limit_fails(home: Home) -> None:
     """A small file that says it is a large one."""
     many = 2**22
     large = {
@@ -329,7 +329,7 @@ def test_a_conversion_that_takes_too_much_memory_ends(home: Home) -> None:
     assert "memory than there is" in said
 
 
-def test_cancelling_ends_it_at_once_and_leaves_nothing(home: Home) -> None:
+def test_cancelling_stops_at_once_and_leaves_no_files(home: Home) -> None:
     source = write(SAES["qwen_scope"], home.folder / "hub")
 
     async def begin_and_cancel() -> float:
@@ -349,7 +349,7 @@ def test_cancelling_ends_it_at_once_and_leaves_nothing(home: Home) -> None:
 # -- names --------------------------------------------------------------------------------------------------------
 
 
-def test_every_format_is_known_by_its_files_names(tmp_path: Path) -> None:
+def test_formats_are_detected_by_file_names(tmp_path: Path) -> None:
     for kind, sae in SAES.items():
         found = foreign_layout(write(sae, tmp_path / kind))
         assert found == PLACES.get(kind, ("", "", "", found))[3], kind
@@ -368,14 +368,14 @@ def test_every_format_is_known_by_its_files_names(tmp_path: Path) -> None:
         [],
     ],
 )
-def test_what_is_read_as_it_is_or_is_none_needs_no_conversion(files: list[str], tmp_path: Path) -> None:
+def test_native_layouts_and_other_files_need_no_conversion(files: list[str], tmp_path: Path) -> None:
     for name in files:
         (tmp_path / name).write_text("{}")
     assert foreign_layout(tmp_path) is None
 
 
 @pytest.mark.saelens
-def test_saelens_gives_the_committed_goldens_when_asked_again(tmp_path: Path) -> None:
+def test_saelens_reproduces_the_committed_goldens(tmp_path: Path) -> None:
     fresh = tmp_path / "foreign.safetensors"
     subprocess.run([sys.executable, "-m", "tests.sae.make_foreign_goldens", str(fresh)], cwd=ROOT, check=True)
     again, committed = load_file(fresh), load_file(GOLDENS)

@@ -44,7 +44,7 @@ def generate(model: PreTrainedModel) -> list[int]:
 
 
 @pytest.mark.parametrize("name", ASKED)
-def test_one_sae(
+def test_one_sae_equals_the_server(
     name: str, api: httpx.Client, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, sae: SAE
 ) -> None:
     asked = {"positions": "all", "skip": None, **ASKED[name]}
@@ -70,7 +70,7 @@ def test_one_sae(
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("tokens", ["prompt", "generated", "all"])
-def test_what_is_watched_of_two_saes(
+def test_readings_of_two_saes_equal_the_server(
     when: Any, tokens: Any, api: httpx.Client, model: PreTrainedModel, sae: SAE, deeper_sae: Any
 ) -> None:
     """The upper one sees what the lower one has done."""
@@ -91,7 +91,7 @@ def test_what_is_watched_of_two_saes(
         torch.testing.assert_close(seen[0].activations, torch.tensor([token["values"] for token in read]))
 
 
-def test_what_is_measured(
+def test_calibration_equals_the_server(
     api: httpx.Client, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, sae: SAE
 ) -> None:
     attached = {one["sae"]: one for one in api.get("/api/attachments").json()["attachments"]}["tiny"]

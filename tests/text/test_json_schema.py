@@ -19,7 +19,7 @@ from millm.text.json_schema import (
     object_grammar,
     schema_grammar,
 )
-from tests.text.wandering import wander
+from tests.text.grammar_sampling import wander
 
 LEAVES: list[dict[str, Any]] = [
     {"type": "integer", "minimum": -5, "maximum": 12},
@@ -58,7 +58,7 @@ def obeys(tokens: llguidance.LLTokenizer, grammar: str, text: str) -> bool:
 
 @settings(max_examples=200, deadline=None)
 @given(schema=schemas, seed=st.integers(0, 2**20))
-def test_whatever_a_grammar_allows_is_what_the_schema_describes(tokens, schema, seed) -> None:
+def test_text_of_the_grammar_is_valid_for_the_schema(tokens, schema, seed) -> None:
     text = wander(tokens, schema_grammar(schema, "response_format"), seed)
     assert jsonschema_rs.is_valid(schema, json.loads(text)), (text, schema)
 
@@ -70,7 +70,7 @@ def test_any_object_is_an_object_and_nothing_else(tokens) -> None:
         assert not obeys(tokens, object_grammar(), text)
 
 
-def test_a_schema_without_any_wish_allows_every_value(tokens) -> None:
+def test_an_empty_schema_allows_any_value(tokens) -> None:
     for text in ("{}", "[]", "5", "null", '"x"'):
         assert obeys(tokens, schema_grammar({}, "response_format"), text)
 
@@ -139,7 +139,7 @@ def _deep(levels: int) -> dict[str, Any]:
         (_deep(901), "deeper than 32 levels"),
     ],
 )
-def test_what_cannot_be_followed_is_refused_in_one_short_line(schema: Any, complaint: str) -> None:
+def test_unsupported_schemas_are_rejected_in_one_line(schema: Any, complaint: str) -> None:
     with pytest.raises(InvalidRequest, match=complaint) as refusal:
         schema_grammar(schema, "response_format")
     assert refusal.value.param == "response_format"
@@ -147,7 +147,7 @@ def test_what_cannot_be_followed_is_refused_in_one_short_line(schema: Any, compl
     assert len(refusal.value.message) < 300
 
 
-def test_functions_of_which_one_must_be_called_are_bounded_together() -> None:
+def test_schemas_of_forced_functions_have_a_joint_limit() -> None:
     wide = {"type": "object", "properties": {"a": {"enum": ["x" * 20_000]}}}
     some = [Function(f"f{place}", parameters=wide) for place in range(4)]
     assert call_grammar(some[:3], parallel=False)
@@ -156,7 +156,7 @@ def test_functions_of_which_one_must_be_called_are_bounded_together() -> None:
     assert refusal.value.param == "tools"
 
 
-def test_a_union_told_apart_by_a_member_is_followed(tokens) -> None:
+def test_a_discriminated_union_is_supported(tokens) -> None:
     def kind(name: str, of: str) -> dict[str, Any]:
         return _object({"kind": {"const": name}, "x": {"type": of}})
 
@@ -168,11 +168,11 @@ def test_a_union_told_apart_by_a_member_is_followed(tokens) -> None:
     assert obeys(tokens, calling, '{"name":"f","arguments":{"x":{"kind":"a","x":5}}}')
 
 
-def test_the_deepest_schema_allowed_can_be_followed() -> None:
+def test_a_schema_of_the_maximum_depth_is_supported() -> None:
     assert schema_grammar(_deep(MAX_SCHEMA_DEPTH - 1), "response_format")
 
 
-def test_a_function_whose_schema_cannot_be_followed_is_refused_as_a_tool() -> None:
+def test_a_function_with_an_unsupported_schema_is_rejected() -> None:
     wrong = Function("f", parameters={"properties": {"a": {"type": "strin"}}})
     for make in (lambda: call_grammar([TIME, wrong], parallel=True), lambda: arguments_grammar(wrong)):
         with pytest.raises(InvalidRequest, match="strin") as refusal:

@@ -152,7 +152,7 @@ def test_exactly_the_listed_kinds_are_missing(family: str, model: PreTrainedMode
                 point(model, kind)
 
 
-def test_what_attention_and_mlp_contribute_adds_up_to_the_layer(family: str, model: PreTrainedModel) -> None:
+def test_attention_and_mlp_add_up_to_the_layer(family: str, model: PreTrainedModel) -> None:
     pre, attention, post = read(model, "resid_pre", "attn_out", "resid_post")
     assert pre.shape == attention.shape == post.shape == (5, WIDTH)
     if has(family, "mlp_out"):
@@ -164,14 +164,14 @@ def test_what_attention_and_mlp_contribute_adds_up_to_the_layer(family: str, mod
         close(pre + attention, middle)
 
 
-def test_each_layer_begins_with_what_the_one_before_ended_with(model: PreTrainedModel) -> None:
+def test_each_layer_input_is_the_previous_output(model: PreTrainedModel) -> None:
     points = [point(model, kind, layer) for layer in range(3) for kind in ("resid_pre", "resid_post")]
     seen = capture(model, points, IDS[0])
     for layer in range(2):
         assert torch.equal(seen[f"blocks.{layer}.hook_resid_post"], seen[f"blocks.{layer + 1}.hook_resid_pre"])
 
 
-def test_hook_z_is_what_the_output_projection_reads(family: str, model: PreTrainedModel) -> None:
+def test_hook_z_is_the_input_of_the_output_projection(family: str, model: PreTrainedModel) -> None:
     heads, attention = read(model, "hook_z", "attn_out")
     with torch.no_grad():
         projected = point(model, "hook_z").module(heads)
@@ -180,7 +180,7 @@ def test_hook_z_is_what_the_output_projection_reads(family: str, model: PreTrain
     close(projected, attention)
 
 
-def test_a_delta_shows_where_it_should(family: str, model: PreTrainedModel) -> None:
+def test_a_delta_appears_downstream_only(family: str, model: PreTrainedModel) -> None:
     """Mid-layer and on the attention's contribution a delta means the same; after the layer it is simply there."""
     delta = torch.linspace(-1, 1, WIDTH)
 
@@ -199,7 +199,7 @@ def test_a_delta_shows_where_it_should(family: str, model: PreTrainedModel) -> N
         close(after("attn_out"), plain + delta)  # side by side: the MLP does not see it
 
 
-def test_every_row_feels_every_hook_and_none_remains(family: str, model: PreTrainedModel) -> None:
+def test_all_rows_are_hooked_and_no_hook_remains(family: str, model: PreTrainedModel) -> None:
     before = _logits(model)
     for kind in filter(lambda kind: has(family, kind), LENS_NAMES):
         with point(model, kind).register(_louder):
@@ -215,7 +215,7 @@ def test_widths_are_those_of_the_tensors(model: PreTrainedModel) -> None:
         assert width_at(model, point(model, kind)) == WIDTH
 
 
-def test_a_tensor_without_its_batch_is_refused() -> None:
+def test_a_tensor_without_a_batch_dimension_is_rejected() -> None:
     kind, values, _ = FAMILIES["opt"]
     opt = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **values)).eval()
     with pytest.raises(SaeMismatch, match=r"\[batch, tokens, width\]"):

@@ -113,7 +113,7 @@ def test_activations_are_in_the_units_of_a_folded_sae(golden: Golden) -> None:
 
 
 @pytest.mark.parametrize("golden", READABLE, indirect=True)
-def test_a_few_rows_read_what_the_whole_folded_sae_reads(golden: Golden) -> None:
+def test_single_rows_equal_the_folded_sae(golden: Golden) -> None:
     z, _ = golden.sae.normalise(golden.x)
     acts = golden.rows.activations(z)
     expected = golden.expected["folded"][..., golden.indices]
@@ -133,7 +133,7 @@ def test_each_sequence_may_gather_its_own_rows(golden: Golden) -> None:
 
 
 @pytest.mark.parametrize("golden", [case for case in CASES if case not in READABLE], indirect=True)
-def test_single_features_of_a_topk_sae_are_refused(golden: Golden) -> None:
+def test_single_features_of_a_topk_sae_are_rejected(golden: Golden) -> None:
     assert not golden.sae.config.can_read_sparsely
     z, _ = golden.sae.normalise(golden.x)
     with pytest.raises(InvalidSae, match="topk"):
@@ -161,7 +161,7 @@ def delta(golden: Golden, mode: Mode) -> Tensor:
 
 
 @pytest.mark.saelens
-def test_saelens_gives_the_committed_goldens_when_asked_again(tmp_path: Path) -> None:
+def test_saelens_reproduces_the_committed_goldens(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(Path(__file__).parent / "make_goldens.py"), str(tmp_path)], check=True)
     for architecture in ARCHITECTURES:
         name = f"sae_{architecture}.safetensors"

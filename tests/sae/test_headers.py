@@ -37,7 +37,7 @@ def described(shape: object, dtype: str = "<f4") -> str:
     return f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}"
 
 
-def test_what_numpy_writes_is_read(tmp_path: Path) -> None:
+def test_npz_of_numpy_is_read(tmp_path: Path) -> None:
     for save in (np.savez, np.savez_compressed):
         save(tmp_path / "params.npz", **GOOD)
         told = read_npz_headers(tmp_path / "params.npz")
@@ -67,7 +67,7 @@ def test_what_numpy_writes_is_read(tmp_path: Path) -> None:
         ("x" * 60_000, b""),
     ],
 )
-def test_arrays_that_are_not_what_they_claim(header: str, data: bytes, tmp_path: Path) -> None:
+def test_arrays_with_false_headers_are_rejected(header: str, data: bytes, tmp_path: Path) -> None:
     path = archive(tmp_path / "params.npz", {"W_enc.npy": npy(header, data)})
     for read in (read_npz_headers, read_npz):
         with pytest.raises(InvalidSae) as told:
@@ -76,7 +76,7 @@ def test_arrays_that_are_not_what_they_claim(header: str, data: bytes, tmp_path:
         assert str(tmp_path) not in told.value.message
 
 
-def test_a_header_of_nine_megabytes(tmp_path: Path) -> None:
+def test_a_header_of_nine_megabytes_is_rejected(tmp_path: Path) -> None:
     long = b"\x93NUMPY\x02\x00" + struct.pack("<I", 9_000_000) + b" " * 9_000_000
     with pytest.raises(InvalidSae):
         read_npz_headers(archive(tmp_path / "params.npz", {"W_enc.npy": long}))
@@ -91,7 +91,7 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
         read_npz(path)
 
 
-def test_a_directory_that_claims_more_than_is_read(tmp_path: Path) -> None:
+def test_a_directory_above_the_size_limit_is_rejected(tmp_path: Path) -> None:
     path = archive(tmp_path / "params.npz", {"W_enc.npy": b"x"})
     content = bytearray(path.read_bytes())
     directory = content.index(b"PK\x01\x02")
@@ -113,18 +113,18 @@ def test_a_directory_that_claims_more_than_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../x.npy", "/etc/passwd", "W_enc", "a b.npy", "W_enc.npy.py", "é.npy", ".npy"])
-def test_names_that_are_no_arrays(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InvalidSae, match="which is no array's name"):
+def test_other_entry_names_are_rejected(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidSae, match="which is not an array's name"):
         read_npz_headers(archive(tmp_path / "params.npz", {name: npy(described((1,)), b"\0" * 4)}))
 
 
-def test_too_many_arrays(tmp_path: Path) -> None:
+def test_too_many_arrays_are_rejected(tmp_path: Path) -> None:
     np.savez(tmp_path / "params.npz", **{f"a{number}": np.ones(1) for number in range(MAX_NPZ_ENTRIES + 1)})
     with pytest.raises(InvalidSae, match="17 arrays"):
         read_npz_headers(tmp_path / "params.npz")
 
 
-def test_an_encrypted_entry(tmp_path: Path) -> None:
+def test_an_encrypted_entry_is_rejected(tmp_path: Path) -> None:
     np.savez(tmp_path / "params.npz", **GOOD)
     content = bytearray((tmp_path / "params.npz").read_bytes())
     for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
@@ -135,13 +135,13 @@ def test_an_encrypted_entry(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip at all", b"PK\x05\x06" + b"\0" * 10, b"\x93NUMPY\x01\x00"])
-def test_what_is_no_zip(content: bytes, tmp_path: Path) -> None:
+def test_other_files_are_rejected(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "params.npz").write_bytes(content)
     with pytest.raises(InvalidSae):
         read_npz_headers(tmp_path / "params.npz")
 
 
-def test_what_there_is_no_room_for_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arrays_beyond_free_memory_are_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez(tmp_path / "params.npz", **GOOD)
     needed = sum(array.nbytes for array in GOOD.values())
     monkeypatch.setattr(reader, "free_memory", lambda _device: needed - 1)
@@ -155,7 +155,7 @@ def test_thresholds_are_not_negative(tmp_path: Path, tiny_sae: Path) -> None:
     tensors = load_file(tiny_sae / "sae_weights.safetensors")
     tensors["threshold"][5] = -0.1
     np.savez(tmp_path / "params.npz", **tensors)
-    with pytest.raises(InvalidSae, match="threshold holds numbers below 0"):
+    with pytest.raises(InvalidSae, match="threshold holds negative numbers"):
         canonicalise(tmp_path, tmp_path / "canonical")
     tensors["threshold"][5] = 0
     np.savez(tmp_path / "params.npz", **tensors)
@@ -166,7 +166,7 @@ def test_thresholds_are_not_negative(tmp_path: Path, tiny_sae: Path) -> None:
 @given(
     flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=6), packed=st.booleans()
 )
-def test_no_flipped_byte_fails_otherwise(flips: list[tuple[int, int]], packed: bool, tmp_path: Path) -> None:
+def test_flipped_bytes_are_rejected_or_read(flips: list[tuple[int, int]], packed: bool, tmp_path: Path) -> None:
     made = io.BytesIO()
     (np.savez_compressed if packed else np.savez)(made, **GOOD)
     content = bytearray(made.getvalue())

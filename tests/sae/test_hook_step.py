@@ -16,7 +16,7 @@ from millm.sae.hook_step import HookOutput, HookRow, TokenSpan, offsets_to_sampl
 from millm.sae.steering import FeatureSetting, Mode, Watch, coefficients
 from millm.sae.steering_hook import SteeringHook
 from tests.fixtures.tiny import WIDTH, write_sae
-from tests.sae.test_tap import open_topk, row
+from tests.sae.test_steering_hook import open_topk, row
 
 LENGTH = 11
 PROMPT = 7
@@ -98,7 +98,7 @@ spans = st.builds(TokenSpan, st.integers(0, 40), st.integers(1, 40), st.integers
 
 @given(span=spans, every=st.integers(1, 9), cuts=st.lists(st.integers(1, 39)))
 @pytest.mark.parametrize("tokens", ["generated", "prompt", "all"])
-def test_what_is_due_hangs_on_its_position_alone(tokens: str, span: TokenSpan, every: int, cuts: list[int]) -> None:
+def test_sampled_offsets_depend_on_the_position_alone(tokens: str, span: TokenSpan, every: int, cuts: list[int]) -> None:
     """However the same tokens are cut into passes, and whether n is the watch's own or the SAE's."""
     watch = watching(tokens=tokens, sample_every=every)
     edges = sorted({0, span.tokens, *(cut for cut in cuts if cut < span.tokens)})
@@ -123,7 +123,7 @@ def test_what_is_due_hangs_on_its_position_alone(tokens: str, span: TokenSpan, e
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("steering", [(), ((3, 9.0, "add"),), ((3, 9.0, "clamp"), (5, 2.0, "add"))])
-def test_a_sampled_reading_is_the_one_of_every_token(
+def test_sampled_readings_equal_readings_at_every_token(
     sae: CountingSae, when: str, steering: Sequence[tuple[int, float, Mode]]
 ) -> None:
     x, seen = hidden(1), dict[int, Tops]()
@@ -135,7 +135,7 @@ def test_a_sampled_reading_is_the_one_of_every_token(
     same(top(SteeringHook(sae, CPU, 4), x, [row(*steering, watch=watching(when=when, sample_every=1))], 0), seen[1])
 
 
-def test_every_top_is_that_of_the_definition(sae: CountingSae) -> None:
+def test_top_k_equals_the_definition(sae: CountingSae) -> None:
     """Also where tokens are more than are encoded at once."""
     x = hidden(2, tokens=TOKENS_PER_CHUNK + 5)
     at = torch.arange(0, x.shape[:2].numel(), 2)
@@ -149,7 +149,7 @@ def test_every_top_is_that_of_the_definition(sae: CountingSae) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_in_pieces_of_three_as_in_one(sae: CountingSae, when: str) -> None:
+def test_chunks_of_three_equal_one_pass(sae: CountingSae, when: str) -> None:
     tap, x = SteeringHook(sae, CPU, sample_every=4), hidden(1)
     rows = [clamp(3, watching(when=when))]
     at_once = top(tap, x, rows, 0)
@@ -170,7 +170,7 @@ BATCH = [
 ]
 
 
-def test_a_batch_reads_as_its_rows_alone(sae: CountingSae) -> None:
+def test_readings_of_a_batch_equal_those_of_single_rows(sae: CountingSae) -> None:
     """Rows of different steerings, moments, k and n, an unwatched and an unsteered one among them."""
     tap, x = SteeringHook(sae, CPU, sample_every=4), hidden(len(BATCH))
     together = through(tap, x, BATCH)
@@ -188,7 +188,7 @@ def test_a_batch_reads_as_its_rows_alone(sae: CountingSae) -> None:
             torch.testing.assert_close(together.ratio[index], alone.ratio[0])
 
 
-def test_only_due_tokens_are_encoded(jumprelu: SparseAutoencoder) -> None:
+def test_only_sampled_tokens_are_encoded(jumprelu: SparseAutoencoder) -> None:
     sae = counting(jumprelu)
     tap = SteeringHook(sae, CPU, sample_every=4)
     rows = [HookRow(watch=watching(features=(1, 2))), None, clamp(3, watching(tokens="generated", when="after"))]
@@ -202,14 +202,14 @@ def test_only_due_tokens_are_encoded(jumprelu: SparseAutoencoder) -> None:
         assert output.watched is not None
 
 
-def test_a_step_without_anything_to_read_is_not_touched(sae: CountingSae) -> None:
+def test_a_step_without_readings_is_skipped(sae: CountingSae) -> None:
     tap = SteeringHook(sae, CPU, sample_every=4)
     generated = HookRow(watch=watching(tokens="generated", features=(1,)))
     assert through(tap, hidden(2, tokens=1), [HookRow(watch=watching()), generated], start=1) == HookOutput()
     assert sae.encoded == 0
 
 
-def test_an_sae_that_ranks_its_features_reads_names_everywhere_and_encodes_once(tmp_path: Path) -> None:
+def test_a_topk_sae_reads_named_features_everywhere_and_encodes_once(tmp_path: Path) -> None:
     """Its named features and clamps need the whole dictionary; a `top` at the same token comes with it."""
     sae = counting(open_topk(tmp_path, rescale=False))
     tap, x = SteeringHook(sae, CPU, sample_every=4), hidden(1)
@@ -229,7 +229,7 @@ def test_an_sae_that_ranks_its_features_reads_names_everywhere_and_encodes_once(
     assert sae.encoded == 3
 
 
-def test_an_sae_that_ranks_its_features_is_not_encoded_where_nothing_is_steered(tmp_path: Path) -> None:
+def test_a_topk_sae_is_not_encoded_at_unsteered_tokens(tmp_path: Path) -> None:
     sae = counting(open_topk(tmp_path, rescale=False))
     tap, x = SteeringHook(sae, CPU), hidden(1)
     index = tap.acquire(HookRow((coefficients(FeatureSetting(index=5, strength=7.0, mode="clamp")),)))

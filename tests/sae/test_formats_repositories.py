@@ -35,7 +35,7 @@ def opened(root: Path, place: tuple[str, str], **changes: Any) -> SparseAutoenco
     return SparseAutoencoder.open(canonicalise(folder, root / "saes"))
 
 
-def test_the_scales_are_the_catalogues() -> None:
+def test_the_scales_equal_the_catalogue() -> None:
     listed = {
         (load_index().releases[sae.releases[0]].repository.partition("/")[2], sae.path): sae.input_scale
         for sae in load_index().saes
@@ -52,7 +52,7 @@ def test_the_repositories_are_in_the_catalogue() -> None:
     }
 
 
-def test_a_known_scale_is_folded_where_the_file_says_that_there_is_one(tmp_path: Path) -> None:
+def test_a_known_scale_is_folded_for_files_that_need_one(tmp_path: Path) -> None:
     x = torch.randn(4, D)
     known = opened(tmp_path, GEMMA, normalize_activations="expected_average_only_in")
     told = opened(
@@ -66,7 +66,7 @@ def test_a_known_scale_is_folded_where_the_file_says_that_there_is_one(tmp_path:
 
 
 @pytest.mark.parametrize("said", ["none", None])
-def test_a_known_normalisation_holds_whatever_the_file_says(said: str | None, tmp_path: Path) -> None:
+def test_a_known_normalisation_overrides_the_file(said: str | None, tmp_path: Path) -> None:
     x = torch.randn(4, D)
     known = opened(tmp_path, MISTRAL, normalize_activations=said)
     assert known.config.normalize_activations == "constant_norm_rescale"
