@@ -1,4 +1,4 @@
-"""The tiny model as a notebook has it, its SAEs by name, and the server beside it, which computes the same numbers."""
+"""The tiny model in the notebook and its SAEs, and a server with the same files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.fixtures.tiny import write_sae
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where `SAE.load` keeps its copies."""
+    """The folder for the copies of `SAE.load`."""
     folder = tmp_path_factory.mktemp("notebook-home")
     monkeypatch.setenv("MILLM_HOME", str(folder))
     return folder
@@ -40,7 +40,7 @@ def sae(tiny_sae: Path) -> SAE:
 
 @pytest.fixture(scope="session")
 def deeper_sae(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two layers behind the other one."""
+    """An SAE two layers after `tiny_sae`."""
     return write_sae(tmp_path_factory.mktemp("saes") / "deeper", seed=5, layer=3)
 
 
@@ -48,11 +48,11 @@ def deeper_sae(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def api(
     tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_sae: Path, deeper_sae: Path
 ) -> Iterator[httpx.Client]:
-    """The same files served in the model's own float32, one request at a time: bit by bit what transformers does."""
-    given = ("serve", str(tiny_model), "--sae", str(tiny_sae), "--sae", str(deeper_sae))
+    """The same files, served in float32 and one request at a time: bit-identical to transformers."""
+    arguments = ("serve", str(tiny_model), "--sae", str(tiny_sae), "--sae", str(deeper_sae))
     home = tmp_path_factory.mktemp("server-home")
     with (
-        running(*given, model="tiny-llama", home=home, cpu_int8="off", runner="plain") as server,
+        running(*arguments, model="tiny-llama", home=home, cpu_int8="off", runner="plain") as server,
         httpx.Client(base_url=server.url, timeout=60) as client,
     ):
         yield client

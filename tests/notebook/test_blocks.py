@@ -1,4 +1,4 @@
-"""`steered` and `watching` held against plain hooks of transformers, and what they leave behind: nothing."""
+"""`steered` and `watching` against plain PyTorch hooks; no trace remains on the model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,11 +29,11 @@ def hooks_of(model: nn.Module) -> list[object]:
 
 
 def with_hook(model: PreTrainedModel, change: Callable[[Tensor], Tensor], ids: Tensor = IDS) -> Tensor:
-    """Logits with `change` of what the SAE's layer gives on, by a hook of PyTorch alone."""
+    """Logits with `change` applied to the output of the SAE's layer, by a plain PyTorch hook."""
     handle = model.model.layers[HOOK_LAYER].register_forward_hook(lambda _module, _args, out: change(out))
-    found = logits(model, ids)
+    output = logits(model, ids)
     handle.remove()
-    return found
+    return output
 
 
 def but_first(delta: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def test_adding_equals_a_plain_hook(model: PreTrainedModel, sae: SAE) -> None:
 
 
 def test_clamping_equals_the_definition(model: PreTrainedModel, sae: SAE) -> None:
-    """The activation is set, decoded, and what the SAE does not explain is kept."""
+    """The activation is set and decoded; the error term of the SAE stays."""
 
     def clamped(x: Tensor) -> Tensor:
         acts = sae.encode(x)
@@ -148,34 +148,34 @@ def test_two_models_are_independent(model: PreTrainedModel, sae: SAE, tiny_model
 
 @pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
 def test_a_cache_does_not_change_the_result(positions: Any, model: PreTrainedModel, sae: SAE) -> None:
-    """Token by token through `generate`, and all of it in one pass by a hook that knows where each stands."""
+    """Token by token in `generate`, and the same text in one pass with a plain hook."""
     with steered(model, sae, {3: 6.0}, positions=positions), watching(model, sae, [3]) as seen:
         written = model.generate(IDS, max_new_tokens=6, do_sample=False)
-    places = torch.arange(written.shape[1] - 1)
-    steered_at = {"all": places > 0, "prompt": (places > 0) & (places < 6), "generated": places >= 5}[positions]
+    indices = torch.arange(written.shape[1] - 1)
+    steered_at = {"all": indices > 0, "prompt": (indices > 0) & (indices < 6), "generated": indices >= 5}[positions]
     delta = steered_at[:, None] * (6.0 * sae.direction(3))
-    whole = with_hook(model, lambda x: x + delta, written[:, :-1])
-    assert whole[0, 5:].argmax(-1).tolist() == written[0, 6:].tolist()
+    expected = with_hook(model, lambda x: x + delta, written[:, :-1])
+    assert expected[0, 5:].argmax(-1).tolist() == written[0, 6:].tolist()
     assert seen[0].tokens == written[0, :-1].tolist()
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_padded_batch_equals_its_single_rows(side: str, model: PreTrainedModel, sae: SAE) -> None:
-    """Padding is neither steered nor watched, and position 0 is where each text begins."""
+    """Padding is neither steered nor watched; position 0 is the first token of each text."""
     ids = PADDED if side == "left" else torch.cat([PADDED[:, 2:], PADDED[:, :2]], dim=1)
     mask = MASK if side == "left" else torch.cat([MASK[:, 2:], MASK[:, :2]], dim=1)
-    where = {"positions": "generated"}
-    with steered(model, sae, {3: 6.0}, **where) as effect, watching(model, sae, [3, 7], tokens="prompt") as seen:
+    options = {"positions": "generated"}
+    with steered(model, sae, {3: 6.0}, **options) as effect, watching(model, sae, [3, 7], tokens="prompt") as seen:
         together = logits(model, ids, attention_mask=mask)
     alone = []
     for row in range(2):
         text = ids[row][mask[row] == 1][None]
-        with steered(model, sae, {3: 6.0}, **where) as one, watching(model, sae, [3, 7]) as own:
+        with steered(model, sae, {3: 6.0}, **options) as own_effect, watching(model, sae, [3, 7]) as own:
             torch.testing.assert_close(logits(model, text)[0], together[row][mask[row] == 1], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(own[0].activations, seen[row].activations, rtol=1e-4, atol=1e-4)
         assert own[0].tokens == seen[row].tokens == text[0].tolist()
         assert own[0].positions == seen[row].positions
-        alone.append(one.tokens_steered)
+        alone.append(own_effect.tokens_steered)
     assert effect.tokens_steered == sum(alone) == 2
 
 
@@ -203,8 +203,8 @@ def test_embeddings_instead_of_ids(model: PreTrainedModel, sae: SAE) -> None:
     with steered(model, sae, {3: 6.0}), watching(model, sae, [3]) as seen:
         expected = logits(model)
         with torch.no_grad():
-            given = model(inputs_embeds=model.get_input_embeddings()(IDS)).logits
-        assert torch.equal(given, expected)
+            output = model(inputs_embeds=model.get_input_embeddings()(IDS)).logits
+        assert torch.equal(output, expected)
         assert seen[0].tokens == [None] * 6
 
 

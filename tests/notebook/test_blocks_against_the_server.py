@@ -1,4 +1,4 @@
-"""The same steering, asked of the library and of the running server: the same tokens, readings and receipt."""
+"""Library and server: equal tokens, readings and receipts for the same steering."""
 
 from typing import Any
 
@@ -29,12 +29,12 @@ ASKED: dict[str, dict[str, Any]] = {
 }
 
 
-def ask(api: httpx.Client, steering: dict[str, Any], activations: Any) -> dict[str, Any]:
+def complete(api: httpx.Client, steering: dict[str, Any], activations: Any) -> dict[str, Any]:
     body = {"model": "tiny-llama", "prompt": PROMPT, "max_tokens": TOKENS, "temperature": 0, "ignore_eos": True}
     answer = api.post("/v1/completions", json={**body, "steering": steering, "activations": activations})
     assert answer.status_code == 200, answer.text
-    told: dict[str, Any] = answer.json()
-    return told
+    body: dict[str, Any] = answer.json()
+    return body
 
 
 def generate(model: PreTrainedModel) -> list[int]:
@@ -47,18 +47,18 @@ def generate(model: PreTrainedModel) -> list[int]:
 def test_one_sae_equals_the_server(
     name: str, api: httpx.Client, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, sae: SAE
 ) -> None:
-    asked = {"positions": "all", "skip": None, **ASKED[name]}
+    steering = {"positions": "all", "skip": None, **ASKED[name]}
     sae.measure(model, tokenizer)
     watched = {"features": [3, 7, 40], "top_k": 4, "tokens": "all", "sample_every": 1}
-    features = [{**feature, "sae": "tiny"} for feature in asked["features"]]
-    told = ask(api, {**asked, "features": features}, {**watched, "sae": "tiny"})
+    features = [{**feature, "sae": "tiny"} for feature in steering["features"]]
+    body = complete(api, {**steering, "features": features}, {**watched, "sae": "tiny"})
     with (
-        steered(model, sae, **asked, tokenizer=tokenizer) as effect,
+        steered(model, sae, **steering, tokenizer=tokenizer) as effect,
         watching(model, sae, [3, 7, 40], top_k=4) as seen,
     ):
         written = generate(model)
-    assert tokenizer.decode(written, skip_special_tokens=True) == told["choices"][0]["text"]
-    receipt, read = told["millm"], told["millm"]["activations"]
+    assert tokenizer.decode(written, skip_special_tokens=True) == body["choices"][0]["text"]
+    receipt, read = body["millm"], body["millm"]["activations"]
     assert effect.tokens_steered == receipt["tokens_steered"]
     assert effect.delta_norm_ratio == pytest.approx(receipt["delta_norm_ratio"], rel=1e-5, abs=1e-9)
     (row,) = seen
@@ -73,11 +73,11 @@ def test_one_sae_equals_the_server(
 def test_readings_of_two_saes_equal_the_server(
     when: Any, tokens: Any, api: httpx.Client, model: PreTrainedModel, sae: SAE, deeper_sae: Any
 ) -> None:
-    """The upper one sees what the lower one has done."""
+    """The upper SAE sees the steering of the lower one."""
     deeper = SAE.load(deeper_sae)
     features = [{"index": 3, "strength": 6.0, "sae": "tiny"}, {"index": 5, "strength": 4.0, "sae": "deeper"}]
     watched = {"features": [3, 5], "tokens": tokens, "when": when}
-    told = ask(api, {"features": features}, [{**watched, "sae": "tiny"}, {**watched, "sae": "deeper"}])
+    body = complete(api, {"features": features}, [{**watched, "sae": "tiny"}, {**watched, "sae": "deeper"}])
     with (
         watching(model, sae, [3, 5], tokens=tokens, when=when) as lower,
         steered(model, sae, {3: 6.0}),
@@ -86,7 +86,7 @@ def test_readings_of_two_saes_equal_the_server(
     ):
         generate(model)
     for name, seen in (("tiny", lower), ("deeper", upper)):
-        read = [one for one in told["millm"]["activations"] if one["sae"] == name]
+        read = [entry for entry in body["millm"]["activations"] if entry["sae"] == name]
         assert seen[0].positions == [token["position"] for token in read]
         torch.testing.assert_close(seen[0].activations, torch.tensor([token["values"] for token in read]))
 
@@ -94,7 +94,7 @@ def test_readings_of_two_saes_equal_the_server(
 def test_calibration_equals_the_server(
     api: httpx.Client, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, sae: SAE
 ) -> None:
-    attached = {one["sae"]: one for one in api.get("/api/attachments").json()["attachments"]}["tiny"]
-    found = sae.measure(model, tokenizer)
-    assert found.residual_norm == sae.residual_norm == pytest.approx(attached["residual_norm"], rel=1e-5)
-    assert found.l0 == pytest.approx(attached["l0"], rel=1e-5)
+    attached = {entry["sae"]: entry for entry in api.get("/api/attachments").json()["attachments"]}["tiny"]
+    calibration = sae.measure(model, tokenizer)
+    assert calibration.residual_norm == sae.residual_norm == pytest.approx(attached["residual_norm"], rel=1e-5)
+    assert calibration.l0 == pytest.approx(attached["l0"], rel=1e-5)

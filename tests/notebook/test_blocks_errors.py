@@ -1,4 +1,4 @@
-"""What cannot be done exactly is refused by the server's own errors, before anything has changed."""
+"""Invalid blocks are rejected with the server's errors, before any change to the model."""
 
 from pathlib import Path
 from typing import Any
@@ -32,17 +32,17 @@ STEERINGS: list[tuple[Any, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("features", "more", "why"), STEERINGS, ids=[why for _, _, why in STEERINGS])
+@pytest.mark.parametrize(("features", "more", "message"), STEERINGS, ids=[message for _, _, message in STEERINGS])
 def test_invalid_steerings_are_rejected(
-    features: Any, more: dict[str, Any], why: str, model: PreTrainedModel, sae: SAE
+    features: Any, more: dict[str, Any], message: str, model: PreTrainedModel, sae: SAE
 ) -> None:
-    with pytest.raises(errors.InvalidSteering, match=why), steered(model, sae, features, **more):
+    with pytest.raises(errors.InvalidSteering, match=message), steered(model, sae, features, **more):
         pass
     assert hooks_of(model) == []
 
 
 @pytest.mark.parametrize(
-    ("asked", "why"),
+    ("options", "message"),
     [
         ({"features": [96]}, r"feature 96 is not in 0..95"),
         ({"features": range(129)}, "at most 128"),
@@ -52,8 +52,8 @@ def test_invalid_steerings_are_rejected(
         ({"features": [3], "tokens": "answer"}, "tokens"),
     ],
 )
-def test_invalid_watches_are_rejected(asked: dict[str, Any], why: str, model: PreTrainedModel, sae: SAE) -> None:
-    with pytest.raises(errors.InvalidSteering, match=why), watching(model, sae, **asked):
+def test_invalid_watches_are_rejected(options: dict[str, Any], message: str, model: PreTrainedModel, sae: SAE) -> None:
+    with pytest.raises(errors.InvalidSteering, match=message), watching(model, sae, **options):
         pass
     assert hooks_of(model) == []
 
@@ -87,7 +87,9 @@ def test_an_sae_of_a_missing_layer_is_rejected(model: PreTrainedModel, tmp_path:
         pass
 
 
-def test_an_sae_of_another_model_is_rejected(model: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_sae_of_another_model_is_rejected(
+    model: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = write_sae(tmp_path / "foreign")
     monkeypatch.setattr(model, "name_or_path", "google/gemma-2-2b")
     with pytest.raises(errors.SaeModelMismatch, match="trained on tiny-llama"), steered(model, SAE.load(folder), {}):
@@ -110,7 +112,7 @@ def test_an_encoder_is_rejected(sae: SAE) -> None:
 
 @torch.no_grad()
 def test_an_unknown_end_of_the_prompt_is_rejected(model: PreTrainedModel, sae: SAE) -> None:
-    """Several tokens onto a cache: a second turn, or a prompt in pieces. Everywhere is everywhere all the same."""
+    """Several tokens after a cache, as in a second turn or a chunked prompt; `positions="all"` still works."""
     cache = DynamicCache(config=model.config)
     model(IDS[:, :3], past_key_values=cache, use_cache=True)
     with steered(model, sae, {3: 6.0}) as effect:
@@ -126,14 +128,16 @@ def test_an_unknown_end_of_the_prompt_is_rejected(model: PreTrainedModel, sae: S
 
 
 @pytest.mark.parametrize(
-    ("mask", "why"),
+    ("mask", "message"),
     [
         (torch.ones(1, 1, 6, 6), r"\[batch, tokens\] = \[1, 6\]"),
         (torch.tensor([[1, 1, 0, 1, 1, 1]]), "padding between tokens"),
     ],
 )
-def test_masks_without_clear_padding_are_rejected(mask: torch.Tensor, why: str, model: PreTrainedModel, sae: SAE) -> None:
-    with steered(model, sae, {3: 6.0}), pytest.raises(errors.InvalidRequest, match=why):
+def test_masks_without_clear_padding_are_rejected(
+    mask: torch.Tensor, message: str, model: PreTrainedModel, sae: SAE
+) -> None:
+    with steered(model, sae, {3: 6.0}), pytest.raises(errors.InvalidRequest, match=message):
         logits(model, attention_mask=mask)
 
 

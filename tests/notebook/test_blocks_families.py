@@ -1,4 +1,4 @@
-"""Other families than Llama: layers that give tuples, norms that centre, tokens that only the outer model sees."""
+"""Other families than Llama: layers that return tuples, centring norms, tokens seen only by the outer model."""
 
 from pathlib import Path
 

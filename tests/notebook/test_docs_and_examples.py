@@ -1,4 +1,4 @@
-"""docs/python.md runs, block after block; the examples draw what the documentation shows."""
+"""The code blocks of docs/python.md run; the examples draw the pictures in the documentation."""
 
 import re
 import subprocess
@@ -54,14 +54,14 @@ def test_the_page_runs(own_home: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", blocks("console")[0].splitlines())
 def test_an_example_draws(command: str, own_home: Path, tmp_path: Path) -> None:
     _, script, picture = command.split()
-    told = python(str(ROOT / script), picture, home=own_home, cwd=tmp_path).splitlines()
+    lines = python(str(ROOT / script), picture, home=own_home, cwd=tmp_path).splitlines()
     assert (tmp_path / picture).read_bytes().startswith(PNG)
     assert (ROOT / "docs" / "pictures" / picture).read_bytes().startswith(PNG)
     if "dose" in script:
-        shares = [int(found) for line in told for found in re.findall(r"capitals +(\d+)%", line)]
+        shares = [int(share) for line in lines for share in re.findall(r"capitals +(\d+)%", line)]
         assert shares[0] < 10
         assert shares[-1] > 80
     else:
-        where = {line.split()[0]: line for line in told}
-        assert where["135"].endswith("'ĠTHAT'")
-        assert where["442"].endswith("'Ġbread'")
+        by_feature = {line.split()[0]: line for line in lines}
+        assert by_feature["135"].endswith("'ĠTHAT'")
+        assert by_feature["442"].endswith("'Ġbread'")

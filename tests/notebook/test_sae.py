@@ -1,4 +1,4 @@
-"""`SAE.load` finds what the server finds, also inside a running notebook; `encode` and `decode` are SAELens'."""
+"""`SAE.load` works as in the server, also in a running event loop; `encode` and `decode` equal SAELens."""
 
 import asyncio
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_decode_needs_the_input_of_a_normalising_sae(tmp_path: Path) -> None:
 
 
 def test_tensors_are_moved_to_the_device(tiny_sae: Path) -> None:
-    """`meta` has shapes and no numbers: whatever comes out of it was computed there."""
+    """`meta` has shapes without values: its results were computed there."""
     sae = SAE.load(tiny_sae, device="meta")
     assert sae.encode(torch.ones(2, WIDTH)).device.type == "meta"
     assert sae.direction(3).device.type == "meta"

@@ -1,4 +1,4 @@
-"""Writes what SAELens makes of other libraries' SAEs, through its own loaders, from a cache on disk.
+"""Write SAELens' results on other libraries' SAEs, through its own loaders, from a cache on disk.
 
     python -m tests.sae.make_foreign_goldens [FILE]        needs `pip install -e .[saelens]`
 

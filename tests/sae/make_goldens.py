@@ -1,4 +1,4 @@
-"""Writes the goldens: small SAEs of every architecture and normalisation, and what SAELens makes of them.
+"""Write the goldens: small SAEs of every architecture and normalisation, and SAELens' results on them.
 
     python tests/sae/make_goldens.py [FOLDER]        needs `pip install -e .[saelens]`
 
@@ -70,14 +70,14 @@ def scale(name: str) -> float:
 
 def cases(architecture: str) -> dict[str, dict[str, Any]]:
     is_transcoder, is_topk = architecture.endswith("transcoder"), architecture == "topk"
-    found = {}
+    results = {}
     for normalisation, b_dec, rescale in itertools.product(NORMALISATIONS, (True, False), (True, False)):
         if (b_dec and is_transcoder) or (rescale and not is_topk):
             continue
         settings = {"normalize_activations": normalisation, "apply_b_dec_to_input": b_dec}
         name = f"{normalisation}.{'b_dec' if b_dec else 'plain'}{'.rescale' if rescale else ''}"
-        found[name] = settings | ({"rescale_acts_by_decoder_norm": rescale} if is_topk else {})
-    return found
+        results[name] = settings | ({"rescale_acts_by_decoder_norm": rescale} if is_topk else {})
+    return results
 
 
 def build(architecture: str, settings: dict[str, Any]) -> Any:
@@ -92,15 +92,15 @@ def build(architecture: str, settings: dict[str, Any]) -> Any:
 def compute(architecture: str, settings: dict[str, Any], weights: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
     sae = build(architecture, settings)
     sae.load_state_dict(weights)
-    found = {"acts": sae.encode(x), "recon": sae(x)}
+    results = {"acts": sae.encode(x), "recon": sae(x)}
     if architecture == "topk" and not settings["rescale_acts_by_decoder_norm"]:
-        return found  # SAELens cannot fold it
+        return results  # SAELens cannot fold it
     sae.fold_W_dec_norm()
-    found["folded"] = sae.encode(x)
+    results["folded"] = sae.encode(x)
     if architecture.endswith("transcoder") or architecture == "topk":
-        return found
-    sae(x)  # encode alone leaves the normalisation's scale behind
-    return found | steered(sae, x)
+        return results
+    sae(x)  # encode alone leaves the normalisation's scale set
+    return results | steered(sae, x)
 
 
 def steered(sae: Any, x: Tensor) -> dict[str, Tensor]:

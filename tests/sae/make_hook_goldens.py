@@ -1,4 +1,4 @@
-"""Write goldens/hooks_*.safetensors: what TransformerLens' bridge sees in tiny random models at every hook point.
+"""Write goldens/hooks_*.safetensors: the tensors of TransformerLens' bridge in tiny random models, at every hook point.
 
 Needs the `saelens` extra. A file holds the model's weights and config, one row of ids and the bridge's tensors.
 """

@@ -1,4 +1,4 @@
-"""The arithmetic by two ways that must agree, the limits of what is read, and numbers known beforehand."""
+"""The arithmetic in two ways that must agree, limits, and results known in advance."""
 
 import json
 import math
@@ -50,10 +50,10 @@ def test_single_rows_and_the_full_dictionary_agree(tmp_path: Path, architecture:
     sae = opened(tmp_path, facts, random_tensors(facts))
     x, index = torch.randn(4, 9, D_IN), torch.randint(D_SAE, (40,))
     z, _ = sae.normalise(x)
-    few, whole = sae.features(index).activations(z), sae.activations(x)[..., index]
-    torch.testing.assert_close(few, whole, rtol=1e-5, atol=1e-5)
-    assert torch.equal(few > 0, whole > 0)
-    torch.testing.assert_close(whole, sae.encode(x)[..., index] * sae.decoder_norms()[index])
+    few, full_size = sae.features(index).activations(z), sae.activations(x)[..., index]
+    torch.testing.assert_close(few, full_size, rtol=1e-5, atol=1e-5)
+    assert torch.equal(few > 0, full_size > 0)
+    torch.testing.assert_close(full_size, sae.encode(x)[..., index] * sae.decoder_norms()[index])
 
 
 @pytest.mark.parametrize("k", [1, 7, D_SAE])
@@ -69,10 +69,8 @@ def test_topk_returns_the_k_largest_without_negative_values(tmp_path: Path, k: i
 
 @pytest.mark.parametrize("center", [True, False])
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
-def test_a_dictionary_of_signed_axes_reconstructs_its_input(
-    tmp_path: Path, normalisation: str, center: bool
-) -> None:
-    """relu(z) − relu(−z) = z: whatever was done to x on the way in must be undone on the way out."""
+def test_a_dictionary_of_signed_axes_reconstructs_its_input(tmp_path: Path, normalisation: str, center: bool) -> None:
+    """relu(z) − relu(−z) = z: the output must undo every change of the input."""
     facts = config(
         architecture="standard",
         d_in=8,
@@ -143,7 +141,7 @@ def test_an_unknown_feature_is_rejected_with_the_valid_range(tmp_path: Path, ind
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("wrong", "message"),
     [
         ({"architecture": "topk"}, "needs k"),
         ({"architecture": "topk", "k": 0}, "k is 0; it must be 1 to d_sae 512"),
@@ -154,8 +152,8 @@ def test_an_unknown_feature_is_rejected_with_the_valid_range(tmp_path: Path, ind
         ({"architecture": "transcoder", "apply_b_dec_to_input": True}, "apply_b_dec_to_input"),
     ],
 )
-def test_contradictory_configurations_are_rejected(wrong: dict[str, Any], says: str) -> None:
-    with pytest.raises(InvalidSae, match=says):
+def test_contradictory_configurations_are_rejected(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidSae, match=message):
         config(**wrong)
 
 
@@ -212,8 +210,8 @@ def test_a_few_features_of_a_large_sae_do_not_load_it(tmp_path: Path) -> None:
     """Half a gibibyte of holes: reading all of it would show."""
     write_hollow(tmp_path, config(d_in=4096, d_sae=16384))
     output = subprocess.run([sys.executable, "-c", MEASURE, tmp_path], check=True, capture_output=True).stdout
-    few, whole = (int(number) for number in output.split())
-    assert few * 8 < whole
+    few, full_size = (int(number) for number in output.split())
+    assert few * 8 < full_size
 
 
 def write_hollow(folder: Path, facts: SaeConfig) -> None:

@@ -24,7 +24,7 @@ MODES: tuple[Mode, ...] = ("add", "clamp", "min_clamp", "scale", "ablate")
 
 @dataclass(frozen=True)
 class Golden:
-    """One case: its SAE, read through SAELens' file format, and what SAELens made of x."""
+    """One case: its SAE, read from SAELens' file format, and SAELens' results on x."""
 
     sae: SparseAutoencoder
     x: Tensor  # [2, 3, d_in]
@@ -147,7 +147,7 @@ def test_steering_is_saelens_with_edited_activations_and_its_error_term(golden: 
 
 
 def delta(golden: Golden, mode: Mode) -> Tensor:
-    """c = clip(α + β·a, lo, hi); what reads the activation is scaled back to the residual stream."""
+    """c = clip(α + β·a, lo, hi); with β, the delta is scaled back to the residual stream."""
     z, gain = golden.sae.normalise(golden.x)
     acts = golden.rows.activations(z)  # [B, T, k]
     table = [

@@ -1,4 +1,4 @@
-"""Calibration against numbers known beforehand, on the right tensor and on wrong ones."""
+"""Calibration against results known in advance, on the right tensor and on wrong ones."""
 
 import subprocess
 import sys
@@ -21,13 +21,13 @@ from millm.sae.hooks import capture, resolve_hook_point
 WIDTH = 48
 
 
-def principal_sae(x: Tensor, kept: int, silent: int = 2000) -> SparseAutoencoder:
-    """Rebuilds x from its mean and its first `kept` principal directions, each as two features, one per sign.
+def principal_sae(x: Tensor, n: int, silent: int = 2000) -> SparseAutoencoder:
+    """Rebuilds x from its mean and its first n principal directions, each as two features, one per sign.
 
     `silent` further features never fire.
     """
     mean = x.mean(dim=0)
-    directions = torch.linalg.svd(x - mean, full_matrices=False).Vh[:kept]  # [kept, d]
+    directions = torch.linalg.svd(x - mean, full_matrices=False).Vh[:n]  # [n, d]
     rows = torch.cat([directions, -directions, torch.zeros(silent, x.shape[1])])
     config = SaeConfig(
         architecture="standard",
@@ -52,10 +52,10 @@ def residuals(seed: int = 0, tokens: int = 200) -> Tensor:
 def test_variance_explained_equals_the_singular_values_share() -> None:
     x = residuals()
     spectrum = torch.linalg.svdvals(x - x.mean(dim=0)).square()
-    for kept in (WIDTH, 24, 6):
-        found = calibrate(principal_sae(x, kept), x, x)
-        assert found.variance_explained == pytest.approx((spectrum[:kept].sum() / spectrum.sum()).item(), abs=1e-4)
-        assert found.l0 == kept  # one of each pair of signs
+    for n in (WIDTH, 24, 6):
+        calibration = calibrate(principal_sae(x, n), x, x)
+        assert calibration.variance_explained == pytest.approx((spectrum[:n].sum() / spectrum.sum()).item(), abs=1e-4)
+        assert calibration.l0 == n  # one of each pair of signs
 
 
 def test_the_residual_norm_is_the_median_length_of_the_usual_tokens() -> None:
@@ -68,10 +68,10 @@ def test_attention_sinks_are_excluded() -> None:
     x = residuals()
     sae = principal_sae(x, 24)
     sink = 150 * x[:1]
-    found, clean = calibrate(sae, torch.cat([sink, x]), torch.cat([sink, x])), calibrate(sae, x, x)
-    assert found.variance_explained == clean.variance_explained
-    assert found.l0 == clean.l0
-    assert found.residual_norm == pytest.approx(clean.residual_norm, rel=0.02)
+    calibration, clean = calibrate(sae, torch.cat([sink, x]), torch.cat([sink, x])), calibrate(sae, x, x)
+    assert calibration.variance_explained == clean.variance_explained
+    assert calibration.l0 == clean.l0
+    assert calibration.residual_norm == pytest.approx(clean.residual_norm, rel=0.02)
 
 
 def test_a_matching_sae_gives_no_warning() -> None:
@@ -89,9 +89,9 @@ def test_an_sae_on_another_tensor_gives_a_warning() -> None:
 
 def test_a_poor_reconstruction_is_reported_in_percent() -> None:
     x = residuals()
-    found = calibrate(principal_sae(x, 5), x, x)
-    assert found.variance_explained is not None
-    assert f"only {found.variance_explained:.0%} of the variance" in found.warnings[0]
+    calibration = calibrate(principal_sae(x, 5), x, x)
+    assert calibration.variance_explained is not None
+    assert f"only {calibration.variance_explained:.0%} of the variance" in calibration.warnings[0]
 
 
 def test_too_many_and_no_active_features_give_warnings() -> None:
@@ -163,13 +163,13 @@ def test_the_demo_sae_fits_its_own_layer_best(demo_folder: Path, tmp_path: Path)
     tokenizer = Tokenizer.from_file(str(demo_folder / "tokenizer.json"))
     points = [resolve_hook_point(model, f"blocks.{layer}.hook_resid_post") for layer in (10, 18, 20, 22, 25)]
     texts = [capture(model, points, tokenizer.encode(text).ids) for text in calibration_text()]
-    found = {}
+    calibration = {}
     for point in points:
         x = torch.cat([seen[point.name][1:] for seen in texts])
-        found[point.layer] = calibrate(sae, x, x)
-    assert found[20].warnings == ()
-    assert found[20].residual_norm == pytest.approx(237, rel=0.02)
-    assert (found[20].variance_explained or 0) > 0.7
-    assert 25 < found[20].l0 < 45
-    assert all("wrong layer or model" in found[layer].warnings[0] for layer in (10, 18, 22, 25))
-    assert "far too many" in found[25].warnings[1]
+        calibration[point.layer] = calibrate(sae, x, x)
+    assert calibration[20].warnings == ()
+    assert calibration[20].residual_norm == pytest.approx(237, rel=0.02)
+    assert (calibration[20].variance_explained or 0) > 0.7
+    assert 25 < calibration[20].l0 < 45
+    assert all("wrong layer or model" in calibration[layer].warnings[0] for layer in (10, 18, 22, 25))
+    assert "far too many" in calibration[25].warnings[1]

@@ -1,4 +1,4 @@
-"""How often the whole dictionary is read: within its share of the model's time, and measured on both."""
+"""`sample_every`: full reads stay within their share of the model's time, as measured."""
 
 from pathlib import Path
 
@@ -38,9 +38,7 @@ def model(tiny_model: Path) -> LlamaForCausalLM:
     return LlamaForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
 
 
-def test_measuring_needs_few_tokens_and_leaves_no_hooks(
-    model: LlamaForCausalLM, sae: SparseAutoencoder
-) -> None:
+def test_measuring_needs_few_tokens_and_leaves_no_hooks(model: LlamaForCausalLM, sae: SparseAutoencoder) -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state()
     assert calibration.measure_sample_every(model, sae, (1, 80, 81), torch.ones(2, WIDTH)) >= 1

@@ -1,4 +1,4 @@
-"""Other libraries' SAEs, converted, compute what SAELens makes of them; and nothing that is in a pickle ever runs."""
+"""Converted SAEs of other libraries equal SAELens; code in a pickle never runs."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ from millm.hub.sae_conversion import (
 )
 from millm.sae.autoencoder import SparseAutoencoder
 from millm.sae.config import SaeConfig
-from millm.sae.conversion.process import convert as convert_here
+from millm.sae.conversion.process import convert
 from millm.sae.conversion.readers import load_state_dict
 from millm.sae.formats import canonicalise
 from tests.fixtures.foreign_saes import SAES, D, F, ForeignSae, K, inputs, numbers, sparsify, write
@@ -44,29 +44,29 @@ def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
 
 
-def asked(sae: ForeignSae) -> DownloadSpec:
+def download_spec(sae: ForeignSae) -> DownloadSpec:
     return DownloadSpec(kind="sae", repository=sae.repository, path=sae.path)
 
 
-def made(sae: ForeignSae, home: Home) -> Path:
-    """The converted copy, here and now."""
+def convert_here(sae: ForeignSae, home: Home) -> Path:
+    """The folder, converted in this process."""
     source = write(sae, home.folder / "hub" / sae.repository)
-    found = inspect_source(source)
-    assert found is not None
+    layout = inspect_source(source)
+    assert layout is not None
     target = home.folder / "made"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    convert_here(
-        msgspec.structs.replace(build_conversion_request(source, found, asked(sae)), target=str(target)),
+    convert(
+        msgspec.structs.replace(build_conversion_request(source, layout, download_spec(sae)), target=str(target)),
         lambda stage: None,
     )
     return target
 
 
-def made_apart(sae: ForeignSae, home: Home, **limits: Any) -> Path:
-    """The converted copy, by a process of its own."""
+def convert_in_process(sae: ForeignSae, home: Home, **limits: Any) -> Path:
+    """The folder, converted in a process of its own."""
     source = write(sae, home.folder / "hub" / sae.repository)
-    return asyncio.run(convert_sae(source, asked(sae), home, lambda stage: None, **limits))
+    return asyncio.run(convert_sae(source, download_spec(sae), home, lambda stage: None, **limits))
 
 
 def read(folder: Path, home: Home) -> SparseAutoencoder:
@@ -74,7 +74,7 @@ def read(folder: Path, home: Home) -> SparseAutoencoder:
 
 
 def assert_equals(actual: Tensor, expected: Tensor) -> None:
-    """To 1e-5 of the largest value, and on or off alike."""
+    """To 1e-5 of the largest value, with the same features active."""
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
     assert torch.equal(actual > 1e-4, expected > 1e-4)
 
@@ -86,7 +86,7 @@ def assert_equals(actual: Tensor, expected: Tensor) -> None:
 def test_converted_saes_equal_saelens(kind: str, home: Home) -> None:
     expected = load_file(GOLDENS)
     assert 0.05 < float((expected[f"{kind}.acts"] != 0).float().mean()) < 0.95
-    sae = read(made(SAES[kind], home), home)
+    sae = read(convert_here(SAES[kind], home), home)
     assert_equals(sae.encode(inputs()), expected[f"{kind}.acts"])
     torch.testing.assert_close(sae.reconstruct(inputs()), expected[f"{kind}.recon"], rtol=1e-5, atol=1e-4)
 
@@ -102,12 +102,12 @@ def test_sparsify_equals_its_own_class(home: Home) -> None:
     values, indices = pre.topk(K, dim=-1)
     expected = torch.zeros_like(pre).scatter(-1, indices, values)
     recon = torch.einsum("btk,btkd->btd", values, weights["W_dec"][indices]) + weights["b_dec"]
-    sae = read(made(published, home), home)
+    sae = read(convert_here(published, home), home)
     assert_equals(sae.encode(x), expected)
     torch.testing.assert_close(sae.reconstruct(x), recon, rtol=1e-5, atol=1e-4)
 
 
-# -- what is said about it ----------------------------------------------------------------------------------------
+# -- configuration ----------------------------------------------------------------------------------------
 
 PLACES = {
     "AutoEncoder": ("blocks.3.hook_resid_post", None, "me/some-model", "dictionary_learning"),
@@ -124,13 +124,13 @@ PLACES = {
 
 @pytest.mark.parametrize("kind", PLACES)
 def test_hook_point_and_model(kind: str, home: Home) -> None:
-    config: SaeConfig = read(made(SAES[kind], home), home).config
+    config: SaeConfig = read(convert_here(SAES[kind], home), home).config
     assert (config.hook_name, config.hf_hook_name, config.model_name, config.source_format) == PLACES[kind]
     assert (config.d_in, config.d_sae, config.dtype) == (D, F, "float32")
 
 
 def test_the_sparsify_folder_name_is_the_hooked_module(home: Home) -> None:
-    config = read(made(sparsify(), home), home).config
+    config = read(convert_here(sparsify(), home), home).config
     assert (config.hook_name, config.hf_hook_name, config.layer) == (
         "blocks.10.hook_resid_post",
         "layers.10.output",
@@ -142,7 +142,7 @@ def test_sixteen_bit_weights_become_float32(home: Home) -> None:
     published = SAES["qwen_scope"]
     half = {name: tensor.bfloat16() for name, tensor in published.files()["layer14.sae.pt"].items()}
     sixteen = ForeignSae("", published.repository, published.path, lambda: {published.path: half})
-    stored = load_file(made(sixteen, home) / "sae_weights.safetensors")
+    stored = load_file(convert_here(sixteen, home) / "sae_weights.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
     assert torch.equal(stored["W_enc"], half["W_enc"].T.float())
 
@@ -152,18 +152,20 @@ def test_stages_are_reported_and_the_result_is_reused(home: Home) -> None:
     source = write(published, home.folder / "hub")
     stages: list[str] = []
     assert find_converted(source, published.name, home) is None
-    first = asyncio.run(convert_sae(source, asked(published), home, stages.append))
+    first = asyncio.run(convert_sae(source, download_spec(published), home, stages.append))
     assert stages == ["reading", "writing", "checking"]
     assert find_converted(source, published.name, home) == first
-    assert asyncio.run(convert_sae(source, asked(published), home, stages.append)) == first
+    assert asyncio.run(convert_sae(source, download_spec(published), home, stages.append)) == first
     assert len(stages) == 3
 
 
 def test_changed_files_are_converted_again(home: Home) -> None:
     published = SAES["qwen_scope"]
-    first = made_apart(published, home)
+    first = convert_in_process(published, home)
     others = numbers(77, W_enc=(F, D), W_dec=(D, F), b_enc=(F,), b_dec=(D,))
-    second = made_apart(ForeignSae("", published.repository, published.path, lambda: {published.path: others}), home)
+    second = convert_in_process(
+        ForeignSae("", published.repository, published.path, lambda: {published.path: others}), home
+    )
     assert first != second
     assert (read(first, home).encode(inputs()) != read(second, home).encode(inputs())).any()
 
@@ -178,24 +180,24 @@ def test_a_folder_with_one_sae_file_is_that_sae(home: Home) -> None:
     assert read(folder, home).config.hook_name == "blocks.19.hook_resid_post"
 
 
-# -- what is refused ----------------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------------
 
 
-def refused(published: ForeignSae, home: Home) -> str:
+def rejection(published: ForeignSae, home: Home) -> str:
     with pytest.raises(InvalidSae) as caught:
-        made(published, home)
-    return told(caught.value, home)
+        convert_here(published, home)
+    return check_message(caught.value, home)
 
 
-def refused_apart(published: ForeignSae, home: Home, **limits: Any) -> str:
+def rejection_in_process(published: ForeignSae, home: Home, **limits: Any) -> str:
     """And nothing is left of it."""
     with pytest.raises(InvalidSae) as caught:
-        made_apart(published, home, **limits)
+        convert_in_process(published, home, **limits)
     assert list(home.converted_saes.iterdir()) == []
-    return told(caught.value, home)
+    return check_message(caught.value, home)
 
 
-def told(error: InvalidSae, home: Home) -> str:
+def check_message(error: InvalidSae, home: Home) -> str:
     assert str(home.folder) not in error.message
     return error.message
 
@@ -210,7 +212,7 @@ CONFIG = "resid_post_layer_3/trainer_0/config.json"
 
 
 @pytest.mark.parametrize(
-    ("published", "said"),
+    ("published", "message"),
     [
         (sparsify(signed=True), "signed True is not supported"),
         (sparsify(transcode=True), "transcode True is not supported"),
@@ -244,8 +246,8 @@ CONFIG = "resid_post_layer_3/trainer_0/config.json"
         ),
     ],
 )  # fmt: skip
-def test_unsupported_saes_are_rejected_by_name(published: ForeignSae, said: str, home: Home) -> None:
-    assert said in refused(published, home)
+def test_unsupported_saes_are_rejected_by_name(published: ForeignSae, message: str, home: Home) -> None:
+    assert message in rejection(published, home)
 
 
 def test_a_truncated_file_is_rejected(home: Home) -> None:
@@ -260,7 +262,7 @@ def test_nan_weights_are_rejected_on_attach(home: Home) -> None:
     published = SAES["qwen_scope"]
     bad = published.files()["layer14.sae.pt"]
     bad["W_enc"][0, 0] = float("nan")
-    folder = made(ForeignSae("", published.repository, published.path, lambda: {published.path: bad}), home)
+    folder = convert_here(ForeignSae("", published.repository, published.path, lambda: {published.path: bad}), home)
     with pytest.raises(InvalidSae, match="NaN"):
         canonicalise(folder, home.canonical_saes)
 
@@ -269,7 +271,7 @@ def test_nan_weights_are_rejected_on_attach(home: Home) -> None:
 
 
 class Payload:
-    """What a stranger could put into a file: it makes a file when it is unpickled."""
+    """A malicious object, which writes a file when unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -285,7 +287,7 @@ def test_code_in_a_pickle_does_not_run(is_overridden: bool, home: Home, monkeypa
         monkeypatch.setenv(OVERRIDE, "1")
     tensors = numbers(1, W_enc=(F, D)) | {"payload": Payload(mark)}
     published = ForeignSae("", SAES["qwen_scope"].repository, "layer1.sae.pt", lambda: {"layer1.sae.pt": tensors})
-    assert "is a pickle that holds more than tensors" in refused_apart(published, home)
+    assert "is a pickle that holds more than tensors" in rejection_in_process(published, home)
     assert not mark.exists()
     pickle.loads(pickle.dumps(Payload(mark)))
     assert mark.is_dir(), "the payload itself works"
@@ -312,7 +314,9 @@ def test_the_process_environment_lacks_only_secrets(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_conversion_times_out(home: Home) -> None:
-    assert "it took more than 0 s or more memory" in refused_apart(SAES["qwen_scope"], home, timeout_seconds=0.05)
+    assert "it took more than 0 s or more memory" in rejection_in_process(
+        SAES["qwen_scope"], home, timeout_seconds=0.05
+    )
 
 
 def test_a_conversion_beyond_the_memory_limit_fails(home: Home) -> None:
@@ -325,24 +329,26 @@ def test_a_conversion_beyond_the_memory_limit_fails(home: Home) -> None:
         "b_dec": torch.ones(D),
     }
     published = ForeignSae("", SAES["qwen_scope"].repository, "layer1.sae.pt", lambda: {"layer1.sae.pt": large})
-    said = refused_apart(published, home, memory_limit=2**28)
-    assert "memory than there is" in said
+    message = rejection_in_process(published, home, memory_limit=2**28)
+    assert "memory than there is" in message
 
 
 def test_cancelling_stops_at_once_and_leaves_no_files(home: Home) -> None:
     source = write(SAES["qwen_scope"], home.folder / "hub")
 
-    async def begin_and_cancel() -> float:
-        begun = asyncio.Event()
-        task = asyncio.create_task(convert_sae(source, asked(SAES["qwen_scope"]), home, lambda stage: begun.set()))
-        await begun.wait()
+    async def start_and_cancel() -> float:
+        started = asyncio.Event()
+        task = asyncio.create_task(
+            convert_sae(source, download_spec(SAES["qwen_scope"]), home, lambda stage: started.set())
+        )
+        await started.wait()
         cancelled = time.monotonic()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         return time.monotonic() - cancelled
 
-    assert asyncio.run(begin_and_cancel()) < 1
+    assert asyncio.run(start_and_cancel()) < 1
     assert list(home.converted_saes.iterdir()) == []
 
 
@@ -351,9 +357,9 @@ def test_cancelling_stops_at_once_and_leaves_no_files(home: Home) -> None:
 
 def test_formats_are_detected_by_file_names(tmp_path: Path) -> None:
     for kind, sae in SAES.items():
-        found = foreign_layout(write(sae, tmp_path / kind))
-        assert found == PLACES.get(kind, ("", "", "", found))[3], kind
-        assert found is not None
+        layout = foreign_layout(write(sae, tmp_path / kind))
+        assert layout == PLACES.get(kind, ("", "", "", layout))[3], kind
+        assert layout is not None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every layout of the same weights reads the same; everything else is refused before anything is written."""
+"""All layouts of the same weights are read alike; other files are rejected before anything is written."""
 
 import json
 import os
@@ -125,10 +125,10 @@ def layouts(root: Path) -> dict[str, Path]:
 
 
 def test_all_layouts_of_the_same_weights_encode_alike(tmp_path: Path) -> None:
-    found = {name: acts(opened(folder)) for name, folder in layouts(tmp_path).items()}
-    batch, one = found.pop("batchtopk"), found.pop("one threshold")
-    assert torch.equal(batch, one)
-    for name, values in found.items():
+    activations = {name: acts(opened(folder)) for name, folder in layouts(tmp_path).items()}
+    batch, single = activations.pop("batchtopk"), activations.pop("one threshold")
+    assert torch.equal(batch, single)
+    for name, values in activations.items():
         torch.testing.assert_close(values, expected(), msg=name)
     assert 0 < int((expected() > 0).sum()) < expected().numel()
 
@@ -145,8 +145,12 @@ def test_the_bundled_sae_equals_its_formula(tmp_path: Path) -> None:
 def test_flat_and_nested_configurations(tmp_path: Path) -> None:
     flat = opened(write(tmp_path / "flat", FLAT, weights())).config
     assert (flat.hook_name, flat.layer, flat.model_name) == ("blocks.3.hook_resid_pre", 3, "gpt2-small")
-    use = {"hook_name": "blocks.7.hook_mlp_out", "hf_hook_name": "model.layers.7.mlp", "exclude_special_tokens": [0, 1]}
-    nested = opened(write(tmp_path / "nested", cfg(metadata=use), weights())).config
+    metadata = {
+        "hook_name": "blocks.7.hook_mlp_out",
+        "hf_hook_name": "model.layers.7.mlp",
+        "exclude_special_tokens": [0, 1],
+    }
+    nested = opened(write(tmp_path / "nested", cfg(metadata=metadata), weights())).config
     assert (nested.hook_name, nested.hf_hook_name) == ("blocks.7.hook_mlp_out", "model.layers.7.mlp")
     assert nested.exclude_special_tokens
 
@@ -182,9 +186,9 @@ def test_a_batchtopk_checkpoint_ranks_by_decoder_norm(tmp_path: Path) -> None:
 @pytest.mark.parametrize("where", ["nested", "flat", "repository"])
 def test_centring_is_known_from_the_configuration_or_the_repository(tmp_path: Path, where: str) -> None:
     kwargs = {"model_from_pretrained_kwargs": {"center_writing_weights": True}}
-    said = {"nested": cfg(metadata=kwargs), "flat": FLAT | kwargs, "repository": FLAT}[where]
+    fields = {"nested": cfg(metadata=kwargs), "flat": FLAT | kwargs, "repository": FLAT}[where]
     repository = "models--jbloom--GPT2-Small-SAEs-Reformatted" if where == "repository" else "mine"
-    assert opened(write(tmp_path / repository / "snapshots" / "0" / "sae", said, weights())).config.center_inputs
+    assert opened(write(tmp_path / repository / "snapshots" / "0" / "sae", fields, weights())).config.center_inputs
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -247,9 +251,13 @@ def test_gemma_scope_2_skip_transcoders(tmp_path: Path, has_config: bool) -> Non
     tensors = weights() | {"W_dec": torch.randn(D_SAE, D_OUT), "b_dec": torch.randn(D_OUT)}
     skip = torch.randn(D_IN, D_OUT)
     norm = "model.layers.3.{}_feedforward_layernorm.output"
-    said = {"hf_hook_point_in": norm.format("pre"), "hf_hook_point_out": norm.format("post"), "affine_connection": True}
+    fields = {
+        "hf_hook_point_in": norm.format("pre"),
+        "hf_hook_point_out": norm.format("post"),
+        "affine_connection": True,
+    }
     folder = tmp_path / "gemma-scope-2-4b-pt" / "transcoder_all" / "layer_3_width_16k_l0_big_affine"
-    write_scope_2(folder, tensors | {"affine_skip_connection": skip}, SCOPE_2 | said if has_config else None)
+    write_scope_2(folder, tensors | {"affine_skip_connection": skip}, SCOPE_2 | fields if has_config else None)
     sae = opened(folder)
     assert sae.config.architecture == "jumprelu_skip_transcoder"
     assert (sae.config.hf_hook_name, sae.config.hook_name) == (norm.format("pre"), None)
@@ -298,15 +306,15 @@ MISTUDIO = {
     ],
 )
 def test_mistudio_hook_differs_from_the_recorded_one(tmp_path: Path, folder: str, model: str, module: str) -> None:
-    said = MISTUDIO | {"extra_metadata": {"hf_model_name": model}}
-    config = opened(write(tmp_path / folder, said, without(weights(), "threshold"))).config
+    fields = MISTUDIO | {"extra_metadata": {"hf_model_name": model}}
+    config = opened(write(tmp_path / folder, fields, without(weights(), "threshold"))).config
     assert (config.hf_hook_name, config.hook_name) == (module, None)
     assert (config.source_format, config.normalize_activations) == ("mistudio", "constant_norm_rescale")
 
 
 def test_mistudio_k_is_a_percentage(tmp_path: Path) -> None:
-    said = MISTUDIO | {"activation_fn_str": "topk"}
-    config = opened(write(tmp_path / "layer_3_residual", said, without(weights(), "threshold"))).config
+    fields = MISTUDIO | {"activation_fn_str": "topk"}
+    config = opened(write(tmp_path / "layer_3_residual", fields, without(weights(), "threshold"))).config
     assert (config.architecture, config.k) == ("topk", 2)
 
 
@@ -352,17 +360,17 @@ BAD_CFGS: list[tuple[Cfg, dict[str, Tensor], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("cfg", "tensors", "says"), BAD_CFGS, ids=[says for *_, says in BAD_CFGS])
+@pytest.mark.parametrize(("cfg", "tensors", "message"), BAD_CFGS, ids=[message for *_, message in BAD_CFGS])
 def test_unsupported_files_are_rejected_by_name(
-    tmp_path: Path, cfg: Cfg, tensors: dict[str, Tensor], says: str
+    tmp_path: Path, cfg: Cfg, tensors: dict[str, Tensor], message: str
 ) -> None:
-    assert_refused(write(tmp_path / "source", cfg, tensors), says)
+    assert_refused(write(tmp_path / "source", cfg, tensors), message)
 
 
-def assert_refused(source: Path, says: str) -> None:
+def assert_refused(source: Path, message: str) -> None:
     """By name, on one line without a path, and with nothing written."""
     root = source.parent / "canonical"
-    with pytest.raises(InvalidSae, match=says) as refusal:
+    with pytest.raises(InvalidSae, match=message) as refusal:
         canonicalise(source, root)
     assert str(source.parent) not in refusal.value.message
     assert "\n" not in refusal.value.message
@@ -370,7 +378,7 @@ def assert_refused(source: Path, says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (b"[]", "cfg.json must hold a JSON object"),
         (b"{", "cfg.json cannot be read as JSON"),
@@ -381,10 +389,10 @@ def assert_refused(source: Path, says: str) -> None:
         (b"{}", "missing required field `d_in`"),
     ],
 )
-def test_a_broken_configuration_is_rejected(tmp_path: Path, content: bytes, says: str) -> None:
+def test_a_broken_configuration_is_rejected(tmp_path: Path, content: bytes, message: str) -> None:
     source = write(tmp_path / "source", cfg(), weights())
     (source / "cfg.json").write_bytes(content)
-    assert_refused(source, says)
+    assert_refused(source, message)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 60, 300, -1])
@@ -445,7 +453,7 @@ def test_a_folder_without_an_sae_is_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "says"),
+    ("fields", "message"),
     [
         ({"architecture": "relu"}, "architecture"),
         ({"affine_connection": True}, "affine_connection is True"),
@@ -453,9 +461,9 @@ def test_a_folder_without_an_sae_is_rejected(tmp_path: Path) -> None:
         (None, "config.json is missing"),
     ],
 )
-def test_other_gemma_scope_2_configurations_are_rejected(tmp_path: Path, said: Cfg | None, says: str) -> None:
-    config = None if said is None else SCOPE_2 | said
-    assert_refused(write_scope_2(tmp_path / "source", weights(), config), says)
+def test_other_gemma_scope_2_configurations_are_rejected(tmp_path: Path, fields: Cfg | None, message: str) -> None:
+    config = None if fields is None else SCOPE_2 | fields
+    assert_refused(write_scope_2(tmp_path / "source", weights(), config), message)
 
 
 def test_a_cross_layer_transcoder_is_rejected(tmp_path: Path) -> None:
@@ -536,8 +544,9 @@ def test_the_copy_is_written_once_and_named_by_its_content(tmp_path: Path) -> No
 
 def test_the_sha256_is_that_of_the_weights_file(tmp_path: Path) -> None:
     source = write(tmp_path / "source", cfg(), weights())
-    said = subprocess.run(["sha256sum", source / "sae_weights.safetensors"], capture_output=True, check=True, text=True)
-    assert opened(source).sha256 == said.stdout.split()[0]
+    weights_file = source / "sae_weights.safetensors"
+    listing = subprocess.run(["sha256sum", weights_file], capture_output=True, check=True, text=True)
+    assert opened(source).sha256 == listing.stdout.split()[0]
 
 
 @pytest.mark.parametrize("damage", ["sae.safetensors", "config.json"])

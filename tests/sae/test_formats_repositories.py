@@ -1,4 +1,4 @@
-"""What only the catalogue knows of an SAE is applied when its files are read."""
+"""Facts of SAELens' catalogue are applied when files are read."""
 
 import json
 from pathlib import Path
@@ -19,9 +19,9 @@ MISTRAL = "Mistral-7B-Residual-Stream-SAEs", "mistral_7b_layer_16"
 UNKNOWN = "some-saes", "blocks.12.hook_resid_post"
 
 
-def opened(root: Path, place: tuple[str, str], **changes: Any) -> SparseAutoencoder:
+def opened(root: Path, location: tuple[str, str], **changes: Any) -> SparseAutoencoder:
     """The same weights, as a cache of Hugging Face's holds them."""
-    repository, path = place
+    repository, path = location
     folder = root / f"models--somebody--{repository}" / "snapshots" / ("0" * 40) / path
     folder.mkdir(parents=True, exist_ok=True)
     drawn = torch.Generator().manual_seed(0)
@@ -55,20 +55,20 @@ def test_the_repositories_are_in_the_catalogue() -> None:
 def test_a_known_scale_is_folded_for_files_that_need_one(tmp_path: Path) -> None:
     x = torch.randn(4, D)
     known = opened(tmp_path, GEMMA, normalize_activations="expected_average_only_in")
-    told = opened(
+    explicit = opened(
         tmp_path, UNKNOWN, normalize_activations="expected_average_only_in",
         norm_scaling_factor=REPOSITORY_INPUT_SCALES[GEMMA[0]][GEMMA[1]],
     )  # fmt: skip
     without = opened(tmp_path, UNKNOWN)
-    torch.testing.assert_close(known.encode(x), told.encode(x))
+    torch.testing.assert_close(known.encode(x), explicit.encode(x))
     assert not torch.allclose(known.encode(x), without.encode(x))
     torch.testing.assert_close(opened(tmp_path, GEMMA).encode(x), without.encode(x))
 
 
-@pytest.mark.parametrize("said", ["none", None])
-def test_a_known_normalisation_overrides_the_file(said: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("normalisation", ["none", None])
+def test_a_known_normalisation_overrides_the_file(normalisation: str | None, tmp_path: Path) -> None:
     x = torch.randn(4, D)
-    known = opened(tmp_path, MISTRAL, normalize_activations=said)
+    known = opened(tmp_path, MISTRAL, normalize_activations=normalisation)
     assert known.config.normalize_activations == "constant_norm_rescale"
     rescaled = x * D**0.5 / x.norm(dim=-1, keepdim=True)
     torch.testing.assert_close(known.encode(x), opened(tmp_path, UNKNOWN).encode(rescaled))

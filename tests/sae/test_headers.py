@@ -1,4 +1,4 @@
-"""An npz is looked at before it is unpacked: every row of the table of malformed files ends in a named refusal."""
+"""An npz is checked before it is unpacked; each malformed file is rejected by name."""
 
 import contextlib
 import io
@@ -21,13 +21,13 @@ GOOD = {"W_enc": np.ones((4, 8), np.float32), "b_dec": np.zeros(4, np.float16), 
 
 
 def npy(header: str, data: bytes = b"") -> bytes:
-    """An array's file with a header made by hand."""
+    """The file of an array with a handwritten header."""
     padded = header.encode() + b" " * (64 - (10 + len(header) + 1) % 64) + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded)) + padded + data
 
 
-def archive(path: Path, entries: dict[str, bytes], how: int = zipfile.ZIP_STORED) -> Path:
-    with zipfile.ZipFile(path, "w", how) as file:
+def archive(path: Path, entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as file:
         for name, content in entries.items():
             file.writestr(name, content)
     return path
@@ -40,9 +40,9 @@ def described(shape: object, dtype: str = "<f4") -> str:
 def test_npz_of_numpy_is_read(tmp_path: Path) -> None:
     for save in (np.savez, np.savez_compressed):
         save(tmp_path / "params.npz", **GOOD)
-        told = read_npz_headers(tmp_path / "params.npz")
+        headers = read_npz_headers(tmp_path / "params.npz")
         read = read_npz(tmp_path / "params.npz")
-        assert {name: (array.shape, array.dtype) for name, array in told.items()} == {
+        assert {name: (array.shape, array.dtype) for name, array in headers.items()} == {
             name: (array.shape, array.dtype.name) for name, array in GOOD.items()
         }
         assert {name: tuple(tensor.shape) for name, tensor in read.items()} == {
@@ -70,10 +70,10 @@ def test_npz_of_numpy_is_read(tmp_path: Path) -> None:
 def test_arrays_with_false_headers_are_rejected(header: str, data: bytes, tmp_path: Path) -> None:
     path = archive(tmp_path / "params.npz", {"W_enc.npy": npy(header, data)})
     for read in (read_npz_headers, read_npz):
-        with pytest.raises(InvalidSae) as told:
+        with pytest.raises(InvalidSae) as caught:
             read(path)
-        assert "params.npz" in told.value.message
-        assert str(tmp_path) not in told.value.message
+        assert "params.npz" in caught.value.message
+        assert str(tmp_path) not in caught.value.message
 
 
 def test_a_header_of_nine_megabytes_is_rejected(tmp_path: Path) -> None:
@@ -95,8 +95,8 @@ def test_a_directory_above_the_size_limit_is_rejected(tmp_path: Path) -> None:
     path = archive(tmp_path / "params.npz", {"W_enc.npy": b"x"})
     content = bytearray(path.read_bytes())
     directory = content.index(b"PK\x01\x02")
-    for place in (20, 24):  # packed and unpacked size
-        content[directory + place : directory + place + 4] = struct.pack("<I", 2**32 - 2)
+    for offset in (20, 24):  # packed and unpacked size
+        content[directory + offset : directory + offset + 4] = struct.pack("<I", 2**32 - 2)
     path.write_bytes(content)
     with pytest.raises(InvalidSae):
         read_npz_headers(path)
@@ -104,9 +104,9 @@ def test_a_directory_above_the_size_limit_is_rejected(tmp_path: Path) -> None:
     path = archive(tmp_path / "huge.npz", huge)
     content = bytearray(path.read_bytes())
     for number in range(3):
-        directory = [place for place in range(len(content)) if content[place : place + 4] == b"PK\x01\x02"][number]
-        for place in (20, 24):
-            content[directory + place : directory + place + 4] = struct.pack("<I", 2**32 - 2)
+        directory = [offset for offset in range(len(content)) if content[offset : offset + 4] == b"PK\x01\x02"][number]
+        for offset in (20, 24):
+            content[directory + offset : directory + offset + 4] = struct.pack("<I", 2**32 - 2)
     path.write_bytes(content)
     with pytest.raises(InvalidSae, match="unpacks to 12,884,901,882 bytes"):
         read_npz_headers(path)
@@ -127,8 +127,8 @@ def test_too_many_arrays_are_rejected(tmp_path: Path) -> None:
 def test_an_encrypted_entry_is_rejected(tmp_path: Path) -> None:
     np.savez(tmp_path / "params.npz", **GOOD)
     content = bytearray((tmp_path / "params.npz").read_bytes())
-    for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        content[content.index(signature) + place] |= 1
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(signature) + offset] |= 1
     (tmp_path / "params.npz").write_bytes(content)
     with pytest.raises(InvalidSae):
         read_npz_headers(tmp_path / "params.npz")
@@ -167,11 +167,11 @@ def test_thresholds_are_not_negative(tmp_path: Path, tiny_sae: Path) -> None:
     flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=6), packed=st.booleans()
 )
 def test_flipped_bytes_are_rejected_or_read(flips: list[tuple[int, int]], packed: bool, tmp_path: Path) -> None:
-    made = io.BytesIO()
-    (np.savez_compressed if packed else np.savez)(made, **GOOD)
-    content = bytearray(made.getvalue())
-    for place, value in flips:
-        content[place % len(content)] = value
+    buffer = io.BytesIO()
+    (np.savez_compressed if packed else np.savez)(buffer, **GOOD)
+    content = bytearray(buffer.getvalue())
+    for offset, value in flips:
+        content[offset % len(content)] = value
     path = tmp_path / "params.npz"
     path.write_bytes(content)
     for read in (read_npz_headers, read_npz):

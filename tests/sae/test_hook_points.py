@@ -1,4 +1,4 @@
-"""The hook table, family by family, held against arithmetic: what layers add up to and where a delta must show."""
+"""The hook table of each family against arithmetic: sums over layers, and where a delta must appear."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +24,7 @@ GPT_LIKE = {"vocab_size": 97, "n_embd": WIDTH, "n_layer": 3, "n_head": 4, "n_pos
 NEOX = COMMON | {"intermediate_size": 64, "max_position_embeddings": 64}
 
 PARALLEL = {"resid_mid"}
-"""What is not there when attention and MLP run side by side."""
+"""Kinds that are missing when attention and MLP run in parallel."""
 
 FAMILIES: dict[str, tuple[str, dict[str, Any], set[str]]] = {
     # name: (model type, its config, kinds it does not have)
@@ -116,12 +116,12 @@ def model(family: str) -> PreTrainedModel:
     torch.manual_seed(0)
     kind, values, _ = FAMILIES[family]
     build = AutoModelForImageTextToText if family == "gemma3_multimodal" else AutoModelForCausalLM
-    made = build.from_config(AutoConfig.for_model(kind, **values)).eval()
+    model = build.from_config(AutoConfig.for_model(kind, **values)).eval()
     with torch.no_grad():
-        for weight in made.parameters():
+        for weight in model.parameters():
             # far from their initial 1, 0 and 0.02, so that every module matters
             weight.add_(torch.randn_like(weight) * (0.3 if weight.dim() == 1 else 0.2))
-    return made
+    return model
 
 
 def point(model: PreTrainedModel, kind: str, layer: int = 1) -> HookPoint:

@@ -19,7 +19,7 @@ FAMILIES = ("gemma2", "llama", "gpt2")
 
 
 def golden(path: Path) -> tuple[PreTrainedModel, list[int], dict[str, Tensor]]:
-    """(model, ids, {hook point: what the bridge saw [T, width]})."""
+    """(model, ids, {hook point: the bridge's tensor [T, width]})."""
     with safe_open(path, "pt") as file:
         config = AutoConfig.for_model(**json.loads(file.metadata()["config"]))
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping

@@ -1,4 +1,4 @@
-"""Naming a hook point, and what a hook may and may not do to a model."""
+"""Names of hook points, and the effect of hooks on a model."""
 
 import pytest
 import torch
@@ -65,7 +65,7 @@ def test_both_naming_schemes_are_parsed(name: str, meaning: tuple[int, str]) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("hook_embed", "resid_pre"),
         ("blocks.5.ln2.hook_normalized", "gain"),
@@ -75,8 +75,8 @@ def test_both_naming_schemes_are_parsed(name: str, meaning: tuple[int, str]) -> 
         ("layer 20", "blocks.20.hook_resid_post"),
     ],
 )
-def test_other_names_are_rejected_with_a_remedy(name: str, says: str) -> None:
-    with pytest.raises(SaeMismatch, match=says) as refusal:
+def test_other_names_are_rejected_with_a_remedy(name: str, message: str) -> None:
+    with pytest.raises(SaeMismatch, match=message) as refusal:
         parse_hook_name(name)
     assert name in refusal.value.message
 
@@ -116,7 +116,7 @@ def test_a_model_without_decoder_layers_is_rejected() -> None:
         decoder_layers(model)
 
 
-# ------------------------------------------------------------------------------------------- what a hook does
+# ------------------------------------------------------------------------------------------- effect of a hook
 
 
 POINTS = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
@@ -153,13 +153,13 @@ def test_a_function_that_returns_none_leaves_the_pass_bit_identical(point: str) 
 
 def test_an_untouched_output_is_the_same_object() -> None:
     model = tiny_llama()
-    made: list[Tensor] = []
+    outputs: list[Tensor] = []
     layer = decoder_layers(model)[1]
-    layer.register_forward_hook(lambda module, args, output: made.append(output))
+    layer.register_forward_hook(lambda module, args, output: outputs.append(output))
     seen: list[Tensor] = []
     resolve_hook_point(model, "blocks.1.hook_resid_post").register(seen.append)
     logits(model)
-    assert seen[0] is made[0]
+    assert seen[0] is outputs[0]
 
 
 def test_the_result_has_the_models_dtype() -> None:

@@ -1,4 +1,4 @@
-"""The tap's tables: every row of a batch gets its own steering and readings, row 0 nothing at all."""
+"""The hook's tables: each row of a batch has its own steering and readings, row 0 none."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def sae(tmp_path: Path) -> SparseAutoencoder:
 
 
 @pytest.fixture
-def tap(sae: SparseAutoencoder) -> SteeringHook:
+def hook(sae: SparseAutoencoder) -> SteeringHook:
     return SteeringHook(sae, torch.device("cpu"))
 
 
@@ -43,8 +43,8 @@ def hidden(batch: int) -> Tensor:
     return torch.randn(batch, TOKENS, WIDTH, generator=torch.Generator().manual_seed(3)) * 4  # [B, T, d]
 
 
-def everywhere(batch: int) -> tuple[list[list[bool]], list[TokenSpan]]:
-    """Every token is kept, and is of the prompt."""
+def all_tokens(batch: int) -> tuple[list[list[bool]], list[TokenSpan]]:
+    """All tokens are steered, and are prompt tokens."""
     return [[True] * TOKENS] * batch, [PROMPT] * batch
 
 
@@ -56,90 +56,90 @@ ROWS = [
 ]
 
 
-def test_a_batch_equals_its_single_rows(tap: SteeringHook) -> None:
+def test_a_batch_equals_its_single_rows(hook: SteeringHook) -> None:
     """Rows of different kinds and widths together, an unsteered one among them."""
-    indices = [0, *(tap.acquire(one) for one in ROWS)]
+    indices = [0, *(hook.acquire(hook_row) for hook_row in ROWS)]
     x = hidden(len(indices))
-    tap.prepare(indices, *everywhere(len(indices)))
-    together = tap(x)
+    hook.prepare(indices, *all_tokens(len(indices)))
+    together = hook(x)
     assert together is not None
     assert torch.equal(together[0], x[0])
-    for place, index in enumerate(indices[1:], 1):
-        tap.prepare([index], *everywhere(1))
-        alone = tap(x[place : place + 1])
+    for batch_index, index in enumerate(indices[1:], 1):
+        hook.prepare([index], *all_tokens(1))
+        alone = hook(x[batch_index : batch_index + 1])
         assert alone is not None
-        torch.testing.assert_close(together[place], alone[0], rtol=0, atol=1e-5)
-        assert not torch.equal(alone[0], x[place])
+        torch.testing.assert_close(together[batch_index], alone[0], rtol=0, atol=1e-5)
+        assert not torch.equal(alone[0], x[batch_index])
 
 
-def test_row_zero_leaves_the_tensor_untouched(tap: SteeringHook) -> None:
-    tap.acquire(ROWS[0])
-    tap.prepare([0, 0], *everywhere(2))
-    assert tap(hidden(2)) is None
-    assert tap.output.ratio is None
+def test_row_zero_leaves_the_tensor_untouched(hook: SteeringHook) -> None:
+    hook.acquire(ROWS[0])
+    hook.prepare([0, 0], *all_tokens(2))
+    assert hook(hidden(2)) is None
+    assert hook.output.ratio is None
 
 
-def test_only_tokens_of_the_mask_are_steered(tap: SteeringHook) -> None:
-    keep = [[token % 2 == 1 for token in range(TOKENS)]]
-    for one in ROWS[:2]:
-        tap.prepare([tap.acquire(one)], keep, [PROMPT])
+def test_only_tokens_of_the_mask_are_steered(hook: SteeringHook) -> None:
+    mask = [[token % 2 == 1 for token in range(TOKENS)]]
+    for hook_row in ROWS[:2]:
+        hook.prepare([hook.acquire(hook_row)], mask, [PROMPT])
         x = hidden(1)
-        steered = tap(x)
+        steered = hook(x)
         assert steered is not None
         touched = (steered != x).any(dim=-1)[0].tolist()
         assert not any(touched[0::2])
         assert any(touched[1::2])
 
 
-def test_half_precision_is_added_in_float32(tap: SteeringHook) -> None:
-    index = tap.acquire(ROWS[0])
-    tap.prepare([index], *everywhere(1))
+def test_half_precision_is_added_in_float32(hook: SteeringHook) -> None:
+    index = hook.acquire(ROWS[0])
+    hook.prepare([index], *all_tokens(1))
     x = hidden(1).bfloat16()
-    steered, precise = tap(x), tap(x.float())
+    steered, precise = hook(x), hook(x.float())
     assert steered is not None
     assert precise is not None
     assert steered.dtype == torch.bfloat16
     assert torch.equal(steered, precise.bfloat16())
 
 
-def test_each_row_is_read_before_or_after_its_own_steering(tap: SteeringHook, sae: SparseAutoencoder) -> None:
+def test_each_row_is_read_before_or_after_its_own_steering(hook: SteeringHook, sae: SparseAutoencoder) -> None:
     before = Watch(sae="tiny", tokens="all", features=(3, 50), when="before")
     after = Watch(sae="tiny", tokens="all", features=(3,), top_k=2, when="after")
     strong = (3, 60.0, "add")
-    indices = [tap.acquire(row(strong, watch=before)), tap.acquire(row(strong, watch=after)), tap.acquire(row())]
+    indices = [hook.acquire(row(strong, watch=before)), hook.acquire(row(strong, watch=after)), hook.acquire(row())]
     x = hidden(3)
-    tap.prepare(indices, *everywhere(3))
-    steered = tap(x)
+    hook.prepare(indices, *all_tokens(3))
+    steered = hook(x)
     assert steered is not None
-    assert tap.output.watched is not None
-    assert tap.output.top_indices is not None
-    torch.testing.assert_close(tap.output.watched[0], sae.activations(x[0])[:, [3, 50]])
-    torch.testing.assert_close(tap.output.watched[1, :, :1], sae.activations(steered[1])[:, [3]])
-    assert (tap.output.top_indices[1, :, 0] == 3).all()
+    assert hook.output.watched is not None
+    assert hook.output.top_indices is not None
+    torch.testing.assert_close(hook.output.watched[0], sae.activations(x[0])[:, [3, 50]])
+    torch.testing.assert_close(hook.output.watched[1, :, :1], sae.activations(steered[1])[:, [3]])
+    assert (hook.output.top_indices[1, :, 0] == 3).all()
     assert torch.equal(steered[2], x[2])
 
 
-def test_watching_alone_leaves_the_tensor_untouched(tap: SteeringHook) -> None:
-    tap.prepare([tap.acquire(row(watch=Watch(sae="tiny", tokens="all", features=(1,))))], *everywhere(1))
-    assert tap(hidden(1)) is None
-    assert tap.output.watched is not None
+def test_watching_alone_leaves_the_tensor_untouched(hook: SteeringHook) -> None:
+    hook.prepare([hook.acquire(row(watch=Watch(sae="tiny", tokens="all", features=(1,))))], *all_tokens(1))
+    assert hook(hidden(1)) is None
+    assert hook.output.watched is not None
 
 
 @pytest.mark.parametrize("rescale", [False, True])
 def test_a_topk_sae_is_read_in_full(tmp_path: Path, rescale: bool) -> None:
-    """Its features depend on one another; clamping one of them is the definition written out."""
+    """Features depend on each other; the expected clamp follows the definition."""
     topk = open_topk(tmp_path, rescale)
-    tap = SteeringHook(topk, torch.device("cpu"))
-    index = tap.acquire(row((5, 7.0, "clamp"), watch=Watch(sae="tiny", tokens="all", features=(5, 6))))
+    hook = SteeringHook(topk, torch.device("cpu"))
+    index = hook.acquire(row((5, 7.0, "clamp"), watch=Watch(sae="tiny", tokens="all", features=(5, 6))))
     x = hidden(1)
-    tap.prepare([index], *everywhere(1))
-    steered = tap(x)
+    hook.prepare([index], *all_tokens(1))
+    steered = hook(x)
     assert steered is not None
-    assert tap.output.watched is not None
+    assert hook.output.watched is not None
     activations = topk.activations(x)
     unit = topk.features([5]).dec[0]
     torch.testing.assert_close(steered, x + (7.0 - activations[..., 5:6]) * unit)
-    torch.testing.assert_close(tap.output.watched, activations[..., [5, 6]])
+    torch.testing.assert_close(hook.output.watched, activations[..., [5, 6]])
 
 
 def open_topk(folder: Path, rescale: bool) -> SparseAutoencoder:
@@ -152,47 +152,47 @@ def open_topk(folder: Path, rescale: bool) -> SparseAutoencoder:
     return SparseAutoencoder.open(canonicalise(source, folder / "canonical"))
 
 
-def test_equal_steerings_share_a_row_until_the_last_release(tap: SteeringHook) -> None:
-    first, second = tap.acquire(ROWS[1]), tap.acquire(ROWS[1])
+def test_equal_steerings_share_a_row_until_the_last_release(hook: SteeringHook) -> None:
+    first, second = hook.acquire(ROWS[1]), hook.acquire(ROWS[1])
     assert first == second
-    others = [tap.acquire(row((feature, 1.0, "clamp"))) for feature in range(MAX_TABLE_ROWS - 1)]
+    others = [hook.acquire(row((feature, 1.0, "clamp"))) for feature in range(MAX_TABLE_ROWS - 1)]
     with pytest.raises(InsufficientMemory):
-        tap.acquire(row((90, 1.0, "add")))
-    tap.release(first)
+        hook.acquire(row((90, 1.0, "add")))
+    hook.release(first)
     with pytest.raises(InsufficientMemory):
-        tap.acquire(row((90, 1.0, "add")))
-    tap.release(second)
-    assert tap.acquire(row((90, 1.0, "add"))) == first
+        hook.acquire(row((90, 1.0, "add")))
+    hook.release(second)
+    assert hook.acquire(row((90, 1.0, "add"))) == first
     for index in others:
-        tap.release(index)
+        hook.release(index)
 
 
-def test_a_released_row_leaves_no_values(tap: SteeringHook) -> None:
-    """Whatever a row held before, its next user gets exactly its own steering."""
+def test_a_released_row_leaves_no_values(hook: SteeringHook) -> None:
+    """A reused row has exactly the steering of its new user."""
     wide = row(*((feature, 9.0, "clamp") for feature in range(20)), (50, 30.0, "add"))
-    index = tap.acquire(wide)
-    tap.release(index)
-    narrow = tap.acquire(ROWS[3])
+    index = hook.acquire(wide)
+    hook.release(index)
+    narrow = hook.acquire(ROWS[3])
     assert narrow == index
     x = hidden(1)
-    tap.prepare([narrow], *everywhere(1))
-    reused = tap(x)
-    fresh = SteeringHook(tap.sae, torch.device("cpu"))
-    fresh.prepare([fresh.acquire(ROWS[3])], *everywhere(1))
+    hook.prepare([narrow], *all_tokens(1))
+    reused = hook(x)
+    fresh = SteeringHook(hook.sae, torch.device("cpu"))
+    fresh.prepare([fresh.acquire(ROWS[3])], *all_tokens(1))
     expected = fresh(x)
     assert reused is not None
     assert expected is not None
     assert torch.equal(reused, expected)
 
 
-def test_a_failed_acquire_reserves_nothing(tap: SteeringHook) -> None:
+def test_a_failed_acquire_reserves_nothing(hook: SteeringHook) -> None:
     wide = Watch(sae="tiny", features=tuple(range(FEATURES)) + tuple(range(MAX_WATCHED_FEATURES + 1 - FEATURES)))
     with pytest.raises(InvalidSteering, match="can be watched"):
-        tap.acquire(row(watch=wide))
+        hook.acquire(row(watch=wide))
     with pytest.raises(InvalidSteering, match="at most 64"):
-        tap.acquire(row(*((feature, 1.0, "clamp") for feature in range(65))))
+        hook.acquire(row(*((feature, 1.0, "clamp") for feature in range(65))))
     for _ in range(MAX_TABLE_ROWS):
-        tap.acquire(row((1, float(_), "add")))
+        hook.acquire(row((1, float(_), "add")))
 
 
 def test_row_numbers_are_unique() -> None:

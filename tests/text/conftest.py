@@ -1,4 +1,4 @@
-"""One zoo of tokenizers for all tests of this room, read by us and by transformers."""
+"""Sample tokenizers, opened by millm and by transformers."""
 
 from pathlib import Path
 

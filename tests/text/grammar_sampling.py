@@ -1,15 +1,14 @@
-"""A writer that wanders among all that a grammar allows."""
+"""Random text that a grammar allows."""
 
 import random
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 
-LONGEST = 2000
-"""Tokens; one who has not come to an end by then is not going to."""
+MAX_TOKENS = 2000
 
 
-def wander(tokens: LLTokenizer, grammar: str, seed: int) -> str:
+def sample_text(tokens: LLTokenizer, grammar: str, seed: int) -> str:
     """A text of random tokens, each of which the grammar allows."""
     matcher, pick, ids = LLMatcher(tokens, grammar), random.Random(seed), []
     while not matcher.is_stopped():
@@ -17,5 +16,5 @@ def wander(tokens: LLTokenizer, grammar: str, seed: int) -> str:
         ids.append(pick.choice(mask.nonzero()[0].tolist()))
         matcher.consume_token(ids[-1])
         assert not matcher.is_error(), matcher.get_error()
-        assert len(ids) < LONGEST, "it goes on without end"
+        assert len(ids) < MAX_TOKENS, "no end"
     return tokens.decode_bytes([id for id in ids if id != 2]).decode()

@@ -206,4 +206,4 @@ HERMES = """\
     {{- '<|im_start|>assistant\\n' }}
 {%- endif %}
 """
-"""Tools as Qwen 2.5 and Hermes are told of them."""
+"""Tools in the format of Qwen 2.5 and Hermes."""

@@ -48,7 +48,7 @@ def _byte_level(special: list[str]) -> Tokenizer:
 
 
 def _metaspace(special: list[str]) -> Tokenizer:
-    """BPE over ▁ with byte fallback: special tokens first, then the 256 bytes, then what was trained."""
+    """BPE over ▁ with byte fallback: special tokens first, then the 256 bytes, then the trained tokens."""
     trained = Tokenizer(models.BPE())
     trained.normalizer = normalizers.Replace(" ", "▁")
     trained.pre_tokenizer = pre_tokenizers.Split("▁", behavior="merged_with_next")
@@ -93,7 +93,7 @@ def llama3(folder: Path) -> None:
 
 
 def smollm2(folder: Path) -> None:
-    """Has a bos, but does not put it before text, whatever its settings say."""
+    """Has a bos that is never added to text, for any settings."""
     tokenizer = _byte_level(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -129,7 +129,7 @@ def gemma(folder: Path) -> None:
 
 
 def llama2(folder: Path) -> None:
-    """As gemma, but a space goes before the first word and the decoder takes it off again."""
+    """As gemma, with a space added before the first word, which the decoder removes."""
     tokenizer = _metaspace(["<unk>", "<s>", "</s>"])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=False)
     tokenizer.decoder = decoders.Sequence(
@@ -143,7 +143,7 @@ def llama2(folder: Path) -> None:
 
 
 def unigram(folder: Path) -> None:
-    """The older metaspace decoder, which also takes the first word's space off."""
+    """The older metaspace decoder, which also removes the space of the first word."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
     tokenizer.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")

@@ -1,4 +1,4 @@
-"""Chat templates rendered as transformers renders them, and conversations made to fit them."""
+"""Chat templates rendered as by transformers, and conversations that are fitted to them."""
 
 import itertools
 import json
@@ -131,7 +131,7 @@ def test_repeated_roles_stay_separate_if_supported(load: Load) -> None:
 def test_any_conversation_that_starts_with_the_user_is_rendered_completely(load: Load, family: str) -> None:
     before = ["system", "user", "system", "user", "user", "assistant", "assistant"]
     after = ["tool", "function", "assistant", "developer", "user", "assistant", "user"]
-    messages = [PromptMessage(role, f"<{place}>") for place, role in enumerate(before + after)]
+    messages = [PromptMessage(role, f"<{index}>") for index, role in enumerate(before + after)]
     text = load(*FAMILIES[family]).render(messages)
     assert [text.count(message.content) for message in messages] == [1] * len(messages)
 
@@ -150,8 +150,8 @@ def test_fitting_preserves_all_words_in_accepted_turns(
 ) -> None:
     fitted = fit_roles(messages, accepted)
     assert "\n\n".join(turn.content for turn in fitted) == "\n\n".join(turn.content for turn in messages)
-    for place, turn in enumerate(fitted):
-        assert accepted.accepts_role(turn.role, fitted[:place])
+    for index, turn in enumerate(fitted):
+        assert accepted.accepts_role(turn.role, fitted[:index])
     if not accepted.repeated_roles:
         assert all(first.role != second.role for first, second in itertools.pairwise(fitted))
     assert fit_roles(fitted, accepted) == fitted

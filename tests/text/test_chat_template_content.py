@@ -1,4 +1,4 @@
-"""What of a message's content is text."""
+"""The text of a message's content."""
 
 import itertools
 

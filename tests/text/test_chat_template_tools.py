@@ -45,17 +45,17 @@ def load(zoo: Path, ours: Ours, tmp_path: Path) -> Load:
 
 
 def as_dicts(messages: list[PromptMessage]) -> list[dict[str, object]]:
-    told: list[dict[str, object]] = []
+    turns: list[dict[str, object]] = []
     for message in messages:
-        told.append({"role": message.role, "content": message.content})
+        turns.append({"role": message.role, "content": message.content})
         if message.calls:
-            told[-1]["tool_calls"] = [
+            turns[-1]["tool_calls"] = [
                 {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
                 for call in message.calls
             ]
         if message.tool_call_id:
-            told[-1]["tool_call_id"] = message.tool_call_id
-    return told
+            turns[-1]["tool_call_id"] = message.tool_call_id
+    return turns
 
 
 @pytest.mark.parametrize("tools", [(), (WEATHER,), (WEATHER, TIME)])
@@ -101,15 +101,15 @@ def test_only_arguments_that_the_template_reads_are_accepted(load: Load) -> None
     template = load(
         SMOLLM2 + "{% if enable_thinking %}{{ effort }}{% endif %}{% set own = 1 %}{{ own }}{{ eos_token }}"
     )
-    asked = {
+    requested = {
         "enable_thinking": True, "effort": "high", "unknown": 1, "own": 2, "eos_token": "x", "messages": [], "tools": 1,
         "add_generation_prompt": False, "tokenize": False, "chat_template": "x", "raise_exception": "x",
     }  # fmt: skip
-    assert template.accepted_kwargs(asked) == {"enable_thinking": True, "effort": "high"}
+    assert template.accepted_kwargs(requested) == {"enable_thinking": True, "effort": "high"}
     for strange in ([1], {"a": 1}, "x" * 257, 1.5, 10**300):
         assert template.accepted_kwargs({"effort": strange}) == {}
-    how = RenderOptions(template_kwargs=template.accepted_kwargs(asked))
-    assert template.render([PromptMessage("user", "hi")], how).endswith("<|im_start|>assistant\nhigh1<|im_end|>")
+    options = RenderOptions(template_kwargs=template.accepted_kwargs(requested))
+    assert template.render([PromptMessage("user", "hi")], options).endswith("<|im_start|>assistant\nhigh1<|im_end|>")
 
 
 @pytest.mark.parametrize("ending", ["The sea", "The sea ", " x\n"])
@@ -125,14 +125,14 @@ def test_a_continued_message_ends_where_transformers_ends_it(
     expected = theirs[kind].apply_chat_template(
         as_dicts(messages), chat_template=source, tokenize=False, continue_final_message=True
     )
-    how = RenderOptions(add_generation_prompt=False, continue_final_message=True)
-    assert template.render(messages, how) == expected
+    options = RenderOptions(add_generation_prompt=False, continue_final_message=True)
+    assert template.render(messages, options) == expected
 
 
 def test_a_template_without_the_last_message_cannot_continue_it(load: Load) -> None:
-    how = RenderOptions(add_generation_prompt=False, continue_final_message=True)
+    options = RenderOptions(add_generation_prompt=False, continue_final_message=True)
     with pytest.raises(InvalidRequest, match="continue_final_message"):
-        load("{{ messages[0].content }}").render([PromptMessage("user", "a"), PromptMessage("assistant", "b")], how)
+        load("{{ messages[0].content }}").render([PromptMessage("user", "a"), PromptMessage("assistant", "b")], options)
 
 
 def test_too_long_text_is_rejected_before_tokenising(load: Load, ours: Ours) -> None:

@@ -1,4 +1,4 @@
-"""A stream is the whole text, up to the earliest stop string, and never shows a part of one."""
+"""A stream equals the decoded text up to the earliest stop string, and never shows part of one."""
 
 import pytest
 from hypothesis import example, given

@@ -1,4 +1,4 @@
-"""Where each token's text begins, when tokens are bytes that are no character, or only half of one."""
+"""Offsets of tokens whose bytes are invalid or a partial character."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from millm.text.detokenizer import TokenOffsets
 
 
 @pytest.mark.parametrize(
-    ("tokens", "text", "places"),
+    ("tokens", "text", "offsets"),
     [
         ([b"a", b"bc", b"d"], "abcd", [0, 1, 3]),
         ([b"\xe2\x82", b"\xac", b"!"], "€!", [0, 0, 1]),
@@ -16,7 +16,7 @@ from millm.text.detokenizer import TokenOffsets
         ([b"\xff", b"!"], "\ufffd!", [0, 1]),
     ],
 )
-def test_offsets_are_the_positions_of_the_tokens_text(tokens: list[bytes], text: str, places: list[int]) -> None:
+def test_offsets_are_the_positions_of_the_tokens_text(tokens: list[bytes], text: str, offsets: list[int]) -> None:
     assert b"".join(tokens).decode("utf-8", "replace") == text
     offsets = TokenOffsets()
-    assert [offsets.next_offset(data) for data in tokens] == places
+    assert [offsets.next_offset(data) for data in tokens] == offsets

@@ -1,4 +1,4 @@
-"""Grammars: what they allow is what the schema describes, and what cannot be followed is refused with the reason."""
+"""Grammars allow exactly what the schema describes; unsupported schemas are rejected with the reason."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ from millm.text.json_schema import (
     object_grammar,
     schema_grammar,
 )
-from tests.text.grammar_sampling import wander
+from tests.text.grammar_sampling import sample_text
 
 LEAVES: list[dict[str, Any]] = [
     {"type": "integer", "minimum": -5, "maximum": 12},
@@ -59,7 +59,7 @@ def obeys(tokens: llguidance.LLTokenizer, grammar: str, text: str) -> bool:
 @settings(max_examples=200, deadline=None)
 @given(schema=schemas, seed=st.integers(0, 2**20))
 def test_text_of_the_grammar_is_valid_for_the_schema(tokens, schema, seed) -> None:
-    text = wander(tokens, schema_grammar(schema, "response_format"), seed)
+    text = sample_text(tokens, schema_grammar(schema, "response_format"), seed)
     assert jsonschema_rs.is_valid(schema, json.loads(text)), (text, schema)
 
 
@@ -149,10 +149,10 @@ def test_unsupported_schemas_are_rejected_in_one_line(schema: Any, complaint: st
 
 def test_schemas_of_forced_functions_have_a_joint_limit() -> None:
     wide = {"type": "object", "properties": {"a": {"enum": ["x" * 20_000]}}}
-    some = [Function(f"f{place}", parameters=wide) for place in range(4)]
-    assert call_grammar(some[:3], parallel=False)
+    functions = [Function(f"f{index}", parameters=wide) for index in range(4)]
+    assert call_grammar(functions[:3], parallel=False)
     with pytest.raises(InvalidRequest, match="64 KiB of schemas together") as refusal:
-        call_grammar(some, parallel=False)
+        call_grammar(functions, parallel=False)
     assert refusal.value.param == "tools"
 
 
@@ -174,7 +174,7 @@ def test_a_schema_of_the_maximum_depth_is_supported() -> None:
 
 def test_a_function_with_an_unsupported_schema_is_rejected() -> None:
     wrong = Function("f", parameters={"properties": {"a": {"type": "strin"}}})
-    for make in (lambda: call_grammar([TIME, wrong], parallel=True), lambda: arguments_grammar(wrong)):
+    for build in (lambda: call_grammar([TIME, wrong], parallel=True), lambda: arguments_grammar(wrong)):
         with pytest.raises(InvalidRequest, match="strin") as refusal:
-            make()
+            build()
         assert refusal.value.param == "tools"

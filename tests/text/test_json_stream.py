@@ -1,4 +1,4 @@
-"""JSON read by characters agrees with Python's own reader about every text, and stops where that must."""
+"""The character scanner agrees with Python's own parser about any text."""
 
 import json
 
@@ -43,8 +43,8 @@ def read(text: str) -> bool:
 
 
 @given(values, st.sampled_from([None, 1, "\t"]), st.booleans())
-def test_python_json_is_accepted(sent: object, indent: object, ascii_only: bool) -> None:
-    assert read(json.dumps(sent, indent=indent, ensure_ascii=ascii_only))
+def test_python_json_is_accepted(value: object, indent: object, ascii_only: bool) -> None:
+    assert read(json.dumps(value, indent=indent, ensure_ascii=ascii_only))
 
 
 @given(almost)
@@ -61,10 +61,10 @@ def test_any_text_is_judged_as_by_python(text: str) -> None:
 
 
 @given(values, st.data())
-def test_a_changed_character_is_judged_as_by_python(sent: object, data: st.DataObject) -> None:
-    text = json.dumps(sent, ensure_ascii=False)
-    place = data.draw(st.integers(0, len(text) - 1))
-    changed = text[:place] + data.draw(st.sampled_from('{}[]":,0e-\\ x')) + text[place + 1 :]
+def test_a_changed_character_is_judged_as_by_python(value: object, data: st.DataObject) -> None:
+    text = json.dumps(value, ensure_ascii=False)
+    index = data.draw(st.integers(0, len(text) - 1))
+    changed = text[:index] + data.draw(st.sampled_from('{}[]":,0e-\\ x')) + text[index + 1 :]
     if changed.strip(" \t\n\r"):
         assert read(changed) == is_json(changed)
 

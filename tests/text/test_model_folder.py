@@ -1,4 +1,4 @@
-"""sentence-transformers' files in a folder: honoured, or refused by name."""
+"""sentence-transformers' settings: applied, or rejected by name."""
 
 from pathlib import Path
 

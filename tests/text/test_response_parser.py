@@ -1,4 +1,4 @@
-"""A checkpoint's response template: the library's own reading, as a stream that loses nothing."""
+"""Streaming with a response template equals the library's own parser and loses no text."""
 
 import json
 import subprocess
@@ -14,10 +14,10 @@ from transformers.utils.chat_parsing import parse_response
 
 from millm.text.chat_template import Function
 from millm.text.response_parser import ResponseTemplate
-from tests.text.tool_call_samples import cuts, fed, whole_calls
+from tests.text.tool_call_samples import joined_calls, parse_pieces, split_at
 
 TEMPLATES = {names[0]: spec for names, spec in _RESPONSE_TEMPLATE_FALLBACKS.items()}
-"""Those that transformers itself keeps for families whose checkpoints ship none: qwen2, qwen3_5, gemma4."""
+"""transformers' own templates for families without one: qwen2, qwen3_5, gemma4."""
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
 FUNCTIONS = [Function("get_weather", "The weather.", PARAMETERS), Function("get_time")]
@@ -42,29 +42,31 @@ RECORDED = {
 }
 
 
-def template_of(folder: Path, spec: Any) -> ResponseTemplate | None:
+def write_template(folder: Path, spec: Any) -> ResponseTemplate | None:
     (folder / "tokenizer_config.json").write_text(json.dumps({"response_template": spec}))
     return ResponseTemplate.from_folder(folder)
 
 
 @pytest.fixture(scope="module")
 def templates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ResponseTemplate]:
-    found = {name: template_of(tmp_path_factory.mktemp(name), spec) for name, spec in TEMPLATES.items()}
-    assert all(found.values())
-    return found
+    templates = {name: write_template(tmp_path_factory.mktemp(name), spec) for name, spec in TEMPLATES.items()}
+    assert all(templates.values())
+    return templates
 
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_result_equals_the_librarys(templates, name: str) -> None:
     family, prompt, text = RECORDED[name]
-    told = fed(templates[family].create_parser(prompt, FUNCTIONS, parallel=True), [text])
+    delta = parse_pieces(templates[family].create_parser(prompt, FUNCTIONS, parallel=True), [text])
     tools = [function.as_tool() for function in FUNCTIONS]
-    theirs = parse_response(text, TEMPLATES[family], prefix=prompt, tools=tools)
-    assert told.text == theirs.get("content", "")
-    assert told.reasoning == theirs.get("reasoning_content", theirs.get("thinking", ""))  # 5.23's name, 5.17's name
-    called = [(name, json.loads(arguments)) for name, arguments in whole_calls(told.calls)]
+    reference = parse_response(text, TEMPLATES[family], prefix=prompt, tools=tools)
+    assert delta.text == reference.get("content", "")
+    assert delta.reasoning == reference.get(
+        "reasoning_content", reference.get("thinking", "")
+    )  # 5.23's name, 5.17's name
+    called = [(name, json.loads(arguments)) for name, arguments in joined_calls(delta.calls)]
     assert called == [
-        (call["function"]["name"], call["function"]["arguments"]) for call in theirs.get("tool_calls", [])
+        (call["function"]["name"], call["function"]["arguments"]) for call in reference.get("tool_calls", [])
     ]
 
 
@@ -72,9 +74,11 @@ def test_result_equals_the_librarys(templates, name: str) -> None:
 def test_result_does_not_depend_on_the_split(templates, name: str) -> None:
     family, prompt, text = RECORDED[name]
     template = templates[family]
-    whole = fed(template.create_parser(prompt, FUNCTIONS, parallel=True), [text])
-    for place in range(len(text) + 1):
-        assert fed(template.create_parser(prompt, FUNCTIONS, parallel=True), cuts(text, [place])) == whole
+    expected = parse_pieces(template.create_parser(prompt, FUNCTIONS, parallel=True), [text])
+    for index in range(len(text) + 1):
+        assert (
+            parse_pieces(template.create_parser(prompt, FUNCTIONS, parallel=True), split_at(text, [index])) == expected
+        )
 
 
 LOST = {
@@ -88,9 +92,9 @@ LOST = {
 
 @pytest.mark.parametrize("name", LOST)
 def test_invalid_calls_are_text(templates, name: str) -> None:
-    told = fed(templates["qwen2"].create_parser(IM, FUNCTIONS, parallel=True), ["Look: ", LOST[name]])
-    assert told.text == f"Look: {LOST[name]}"
-    assert told.calls == ()
+    delta = parse_pieces(templates["qwen2"].create_parser(IM, FUNCTIONS, parallel=True), ["Look: ", LOST[name]])
+    assert delta.text == f"Look: {LOST[name]}"
+    assert delta.calls == ()
 
 
 @settings(deadline=None)
@@ -100,37 +104,37 @@ def test_invalid_calls_are_text(templates, name: str) -> None:
     ),
     st.lists(st.integers(0, 200), max_size=6),
 )
-def test_random_mixtures_do_not_depend_on_the_split(templates, pieces: list[str], where: list[int]) -> None:
+def test_random_mixtures_do_not_depend_on_the_split(templates, pieces: list[str], split_indices: list[int]) -> None:
     template, text = templates["qwen2"], "".join(pieces)
-    whole = fed(template.create_parser(IM, FUNCTIONS, parallel=True), [text])
-    assert fed(template.create_parser(IM, FUNCTIONS, parallel=True), cuts(text, where)) == whole
-    assert whole.text.count("a") + whole.reasoning.count("a") >= text.replace(CALL, "").count(" a")
+    expected = parse_pieces(template.create_parser(IM, FUNCTIONS, parallel=True), [text])
+    assert parse_pieces(template.create_parser(IM, FUNCTIONS, parallel=True), split_at(text, split_indices)) == expected
+    assert expected.text.count("a") + expected.reasoning.count("a") >= text.replace(CALL, "").count(" a")
 
 
 def test_text_is_streamed(templates) -> None:
-    reader = templates["qwen2"].create_parser(IM, FUNCTIONS, parallel=True)
-    assert reader.feed("<think>\nHm").reasoning == "Hm"
-    assert reader.feed("m</think>\n\nHello").text == "Hello"
-    assert reader.feed(" you <to").text == " you"
-    assert reader.finish().text == " <to"
+    parser = templates["qwen2"].create_parser(IM, FUNCTIONS, parallel=True)
+    assert parser.feed("<think>\nHm").reasoning == "Hm"
+    assert parser.feed("m</think>\n\nHello").text == "Hello"
+    assert parser.feed(" you <to").text == " you"
+    assert parser.finish().text == " <to"
 
 
 def test_only_the_first_call_without_parallel_calls(templates) -> None:
-    reader = templates["qwen2"].create_parser(IM, FUNCTIONS, parallel=False)
-    told = fed(reader, [CALL, CALL])
-    assert reader.done
-    assert len(whole_calls(told.calls)) == 1
-    assert told.text == ""
+    parser = templates["qwen2"].create_parser(IM, FUNCTIONS, parallel=False)
+    delta = parse_pieces(parser, [CALL, CALL])
+    assert parser.done
+    assert len(joined_calls(delta.calls)) == 1
+    assert delta.text == ""
 
 
 @pytest.mark.parametrize("spec", [{"version": 2}, {"fields": {}}, {"fields": {"content": {"open_pattern": "("}}}])
 def test_an_invalid_template_is_ignored(tmp_path: Path, spec: dict[str, Any]) -> None:
-    assert template_of(tmp_path, spec) is None
+    assert write_template(tmp_path, spec) is None
 
 
 def test_a_model_without_a_template_has_none(tmp_path: Path) -> None:
     assert ResponseTemplate.from_folder(tmp_path) is None
-    assert template_of(tmp_path, "text") is None
+    assert write_template(tmp_path, "text") is None
 
 
 def test_source_text_contains_the_special_tokens(templates) -> None:

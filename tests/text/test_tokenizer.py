@@ -35,14 +35,14 @@ any_ids = st.lists(st.integers(0, 520), max_size=40)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_token_facts_equal_transformers(ours: Ours, theirs: Theirs, kind: str) -> None:
-    mine, reference = ours[kind], theirs[kind]
-    assert (mine.bos_id, mine.eos_id, mine.adds_bos) == FACTS[kind]
-    assert (mine.bos_id, mine.eos_id, mine.vocab_size) == (
+    tokenizer, reference = ours[kind], theirs[kind]
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.adds_bos) == FACTS[kind]
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.vocab_size) == (
         reference.bos_token_id,
         reference.eos_token_id,
         len(reference),
     )
-    assert mine.special_ids == {id for id, token in reference.added_tokens_decoder.items() if token.special}
+    assert tokenizer.special_ids == {id for id, token in reference.added_tokens_decoder.items() if token.special}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -231,7 +231,7 @@ def test_stored_truncation_and_padding_are_disabled(folder: Path) -> None:
 
 
 def test_an_unsupported_decoder_is_accepted_for_embedding_models(tmp_path: Path) -> None:
-    """Whole texts are encoded as transformers does, `[CLS]` and `[SEP]` included and nothing cut off."""
+    """Texts are encoded as by transformers, with `[CLS]` and `[SEP]` and without truncation."""
     folder = write_encoder(tmp_path / "encoder")
     with pytest.raises(InvalidModel, match="WordPiece"):
         Tokenizer.from_folder(folder)

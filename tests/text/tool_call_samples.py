@@ -1,4 +1,4 @@
-"""Answers with calls as models write them, and as they write them wrongly."""
+"""Answers with correct and incorrect calls."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -64,7 +64,7 @@ HERMES = {
         [("get_weather", '{"city": ')],
     ),
 }
-"""Text → the words and the calls in it."""
+"""Answer, and the text and calls in it."""
 
 WORDS = {
     "plain": "Just words, 1 < 2 and <b>bold</b>.",
@@ -82,18 +82,18 @@ WORDS = {
     "only a marker": "\n<tool_call>",
     "a word": " <tool_call>hi</tool_call>\n",
 }
-"""Text in which nothing is a call: it comes back as it is."""
+"""Text without a call, which stays unchanged."""
 
 
-def fed(reader: DeltaParser, pieces: Iterable[str]) -> ParsedDelta:
-    told = ParsedDelta()
+def parse_pieces(parser: DeltaParser, pieces: Iterable[str]) -> ParsedDelta:
+    delta = ParsedDelta()
     for piece in pieces:
-        told = told.followed_by(reader.feed(piece))
-    return told.followed_by(reader.finish())
+        delta = delta.followed_by(parser.feed(piece))
+    return delta.followed_by(parser.finish())
 
 
-def whole_calls(deltas: Sequence[ParsedCallDelta]) -> list[tuple[str, str]]:
-    """Each call as (name, arguments); its name came first and alone."""
+def joined_calls(deltas: Sequence[ParsedCallDelta]) -> list[tuple[str, str]]:
+    """Each call as (name, arguments), after a check that its name comes first and alone."""
     calls: list[list[str]] = []
     for delta in deltas:
         if delta.name is not None:
@@ -105,7 +105,6 @@ def whole_calls(deltas: Sequence[ParsedCallDelta]) -> list[tuple[str, str]]:
     return [(name, arguments) for name, arguments in calls]
 
 
-def cuts(text: str, places: Iterable[int]) -> list[str]:
-    """The text cut at these places."""
-    borders = [0, *sorted(min(place, len(text)) for place in places), len(text)]
+def split_at(text: str, indices: Iterable[int]) -> list[str]:
+    borders = [0, *sorted(min(index, len(text)) for index in indices), len(text)]
     return [text[start:end] for start, end in itertools.pairwise(borders)]
