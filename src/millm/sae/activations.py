@@ -80,10 +80,14 @@ class EncoderRows:
 
     def __getitem__(self, index: Tensor) -> Self:
         """The rows at `index`, of any shape: [B, K] gives `enc` [B, K, d_in]."""
-        return dataclasses.replace(self, **{name: rows[index] for name, rows in self._tensors().items()})
+        return self.replace_tensors({name: rows[index] for name, rows in self.tensors().items()})
 
-    def _tensors(self) -> dict[str, Any]:
+    def tensors(self) -> dict[str, Tensor]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def replace_tensors(self, tensors: dict[str, Tensor]) -> Self:
+        replacements: dict[str, Any] = {**tensors}
+        return dataclasses.replace(self, **replacements)
 
     def pre_activations(self, z: Tensor) -> Tensor:
         """Normalised z [..., d_in] → [..., K], before the nonlinearity."""

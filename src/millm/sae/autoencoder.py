@@ -62,7 +62,9 @@ class SparseAutoencoder:
     def encode(self, x: Tensor) -> Tensor:
         """x [..., d_in] → native activations [..., d_sae], float32: SAELens' `encode`."""
         z, _ = self.normalise(x)
-        rows = self._full_encoder(x.device)
+        rows = _encoder_rows(
+            self.config, {name: self._load_tensor(x.device, name) for name in self._per_feature_names() - {"W_dec"}}
+        )
         if self.config.k is None:
             return rows.native_activations(z)
         ranked = rows.pre_activations(z)
@@ -109,11 +111,6 @@ class SparseAutoencoder:
         """
         chunks = torch.split(self._tensors["W_dec"], _DECODER_ROWS_PER_CHUNK)
         return torch.cat([chunk.float() @ vector for chunk in chunks]) / self.decoder_norms()
-
-    def _full_encoder(self, device: torch.device) -> EncoderRows:
-        return _encoder_rows(
-            self.config, {name: self._load_tensor(device, name) for name in self._per_feature_names() - {"W_dec"}}
-        )
 
     def _per_feature_names(self) -> set[str]:
         return self._tensors.keys() - {"b_dec", "W_skip"}

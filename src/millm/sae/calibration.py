@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median_low
 
@@ -23,14 +23,12 @@ _MAX_ACTIVE_SHARE = 0.1
 MAX_TIME_SHARE = 0.025
 """Of the model's own time: half of the 5 % that `top_k` may cost. Selecting and reporting the values, which is not
 measured here, took about as long again (demo model in 8 bits, in process: 6.5 % at n = 1, the reads alone 2 to 4 %)."""
-_MEASURED_TOP_K = 100
-"""The maximum of a request."""
+_MEASURED_TOP_K = 100  # the maximum of a request
 _CPU_CHUNK_TOKENS, _GPU_CHUNK_TOKENS = 32, 512
 """Tokens of a prompt chunk. One token is bound by memory, a chunk by arithmetic, and the SAE's is always float32.
 On one busy core the demo's SAE needs 1.7 % of the model's time at 1 token, 2.0 % at 8, 4.1 % at 32 and 4.4 % at 128; a
 GPU needs longer chunks to be bound by arithmetic."""
-_MEASUREMENT_SECONDS = 0.1
-"""For each number of tokens."""
+_MEASUREMENT_SECONDS = 0.1  # for each number of tokens
 _MAX_MEASUREMENTS = 8
 
 
@@ -57,10 +55,10 @@ def calibrate(sae: SparseAutoencoder, x: Tensor, target: Tensor) -> SaeCalibrati
     norms = _residual_norms(x)
     median = norms.median()
     usual = norms <= _OUTLIER_FACTOR * median
-    l0 = _mean_l0(sae, x[usual])
+    active = sum(int(sae.encode(rows).count_nonzero()) for rows in torch.split(x[usual].float(), TOKENS_PER_CHUNK))
+    l0 = active / x[usual].shape[0]
     explained = _variance_explained(sae, x[usual], target[usual])
-    warnings = (_low_variance_warning(explained), _l0_warning(l0, sae.config.d_sae))
-    return SaeCalibration(median.item(), explained, l0, tuple(filter(None, warnings)))
+    return SaeCalibration(median.item(), explained, l0, tuple(_warnings(explained, l0, sae.config.d_sae)))
 
 
 def _residual_norms(x: Tensor) -> Tensor:
@@ -75,11 +73,6 @@ def _residual_norms(x: Tensor) -> Tensor:
     return norms
 
 
-def _mean_l0(sae: SparseAutoencoder, x: Tensor) -> float:
-    active = sum(int(sae.encode(rows).count_nonzero()) for rows in torch.split(x.float(), TOKENS_PER_CHUNK))
-    return active / x.shape[0]
-
-
 def _variance_explained(sae: SparseAutoencoder, x: Tensor, target: Tensor) -> float | None:
     target = target.float()
     reconstruction = torch.cat([sae.reconstruct(rows) for rows in torch.split(x.float(), TOKENS_PER_CHUNK)])
@@ -87,19 +80,14 @@ def _variance_explained(sae: SparseAutoencoder, x: Tensor, target: Tensor) -> fl
     return None if total == 0 else (1 - (target - reconstruction).square().sum() / total).item()
 
 
-def _low_variance_warning(explained: float | None) -> str | None:
-    if explained is None or explained >= _MIN_VARIANCE_EXPLAINED:
-        return None
-    share = f"only {explained:.0%}" if explained > 0 else "none"
-    return f"this looks like the wrong layer or model: the SAE explains {share} of the variance here"
-
-
-def _l0_warning(l0: float, d_sae: int) -> str | None:
+def _warnings(explained: float | None, l0: float, d_sae: int) -> Iterator[str]:
+    if explained is not None and explained < _MIN_VARIANCE_EXPLAINED:
+        share = f"only {explained:.0%}" if explained > 0 else "none"
+        yield f"this looks like the wrong layer or model: the SAE explains {share} of the variance here"
     if l0 == 0:
-        return "no feature of the SAE is active here: this looks like the wrong layer or model"
-    if l0 > _MAX_ACTIVE_SHARE * d_sae:
-        return f"{l0:.0f} of {d_sae} features are active per token, far too many: wrong layer or model?"
-    return None
+        yield "no feature of the SAE is active here: this looks like the wrong layer or model"
+    elif l0 > _MAX_ACTIVE_SHARE * d_sae:
+        yield f"{l0:.0f} of {d_sae} features are active per token, far too many: wrong layer or model?"
 
 
 def compute_sample_every(read_seconds: float, step_seconds: float) -> int:

@@ -72,15 +72,12 @@ class SaeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             raise InvalidSae("apply_b_dec_to_input cannot be true for a transcoder: its b_dec belongs to the output")
         if not self.is_transcoder and self.d_out != self.d_in:
             raise InvalidSae(f"d_out {self.d_out} must equal d_in {self.d_in} for architecture {self.architecture!r}")
-        if self.architecture == "topk":
-            self._check_k()
-        elif self.k is not None or self.rescale_acts_by_decoder_norm:
-            raise InvalidSae(f"k and rescale_acts_by_decoder_norm belong to topk, not to {self.architecture!r}")
-
-    def _check_k(self) -> None:
-        if self.k is None:
+        if self.architecture != "topk":
+            if self.k is not None or self.rescale_acts_by_decoder_norm:
+                raise InvalidSae(f"k and rescale_acts_by_decoder_norm belong to topk, not to {self.architecture!r}")
+        elif self.k is None:
             raise InvalidSae("architecture 'topk' needs k, the number of active features, in its configuration")
-        if not 1 <= self.k <= self.d_sae:
+        elif not 1 <= self.k <= self.d_sae:
             raise InvalidSae(f"k is {self.k}; it must be 1 to d_sae {self.d_sae}")
 
     @property

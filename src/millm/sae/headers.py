@@ -11,7 +11,6 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -74,7 +73,6 @@ def parse_gemma_scope_path(path: str) -> GemmaScopePath:
 class ArrayHeader:
     shape: tuple[int, ...]
     dtype: str
-    """Such as `float32`."""
 
     @property
     def nbytes(self) -> int:
@@ -112,7 +110,7 @@ def _check_directory(entries: list[zipfile.ZipInfo], name: str) -> None:
 
 def _read_array_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> ArrayHeader:
     with archive.open(entry) as file:
-        shape, dtype = _parse_npy_header(file)
+        shape, _, dtype = _HEADER_READERS[npy.read_magic(file)](file)
         data_offset = file.tell()
     if dtype.hasobject:
         raise ValueError("Python objects")
@@ -122,8 +120,3 @@ def _read_array_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: s
     if min(shape, default=0) < 0 or data_offset + math.prod(shape) * dtype.itemsize != entry.file_size:
         raise InvalidSae(f"{name}: {entry.filename} is not as long as its shape {list(shape)} says; download it again")
     return ArrayHeader(shape, dtype.name)
-
-
-def _parse_npy_header(file: IO[bytes]) -> "tuple[tuple[int, ...], np.dtype[np.generic]]":
-    shape, _, dtype = _HEADER_READERS[npy.read_magic(file)](file)
-    return shape, dtype

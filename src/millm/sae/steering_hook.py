@@ -10,10 +10,9 @@ Per row r and feature j (formula: `sae/steering.py`; the same core design as Eas
     3. delta = gain·Σ c_j·d_j, where `add` features were summed into one vector when the row was written
 """
 
-import dataclasses
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -78,7 +77,10 @@ class FeatureBank:
         self._device = device
         self._slots: RowTable[int] = RowTable(FEATURE_BANK_SIZE)
         self._slot_of: dict[int, int] = {}
-        self.feature_rows = _zeros_like(sae.features([0], device=device), FEATURE_BANK_SIZE + 1)
+        one_row, size = sae.features([0], device=device), FEATURE_BANK_SIZE + 1
+        self.feature_rows = one_row.replace_tensors(
+            {name: row.new_zeros((size, *row.shape[1:])) for name, row in one_row.tensors().items()}
+        )
         self.feature_ids = torch.zeros(FEATURE_BANK_SIZE + 1, dtype=torch.long, device=device)
 
     @property
@@ -88,7 +90,7 @@ class FeatureBank:
     @property
     def memory(self) -> int:
         """Bytes on the device."""
-        return self.feature_ids.nbytes + sum(table.nbytes for table in _tensors(self.feature_rows))
+        return self.feature_ids.nbytes + sum(table.nbytes for table in self.feature_rows.tensors().values())
 
     def acquire(self, features: Iterable[int]) -> list[int]:
         return [self._acquire(feature) for feature in features]
@@ -98,34 +100,15 @@ class FeatureBank:
             if self._slots.release(self._slot_of[feature]) is not None:
                 del self._slot_of[feature]
 
-    def decoder(self, slots: Tensor) -> Tensor:
-        """Unit decoder rows: [B, K] → [B, K, d]."""
-        return self.feature_rows.dec[slots]
-
     def _acquire(self, feature: int) -> int:
         slot, is_new = self._slots.acquire(feature)
         if is_new:
             self._slot_of[feature] = slot
             self.feature_ids[slot] = feature
-            for table, row in zip(
-                _tensors(self.feature_rows), _tensors(self._sae.features([feature], device=self._device)), strict=True
-            ):
-                table[slot] = row[0]
+            rows = self._sae.features([feature], device=self._device).tensors()
+            for name, table in self.feature_rows.tensors().items():
+                table[slot] = rows[name][0]
         return slot
-
-
-def _tensors(rows: FeatureRows) -> list[Tensor]:
-    values = (getattr(rows, field.name) for field in dataclasses.fields(rows))
-    return [value for value in values if isinstance(value, Tensor)]
-
-
-def _zeros_like(rows: FeatureRows, size: int) -> FeatureRows:
-    empty: dict[str, Any] = {
-        field.name: value.new_zeros((size, *value.shape[1:]))
-        for field in dataclasses.fields(rows)
-        if isinstance(value := getattr(rows, field.name), Tensor)
-    }
-    return dataclasses.replace(rows, **empty)
 
 
 class SteeringHook:
@@ -146,8 +129,6 @@ class SteeringHook:
         self._encoded_slots = torch.zeros(size, MAX_ENCODED_FEATURES, dtype=torch.long, device=device)
         self._coefficients = torch.zeros(4, size, MAX_ENCODED_FEATURES, device=device)  # alpha, beta, lo, hi
         self._watched_slots = torch.zeros(size, MAX_WATCHED_FEATURES, dtype=torch.long, device=device)
-
-    # ------------------------------------------------------------------------------------------ between steps
 
     def has_room(self, row: HookRow) -> bool:
         """Whether `acquire` would find a table row and bank slots now."""
@@ -201,6 +182,8 @@ class SteeringHook:
         if not live:
             self.step = None
             return
+        tokens = len(steer_mask[0])
+        reads_after = [plan is not None and plan.row.reads_after for plan in plans]
         self.step = HookStep(
             rows=torch.tensor(rows, device=self.device),
             steer_mask=torch.tensor(steer_mask, dtype=torch.float32, device=self.device),
@@ -208,14 +191,10 @@ class SteeringHook:
             watched_columns=max((len(plan.row.watched_features) for plan in live if plan.watched_offsets), default=0),
             top_k=max((plan.row.watch.top_k for plan in live if plan.row.watch and plan.sampled_offsets), default=0),
             steers=any(plan.row.features for plan in live),
-            reads_after=self._reads_after_mask(plans),
+            reads_after=torch.tensor(reads_after, device=self.device)[:, None, None] if any(reads_after) else None,
             reads_both=any(plan.row.reads_both for plan in live),
-            full_read_before=self._flat_token_indices(
-                [plan.full_read_before if plan else set() for plan in plans], len(steer_mask[0])
-            ),
-            full_read_after=self._flat_token_indices(
-                [plan.full_read_after if plan else set() for plan in plans], len(steer_mask[0])
-            ),
+            full_read_before=self._flat_token_indices([p.full_read_before if p else set() for p in plans], tokens),
+            full_read_after=self._flat_token_indices([p.full_read_after if p else set() for p in plans], tokens),
         )
 
     @contextmanager
@@ -233,15 +212,9 @@ class SteeringHook:
             self._row_table.key(row), steer_mask, span, sample_every=self.sample_every, can_read_sparsely=sparse
         )
 
-    def _reads_after_mask(self, plans: Sequence[RowPlan | None]) -> Tensor | None:
-        after = [plan is not None and plan.row.reads_after for plan in plans]
-        return torch.tensor(after, device=self.device)[:, None, None] if any(after) else None
-
     def _flat_token_indices(self, offsets: Sequence[set[int]], tokens: int) -> Tensor | None:
         indices = [row * tokens + offset for row, of_row in enumerate(offsets) for offset in sorted(of_row)]
         return torch.tensor(indices, device=self.device) if indices else None
-
-    # -------------------------------------------------------------------------------------------- in the pass
 
     def __call__(self, hidden: Tensor) -> Tensor | None:
         """The hook: `hidden [B, T, d]` → the same plus the deltas; None leaves it untouched."""
@@ -278,7 +251,7 @@ class SteeringHook:
         else:
             return delta  # no token is steered
         c = (alpha + beta * activations).clamp(lo, hi)  # [B, T, K]
-        steered: Tensor = delta + gain * (c @ self._bank.decoder(features))
+        steered: Tensor = delta + gain * (c @ self._bank.feature_rows.dec[features])
         return steered
 
     def _read_all_features(self, x: Tensor, step: HookStep, token_indices: Tensor | None) -> FullReading | None:
@@ -287,10 +260,8 @@ class SteeringHook:
         if self.sae.config.can_read_sparsely:
             named = step.rows.new_zeros(len(step.rows), 0)
         else:
-            steered, watched = (
-                self._encoded_slots[step.rows, : step.encoded_columns],
-                self._watched_slots[step.rows, : step.watched_columns],
-            )
+            steered = self._encoded_slots[step.rows, : step.encoded_columns]
+            watched = self._watched_slots[step.rows, : step.watched_columns]
             named = self._bank.feature_ids[torch.cat([steered, watched], dim=-1)]  # [B, K + M]
         return read_all_features(self.sae, x, token_indices, named, step.top_k)
 
@@ -316,8 +287,6 @@ class SteeringHook:
             return reading.named[..., step.encoded_columns :] if reading else None
         z, _ = self.sae.normalise(x)
         return self._bank.feature_rows[self._watched_slots[step.rows, : step.watched_columns]].activations(z)
-
-    # ------------------------------------------------------------------------------------------ writing a row
 
     def _check_limits(self, row: HookRow) -> None:
         if len(row.encoded_features) > MAX_ENCODED_FEATURES:

@@ -242,7 +242,11 @@ def fit_roles(messages: Sequence[PromptMessage], capabilities: TemplateCapabilit
     fitted: list[PromptMessage] = []
     last_was_refused = False
     for message in messages:
-        role = _template_role(message)
+        if message.role not in ROLES:
+            raise InvalidRequest(
+                f"messages: role {message.role[:40]!r} is unknown; use one of {', '.join(ROLES)}", param="messages"
+            )
+        role = _ROLE_ALIASES.get(message.role, message.role)
         refused = not capabilities.accepts_role(role, fitted)
         turn = replace(message, role="user" if refused else role)
         can_merge = (
@@ -251,34 +255,18 @@ def fit_roles(messages: Sequence[PromptMessage], capabilities: TemplateCapabilit
             and not (fitted[-1].is_call_or_result or turn.is_call_or_result)
         )
         if can_merge and (last_was_refused or not capabilities.allows_repeated(turn.role)):
-            fitted[-1] = _merge_messages(fitted[-1], turn)
+            name = turn.name if turn.name == fitted[-1].name else None
+            fitted[-1] = PromptMessage(turn.role, f"{fitted[-1].content}\n\n{turn.content}", name)
         else:
             fitted.append(turn)
         last_was_refused = refused
     return fitted
 
 
-def _template_role(message: PromptMessage) -> str:
-    if message.role not in ROLES:
-        raise InvalidRequest(
-            f"messages: role {message.role[:40]!r} is unknown; use one of {', '.join(ROLES)}",
-            param="messages",
-        )
-    return _ROLE_ALIASES.get(message.role, message.role)
-
-
-def _merge_messages(first: PromptMessage, second: PromptMessage) -> PromptMessage:
-    name = first.name if first.name == second.name else None
-    return PromptMessage(first.role, f"{first.content}\n\n{second.content}", name)
-
-
 def probe_capabilities(program: TemplateProgram, tokenizer: Tokenizer) -> TemplateCapabilities:
     """Find the capabilities by rendering probes: a template that raises, or drops a probe, does not support it."""
-    user, answer, last = (
-        PromptMessage("user", "probe 1"),
-        PromptMessage("assistant", "probe 2"),
-        PromptMessage("user", "probe 4"),
-    )
+    user, answer = PromptMessage("user", "probe 1"), PromptMessage("assistant", "probe 2")
+    last = PromptMessage("user", "probe 4")
     calling = PromptMessage("assistant", "", calls=(PromptToolCall("probe_5", {"probe_6": "probe 7"}, "probecall"),))
     result = PromptMessage("tool", "probe 8", name="probe_5", tool_call_id="probecall")
     renders = functools.partial(_renders_all, program, tokenizer)

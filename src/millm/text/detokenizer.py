@@ -75,7 +75,9 @@ class Detokenizer:
 
     def push(self, token_id: int) -> str:
         """The text that is safe to send now; may be empty."""
-        data = self._without_leading_spaces(self._token_bytes(token_id))
+        is_visible = token_id in self._visible_ids
+        data = self._tokenizer.token_text(token_id).encode() if is_visible else self._tokenizer.token_bytes(token_id)
+        data = self._without_leading_spaces(data)
         return self._release(self._scanner.feed(self._utf8_decoder.decode(data)))
 
     def finish(self) -> str:
@@ -93,21 +95,14 @@ class Detokenizer:
         """All text released so far."""
         return "".join(self._released)
 
-    def _token_bytes(self, token_id: int) -> bytes:
-        is_shown = token_id in self._visible_ids
-        return self._tokenizer.token_text(token_id).encode() if is_shown else self._tokenizer.token_bytes(token_id)
-
     def _release(self, text: str) -> str:
         self._released.append(text)
         return text
 
     def _without_leading_spaces(self, data: bytes) -> bytes:
-        while self._spaces_to_drop and data:
-            if not data.startswith(b" "):
-                self._spaces_to_drop = 0
-            else:
-                self._spaces_to_drop -= 1
-                data = data[1:]
+        dropped = min(self._spaces_to_drop, len(data) - len(data.lstrip(b" ")))
+        data = data[dropped:]
+        self._spaces_to_drop = 0 if data else self._spaces_to_drop - dropped
         return data
 
 

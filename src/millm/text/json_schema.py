@@ -66,8 +66,11 @@ def call_grammar(functions: Sequence[Function], *, parallel: bool) -> str:
     for function in functions:
         schema_grammar(function.schema, "tools")
     start = f'"[" call ("," call){{0,{MAX_CALLS - 1}}} "]"' if parallel else "call"
-    rules = [f"start: {start}", "call: " + " | ".join(f"call_{place}" for place, _ in enumerate(functions))]
-    rules += [_call_rule(place, function) for place, function in enumerate(functions)]
+    rules = [f"start: {start}", "call: " + " | ".join(f"call_{index}" for index in range(len(functions)))]
+    for index, function in enumerate(functions):
+        start_of_call = msgspec.json.encode(f'{{"name":"{function.name}","arguments":').decode()
+        rules.append(f'call_{index}: {start_of_call} arguments_{index} "}}"')
+        rules.append(f"arguments_{index}: %json {_encode_schema(function.schema)}")
     return str(LLMatcher.grammar_from_lark("\n".join(rules)))
 
 
@@ -93,11 +96,6 @@ def _grammar_from_schema(schema: dict[str, Any]) -> str:
 
 def _encode_schema(schema: dict[str, Any]) -> str:
     return msgspec.json.encode({**close_objects(schema), "x-guidance": GUIDANCE_OPTIONS}).decode()
-
-
-def _call_rule(index: int, function: Function) -> str:
-    start = msgspec.json.encode(f'{{"name":"{function.name}","arguments":').decode()
-    return f'call_{index}: {start} arguments_{index} "}}"\narguments_{index}: %json {_encode_schema(function.schema)}'
 
 
 def _is_deeper_than(value: object, levels: int) -> bool:

@@ -235,21 +235,19 @@ class TaggedCallsParser:
 
     def _find_open_tag(self) -> None:
         while self._pending and not OPEN_TAG.startswith(self._pending.lstrip()[: len(OPEN_TAG)]):
-            self._release_char()
+            self._text.append(self._pending[0])
+            self._pending = self._pending[1:]
+            self._is_after_call = False
         if self._pending.lstrip() == OPEN_TAG:
             self._scanner = ToolCallScanner(self._function_names)
-
-    def _release_char(self) -> None:
-        """Release the first pending character as text."""
-        self._text.append(self._pending[0])
-        self._pending = self._pending[1:]
-        self._is_after_call = False
 
     def _scan_call(self, scanner: ToolCallScanner, char: str) -> None:
         try:
             deltas = scanner.feed(char)
         except NotJson:
-            self._reject_call(scanner)
+            self._text.append(self._pending)
+            self._leave_call(scanner)
+            self._is_after_call = False
             return
         if deltas:
             self._deltas += [
@@ -257,11 +255,6 @@ class TaggedCallsParser:
             ]
             self._pending = ""
         self.done = not self._parallel and scanner.completed_calls > 0
-
-    def _reject_call(self, scanner: ToolCallScanner) -> None:
-        self._text.append(self._pending)
-        self._leave_call(scanner)
-        self._is_after_call = False
 
     def _find_close_tag(self, scanner: ToolCallScanner) -> None:
         end = self._pending[self._pending.rfind("}") + 1 :].lstrip(" \t\n\r]")

@@ -17,15 +17,13 @@ ConversionFormat = Literal[
 
 
 class ConversionRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One SAE to convert."""
+    """`source` is the folder of the SAE's files, `target` an empty folder."""
 
     format: ConversionFormat
     source: str
-    """Folder of the SAE's files."""
     files: tuple[str, ...]
     """Paths within `source`, the weights first."""
     target: str
-    """An empty folder to write to."""
     name: str
     """`owner/name/path/inside`; some formats encode settings in it."""
     model: str | None
@@ -33,7 +31,7 @@ class ConversionRequest(msgspec.Struct, frozen=True, kw_only=True):
     input_scale: float | None
     """Factor of the activations in training, if known."""
     memory_limit: int | None = None
-    """Bytes of data for the process."""
+    """In bytes, for the data of the process."""
 
 
 class ConversionEvent(msgspec.Struct, frozen=True):

@@ -68,8 +68,7 @@ def store_canonical(source: SourceSae, root: Path) -> Path:
     header = msgspec.json.encode(CanonicalHeader(sha256=source.sha256, folded=source.folded, config=source.config))
     folder = root / hashlib.sha256(header).hexdigest()[:16]
     if not _is_valid_folder(folder):
-        _check_finite(source.tensors)
-        _check_threshold(source.tensors.get("threshold"))
+        _check_numbers(source.tensors)
         _write_folder(folder, header, source.tensors)
     return folder
 
@@ -82,24 +81,18 @@ def check_tensors(config: SaeConfig, tensors: dict[str, Tensor]) -> None:
     if unexpected := sorted(tensors.keys() - shapes.keys()):
         raise InvalidSae(f"tensor {unexpected[0]!r} is not part of architecture {config.architecture!r}")
     for name, shape in shapes.items():
-        _check_tensor(name, tensors[name], shape)
+        tensor = tensors[name]
+        if tensor.shape != shape:
+            raise InvalidSae(f"tensor {name} has shape {list(tensor.shape)}; the configuration says {list(shape)}")
+        if tensor.dtype not in _FLOAT_DTYPES:
+            raise InvalidSae(f"tensor {name} has type {tensor.dtype}; it must be a 16, 32 or 64 bit float")
 
 
-def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    if tensor.shape != shape:
-        raise InvalidSae(f"tensor {name} has shape {list(tensor.shape)}; the configuration says {list(shape)}")
-    if tensor.dtype not in _FLOAT_DTYPES:
-        raise InvalidSae(f"tensor {name} has type {tensor.dtype}; it must be a 16, 32 or 64 bit float")
-
-
-def _check_finite(tensors: dict[str, Tensor]) -> None:
+def _check_numbers(tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if not bool(torch.stack(tensor.aminmax()).isfinite().all()):
             raise InvalidSae(f"tensor {name} holds NaN or infinite numbers; download the SAE again")
-
-
-def _check_threshold(threshold: Tensor | None) -> None:
-    if threshold is not None and bool((threshold < 0).any()):
+    if "threshold" in tensors and bool((tensors["threshold"] < 0).any()):
         raise InvalidSae("tensor threshold holds negative numbers, which no JumpReLU has; download the SAE again")
 
 

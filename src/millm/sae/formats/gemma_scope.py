@@ -36,7 +36,7 @@ def read_gemma_scope(folder: Path) -> SourceSae:
     """Raises InvalidSae when params.npz is not a complete JumpReLU SAE."""
     location = parse_gemma_scope_path(folder.absolute().as_posix())
     arrays = drop_unit_scaling(read_npz(folder / GEMMA_SCOPE_WEIGHTS))
-    tensors = {_canonical_tensor_name(name): tensor for name, tensor in arrays.items()}
+    tensors = {_TENSOR_NAMES.get(name, name): tensor for name, tensor in arrays.items()}
     d_in, d_sae = matrix_shape(tensors, "W_enc")
     _, d_out = matrix_shape(tensors, "W_dec")
     config = SaeConfig(
@@ -50,21 +50,12 @@ def read_gemma_scope(folder: Path) -> SourceSae:
         source_format="gemma_scope",
         dtype=dtype_name(tensors["W_enc"]),
     )
-    if location.is_embedding:
-        tensors = _rescale_embedding_sae(tensors, d_in)
+    if location.is_embedding:  # trained on embeddings before Gemma's factor of √d; SAELens corrects this as well
+        tensors |= {"W_enc": tensors["W_enc"] / d_in**0.5, "W_dec": tensors["W_dec"] * d_in**0.5}
     tensors["W_enc_T"] = tensors.pop("W_enc").T
     return SourceSae(
         config, tensors, sha256_of(folder / GEMMA_SCOPE_WEIGHTS), _EMBEDDING_FOLDED if location.is_embedding else ()
     )
-
-
-def _canonical_tensor_name(name: str) -> str:
-    return "W_" + name[2:] if name.startswith("w_") else name
-
-
-def _rescale_embedding_sae(tensors: dict[str, Tensor], d_in: int) -> dict[str, Tensor]:
-    """For SAEs trained on embeddings before Gemma's factor of √d; SAELens applies the same correction."""
-    return tensors | {"W_enc": tensors["W_enc"] / d_in**0.5, "W_dec": tensors["W_dec"] * d_in**0.5}
 
 
 GEMMA_SCOPE_2_WEIGHTS = "params.safetensors"

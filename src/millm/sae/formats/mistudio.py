@@ -14,6 +14,8 @@ from millm.sae.config import Width
 from millm.sae.formats.reader import convert_to_struct
 
 _FOLDER_PATTERN = re.compile(r"^layer_(?P<layer>\d+)(?:_(?P<site>residual|mlp|attention))?$")
+_MODULES = {"residual": "post_attention_layernorm", "mlp": "mlp", "attention": "self_attn"}
+_GPT2_MODULES = {"residual": "ln_2", "mlp": "mlp", "attention": "attn"}
 
 
 class _MistudioExtra(msgspec.Struct, frozen=True):
@@ -38,15 +40,11 @@ def to_saelens_config(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
     cfg = convert_to_struct(raw, _MistudioConfig, "cfg.json")
     corrected = raw | {"hook_name": None, "hook_point": None, "hf_hook_name": _hook_module(cfg, folder)}
     if raw.get("activation_fn_str") == "topk":
-        corrected["k"] = _k_from_percentage(cfg)
+        percent = cfg.extra_metadata.top_k_sparsity if cfg.extra_metadata else None
+        if percent is None:
+            raise InvalidSae("cfg.json: a topk SAE needs k; extra_metadata.top_k_sparsity is missing")
+        corrected["k"] = max(1, int(percent / 100 * cfg.d_sae))
     return corrected
-
-
-def _k_from_percentage(cfg: _MistudioConfig) -> int:
-    percent = cfg.extra_metadata.top_k_sparsity if cfg.extra_metadata else None
-    if percent is None:
-        raise InvalidSae("cfg.json: a topk SAE needs k; extra_metadata.top_k_sparsity is missing")
-    return max(1, int(percent / 100 * cfg.d_sae))
 
 
 def _hook_module(cfg: _MistudioConfig, folder: Path) -> str | None:
@@ -55,24 +53,10 @@ def _hook_module(cfg: _MistudioConfig, folder: Path) -> str | None:
     if layer is None:
         return None
     site = (match["site"] if match else None) or "residual"
-    layers = "transformer.h" if _is_gpt2(cfg) else "model.layers"
-    return f"{layers}.{layer}.{_site_module(cfg, site)}.output"
-
-
-def _site_module(cfg: _MistudioConfig, site: str) -> str:
-    if site == "mlp":
-        return "mlp"
-    if site == "attention":
-        return "attn" if _is_gpt2(cfg) else "self_attn"
-    if _is_gpt2(cfg):
-        return "ln_2"
-    return "operator_norm" if "lfm2" in _model_name(cfg) else "post_attention_layernorm"
-
-
-def _is_gpt2(cfg: _MistudioConfig) -> bool:
-    return "gpt2" in _model_name(cfg)
-
-
-def _model_name(cfg: _MistudioConfig) -> str:
     hf_name = cfg.extra_metadata.hf_model_name if cfg.extra_metadata else None
-    return (hf_name or cfg.model_name or "").lower()
+    model = (hf_name or cfg.model_name or "").lower()
+    if "gpt2" in model:
+        return f"transformer.h.{layer}.{_GPT2_MODULES[site]}.output"
+    if site == "residual" and "lfm2" in model:
+        return f"model.layers.{layer}.operator_norm.output"
+    return f"model.layers.{layer}.{_MODULES[site]}.output"

@@ -33,11 +33,10 @@ _NEW_FIELD_NAMES = {
     "hook_point_head_index": "hook_head_index",
     "activation_fn_str": "activation_fn",
 }
-_JUMPRELU_ARCHITECTURES = ("jumprelu", "jumprelu_transcoder", "jumprelu_skip_transcoder")
 _COMPATIBLE_ARCHITECTURES: dict[str, tuple[str, ...]] = {
     "relu": get_args(Architecture),
     "topk": ("topk",),
-    "jumprelu": _JUMPRELU_ARCHITECTURES,
+    "jumprelu": ("jumprelu", "jumprelu_transcoder", "jumprelu_skip_transcoder"),
 }
 """Architectures that go with an activation function of the flat configurations."""
 _CENTRED_REPOSITORIES = {
@@ -126,7 +125,9 @@ def read_saelens(folder: Path) -> SourceSae:
     is_checkpoint = cfg.architecture in BATCH_TOPK and "topk_threshold" in stored and "threshold" not in stored
     if is_checkpoint:
         stored["threshold"] = stored.pop("topk_threshold").float()
-    tensors = _expand_threshold(_transpose_encoder(stored))
+    matrix_shape(stored, "W_enc")
+    stored["W_enc_T"] = stored.pop("W_enc").T
+    tensors = _expand_threshold(stored)
     config = _sae_config(cfg, tensors, folder, "mistudio" if is_export else cfg.converted_from)
     check_tensors(config, tensors)
     source = SourceSae(config, tensors, sha256_of(folder / SAELENS_WEIGHTS))
@@ -143,8 +144,8 @@ def _sae_config(cfg: SaelensConfig, tensors: dict[str, Tensor], folder: Path, so
         d_sae=cfg.d_sae,
         d_out=matrix_shape(tensors, "W_dec")[1] if is_transcoder else cfg.d_in,
         normalize_activations=runtime_normalisation(cfg),
-        apply_b_dec_to_input=_subtracts_b_dec(cfg, architecture),
-        center_inputs=_has_centred_inputs(cfg, folder),
+        apply_b_dec_to_input=not is_transcoder if cfg.apply_b_dec_to_input is None else cfg.apply_b_dec_to_input,
+        center_inputs=_has_centred_inputs(metadata, folder),
         k=parse_k(cfg) if is_topk else None,
         rescale_acts_by_decoder_norm=is_topk and bool(cfg.rescale_acts_by_decoder_norm),
         model_name=metadata.model_name,
@@ -157,21 +158,10 @@ def _sae_config(cfg: SaelensConfig, tensors: dict[str, Tensor], folder: Path, so
     )
 
 
-def _subtracts_b_dec(cfg: SaelensConfig, architecture: Architecture) -> bool:
-    if cfg.apply_b_dec_to_input is None:
-        return not architecture.endswith("transcoder")
-    return cfg.apply_b_dec_to_input
-
-
-def _has_centred_inputs(cfg: SaelensConfig, folder: Path) -> bool:
-    kwargs = cfg.merged_metadata.model_from_pretrained_kwargs
-    return (kwargs is not None and kwargs.center_writing_weights) or is_centred_repository(folder)
-
-
-def _transpose_encoder(stored: dict[str, Tensor]) -> dict[str, Tensor]:
-    matrix_shape(stored, "W_enc")
-    rest = {name: tensor for name, tensor in stored.items() if name != "W_enc"}
-    return rest | {"W_enc_T": stored["W_enc"].T}
+def _has_centred_inputs(metadata: SaelensMetadata, folder: Path) -> bool:
+    kwargs = metadata.model_from_pretrained_kwargs
+    is_configured = kwargs is not None and kwargs.center_writing_weights
+    return is_configured or bool(_repository_names(folder) & _CENTRED_REPOSITORIES)
 
 
 def _expand_threshold(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -258,10 +248,6 @@ def apply_repository_normalisation(cfg: SaelensConfig, folder: Path) -> SaelensC
         if has_input_scale(cfg) and cfg.norm_scaling_factor is None and scale is not None:
             cfg = msgspec.structs.replace(cfg, norm_scaling_factor=scale)
     return cfg
-
-
-def is_centred_repository(folder: Path) -> bool:
-    return bool(_repository_names(folder) & _CENTRED_REPOSITORIES)
 
 
 def _repository_names(folder: Path) -> set[str]:
