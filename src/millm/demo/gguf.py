@@ -1,14 +1,4 @@
-"""Read a GGUF file: its metadata, its tensor table, and its Q4_1, Q8_0, F16 and F32 tensors as float32.
-
-Only what the demo's weights need; GGUF is not a format miLLM supports elsewhere. The layout is that of
-https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (version 3, little-endian).
-
-The tokenizer inside a GGUF file as the files Hugging Face libraries read; a byte-level BPE, nothing else.
-
-llama.cpp's pre-tokenizer `smollm` stands for: digits one by one, then GPT-2's byte level, as in
-https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct/blob/main/tokenizer.json
-
-Turn a Llama GGUF file into an ordinary Hugging Face folder: the same numbers, float32, the usual names.
+"""Convert the demo's Llama GGUF file to an ordinary Hugging Face folder: the same numbers in float32, the usual names.
 
 float32 because Q4_1 is scale × level + minimum with float16 scales: of SmolLM2-135M's values 79 % do not fit
 bfloat16 and 42 % do not fit float16, and the demo's SAE was trained on the unrounded ones.
@@ -16,14 +6,13 @@ bfloat16 and 42 % do not fit float16, and the demo's SAE was trained on the unro
 
 import json
 import math
-import mmap
 import re
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import numpy.typing as npt
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -32,179 +21,52 @@ from millm.demo.bundle import OnProgress
 from millm.errors import InvalidModel
 
 FloatArray = npt.NDArray[np.float32]
-ByteArray = npt.NDArray[np.uint8]
-BLOCK_SIZE = 32
-"""Values per quantised block."""
-_SCALAR_DTYPES = {
-    0: "<u1",
-    1: "<i1",
-    2: "<u2",
-    3: "<i2",
-    4: "<u4",
-    5: "<i4",
-    6: "<f4",
-    7: "?",
-    10: "<u8",
-    11: "<i8",
-    12: "<f8",
-}
-_STRING_TYPE, _ARRAY_TYPE = 8, 9
-
-
-@dataclass(frozen=True)
-class TensorType:
-    """How a tensor's values are packed: so many bytes hold so many values."""
-
-    name: str
-    block_values: int
-    block_bytes: int
-    unpack: Callable[[ByteArray], FloatArray]
-    """[blocks, block_bytes] → [blocks, block_values]"""
-
-
-def _unpack_q4_1(blocks: ByteArray) -> FloatArray:
-    scale, minimum = blocks[:, 0:2].view("<f2"), blocks[:, 2:4].view("<f2")  # [blocks, 1] each
-    packed = blocks[:, 4:]  # [blocks, 16]: value i in the low, value i + 16 in the high four bits
-    levels = np.concatenate([packed & 0x0F, packed >> 4], axis=1).astype(np.float32)
-    return scale.astype(np.float32) * levels + minimum.astype(np.float32)
-
-
-def _unpack_q8_0(blocks: ByteArray) -> FloatArray:
-    scale = blocks[:, 0:2].view("<f2")  # [blocks, 1]
-    return scale.astype(np.float32) * blocks[:, 2:].view(np.int8).astype(np.float32)
-
-
-_TENSOR_TYPES = {
-    0: TensorType("F32", 1, 4, lambda blocks: blocks.view("<f4").astype(np.float32)),
-    1: TensorType("F16", 1, 2, lambda blocks: blocks.view("<f2").astype(np.float32)),
-    3: TensorType("Q4_1", BLOCK_SIZE, 2 + 2 + BLOCK_SIZE // 2, _unpack_q4_1),
-    8: TensorType("Q8_0", BLOCK_SIZE, 2 + BLOCK_SIZE, _unpack_q8_0),
-}
-
-
-@dataclass(frozen=True)
-class GgufTensor:
-    """A row of the tensor table; `values()` unpacks it."""
-
-    name: str
-    shape: tuple[int, ...]
-    type: TensorType
-    packed: ByteArray
-
-    def values(self) -> FloatArray:
-        """The tensor in float32: scale × level (+ minimum), computed as such; outermost dimension first."""
-        return self.type.unpack(self.packed.reshape(-1, self.type.block_bytes)).reshape(self.shape)
+_TENSOR_TYPES = ("F32", "F16", "Q4_1", "Q8_0")
+_READ_ERRORS = (struct.error, ValueError, LookupError, TypeError, ArithmeticError, RecursionError)
+"""Raised by the package for a damaged file."""
 
 
 @dataclass(frozen=True)
 class GgufFile:
-    """An open GGUF file: tensors are views of the mapped file until their values are asked for."""
+    """An open GGUF file: tensors are views of the mapped file."""
 
     metadata: dict[str, Any]
-    tensors: tuple[GgufTensor, ...]
+    tensors: tuple[gguf.ReaderTensor, ...]
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """Read the header of a GGUF file. Raises InvalidModel for anything that cannot be read exactly."""
+    """Raises InvalidModel for a file that is not GGUF 3, is cut short, or holds a tensor of another type.
+
+    Only for files whose hash has been verified: the package follows any count that a hostile header states.
+    """
     with path.open("rb") as file:
-        try:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError as empty:
-            raise InvalidModel(f"{path.name} is empty, not a GGUF file") from empty
-    cursor = _Cursor(data)
-    try:
-        return _read_contents(cursor, path.name)
-    except (struct.error, ValueError, ArithmeticError) as error:
-        raise InvalidModel(f"{path.name} is damaged or cut short near byte {cursor.position}: {error}") from error
-
-
-def _read_contents(cursor: "_Cursor", name: str) -> GgufFile:
-    magic, version, tensor_count, metadata_count = cursor.unpack("<4sIQQ")
+        magic, version = file.read(4), file.read(4)
     if magic != b"GGUF":
-        raise InvalidModel(f"{name} is not a GGUF file: it starts with {magic!r} instead of b'GGUF'")
-    if version != 3:
-        raise InvalidModel(f"{name} is GGUF version {version}; only version 3 (little-endian) can be read")
-    metadata = {}
-    for _ in range(metadata_count):
-        key = cursor.string()
-        metadata[key] = cursor.value(*cursor.unpack("<I"))
-    rows = [_read_tensor_row(cursor, name) for _ in range(tensor_count)]
-    alignment = _read_int(metadata, "general.alignment", 32)
-    start = -(-cursor.position // alignment) * alignment
-    return GgufFile(metadata, tuple(_view_tensor(cursor, row, start) for row in rows))
+        raise InvalidModel(f"{path.name} is {'not' if magic else 'empty, not'} a GGUF file: it starts with {magic!r}")
+    try:
+        if (number := struct.unpack("<I", version)[0]) != 3:
+            raise InvalidModel(f"{path.name} is GGUF version {number}; only version 3 (little-endian) can be read")
+        reader = gguf.GGUFReader(path)
+        metadata = {name: field.contents() for name, field in reader.fields.items()}
+    except _READ_ERRORS as error:
+        raise InvalidModel(f"{path.name} is damaged or cut short: {error}") from error
+    for tensor in reader.tensors:
+        if tensor.tensor_type.name not in _TENSOR_TYPES:
+            raise InvalidModel(
+                f"{path.name}: tensor {tensor.name!r} has type {tensor.tensor_type.name}; only"
+                f" {', '.join(_TENSOR_TYPES)} can be read"
+            )
+    return GgufFile(metadata, tuple(reader.tensors))
 
 
-def _read_int(metadata: dict[str, Any], key: str, default: int) -> int:
-    value = metadata.get(key, default)
-    if not isinstance(value, int):
-        raise ValueError(f"{key} is {value!r}, not a whole number")
-    return value
+def tensor_shape(tensor: gguf.ReaderTensor) -> tuple[int, ...]:
+    """Of the unpacked values, outermost dimension first."""
+    return tuple(int(size) for size in reversed(tensor.shape))
 
 
-_TensorRow = tuple[str, tuple[int, ...], TensorType, int]
-
-
-def _read_tensor_row(cursor: "_Cursor", name: str) -> _TensorRow:
-    tensor = cursor.string()
-    (dimensions,) = cursor.unpack("<I")
-    shape = cursor.unpack(f"<{dimensions}Q")[::-1]
-    code, offset = cursor.unpack("<IQ")
-    if code not in _TENSOR_TYPES:
-        known = ", ".join(kind.name for kind in _TENSOR_TYPES.values())
-        raise InvalidModel(f"{name}: tensor {tensor!r} has GGML type {code}; only {known} can be read")
-    return tensor, shape, _TENSOR_TYPES[code], offset
-
-
-def _view_tensor(cursor: "_Cursor", row: _TensorRow, start: int) -> GgufTensor:
-    name, shape, kind, offset = row
-    if shape and shape[-1] % kind.block_values:
-        raise ValueError(
-            f"rows of {shape[-1]} values of tensor {name!r} do not divide into blocks of {kind.block_values}"
-        )
-    size = math.prod(shape) // kind.block_values * kind.block_bytes
-    cursor.position = start + offset
-    return GgufTensor(name, shape, kind, cursor.array("<u1", size))
-
-
-class _Cursor:
-    """A place in the file that moves as values are read; past the end: ValueError or struct.error."""
-
-    def __init__(self, data: mmap.mmap) -> None:
-        self.data = data
-        self.position = 0
-
-    def unpack(self, layout: str) -> tuple[Any, ...]:
-        values = struct.unpack_from(layout, self.data, self.position)
-        self.position += struct.calcsize(layout)
-        return values
-
-    def array(self, dtype: str, count: int) -> npt.NDArray[Any]:
-        values = np.frombuffer(self.data, dtype, count, self.position)
-        self.position += values.nbytes
-        return values
-
-    def string(self) -> str:
-        (length,) = struct.unpack_from("<Q", self.data, self.position)
-        start, self.position = self.position + 8, self.position + 8 + length
-        if self.position > len(self.data):
-            raise ValueError(f"a text of {length} bytes does not fit")
-        return str(self.data[start : self.position], "utf-8")
-
-    def value(self, kind: int) -> Any:
-        if kind == _STRING_TYPE:
-            return self.string()
-        if kind == _ARRAY_TYPE:
-            element, count = self.unpack("<IQ")
-            if element == _STRING_TYPE:
-                return [self.string() for _ in range(count)]
-            return self.array(_scalar_dtype(element), count).tolist()
-        return self.array(_scalar_dtype(kind), 1).item()
-
-
-def _scalar_dtype(kind: int) -> str:
-    if kind not in _SCALAR_DTYPES:
-        raise ValueError(f"metadata of type {kind} is not known")
-    return _SCALAR_DTYPES[kind]
+def tensor_values(tensor: gguf.ReaderTensor) -> FloatArray:
+    """The tensor unpacked to float32."""
+    return gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
 
 
 _CONTROL_TOKEN_TYPE = 3
@@ -214,14 +76,18 @@ _CONTROL_TOKEN_TYPE = 3
 def write_tokenizer(metadata: dict[str, Any], folder: Path) -> None:
     """Write tokenizer.json, tokenizer_config.json and, where the file has one, chat_template.jinja."""
     build_tokenizer(metadata).save(str(folder / "tokenizer.json"))
-    _write_text(folder / "tokenizer_config.json", json.dumps(_tokenizer_config(metadata), indent=2) + "\n")
+    _write_json(folder / "tokenizer_config.json", _tokenizer_config(metadata))
     template = metadata.get("tokenizer.chat_template")
     if template is not None:
-        _write_text(folder / "chat_template.jinja", template)
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
 def build_tokenizer(metadata: dict[str, Any]) -> Tokenizer:
-    """The tokenizer of a GGUF's metadata. Raises InvalidModel for any kind but SmolLM's byte-level BPE."""
+    """The tokenizer of a GGUF's metadata. Raises InvalidModel for any kind but SmolLM's byte-level BPE.
+
+    llama.cpp's pre-tokenizer `smollm` splits digits one by one, then applies GPT-2's byte level, as in
+    https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct/blob/main/tokenizer.json
+    """
     kind = (metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre"))
     if kind != ("gpt2", "smollm"):
         raise InvalidModel(f"the GGUF file's tokenizer is {kind}; only ('gpt2', 'smollm') can be read")
@@ -232,9 +98,13 @@ def build_tokenizer(metadata: dict[str, Any]) -> Tokenizer:
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    control = zip(tokens, metadata["tokenizer.ggml.token_type"], strict=True)
+    typed_tokens = zip(tokens, metadata["tokenizer.ggml.token_type"], strict=True)
     tokenizer.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token, kind in control if kind == _CONTROL_TOKEN_TYPE]
+        [
+            AddedToken(token, special=True, normalized=False)
+            for token, type in typed_tokens
+            if type == _CONTROL_TOKEN_TYPE
+        ]
     )
     return tokenizer
 
@@ -250,10 +120,6 @@ def _tokenizer_config(metadata: dict[str, Any]) -> dict[str, Any]:
         "pad_token": tokens[metadata["tokenizer.ggml.padding_token_id"]],
         "unk_token": tokens[metadata["tokenizer.ggml.unknown_token_id"]],
     }
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 _MODULE_NAMES = {
@@ -273,40 +139,41 @@ _MODULE_NAMES = {
 
 def convert_gguf(model: GgufFile, folder: Path, on_progress: OnProgress) -> None:
     """Write config.json, generation_config.json, model.safetensors and the tokenizer. Raises InvalidModel."""
-    configuration = _model_config(model)
-    _write_json(folder / "config.json", configuration)
+    config = _model_config(model)
+    _write_json(folder / "config.json", config)
     _write_json(folder / "generation_config.json", _token_ids(model.metadata))
     write_tokenizer(model.metadata, folder)
-    heads = {"q_proj": configuration["num_attention_heads"], "k_proj": configuration["num_key_value_heads"]}
+    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
     _write_tensors(model.tensors, heads, folder / "model.safetensors", on_progress)
 
 
 def _model_config(model: GgufFile) -> dict[str, Any]:
-    facts = model.metadata
-    if facts.get("general.architecture") != "llama":
-        raise InvalidModel(f"the GGUF file holds a {facts.get('general.architecture')!r} model, not a 'llama'")
-    width, heads = facts["llama.embedding_length"], facts["llama.attention.head_count"]
+    metadata = model.metadata
+    if metadata.get("general.architecture") != "llama":
+        raise InvalidModel(f"the GGUF file holds a {metadata.get('general.architecture')!r} model, not a 'llama'")
+    width, heads = metadata["llama.embedding_length"], metadata["llama.attention.head_count"]
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "attention_bias": False,
         "attention_dropout": 0.0,
-        **_token_ids(facts),
+        **_token_ids(metadata),
         "dtype": "float32",
         "head_dim": width // heads,
         "hidden_act": "silu",
         "hidden_size": width,
         "initializer_range": 1 / math.sqrt(width),
-        "intermediate_size": facts["llama.feed_forward_length"],
-        "max_position_embeddings": facts["llama.context_length"],
+        "intermediate_size": metadata["llama.feed_forward_length"],
+        "max_position_embeddings": metadata["llama.context_length"],
         "mlp_bias": False,
         "num_attention_heads": heads,
-        "num_hidden_layers": facts["llama.block_count"],
-        "num_key_value_heads": facts["llama.attention.head_count_kv"],
-        "rms_norm_eps": _round_float32(facts["llama.attention.layer_norm_rms_epsilon"]),
-        "rope_theta": facts["llama.rope.freq_base"],
+        "num_hidden_layers": metadata["llama.block_count"],
+        "num_key_value_heads": metadata["llama.attention.head_count_kv"],
+        # 1e-05 rather than the 9.999999747378752e-06 of its float32
+        "rms_norm_eps": float(f"{metadata['llama.attention.layer_norm_rms_epsilon']:.6g}"),
+        "rope_theta": metadata["llama.rope.freq_base"],
         "tie_word_embeddings": all(tensor.name != "output.weight" for tensor in model.tensors),
-        "vocab_size": facts["llama.vocab_size"],
+        "vocab_size": metadata["llama.vocab_size"],
     }
 
 
@@ -318,16 +185,13 @@ def _token_ids(metadata: dict[str, Any]) -> dict[str, int]:
     }
 
 
-def _round_float32(value: float) -> float:
-    """1e-05 rather than the 9.999999747378752e-06 that a float32 makes of it."""
-    return float(f"{value:.6g}")
-
-
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_tensors(tensors: tuple[GgufTensor, ...], heads: dict[str, int], path: Path, on_progress: OnProgress) -> None:
+def _write_tensors(
+    tensors: tuple[gguf.ReaderTensor, ...], heads: dict[str, int], path: Path, on_progress: OnProgress
+) -> None:
     """One tensor in memory at a time; the format is eight bytes of length, a JSON table, then the values.
 
     https://github.com/huggingface/safetensors#format
@@ -340,18 +204,18 @@ def _write_tensors(tensors: tuple[GgufTensor, ...], heads: dict[str, int], path:
         file.write(struct.pack("<Q", len(header)) + header)
         for tensor in tensors:
             on_progress("convert", done, total)
-            done += file.write(_tensor_values(tensor, heads).tobytes())
+            done += file.write(_converted_values(tensor, heads).tobytes())
     on_progress("convert", done, total)
 
 
-def _safetensors_header(tensors: tuple[GgufTensor, ...]) -> tuple[dict[str, Any], int]:
+def _safetensors_header(tensors: tuple[gguf.ReaderTensor, ...]) -> tuple[dict[str, Any], int]:
     table: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for tensor in tensors:
-        start, end = end, end + 4 * math.prod(tensor.shape)
+        start, end = end, end + 4 * tensor.n_elements
         table[hugging_face_name(tensor.name)] = {
             "dtype": "F32",
-            "shape": tensor.shape,
+            "shape": tensor_shape(tensor),
             "data_offsets": [start, end],
         }
     return table, end
@@ -366,9 +230,9 @@ def hugging_face_name(name: str) -> str:
     return f"{prefix}{_MODULE_NAMES[match[2]]}.weight"
 
 
-def _tensor_values(tensor: GgufTensor, heads: dict[str, int]) -> FloatArray:
+def _converted_values(tensor: gguf.ReaderTensor, heads: dict[str, int]) -> FloatArray:
     projection = hugging_face_name(tensor.name).split(".")[-2]
-    values = tensor.values()
+    values = tensor_values(tensor)
     return _unpermute(values, heads[projection]) if projection in heads else values
 
 

@@ -1,11 +1,7 @@
-"""The public SAEs: which there are for a model, where, how good, and what Neuronpedia calls them. Nothing is fetched.
+"""The catalogue of public SAEs: a small file in the package, searched offline.
 
-An SAE goes by what `POST /api/saes` downloads it by: `owner/name/path/inside`. Sizes are read out of names.
-
-The catalogue of public SAEs as one small file in the package: its format, and how it is read.
-
-`tools/build_sae_index.py` makes it of SAELens' `pretrained_saes.yaml` (MIT, see NOTICE). It says what and where an SAE
-is as far as the catalogue does; what nobody wrote down is None.
+`tools/build_sae_index.py` builds it from SAELens' `pretrained_saes.yaml` (MIT, see NOTICE). An SAE's id is the one that
+`POST /api/saes` downloads: `owner/name/path/inside`. What the source does not state is None.
 """
 
 import lzma
@@ -28,21 +24,21 @@ class SaeRelease(msgspec.Struct, frozen=True, array_like=True):
     """SAEs that were published together."""
 
     name: str
-    """In SAELens' catalogue."""
+    """The name in SAELens' catalogue."""
     repository: str
     model: str
-    """As the catalogue calls it."""
+    """The name in SAELens' catalogue, often a short one."""
     format: str
-    """`saelens`, `gemma_scope`, `gemma_scope_2`, or what has to be converted."""
+    """`saelens`, `gemma_scope`, `gemma_scope_2`, or a format that has to be converted."""
 
 
 class SaeRecord(msgspec.Struct, frozen=True, array_like=True):
-    """One SAE: a place in a repository, which several releases may list."""
+    """One SAE: a path in a repository, which several releases may list."""
 
     releases: tuple[int, ...]
-    """Places in `Index.releases`; the first decides."""
+    """Indices into `SaeIndex.releases`; the first decides."""
     ids: tuple[str, ...]
-    """SAELens' id in each release; empty: the path."""
+    """SAELens' id in each release; empty where it is the path."""
     path: str
     layer: int | None
     site: Site
@@ -50,19 +46,19 @@ class SaeRecord(msgspec.Struct, frozen=True, array_like=True):
     l0: float | None
     neuronpedia: str | None
     input_scale: float | None
-    """It was trained on activations times this."""
+    """The factor on the activations in training."""
 
 
 class SaeIndex(msgspec.Struct, frozen=True):
     source: str
-    """What it was made of, and which version."""
+    """Name and version of the source."""
     releases: list[SaeRelease]
     saes: list[SaeRecord]
 
 
 @cache
 def load_index() -> SaeIndex:
-    """Read once, in about 40 ms."""
+    """Loads once, in about 40 ms."""
     return unpack_index(files("millm.hub").joinpath(INDEX_FILE).read_bytes())
 
 
@@ -75,14 +71,14 @@ def unpack_index(data: bytes) -> SaeIndex:
 
 
 Support = Literal["read", "converted", "no"]
-"""As it is; after a conversion that `millm pull` does by itself; not at all."""
+"""Read as published; converted by `millm pull`; not supported."""
 SITES: tuple[Site, ...] = (
     "resid_post", "resid_pre", "resid_mid", "mlp_out", "attn_out", "hook_z", "transcoder", "embed",
 )  # fmt: skip
-"""The most useful first: that is their rank in what `search` finds."""
+"""By rank in search results."""
 _NATIVE_FORMATS = ("saelens", "gemma_scope", "gemma_scope_2")
 _UNSUPPORTED_FORMATS = ("temporal", "clt")
-"""They need the whole context; they are one layer of something that is not an SAE of one."""
+"""`temporal` needs the context of all tokens, a `clt` spans several layers."""
 _HOOK_TEMPLATES: dict[str, str | None] = {
     "hook_z": "blocks.{}.attn.hook_z",
     "embed": "hook_embed",
@@ -91,14 +87,14 @@ _HOOK_TEMPLATES: dict[str, str | None] = {
     "transcoder of mwhanna": "blocks.{}.mlp.hook_in",
     "transcoder of clt": None,
 }
-"""Where the site's name is not the hook's. Gemma Scope 2's is transformers' name: TransformerLens has none for it."""
+"""For sites whose hook has another name. TransformerLens has none for Gemma Scope 2's; this is transformers' name."""
 _COMMON_WIDTHS = (16384, 32768, 65536, 24576, 131072)
 _TYPICAL_L0 = 70.0
-"""Few enough active features to look at, enough to mean something: Gemma Scope's canonical ones are nearest to 100."""
+"""Few enough active features to read, enough to explain: Gemma Scope's canonical ones are nearest to 100."""
 
 
 class RegistrySae(msgspec.Struct, frozen=True, kw_only=True):
-    """A public SAE; what the catalogue does not say is None."""
+    """A public SAE; None for what the catalogue does not state."""
 
     id: str
     """`owner/name/path/inside`."""
@@ -111,31 +107,29 @@ class RegistrySae(msgspec.Struct, frozen=True, kw_only=True):
     layer: int | None
     site: Site
     hook_point: str | None
-    """As attaching takes it, e.g. `blocks.12.hook_resid_post`."""
+    """As attaching expects it, e.g. `blocks.12.hook_resid_post`."""
     width: int | None
     """Features."""
     l0: float | None
-    """Features that are active at a token, on average, by its publisher's count."""
+    """The mean number of active features at a token, by the publisher's count."""
     neuronpedia: str | None
-    """A link to its page."""
+    """A link to Neuronpedia's page."""
     format: str
     support: Support
 
 
 class RegistryPage(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of what was searched for."""
-
     total: int
     saes: tuple[RegistrySae, ...]
 
 
 class RegistryModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that there are public SAEs for."""
+    """A model with public SAEs."""
 
     id: str
     """`owner/name` on Hugging Face."""
     parameters: float | None
-    """As its name says."""
+    """The size in its name."""
     saes: int
     layers: tuple[int, ...]
     widths: tuple[int, ...]
@@ -153,13 +147,13 @@ def search_saes(
     limit: int = 50,
     offset: int = 0,
 ) -> RegistryPage:
-    """The best first: of that very model, residual stream, a common width, Neuronpedia's choice, a usual L0.
+    """SAEs by rank: exact model, residual stream, common width, Neuronpedia's choice, usual L0.
 
-    `model` is a Hugging Face id or a short name; SAEs of its base or tuned versions are found too. `text`: words that
-    must all be in the repository, the path or a release's name. `most_l0` leaves out those whose L0 is not known, too.
+    `model` is a Hugging Face id or a short name; SAEs of its base or tuned versions are included. `text`: words that
+    must all be in the repository, the path or a release's name. `most_l0` excludes SAEs of unknown L0.
     """
     words = text.lower().split()
-    found = [
+    saes = [
         sae
         for sae in load_index().saes
         if (layer is None or sae.layer == layer)
@@ -169,58 +163,58 @@ def search_saes(
         and (model is None or _release(sae).model in _related_models(model))
         and (not words or all(word in _search_text(sae) for word in words))
     ]
-    found.sort(key=lambda sae: _rank(sae, model))
-    return RegistryPage(total=len(found), saes=tuple(_to_registry_sae(sae) for sae in found[offset : offset + limit]))
+    saes.sort(key=lambda sae: _rank(sae, model))
+    return RegistryPage(total=len(saes), saes=tuple(_to_registry_sae(sae) for sae in saes[offset : offset + limit]))
 
 
 def find_sae(sae_id: str) -> RegistrySae | None:
-    """By `owner/name/path/inside`; a revision (`@…`) makes no difference."""
+    """By `owner/name/path/inside`; a revision (`@…`) is ignored."""
     sae = _find_record(sae_id)
     return None if sae is None else _to_registry_sae(sae)
 
 
 def input_scale(sae_id: str) -> float | None:
-    """What its activations were multiplied by in training, where its own files do not say it."""
+    """The factor on the activations in training, for SAEs whose files do not state it."""
     sae = _find_record(sae_id)
     return None if sae is None else sae.input_scale
 
 
 def count_saes(model_id: str) -> int:
-    """How many `search(model=model_id)` finds."""
+    """The number of SAEs that `search_saes(model=model_id)` finds."""
     return sum(_release(sae).model in _related_models(model_id) for sae in load_index().saes)
 
 
 def neuronpedia_link(sae_id: str, feature: int | None = None) -> str | None:
-    """The page of an SAE or of one of its features; None where the catalogue has no id, which is never guessed."""
+    """The page of an SAE or of one of its features; None where the catalogue has no id (ids are never guessed)."""
     sae = _find_record(sae_id)
     link = None if sae is None else _neuronpedia_url(sae)
     return link if link is None or feature is None else f"{link}/{feature}"
 
 
 def neuronpedia_id(sae_id: str) -> str | None:
-    """`model/layer-source`, as Neuronpedia calls it; None where the catalogue does not say."""
+    """Neuronpedia's `model/layer-source`; None where the catalogue has none."""
     sae = _find_record(sae_id)
     return None if sae is None else sae.neuronpedia
 
 
 def find_by_neuronpedia_id(name: str) -> RegistrySae | None:
-    """By `model/layer-source`; None where none or several are called that."""
-    found = _records_by_neuronpedia_id().get(name, [])
-    return _to_registry_sae(found[0]) if len(found) == 1 else None
+    """By Neuronpedia's `model/layer-source`; None unless exactly one SAE has it."""
+    saes = _records_by_neuronpedia_id().get(name, [])
+    return _to_registry_sae(saes[0]) if len(saes) == 1 else None
 
 
 @cache
 def _records_by_neuronpedia_id() -> dict[str, list[SaeRecord]]:
-    found: dict[str, list[SaeRecord]] = {}
+    records: dict[str, list[SaeRecord]] = {}
     for sae in load_index().saes:
         if sae.neuronpedia:
-            found.setdefault(sae.neuronpedia, []).append(sae)
-    return found
+            records.setdefault(sae.neuronpedia, []).append(sae)
+    return records
 
 
 @cache
 def list_models() -> tuple[RegistryModel, ...]:
-    """Models that there are SAEs for, the smallest first."""
+    """Models with SAEs, the smallest first."""
     by_model: dict[str, list[SaeRecord]] = {}
     for sae in load_index().saes:
         if known := hugging_face_id(_release(sae).model):
@@ -256,7 +250,7 @@ def _release(sae: SaeRecord) -> SaeRelease:
 
 @cache
 def _related_models(model: str) -> frozenset[str]:
-    """The catalogue's names of that model, its base and its tuned versions."""
+    """The catalogue's names of the model, its base and its tuned versions."""
     return frozenset(
         name for name in {release.model for release in load_index().releases} if is_same_model(name, model)
     )

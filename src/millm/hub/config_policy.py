@@ -1,11 +1,7 @@
-"""What a model's configuration may ask for, looked at before transformers sees it: data, never code from elsewhere.
+"""The policy for a model's config.json, applied before transformers reads it: data, never code from elsewhere.
 
-Five advisories of 2025 and 2026 are settings of a config.json that made a library fetch and run somebody's Python with
-`trust_remote_code` off: the switch is no wall, so what would try it does not get so far.
-
-Which models the installed transformers has code for: read from its files, since importing it takes seconds.
-
-A test compares this with what transformers says when it is asked.
+Five advisories of 2025 and 2026 are settings by which a library fetched and ran foreign Python although
+`trust_remote_code` was off; such configurations are rejected here.
 """
 
 import ast
@@ -24,11 +20,14 @@ _MAPPING_NAME = "CONFIG_MAPPING_NAMES"
 
 @cache
 def known_model_types() -> frozenset[str]:
-    """`model_type`s; empty where transformers is not there, or keeps its table elsewhere."""
-    found = importlib.util.find_spec("transformers")
-    if found is None or found.origin is None:
+    """The `model_type`s that the installed transformers has code for; empty where its table is not found.
+
+    Parsed from its source, since the import costs seconds; a test compares with transformers' own answer.
+    """
+    spec = importlib.util.find_spec("transformers")
+    if spec is None or spec.origin is None:
         return frozenset()
-    folder = Path(found.origin).parent / "models" / "auto"
+    folder = Path(spec.origin).parent / "models" / "auto"
     return frozenset(name for file in _MAPPING_FILES for name in _read_model_types(folder / file))
 
 
@@ -58,20 +57,18 @@ def _mapping_keys(node: ast.AST) -> list[str]:
     return []
 
 
-_QUANTIZATION_METHODS = frozenset(
-    (
-        "bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit", "gptq", "awq", "fp8", "fbgemm_fp8", "mxfp4", "mxfp8",
-        "nvfp4", "compressed-tensors", "hqq", "aqlm", "bitnet", "auto-round", "eetq", "higgs", "vptq", "spqr",
-    )
-)  # fmt: skip
-"""Methods whose settings are numbers; the others' name classes or functions."""
+_QUANTIZATION_METHODS = frozenset((
+    "bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit", "gptq", "awq", "fp8", "fbgemm_fp8", "mxfp4", "mxfp8",
+    "nvfp4", "compressed-tensors", "hqq", "aqlm", "bitnet", "auto-round", "eetq", "higgs", "vptq", "spqr",
+))  # fmt: skip
+"""Methods whose settings are numbers; the settings of others name classes or functions."""
 _ATTENTION_IMPLEMENTATIONS = frozenset(("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"))
 _SHARD_NAME = re.compile(r"[A-Za-z0-9._\-]+\.safetensors")
 _MAX_DEPTH = 12
 
 
 def needs_remote_code(config: Mapping[str, Any]) -> bool:
-    """It brings code of its own, and transformers has none for it."""
+    """True for a model that brings code of its own and that transformers has none for."""
     known = known_model_types()
     return bool(config.get("auto_map")) and bool(known) and str(config.get("model_type")) not in known
 
@@ -101,7 +98,7 @@ def shard_names(index: Mapping[str, Any], name: str) -> tuple[str, ...]:
 
 
 def _names_code(key: str, value: Any) -> bool:
-    """`_attn_implementation_internal`, `kernel_config`…; numbers name nothing (`conv_kernel`: 4)."""
+    """True for `_attn_implementation_internal`, `kernel_config`…; numbers are harmless (`conv_kernel`: 4)."""
     if "implementation" in key:
         return not all(text in _ATTENTION_IMPLEMENTATIONS for text in _iter_strings(value))
     return "kernel" in key and any("/" in text for text in _iter_strings(value))
@@ -116,7 +113,7 @@ def _iter_strings(value: Any) -> Iterator[str]:
 
 
 def _iter_settings(values: Mapping[str, Any], name: str, depth_left: int) -> Iterator[tuple[str, Any]]:
-    """Every key of the object and of those inside it."""
+    """All keys of the object and of the objects inside it."""
     if not depth_left:
         raise InvalidModel(f"{name} is nested more than {_MAX_DEPTH} deep; no model's is")
     for key, value in values.items():

@@ -1,20 +1,11 @@
-"""One download, in the process that is for it: list, check the disk, bring file by file, compare each with its hash.
+"""The worker process of one download, preview or search: a command on standard input, events on standard output.
 
-huggingface_hub does authorisation, resuming and bytes; what a file is worth is decided here.
-
-How far the files of one download are, written by its threads and read five times a second.
-
-What a download would bring: sizes, licence, access, and what the model says of itself.
-
-Runs in the process that asks the hub, and writes nothing to the disk.
-
-The process of one download, one preview or one search: an order on standard input, news on standard output.
-
-It and what it imports alone know `huggingface_hub`. Standard input stays open: its end means that whoever ordered is
-gone, and ends the process too.
+Standard input stays open: its end means that the parent is gone, and ends the process too. huggingface_hub, which only
+this module, `hf_client` and `repository` import, transfers the bytes; each file is verified here.
 """
 
 import contextlib
+import hashlib
 import os
 import shutil
 import sys
@@ -41,7 +32,6 @@ from huggingface_hub.utils import logging as hub_logging
 from millm.errors import HashMismatch, InsufficientDisk
 from millm.hub import hf_cache
 from millm.hub.catalog import count_saes
-from millm.hub.checkpoint import fsync, matches_hash
 from millm.hub.hf_client import (
     HUB_ERRORS,
     RetryPolicy,
@@ -52,6 +42,7 @@ from millm.hub.hf_client import (
     repository_url,
     search_problem_from_error,
 )
+from millm.hub.home import fsync
 from millm.hub.jobs import (
     DownloadPreview,
     DownloadSpec,
@@ -73,6 +64,8 @@ FileStage = Literal["moving", "verifying", "done"]
 
 
 class ProgressTracker:
+    """The progress of one download, written by its threads and reported five times a second."""
+
     def __init__(self, spec: DownloadSpec) -> None:
         self._spec = spec
         self._lock = threading.Lock()
@@ -90,7 +83,7 @@ class ProgressTracker:
             self._stages[file] = stage
 
     def set_wait(self, task: str, wait: RetryWait | None) -> None:
-        """`what` is not tried again before `wait` is over; None: it is tried now."""
+        """`task` waits for another try; None: the try starts now."""
         with self._lock:
             if wait is None:
                 del self._waits[task]
@@ -104,14 +97,14 @@ class ProgressTracker:
         first = min(waits, key=lambda wait: wait.until, default=None)
         active = [file for file, stage in stages.items() if stage == "moving"]
         is_waiting = first is not None and len(waits) >= len(active)
-        wanted = listing.selected if listing else ()
+        selected = listing.selected if listing else ()
         return TransferProgress(
             state="waiting" if is_waiting else _job_state(listing, stages, active),
             commit=listing.commit if listing else None,
             done=_bytes_done(listing, stages) if listing else 0,
-            total=sum(file.size for file in wanted),
+            total=sum(file.size for file in selected),
             files_done=sum(stage == "done" for stage in stages.values()),
-            files_total=len(wanted),
+            files_total=len(selected),
             attempt=self._attempt,
             retry_in=max(0.0, first.until - time.monotonic()) if first and is_waiting else None,
             problem=problem_from_error(first.error, self._spec) if first and is_waiting else None,
@@ -125,70 +118,65 @@ def _job_state(listing: Listing | None, stages: dict[RemoteFile, FileStage], act
 
 
 def _bytes_done(listing: Listing, stages: dict[RemoteFile, FileStage]) -> int:
-    """Bytes on the disk: of files that are there, and of what has come of the others."""
-    coming = _incomplete_bytes(listing.blobs)
+    """Bytes on the disk, of complete files and of incomplete ones."""
+    incomplete = _incomplete_bytes(listing.blobs)
     return sum(
         file.size
         if stages.get(file, "moving") != "moving" or listing.is_cached(file)
-        else min(file.size, coming.get(file.hash, 0))
+        else min(file.size, incomplete.get(file.hash, 0))
         for file in listing.selected
     )
 
 
 def _incomplete_bytes(folder: Path) -> dict[str, int]:
-    """Hash → bytes; whoever brings them, one at a time can."""
-    found: dict[str, int] = {}
+    """Hash → bytes, of any process's downloads."""
+    sizes: dict[str, int] = {}
     for path in folder.glob("*.incomplete"):
         hash_ = path.name.partition(".")[0]
-        found[hash_] = max(found.get(hash_, 0), _size_or_zero(path))
-    return found
-
-
-def _size_or_zero(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:  # it has just become whole
-        return 0
+        with contextlib.suppress(FileNotFoundError):  # it has just been renamed
+            sizes[hash_] = max(sizes.get(hash_, 0), path.stat().st_size)
+    return sizes
 
 
 _PARALLEL_FILES = 4
-"""Files."""
+_SHA1_DIGITS = 40
 
 
 def fetch(command: RepositoryCommand, token: str | None, tracker: ProgressTracker) -> FetchResult:
-    """Raises what `refusals.FAILURES` names; then nothing that is wrong is in the cache."""
-    found = _find_cached(command) if command.accepts_cached else None
-    patience = RetryPolicy(command.tries, command.backoff)
-    resolving = RetryPolicy(1, command.backoff) if found else patience
+    """Raises `HUB_ERRORS`; the cache then holds no wrong file."""
+    cached = _find_cached(command) if command.accepts_cached else None
+    retry_policy = RetryPolicy(command.tries, command.backoff)
+    listing_policy = RetryPolicy(1, command.backoff) if cached else retry_policy
     try:
-        listed = resolving.call(partial(list_repository, command, token), partial(tracker.set_wait, "listing"))
+        listing = listing_policy.call(partial(list_repository, command, token), partial(tracker.set_wait, "listing"))
     except HUB_ERRORS as error:
-        if found and is_offline(error):
-            return found
+        if cached and is_offline(error):
+            return cached
         raise
-    if found and found.commit == listed.commit and listed.missing_bytes == 0:
-        return found
-    tracker.set_listing(listed)
+    if cached and cached.commit == listing.commit and listing.missing_bytes == 0:
+        return cached
+    tracker.set_listing(listing)
     hf_cache.remove_orphans(Path(constants.HF_HUB_CACHE), command.spec.repository)
-    check_disk_space(command.spec, listed.missing_bytes, command.disk_reserve)
-    _download_all(listed, token, patience, tracker)
-    _finish_snapshot(listed, command.spec.revision)
-    files = tuple(InstalledFile(path=file.path, size=file.size, hash=file.hash) for file in listed.selected)
-    return FetchResult(commit=listed.commit, folder=str(listed.snapshot / command.spec.path), files=files)
+    check_disk_space(command.spec, listing.missing_bytes, command.disk_reserve)
+    _download_all(listing, token, retry_policy, tracker)
+    _finish_snapshot(listing, command.spec.revision)
+    files = tuple(InstalledFile(path=file.path, size=file.size, hash=file.hash) for file in listing.selected)
+    return FetchResult(commit=listing.commit, folder=str(listing.snapshot / command.spec.path), files=files)
 
 
 def check_disk_space(spec: DownloadSpec, bytes_needed: int, reserve: int) -> None:
-    """Raises InsufficientDisk with the three numbers."""
+    """Raises InsufficientDisk with the sizes needed, reserved and free."""
     free = disk_free()
     if bytes_needed and bytes_needed + reserve > free:
         raise InsufficientDisk(
-            f"{spec.name} needs {_format_size(bytes_needed)}, {_format_size(reserve)} stay free (MILLM_DOWNLOAD_RESERVE_BYTES), and the"
-            f" disk has {_format_size(free)} free; make room, or set HF_HOME to a folder on another disk"
+            f"{spec.name} needs {_format_size(bytes_needed)}, {_format_size(reserve)} stay free"
+            f" (MILLM_DOWNLOAD_RESERVE_BYTES), and the disk has {_format_size(free)} free; make room,"
+            " or set HF_HOME to a folder on another disk"
         )
 
 
 def disk_free() -> int:
-    """Bytes, where the cache is or will be."""
+    """Bytes on the disk of the cache, which may not exist yet."""
     cache = Path(constants.HF_HUB_CACHE)
     return shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free
 
@@ -198,68 +186,81 @@ def _format_size(size: int) -> str:
 
 
 def _find_cached(command: RepositoryCommand) -> FetchResult | None:
-    """What an earlier download, ours or another's, has left whole, as far as that can be seen without the hub."""
-    asked, cache = command.spec, Path(constants.HF_HUB_CACHE)
-    commit = hf_cache.resolve_commit(cache, asked.repository, asked.revision)
+    """A snapshot of an earlier download by any program; not verified, which would need the hub."""
+    spec, cache = command.spec, Path(constants.HF_HUB_CACHE)
+    commit = hf_cache.resolve_commit(cache, spec.repository, spec.revision)
     if commit is None:
         return None
-    folder = hf_cache.snapshot_folder(cache, asked.repository, commit) / asked.path
+    folder = hf_cache.snapshot_folder(cache, spec.repository, commit) / spec.path
     return FetchResult(commit=commit, folder=str(folder), files=()) if folder.is_dir() else None
 
 
-def _download_all(listed: Listing, token: str | None, retry_policy: RetryPolicy, tracker: ProgressTracker) -> None:
-    """The first failure is raised; its process ends then, and with it the other threads."""
+def _download_all(listing: Listing, token: str | None, retry_policy: RetryPolicy, tracker: ProgressTracker) -> None:
+    """Raises the first failure; the process then exits, and with it the other threads."""
     pool = ThreadPoolExecutor(_PARALLEL_FILES)
-    bring = partial(_download_verified, listed, token=token, retry_policy=retry_policy, tracker=tracker)
-    for done in as_completed([pool.submit(bring, file) for file in listed.selected]):
+    download = partial(_download_verified, listing, token=token, retry_policy=retry_policy, tracker=tracker)
+    for done in as_completed([pool.submit(download, file) for file in listing.selected]):
         done.result()
 
 
 def _download_verified(
-    listed: Listing, file: RemoteFile, *, token: str | None, retry_policy: RetryPolicy, tracker: ProgressTracker
+    listing: Listing, file: RemoteFile, *, token: str | None, retry_policy: RetryPolicy, tracker: ProgressTracker
 ) -> None:
-    """A file that is wrong gets one more chance. Raises HashMismatch."""
-    where = listed.snapshot / file.path
+    """A wrong file is downloaded once more. Raises HashMismatch."""
+    path = listing.snapshot / file.path
     for _ in range(2):
         tracker.set_stage(file, "moving")
         try:
-            came = retry_policy.call(partial(_download, listed, file.path, token), partial(tracker.set_wait, file.path))
+            downloaded = retry_policy.call(
+                partial(_download, listing, file.path, token), partial(tracker.set_wait, file.path)
+            )
         except OSError as error:
             if not is_wrong_length(error):
                 raise
             continue
         tracker.set_stage(file, "verifying")
-        if came == where and matches_hash(where, file.size, file.hash):
-            fsync(where)
+        if downloaded == path and matches_hash(path, file.size, file.hash):
+            fsync(path)
             tracker.set_stage(file, "done")
             return
-        _discard(came, listed)
+        _discard(downloaded, listing)
     raise HashMismatch(
-        f"{listed.repository}: {file.path} came wrong twice, compared with the hash that {constants.ENDPOINT} gives;"
+        f"{listing.repository}: checksum mismatch for {file.path} after two downloads from {constants.ENDPOINT};"
         " try again later"
     )
 
 
-def _download(listed: Listing, path: str, token: str | None) -> Path:
-    return Path(hf_hub_download(listed.repository, path, revision=listed.commit, token=token or False))
+def matches_hash(path: Path, size: int, expected: str) -> bool:
+    """`expected`: sha256, or git's sha1 of a blob, in hexadecimal digits."""
+    if not path.is_file() or path.stat().st_size != size:
+        return False
+    sha1 = partial(hashlib.sha1, b"blob %d\0" % size, usedforsecurity=False)
+    with path.open("rb") as file:
+        return (
+            hashlib.file_digest(file, sha1 if len(expected) == _SHA1_DIGITS else hashlib.sha256).hexdigest() == expected
+        )
 
 
-def _discard(downloaded: Path, listed: Listing) -> None:
-    """The link, what it leads to, and where a hub that names another commit has put it."""
+def _download(listing: Listing, path: str, token: str | None) -> Path:
+    return Path(hf_hub_download(listing.repository, path, revision=listing.commit, token=token or False))
+
+
+def _discard(downloaded: Path, listing: Listing) -> None:
+    """Remove a link and its target, also where a hub that names another commit has put it."""
     downloaded.resolve().unlink(missing_ok=True)
     downloaded.unlink(missing_ok=True)
-    (listed.blobs.parent / "refs" / listed.commit).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # it holds other files
-        for folder in downloaded.relative_to(listed.snapshot.parent).parents[:-1]:
-            (listed.snapshot.parent / folder).rmdir()
+    (listing.blobs.parent / "refs" / listing.commit).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # the folder holds other files
+        for folder in downloaded.relative_to(listing.snapshot.parent).parents[:-1]:
+            (listing.snapshot.parent / folder).rmdir()
 
 
-def _finish_snapshot(listed: Listing, revision: str) -> None:
-    """The names of what is there to the disk; then the revision stands for it, which was another commit until now."""
-    folders = {(listed.snapshot / file.path).parent for file in listed.selected}
-    for folder in (*folders, listed.snapshot, listed.blobs):
+def _finish_snapshot(listing: Listing, revision: str) -> None:
+    """Flush the folders; then the revision refers to this commit."""
+    folders = {(listing.snapshot / file.path).parent for file in listing.selected}
+    for folder in (*folders, listing.snapshot, listing.blobs):
         fsync(folder)
-    hf_cache.write_ref(Path(constants.HF_HUB_CACHE), listed.repository, revision, listed.commit)
+    hf_cache.write_ref(Path(constants.HF_HUB_CACHE), listing.repository, revision, listing.commit)
 
 
 _TORCH_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn",
@@ -269,44 +270,43 @@ _MAX_CONFIG_BYTES = 1 << 20
 
 
 def build_preview(command: RepositoryCommand, token: str | None) -> DownloadPreview:
-    """Raises what `listing` does."""
-    listed = list_repository(command, token)
-    has_access = not listed.info.gated or _has_read_access(listed, token)
-    config = _fetch_config(listed, token) if has_access else {}
-    config = config or (listed.info.config or {})
+    """Raises the errors of `list_repository`."""
+    listing = list_repository(command, token)
+    has_access = not listing.info.gated or _has_read_access(listing, token)
+    config = (_fetch_config(listing, token) if has_access else {}) or listing.info.config or {}
     files = tuple(
-        PreviewFile(path=file.path, size=file.size, is_here=listed.is_cached(file))
-        for file in sorted(listed.selected, key=lambda file: file.path)
+        PreviewFile(path=file.path, size=file.size, is_here=listing.is_cached(file))
+        for file in sorted(listing.selected, key=lambda file: file.path)
     )
     return DownloadPreview(
         asked=command.spec,
         name=command.spec.name,
-        commit=listed.commit,
+        commit=listing.commit,
         files=files,
-        size=_sum_sizes(listed.selected),
-        to_download=listed.missing_bytes,
-        skipped=_sum_sizes(listed.others),
-        licence=_licence(listed),
-        gated=bool(listed.info.gated),
+        size=_sum_sizes(listing.selected),
+        to_download=listing.missing_bytes,
+        skipped=_sum_sizes(listing.others),
+        licence=_licence(listing),
+        gated=bool(listing.info.gated),
         has_access=has_access,
         link=repository_url(command.spec),
         disk_free=disk_free(),
         disk_reserve=command.disk_reserve,
-        **(_model_facts(listed, config) if command.spec.kind == "model" else {}),
+        **(_model_facts(listing, config) if command.spec.kind == "model" else {}),
     )
 
 
-def _model_facts(listed: Listing, config: dict[str, Any]) -> dict[str, Any]:
-    counts = listed.info.safetensors.parameters if listed.info.safetensors else {}
+def _model_facts(listing: Listing, config: dict[str, Any]) -> dict[str, Any]:
+    counts = listing.info.safetensors.parameters if listing.info.safetensors else {}
     main_type = max(counts, key=lambda name: counts[name], default=None)
-    code = any(file.path.endswith(".py") for file in (*listed.selected, *listed.others))
+    code = any(file.path.endswith(".py") for file in (*listing.selected, *listing.others))
     return {
         "architecture": next(iter(config.get("architectures") or ()), None),
         "dtype": _TORCH_DTYPES.get(main_type, main_type.lower()) if main_type else config.get("dtype"),
-        "parameters": listed.info.safetensors.total if listed.info.safetensors else None,
+        "parameters": listing.info.safetensors.total if listing.info.safetensors else None,
         "quantization": _quantization(config.get("quantization_config") or {}),
         "needs_remote_code": code and "auto_map" in config,
-        "known_saes": count_saes(listed.repository),
+        "known_saes": count_saes(listing.repository),
     }
 
 
@@ -319,35 +319,35 @@ def _quantization(quantization_config: dict[str, Any]) -> str | None:
     return " ".join(word for word in words if word) or None
 
 
-def _licence(listed: Listing) -> str | None:
-    card = dict(vars(listed.info.card_data)) if listed.info.card_data else {}
-    of_tags = (tag.removeprefix("license:") for tag in listed.info.tags or () if tag.startswith("license:"))
-    named = card.get("license") or next(of_tags, None)
-    return card.get("license_name") or named if named == "other" else named
+def _licence(listing: Listing) -> str | None:
+    card = dict(vars(listing.info.card_data)) if listing.info.card_data else {}
+    tagged = (tag.removeprefix("license:") for tag in listing.info.tags or () if tag.startswith("license:"))
+    licence = card.get("license") or next(tagged, None)
+    return card.get("license_name") or licence if licence == "other" else licence
 
 
-def _has_read_access(listed: Listing, token: str | None) -> bool:
+def _has_read_access(listing: Listing, token: str | None) -> bool:
     try:
-        get_hf_file_metadata(_url(listed, listed.selected[0]), token=token or False)
+        get_hf_file_metadata(_url(listing, listing.selected[0]), token=token or False)
     except GatedRepoError:
         return False
     return True
 
 
-def _fetch_config(listed: Listing, token: str | None) -> dict[str, Any]:
-    """The model's own; the hub's copy keeps a part of it only."""
-    file = next((file for file in listed.selected if file.path == "config.json"), None)
+def _fetch_config(listing: Listing, token: str | None) -> dict[str, Any]:
+    """The model's own config.json; the hub's copy is a part of it only."""
+    file = next((file for file in listing.selected if file.path == "config.json"), None)
     if file is None or file.size > _MAX_CONFIG_BYTES:
         return {}
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    answer = get_session().get(_url(listed, file), headers=headers, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-    hf_raise_for_status(answer)
-    found = answer.json()
-    return found if isinstance(found, dict) else {}
+    response = get_session().get(_url(listing, file), headers=headers, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    hf_raise_for_status(response)
+    config = response.json()
+    return config if isinstance(config, dict) else {}
 
 
-def _url(listed: Listing, file: RemoteFile) -> str:
-    return hf_hub_url(listed.repository, file.path, revision=listed.commit)
+def _url(listing: Listing, file: RemoteFile) -> str:
+    return hf_hub_url(listing.repository, file.path, revision=listing.commit)
 
 
 def _sum_sizes(files: tuple[RemoteFile, ...]) -> int:
@@ -356,7 +356,7 @@ def _sum_sizes(files: tuple[RemoteFile, ...]) -> int:
 
 _TICK_SECONDS = 0.2
 _CHUNK = 1 << 16
-"""Bytes after which what came is written; huggingface_hub's 10 MB take a slow line ten seconds."""
+"""Bytes between writes to the disk; huggingface_hub's 10 MB take ten seconds on a slow line."""
 
 
 def main() -> None:
@@ -364,36 +364,32 @@ def main() -> None:
     constants.DOWNLOAD_CHUNK_SIZE = _CHUNK
     line = sys.stdin.buffer.readline()
     if not line:
-        return  # who wanted to order has gone
-    order = msgspec.json.decode(line, type=RepositoryCommand | ModelSearchCommand)
+        return  # the parent has exited
+    command = msgspec.json.decode(line, type=RepositoryCommand | ModelSearchCommand)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    _write_event(_run_search(order) if isinstance(order, ModelSearchCommand) else _run_with_progress(order))
-    os._exit(0)  # without waiting for threads that still download what nobody wants any more
+    _write_event(_run_search(command) if isinstance(command, ModelSearchCommand) else _run_command(command))
+    os._exit(0)  # without waiting for threads that still download
 
 
 def _run_search(command: ModelSearchCommand) -> WorkerEvent:
     try:
         return ModelSearchResult(models=search_models(command, command.token or get_token()))
-    except Exception as error:  # noqa: BLE001  as below
+    except Exception as error:  # noqa: BLE001  the edge of the process, as below
         return WorkerFailure(problem=search_problem_from_error(error))
 
 
-def _run_with_progress(command: RepositoryCommand) -> WorkerEvent:
-    ledger = ProgressTracker(command.spec)
-    threading.Thread(target=_report_progress, args=(ledger,), daemon=True).start()
-    return _run_command(command, ledger)
-
-
-def _run_command(command: RepositoryCommand, tracker: ProgressTracker) -> WorkerEvent:
+def _run_command(command: RepositoryCommand) -> WorkerEvent:
+    tracker = ProgressTracker(command.spec)
+    threading.Thread(target=_report_progress, args=(tracker,), daemon=True).start()
     token = command.token or get_token()
     try:
         if command.action == "fetch":
             return fetch(command, token, tracker)
-        patience = RetryPolicy(command.tries, command.backoff)
+        retry_policy = RetryPolicy(command.tries, command.backoff)
         return PreviewResult(
-            preview=patience.call(partial(build_preview, command, token), partial(tracker.set_wait, "preview"))
+            preview=retry_policy.call(partial(build_preview, command, token), partial(tracker.set_wait, "preview"))
         )
-    except Exception as error:  # noqa: BLE001  the edge of the process: whatever it was is told as one sentence
+    except Exception as error:  # noqa: BLE001  the edge of the process: every error becomes one sentence
         return WorkerFailure(problem=problem_from_error(error, command.spec))
 
 
@@ -412,7 +408,7 @@ _output_lock = threading.Lock()
 
 
 def _write_event(event: WorkerEvent) -> None:
-    with _output_lock, contextlib.suppress(BrokenPipeError):  # then nobody waits for it any more
+    with _output_lock, contextlib.suppress(BrokenPipeError):  # the parent has exited
         sys.stdout.buffer.write(msgspec.json.encode(event) + b"\n")
         sys.stdout.buffer.flush()
 

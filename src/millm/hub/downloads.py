@@ -1,11 +1,6 @@
-"""Downloads: queued, two at a time in a process each, told while they run, and never forgotten by a restart.
+"""The download queue: two worker processes at a time, progress events, and jobs that survive a restart.
 
-What is verified becomes a row of `installed` together with the job's end; nothing else makes a model or an SAE exist.
-Lives on one event loop.
-
-How fast a download is, smoothed, and how long it will take at that.
-
-Starts the process that downloads, tells what it tells, and ends it with whoever listens.
+Only a verified download gets a row in `installed`, in the same transaction as the job's end. Runs on one event loop.
 """
 
 import asyncio
@@ -58,7 +53,7 @@ _MIN_SPEED = 1.0
 
 
 class SpeedMeter:
-    """Fed with bytes so far; what was there before the first time does not count as fast."""
+    """Smoothed speed from byte counts; bytes before the first call do not count."""
 
     def __init__(self) -> None:
         self._last: tuple[int, float] | None = None
@@ -74,7 +69,7 @@ class SpeedMeter:
 
     @property
     def speed(self) -> float | None:
-        """Bytes per second; None while nothing moves."""
+        """Bytes per second; None while no bytes arrive."""
         return self._speed if self._speed >= _MIN_SPEED else None
 
     def seconds_left(self, missing: int) -> float | None:
@@ -82,19 +77,19 @@ class SpeedMeter:
 
 
 _MAX_LINE_BYTES = 1 << 26
-"""A preview names every file."""
+"""A preview lists every file."""
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-"""They go with the order alone."""
+"""Removed from the environment: the token goes by the command alone."""
 _decode = msgspec.json.Decoder(WorkerEvent).decode
 
 
 def build_command(action: Literal["fetch", "preview"], spec: DownloadSpec, settings: Settings) -> RepositoryCommand:
-    wanted, but_not = file_patterns(spec, settings.trust_remote_code)
+    allow_patterns, ignore_patterns = file_patterns(spec, settings.trust_remote_code)
     return RepositoryCommand(
         action=action,
         spec=spec,
-        allow_patterns=wanted,
-        ignore_patterns=but_not,
+        allow_patterns=allow_patterns,
+        ignore_patterns=ignore_patterns,
         token=_token(settings),
         disk_reserve=settings.download_reserve_bytes,
         backoff=settings.download_backoff,
@@ -110,9 +105,9 @@ def _token(settings: Settings) -> str | None:
 
 
 async def run_worker(command: RepositoryCommand | ModelSearchCommand) -> AsyncGenerator[WorkerEvent, None]:
-    """News as they come, the last of which is no `Moved`; nothing more if the process is ended from outside.
+    """Run the worker and yield its events, the last of which is no `TransferProgress` unless the worker is killed.
 
-    Use it in `aclosing`: the process, and with it the download, is ended at once.
+    Use it in `aclosing`, which kills the process and with it the download.
     """
     child = await create_subprocess_exec(
         *(sys.executable, "-P", "-m", "millm.hub.download_worker"),
@@ -137,38 +132,38 @@ async def run_worker(command: RepositoryCommand | ModelSearchCommand) -> AsyncGe
 
 
 def _worker_environment() -> dict[str, str]:
-    """Whatever else huggingface_hub honours; without its own faster protocol, whose files it alone could check."""
-    kept = {name: value for name, value in os.environ.items() if name not in _TOKEN_VARIABLES}
-    ours = {
+    """The user's settings of huggingface_hub, without its xet protocol, which bypasses resuming and checks."""
+    environment = {name: value for name, value in os.environ.items() if name not in _TOKEN_VARIABLES}
+    return {
+        **environment,
         "HF_HUB_CACHE": str(hf_cache_folder()),
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
-    return {**kept, **ours}
 
 
 log = structlog.get_logger()
 MAX_RUNNING = 2
 MAX_QUEUED = 32
 MAX_JOBS = 100
-"""Jobs that are remembered; the oldest that ended goes."""
+"""Jobs in the list; the oldest inactive one is dropped."""
 _SAVE_BYTES = 64 << 20
 _SAVE_SECONDS = 10.0
 _PREVIEW_TRIES = 2
-"""Somebody waits for it."""
+"""Few, since a user waits for the answer."""
 _WORKER_KILLED = Problem(
     code=DownloadFailed.code,
-    message="the download's process was ended from outside; resume it, what is finished stays",
+    message="the download process was killed; resume it: complete files stay",
 )
 
 
 class Downloads:
     def __init__(self, database: Database, settings: Settings, on_change: Callable[[DownloadJob], None]) -> None:
-        """What ran when the last server ended is `interrupted` from here on, and what it left half is removed."""
+        """Jobs that were active when the last server stopped become `interrupted`; their incomplete files go."""
         self._settings = settings
         self._on_change = on_change
         self._store = JobStore(database)
-        jobs, cut_off = self._store.load()
+        jobs, interrupted = self._store.load()
         self._jobs = {job.id: job for job in sorted(jobs, key=lambda job: job.created)}
         self._last_saved: dict[str, DownloadJob] = {}
         self._running: dict[str, tuple[asyncio.Task[FetchResult | WorkerFailure], asyncio.Task[None]]] = {}
@@ -176,7 +171,7 @@ class Downloads:
         self._preview_slots = asyncio.Semaphore(MAX_RUNNING)
         self._write_lock = asyncio.Lock()
         self._is_closing = False
-        for repository in {job.asked.repository for job in cut_off}:
+        for repository in {job.asked.repository for job in interrupted}:
             remove_orphans(hf_cache_folder(), repository)
 
     def jobs(self) -> list[DownloadJob]:
@@ -190,32 +185,31 @@ class Downloads:
         return self._jobs[id]
 
     async def preview(self, spec: DownloadSpec) -> DownloadPreview:
-        """What it would bring. Raises what the hub refuses it with."""
+        """Raises the mapped errors of the hub."""
         check_spec(spec)
-        order = replace(build_command("preview", spec, self._settings), tries=_PREVIEW_TRIES)
-        async with self._preview_slots, aclosing(run_worker(order)) as told:
-            async for news in told:
-                if isinstance(news, PreviewResult):
-                    return news.preview
-                if isinstance(news, WorkerFailure):
-                    raise error_from_code(news.problem.code, news.problem.message)
-        raise DownloadFailed(f"{spec.name}: {_WORKER_KILLED.message}")
+        command = replace(build_command("preview", spec, self._settings), tries=_PREVIEW_TRIES)
+        result = await self._request(command, f"{spec.name}: {_WORKER_KILLED.message}")
+        assert isinstance(result, PreviewResult)
+        return result.preview
 
     async def search(self, words: str, limit: int) -> tuple[RemoteModel, ...]:
-        """The models of Hugging Face's whose names have these words. Raises what the hub refuses it with."""
-        async with (
-            self._preview_slots,
-            aclosing(run_worker(build_search_command(words, limit, self._settings))) as told,
-        ):
-            async for news in told:
-                if isinstance(news, ModelSearchResult):
-                    return news.models
-                if isinstance(news, WorkerFailure):
-                    raise error_from_code(news.problem.code, news.problem.message)
-        raise DownloadFailed("the search was ended from outside; try again")
+        """Hugging Face's models by words of their names. Raises the mapped errors of the hub."""
+        command = build_search_command(words, limit, self._settings)
+        result = await self._request(command, "the search process was killed; try again")
+        assert isinstance(result, ModelSearchResult)
+        return result.models
+
+    async def _request(self, command: RepositoryCommand | ModelSearchCommand, killed_message: str) -> WorkerEvent:
+        async with self._preview_slots, aclosing(run_worker(command)) as events:
+            async for event in events:
+                if isinstance(event, WorkerFailure):
+                    raise error_from_code(event.problem.code, event.problem.message)
+                if not isinstance(event, TransferProgress):
+                    return event
+        raise DownloadFailed(killed_message)
 
     async def start(self, spec: DownloadSpec) -> DownloadJob:
-        """The same asked, unless it is installed, is one job and goes on. Raises InvalidRequest or QueueFull."""
+        """An unfinished job for the same spec is resumed, not duplicated. Raises InvalidRequest or QueueFull."""
         check_spec(spec)
         for job in self._jobs.values():
             if job.asked == spec and job.state != "installed":
@@ -226,31 +220,31 @@ class Downloads:
         )
 
     async def resume(self, id: str) -> DownloadJob:
-        """Raises JobNotFound, Conflict for what is installed, or QueueFull."""
+        """Raises JobNotFound, Conflict for an installed job, or QueueFull."""
         job = self.find(id)
         if job.state == "installed":
-            raise Conflict(f"{job.name} is installed already; there is nothing to go on with")
+            raise Conflict(f"{job.name} is installed already; there is nothing to resume")
         return await self._enqueue(job)
 
     async def cancel(self, id: str) -> DownloadJob:
-        """Ended when this returns; what ended before stays as it is. Raises JobNotFound."""
+        """Returns when the job has stopped; inactive jobs are unchanged. Raises JobNotFound."""
         self.find(id)
         if id in self._running:
             self._running[id][0].cancel()
         return await self.wait(id)
 
     async def wait(self, id: str) -> DownloadJob:
-        """Until it has ended, well or not. Raises JobNotFound."""
+        """Wait until the job is inactive. Raises JobNotFound."""
         self.find(id)
         if id in self._running:
             await asyncio.wait({self._running[id][1]})
         return self.find(id)
 
     async def close(self) -> None:
-        """Nothing runs any more; what ran is `interrupted`."""
+        """Interrupt all active jobs."""
         self._is_closing = True
-        for following, _ in self._running.values():
-            following.cancel()
+        for work, _ in self._running.values():
+            work.cancel()
         await asyncio.gather(*(run for _, run in self._running.values()))
 
     async def _enqueue(self, job: DownloadJob) -> DownloadJob:
@@ -258,54 +252,54 @@ class Downloads:
             return job
         if sum(other.state == "queued" for other in self._jobs.values()) >= MAX_QUEUED:
             raise QueueFull(f"{MAX_QUEUED} downloads wait already; try again when some have ended")
-        following = asyncio.create_task(self._fetch_and_convert(job.id))
-        self._running[job.id] = following, asyncio.create_task(self._supervise(job.id, following))
+        work = asyncio.create_task(self._fetch_and_convert(job.id))
+        self._running[job.id] = work, asyncio.create_task(self._supervise(job.id, work))
         self._jobs[job.id] = queued = replace(job, state="queued", attempt=1, problem=None, updated=time.time())
         await self._publish(queued)
         await self._drop_oldest()
         return queued
 
     async def _supervise(self, id: str, task: "asyncio.Task[FetchResult | WorkerFailure]") -> None:
-        """From queued to ended; never cancelled itself."""
+        """From queued to inactive; never cancelled itself."""
         await asyncio.wait({task})
-        still: dict[str, None] = {"speed": None, "seconds_left": None, "retry_in": None}
+        cleared_fields: dict[str, None] = {"speed": None, "seconds_left": None, "retry_in": None}
         if task.cancelled():
             await self._remove_orphans(id)
-            await self._update(id, state="interrupted" if self._is_closing else "cancelled", problem=None, **still)
+            await self._update(
+                id, state="interrupted" if self._is_closing else "cancelled", problem=None, **cleared_fields
+            )
         elif isinstance(outcome := _outcome(task), WorkerFailure):
             await self._remove_orphans(id)
-            await self._update(id, state="failed", problem=outcome.problem, **still)
+            await self._update(id, state="failed", problem=outcome.problem, **cleared_fields)
         else:
-            await self._install(id, outcome, still)
+            await self._install(id, outcome, cleared_fields)
         del self._running[id]
 
     async def _fetch_and_convert(self, id: str) -> FetchResult | WorkerFailure:
-        """In its turn."""
         async with self._download_slots:
             await self._update(id, state="resolving")
             outcome = await self._fetch(id)
             return await self._convert(id, outcome) if isinstance(outcome, FetchResult) else outcome
 
     async def _fetch(self, id: str) -> FetchResult | WorkerFailure:
-        pace = SpeedMeter()
-        async with aclosing(run_worker(build_command("fetch", self.find(id).asked, self._settings))) as told:
-            async for news in told:
-                if isinstance(news, TransferProgress):
-                    await self._update_progress(id, news, pace)
-                elif isinstance(news, FetchResult | WorkerFailure):
-                    return news
+        meter = SpeedMeter()
+        async with aclosing(run_worker(build_command("fetch", self.find(id).asked, self._settings))) as events:
+            async for event in events:
+                if isinstance(event, TransferProgress):
+                    await self._update_progress(id, event, meter)
+                elif isinstance(event, FetchResult | WorkerFailure):
+                    return event
         return WorkerFailure(problem=_WORKER_KILLED)
 
     async def _convert(self, id: str, result: FetchResult) -> FetchResult | WorkerFailure:
-        """An SAE of another library becomes one that is read; where it cannot, what was fetched stays."""
-        asked, source = self.find(id).asked, Path(result.folder)
-        if asked.kind == "model" or foreign_layout(source) is None:
+        """Convert an SAE of another library; after a failure the downloaded files stay."""
+        spec, source = self.find(id).asked, Path(result.folder)
+        if spec.kind == "model" or foreign_layout(source) is None:
             return result
         await self._update(id, state="converting")
         try:
-            await convert_sae(
-                source, asked, Home(self._settings.home_folder), partial(log.debug, "download.converting")
-            )
+            on_stage = partial(log.debug, "download.converting")
+            await convert_sae(source, spec, Home(self._settings.home_folder), on_stage)
         except InvalidSae as error:
             return WorkerFailure(problem=Problem(code=error.code, message=error.message))
         return result
@@ -344,14 +338,14 @@ class Downloads:
         await self._publish(job)
 
     async def _publish(self, job: DownloadJob) -> None:
-        """At once; and it is on the disk when this returns, where it is more than a few bytes."""
+        """Send the job at once, and return when it is on the disk if more than a few bytes changed."""
         self._on_change(job)
         if _needs_saving(self._last_saved.get(job.id), job):
             self._last_saved[job.id] = job
             await asyncio.shield(self._save(job))
 
     async def _save(self, job: DownloadJob) -> None:
-        """One after the other, in the order they happened."""
+        """In order of the changes."""
         async with self._write_lock:
             await asyncio.to_thread(self._store.save, job)
 

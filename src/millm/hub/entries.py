@@ -1,7 +1,4 @@
-"""What is on disk, for whoever asks: public ids and figures, never a path (NFR-4.3).
-
-What a model's name says: the Hugging Face id behind a short one, and how large the model is. Never guessed.
-"""
+"""Library entries as the API reports them: public ids and figures, never a path (NFR-4.3)."""
 
 import re
 from typing import Literal
@@ -9,27 +6,25 @@ from typing import Literal
 import msgspec
 
 IntegrityState = Literal["whole", "incomplete", "damaged"]
-"""`incomplete`: files are missing (a download that was interrupted); `damaged`: one is not what it should be."""
+"""`incomplete`: files are missing (an interrupted download); `damaged`: a file has another size, or cannot be read."""
 Origin = Literal["hub", "imported", "builtin"]
-"""Hugging Face's cache, whoever filled it; a folder the user linked into the library; what ships with miLLM."""
+"""Hugging Face's cache (of any program), a folder that the user linked into the library, or part of the package."""
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A model of the library."""
-
     id: str
-    """What clients and commands call it: `owner/name`, `owner/name@revision`, or an imported folder's name."""
+    """The name in the API and in commands: `owner/name`, `owner/name@revision`, or an imported folder's name."""
     origin: Origin
     state: IntegrityState
     problem: str | None = None
-    """What is wrong with it, if something is."""
+    """None unless incomplete or damaged."""
     is_verified: bool = False
     """Every file's hash was compared with the hub's after the download."""
     commit: str | None = None
     size: int
-    """Bytes of its own files."""
+    """Bytes of the entry's own files."""
     shared: int = 0
-    """Of these, bytes that other entries use too: deleting it does not free them."""
+    """Bytes of these that other entries use too: a deletion does not free them."""
     architecture: str | None = None
     model_type: str | None = None
     parameters: int | None = None
@@ -44,8 +39,6 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SaeEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """An SAE of the library."""
-
     id: str
     """`owner/name/path/inside`, with `@revision` where it is not `main`, or an imported folder's name."""
     origin: Origin
@@ -55,7 +48,7 @@ class SaeEntry(msgspec.Struct, frozen=True, kw_only=True):
     commit: str | None = None
     size: int
     format: str | None = None
-    """`gemma_scope`, `gemma_scope_2`, `saelens`, `mistudio`, or another that has to be converted first."""
+    """`gemma_scope`, `gemma_scope_2`, `saelens`, `mistudio`, or another one that has to be converted first."""
     architecture: str | None = None
     width: int | None = None
     """Features."""
@@ -63,15 +56,13 @@ class SaeEntry(msgspec.Struct, frozen=True, kw_only=True):
     hook_point: str | None = None
     layer: int | None = None
     model: str | None = None
-    """The model it was trained on, as its files or the registry say."""
+    """The model that the SAE was trained on, by its files or the catalogue."""
     neuronpedia: str | None = None
-    """A link to its page, only where the registry has its id."""
+    """A link to Neuronpedia's page, where the catalogue has its id."""
     is_attached: bool = False
 
 
 class DeletionResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a deletion gave back."""
-
     id: str
     bytes: int
     kept: int = 0
@@ -80,7 +71,7 @@ class DeletionResult(msgspec.Struct, frozen=True, kw_only=True):
 
 _PARAMETER_COUNT = re.compile(r"(?<![a-zA-Z\d.])(\d+(?:\.\d+)?)([bm])\b", re.IGNORECASE)
 _GPT2_PARAMETERS = 124e6
-"""Parameters; its name does not say them."""
+"""Parameters; the name does not state them."""
 _HUGGING_FACE_IDS = {
     "gemma-2b": "google/gemma-2b",
     "gemma-2b-it": "google/gemma-2b-it",
@@ -100,13 +91,13 @@ _HUGGING_FACE_IDS = {
 
 
 def hugging_face_id(name: str) -> str | None:
-    """`owner/name` as it is; of a short name the id that it is known to mean, else None."""
+    """`owner/name` unchanged; for a known short name its id, else None."""
     return name if name.count("/") == 1 else _HUGGING_FACE_IDS.get(name)
 
 
 def parameters_from_name(model: str) -> float | None:
-    """How large a model is by its name: `google/gemma-2-2b` → 2e9."""
+    """The size in a model's name: `google/gemma-2-2b` → 2e9."""
     if model == "openai-community/gpt2":
         return _GPT2_PARAMETERS
-    found = _PARAMETER_COUNT.search(model)
-    return float(found[1]) * (1e9 if found[2].lower() == "b" else 1e6) if found else None
+    match = _PARAMETER_COUNT.search(model)
+    return float(match[1]) * (1e9 if match[2].lower() == "b" else 1e6) if match else None

@@ -1,14 +1,8 @@
-"""What huggingface_hub raises → what is told: which of our errors, one sentence with the way out, and a link.
+"""huggingface_hub's HTTP session and errors: visible retries, and exceptions mapped to MillmErrors with a remedy.
 
-Never its own text: that holds addresses and paths.
-
-The HTTP client below huggingface_hub: it does not wait in secret, and a reset only interrupts a file.
-
-huggingface_hub waits by itself when the hub is busy, where nobody sees it, and gives a whole file up for a TCP reset,
-though it goes on after a connection that ends early. Version 1 uses `httpx`,
-version 2 `httpx2`: two names, one library.
-
-Trying again: after longer and longer waits, or after as long as the hub asks for, and told while it waits.
+huggingface_hub waits without notice while the hub is busy, and restarts a file after a TCP reset, although it resumes
+after an early close: `patch_session` changes both. Its error texts are never shown, since they hold addresses and
+paths. Version 1 uses `httpx`, version 2 `httpx2`: one library under two names.
 """
 
 import errno
@@ -37,22 +31,22 @@ from millm.hub.jobs import DownloadSpec, Problem
 
 _http = importlib.import_module(type(get_session()).__module__.partition(".")[0])
 TransportError: type[Exception] = _http.TransportError
-"""No connection, none any more, or no answer in time."""
+"""No connection, a lost one, or a timeout."""
 _BUSY_STATUSES = {408, 425, 429, 500, 502, 503, 504}
 
 
 class HubBusy(Exception):
-    """The hub answers that it cannot now."""
+    """A status that permits another try later."""
 
     def __init__(self, status: int, retry_after: float | None) -> None:
         super().__init__(f"status {status}")
         self.status = status
         self.retry_after = retry_after
-        """Seconds it wants to be left alone."""
+        """Seconds."""
 
 
 class _ResumableStream(_http.SyncByteStream):  # type: ignore[misc,name-defined]  # one of two modules
-    """A body whose reset looks like an early end, after which huggingface_hub asks for the rest."""
+    """A body that turns a reset into an early close, after which huggingface_hub requests the rest."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -68,7 +62,7 @@ class _ResumableStream(_http.SyncByteStream):  # type: ignore[misc,name-defined]
 
 
 def patch_session() -> None:
-    """From now on requests raise Busy; repeated, since huggingface_hub may have made a new session."""
+    """Make requests raise HubBusy; called before each request, since huggingface_hub may have created a new session."""
     session = get_session()
     hooks = session.event_hooks
     if _on_response not in hooks["response"]:
@@ -82,12 +76,12 @@ def _on_response(response: Any) -> None:
 
 
 def _parse_retry_after(header: str | None) -> float | None:
-    """A date, which is allowed too and which Hugging Face does not send, is left alone."""
+    """The header's other form, a date, is ignored: Hugging Face does not send it."""
     return float(header) if header and header.isdecimal() else None
 
 
 HUB_ERRORS = (MillmError, HfHubHTTPError, HFValidationError, FileMetadataError, HubBusy, TransportError, OSError)
-"""What asking the hub for something raises, `LocalEntryNotFoundError` and the like among them."""
+"""The exceptions of a request to the hub (`OSError` covers `LocalEntryNotFoundError`)."""
 
 
 def repository_url(spec: DownloadSpec) -> str:
@@ -95,29 +89,29 @@ def repository_url(spec: DownloadSpec) -> str:
 
 
 def problem_from_error(error: BaseException, spec: DownloadSpec) -> Problem:
-    refusal, link = _to_millm_error(_root_cause(error), spec)
-    return Problem(code=refusal.code, message=refusal.message, link=link)
+    mapped, link = _to_millm_error(_root_cause(error), spec)
+    return Problem(code=mapped.code, message=mapped.message, link=link)
 
 
 def search_problem_from_error(error: BaseException) -> Problem:
-    """Of a search, which names no repository."""
-    refusal = _to_search_error(error)
-    return Problem(code=refusal.code, message=refusal.message)
-
-
-def _to_search_error(error: BaseException) -> MillmError:
+    """For a search, which names no repository."""
     match error:
         case OfflineModeIsEnabled():
-            return DownloadFailed("HF_HUB_OFFLINE forbids to search Hugging Face; unset it, or give a model's whole id")
+            mapped: MillmError = DownloadFailed(
+                "HF_HUB_OFFLINE forbids to search Hugging Face; unset it, or give a model's whole id"
+            )
         case HfHubHTTPError(response=object(status_code=401)) if _sent_token(error):
-            return InvalidToken("Hugging Face does not accept this HF_TOKEN; make a new one, or unset it")
-    return DownloadFailed(
-        f"{constants.ENDPOINT} could not be searched ({_error_label(error)}); check the network and HF_ENDPOINT, and try again"
-    )
+            mapped = InvalidToken("Hugging Face does not accept this HF_TOKEN; make a new one, or unset it")
+        case _:
+            mapped = DownloadFailed(
+                f"{constants.ENDPOINT} could not be searched ({_error_label(error)}); check the network and"
+                " HF_ENDPOINT, and try again"
+            )
+    return Problem(code=mapped.code, message=mapped.message)
 
 
 def is_transient(error: BaseException) -> bool:
-    """True for what another try may mend."""
+    """True where another try may help."""
     match _root_cause(error):
         case HubBusy() | TransportError() | FileMetadataError() | LocalEntryNotFoundError():
             return True
@@ -127,12 +121,12 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_offline(error: BaseException) -> bool:
-    """True where the hub was not asked, or did not answer."""
+    """True where no request was allowed, or none was answered."""
     return is_transient(error) or isinstance(_root_cause(error), OfflineModeIsEnabled)
 
 
 def is_wrong_length(error: OSError) -> bool:
-    """huggingface_hub's check of what came against what was announced; it has no class of its own."""
+    """huggingface_hub's check of the received length, which has no exception class of its own."""
     return type(error) is OSError and error.errno is None
 
 
@@ -186,8 +180,8 @@ def _to_download_error(error: BaseException, name: str) -> MillmError:
                 " folder elsewhere"
             )
     return DownloadFailed(
-        f"{name} could not be downloaded from {constants.ENDPOINT} ({_error_label(error)}) and is not whole in the local"
-        " cache; check the network and HF_ENDPOINT, and start again: what is finished stays"
+        f"{name} could not be downloaded from {constants.ENDPOINT} ({_error_label(error)}) and is not complete in the"
+        " local cache; check the network and HF_ENDPOINT, and start again: what is finished stays"
     )
 
 
@@ -203,14 +197,10 @@ def _sent_token(error: HfHubHTTPError) -> bool:
 
 
 def _root_cause(error: BaseException) -> BaseException:
-    """`LocalEntryNotFoundError` stands for what it was raised from."""
-    return [error, *_causes(error)][-1]
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The cause behind a `LocalEntryNotFoundError`."""
     while isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
-        yield error
+    return error
 
 
 Result = TypeVar("Result")
@@ -220,12 +210,12 @@ _MAX_RETRY_AFTER_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class RetryWait:
-    """Until another try."""
+    """The wait before another try."""
 
     attempt: int
-    """The one that comes."""
+    """The number of the next try."""
     until: float
-    """On the monotonic clock."""
+    """On the monotonic clock, in seconds."""
     error: BaseException
 
 
@@ -233,10 +223,10 @@ class RetryWait:
 class RetryPolicy:
     tries: int
     backoff: float
-    """Seconds after the first."""
+    """Seconds before the second try."""
 
     def call(self, action: Callable[[], Result], on_wait: Callable[[RetryWait | None], None]) -> Result:
-        """Raises what `act` does when another try cannot help, or has not."""
+        """Raises the last error once tries are used up or another one cannot help."""
         for attempt in range(1, self.tries):
             try:
                 patch_session()

@@ -1,16 +1,4 @@
-"""Publish a folder whole or not at all: built beside its target, flushed to disk, then renamed into place.
-
-A folder that exists under its own name is therefore complete. What a killed build leaves is a hidden
-sibling that nobody reads and that the next publish of the same target removes. A live build is told from a
-dead one by a lock that its process holds on the sibling: right across containers too, where process ids are
-not.
-
-The home folder: where things are kept, and one server at a time in it.
-
-Local folders in the library: a symbolic link each, under the name that clients use. The folder stays where it is.
-
-The files below a folder with their sizes: links to files are followed, to folders they are not, so nothing loops.
-"""
+"""MILLM_HOME and its folders: layout, server lock, atomic publishing, links to imported folders, file listings."""
 
 import errno
 import fcntl
@@ -25,14 +13,15 @@ from pathlib import Path
 
 from millm.errors import CannotStart, Conflict, HomeLocked, InvalidRequest
 
-_SUFFIX = ".building"
+_BUILD_SUFFIX = ".building"
 
 
 def publish(target: Path, build: Callable[[Path], None]) -> Path:
-    """Make `target` by calling `build` on an empty folder beside it; reuse it, unbuilt, if it is there.
+    """Build a folder beside `target`, flush it to the disk and rename it into place; an existing `target` is reused.
 
-    Whatever `build` raises (Ctrl+C included) is raised on, and its folder removed. Of two processes that
-    publish the same target at once, the first to finish wins and the other's work is dropped.
+    A folder under its own name is therefore complete. A killed build leaves a hidden sibling that the next publish
+    removes; live builds hold a lock on theirs (process ids would not do across containers). Exceptions of `build`,
+    Ctrl+C included, pass through and its folder is removed. Of two concurrent builds the first one wins.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(target)
@@ -41,7 +30,8 @@ def publish(target: Path, build: Callable[[Path], None]) -> Path:
     folder, lock = _claim_sibling(target)
     try:
         build(folder)
-        _fsync_tree(folder)
+        for path in (*folder.rglob("*"), folder):
+            fsync(path)
         _rename(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -49,27 +39,37 @@ def publish(target: Path, build: Callable[[Path], None]) -> Path:
     return target
 
 
+def fsync(path: Path) -> None:
+    """Flush a file or a folder to the disk, so that a power cut leaves it complete."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def _remove_abandoned(target: Path) -> None:
-    for sibling in target.parent.glob(f".{target.name}.*{_SUFFIX}"):
-        lock = _lock(sibling, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for sibling in target.parent.glob(f".{target.name}.*{_BUILD_SUFFIX}"):
+        lock = _lock_folder(sibling, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if lock is not None:
             shutil.rmtree(sibling, ignore_errors=True)
             os.close(lock)
 
 
 def _claim_sibling(target: Path) -> tuple[Path, int]:
-    """A new folder beside `target`, and the lock on it."""
-    while True:  # until no other process, cleaning up, was faster to take the lock
-        folder = target.with_name(f".{target.name}.{uuid.uuid4().hex}{_SUFFIX}")
+    """A new folder beside `target`, and the handle of its lock."""
+    while True:  # another process may remove the new folder before it is locked
+        folder = target.with_name(f".{target.name}.{uuid.uuid4().hex}{_BUILD_SUFFIX}")
         folder.mkdir()
-        lock = _lock(folder, fcntl.LOCK_EX)
+        lock = _lock_folder(folder, fcntl.LOCK_EX)
         if lock is not None and folder.exists():
             return folder, lock
         if lock is not None:
             os.close(lock)
 
 
-def _lock(folder: Path, flags: int) -> int | None:
+def _lock_folder(folder: Path, flags: int) -> int | None:
+    """An own lock, since `filelock` locks files only, and a file inside would be published with the folder."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
@@ -82,66 +82,34 @@ def _lock(folder: Path, flags: int) -> int | None:
     return handle
 
 
-def _fsync_tree(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        _fsync(path)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _rename(folder: Path, target: Path) -> None:
     try:
         folder.rename(target)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-    _fsync(target.parent)
+    fsync(target.parent)
 
 
 class Home:
-    """Layout of `MILLM_HOME`; folders are made when they are first needed."""
+    """Layout of `MILLM_HOME`; folders are created when they are first needed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-
-    @property
-    def model_links(self) -> Path:
-        """Links to model folders that the user imported, by the names they have in the library."""
-        return self.folder / "models"
-
-    @property
-    def sae_links(self) -> Path:
-        """The same for SAEs."""
-        return self.folder / "sae-folders"
-
-    @property
-    def canonical_saes(self) -> Path:
+        self.model_links = folder / "models"
+        """Links to imported model folders, by their names in the library."""
+        self.sae_links = folder / "sae-folders"
+        """Links to imported SAE folders."""
+        self.canonical_saes = folder / "saes"
         """Memory-mapped canonical copies of SAEs."""
-        return self.folder / "saes"
-
-    @property
-    def database(self) -> Path:
-        """What was acknowledged: `storage.py`."""
-        return self.folder / "millm.db"
-
-    @property
-    def converted_saes(self) -> Path:
-        """Copies of other libraries' SAEs in a layout that is read."""
-        return self.folder / "converted"
-
-    @property
-    def profiles(self) -> Path:
+        self.converted_saes = folder / "converted"
+        """Copies of other libraries' SAEs in a supported layout."""
+        self.database = folder / "millm.db"
+        self.profiles = folder / "profiles"
         """The user's own profiles, one JSON file each."""
-        return self.folder / "profiles"
 
     def create(self) -> None:
-        """Raises CannotStart if the folder cannot be made or written."""
+        """Raises CannotStart if the folder cannot be created or written."""
         try:
             for folder in (self.canonical_saes, self.profiles):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -152,7 +120,10 @@ class Home:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold this home for one server. Raises HomeLocked, naming the process that has it."""
+        """Hold this home for one server. Raises HomeLocked, naming the process that holds it.
+
+        An own lock, since `filelock` truncates the file, and with it the process id, before it fails.
+        """
         with (self.folder / "server.lock").open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -183,7 +154,7 @@ def check_library_name(name: str) -> None:
 
 
 def add_link(parent: Path, name: str, folder: Path) -> Path:
-    """Raises Conflict where the name is taken."""
+    """Link a local folder under a library name. Raises Conflict where the name is in use."""
     parent.mkdir(parents=True, exist_ok=True)
     link = parent / name
     try:
@@ -194,32 +165,32 @@ def add_link(parent: Path, name: str, folder: Path) -> Path:
 
 
 _MAX_DEPTH = 8
-"""Folders within folders; nothing that is published has more."""
+"""Levels of folders; published repositories have fewer."""
 
 
 @dataclass(frozen=True)
 class File:
     path: str
-    """From the folder that was walked, with `/` between."""
+    """Relative to the listed folder, with `/`."""
     real_path: Path
-    """Where its bytes are: the file itself, or what a link leads to."""
+    """The file itself, or the target of a link."""
     size: int | None
-    """None: a link that leads nowhere."""
+    """None: a dangling link."""
     modified_ns: int = 0
     """Nanoseconds since 1970."""
     accessed: float = 0.0
-    """Seconds since 1970 when it was last read, as far as the file system says."""
+    """Seconds since 1970 of the last read, as far as the file system records it."""
 
 
 def files_below(folder: Path) -> dict[str, File]:
-    """By path. Raises OSError where a folder cannot be read."""
-    found: dict[str, File] = {}
-    _walk(os.fspath(folder), "", _MAX_DEPTH, found)
-    return found
+    """By path; links to files are followed, links to folders are not. Raises OSError for an unreadable folder."""
+    files: dict[str, File] = {}
+    _walk(os.fspath(folder), "", _MAX_DEPTH, files)
+    return files
 
 
-def total_size(files: "dict[str, File]") -> int:
-    """Bytes on the disk: what two links lead to counts once."""
+def total_size(files: dict[str, File]) -> int:
+    """Bytes on the disk: the target of two links counts once."""
     return sum({file.real_path: file.size or 0 for file in files.values()}.values())
 
 
@@ -236,14 +207,14 @@ def _walk(folder: str, prefix: str, depth_left: int, files: dict[str, File]) -> 
 
 def _file(path: str, entry: "os.DirEntry[str]") -> File:
     try:
-        told = entry.stat()
+        status = entry.stat()
     except OSError:
         return File(path, Path(entry.path), None)
-    where = _link_target(entry.path) if entry.is_symlink() else entry.path
-    return File(path, Path(where), told.st_size, told.st_mtime_ns, told.st_atime)
+    real_path = _link_target(entry.path) if entry.is_symlink() else entry.path
+    return File(path, Path(real_path), status.st_size, status.st_mtime_ns, status.st_atime)
 
 
 def _link_target(link: str) -> str:
-    """One step is enough for a cache's links, and ten times as fast as resolving every folder above."""
-    step = os.path.normpath(os.path.join(os.path.dirname(link), os.readlink(link)))
-    return os.path.realpath(step) if os.path.islink(step) else step
+    """Follow one step, enough for a cache's links and ten times as fast as resolving all parent folders."""
+    target = os.path.normpath(os.path.join(os.path.dirname(link), os.readlink(link)))
+    return os.path.realpath(target) if os.path.islink(target) else target

@@ -1,14 +1,7 @@
-"""What a download is, for whoever asks: plain values that the API answers, the terminal shows and the disk keeps.
+"""Downloads as data: specifications, jobs, previews, the worker's protocol, the tables `jobs` and `installed`.
 
-A name that somebody wrote → what is asked of Hugging Face, checked before anything is done.
-
-What a finished and verified download left behind: the row that says which files, how large, at which commit.
-
-What is said between a download's process and who started it: an order on its standard input, news on its output.
-
-The token goes this way alone, where nobody else sees it.
-
-Downloads in the database: a job is a row, and what was verified gets one in `installed`, in the same transaction.
+The worker reads one command from standard input and writes events to standard output, a JSON line each. The token goes
+by the command alone, where no other process sees it.
 """
 
 import re
@@ -23,79 +16,84 @@ from msgspec.structs import replace
 from millm.database import Database
 from millm.errors import InvalidRequest
 
+log = structlog.get_logger()
+
 ArtifactKind = Literal["model", "sae"]
 JobState = Literal[
     "queued", "resolving", "running", "waiting", "verifying", "converting",
     "installed", "failed", "cancelled", "interrupted",
 ]  # fmt: skip
-"""`waiting`: until the next try; `interrupted`: the server ended while it ran, and it goes on when told to."""
+"""`waiting`: until the next try; `interrupted`: the server stopped during the download, which can be resumed."""
 ACTIVE_STATES: frozenset[JobState] = frozenset(("queued", "resolving", "running", "waiting", "verifying", "converting"))
-"""Something is being done for it."""
 
 
 class DownloadSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """Files of a Hugging Face repository, by what they are for."""
+    """The files of a model or an SAE in a Hugging Face repository."""
 
     kind: ArtifactKind
     repository: str
     """`owner/name`."""
     revision: str = "main"
     path: str = ""
-    """Of an SAE: its folder inside the repository, e.g. `layer_12/width_16k/average_l0_82`; empty: the root."""
+    """An SAE's folder in the repository, e.g. `layer_12/width_16k/average_l0_82`; empty: the root."""
 
     @property
     def name(self) -> str:
-        """What clients call it: `owner/name`, `owner/name/path/inside`, with `@revision` where it is not `main`."""
-        whole = f"{self.repository}/{self.path}" if self.path else self.repository
-        return whole if self.revision == "main" else f"{whole}@{self.revision}"
+        return public_id(self.repository, self.revision, self.path)
+
+
+def public_id(repository: str, revision: str, subpath: str = "") -> str:
+    """`owner/name`, `owner/name/path/inside`, with `@revision` where it is not `main`."""
+    id = f"{repository}/{subpath}" if subpath else repository
+    return id if revision == "main" else f"{id}@{revision}"
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a job failed, or why it waits."""
+    """Why a job failed or waits."""
 
     code: str
-    """One of the errors' codes."""
+    """A code of `millm.errors`."""
     message: str
     link: str | None = None
-    """A page to open, e.g. where a licence is accepted."""
+    """A page to open, e.g. to accept a licence."""
 
 
 class RemoteModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model of Hugging Face's, as its search tells it."""
+    """A hit of Hugging Face's model search."""
 
     id: str
     """`owner/name`."""
     downloads: int
-    """Of the last thirty days."""
+    """In the last thirty days."""
     likes: int
     gated: bool
-    """Its licence has to be accepted on its page first."""
+    """The licence has to be accepted on the model's page first."""
     parameters: int | None
     known_saes: int
-    """SAEs for it that the registry knows."""
+    """The number of SAEs for it in the catalogue."""
 
 
 class DownloadJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A download, from asked for to installed."""
+    """A download from `queued` to `installed`."""
 
     id: str
     asked: DownloadSpec
     name: str
-    """`asked.name`: what it will be called in the library."""
+    """The id in the library."""
     state: JobState
     commit: str | None = None
-    """The 40 digits that the revision stood for when it was resolved."""
+    """The 40 digits that the revision resolved to."""
     done: int = 0
-    """Bytes on disk, those of files that were there before included."""
+    """Bytes on disk, including files that were there before."""
     total: int = 0
     files_done: int = 0
     files_total: int = 0
     speed: float | None = None
-    """Bytes per second, smoothed; None while nothing moves."""
+    """Bytes per second, smoothed; None while no bytes arrive."""
     seconds_left: float | None = None
     attempt: int = 1
     retry_in: float | None = None
-    """Seconds until the next try, while it waits."""
+    """Seconds until the next try, while the job waits."""
     problem: Problem | None = None
     created: float
     """Seconds since 1970."""
@@ -106,40 +104,40 @@ class PreviewFile(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     size: int
     is_here: bool
-    """In the cache already, whole."""
+    """In the cache already, with the right size."""
 
 
 class DownloadPreview(msgspec.Struct, frozen=True, kw_only=True):
-    """What a download would bring, found out without downloading it."""
+    """What a download would fetch."""
 
     asked: DownloadSpec
     name: str
     commit: str
     files: tuple[PreviewFile, ...]
     size: int
-    """Bytes of the files that are wanted."""
+    """Bytes of the selected files."""
     to_download: int
-    """Bytes of those that are not here."""
+    """Bytes of the selected files that are not in the cache."""
     skipped: int
     """Bytes of the repository's other files: pickles, code, other exports, other SAEs."""
     licence: str | None = None
     gated: bool = False
-    """Its licence has to be accepted on its page first."""
+    """The licence has to be accepted on the repository's page first."""
     has_access: bool = True
-    """With this token, or without one."""
+    """With the token, if any."""
     link: str
-    """Its page."""
+    """The repository's page."""
     architecture: str | None = None
     dtype: str | None = None
     parameters: int | None = None
     quantization: str | None = None
-    """How the checkpoint is quantised already, if it is."""
+    """The checkpoint's own quantisation."""
     needs_remote_code: bool = False
     known_saes: int = 0
-    """SAEs for this model that the registry knows."""
+    """The number of SAEs for this model in the catalogue."""
     disk_free: int
     disk_reserve: int
-    """Bytes that stay free whatever is downloaded."""
+    """Bytes that every download leaves free."""
 
     @property
     def fits_disk(self) -> bool:
@@ -153,19 +151,19 @@ _PART = re.compile(r"[^/\\\x00-\x1f*?\[\]]{1,255}")
 
 def parse_spec(name: str, kind: ArtifactKind, revision: str = "main") -> DownloadSpec:
     """`owner/name`, an SAE's `owner/name/path/inside`, either with `@revision`. Raises InvalidRequest."""
-    whole, _, named = name.strip().partition("@")
-    if named and revision not in ("main", named):
+    id, _, named_revision = name.strip().partition("@")
+    if named_revision and revision not in ("main", named_revision):
         raise InvalidRequest(f"{name!r} and revision {revision!r} name two revisions; give one", param="revision")
-    parts = whole.rstrip("/").split("/")
-    asked = DownloadSpec(
-        kind=kind, repository="/".join(parts[:2]), revision=named or revision, path="/".join(parts[2:])
+    parts = id.rstrip("/").split("/")
+    spec = DownloadSpec(
+        kind=kind, repository="/".join(parts[:2]), revision=named_revision or revision, path="/".join(parts[2:])
     )
-    check_spec(asked)
-    return asked
+    check_spec(spec)
+    return spec
 
 
 def check_spec(spec: DownloadSpec) -> None:
-    """Raises InvalidRequest for what is no repository, revision or path inside one."""
+    """Raises InvalidRequest for an invalid repository, revision or path."""
     if not _is_repository(spec.repository):
         raise InvalidRequest(f"{spec.name!r} is no Hugging Face id (owner/name)", param="id")
     if not _REVISION.fullmatch(spec.revision) or ".." in spec.revision or spec.revision.startswith("/"):
@@ -186,19 +184,16 @@ def _is_part(part: str) -> bool:
     return bool(_PART.fullmatch(part)) and part not in (".", "..")
 
 
-log = structlog.get_logger()
-
-
 class InstalledFile(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     """In the repository."""
     size: int
     hash: str
-    """sha256, or of small files git's sha1 of a blob: also the blob's name in the cache."""
+    """sha256, or git's sha1 of a blob for small files: also the blob's name in the cache."""
 
 
 class InstallRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one model, or of one SAE's folder."""
+    """A verified download: which files, how large, at which commit."""
 
     repository: str
     commit: str
@@ -206,7 +201,7 @@ class InstallRecord(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[InstalledFile, ...]
 
     def sizes(self) -> dict[str, int]:
-        """By the files' paths in the SAE's folder or the model's."""
+        """By the paths in the model's or the SAE's folder."""
         prefix = f"{self.path}/" if self.path else ""
         return {file.path.removeprefix(prefix): file.size for file in self.files}
 
@@ -216,21 +211,20 @@ InstallKey = tuple[ArtifactKind, str, str, str]
 
 
 def load_install_records(database: Database) -> dict[InstallKey, InstallRecord]:
-    rows = database.read("SELECT kind, name, body FROM installed")
-    found: dict[InstallKey, InstallRecord] = {}
-    for kind, name, body in rows:
+    records: dict[InstallKey, InstallRecord] = {}
+    for kind, name, body in database.read("SELECT kind, name, body FROM installed"):
         try:
-            row = msgspec.json.decode(body, type=InstallRecord)
+            record = msgspec.json.decode(body, type=InstallRecord)
         except msgspec.DecodeError as error:
             log.error("library.row_unreadable", name=name, reason=str(error))
             continue
-        found[kind, row.repository, row.commit, row.path] = row
-    return found
+        records[kind, record.repository, record.commit, record.path] = record
+    return records
 
 
 def latest_jobs(database: Database) -> dict[InstallKey, DownloadJob]:
-    """The newest for each commit of each model and SAE; of what has not been resolved yet there are no files."""
-    found: dict[InstallKey, DownloadJob] = {}
+    """The newest job for each commit of each model and SAE."""
+    jobs: dict[InstallKey, DownloadJob] = {}
     for (body,) in database.read("SELECT body FROM jobs"):
         try:
             job = msgspec.json.decode(body, type=DownloadJob)
@@ -238,18 +232,16 @@ def latest_jobs(database: Database) -> dict[InstallKey, DownloadJob]:
             log.error("library.job_unreadable", reason=str(error))
             continue
         key = (job.asked.kind, job.asked.repository, job.commit or "", job.asked.path)
-        if key not in found or found[key].created < job.created:
-            found[key] = job
-    return found
+        if key not in jobs or jobs[key].created < job.created:
+            jobs[key] = job
+    return jobs
 
 
 def delete_install_record(database: Database, key: InstallKey) -> None:
-    """The row goes; what it told of may then go too."""
-
     def change(connection: sqlite3.Connection) -> None:
         for kind, name, body in connection.execute("SELECT kind, name, body FROM installed").fetchall():
-            row = msgspec.json.decode(body, type=InstallRecord)
-            if (kind, row.repository, row.commit, row.path) == key:
+            record = msgspec.json.decode(body, type=InstallRecord)
+            if (kind, record.repository, record.commit, record.path) == key:
                 connection.execute("DELETE FROM installed WHERE kind = ? AND name = ?", (kind, name))
 
     database.write(change)
@@ -259,42 +251,43 @@ MAX_TRIES = 8
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 """No pickles and no Python."""
 EXCLUDED_MODEL_FILES = ("[!1]*/*", "1[!_]*/*", "1_[!P]*/*", "*/*/*", "consolidated*")
-"""Folders hold other exports (onnx/, original/), save sentence-transformers' `1_Pooling`; `consolidated` is the same
-weights once more."""
+"""Folders hold other exports (onnx/, original/), except sentence-transformers' `1_Pooling`; `consolidated` repeats the
+weights.
+"""
 CODE_FILES = "*.py"
 SAE_FILES = ("*.safetensors", "*.npz", "*.json", "labels.jsonl")
 
 
 class RepositoryCommand(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A line: one repository, to fetch or to look at."""
+    """Fetch or preview one repository."""
 
     action: Literal["fetch", "preview"]
     spec: DownloadSpec
     allow_patterns: tuple[str, ...]
-    """Of the files that are wanted, by their paths in the repository."""
+    """Patterns of repository paths."""
     ignore_patterns: tuple[str, ...]
     token: str | None
-    """None: what `hf auth login` has stored, if that."""
+    """None: the token stored by `hf auth login`, if any."""
     disk_reserve: int
-    """Bytes of the disk that stay free."""
+    """Bytes of the disk to leave free."""
     tries: int = MAX_TRIES
     backoff: float = 1.0
-    """Seconds before the second try; each further one waits twice as long, up to a minute."""
+    """Seconds before the second try; doubled for each further one, up to a minute."""
     accepts_cached: bool = False
-    """Where the hub cannot be reached, what is whole in the cache will do."""
+    """Use a complete snapshot in the cache where the hub is unreachable."""
 
 
 class ModelSearchCommand(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A line: the models whose names have these words."""
+    """Search for models by words of their names."""
 
     words: str
     limit: int
     token: str | None
-    """As an order's."""
+    """As in `RepositoryCommand`."""
 
 
 class TransferProgress(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """How far it is; told five times a second."""
+    """Sent five times a second."""
 
     state: JobState
     commit: str | None = None
@@ -305,17 +298,17 @@ class TransferProgress(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     attempt: int = 1
     retry_in: float | None = None
     problem: Problem | None = None
-    """Why it waits."""
+    """Why the transfer waits."""
 
 
 class FetchResult(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The last news of a download that went well."""
+    """The last event of a successful download."""
 
     commit: str
     folder: str
-    """Of the snapshot, and of the SAE in it."""
+    """The snapshot's folder, or the SAE's folder in it."""
     files: tuple[InstalledFile, ...]
-    """Those that were compared with the hub; empty for what was only found in the cache."""
+    """The verified files; empty for a snapshot that was only looked up in the cache."""
 
 
 class PreviewResult(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -323,13 +316,13 @@ class PreviewResult(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class ModelSearchResult(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The last news of a search."""
+    """The last event of a search."""
 
     models: tuple[RemoteModel, ...]
 
 
 class WorkerFailure(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The last news of one that did not."""
+    """The last event of a failed command."""
 
     problem: Problem
 
@@ -338,7 +331,7 @@ WorkerEvent = TransferProgress | FetchResult | PreviewResult | ModelSearchResult
 
 
 def file_patterns(spec: DownloadSpec, trusted: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(files that are wanted, and which of these are not); `trusted`: repositories whose code may run."""
+    """(patterns to allow, patterns to ignore); `trusted`: `owner/name@commit`s whose code may run."""
     if spec.kind == "model":
         is_trusted = spec.repository in {entry.partition("@")[0] for entry in trusted}
         return (*MODEL_FILES, CODE_FILES) if is_trusted else MODEL_FILES, EXCLUDED_MODEL_FILES
@@ -358,30 +351,25 @@ class JobStore:
         self._database = database
 
     def load(self) -> tuple[list[DownloadJob], list[DownloadJob]]:
-        """(all jobs, those of them that ran when their server ended: now `interrupted`)."""
+        """(all jobs, those of them that a server's end has just interrupted)."""
         jobs = [msgspec.json.decode(body, type=DownloadJob) for (body,) in self._database.read("SELECT body FROM jobs")]
-        cut_off = [as_interrupted(job) for job in jobs if job.state in ACTIVE_STATES]
-        if cut_off:
-            self._database.write(lambda connection: _save_all(connection, cut_off))
-        others = [job for job in jobs if job.state not in ACTIVE_STATES]
-        return [*others, *cut_off], cut_off
+        interrupted = [as_interrupted(job) for job in jobs if job.state in ACTIVE_STATES]
+        if interrupted:
+            rows = [(job.id, _json(job)) for job in interrupted]
+            self._database.write(lambda connection: connection.executemany(_SAVE_JOB, rows))
+        return [*(job for job in jobs if job.state not in ACTIVE_STATES), *interrupted], interrupted
 
     def save(self, job: DownloadJob) -> None:
         self._database.write(lambda connection: _save(connection, job))
 
     def install(self, job: DownloadJob, result: FetchResult) -> None:
-        """The job's end and what it brought, both or neither."""
-        asked = job.asked
-        body = InstallRecord(
-            repository=asked.repository,
-            commit=result.commit,
-            path=asked.path,
-            files=result.files,
-        )
+        """Write the job's end and the install record in one transaction."""
+        spec = job.asked
+        record = InstallRecord(repository=spec.repository, commit=result.commit, path=spec.path, files=result.files)
 
         def change(connection: sqlite3.Connection) -> None:
             _save(connection, job)
-            connection.execute(_INSTALL, (asked.kind, asked.name, _json(body)))
+            connection.execute(_INSTALL, (spec.kind, spec.name, _json(record)))
 
         self._database.write(change)
 
@@ -390,15 +378,9 @@ class JobStore:
 
 
 def as_interrupted(job: DownloadJob) -> DownloadJob:
-    """It goes on when told to."""
     return replace(
         job, state="interrupted", speed=None, seconds_left=None, retry_in=None, problem=None, updated=time.time()
     )
-
-
-def _save_all(connection: sqlite3.Connection, jobs: list[DownloadJob]) -> None:
-    for job in jobs:
-        _save(connection, job)
 
 
 def _save(connection: sqlite3.Connection, job: DownloadJob) -> None:

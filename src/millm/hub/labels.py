@@ -1,16 +1,9 @@
-"""What is known about the features of SAEs: the file beside an SAE's weights, and over it what was written here.
+"""Feature labels: JSONL files beside an SAE's weights, edits over them in the database, and search by words.
 
-Edits and imports are in the database, so that a file is never changed and an edit can be taken back.
-
-Labels as JSONL, one object a line: ours, Neuronpedia's bulk export and SAEDashboard's, read and written.
-
-Knows no database and no SAE: whether a feature exists is for whoever attaches.
-
-Finding a feature by the words of its label, or by its number. Lexical: knows no meaning, only letters.
+Files never change, so that an edit can be undone. Reads miLLM's JSONL, Neuronpedia's bulk export and SAEDashboard's.
 """
 
 import re
-import sqlite3
 import threading
 import time
 import unicodedata
@@ -30,7 +23,7 @@ from millm.errors import InvalidImport, InvalidSae
 
 MAX_LINES = 2_000_000
 MAX_LABEL_LENGTH = 500
-"""Characters of a label."""
+"""Characters."""
 MAX_FEATURE_INDEX = 2**31 - 1
 _CONTROL_CHARACTERS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, and those that change the direction of text."""
@@ -40,47 +33,49 @@ _FIELD_ALIASES = {
     "max_act": ("maxActApprox", "max_activation"),
     "density": ("frac_nonzero", "activation_frequency"),
 }
-"""Ours, and what others call the same (Neuronpedia's explanations and features, SAEDashboard, miStudio)."""
+"""Our field → its names elsewhere (Neuronpedia's explanations and features, SAEDashboard, miStudio)."""
 
 
 class Label(msgspec.Struct, frozen=True):
-    """What is known about one feature."""
+    """The label and statistics of one feature."""
 
     index: Annotated[int, Meta(ge=0, le=MAX_FEATURE_INDEX)]
     label: Annotated[str, Meta(max_length=MAX_LABEL_LENGTH)] = ""
     max_act: Annotated[float, Meta(ge=0)] | None = None
-    """The largest activation seen when the label was made: the unit `max_act`."""
+    """The largest activation seen when the label was written: the unit `max_act`."""
     density: Annotated[float, Meta(ge=0, le=1)] | None = None
     """Share of tokens at which the feature fires."""
     source: Annotated[str, Meta(max_length=MAX_LABEL_LENGTH)] = ""
-    """Who says so: `file`, `user`, `Neuronpedia`, …"""
+    """The author: `file`, `user`, `Neuronpedia`, …"""
     edited: float | None = None
-    """When it was changed here, in seconds since 1970; None: it is as its file says."""
+    """Seconds since 1970 of an edit in miLLM; None: unchanged from the file."""
 
 
 def read_jsonl(document: bytes, source: str = "") -> list[Label]:
-    """One label for each feature, by index; lines of the same feature add what those before did not say.
+    """One label for each feature, by index; later lines of a feature fill the fields that earlier ones lack.
 
-    `source`: of the lines that name none. Raises InvalidImport naming the line that is no label; blank ones are none.
+    `source`: for lines without one. Raises InvalidImport naming the line that is no label; blank lines are skipped.
     """
     lines = document.splitlines()
     if len(lines) > MAX_LINES:
         raise InvalidImport(f"there are {len(lines):,} lines, and at most {MAX_LINES:,} are read; split the file")
-    found: dict[int, Label] = {}
+    labels: dict[int, Label] = {}
     for number, line in enumerate(lines, 1):
         if line.strip():
             label = _parse_line(number, line, source)
-            found[label.index] = merge_label(found[label.index], label) if label.index in found else label
-    return [found[index] for index in sorted(found)]
+            labels[label.index] = merge_label(labels[label.index], label) if label.index in labels else label
+    return [labels[index] for index in sorted(labels)]
 
 
 def to_jsonl(labels: Iterable[Label]) -> bytes:
-    """As `read_jsonl` reads them, without what is not known."""
-    return b"".join(msgspec.json.encode(_known_fields(label)) + b"\n" for label in labels)
+    """The format of `read_jsonl`, without unknown fields."""
+    fields = (msgspec.to_builtins(label) for label in labels)
+    known = ({name: value for name, value in label.items() if value not in (None, "")} for label in fields)
+    return b"".join(msgspec.json.encode(label) + b"\n" for label in known)
 
 
 def merge_label(upper: Label, lower: Label | None) -> Label:
-    """`upper`, and from `lower` what it does not say."""
+    """`upper`, its unset fields filled from `lower`."""
     if lower is None:
         return upper
     return replace(
@@ -92,38 +87,33 @@ def merge_label(upper: Label, lower: Label | None) -> Label:
 
 
 def check_label(label: Label) -> Label:
-    """Raises InvalidImport for a text that a screen would not show as it is."""
+    """Raises InvalidImport for text with control characters."""
     for text in (label.label, label.source):
         if _CONTROL_CHARACTERS.search(text):
             raise InvalidImport(f"the label of feature {label.index} holds a control character; take it out")
     return label
 
 
-def _known_fields(label: Label) -> dict[str, Any]:
-    told: dict[str, Any] = msgspec.to_builtins(label)
-    return {name: value for name, value in told.items() if value not in (None, "")}
-
-
 def _parse_line(number: int, line: bytes, source: str) -> Label:
     try:
-        told = msgspec.json.decode(line, type=dict[str, Any])
-        label = check_label(msgspec.convert(_normalize_fields(told), type=Label))
+        fields = msgspec.json.decode(line, type=dict[str, Any])
+        label = check_label(msgspec.convert(_normalize_fields(fields), type=Label))
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError, InvalidImport) as error:
         raise InvalidImport(f"line {number}: {error}") from error
     return label if label.source else replace(label, source=source)
 
 
 def _normalize_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    found = {name: fields[name] for name in Label.__struct_fields__ if fields.get(name) is not None}
-    for ours, theirs in _FIELD_ALIASES.items():
-        other = next((fields[name] for name in theirs if fields.get(name) is not None), None)
-        if ours not in found and other is not None:
-            found[ours] = other
-    if isinstance(index := found.get("index"), str) and index.isascii() and index.isdigit() and len(index) <= 10:
-        found["index"] = int(index)  # Neuronpedia writes indices as text
-    if isinstance(label := found.get("label"), str):
-        found["label"] = " ".join(label.split())
-    return found
+    known = {name: fields[name] for name in Label.__struct_fields__ if fields.get(name) is not None}
+    for name, aliases in _FIELD_ALIASES.items():
+        value = next((fields[alias] for alias in aliases if fields.get(alias) is not None), None)
+        if value is not None:
+            known.setdefault(name, value)
+    if isinstance(index := known.get("index"), str) and index.isascii() and index.isdigit() and len(index) <= 10:
+        known["index"] = int(index)  # Neuronpedia writes indices as text
+    if isinstance(label := known.get("label"), str):
+        known["label"] = " ".join(label.split())
+    return known
 
 
 _NON_WORD = re.compile(r"[\W_]+")
@@ -131,12 +121,12 @@ _NON_WORD = re.compile(r"[\W_]+")
 
 class _IndexedLabel(NamedTuple):
     words: str
-    """Of the label, each behind a space."""
+    """A space before each word of the label."""
     label: Label
 
 
 class LabelMatch(NamedTuple):
-    """How well it fits, least first, and what was found."""
+    """Sorted by rank and length, least first."""
 
     rank: int
     length: int
@@ -145,10 +135,10 @@ class LabelMatch(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelIndex:
-    """The labels of one SAE, ready to be searched."""
+    """A search index over the labels of one SAE."""
 
     _entries: Sequence[_IndexedLabel]
-    """By index."""
+    """By feature index."""
     _by_index: dict[int, Label]
 
     @classmethod
@@ -160,32 +150,32 @@ class LabelIndex:
         )
 
     def search(self, text: str) -> list[LabelMatch]:
-        """Every word of `text` must be in a label; all labels for an empty one.
+        """Labels with every word of `text`; all labels for an empty one.
 
-        First the feature of that number, then labels that are just that, then those with words that begin so, then
-        those that have the letters inside; the shorter first, and of those alike the lower index.
+        Order: the feature of that number, exact labels, labels with words that start so, labels that contain the
+        letters; within each the shorter first, then the lower index.
         """
-        wanted = _normalize_words(text)
-        inside = wanted.split()
-        if text.strip() and not inside:
+        query = _normalize_words(text)
+        words = query.split()
+        if text.strip() and not words:
             return []
-        starts = [f" {word}" for word in inside]
-        fitting = self._entries
-        for word in inside:
-            fitting = [entry for entry in fitting if word in entry.words]
-        found = [
-            LabelMatch(_rank(words, wanted, starts), len(words) if inside else 0, label) for words, label in fitting
+        prefixes = [f" {word}" for word in words]
+        entries = self._entries
+        for word in words:
+            entries = [entry for entry in entries if word in entry.words]
+        matches = [
+            LabelMatch(_rank(entry.words, query, prefixes), len(entry.words) if words else 0, entry.label)
+            for entry in entries
         ]
-        return sorted(
-            [*self._match_by_number(text.strip()), *found], key=itemgetter(0, 1)
-        )  # those alike stay as they are
+        return sorted([*self._match_by_number(text.strip()), *matches], key=itemgetter(0, 1))  # stable: by index
 
     def _match_by_number(self, text: str) -> list[LabelMatch]:
         if not (text.isascii() and text.isdigit() and len(text) <= 10):
             return []
         label = self._by_index.get(int(text))
-        is_found_anyway = label is None or _normalize_words(text).strip() in _normalize_words(label.label)
-        return [] if label is None or is_found_anyway else [LabelMatch(-1, 0, label)]
+        if label is None or _normalize_words(text).strip() in _normalize_words(label.label):  # found by words
+            return []
+        return [LabelMatch(-1, 0, label)]
 
 
 def _rank(words: str, query: str, prefixes: Sequence[str]) -> int:
@@ -195,7 +185,7 @@ def _rank(words: str, query: str, prefixes: Sequence[str]) -> int:
 
 
 def _normalize_words(text: str) -> str:
-    """Lower case, one space before each word, nothing else between them."""
+    """Lower case, one space before each word, no other separators."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     return _NON_WORD.sub(" ", f" {plain}").rstrip()
 
@@ -208,7 +198,7 @@ _REMOVE = "DELETE FROM labels WHERE sae = ? AND feature = ?"
 
 
 def read_labels(folder: Path) -> list[Label]:
-    """Empty where there are none. Raises InvalidSae naming the line that is not a label."""
+    """Empty without a file. Raises InvalidSae naming the line that is no label."""
     path = folder / _LABELS_FILE
     if not path.is_file():
         return []
@@ -219,24 +209,24 @@ def read_labels(folder: Path) -> list[Label]:
 
 
 class Labels:
-    """Calls from any thread; an SAE is named by its public id. The first look at an SAE reads the database."""
+    """Thread-safe; SAEs by public id. The first access to an SAE reads the database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._file_labels: dict[str, Mapping[int, Label]] = {}
         self._merged_labels: dict[str, Mapping[int, Label]] = {}
-        """Files with what is laid over them."""
+        """Files with the edits over them."""
         self._indices: dict[str, LabelIndex] = {}
         self._lock = threading.RLock()
 
     def set_file_labels(self, sae: str, labels: Iterable[Label]) -> None:
-        """What an SAE's own file says, in the place of what was laid before."""
+        """Replaces the labels of an SAE's own file."""
         with self._lock:
             self._file_labels[sae] = {label.index: label for label in labels}
             self._invalidate(sae)
 
     def retain(self, saes: Container[str]) -> None:
-        """The files of all others leave the memory; what was written here stays on the disk."""
+        """Drop the file labels of all other SAEs from memory; edits stay in the database."""
         with self._lock:
             for sae in [known for known in self._file_labels if known not in saes]:
                 del self._file_labels[sae]
@@ -252,53 +242,52 @@ class Labels:
         return self.all(sae).get(index)
 
     def max_acts(self, sae: str) -> dict[int, float]:
-        """Of the features whose largest activation is known: the unit `max_act`."""
+        """Feature → largest activation, where known: the unit `max_act`."""
         return {index: label.max_act for index, label in self.all(sae).items() if label.max_act}
 
     def search_index(self, sae: str) -> LabelIndex:
-        """To search in: about 40 ms to make for 16,384 labels, 5 to 25 ms to search."""
+        """About 40 ms to build for 16,384 labels, 5 to 25 ms to search."""
         with self._lock:
             if sae not in self._indices:
                 self._indices[sae] = LabelIndex.from_labels(self.all(sae).values())
             return self._indices[sae]
 
     def search(self, sae: str, text: str, limit: int = 50) -> list[Label]:
-        """The best first, as `LabelIndex.search` ranks them."""
-        return [found.label for found in self.search_index(sae).search(text)[:limit]]
+        """In the order of `LabelIndex.search`."""
+        return [match.label for match in self.search_index(sae).search(text)[:limit]]
 
     def put(self, sae: str, labels: Iterable[Label], source: str) -> int:
-        """Lay labels over what is known, all or none; what one does not say stays as it was. → how many.
+        """Write edits over the known labels, all or none; unset fields keep their values. Returns their number.
 
-        `source`: of those that name none. Raises InvalidImport or NotStored.
+        `source`: for labels without one. Raises InvalidImport or NotStored.
         """
         with self._lock:
             before, now = self._read_edits(sae), time.time()
-            laid = {
-                label.index: merge_label(
-                    replace(check_label(label), source=label.source or source, edited=now), before.get(label.index)
+            rows = []
+            for label in labels:
+                edit = replace(check_label(label), source=label.source or source, edited=now)
+                rows.append(
+                    (sae, label.index, msgspec.json.encode(merge_label(edit, before.get(label.index))).decode())
                 )
-                for label in labels
-            }
-            rows = [(sae, index, msgspec.json.encode(label).decode()) for index, label in laid.items()]
             self._database.write(lambda connection: connection.executemany(_WRITE, rows))
             self._invalidate(sae)
             return len(rows)
 
     def remove(self, sae: str, index: int) -> Label | None:
-        """Take back what was written here about a feature; → what its file says. Raises NotStored."""
+        """Undo the edits of a feature; returns the label of the file. Raises NotStored."""
         with self._lock:
-            self._database.write(lambda connection: _delete_row(connection, sae, index))
+            self._database.write(lambda connection: connection.execute(_REMOVE, (sae, index)))
             self._invalidate(sae)
             return self.get(sae, index)
 
     def export(self, sae: str) -> bytes:
-        """All that is known, as JSONL by index."""
+        """All known labels as JSONL, by index."""
         return to_jsonl(label for _, label in sorted(self.all(sae).items()))
 
     def _merge(self, sae: str) -> Mapping[int, Label]:
         files = self._file_labels.get(sae, _NO_LABELS)
-        over = {index: merge_label(label, files.get(index)) for index, label in self._read_edits(sae).items()}
-        return {**files, **over}
+        edits = {index: merge_label(label, files.get(index)) for index, label in self._read_edits(sae).items()}
+        return {**files, **edits}
 
     def _read_edits(self, sae: str) -> dict[int, Label]:
         rows = self._database.read(_READ, (sae,))
@@ -307,7 +296,3 @@ class Labels:
     def _invalidate(self, sae: str) -> None:
         self._merged_labels.pop(sae, None)
         self._indices.pop(sae, None)
-
-
-def _delete_row(connection: sqlite3.Connection, sae: str, index: int) -> None:
-    connection.execute(_REMOVE, (sae, index))

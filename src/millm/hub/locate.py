@@ -1,7 +1,4 @@
-"""Where models and SAEs lie, each with its id: Hugging Face's cache, folders the user linked, what ships with miLLM.
-
-A name on the command line → a folder on disk: a local folder as it is, a Hugging Face id through its cache.
-"""
+"""Locate models and SAEs: local folders, Hugging Face's cache, imported links and the package's own."""
 
 import asyncio
 import os
@@ -27,27 +24,28 @@ from millm.hub.jobs import (
     TransferProgress,
     WorkerFailure,
     parse_spec,
+    public_id,
 )
 from millm.hub.sae_layout import detect_layout, find_saes, group_by_folder
 from millm.settings import Settings
 
 OnProgress = Callable[[str, int, int], None]
-"""(stage, bytes done, bytes in all); called a few times a second, and may raise to give up."""
+"""(stage, bytes done, bytes in total); called a few times a second, and may raise to abort."""
 _TRIES = 3
-"""Somebody waits before a terminal."""
+"""Few, since a user waits at the terminal."""
 
 
 @dataclass(frozen=True)
 class LocalCheckpoint:
     name: str
-    """What clients call it: the Hugging Face id, or the folder's name."""
+    """The name in the API: the Hugging Face id, or the folder's name."""
     folder: Path
     is_trusted: bool = False
-    """Its own Python may run: the operator has named this repository and commit."""
+    """The operator allows this commit's own Python."""
 
 
 def locate_model(name_or_path: str, token: str | None, on_progress: OnProgress) -> LocalCheckpoint:
-    """Raises CannotStart (neither a folder nor an id), DownloadFailed and its kin, or InvalidModel."""
+    """Raises CannotStart (neither a folder nor an id), DownloadFailed and its subclasses, or InvalidModel."""
     located = _find_local(name_or_path, "model") or _download(name_or_path, "model", token, on_progress)
     check_model_folder(located.folder, is_trusted=located.is_trusted)
     return located
@@ -56,7 +54,7 @@ def locate_model(name_or_path: str, token: str | None, on_progress: OnProgress) 
 def locate_sae(name_or_path: str, token: str | None, on_progress: OnProgress) -> LocalCheckpoint:
     """A folder, or `owner/repo/path/inside` (Gemma Scope: `google/gemma-scope-2b-pt-res/layer_20/width_16k/…`).
 
-    Raises CannotStart (neither), DownloadFailed and its kin, or InvalidSae.
+    Raises CannotStart (neither), DownloadFailed and its subclasses, or InvalidSae.
     """
     located = _find_local(name_or_path, "SAE") or _download(name_or_path, "sae", token, on_progress)
     check_sae_folder(located.folder)
@@ -64,51 +62,49 @@ def locate_sae(name_or_path: str, token: str | None, on_progress: OnProgress) ->
 
 
 def _find_local(name_or_path: str, label: str) -> LocalCheckpoint | None:
-    path = Path(os.path.expanduser(name_or_path))  # which leaves `~stranger` as it is, where Path's own raises
+    path = Path(os.path.expanduser(name_or_path))  # leaves `~unknown` unchanged, where Path.expanduser raises
     if path.is_file():
         raise CannotStart(f"{label} {name_or_path!r} is a file; give the folder that holds its files")
     return LocalCheckpoint(path.resolve().name, path.resolve()) if name_or_path and path.is_dir() else None
 
 
 def _download(name_or_path: str, kind: ArtifactKind, token: str | None, on_progress: OnProgress) -> LocalCheckpoint:
-    wanted, settings = _parse_name(name_or_path, kind), Settings.load()
-    order = msgspec.structs.replace(
-        build_command("fetch", wanted, settings), token=token, tries=_TRIES, accepts_cached=True
+    spec, settings = _parse_name(name_or_path, kind), Settings.load()
+    command = msgspec.structs.replace(
+        build_command("fetch", spec, settings), token=token, tries=_TRIES, accepts_cached=True
     )
-    fetched = asyncio.run(_run_download(order, on_progress))
-    is_trusted = f"{wanted.repository}@{fetched.commit}" in settings.trust_remote_code
-    return LocalCheckpoint(wanted.name, Path(fetched.folder), is_trusted)
+    fetched = asyncio.run(_run_download(command, on_progress))
+    is_trusted = f"{spec.repository}@{fetched.commit}" in settings.trust_remote_code
+    return LocalCheckpoint(spec.name, Path(fetched.folder), is_trusted)
 
 
 def _parse_name(name_or_path: str, kind: ArtifactKind) -> DownloadSpec:
     try:
         return parse_spec(name_or_path, kind)
     except InvalidRequest as error:
-        what = "model" if kind == "model" else "SAE"
+        label = "model" if kind == "model" else "SAE"
         raise CannotStart(
-            f"{what} {name_or_path!r} is neither a folder here nor a Hugging Face id (owner/name): {error.message}"
+            f"{label} {name_or_path!r} is neither a folder here nor a Hugging Face id (owner/name): {error.message}"
         ) from error
 
 
 async def _run_download(command: RepositoryCommand, on_progress: OnProgress) -> FetchResult:
     stage = f"downloading {command.spec.repository}"
-    async with aclosing(run_worker(command)) as told:
-        async for news in told:
-            if isinstance(news, FetchResult):
-                size = sum(file.size for file in news.files)
+    async with aclosing(run_worker(command)) as events:
+        async for event in events:
+            if isinstance(event, FetchResult):
+                size = sum(file.size for file in event.files)
                 on_progress(stage, size, size)
-                return news
-            if isinstance(news, WorkerFailure):
-                raise _to_error(news)
-            if isinstance(news, TransferProgress):
-                on_progress(stage, news.done, news.total)
-    raise DownloadFailed(
-        f"{command.spec.name}: the download was ended from outside; start again, it goes on where it was"
-    )
+                return event
+            if isinstance(event, WorkerFailure):
+                raise _to_error(event)
+            if isinstance(event, TransferProgress):
+                on_progress(stage, event.done, event.total)
+    raise DownloadFailed(f"{command.spec.name}: the download process was killed; start again to resume it")
 
 
 def _to_error(failure: WorkerFailure) -> MillmError:
-    """What could have been meant as a folder says so."""
+    """Adds that no such folder exists either, where the name could have been one."""
     code, message = failure.problem.code, failure.problem.message
     return error_from_code(
         code, f"{message}; nor is there such a folder here" if code == RepositoryNotFound.code else message
@@ -117,35 +113,29 @@ def _to_error(failure: WorkerFailure) -> MillmError:
 
 @dataclass(frozen=True)
 class LibraryLocation:
-    """A folder that holds a model or an SAE, whole or not."""
+    """A folder that holds a model or an SAE, complete or not."""
 
     id: str
     origin: Origin
     folder: Path
     files: dict[str, File] = field(default_factory=dict)
-    """Its own, by their paths in it; of an SAE those right in its folder, or those it takes to convert it."""
+    """By path in the folder; for an SAE its own files, or those of its layout to convert."""
     problem: str | None = None
-    """Why it cannot be looked into."""
+    """Why the folder cannot be read."""
     revision: Revision | None = None
-    """What of the cache it is, or is part of."""
+    """The revision in the cache that the entry is, or is part of."""
     subpath: str = ""
     """An SAE's folder in the repository, or the file that it is."""
     layout: str | None = None
-    """Of an SAE; None: what is there is none."""
+    """An SAE's layout; None: no SAE was detected."""
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All that find it; the first is its id."""
+        """All names of the entry; the first is its id."""
         if self.revision is None:
             return (self.id,)
-        named = (*self.revision.refs, self.revision.commit)
-        return tuple(public_id(self.revision.repository, name, self.subpath) for name in named)
-
-
-def public_id(repository: str, revision: str, subpath: str = "") -> str:
-    """As `hub.jobs.Asked.name`."""
-    whole = f"{repository}/{subpath}" if subpath else repository
-    return whole if revision == "main" else f"{whole}@{revision}"
+        revisions = (*self.revision.refs, self.revision.commit)
+        return tuple(public_id(self.revision.repository, name, self.subpath) for name in revisions)
 
 
 def scan_models(links: Path, builtin: Mapping[str, Path], branches: BranchNames) -> Iterator[LibraryLocation]:
@@ -158,12 +148,12 @@ def scan_models(links: Path, builtin: Mapping[str, Path], branches: BranchNames)
 def scan_saes(links: Path, builtin: Mapping[str, Path], branches: BranchNames) -> Iterator[LibraryLocation]:
     yield from map(_with_sae_layout, _scan_links(links, builtin))
     for revision in hf_cache.scan_revisions(branches):
-        for inside, (layout, files) in find_saes(revision.files).items():
-            yield replace(_cached_location(revision, inside), files=files, layout=layout)
+        for subpath, (layout, files) in find_saes(revision.files).items():
+            yield replace(_cached_location(revision, subpath), files=files, layout=layout)
 
 
 def read_model_link(link: Path) -> LibraryLocation:
-    """The folder a link of the library leads to, under the link's name."""
+    """The target folder of a library link, under the link's name."""
     return _scan_folder(link.name, "imported", link)
 
 
@@ -173,7 +163,7 @@ def read_sae_link(link: Path) -> LibraryLocation:
 
 def _scan_links(links: Path, builtin: Mapping[str, Path]) -> Iterator[LibraryLocation]:
     for name, folder in builtin.items():
-        if folder.is_dir():  # the demo's is made when it is first asked for
+        if folder.is_dir():  # the demo's model is prepared on first use
             yield _scan_folder(name, "builtin", folder)
     if links.is_dir():
         for link in sorted(links.iterdir()):
@@ -191,7 +181,7 @@ def _scan_folder(name: str, origin: Origin, folder: Path) -> LibraryLocation:
 
 
 def _with_sae_layout(location: LibraryLocation) -> LibraryLocation:
-    """The one right in the folder, whatever else is below it."""
+    """Considers the SAE in the folder itself, not in subfolders."""
     layout, files = find_saes(location.files).get("", (None, group_by_folder(location.files).get("", {})))
     return replace(location, files=files, layout=layout)
 
@@ -209,7 +199,7 @@ def _cached_location(revision: Revision, subpath: str = "") -> LibraryLocation:
 
 
 def _holds_model(files: Mapping[str, File]) -> bool:
-    """Also of what has only begun to arrive: its weights, or a link to nothing, without a config.json yet."""
+    """True also for an incomplete download: weights, or a dangling link, without a config.json yet."""
     root = group_by_folder(files).get("", {})
     if detect_layout(root):
         return False

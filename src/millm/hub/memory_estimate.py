@@ -1,9 +1,6 @@
-"""How many bytes the parts of a model and of an SAE take on a device, told from configuration and headers.
+"""Estimate the memory of a model and its SAEs on a device, from configuration and headers alone.
 
-It follows what the engine does (`engine/model.py`, `cpu_int8.py`, `quantization.py`, `cache.py`, `sae/tap.py`). A test
-loads models and counts.
-
-How much memory a model would take, from the headers of its files alone: before anything is loaded.
+The formulas follow the engine (`model_loader`, `quantization`, `kv_cache`, `sae/steering_hook`); a test compares.
 """
 
 import re
@@ -42,17 +39,17 @@ from millm.sae.steering import MAX_ENCODED_FEATURES
 from millm.text.model_folder import is_generative_config
 
 _MMAP_THRESHOLD = 32 << 20
-"""Bytes from which on malloc maps what it gives."""
+"""malloc maps allocations of this size and above."""
 DTYPE_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _EMBEDDING = re.compile(r"(?:^|\.)(?:\w*embed\w*|wte|wpe|shared|relative_attention_bias)\.weight$")
 _POSITION_EMBEDDING = re.compile(r"wpe|pos|type")
 _LM_HEAD = re.compile(r"(?:^|\.)(?:lm_head|embed_out)\.weight$")
 _NOT_LINEAR = re.compile(r"\.experts\.|\.router\.|norm\w*\.weight$")
-"""Experts are one tensor for all of them, which stays as it is."""
+"""An expert tensor holds all experts of a layer and is never packed."""
 _CONV1D_MODEL_TYPES = ("gpt2", "openai-gpt")
-"""Their linear layers are stored the other way round."""
+"""Their linear layers are stored transposed."""
 _UNUSED_BUFFERS = re.compile(r"\.attn\.(?:bias|masked_bias)$|\.inv_freq$")
-"""In old files: buffers that are computed today."""
+"""Buffers in old files that are computed today."""
 _KV_PROJECTION = re.compile(r"layers\.\d+\.\w*(?:attn|attention)\.(?:k_proj|v_proj)\.weight$")
 _VISION_OR_AUDIO = re.compile(r"vision|visual|audio")
 
@@ -66,20 +63,20 @@ class Checkpoint:
 
     @classmethod
     def from_folder(cls, folder: Path) -> "Checkpoint":
-        """Raises InvalidModel or OSError for what cannot be read. Without safetensors, `tensors` is empty."""
+        """`tensors` is empty without safetensors. Raises InvalidModel or OSError for unreadable files."""
         files = files_below(folder)
         tensors = tuple(tensor for file in weight_files(files) for tensor in headers.read_tensor_headers(file))
         return cls(headers.read_json_object(files["config.json"]) if "config.json" in files else {}, tensors)
 
     def resolve_dtype(self, requested: str, device: str) -> str:
-        """What `auto` stands for."""
+        """The dtype that `auto` selects."""
         if requested != "auto":
             return requested
         return "float32" if device == "cpu" else checkpoint_dtype(self.config, list(self.tensors)) or "bfloat16"
 
 
 def weight_bytes(checkpoint: Checkpoint, dtype: str, quantization: str) -> int:
-    """Once they are loaded: linear layers as `quantization` packs them, the rest in `dtype`."""
+    """Bytes after loading: linear layers packed by `quantization`, the rest in `dtype`."""
     if checkpoint_quantization(checkpoint.config):
         return sum(tensor.nbytes for tensor in checkpoint.tensors)
     packed = quantization if quantization != "none" else None
@@ -87,7 +84,7 @@ def weight_bytes(checkpoint: Checkpoint, dtype: str, quantization: str) -> int:
 
 
 def int8_weight_bytes(checkpoint: Checkpoint) -> int:
-    """On a CPU, packed in 8 bits. A head that is tied to an embedding is packed beside it."""
+    """Bytes on a CPU, packed in 8 bits. A head that is tied to an embedding is packed beside it."""
     used = _loaded_tensors(checkpoint)
     total = sum(_tensor_bytes(tensor, "float32", "int8" if _is_packed_as_int8(tensor) else None) for tensor in used)
     if not any(_LM_HEAD.search(tensor.name) for tensor in used):
@@ -98,7 +95,7 @@ def int8_weight_bytes(checkpoint: Checkpoint) -> int:
 
 
 def float32_copy_bytes(checkpoint: Checkpoint) -> int:
-    """What becomes float32 before it is packed; weights that are float32 on the disk are mapped and take nothing."""
+    """Weights that become float32 before packing; float32 on the disk is memory-mapped and needs no copy."""
     return sum(
         4 * tensor.numel
         for tensor in _loaded_tensors(checkpoint)
@@ -107,13 +104,13 @@ def float32_copy_bytes(checkpoint: Checkpoint) -> int:
 
 
 def is_packed_int8(checkpoint: Checkpoint, device: str, dtype: str, quantization: str) -> bool:
-    """By `engine.model.pack`, if the server's `cpu_int8` does not say otherwise. `dtype`: what was asked."""
+    """As the engine decides unless the server sets `cpu_int8` off. `dtype`: the requested one."""
     unquantised = quantization == "none" and checkpoint_quantization(checkpoint.config) is None
     return device == "cpu" and dtype == "auto" and unquantised and is_generative_config(checkpoint.config)
 
 
 def kv_cache_bytes(checkpoint: Checkpoint, dtype: str, context: int) -> int | None:
-    """Of one row that is long enough for `context` tokens. Sliding windows keep all their keys, as `cache.py` does."""
+    """Of one row for `context` tokens; sliding windows store all their keys too."""
     per_token = _kv_values_per_token(checkpoint)
     if per_token is None:
         return None
@@ -124,12 +121,10 @@ def kv_cache_bytes(checkpoint: Checkpoint, dtype: str, context: int) -> int | No
 
 
 def activation_bytes(checkpoint: Checkpoint, dtype: str, device: str, slots: int) -> int | None:
-    """While a chunk of a prompt goes through, and logits for it or for every slot: an upper bound by shapes."""
+    """An upper bound by shapes, for one prompt chunk and the logits of it or of all slots."""
     text = get_text_config(checkpoint.config)
-    width, vocabulary = (
-        first_positive_int(text, "hidden_size", "n_embd", "d_model"),
-        first_positive_int(text, "vocab_size"),
-    )
+    width = first_positive_int(text, "hidden_size", "n_embd", "d_model")
+    vocabulary = first_positive_int(text, "vocab_size")
     if width is None or vocabulary is None:
         return None
     inner = first_positive_int(text, "intermediate_size", "n_inner", "ffn_dim") or 4 * width
@@ -138,7 +133,7 @@ def activation_bytes(checkpoint: Checkpoint, dtype: str, device: str, slots: int
 
 
 def sae_bytes(d_in: int, width: int, architecture: str) -> int:
-    """Of a tap: its tables, and the rows of the features in use; the whole encoder only where all features compete."""
+    """Of a steering hook: its tables and the rows of features in use; the full encoder only where features compete."""
     rows, per_feature = MAX_TABLE_ROWS + 1, 2 * d_in + 2
     per_feature += 3 if architecture == "gated" else 0
     per_feature += 1 if architecture.startswith("jumprelu") else 0
@@ -148,7 +143,7 @@ def sae_bytes(d_in: int, width: int, architecture: str) -> int:
 
 
 def _loaded_tensors(checkpoint: Checkpoint) -> list[TensorHeader]:
-    """Those the model has: a head that the configuration ties to the embedding is the embedding."""
+    """Without a head that the configuration ties to the embedding."""
     ties = checkpoint.config.get("tie_word_embeddings") is True
     turned = checkpoint.config.get("model_type") in _CONV1D_MODEL_TYPES
     return [
@@ -175,7 +170,7 @@ def _packed_bytes(tensor: TensorHeader, quantization: str) -> int:
 
 
 def _padded_int8_bytes(tensor: TensorHeader) -> int:
-    """fbgemm lays inputs out in blocks; the padding of a large layer is memory that is never touched."""
+    """fbgemm lays inputs out in blocks; the padding of a large layer is never touched."""
     is_large = tensor.numel >= _MMAP_THRESHOLD
     inputs = tensor.shape[1] if is_large else -(-tensor.shape[1] // INT8_BLOCK) * INT8_BLOCK
     return tensor.shape[0] * inputs
@@ -193,7 +188,7 @@ def _is_packed_as_int8(tensor: TensorHeader) -> bool:
 
 
 def _is_packable_embedding(tensor: TensorHeader, config: Mapping[str, Any]) -> bool:
-    """The embedding of tokens, large enough to be packed as a head."""
+    """True for the token embedding, if large enough to be packed as a head."""
     vocabulary = first_positive_int(get_text_config(config), "vocab_size")
     is_embedding = bool(_EMBEDDING.search(tensor.name)) and not _POSITION_EMBEDDING.search(tensor.name)
     return (
@@ -202,14 +197,14 @@ def _is_packable_embedding(tensor: TensorHeader, config: Mapping[str, Any]) -> b
 
 
 def _kv_values_per_token(checkpoint: Checkpoint) -> int | None:
-    """Keys and values of one token over all layers: by the projections that make them, else by the configuration."""
-    made = [
+    """Keys and values of one token in all layers: by the projections' shapes, else by the configuration."""
+    projections = [
         tensor
         for tensor in checkpoint.tensors
         if _KV_PROJECTION.search(tensor.name) and not _VISION_OR_AUDIO.search(tensor.name)
     ]
-    if made and not checkpoint_quantization(checkpoint.config):
-        return sum(tensor.shape[0] for tensor in made)
+    if projections and not checkpoint_quantization(checkpoint.config):
+        return sum(tensor.shape[0] for tensor in projections)
     return _kv_values_from_config(get_text_config(checkpoint.config))
 
 
@@ -231,13 +226,13 @@ def _kv_values_from_config(config: Mapping[str, Any]) -> int | None:
 Verdict = Literal["fits", "does_not_fit", "unknown"]
 Quantization = Literal["none", "8bit", "4bit"]
 DEFAULT_CONTEXT = 4096
-"""Tokens, where nobody says how many; a model that takes fewer is asked for those."""
+"""Tokens, or the model's maximum where that is lower."""
 OVERHEAD_BYTES = {"cuda": 512 << 20, "cpu": 384 << 20}
-"""What the process takes with no model in it: CUDA's context and its libraries' workspace; Python with torch."""
+"""The process without a model: CUDA's context and library workspace; Python with torch."""
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes on the device, part by part; None where the files do not say."""
+    """Bytes on the device, part by part; None where the files do not state it."""
 
     model: str
     device: str
@@ -248,23 +243,23 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     slots: int
     weights: int | None
     while_loading: int | None = None
-    """What the weights take at most while they are read, where that is more than what stays of them."""
+    """The peak during loading, where it exceeds the final weights."""
     kv_cache: int | None
-    """Keys and values of one sequence of `context` tokens: the least that is of use."""
+    """Of one sequence of `context` tokens, the least that is useful."""
     kv_cache_all: int | None
-    """Of `slots` such sequences at once."""
+    """Of `slots` such sequences."""
     saes: int
     activations: int | None
     overhead: int
     total: int | None
-    """Of weights, one sequence, SAEs, activations and overhead."""
+    """Weights, one sequence, SAEs, activations and overhead."""
     free: int | None
-    """What the device has free now."""
+    """Bytes of the device that are free now."""
     evictable: int = 0
-    """What would be freed because it goes first: the model that is loaded, with its SAEs and keys."""
+    """Bytes of the loaded model with its SAEs and cache, which is unloaded first."""
     verdict: Verdict
     advice: str = ""
-    """What to do when it does not fit."""
+    """A way to make it fit; empty where it fits."""
 
 
 def estimate(
@@ -282,37 +277,44 @@ def estimate(
     kv_share: float = 1.0,
     cpu_int8: bool = True,
 ) -> Estimate:
-    """`device`: `cpu` or `cuda:N`, decided; `kv_share`: of what is left after the load, how much keys and values get.
+    """`device`: `cpu` or `cuda:N`; `kv_share`: the cache's share of the memory left after loading.
 
-    What cannot be told is None and the verdict then `unknown`: no reason to refuse. Raises nothing for damaged files.
+    Unknown parts are None and the verdict is then `unknown`, no reason to refuse. Damaged files raise nothing.
     """
     checkpoint = _read_checkpoint(source) if isinstance(source, Path) else source
-    made_in = checkpoint.resolve_dtype(dtype, device)
+    loaded_dtype = checkpoint.resolve_dtype(dtype, device)
     length = context or min(DEFAULT_CONTEXT, max_context_length(checkpoint.config) or DEFAULT_CONTEXT)
-    row = kv_cache_bytes(checkpoint, made_in, length)
-    packs = cpu_int8 and is_packed_int8(checkpoint, device, dtype, quantization)
-    found = _with_total(
-        Estimate(
-            model=name,
-            device=device,
-            quantization=quantization,
-            dtype=made_in,
-            context=length,
-            slots=slots,
-            weights=_estimate_weights(checkpoint, made_in, quantization, packs=packs),
-            while_loading=(float32_copy_bytes(checkpoint) or None) if packs else None,
-            kv_cache=row,
-            kv_cache_all=None if row is None else row * slots,
-            saes=sum(_estimate_sae(entry) for entry in saes),
-            activations=activation_bytes(checkpoint, made_in, device, slots),
-            overhead=_overhead_bytes(device),
-            total=None,
-            free=free,
-            evictable=evictable,
-            verdict="unknown",
-        )
+    row = kv_cache_bytes(checkpoint, loaded_dtype, length)
+    is_int8 = cpu_int8 and is_packed_int8(checkpoint, device, dtype, quantization)
+    weights = None
+    if checkpoint.tensors:
+        weights = int8_weight_bytes(checkpoint) if is_int8 else weight_bytes(checkpoint, loaded_dtype, quantization)
+    activations = activation_bytes(checkpoint, loaded_dtype, device, slots)
+    overhead = OVERHEAD_BYTES["cpu" if device == "cpu" else "cuda"]
+    sae_total = sum(_estimate_sae(entry) for entry in saes)
+    total = None
+    if weights is not None and row is not None and activations is not None:
+        total = weights + row + sae_total + activations + overhead
+    result = Estimate(
+        model=name,
+        device=device,
+        quantization=quantization,
+        dtype=loaded_dtype,
+        context=length,
+        slots=slots,
+        weights=weights,
+        while_loading=(float32_copy_bytes(checkpoint) or None) if is_int8 else None,
+        kv_cache=row,
+        kv_cache_all=None if row is None else row * slots,
+        saes=sae_total,
+        activations=activations,
+        overhead=overhead,
+        total=total,
+        free=free,
+        evictable=evictable,
+        verdict="unknown",
     )
-    return msgspec.structs.replace(found, verdict=_verdict(found), advice=_advice(found, checkpoint, kv_share))
+    return msgspec.structs.replace(result, verdict=_verdict(result), advice=_advice(result, checkpoint, kv_share))
 
 
 def _read_checkpoint(folder: Path) -> Checkpoint:
@@ -322,77 +324,62 @@ def _read_checkpoint(folder: Path) -> Checkpoint:
         return Checkpoint({}, ())
 
 
-def _estimate_weights(checkpoint: Checkpoint, dtype: str, quantization: str, *, packs: bool) -> int | None:
-    if not checkpoint.tensors:
-        return None
-    return int8_weight_bytes(checkpoint) if packs else weight_bytes(checkpoint, dtype, quantization)
-
-
 def _estimate_sae(entry: SaeEntry) -> int:
-    """One whose shape is not known: as much as its files."""
+    """The size of the files for an SAE of unknown shape."""
     if entry.d_in is None or entry.width is None:
         return entry.size
     return sae_bytes(entry.d_in, entry.width, entry.architecture or "standard")
 
 
-def _overhead_bytes(device: str) -> int:
-    return OVERHEAD_BYTES["cpu" if device == "cpu" else "cuda"]
+def minimum_bytes(result: Estimate) -> int:
+    """The lower bound for a load."""
+    return max(
+        result.total or 0, (result.weights or 0) + result.overhead, (result.while_loading or 0) + result.overhead
+    )
 
 
-def _with_total(found: Estimate) -> Estimate:
-    if found.weights is None or found.kv_cache is None or found.activations is None:
-        return found
-    total = found.weights + found.kv_cache + found.saes + found.activations + found.overhead
-    return msgspec.structs.replace(found, total=total)
-
-
-def minimum_bytes(found: Estimate) -> int:
-    """Bytes without which it certainly cannot be loaded."""
-    return max(found.total or 0, (found.weights or 0) + found.overhead, (found.while_loading or 0) + found.overhead)
-
-
-def _verdict(found: Estimate) -> Verdict:
-    if found.free is None or found.weights is None:
+def _verdict(result: Estimate) -> Verdict:
+    if result.free is None or result.weights is None:
         return "unknown"
-    if minimum_bytes(found) > found.free + found.evictable:
+    if minimum_bytes(result) > result.free + result.evictable:
         return "does_not_fit"
-    return "unknown" if found.total is None else "fits"
+    return "unknown" if result.total is None else "fits"
 
 
-def _advice(found: Estimate, checkpoint: Checkpoint, kv_share: float) -> str:
-    verdict = _verdict(found)
+def _advice(result: Estimate, checkpoint: Checkpoint, kv_share: float) -> str:
+    verdict = _verdict(result)
     if verdict == "fits":
-        return _concurrency_advice(found, kv_share)
-    if verdict == "unknown" or found.free is None:
+        return _concurrency_advice(result, kv_share)
+    if verdict == "unknown" or result.free is None:
         return ""
-    room = found.free + found.evictable
-    short = f"it needs {_gb(minimum_bytes(found))} and {_gb(room)} can be had"
-    return f"{short}; {_reduction_advice(found, checkpoint, room)}"
+    available = result.free + result.evictable
+    shortage = f"it needs {_gb(minimum_bytes(result))} and {_gb(available)} are available"
+    return f"{shortage}; {_reduction_advice(result, checkpoint, available)}"
 
 
-def _reduction_advice(found: Estimate, checkpoint: Checkpoint, available: int) -> str:
-    """The first change that would make it fit, from the least to the most."""
-    weights, rest = found.weights or 0, (found.total or found.overhead) - (found.weights or 0)
-    shortest = max(weights + rest - (found.kv_cache or 0), (found.while_loading or 0) + found.overhead)
-    if found.kv_cache and shortest <= available:
+def _reduction_advice(result: Estimate, checkpoint: Checkpoint, available: int) -> str:
+    """The smallest change that would make it fit."""
+    weights, rest = result.weights or 0, (result.total or result.overhead) - (result.weights or 0)
+    shortest = max(weights + rest - (result.kv_cache or 0), (result.while_loading or 0) + result.overhead)
+    if result.kv_cache and shortest <= available:
         return "ask for a shorter context"
-    if found.quantization == "none":
+    if result.quantization == "none":
         for bits in ("8bit", "4bit"):
-            smaller = weight_bytes(checkpoint, found.dtype, bits) + rest
+            smaller = weight_bytes(checkpoint, result.dtype, bits) + rest
             if smaller <= available:
                 return f"quantization {bits} needs about {_gb(smaller)}"
     return "choose a smaller model, or `force` to try all the same"
 
 
-def _concurrency_advice(found: Estimate, kv_share: float) -> str:
-    """Of the sequences that may run at once, how many of this length there is room for."""
-    if found.free is None or not found.kv_cache or found.total is None:
+def _concurrency_advice(result: Estimate, kv_share: float) -> str:
+    """The number of sequences of this length with room at once, if below `slots`."""
+    if result.free is None or not result.kv_cache or result.total is None:
         return ""
-    left = found.free + found.evictable - (found.total - found.kv_cache)
-    together = max(int(left * kv_share) // found.kv_cache, 1)
-    if together >= found.slots:
+    available = result.free + result.evictable - (result.total - result.kv_cache)
+    count = max(int(available * kv_share) // result.kv_cache, 1)
+    if count >= result.slots:
         return ""
-    return f"{together} of {found.slots} sequences of {found.context:,} tokens run at once; the others wait"
+    return f"{count} of {result.slots} sequences of {result.context:,} tokens run at once; the others wait"
 
 
 def _gb(count: int) -> str:

@@ -1,9 +1,4 @@
-"""What a repository holds at a revision, and which of it is wanted: asked of the hub once, as one commit.
-
-Models of Hugging Face's by words of their names, the most fetched first.
-
-Runs in the process that asks the hub, and writes nothing to the disk.
-"""
+"""List a repository at one commit, select its files, and search Hugging Face's models. Writes nothing to the disk."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,7 +25,7 @@ class RemoteFile:
     """In the repository."""
     size: int
     hash: str
-    """sha256 of what is kept outside git, else git's sha1 of a blob."""
+    """sha256 of files outside git (LFS), else git's sha1 of a blob."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,7 @@ class Listing:
     repository: str
     commit: str
     selected: tuple[RemoteFile, ...]
-    """The smallest first, so that what cannot be is found out early."""
+    """The smallest first, so that errors show early."""
     others: tuple[RemoteFile, ...]
     info: ModelInfo
 
@@ -53,43 +48,43 @@ class Listing:
         return self.snapshot.parent.parent / "blobs"
 
     def is_cached(self, file: RemoteFile) -> bool:
-        """In the cache, with the right length; whether it is right is not looked at."""
-        places = (self.blobs / file.hash, self.snapshot / file.path)
-        return any(place.is_file() and place.stat().st_size == file.size for place in places)
+        """True if the cache has the file with the right size; its content is not checked."""
+        paths = (self.blobs / file.hash, self.snapshot / file.path)
+        return any(path.is_file() and path.stat().st_size == file.size for path in paths)
 
     @property
     def missing_bytes(self) -> int:
-        """Bytes that are not here."""
+        """Bytes of selected files that are not in the cache."""
         return sum(file.size for file in self.selected if not self.is_cached(file))
 
 
 def list_repository(command: RepositoryCommand, token: str | None) -> Listing:
-    """Raises what huggingface_hub does, and RepositoryNotFound, InvalidModel or InvalidSae where nothing is wanted."""
-    asked = command.spec
+    """Raises huggingface_hub's errors, and RepositoryNotFound, InvalidModel or InvalidSae where no file is selected."""
+    spec = command.spec
     info = HfApi().model_info(
-        asked.repository,
-        revision=asked.revision,
+        spec.repository,
+        revision=spec.revision,
         files_metadata=True,
         timeout=constants.HF_HUB_ETAG_TIMEOUT,
         token=token or False,
     )
     files = [_to_remote_file(sibling) for sibling in info.siblings or ()]
-    names = _select_paths({file.path for file in files}, command)
-    wanted = sorted((file for file in files if file.path in names), key=lambda file: (file.size, file.path))
-    if all(file.path.endswith(_NON_WEIGHT_SUFFIXES) for file in wanted):
+    paths = _select_paths({file.path for file in files}, command)
+    selected = sorted((file for file in files if file.path in paths), key=lambda file: (file.size, file.path))
+    if all(file.path.endswith(_NON_WEIGHT_SUFFIXES) for file in selected):
         raise _no_weights_error(command, files)
     assert info.sha is not None
-    others = tuple(file for file in files if file not in wanted)
-    return Listing(asked.repository, info.sha, tuple(wanted), others, info)
+    others = tuple(file for file in files if file not in selected)
+    return Listing(spec.repository, info.sha, tuple(selected), others, info)
 
 
 def _to_remote_file(sibling: RepoSibling) -> RemoteFile:
-    found = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
-    return RemoteFile(sibling.rfilename, sibling.size or 0, found or "")
+    hash_ = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
+    return RemoteFile(sibling.rfilename, sibling.size or 0, hash_ or "")
 
 
 def _select_paths(paths: set[str], command: RepositoryCommand) -> set[str]:
-    """By the order's patterns; of another library's SAE what it takes to convert it, a pickle if that is how it is."""
+    """By the command's patterns; for an SAE to convert, the files of its layout, pickles included."""
     foreign = detect_foreign_sae(command.spec.path, paths) if command.spec.kind == "sae" else None
     return {*foreign.files} if foreign else {path for path in paths if _is_selected(path, command)}
 
@@ -107,17 +102,17 @@ def _matches(path: str, patterns: Iterable[str]) -> bool:
 
 
 def _no_weights_error(command: RepositoryCommand, files: Iterable[RemoteFile]) -> MillmError:
-    asked = command.spec
-    if asked.kind == "model":
+    spec = command.spec
+    if spec.kind == "model":
         return InvalidModel(
-            f"{asked.repository} has no .safetensors weights, the only kind that cannot run code when read"
+            f"{spec.repository} has no .safetensors weights, the only kind that cannot run code when read"
         )
-    if not any(file.path.startswith(f"{asked.path}/") for file in files):
+    if not any(file.path.startswith(f"{spec.path}/") for file in files):
         return RepositoryNotFound(
-            f"{asked.repository} has no SAE in {asked.path!r}; look at its files at {repository_url(asked)}"
+            f"{spec.repository} has no SAE in {spec.path!r}; look at its files at {repository_url(spec)}"
         )
     return InvalidSae(
-        f"no SAE found in {asked.name}: it holds no .safetensors or .npz weights"
+        f"no SAE found in {spec.name}: it holds no .safetensors or .npz weights"
         " (a pickle such as .pt is not read, because it can run code: convert it)"
     )
 
@@ -130,7 +125,7 @@ class _SafetensorsInfo(msgspec.Struct):
 
 
 class _ModelHit(msgspec.Struct):
-    """Of `GET /api/models`, what is asked for by `expand`."""
+    """The expanded fields of `GET /api/models`."""
 
     id: str
     downloads: int | None = None
@@ -140,11 +135,11 @@ class _ModelHit(msgspec.Struct):
 
 
 def search_models(command: ModelSearchCommand, token: str | None) -> tuple[RemoteModel, ...]:
-    """Only those with safetensors: nothing else is loaded. Raises what huggingface_hub does.
+    """Only models with safetensors, the most downloaded first. Raises huggingface_hub's errors.
 
-    Asked once: `HfApi.list_models` tries again for 23 s, and somebody waits who can press Enter again.
+    One request: `HfApi.list_models` retries for 23 s, while the user waits and can press Enter again.
     """
-    answer = get_session().get(
+    response = get_session().get(
         f"{constants.ENDPOINT}/api/models",
         params={
             "search": command.words,
@@ -156,18 +151,17 @@ def search_models(command: ModelSearchCommand, token: str | None) -> tuple[Remot
         headers={"Authorization": f"Bearer {token}"} if token else {},
         timeout=_TIMEOUT_SECONDS,
     )
-    hf_raise_for_status(answer)
-    return tuple(
-        _to_remote_model(entry) for entry in msgspec.json.decode(answer.content, type=list[_ModelHit])[: command.limit]
-    )
+    hf_raise_for_status(response)
+    hits = msgspec.json.decode(response.content, type=list[_ModelHit])[: command.limit]
+    return tuple(_to_remote_model(hit) for hit in hits)
 
 
-def _to_remote_model(entry: _ModelHit) -> RemoteModel:
+def _to_remote_model(hit: _ModelHit) -> RemoteModel:
     return RemoteModel(
-        id=entry.id,
-        downloads=entry.downloads or 0,
-        likes=entry.likes or 0,
-        gated=bool(entry.gated),
-        parameters=entry.safetensors.total if entry.safetensors else None,
-        known_saes=count_saes(entry.id),
+        id=hit.id,
+        downloads=hit.downloads or 0,
+        likes=hit.likes or 0,
+        gated=bool(hit.gated),
+        parameters=hit.safetensors.total if hit.safetensors else None,
+        known_saes=count_saes(hit.id),
     )

@@ -1,8 +1,6 @@
-"""How an SAE's publisher laid out its folder, and what its files say of it: names and headers, no weights and no torch.
+"""Detect an SAE's layout by file names, and read its metadata from headers: no weights and no torch.
 
-The engine reads it exactly when it is attached (`sae/formats`); this is for a list.
-
-Which other library an SAE comes from, by the names of its files alone, and which of them it takes to convert it.
+This serves the library's lists; the engine reads SAEs by `sae/formats` when it attaches them.
 """
 
 import re
@@ -23,13 +21,13 @@ _FOLDER_LAYOUTS: tuple[tuple[ConversionFormat, tuple[str, ...]], ...] = (
     ("sparsify", ("sae.safetensors", "cfg.json")),
     ("llama_scope_r1_distill", ("sae_weights.safetensors", "config.json")),
 )
-"""A folder with these files in it, the weights first; SAELens' own layout has been ruled out before."""
+"""Folders with these files, the weights first; SAELens' own layout has priority."""
 _FILE_LAYOUTS: tuple[tuple[ConversionFormat, re.Pattern[str]], ...] = (
     ("qwen_scope", re.compile(r"layer\d+\.sae\.pt")),
     ("mwhanna", re.compile(r"layer_\d+\.safetensors")),
     ("torch_linear", re.compile(r"[^/]+-l\d+\.pth?")),
 )
-"""A file that is an SAE by itself."""
+"""Files that are an SAE each."""
 
 
 @dataclass(frozen=True)
@@ -38,25 +36,25 @@ class ForeignSaeFiles:
 
     format: ConversionFormat
     files: tuple[str, ...]
-    """Where they are in what was looked at, the weights first."""
+    """Paths in the repository or folder, the weights first."""
 
 
 def detect_foreign_sae(path: str, files: Collection[str]) -> ForeignSaeFiles | None:
     """The SAE at `path` (a folder, a file, or empty for the root) of a repository or folder that holds `files`.
 
-    None for one that is read as it is, and for what is no SAE that we know.
+    None for a layout that needs no conversion, and for an unknown one.
     """
     if path in files:
         return _detect_file(path, files)
     folder = f"{path}/" if path else ""
-    inside = {name.removeprefix(folder) for name in files if name.startswith(folder)}
-    if {"cfg.json", "sae_weights.safetensors"} <= inside or not inside.isdisjoint(_NATIVE_WEIGHTS):
+    names = {name.removeprefix(folder) for name in files if name.startswith(folder)}
+    if {"cfg.json", "sae_weights.safetensors"} <= names or not names.isdisjoint(_NATIVE_WEIGHTS):
         return None
     for format, needed in _FOLDER_LAYOUTS:
-        if inside.issuperset(needed):
+        if names.issuperset(needed):
             return ForeignSaeFiles(format, tuple(f"{folder}{name}" for name in needed))
-    alone = [found for name in sorted(inside) if "/" not in name and (found := _detect_file(f"{folder}{name}", files))]
-    return alone[0] if len(alone) == 1 else None
+    single = [sae for name in sorted(names) if "/" not in name and (sae := _detect_file(f"{folder}{name}", files))]
+    return single[0] if len(single) == 1 else None
 
 
 def _detect_file(path: str, files: Collection[str]) -> ForeignSaeFiles | None:
@@ -73,17 +71,16 @@ _REQUIRED_FILES = {
     "gemma_scope": ("params.npz",),
     "gemma_scope_2": ("params.safetensors",),
 }
-"""Of those that are read as they are; the weights first."""
+"""Of layouts that need no conversion, the weights first."""
 SaeLayout = tuple[str, dict[str, File]]
-"""A layout, and the files that are in it."""
+"""A layout and its files."""
 _FOREIGN_SUFFIXES = (".pt", ".pth", ".safetensors", "hyperparams.json")
-"""Ends of names that other libraries' SAEs have."""
 _BATCH_TOPK = ("batchtopk", "matryoshka_batchtopk")
 
 
 @dataclass(frozen=True)
 class SaeMetadata:
-    """What an SAE's files say of it."""
+    """An SAE's metadata, as far as its files state it."""
 
     format: str | None
     architecture: str | None = None
@@ -95,7 +92,7 @@ class SaeMetadata:
 
 
 def detect_layout(files: Mapping[str, File]) -> str | None:
-    """Of a folder with these files right in it, all of them or not yet; None: it holds no SAE that is read as it is."""
+    """The layout of a folder with these files, complete or not; None unless it needs no conversion."""
     if "params.npz" in files:
         return "gemma_scope"
     if "params.safetensors" in files:
@@ -106,50 +103,50 @@ def detect_layout(files: Mapping[str, File]) -> str | None:
 
 
 def find_saes(files: Mapping[str, File]) -> dict[str, SaeLayout]:
-    """Where in a repository SAEs are (a folder, or a file that is one by itself) → their layout and their files."""
-    found: dict[str, SaeLayout] = {}
+    """Paths of SAEs in a repository (a folder, or a file that is one by itself) → layout and files."""
+    saes: dict[str, SaeLayout] = {}
     for folder, own in group_by_folder(files).items():
         if layout := detect_layout(own):
-            found[folder] = (layout, own)
+            saes[folder] = (layout, own)
         elif any(name.endswith(_FOREIGN_SUFFIXES) for name in own):
-            found |= _find_foreign_saes(folder, own, files)
-    return found
+            saes |= _find_foreign_saes(folder, own, files)
+    return saes
 
 
 def group_by_folder(files: Mapping[str, File]) -> dict[str, dict[str, File]]:
-    """Folder → the files right in it, by name."""
-    found: dict[str, dict[str, File]] = {}
+    """Folder → its own files, by name."""
+    folders: dict[str, dict[str, File]] = {}
     for path, file in files.items():
         folder, _, name = path.rpartition("/")
-        found.setdefault(folder, {})[name] = file
-    return found
+        folders.setdefault(folder, {})[name] = file
+    return folders
 
 
 def _find_foreign_saes(folder: str, own: Mapping[str, File], files: Mapping[str, File]) -> dict[str, SaeLayout]:
-    """Of other libraries: its files that are one each, else the folder as a whole."""
+    """SAEs that have to be converted: files that are one each, else the folder."""
     prefix = f"{folder}/" if folder else ""
     paths = [path for name in own if detect_foreign_sae(path := f"{prefix}{name}", files)] or [folder]
-    known = {path: recognised for path in paths if (recognised := detect_foreign_sae(path, files))}
+    known = {path: sae for path in paths if (sae := detect_foreign_sae(path, files))}
     return {
-        path: (found.format, {part.removeprefix(f"{path}/"): files[part] for part in found.files})
-        for path, found in known.items()
+        path: (sae.format, {part.removeprefix(f"{path}/"): files[part] for part in sae.files})
+        for path, sae in known.items()
     }
 
 
 def is_native_layout(layout: str | None) -> bool:
-    """As it is, without a conversion."""
+    """True where no conversion is needed."""
     return layout in _REQUIRED_FILES
 
 
 def required_files(layout: str | None) -> tuple[str, ...]:
-    """The files without which such an SAE is not whole."""
+    """The files that a complete SAE of this layout has."""
     return _REQUIRED_FILES.get(layout or "", ())
 
 
 def read_sae_metadata(layout: str | None, files: Mapping[str, File], path: str) -> SaeMetadata:
-    """`path`: with the repository's name in it, which says what some files do not.
+    """`path` includes the repository's name, which states what some files do not.
 
-    Raises InvalidModel or InvalidSae for files that say nothing.
+    Raises InvalidModel or InvalidSae for files without metadata.
     """
     readers = {
         "saelens": _saelens_metadata,
@@ -162,51 +159,51 @@ def read_sae_metadata(layout: str | None, files: Mapping[str, File], path: str) 
 def _saelens_metadata(files: Mapping[str, File], path: str) -> SaeMetadata:
     raw = checkpoint.read_json_object(files["cfg.json"]) if "cfg.json" in files else {}
     nested = raw.get("metadata")
-    said = {**raw, **(nested if isinstance(nested, dict) else {})}
+    config = {**raw, **(nested if isinstance(nested, dict) else {})}
     is_export = "mistudio_training_id" in raw
-    hook = None if is_export else _string_field(said, "hook_name") or _string_field(said, "hook_point")
+    hook = None if is_export else _string_field(config, "hook_name") or _string_field(config, "hook_point")
     return SaeMetadata(
         format="mistudio" if is_export else "saelens",
         architecture=_architecture(raw),
-        width=_int_field(said, "d_sae"),
-        d_in=_int_field(said, "d_in"),
+        width=_int_field(config, "d_sae"),
+        d_in=_int_field(config, "d_in"),
         hook_point=hook,
-        layer=layer_of(hook, _string_field(said, "hf_hook_name")) if hook else _mistudio_layer(said, path),
-        model=_string_field(said, "model_name"),
+        layer=layer_of(hook, _string_field(config, "hf_hook_name")) if hook else _mistudio_layer(config, path),
+        model=_string_field(config, "model_name"),
     )
 
 
 def _gemma_scope_metadata(files: Mapping[str, File], path: str) -> SaeMetadata:
-    place = parse_gemma_scope_path(path)
+    facts = parse_gemma_scope_path(path)
     arrays = read_npz_headers(files["params.npz"].real_path, "params.npz")
     encoder = arrays.get("W_enc") or arrays.get("w_enc")
     d_in, width = encoder.shape if encoder and len(encoder.shape) == 2 else (None, None)
     return SaeMetadata(
         format="gemma_scope",
-        architecture="jumprelu_transcoder" if place.is_transcoder else "jumprelu",
+        architecture="jumprelu_transcoder" if facts.is_transcoder else "jumprelu",
         width=width,
         d_in=d_in,
-        hook_point=place.hook_name,
-        layer=layer_of(place.hook_name),
-        model=place.model_name,
+        hook_point=facts.hook_name,
+        layer=layer_of(facts.hook_name),
+        model=facts.model_name,
     )
 
 
 def _gemma_scope_2_metadata(files: Mapping[str, File], _path: str) -> SaeMetadata:
-    said = checkpoint.read_json_object(files["config.json"]) if "config.json" in files else {}
+    config = checkpoint.read_json_object(files["config.json"]) if "config.json" in files else {}
     shapes = {
         tensor.name.lower(): tensor.shape for tensor in checkpoint.read_tensor_headers(files["params.safetensors"])
     }
     d_in, width = shapes.get("w_enc", (None, None))
-    hook = _string_field(said, "hf_hook_point_in")
+    hook = _string_field(config, "hf_hook_point_in")
     return SaeMetadata(
         format="gemma_scope_2",
-        architecture="jumprelu_transcoder" if _string_field(said, "hf_hook_point_out") else "jumprelu",
+        architecture="jumprelu_transcoder" if _string_field(config, "hf_hook_point_out") else "jumprelu",
         width=width,
         d_in=d_in,
         hook_point=hook,
         layer=layer_of(hook),
-        model=_string_field(said, "model_name"),
+        model=_string_field(config, "model_name"),
     )
 
 
@@ -218,7 +215,7 @@ def _architecture(raw: Mapping[str, Any]) -> str:
 
 
 def _mistudio_layer(config: Mapping[str, Any], path: str) -> int | None:
-    """miStudio's exports say it by their folder's name first."""
+    """miStudio's folder names state the layer first."""
     folder = path.rpartition("/")[2].removeprefix("layer_").split("_")[0]
     return int(folder) if folder.isdigit() else _int_field(config, "hook_point_layer")
 
