@@ -1,11 +1,8 @@
-"""llama.cpp's control vectors as GGUF: written and read, F32 only.
+"""llama.cpp's control vectors in GGUF, read and written; a profile exported here lies in the metadata.
 
-`direction.N` is added to the output of block N (counted from 0, as here): llama.cpp keeps the row N - 1 of its buffer
-for it, and none for block 0, which it cannot steer (common/common.cpp, src/llama-adapter.cpp).
-
-A control vector for llama.cpp, with the profile itself in its metadata.
-
-A control vector of llama.cpp: the profile that it was made of, or directions to be told as features.
+`direction.N` is added to the output of block N, counted from 0; llama.cpp cannot steer block 0 (common/common.cpp,
+src/llama-adapter.cpp). Own code rather than the `gguf` package, since uploads are untrusted: the package needs 0.7 GB
+and 46 s for a header of 1 MB with one long list, and follows any nesting and count.
 """
 
 import json
@@ -22,15 +19,17 @@ from millm.profiles.formats.document import DocumentEntry, KnownSaes, Node, Resi
 from millm.profiles.formats.export_result import check_tokens, export_error
 from millm.profiles.schema import Profile
 
+FORMAT = "GGUF control vector"
+EXPORT_FORMAT = "GGUF"
 ARCHITECTURE = "controlvector"
 PROFILE_KEY = "millm.profile"
-"""Where a profile lies in the metadata of what was exported here."""
+"""The metadata key of the profile in an export."""
 _MAGIC = b"GGUF"
 _ALIGNMENT = 32
 _UINT32, _INT32, _STRING = 4, 5, 8
 _SIZES = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _MAX_ITEMS = 4096
-"""Keys and tensors."""
+"""Of keys, and of tensors."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +39,18 @@ class ControlVector:
     directions: dict[int, tuple[float, ...]]
     model_hint: str = ""
     profile: str | None = None
-    """Its JSON, where miLLM wrote it."""
+    """JSON, in miLLM's own exports."""
 
 
 def encode_control_vector(vector: ControlVector) -> bytes:
-    """The file: version 3, little-endian."""
+    """The bytes of a file of version 3, little-endian."""
     pairs = [
-        ("general.architecture", _string_value(ARCHITECTURE)),
-        (f"{ARCHITECTURE}.model_hint", _string_value(vector.model_hint)),
+        ("general.architecture", (_STRING, _encode_string(ARCHITECTURE))),
+        (f"{ARCHITECTURE}.model_hint", (_STRING, _encode_string(vector.model_hint))),
         (f"{ARCHITECTURE}.layer_count", (_INT32, struct.pack("<i", len(vector.directions)))),
     ]
     if vector.profile is not None:
-        pairs.append((PROFILE_KEY, _string_value(vector.profile)))
+        pairs.append((PROFILE_KEY, (_STRING, _encode_string(vector.profile))))
     head = _MAGIC + struct.pack("<IQQ", 3, len(vector.directions), len(pairs))
     for name, (kind, value) in pairs:
         head += _encode_string(name) + struct.pack("<I", kind) + value
@@ -70,10 +69,6 @@ def decode_control_vector(data: bytes) -> ControlVector:
         raise InvalidImport("the GGUF file is damaged, or cut short") from error
 
 
-def _string_value(text: str) -> tuple[int, bytes]:
-    return _STRING, _encode_string(text)
-
-
 def _encode_string(text: str) -> bytes:
     encoded = text.encode()
     return struct.pack("<Q", len(encoded)) + encoded
@@ -84,7 +79,7 @@ def _pad(data: bytes) -> bytes:
 
 
 class _GgufReader:
-    """A place in the file that moves as values are read."""
+    """Reads values in order from `offset`, which advances."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.offset = data, 0
@@ -148,23 +143,20 @@ class _GgufReader:
         return self.unpack(_SIZES[kind])[0]
 
 
-EXPORT_FORMAT = "GGUF"
-
-
 def check_exportable(profile: Profile) -> None:
-    """Raises InvalidProfile for what a vector cannot be."""
+    """Raises InvalidProfile for a profile that depends on tokens."""
     check_tokens(profile, EXPORT_FORMAT, "none")
-    for one in profile.features:
-        if one.mode != "add":
+    for feature in profile.features:
+        if feature.mode != "add":
             raise export_error(
-                profile, f"feature {one.index} has mode {one.mode!r}, and a vector is the same at every token"
+                profile, f"feature {feature.index} has mode {feature.mode!r}, and a vector is the same at every token"
             )
 
 
 def export_gguf(profile: Profile, directions: Iterable[SteeringDirection], model_hint: str) -> bytes:
-    """`directions`: what the profile adds to what is attached. Raises InvalidProfile."""
-    found = {one.layer: _direction_values(profile, one) for one in directions}
-    return encode_control_vector(ControlVector(found, model_hint, profile.model_dump_json(exclude_defaults=True)))
+    """`directions`: the profile's sums by hook point. Raises InvalidProfile."""
+    vectors = {direction.layer: _direction_values(profile, direction) for direction in directions}
+    return encode_control_vector(ControlVector(vectors, model_hint, profile.model_dump_json(exclude_defaults=True)))
 
 
 def _direction_values(profile: Profile, direction: SteeringDirection) -> tuple[float, ...]:
@@ -179,33 +171,31 @@ def _direction_values(profile: Profile, direction: SteeringDirection) -> tuple[f
     return values
 
 
-FORMAT = "GGUF control vector"
-
-
 def read_gguf_entries(data: bytes) -> list[DocumentEntry]:
     """Raises InvalidImport."""
-    found = decode_control_vector(data)
-    if found.profile is not None:
-        return [_exported_profile_entry(found, found.profile)]
-    hint = found.model_hint
-    vectors = tuple(
+    vector = decode_control_vector(data)
+    if vector.profile is not None:
+        return [_exported_profile_entry(vector, vector.profile)]
+    directions = tuple(
         ResidualVector(f"direction.{layer}", f"blocks.{layer}.hook_resid_post", layer, values)
-        for layer, values in sorted(found.directions.items())
+        for layer, values in sorted(vector.directions.items())
     )
-    notes = tuple(f"{vector.path}: told as features of an attached SAE" for vector in vectors)
-    if hint:
-        notes += (f"controlvector.model_hint: {hint[:200]!r} is an architecture, so that the profile names no model",)
+    notes = tuple(f"{direction.path}: expressed as features of an attached SAE" for direction in directions)
+    if vector.model_hint:
+        notes += (
+            f"controlvector.model_hint: {vector.model_hint[:200]!r} is an architecture; the profile names no model",
+        )
     profile = Profile.model_validate(
         {"name": "control vector", "skip": "none", "provenance": {"source": "llama.cpp", "format": "gguf"}}
     )
-    return [DocumentEntry("$", "profile", profile.name, profile, vectors=vectors, notes=notes)]
+    return [DocumentEntry("$", "profile", profile.name, profile, vectors=directions, notes=notes)]
 
 
-def _exported_profile_entry(found: ControlVector, text: str) -> DocumentEntry:
-    """Our own export: the features are known, and the directions follow from them."""
+def _exported_profile_entry(vector: ControlVector, text: str) -> DocumentEntry:
+    """miLLM's own export: the profile has the features, and the directions follow from them."""
     try:
         (entry,) = millm.read_entries(Node(json.loads(text)), KnownSaes())
     except (ValueError, RecursionError) as error:
         raise InvalidImport("millm.profile of the GGUF file is no JSON") from error
-    notes = tuple(f"direction.{layer}: made of the profile's features" for layer in sorted(found.directions))
+    notes = tuple(f"direction.{layer}: computed from the profile's features" for layer in sorted(vector.directions))
     return DocumentEntry("$", "profile", entry.name, entry.profile, notes=notes)
