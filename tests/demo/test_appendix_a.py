@@ -1,4 +1,4 @@
-"""The use case of the requirements' Appendix A, from a feature that is looked for to its activations looked at."""
+"""Appendix A of the requirements: from the search for a feature to its activations."""
 
 import json
 from collections.abc import Iterator
@@ -52,7 +52,7 @@ def test_a_feature_is_found_set_saved_selected_seen_and_read_back(demo_server: S
 
 
 def it_is_found(api: httpx.Client) -> int:
-    """By its label, and by texts that have it."""
+    """By its label, and by texts that contain it."""
     labelled = good(api.get("/features/search", params={"q": "all caps"}))["features"]
     texts = {
         "a": ["THE SEA IS WIDE AND COLD", "COME HERE RIGHT NOW"],
@@ -69,9 +69,9 @@ def it_is_set_and_saved(api: httpx.Client, feature: int) -> None:
     assert hook["delta_norm"] == pytest.approx(60, rel=1e-4)
     good(api.post("/profiles/save", json={"name": NAME}))
     assert good(api.put("/steering", content=b"null"))["fingerprint"] is None
-    kept = good(api.get(f"/profiles/{NAME}"))["profile"]
-    assert [(one["index"], one["strength"]) for one in kept["features"]] == [(feature, 60)]
-    assert kept["saes"][0]["width"] == 4096
+    record = good(api.get(f"/profiles/{NAME}"))["profile"]
+    assert [(one["index"], one["strength"]) for one in record["features"]] == [(feature, 60)]
+    assert record["saes"][0]["width"] == 4096
 
 
 def ask(client: OpenAI, model: str = MODEL_NAME, **more: Any) -> Any:
@@ -89,7 +89,7 @@ def share_of_capitals(text: str) -> float:
 
 
 def until_ended(live: ClientConnection, id: str) -> list[dict[str, Any]]:
-    """The activations of a request, as they came."""
+    """The activations of a request, in order."""
     heard: list[dict[str, Any]] = []
     while True:
         for event in json.loads(live.recv(20)):
@@ -100,13 +100,13 @@ def until_ended(live: ClientConnection, id: str) -> list[dict[str, Any]]:
 
 
 def its_activations_are_read_back(api: httpx.Client, id: str, heard: list[dict[str, Any]]) -> None:
-    kept = good(api.get(f"/requests/{id}"))
-    row = kept["request"]
+    record = good(api.get(f"/requests/{id}"))
+    row = record["request"]
     assert (row["profile"], row["client"], row["completion_tokens"]) == (NAME, "openai-python", TOKENS)
-    assert len(kept["activations"]) == row["prompt_tokens"] + row["completion_tokens"] - 1  # the last is not fed back
-    assert [(one["position"], one["values"]) for one in kept["activations"]] == [
+    assert len(record["activations"]) == row["prompt_tokens"] + row["completion_tokens"] - 1  # the last is not fed back
+    assert [(one["position"], one["values"]) for one in record["activations"]] == [
         (event["position"], event["values"]) for event in heard
     ]
-    assert max(one["values"][0] for one in kept["activations"]) > 0
+    assert max(one["values"][0] for one in record["activations"]) > 0
     listed = good(api.get("/requests", params={"profile": NAME}))["requests"]
     assert id in [each["id"] for each in listed]

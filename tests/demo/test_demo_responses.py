@@ -1,4 +1,4 @@
-"""`/v1/responses` on a model that means something: calls, structured answers, steering, and going away."""
+"""`/v1/responses` on a real model: calls, structured answers, steering, and disconnects."""
 
 import time
 from typing import Literal
@@ -34,20 +34,20 @@ def client(demo_server: Server) -> OpenAI:
 
 
 CALL = '<tool_call>{"name": "get_weather", "arguments": {"city": "CITY"}}</tool_call>'
-"""As the model is to write it."""
+"""In the model's own syntax."""
 
 
 def shown(*cities: str) -> list[dict[str, str]]:
     """Questions and calls, and a last question."""
     turns = [(f"What is the weather in {city}?", CALL.replace("CITY", city)) for city in cities]
-    told = [{"role": role, "content": text} for turn in turns for role, text in zip(ROLES, turn, strict=True)]
-    return told[:-1]
+    messages = [{"role": role, "content": text} for turn in turns for role, text in zip(ROLES, turn, strict=True)]
+    return messages[:-1]
 
 
-def test_a_call_that_the_model_makes_by_itself_is_told_as_chat_tells_it(client: OpenAI) -> None:
+def test_tool_call_equals_that_of_chat(client: OpenAI) -> None:
     conversation = shown("Rome", "Oslo", "Lima", "Paris")
-    asked = {"model": MODEL, "input": conversation, "tools": [WEATHER], "temperature": 0, "max_output_tokens": 40}
-    with client.responses.stream(**asked) as stream:
+    request = {"model": MODEL, "input": conversation, "tools": [WEATHER], "temperature": 0, "max_output_tokens": 40}
+    with client.responses.stream(**request) as stream:
         names = [event.type for event in stream]
         (call,) = stream.get_final_response().output
     assert (call.type, call.name, call.status) == ("function_call", "get_weather", "completed")
@@ -57,11 +57,11 @@ def test_a_call_that_the_model_makes_by_itself_is_told_as_chat_tells_it(client: 
     chat = client.chat.completions.create(
         model=MODEL, messages=conversation, tools=[nested], temperature=0, max_tokens=40
     )
-    (told,) = chat.choices[0].message.tool_calls
-    assert (told.function.name, told.function.arguments) == (call.name, call.arguments)
+    (tool_call,) = chat.choices[0].message.tool_calls
+    assert (tool_call.function.name, tool_call.function.arguments) == (call.name, call.arguments)
 
 
-def test_a_forced_call_names_what_was_asked(client: OpenAI) -> None:
+def test_forced_tool_call_uses_the_named_tool(client: OpenAI) -> None:
     called = client.responses.create(
         model=MODEL,
         input="What is the weather in Paris?",
@@ -81,27 +81,27 @@ class Animal(BaseModel):
     legs: Literal[0, 4]
 
 
-def test_an_answer_is_parsed_into_a_model(client: OpenAI) -> None:
+def test_structured_answer_is_parsed(client: OpenAI) -> None:
     parsed = client.responses.parse(
         model=MODEL, input="Describe a dog.", temperature=0, max_output_tokens=40, text_format=Animal
     )
     assert parsed.output_parsed.kind == "dog"
 
 
-def test_a_profile_is_picked_by_the_models_name(client: OpenAI) -> None:
-    asked = {"input": "Tell me about the sea.", "temperature": 0, "max_output_tokens": 24}
-    yelling = client.responses.create(model=f"{MODEL}:yelling", **asked)
+def test_profile_is_selected_by_model_name(client: OpenAI) -> None:
+    request = {"input": "Tell me about the sea.", "temperature": 0, "max_output_tokens": 24}
+    yelling = client.responses.create(model=f"{MODEL}:yelling", **request)
     letters = [letter for letter in yelling.output_text if letter.isalpha()]
     assert sum(letter.isupper() for letter in letters) > 0.8 * len(letters)
     assert yelling.millm["profile"] == "yelling"
-    assert client.responses.create(model=MODEL, **asked).output_text != yelling.output_text
+    assert client.responses.create(model=MODEL, **request).output_text != yelling.output_text
 
 
-def test_nothing_goes_on_for_a_client_that_has_gone(client: OpenAI, demo_server: Server) -> None:
-    """A thousand tokens would take far longer."""
-    asked = {"model": MODEL, "input": "Tell me about the sea.", "max_output_tokens": 1000, "stream": True}
+def test_disconnect_cancels_the_request(client: OpenAI, demo_server: Server) -> None:
+    """A thousand tokens would need far longer."""
+    request = {"model": MODEL, "input": "Tell me about the sea.", "max_output_tokens": 1000, "stream": True}
     for _ in range(2):
-        with client.responses.create(**asked, extra_body={"ignore_eos": True}) as stream:
+        with client.responses.create(**request, extra_body={"ignore_eos": True}) as stream:
             assert [next(stream).type for _ in range(6)][-1] == "response.output_text.delta"
     gone = time.monotonic()
     while httpx.get(f"{demo_server.url}/api/status").json()["in_flight"]:

@@ -1,4 +1,4 @@
-"""`millm demo` for real: profiles do what they are called, and one request does not touch the next."""
+"""`millm demo` end to end: profiles have their effect, and requests do not affect each other."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -37,7 +37,7 @@ def share_of_capitals(text: str) -> float:
     return sum(letter.isupper() for letter in letters) / len(letters)
 
 
-def test_an_unsteered_answer_is_generate(client: OpenAI, demo_folder: Path) -> None:
+def test_unsteered_answer_matches_generate(client: OpenAI, demo_folder: Path) -> None:
     """In 8 bits, as the demo computes on a CPU."""
     tokenizer = Tokenizer.from_folder(demo_folder)
     ids = ChatTemplate.from_folder(demo_folder, tokenizer).render_prompt([PromptMessage("user", QUESTION)]).ids
@@ -48,8 +48,8 @@ def test_an_unsteered_answer_is_generate(client: OpenAI, demo_folder: Path) -> N
     assert ask(client) == tokenizer.decode(generated[0, len(ids) :].tolist())
 
 
-def test_a_profile_changes_what_is_said_and_nothing_else(client: OpenAI) -> None:
-    """Base, steered, base again: the third is the first."""
+def test_profile_steers_and_removal_restores_the_base(client: OpenAI) -> None:
+    """Base, steered, base again: the third equals the first."""
     before = ask(client)
     yelling = ask(client, f"{MODEL}:yelling")
     assert ask(client) == before
@@ -57,29 +57,29 @@ def test_a_profile_changes_what_is_said_and_nothing_else(client: OpenAI) -> None
     assert share_of_capitals(before) < 0.2
 
 
-def test_one_request_is_steered_by_its_body(client: OpenAI) -> None:
+def test_request_body_steers_one_request(client: OpenAI) -> None:
     knob = {"steering": {"features": [{"index": 135, "strength": 60}]}}
     assert ask(client, extra_body=knob) == ask(client, f"{MODEL}:yelling")
     assert ask(client, f"{MODEL}:yelling", extra_body={"steering": None}) == ask(client)
 
 
-def test_at_once_as_alone(client: OpenAI) -> None:
+def test_concurrent_answers_equal_single_ones(client: OpenAI) -> None:
     models = [MODEL, f"{MODEL}:yelling", f"{MODEL}:food", MODEL]
     alone = [ask(client, model) for model in models]
     with ThreadPoolExecutor(len(models)) as pool:
         assert list(pool.map(lambda model: ask(client, model), models)) == alone
 
 
-def test_the_menu_lists_the_model_and_its_profiles(client: OpenAI) -> None:
+def test_models_route_lists_the_model_and_its_profiles(client: OpenAI) -> None:
     listed = [model.id for model in client.models.list()]
     assert listed[0] == MODEL
     assert {f"{MODEL}:{name}" for name in ("yelling", "food", "law", "excited")} <= set(listed)
 
 
-def test_a_second_start_needs_no_network(
+def test_second_start_needs_no_network(
     demo_server: Server, demo_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Same weights in another home, and an index that answers nothing."""
+    """The same weights in another home, and an index that answers nothing."""
     for name in ("PIP_INDEX_URL", "HF_ENDPOINT"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     (tmp_path / "demo").symlink_to(demo_home / "demo")

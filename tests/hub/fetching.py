@@ -1,4 +1,4 @@
-"""A hub, a cache and a database of one test, and what lies in them."""
+"""A stand-in hub, a cache and a database of one test."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -26,8 +26,8 @@ PATIENCE = 25
 class Site:
     hub: FakeHub
     folder: Path
-    told: list[DownloadJob] = field(default_factory=list)
-    """By `on_change`."""
+    reported: list[DownloadJob] = field(default_factory=list)
+    """The jobs passed to `on_change`."""
 
     @property
     def cache(self) -> Path:
@@ -38,19 +38,19 @@ class Site:
         return self.folder / "millm.sqlite"
 
     def write(self, path: str, size: int = 10, byte: bytes = b"x") -> None:
-        """A file `owner/name/path` of the hub."""
+        """Write the file `owner/name/path` of the hub."""
         file = self.hub.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(byte * size)
 
     def write_model(self, repository: str, *sizes: int) -> None:
-        """Weights of these lengths, each different, and a configuration."""
+        """Weights of these sizes, each different, and a configuration."""
         self.write(f"{repository}/config.json")
         for number, size in enumerate(sizes):
             self.write(f"{repository}/model-{number:05}.safetensors", size, bytes([number + 1]))
 
     def run(self, story: Callable[[Downloads], Coroutine[Any, Any, Result]], **settings: Any) -> Result:
-        """A server's life: downloads from made to closed."""
+        """Run `story` in the lifetime of a `Downloads`."""
 
         async def told() -> Result:
             async with self.downloads(**settings) as downloads:
@@ -61,8 +61,8 @@ class Site:
     @asynccontextmanager
     async def downloads(self, **settings: Any) -> AsyncIterator[Downloads]:
         database = Database(self.database)
-        given = {"download_backoff": 0.005, "download_reserve_bytes": 0, **settings}
-        downloads = Downloads(database, Settings.load(**given), self.told.append)
+        values = {"download_backoff": 0.005, "download_reserve_bytes": 0, **settings}
+        downloads = Downloads(database, Settings.load(**values), self.reported.append)
         try:
             yield downloads
         finally:
@@ -77,23 +77,25 @@ class Site:
             database.close()
 
     def installed(self) -> dict[str, InstallRecord]:
-        """By name; each with every file on the disk as the hub has it."""
+        """Install records by name; asserts that the files are those of the hub."""
         rows = self.rows("SELECT name, body FROM installed")
-        found = {name: msgspec.json.decode(body, type=InstallRecord) for name, body in rows}
-        for row in found.values():
-            snapshot = self.cache / repo_folder_name(row.repository) / "snapshots" / row.commit
-            for file in row.files:
+        records = {name: msgspec.json.decode(body, type=InstallRecord) for name, body in rows}
+        for record in records.values():
+            snapshot = self.cache / repo_folder_name(record.repository) / "snapshots" / record.commit
+            for file in record.files:
                 assert matches_hash(snapshot / file.path, file.size, file.hash), file.path
-                assert (snapshot / file.path).read_bytes() == (self.hub.root / row.repository / file.path).read_bytes()
-        return found
+                assert (snapshot / file.path).read_bytes() == (
+                    self.hub.root / record.repository / file.path
+                ).read_bytes()
+        return records
 
     def orphans(self) -> list[str]:
-        """What a download that ended has no right to leave."""
+        """Files that a stopped download must not leave."""
         blobs = self.cache.glob("models--*/blobs/*")
         return [path.name for path in blobs if path.name.endswith(".incomplete") or path.name.startswith("tmp_")]
 
     def contents(self, repository: str) -> dict[str, bytes]:
-        """Of every file that the cache shows, by path and commit."""
+        """Path with commit → content of the files in the snapshots."""
         snapshots = self.cache / repo_folder_name(repository) / "snapshots"
         return {
             path.relative_to(snapshots).as_posix(): path.read_bytes() for path in snapshots.rglob("*") if path.is_file()

@@ -1,4 +1,4 @@
-"""A library over a cache of its own, and what is below it."""
+"""A library over a cache of its own, with access to both."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +28,9 @@ class Shelf:
         name = f"{repository}/{path}" if path else repository
         self.database.write(lambda on: on.execute("INSERT INTO installed VALUES (?, ?, ?)", (kind, name, body)))
 
-    def job(self, asked: DownloadSpec, commit: str, state: JobState, created: float = 1.0) -> None:
+    def job(self, spec: DownloadSpec, commit: str, state: JobState, created: float = 1.0) -> None:
         job = DownloadJob(
-            id=f"{state}{created}", asked=asked, name=asked.name, state=state, commit=commit, created=created, updated=1
+            id=f"{state}{created}", asked=spec, name=spec.name, state=state, commit=commit, created=created, updated=1
         )
         body = msgspec.json.encode(job).decode()
         self.database.write(lambda on: on.execute("INSERT INTO jobs VALUES (?, ?)", (job.id, body)))

@@ -1,4 +1,4 @@
-"""Jobs: one for the same thing, two at a time, ended within a second, and there again after a restart."""
+"""Jobs: one per spec, two at a time, cancelled within a second, resumable after a restart."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ async def until_it_runs(downloads: Downloads, id: str, done: int = 1) -> Downloa
 
 
 def processes() -> list[int]:
-    """Of downloads, that this process has started."""
+    """Process ids of this process's workers."""
     stats = {folder: folder / "stat" for folder in Path("/proc").iterdir() if folder.name.isdecimal()}
     return [
         int(folder.name)
@@ -43,10 +43,10 @@ def processes() -> list[int]:
     ]
 
 
-# -------------------------------------------------------------------------------------------------- from asked to done
+# ------------------------------------------------------------------------------------------------ start to installed
 
 
-def test_a_model_and_an_sae(site: Site) -> None:
+def test_model_and_sae_are_installed(site: Site) -> None:
     async def story(downloads: Downloads) -> list[DownloadJob]:
         jobs = [await downloads.start(MODEL), await downloads.start(parse_spec(SCOPE_SAE, "sae"))]
         return [await downloads.wait(job.id) for job in jobs]
@@ -62,7 +62,7 @@ def test_a_model_and_an_sae(site: Site) -> None:
     assert (site.cache / "models--google--gemma-2-2b" / "refs" / "main").read_text() == model.commit
 
 
-def test_only_what_can_run_no_code(site: Site) -> None:
+def test_only_files_without_code_are_downloaded(site: Site) -> None:
     async def story(downloads: Downloads) -> DownloadJob:
         return await downloads.wait((await downloads.start(parse_spec(GPT2, "model"))).id)
 
@@ -70,8 +70,10 @@ def test_only_what_can_run_no_code(site: Site) -> None:
     assert {Path(name).suffix for name in site.hub.downloaded} == {".json", ".safetensors"}
 
 
-@pytest.mark.parametrize(("trusted", "comes"), [((), False), (("tiny/coded@" + "0" * 40,), True)])
-def test_code_of_repositories_that_are_trusted(trusted: tuple[str, ...], comes: bool, own_site: Site) -> None:
+@pytest.mark.parametrize(("trusted", "is_downloaded"), [((), False), (("tiny/coded@" + "0" * 40,), True)])
+def test_python_files_of_trusted_repositories_are_downloaded(
+    trusted: tuple[str, ...], is_downloaded: bool, own_site: Site
+) -> None:
     own_site.write_model("tiny/coded", 1000)
     own_site.write("tiny/coded/modeling_tiny.py", byte=b"#")
 
@@ -79,10 +81,10 @@ def test_code_of_repositories_that_are_trusted(trusted: tuple[str, ...], comes: 
         return await downloads.wait((await downloads.start(parse_spec("tiny/coded", "model"))).id)
 
     own_site.run(story, trust_remote_code=trusted)
-    assert ("tiny/coded/modeling_tiny.py" in own_site.hub.downloaded) == comes
+    assert ("tiny/coded/modeling_tiny.py" in own_site.hub.downloaded) == is_downloaded
 
 
-def test_a_revision_is_another_name(site: Site) -> None:
+def test_revision_is_part_of_the_name(site: Site) -> None:
     site.hub.branches = {"main", "refs/pr/1"}
 
     async def story(downloads: Downloads) -> DownloadJob:
@@ -94,8 +96,8 @@ def test_a_revision_is_another_name(site: Site) -> None:
     assert (site.cache / "models--tiny--llama" / "refs" / "refs" / "pr" / "1").read_text() == job.commit
 
 
-def test_it_is_told_at_least_twice_a_second(own_site: Site) -> None:
-    """With the bytes so far, a speed near what the hub gives, and how long it will take."""
+def test_progress_is_reported_twice_a_second(own_site: Site) -> None:
+    """With bytes, a speed near that of the hub, and the time left."""
     own_site.write_model("tiny/large", 2_000_000)
     own_site.hub.speed = 1_000_000
 
@@ -103,8 +105,8 @@ def test_it_is_told_at_least_twice_a_second(own_site: Site) -> None:
         return await downloads.wait((await downloads.start(LARGE)).id)
 
     own_site.run(story)
-    running = [job for job in own_site.told if job.state == "running"]
-    gaps = [later.updated - job.updated for job, later in zip(own_site.told, own_site.told[1:], strict=False)]
+    running = [job for job in own_site.reported if job.state == "running"]
+    gaps = [later.updated - job.updated for job, later in zip(own_site.reported, own_site.reported[1:], strict=False)]
     assert max(gaps[2:]) <= 0.5
     assert [job.done for job in running] == sorted(job.done for job in running)
     assert 0 < running[len(running) // 2].done < 2_000_000
@@ -118,7 +120,7 @@ def test_it_is_told_at_least_twice_a_second(own_site: Site) -> None:
 # ------------------------------------------------------------------------------------------------------- one at a time
 
 
-def test_the_same_twice_is_one_job(site: Site) -> None:
+def test_same_spec_is_one_job(site: Site) -> None:
     site.hub.fail(".safetensors", "slow", times=inf, speed=400_000)
 
     async def story(downloads: Downloads) -> None:
@@ -135,31 +137,31 @@ def test_the_same_twice_is_one_job(site: Site) -> None:
     assert len(shards) == len(set(shards)) == 3
 
 
-def test_two_run_and_the_rest_waits_up_to_a_limit(own_site: Site) -> None:
+def test_two_jobs_run_and_the_queue_is_limited(own_site: Site) -> None:
     own_site.write_model("tiny/large", 1000)
     own_site.hub.branches = {f"b{number}" for number in range(MAX_RUNNING + MAX_QUEUED + 1)}
     own_site.hub.fail(".safetensors", "stall", times=inf, seconds=30)
 
     async def story(downloads: Downloads) -> None:
-        wanted = [parse_spec("tiny/large", "model", branch) for branch in sorted(own_site.hub.branches)]
-        running = [await downloads.start(asked) for asked in wanted[:MAX_RUNNING]]
+        specs = [parse_spec("tiny/large", "model", branch) for branch in sorted(own_site.hub.branches)]
+        running = [await downloads.start(spec) for spec in specs[:MAX_RUNNING]]
         for job in running:
             await until(downloads, job.id, "running")
-        for asked in wanted[MAX_RUNNING:-1]:
-            await downloads.start(asked)
+        for spec in specs[MAX_RUNNING:-1]:
+            await downloads.start(spec)
         assert len(processes()) == MAX_RUNNING
         with pytest.raises(QueueFull, match="32 downloads wait already"):
-            await downloads.start(wanted[-1])
+            await downloads.start(specs[-1])
         await downloads.cancel(running[0].id)
         await until(downloads, downloads.jobs()[-1 - MAX_RUNNING].id, "running")
-        await downloads.start(wanted[-1])
-        assert [job.asked for job in reversed(downloads.jobs())] == wanted
+        await downloads.start(specs[-1])
+        assert [job.asked for job in reversed(downloads.jobs())] == specs
 
     own_site.run(story)
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "spec",
     [
         DownloadSpec(kind="model", repository="nowhere"),
         DownloadSpec(kind="model", repository="a/../b"),
@@ -168,18 +170,18 @@ def test_two_run_and_the_rest_waits_up_to_a_limit(own_site: Site) -> None:
         DownloadSpec(kind="model", repository="a/b", revision="../main"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_before_it_is_a_job(asked: DownloadSpec, site: Site) -> None:
+def test_invalid_specs_are_rejected_before_a_job_exists(spec: DownloadSpec, site: Site) -> None:
     async def story(downloads: Downloads) -> None:
         with pytest.raises(InvalidRequest):
-            await downloads.start(asked)
+            await downloads.start(spec)
         with pytest.raises(InvalidRequest):
-            await downloads.preview(asked)
+            await downloads.preview(spec)
         assert downloads.jobs() == []
 
     site.run(story)
 
 
-def test_there_is_no_such_job(site: Site) -> None:
+def test_unknown_job_is_named(site: Site) -> None:
     async def story(downloads: Downloads) -> None:
         for act in (downloads.resume, downloads.cancel, downloads.wait):
             with pytest.raises(JobNotFound, match="no job 'nix'"):
@@ -188,20 +190,20 @@ def test_there_is_no_such_job(site: Site) -> None:
     site.run(story)
 
 
-# -------------------------------------------------------------------------------------------------- ended and gone on
+# --------------------------------------------------------------------------------------------- cancelled and resumed
 
 
-def test_cancelled_within_a_second_and_gone_on_with(own_site: Site) -> None:
-    """What had come whole is not brought again."""
+def test_cancelled_job_stops_within_a_second_and_resumes(own_site: Site) -> None:
+    """Complete files are not downloaded again."""
     own_site.write_model("tiny/large", 1000, 5_000_000)
     own_site.hub.fail("model-00001", "slow", speed=1_000_000)
 
     async def story(downloads: Downloads) -> None:
         job = await downloads.start(LARGE)
         await until_it_runs(downloads, job.id, 500_000)
-        begun = time.monotonic()
+        start = time.monotonic()
         cancelled = await downloads.cancel(job.id)
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - start < 1
         assert (cancelled.state, cancelled.problem, cancelled.speed) == ("cancelled", None, None)
         assert (processes(), own_site.orphans()) == ([], [])
         assert own_site.installed() == {}
@@ -216,7 +218,7 @@ def test_cancelled_within_a_second_and_gone_on_with(own_site: Site) -> None:
     assert sorted(names) == ["config.json", "model-00000.safetensors", *2 * ["model-00001.safetensors"]]
 
 
-def test_cancelled_while_it_waits_its_turn(site: Site) -> None:
+def test_waiting_and_queued_jobs_can_be_cancelled(site: Site) -> None:
     site.hub.fail("/api/", "status", times=inf, status=429, retry_after=60)
 
     async def story(downloads: Downloads) -> None:
@@ -229,7 +231,7 @@ def test_cancelled_while_it_waits_its_turn(site: Site) -> None:
     site.run(story)
 
 
-def test_a_restart_interrupts_and_brings_only_what_is_missing(own_site: Site) -> None:
+def test_restart_interrupts_and_resume_downloads_missing_files_only(own_site: Site) -> None:
     own_site.write_model("tiny/large", 1000, 2000, 5_000_000)
     own_site.hub.fail("model-00002", "slow", speed=1_000_000)
 
@@ -242,11 +244,11 @@ def test_a_restart_interrupts_and_brings_only_what_is_missing(own_site: Site) ->
     had = list(own_site.hub.downloaded)
 
     async def second(downloads: Downloads) -> DownloadJob:
-        (found,) = downloads.jobs()
-        assert (found.id, found.state, found.speed) == (job.id, "interrupted", None)
-        assert found.done >= 500_000
-        await downloads.resume(found.id)
-        return await downloads.wait(found.id)
+        (restored,) = downloads.jobs()
+        assert (restored.id, restored.state, restored.speed) == (job.id, "interrupted", None)
+        assert restored.done >= 500_000
+        await downloads.resume(restored.id)
+        return await downloads.wait(restored.id)
 
     assert own_site.run(second).state == "installed"
     assert len(had) == 4
@@ -254,8 +256,8 @@ def test_a_restart_interrupts_and_brings_only_what_is_missing(own_site: Site) ->
     assert set(own_site.installed()) == {"tiny/large"}
 
 
-def test_what_an_earlier_process_left_unverified_is_looked_at(own_site: Site) -> None:
-    """It was renamed, and then the lights went out: its length is right and its bytes are not."""
+def test_unverified_files_of_an_earlier_process_are_checked(own_site: Site) -> None:
+    """As after a power cut: the length is right and the content is not."""
     own_site.write_model("tiny/large", 1000, 2000)
 
     async def fetch(downloads: Downloads) -> DownloadJob:
@@ -271,7 +273,7 @@ def test_what_an_earlier_process_left_unverified_is_looked_at(own_site: Site) ->
     assert set(own_site.installed()) == {"tiny/large"}
 
 
-def test_a_process_that_is_killed_fails_its_job(own_site: Site) -> None:
+def test_killed_worker_fails_its_job(own_site: Site) -> None:
     own_site.write_model("tiny/large", 3_000_000)
     own_site.hub.speed = 1_000_000
 
@@ -287,7 +289,7 @@ def test_a_process_that_is_killed_fails_its_job(own_site: Site) -> None:
     assert (own_site.orphans(), own_site.installed()) == ([], {})
 
 
-def test_closing_ends_what_runs_and_what_waits(own_site: Site) -> None:
+def test_close_interrupts_running_and_queued_jobs(own_site: Site) -> None:
     own_site.write_model("tiny/large", 3_000_000)
     own_site.hub.speed = 1_000_000
     own_site.hub.branches = {"a", "b", "c"}
@@ -304,4 +306,4 @@ def test_closing_ends_what_runs_and_what_waits(own_site: Site) -> None:
         return [job.state for job in downloads.jobs()]
 
     assert own_site.run(after) == 3 * ["interrupted"]
-    assert not ACTIVE_STATES & {job.state for job in own_site.told[-3:]}
+    assert not ACTIVE_STATES & {job.state for job in own_site.reported[-3:]}

@@ -1,4 +1,4 @@
-"""Labels beside an SAE, what is laid over them, and what is kept of it."""
+"""Labels beside an SAE, edits over them, and their storage."""
 
 import contextlib
 import json
@@ -25,17 +25,17 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def labels(database: Database) -> Labels:
-    """Of one SAE, `a`."""
-    made = Labels(database)
-    made.set_file_labels("a", FILE)
-    return made
+    """Of the SAE `a`."""
+    store = Labels(database)
+    store.set_file_labels("a", FILE)
+    return store
 
 
-def test_none_where_there_is_no_file(tmp_path: Path) -> None:
+def test_missing_file_gives_no_labels(tmp_path: Path) -> None:
     assert read_labels(tmp_path) == []
 
 
-def test_reads_a_label_a_line(tmp_path: Path) -> None:
+def test_one_label_per_line(tmp_path: Path) -> None:
     lines = ['{"index": 3, "label": "the sea", "max_act": 4.5, "density": 0.1, "tokens": ["wave"]}', "", '{"index": 9}']
     (tmp_path / "labels.jsonl").write_text("\n".join(lines))
     assert read_labels(tmp_path) == FILE
@@ -51,7 +51,7 @@ def test_reads_a_label_a_line(tmp_path: Path) -> None:
         '{"index": 3, "label": "\\u202egnp.exe"}', '{"index": 3, "source": "\\u001b[2J"}', "[" * 2000, "\udcff",
     ],
 )  # fmt: skip
-def test_names_the_line_that_is_no_label(line: str, tmp_path: Path) -> None:
+def test_invalid_line_is_named(line: str, tmp_path: Path) -> None:
     content = f'{{"index": 1}}\n{line}\n'.encode(errors="surrogateescape")
     (tmp_path / "labels.jsonl").write_bytes(content)
     with pytest.raises(InvalidSae, match=r"^labels\.jsonl, line 2: "):
@@ -60,7 +60,7 @@ def test_names_the_line_that_is_no_label(line: str, tmp_path: Path) -> None:
         read_jsonl(content)
 
 
-def test_reads_what_others_write() -> None:
+def test_foreign_formats_are_read() -> None:
     """Neuronpedia's bulk export (explanations, then features) and SAEDashboard's statistics: one feature each."""
     lines = [
         {"modelId": "gemma-2-2b", "layer": "20-gemmascope-res-16k", "index": "123", "description": " capital\nletters"},
@@ -88,21 +88,21 @@ any_label = st.builds(
 
 
 @given(st.lists(any_label, unique_by=lambda label: label.index, max_size=20))
-def test_what_is_written_is_read_again(labels: list[Label]) -> None:
+def test_jsonl_round_trips(labels: list[Label]) -> None:
     assert read_jsonl(to_jsonl(labels)) == sorted(labels, key=lambda label: label.index)
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
-def test_no_bytes_break_the_reader(document: bytes) -> None:
+def test_arbitrary_bytes_raise_invalid_import_only(document: bytes) -> None:
     with contextlib.suppress(InvalidImport):
         read_jsonl(document)
 
 
-def test_what_is_put_lies_over_the_file_and_outlives_the_server(labels: Labels, database: Database) -> None:
+def test_edits_override_the_file_and_persist(labels: Labels, database: Database) -> None:
     assert labels.put("a", [Label(3, "waves"), Label(5, "a ship", 2.0)], "user") == 2
     for later in (labels, reopened(database)):
-        found = {index: (label.label, label.max_act, label.source) for index, label in later.all("a").items()}
-        assert found == {3: ("waves", 4.5, "user"), 5: ("a ship", 2.0, "user"), 9: ("", None, "file")}
+        merged = {index: (label.label, label.max_act, label.source) for index, label in later.all("a").items()}
+        assert merged == {3: ("waves", 4.5, "user"), 5: ("a ship", 2.0, "user"), 9: ("", None, "file")}
         assert later.max_acts("a") == {3: 4.5, 5: 2.0}
         assert later.all("b") == {}
     assert labels.remove("a", 3) == FILE[0]
@@ -110,21 +110,21 @@ def test_what_is_put_lies_over_the_file_and_outlives_the_server(labels: Labels, 
     assert labels.all("a") == {label.index: label for label in FILE}
 
 
-def test_an_edit_adds_to_an_import(labels: Labels) -> None:
+def test_edit_completes_an_import(labels: Labels) -> None:
     labels.put("a", [Label(4, "imported", 7.0, source="Neuronpedia")], "miStudio")
     labels.put("a", [Label(4, "edited")], "user")
-    kept = labels.get("a", 4)
-    assert kept is not None
-    assert (kept.label, kept.max_act, kept.source) == ("edited", 7.0, "user")
+    label = labels.get("a", 4)
+    assert label is not None
+    assert (label.label, label.max_act, label.source) == ("edited", 7.0, "user")
 
 
-def test_all_or_nothing_is_put(labels: Labels) -> None:
+def test_put_is_atomic(labels: Labels) -> None:
     with pytest.raises(InvalidImport, match="feature 6 holds a control character"):
         labels.put("a", [Label(5, "fine"), Label(6, "not\x07fine")], "user")
     assert labels.get("a", 5) is None
 
 
-def test_what_is_exported_can_be_put_elsewhere(labels: Labels) -> None:
+def test_exported_labels_can_be_imported(labels: Labels) -> None:
     labels.put("a", [Label(3, "waves")], "user")
     labels.put("b", read_jsonl(labels.export("a")), "import")
     assert [(one.index, one.label, one.max_act, one.source) for one in labels.all("b").values()] == [
@@ -133,19 +133,19 @@ def test_what_is_exported_can_be_put_elsewhere(labels: Labels) -> None:
     ]
 
 
-def test_files_leave_the_memory_with_their_sae(labels: Labels) -> None:
+def test_retain_drops_file_labels_of_other_saes(labels: Labels) -> None:
     labels.put("a", [Label(5, "a ship")], "user")
     labels.retain({"b"})
     assert set(labels.all("a")) == {5}
 
 
-def test_threads_lose_no_label(labels: Labels) -> None:
+def test_concurrent_edits_are_all_stored(labels: Labels) -> None:
     def put(first: int) -> None:
         for index in range(first, first + 10):
             labels.put("a", [Label(100 + index, f"number {index}")], "user")
             labels.search("a", "number")
 
-    threads = [threading.Thread(target=put, args=(10 * place,)) for place in range(4)]
+    threads = [threading.Thread(target=put, args=(10 * start,)) for start in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -1,4 +1,4 @@
-"""What is on disk, whoever brought it: ids, states and facts; nothing hostile in one entry takes the others along."""
+"""Library entries: ids, states and metadata; a hostile entry does not hide the others."""
 
 import json
 import shutil
@@ -44,14 +44,14 @@ def gemma_scope(sae: Path, folder: Path) -> bytes:
 # ------------------------------------------------------------------------------------------------------ what is there
 
 
-def test_an_empty_disk_has_what_ships_with_us(shelf: Shelf) -> None:
+def test_empty_cache_lists_builtin_entries(shelf: Shelf) -> None:
     assert [(entry.id, entry.origin, entry.state) for entry in shelf.library.models()] == [("tiny", "builtin", "whole")]
     assert [(entry.id, entry.origin, entry.state) for entry in shelf.library.saes()] == [
         ("tiny-sae", "builtin", "whole")
     ]
 
 
-def test_a_models_facts(shelf: Shelf, tiny_model: Path) -> None:
+def test_model_metadata(shelf: Shelf, tiny_model: Path) -> None:
     put(shelf.cache, "acme/tiny", shelf.model)
     entry = shelf.library.model("acme/tiny")
     weights = load_file(tiny_model / "model.safetensors")
@@ -62,7 +62,7 @@ def test_a_models_facts(shelf: Shelf, tiny_model: Path) -> None:
     assert (entry.commit, entry.is_verified) == (ONE, False)
 
 
-def test_an_saes_facts_in_each_layout(shelf: Shelf, tiny_sae: Path, tmp_path: Path) -> None:
+def test_sae_metadata_of_each_layout(shelf: Shelf, tiny_sae: Path, tmp_path: Path) -> None:
     scope_2 = {
         "params.safetensors": shelf.sae["sae_weights.safetensors"],
         "config.json": json.dumps(
@@ -76,25 +76,25 @@ def test_an_saes_facts_in_each_layout(shelf: Shelf, tiny_sae: Path, tmp_path: Pa
     put(shelf.cache, SCOPE, {f"{INSIDE}/params.npz": gemma_scope(tiny_sae, tmp_path / "npz")})
     put(shelf.cache, "acme/two", {f"resid_post/{name}": content for name, content in scope_2.items()})
     put(shelf.cache, "acme/lens", shelf.sae)
-    found = {entry.id: entry for entry in shelf.library.saes()}
-    assert set(found) == {"tiny-sae", f"{SCOPE}/{INSIDE}", "acme/two/resid_post", "acme/lens"}
-    assert {(entry.width, entry.d_in, entry.architecture) for entry in found.values()} == {
+    entries = {entry.id: entry for entry in shelf.library.saes()}
+    assert set(entries) == {"tiny-sae", f"{SCOPE}/{INSIDE}", "acme/two/resid_post", "acme/lens"}
+    assert {(entry.width, entry.d_in, entry.architecture) for entry in entries.values()} == {
         (FEATURES, WIDTH, "jumprelu")
     }
-    scope = found[f"{SCOPE}/{INSIDE}"]
+    scope = entries[f"{SCOPE}/{INSIDE}"]
     assert (scope.format, scope.layer, scope.model) == ("gemma_scope", 12, "google/gemma-2-2b")
     assert scope.hook_point == "blocks.12.hook_resid_post"
-    assert (found["acme/two/resid_post"].layer, found["acme/two/resid_post"].format) == (5, "gemma_scope_2")
-    assert (found["acme/lens"].layer, found["acme/lens"].model) == (1, "tiny-llama")
-    assert {entry.state for entry in found.values()} == {"whole"}
+    assert (entries["acme/two/resid_post"].layer, entries["acme/two/resid_post"].format) == (5, "gemma_scope_2")
+    assert (entries["acme/lens"].layer, entries["acme/lens"].model) == (1, "tiny-llama")
+    assert {entry.state for entry in entries.values()} == {"whole"}
 
 
-def test_a_repository_of_saes_is_no_model(shelf: Shelf) -> None:
+def test_repository_of_saes_is_no_model(shelf: Shelf) -> None:
     put(shelf.cache, "acme/lens", {**shelf.sae, "config.json": b"{}"})
     assert [entry.id for entry in shelf.library.models()] == ["tiny"]
 
 
-def test_what_the_catalogue_knows_of_a_public_sae(shelf: Shelf, tiny_sae: Path, tmp_path: Path) -> None:
+def test_catalogue_completes_sae_metadata(shelf: Shelf, tiny_sae: Path, tmp_path: Path) -> None:
     id = f"{SCOPE}/{INSIDE}"
     put(shelf.cache, SCOPE, {f"{INSIDE}/params.npz": gemma_scope(tiny_sae, tmp_path / "npz")})
     put(shelf.cache, "acme/lens", shelf.sae)
@@ -103,7 +103,7 @@ def test_what_the_catalogue_knows_of_a_public_sae(shelf: Shelf, tiny_sae: Path, 
 
 
 @pytest.mark.parametrize(
-    ("files", "found"),
+    ("files", "entries"),
     [
         (["a/ae.pt", "a/config.json"], {"acme/other/a": "dictionary_learning"}),
         (["a/hyperparams.json", "a/checkpoints/final.safetensors"], {"acme/other/a": "llama_scope"}),
@@ -115,12 +115,12 @@ def test_what_the_catalogue_knows_of_a_public_sae(shelf: Shelf, tiny_sae: Path, 
         (["d/pytorch_model.bin", "d/config.json"], {}),
     ],
 )  # fmt: skip
-def test_saes_of_other_libraries(files: list[str], found: dict[str, str], shelf: Shelf) -> None:
-    """They are listed, deleted, and used once a copy has been made in a layout that is read."""
+def test_foreign_saes_are_listed(files: list[str], entries: dict[str, str], shelf: Shelf) -> None:
+    """Foreign SAEs are listed and deleted, and used once they are converted."""
     weights = shelf.sae["sae_weights.safetensors"]
     put(shelf.cache, "acme/other", {name: b"{}" if name.endswith("json") else weights for name in files})
-    assert {entry.id: entry.format for entry in shelf.library.saes() if entry.origin == "hub"} == found
-    for id, layout in found.items():
+    assert {entry.id: entry.format for entry in shelf.library.saes() if entry.origin == "hub"} == entries
+    for id, layout in entries.items():
         assert shelf.library.sae(id).state == "whole"
         with pytest.raises(InvalidSae, match=f"{layout}, which has to be converted first"):
             shelf.library.locate_sae(id)
@@ -128,11 +128,11 @@ def test_saes_of_other_libraries(files: list[str], found: dict[str, str], shelf:
     assert [entry.id for entry in shelf.library.saes()] == ["tiny-sae"]
 
 
-def test_a_converted_copy_stands_for_the_original_and_goes_with_it(shelf: Shelf) -> None:
+def test_converted_copy_is_located_and_deleted_with_its_source(shelf: Shelf) -> None:
     original = put(shelf.cache, "acme/other", {"a/ae.pt": b"x", "a/config.json": b"{}"}) / "a"
-    found = sae_conversion.inspect_source(original)
-    assert found is not None
-    copy = sae_conversion._target_folder(original, found, "acme/other/a", shelf.home)
+    foreign = sae_conversion.inspect_source(original)
+    assert foreign is not None
+    copy = sae_conversion._target_folder(original, foreign, "acme/other/a", shelf.home)
     copy.mkdir(parents=True)
     for name, content in shelf.sae.items():
         (copy / name).write_bytes(content)
@@ -141,7 +141,7 @@ def test_a_converted_copy_stands_for_the_original_and_goes_with_it(shelf: Shelf)
     assert not copy.exists()
 
 
-def test_code_of_its_own_runs_only_for_the_commit_that_was_named(shelf: Shelf, tiny_model: Path) -> None:
+def test_remote_code_is_trusted_by_commit(shelf: Shelf, tiny_model: Path) -> None:
     config = {**json.loads(shelf.model["config.json"]), "model_type": "new", "auto_map": {"AutoConfig": "x.X"}}
     files = {**shelf.model, "config.json": json.dumps(config).encode()}
     put(shelf.cache, "acme/code", files, commit=ONE)
@@ -155,7 +155,7 @@ def test_code_of_its_own_runs_only_for_the_commit_that_was_named(shelf: Shelf, t
             refusing.locate_model(id)
 
 
-def test_ids_name_what_a_ref_stands_for(shelf: Shelf) -> None:
+def test_ids_follow_refs(shelf: Shelf) -> None:
     put(shelf.cache, "acme/tiny", shelf.model, commit=ONE)
     put(shelf.cache, "acme/tiny", shelf.model, commit=TWO, ref="v1.0")
     put(shelf.cache, "acme/tiny", shelf.model, commit=THREE, ref=None)
@@ -166,36 +166,41 @@ def test_ids_name_what_a_ref_stands_for(shelf: Shelf) -> None:
     assert shelf.library.locate_model("acme/tiny@v1.0").folder.name == TWO
 
 
-def test_what_is_missing_is_told_with_what_there_is(shelf: Shelf) -> None:
+def test_unknown_id_lists_existing_ids(shelf: Shelf) -> None:
     with pytest.raises(ModelNotFound, match=r"no model 'acme/other'; there are tiny"):
         shelf.library.model("acme/other")
     with pytest.raises(SaeNotFound, match="tiny-sae"):
         shelf.library.locate_sae("../../etc")
 
 
-def test_agrees_with_huggingface_hub(shelf: Shelf) -> None:
-    """Two ways: repositories, commits, refs and bytes, with blobs shared between revisions."""
+def test_scan_agrees_with_huggingface_hub(shelf: Shelf) -> None:
+    """Repositories, commits, refs and bytes, with blobs shared between revisions."""
     put(shelf.cache, "acme/tiny", shelf.model, commit=ONE, ref=None)
     put(shelf.cache, "acme/tiny", {**shelf.model, "README.md": b"new"}, commit=TWO)
     put(shelf.cache, "gpt2", shelf.model, commit=ONE, ref="refs/pr/1")
-    theirs = {
+    expected = {
         (repo.repo_id, revision.commit_hash, revision.refs, revision.size_on_disk)
         for repo in scan_cache_dir(shelf.cache).repos
         for revision in repo.revisions
     }
-    ours = {
-        (found.repository, found.commit, frozenset(found.refs), sum(file.size or 0 for file in found.files.values()))
-        for found in hub_cache.scan_revisions({})
+    scanned = {
+        (
+            revision.repository,
+            revision.commit,
+            frozenset(revision.refs),
+            sum(file.size or 0 for file in revision.files.values()),
+        )
+        for revision in hub_cache.scan_revisions({})
     }
-    assert ours == theirs
+    assert scanned == expected
     entry = shelf.library.model("acme/tiny")
     assert (entry.size - entry.shared, entry.shared) == (3, sum(map(len, shelf.model.values())))
 
 
-# ------------------------------------------------------------------------------------------------- whole, or what not
+# -------------------------------------------------------------------------------------------------------- integrity
 
 
-def test_a_verified_download(shelf: Shelf) -> None:
+def test_verified_download(shelf: Shelf) -> None:
     put(shelf.cache, "acme/tiny", shelf.model)
     shelf.install("model", "acme/tiny", ONE, "", {name: len(content) for name, content in shelf.model.items()})
     shelf.job(DownloadSpec(kind="model", repository="acme/tiny"), ONE, "cancelled", created=9)
@@ -203,7 +208,7 @@ def test_a_verified_download(shelf: Shelf) -> None:
     assert shelf.model_state("acme/tiny") == ("whole", None)
 
 
-def test_a_file_that_changed_since_it_was_installed(shelf: Shelf) -> None:
+def test_file_changed_after_installation_is_damaged(shelf: Shelf) -> None:
     put(shelf.cache, "acme/tiny", shelf.model)
     shelf.install("model", "acme/tiny", ONE, "", {"config.json": 1})
     assert shelf.model_state("acme/tiny")[0] == "damaged"
@@ -212,19 +217,19 @@ def test_a_file_that_changed_since_it_was_installed(shelf: Shelf) -> None:
         shelf.library.locate_model("acme/tiny")
 
 
-def test_a_file_that_went_since_it_was_installed(shelf: Shelf) -> None:
+def test_file_removed_after_installation_is_missing(shelf: Shelf) -> None:
     put(shelf.cache, "acme/lens", {f"a/{name}": content for name, content in shelf.sae.items()})
     shelf.install("sae", "acme/lens", ONE, "a", {"a/labels.jsonl": 1})
     entry = shelf.library.sae("acme/lens/a")
     assert (entry.state, entry.problem) == ("incomplete", "labels.jsonl is missing")
 
 
-def test_links_to_nothing(shelf: Shelf) -> None:
+def test_dangling_links_are_incomplete(shelf: Shelf) -> None:
     put(shelf.cache, "acme/tiny", {**shelf.model, "model.safetensors": None})
     assert shelf.model_state("acme/tiny") == ("incomplete", "model.safetensors is missing")
 
 
-def test_shards_that_the_index_names(shelf: Shelf) -> None:
+def test_indexed_shards_are_required(shelf: Shelf) -> None:
     files = {name: content for name, content in shelf.model.items() if name != "model.safetensors"}
     index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     files |= {
@@ -236,8 +241,8 @@ def test_shards_that_the_index_names(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("left", ["{}.incomplete", "{}.0a1b2c3d.incomplete"])
-def test_leftovers_of_a_download_that_did_not_end(left: str, shelf: Shelf) -> None:
-    """Unless a later try brought the same file."""
+def test_leftover_file_marks_the_newest_revision_incomplete(left: str, shelf: Shelf) -> None:
+    """Unless a later try completed the same file."""
     put(shelf.cache, "acme/tiny", shelf.model)
     blobs = shelf.cache / "models--acme--tiny" / "blobs"
     (blobs / left.format("f" * 64)).write_bytes(b"half")
@@ -246,16 +251,16 @@ def test_leftovers_of_a_download_that_did_not_end(left: str, shelf: Shelf) -> No
     assert shelf.model_state("acme/tiny")[0] == "whole"
 
 
-def test_a_job_that_is_not_finished(shelf: Shelf) -> None:
-    """Its files may look whole: a tokenizer comes last. It is called what was asked for, though no ref says so yet."""
+def test_unfinished_job_marks_its_entry_incomplete(shelf: Shelf) -> None:
+    """All files may be there but the last, the tokenizer. The id is the requested revision, without a ref yet."""
     put(shelf.cache, "acme/tiny", shelf.model, ref=None)
-    asked = DownloadSpec(kind="model", repository="acme/tiny")
-    shelf.job(asked, ONE, "interrupted", created=1)
+    spec = DownloadSpec(kind="model", repository="acme/tiny")
+    shelf.job(spec, ONE, "interrupted", created=1)
     state, problem = shelf.model_state("acme/tiny")
     assert state == "incomplete"
     assert problem is not None
     assert "interrupted" in problem
-    shelf.job(asked, ONE, "installed", created=2)
+    shelf.job(spec, ONE, "installed", created=2)
     assert shelf.model_state("acme/tiny")[0] == "whole"
 
 
@@ -307,7 +312,7 @@ def index_leads_out(files: dict[str, bytes]) -> None:
     [cut, header_too_long, wrong_shape, deep_header, empty, config_is_a_list, config_is_huge, config_is_not_text,
      config_is_deep, index_leads_out],
 )  # fmt: skip
-def test_what_is_damaged_is_shown_and_the_rest_is_there(
+def test_damaged_entry_does_not_hide_others(
     harm: Callable[[dict[str, bytes]], None], shelf: Shelf, tmp_path: Path
 ) -> None:
     put(shelf.cache, "acme/good", shelf.model)
@@ -323,7 +328,7 @@ def test_what_is_damaged_is_shown_and_the_rest_is_there(
         shelf.library.locate_model("acme/bad")
 
 
-def test_facts_of_the_wrong_types_are_left_out(shelf: Shelf) -> None:
+def test_metadata_of_wrong_types_is_ignored(shelf: Shelf) -> None:
     odd = {
         "architectures": 3, "model_type": ["x"], "max_position_embeddings": "many", "torch_dtype": {},
         "text_config": [], "quantization_config": "all", "auto_map": 1,
@@ -334,7 +339,7 @@ def test_facts_of_the_wrong_types_are_left_out(shelf: Shelf) -> None:
     assert entry.dtype == "float32"
 
 
-def test_loops_and_ways_out_of_the_cache(shelf: Shelf, tmp_path: Path) -> None:
+def test_link_loops_and_outside_links_are_damaged(shelf: Shelf, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("s")
     snapshot = put(shelf.cache, "acme/loop", shelf.model)
     (snapshot / "again").symlink_to(snapshot, target_is_directory=True)
@@ -352,7 +357,7 @@ def test_loops_and_ways_out_of_the_cache(shelf: Shelf, tmp_path: Path) -> None:
     assert states["tiny"] == ("whole", None)
 
 
-def test_a_folder_that_cannot_be_read(shelf: Shelf) -> None:
+def test_unreadable_folder(shelf: Shelf) -> None:
     (shelf.cache / "models--acme--shut" / "snapshots").mkdir(parents=True)
     (shelf.cache / "models--acme--shut" / "snapshots" / ONE).write_text("")
     id = f"acme/shut@{ONE}"
@@ -375,7 +380,7 @@ def test_fifty_entries_in_a_tenth_of_a_second(shelf: Shelf) -> None:
 # -------------------------------------------------------------------------------------------------------- local folders
 
 
-def test_an_imported_model_stays_where_it_is(shelf: Shelf, tiny_model: Path) -> None:
+def test_imported_model_is_a_link(shelf: Shelf, tiny_model: Path) -> None:
     entry = shelf.library.import_model(tiny_model, "mine")
     assert (entry.id, entry.origin, entry.state) == ("mine", "imported", "whole")
     assert shelf.library.locate_model("mine").folder.resolve() == tiny_model
@@ -385,7 +390,7 @@ def test_an_imported_model_stays_where_it_is(shelf: Shelf, tiny_model: Path) -> 
     assert [entry.id for entry in shelf.library.models()] == ["tiny"]
 
 
-def test_an_imported_sae_is_called_as_its_folder(shelf: Shelf, tiny_sae: Path, tmp_path: Path) -> None:
+def test_imported_sae_has_the_name_of_its_folder(shelf: Shelf, tiny_sae: Path, tmp_path: Path) -> None:
     folder = tmp_path / "my.sae-1"
     folder.mkdir()
     for name, content in shelf.sae.items():
@@ -401,19 +406,19 @@ def test_an_imported_sae_is_called_as_its_folder(shelf: Shelf, tiny_sae: Path, t
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "-x", "a" * 97, "naïve", "a b"])
-def test_names_that_cannot_be(name: str, shelf: Shelf, tiny_model: Path) -> None:
+def test_invalid_names_are_rejected(name: str, shelf: Shelf, tiny_model: Path) -> None:
     with pytest.raises(InvalidRequest, match="cannot be a name"):
         shelf.library.import_model(tiny_model, name)
 
 
-def test_names_that_are_taken(shelf: Shelf, tiny_model: Path) -> None:
+def test_used_names_are_rejected(shelf: Shelf, tiny_model: Path) -> None:
     shelf.library.import_model(tiny_model, "mine")
     for name in ("mine", "tiny"):
         with pytest.raises(Conflict, match=f"has a '{name}' already"):
             shelf.library.import_model(tiny_model, name)
 
 
-def test_what_is_not_whole_is_not_linked(shelf: Shelf, tmp_path: Path, tiny_sae: Path) -> None:
+def test_incomplete_folders_are_not_linked(shelf: Shelf, tmp_path: Path, tiny_sae: Path) -> None:
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "empty", tmp_path / "nowhere", tiny_sae):
         with pytest.raises(InvalidModel):
@@ -423,8 +428,8 @@ def test_what_is_not_whole_is_not_linked(shelf: Shelf, tmp_path: Path, tiny_sae:
     assert [*shelf.home.model_links.iterdir(), *shelf.home.sae_links.iterdir()] == []
 
 
-def test_a_link_to_itself_does_not_take_the_others_along(shelf: Shelf) -> None:
-    """Made by whoever imports an SAE from the very folder that leads to it."""
+def test_link_to_itself_does_not_hide_others(shelf: Shelf) -> None:
+    """As after an import from the folder that contains the link."""
     for folder, entries in ((shelf.home.model_links, shelf.library.models), (shelf.home.sae_links, shelf.library.saes)):
         folder.mkdir(exist_ok=True)
         before = [entry.id for entry in entries()]
@@ -432,7 +437,7 @@ def test_a_link_to_itself_does_not_take_the_others_along(shelf: Shelf) -> None:
         assert sorted(entry.id for entry in entries()) == sorted([*before, "loop"])
 
 
-def test_what_ships_is_listed_once_it_has_been_made(tmp_path: Path, tiny_model: Path) -> None:
+def test_builtin_model_is_listed_once_it_exists(tmp_path: Path, tiny_model: Path) -> None:
     home = Home(tmp_path / "home")
     home.create()
     library = Library(home, Database(home.database), {"demo": tmp_path / "demo"})

@@ -1,4 +1,4 @@
-"""Names → folders, with a real `huggingface_hub` and a hub on loopback that speaks its protocol."""
+"""Names → folders, with a real `huggingface_hub` and a stand-in hub on loopback."""
 
 import shutil
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ NOT_ALLOWED = [
 
 @pytest.fixture
 def hub(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """A hub with the tiny model, much that is none of our business, and an SAE deep in a repository."""
+    """A hub with the tiny model, files that must not be downloaded, and an SAE deep in a repository."""
     root = tmp_path / "hub"
     shutil.copytree(tiny_model, root / MODEL)
     for name in NOT_ALLOWED:
@@ -47,7 +47,7 @@ def write(path: Path, size: int = 10) -> None:
 
 
 def silent(stage: str, done: int, total: int) -> None:
-    """Tells nobody."""
+    pass
 
 
 def names(folder: Path) -> list[str]:
@@ -57,40 +57,40 @@ def names(folder: Path) -> list[str]:
 # ---------------------------------------------------------------------------------------------------- local folders
 
 
-def test_a_folder_is_taken_as_it_is(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_is_used_in_place(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tiny_model.parent)
-    wanted = LocalCheckpoint("tiny-llama", tiny_model.resolve())
-    assert locate_model(str(tiny_model), None, silent) == wanted
-    assert locate_model("tiny-llama", None, silent) == wanted
+    expected = LocalCheckpoint("tiny-llama", tiny_model.resolve())
+    assert locate_model(str(tiny_model), None, silent) == expected
+    assert locate_model("tiny-llama", None, silent) == expected
     monkeypatch.setenv("HOME", str(tiny_model.parent))
-    assert locate_model("~/tiny-llama", None, silent) == wanted
+    assert locate_model("~/tiny-llama", None, silent) == expected
     monkeypatch.chdir(tiny_model)
-    assert locate_model(".", None, silent) == wanted
+    assert locate_model(".", None, silent) == expected
 
 
 @pytest.mark.parametrize(
     "name",
     ["./nowhere", "/nowhere/at/all", "nowhere", "~/.nowhere/model", "~stranger/model", "a/b/c", "-/-", "a b/c", ""],
 )
-def test_neither_a_folder_nor_an_id(name: str) -> None:
+def test_neither_folder_nor_id_is_rejected(name: str) -> None:
     with pytest.raises(CannotStart, match="neither a folder here nor a Hugging Face id"):
         locate_model(name, None, silent)
 
 
-def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
+def test_file_is_rejected(tmp_path: Path) -> None:
     write(tmp_path / "model.gguf")
     with pytest.raises(CannotStart, match="is a file"):
         locate_model(str(tmp_path / "model.gguf"), None, silent)
 
 
 @pytest.mark.parametrize("name", ["a/b/../../../etc", "a/../b"])
-def test_a_path_that_leads_out_of_a_repository(name: str) -> None:
+def test_path_outside_a_repository_is_rejected(name: str) -> None:
     with pytest.raises(CannotStart):
         locate_sae(name, None, silent)
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
-def test_a_folder_that_is_no_model(missing: str, tiny_model: Path, tmp_path: Path) -> None:
+def test_folder_without_model_is_rejected(missing: str, tiny_model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     (folder / missing).unlink()
     with pytest.raises(InvalidModel, match=f"model has no .*{missing.removeprefix('model')}"):
@@ -98,7 +98,7 @@ def test_a_folder_that_is_no_model(missing: str, tiny_model: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("left", [0, 4, 100, -1])
-def test_weights_that_are_cut_short(left: int, tiny_model: Path, tmp_path: Path) -> None:
+def test_truncated_weights_are_rejected(left: int, tiny_model: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:left])
@@ -106,7 +106,7 @@ def test_weights_that_are_cut_short(left: int, tiny_model: Path, tmp_path: Path)
         locate_model(str(folder), None, silent)
 
 
-def test_an_sae_folder(tiny_sae: Path, tmp_path: Path) -> None:
+def test_sae_folder(tiny_sae: Path, tmp_path: Path) -> None:
     assert locate_sae(str(tiny_sae), None, silent) == LocalCheckpoint("tiny", tiny_sae.resolve())
     write(tmp_path / "sae" / "weights.pt")
     with pytest.raises(InvalidSae, match=r"no SAE found in sae: .*\.pt is not read"):
@@ -116,8 +116,8 @@ def test_an_sae_folder(tiny_sae: Path, tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------- the hub
 
 
-def test_a_model_by_its_id(hub: FakeHub, tiny_model: Path) -> None:
-    """Only what is allowed is fetched, byte for byte, and the progress reaches its total."""
+def test_model_is_downloaded_by_id(hub: FakeHub, tiny_model: Path) -> None:
+    """Only allowed files are downloaded, byte for byte, and the progress reaches its total."""
     reports: list[tuple[str, int, int]] = []
     located = locate_model(MODEL, None, lambda *report: reports.append(report))
     assert located.name == MODEL
@@ -129,12 +129,12 @@ def test_a_model_by_its_id(hub: FakeHub, tiny_model: Path) -> None:
     assert [done for _, done, _ in reports] == sorted(done for _, done, _ in reports)
 
 
-def test_how_to_pool_comes_with_the_model(hub: FakeHub, tmp_path: Path) -> None:
+def test_pooling_configuration_is_downloaded(hub: FakeHub, tmp_path: Path) -> None:
     write(tmp_path / "hub" / MODEL / "1_Pooling" / "config.json")
     assert names(locate_model(MODEL, TOKEN, silent).folder) == ["1_Pooling/config.json", *ALLOWED]
 
 
-def test_the_second_time_nothing_is_fetched_and_the_hub_may_be_gone(hub: FakeHub) -> None:
+def test_cached_model_needs_no_hub(hub: FakeHub) -> None:
     first = locate_model(MODEL, None, silent)
     hub.downloaded.clear()
     assert locate_model(MODEL, None, silent) == first
@@ -143,7 +143,7 @@ def test_the_second_time_nothing_is_fetched_and_the_hub_may_be_gone(hub: FakeHub
     assert hub.downloaded == []
 
 
-def test_an_sae_inside_a_repository(hub: FakeHub) -> None:
+def test_sae_inside_a_repository(hub: FakeHub) -> None:
     located = locate_sae(f"{SCOPE}/{INSIDE}/", None, silent)
     assert located.name == f"{SCOPE}/{INSIDE}"
     assert hub.downloaded == [f"{SCOPE}/{INSIDE}/params.npz"]
@@ -151,18 +151,18 @@ def test_an_sae_inside_a_repository(hub: FakeHub) -> None:
     assert located.folder.as_posix().endswith(INSIDE)
 
 
-def test_an_sae_that_is_a_repository(hub: FakeHub) -> None:
+def test_sae_at_the_root_of_a_repository(hub: FakeHub) -> None:
     for name in ("cfg.json", "sae_weights.safetensors", "labels.jsonl", "other/sae_weights.safetensors", "log.txt"):
         write(hub.root / "some" / "sae" / name)
     assert names(locate_sae("some/sae", None, silent).folder) == ["cfg.json", "labels.jsonl", "sae_weights.safetensors"]
 
 
-def test_with_the_right_token(hub: FakeHub) -> None:
+def test_gated_repository_with_access(hub: FakeHub) -> None:
     hub.gated, hub.private = {MODEL}, {MODEL}
     assert names(locate_model(MODEL, TOKEN, silent).folder) == ALLOWED
 
 
-def test_a_caller_who_gives_up_ends_the_download(hub: FakeHub) -> None:
+def test_exception_of_the_caller_ends_the_download(hub: FakeHub) -> None:
     hub.fail(".safetensors", "stall", times=inf, after=100)
 
     def give_up(stage: str, done: int, total: int) -> None:
@@ -173,58 +173,58 @@ def test_a_caller_who_gives_up_ends_the_download(hub: FakeHub) -> None:
         locate_model(MODEL, None, give_up)
 
 
-def test_a_download_that_was_ended_can_be_started_again(hub: FakeHub) -> None:
-    test_a_caller_who_gives_up_ends_the_download(hub)
+def test_interrupted_download_can_be_restarted(hub: FakeHub) -> None:
+    test_exception_of_the_caller_ends_the_download(hub)
     hub.forget()
     assert names(locate_model(MODEL, None, silent).folder) == ALLOWED
 
 
-def problem(asked: str, token: str | None = None) -> str:
+def problem(name: str, token: str | None = None) -> str:
     with pytest.raises(MillmError) as refused:
-        locate_model(asked, token, silent)
+        locate_model(name, token, silent)
     assert "\n" not in refused.value.message
     return refused.value.message
 
 
-def test_unknown(hub: FakeHub) -> None:
+def test_unknown_repository(hub: FakeHub) -> None:
     for token in (None, TOKEN):
-        said = problem("tiny/nothing", token)
-        assert said.startswith("tiny/nothing: no such repository on Hugging Face")
-        assert said.endswith("nor is there such a folder here")
+        message = problem("tiny/nothing", token)
+        assert message.startswith("tiny/nothing: no such repository on Hugging Face")
+        assert message.endswith("nor is there such a folder here")
 
 
-def test_private(hub: FakeHub) -> None:
+def test_private_repository(hub: FakeHub) -> None:
     hub.private = {MODEL}
     assert "HF_TOKEN" in problem(MODEL)
 
 
-def test_gated(hub: FakeHub) -> None:
+def test_gated_repository(hub: FakeHub) -> None:
     hub.gated = {MODEL}
     assert problem(MODEL).startswith(f"{MODEL}: gated; accept its licence")
 
 
-def test_unauthorised(hub: FakeHub) -> None:
+def test_invalid_token(hub: FakeHub) -> None:
     assert problem(MODEL, "hf_wrong") == (
         f"{MODEL}: Hugging Face does not accept this HF_TOKEN; make a new one, or unset it for a public repository"
     )
 
 
-def test_failing(hub: FakeHub) -> None:
+def test_failing_hub(hub: FakeHub) -> None:
     hub.fail("", "status", times=inf)
     assert f"could not be downloaded from {hub.url} (status 503)" in problem(MODEL)
 
 
-def test_down(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_hub(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert "could not be downloaded from http://127.0.0.1:9 (ConnectError)" in problem(MODEL)
 
 
-def test_offline(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "HF_HUB_OFFLINE forbids" in problem(MODEL)
     assert hub.downloaded == []
 
 
-def test_no_such_folder_inside(hub: FakeHub) -> None:
+def test_unknown_sae_folder(hub: FakeHub) -> None:
     with pytest.raises(MillmError, match=f"{SCOPE} has no SAE in 'layer_9'"):
         locate_sae(f"{SCOPE}/layer_9", None, silent)

@@ -1,11 +1,11 @@
-"""How fast and how long, from bytes and a clock."""
+"""Speed and time left, from bytes and a clock."""
 
 import pytest
 
 from millm.hub.downloads import SpeedMeter
 
 
-def test_a_steady_line() -> None:
+def test_steady_rate() -> None:
     pace = SpeedMeter()
     for tick in range(101):
         pace.add(5_000_000 + tick * 20_000, tick * 0.2)
@@ -13,7 +13,7 @@ def test_a_steady_line() -> None:
     assert pace.seconds_left(1_000_000) == pytest.approx(10, rel=0.01)
 
 
-def test_what_was_there_is_not_fast_and_what_stands_has_no_end() -> None:
+def test_existing_bytes_and_stalls_give_no_speed() -> None:
     pace = SpeedMeter()
     pace.add(10**12, 0)
     assert (pace.speed, pace.seconds_left(5)) == (None, None)

@@ -1,4 +1,4 @@
-"""What a download would bring, compared with what it then brings; and nothing is brought to find out."""
+"""Previews against the downloads that follow; a preview downloads no files."""
 
 import json
 
@@ -19,7 +19,7 @@ def preview(site: Site, name: str, kind: ArtifactKind = "model") -> DownloadPrev
     return site.run(story)
 
 
-def test_of_a_model(site: Site) -> None:
+def test_preview_of_a_model(site: Site) -> None:
     before = preview(site, GEMMA)
     assert not site.cache.exists()
     assert (before.architecture, before.dtype, before.licence) == ("Gemma2ForCausalLM", "float32", "gemma")
@@ -38,19 +38,19 @@ def test_of_a_model(site: Site) -> None:
     assert all(file.is_here for file in after.files)
 
 
-def test_what_stays_behind_is_counted(site: Site) -> None:
+def test_skipped_files_are_counted(site: Site) -> None:
     skipped = ("pytorch_model.bin", "tf_model.h5", "onnx/decoder_model.onnx", "README.md")
     assert preview(site, GPT2).skipped == sum((site.hub.root / GPT2 / name).stat().st_size for name in skipped)
 
 
-def test_of_an_sae(site: Site) -> None:
-    found = preview(site, SCOPE_SAE, "sae")
-    assert (found.licence, found.architecture, found.parameters) == ("cc-by-4.0", None, None)
-    assert found.size == (site.hub.root / SCOPE_SAE / "params.npz").stat().st_size
-    assert found.skipped > found.size
+def test_preview_of_an_sae(site: Site) -> None:
+    result = preview(site, SCOPE_SAE, "sae")
+    assert (result.licence, result.architecture, result.parameters) == ("cc-by-4.0", None, None)
+    assert result.size == (site.hub.root / SCOPE_SAE / "params.npz").stat().st_size
+    assert result.skipped > result.size
 
 
-def test_gated(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preview_of_a_gated_repository(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.hub.gated = {GEMMA}
     without = preview(site, GEMMA)
     assert (without.gated, without.has_access, without.architecture) == (True, False, "Gemma2ForCausalLM")
@@ -60,7 +60,7 @@ def test_gated(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     assert preview(site, GEMMA).has_access
 
 
-def test_what_cannot_be_seen(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_previews_are_named(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RepositoryNotFound, match="tiny/nothing"):
         preview(site, "tiny/nothing")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
@@ -68,17 +68,17 @@ def test_what_cannot_be_seen(site: Site, monkeypatch: pytest.MonkeyPatch) -> Non
         preview(site, GEMMA)
 
 
-def test_quantised_and_with_code_of_its_own(own_site: Site) -> None:
+def test_quantisation_and_remote_code_are_reported(own_site: Site) -> None:
     own_site.write_model("tiny/coded", 10)
     config = {"architectures": ["Tiny"], "auto_map": {}, "quantization_config": {"quant_method": "gptq", "bits": 4}}
     (own_site.hub.root / "tiny/coded/config.json").write_text(json.dumps(config))
     assert not preview(own_site, "tiny/coded").needs_remote_code
     own_site.write("tiny/coded/modeling_tiny.py")
-    found = preview(own_site, "tiny/coded")
-    assert (found.needs_remote_code, found.quantization, found.parameters) == (True, "gptq 4-bit", None)
+    result = preview(own_site, "tiny/coded")
+    assert (result.needs_remote_code, result.quantization, result.parameters) == (True, "gptq 4-bit", None)
 
 
-def test_a_model_without_weights_that_are_safe(own_site: Site) -> None:
+def test_model_with_pickles_only_is_rejected(own_site: Site) -> None:
     own_site.write("tiny/pickled/config.json")
     own_site.write("tiny/pickled/pytorch_model.bin")
     with pytest.raises(InvalidModel, match=r"no \.safetensors weights"):

@@ -1,4 +1,4 @@
-"""A deletion gives back what nothing else uses, and one that was interrupted is finished by the next."""
+"""Deletion frees the blobs that no other entry uses, and completes interrupted deletions."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ from tests.hub.shelf import Shelf
 
 @pytest.fixture
 def two_revisions(shelf: Shelf) -> Shelf:
-    """Which share all but one file of 5 bytes."""
+    """Two revisions that share all but one file of 5 bytes."""
     put(shelf.cache, "acme/tiny", {**shelf.model, "README.md": b"first"}, commit=ONE, ref="v1")
     put(shelf.cache, "acme/tiny", {**shelf.model, "README.md": b"other"}, commit=TWO)
     return shelf
 
 
-def test_a_revision_that_shares(two_revisions: Shelf) -> None:
+def test_shared_blobs_survive_a_revision(two_revisions: Shelf) -> None:
     before = used(two_revisions.cache)
     freed = two_revisions.library.delete_model("acme/tiny@v1")
     assert (freed.bytes, freed.kept) == (5, sum(map(len, two_revisions.model.values())))
@@ -30,7 +30,7 @@ def test_a_revision_that_shares(two_revisions: Shelf) -> None:
     assert two_revisions.library.model("acme/tiny").shared == 0
 
 
-def test_the_last_revision_takes_the_repository_along(two_revisions: Shelf) -> None:
+def test_last_revision_removes_the_repository(two_revisions: Shelf) -> None:
     (two_revisions.cache / "models--acme--tiny" / "blobs" / "abc.incomplete").write_bytes(b"half")
     two_revisions.library.delete_model("acme/tiny@v1")
     blobs = used(two_revisions.cache / "models--acme--tiny" / "blobs")
@@ -40,8 +40,8 @@ def test_the_last_revision_takes_the_repository_along(two_revisions: Shelf) -> N
         two_revisions.library.model("acme/tiny")
 
 
-def test_an_sae_beside_others(shelf: Shelf) -> None:
-    """Its configuration is another's too, byte for byte."""
+def test_sae_files_shared_with_others_survive(shelf: Shelf) -> None:
+    """The configurations are equal byte for byte."""
     other = {**shelf.sae, "sae_weights.safetensors": shelf.sae["sae_weights.safetensors"][:-4] + b"\0\0\0\0"}
     put(shelf.cache, "acme/lens", {f"a/b/{name}": content for name, content in shelf.sae.items()})
     put(shelf.cache, "acme/lens", {f"a/{name}": content for name, content in other.items()})
@@ -56,7 +56,7 @@ def test_an_sae_beside_others(shelf: Shelf) -> None:
     assert list(shelf.cache.iterdir()) == []
 
 
-def test_our_own_copy_of_an_sae_goes_too(shelf: Shelf) -> None:
+def test_canonical_copy_is_removed_with_the_sae(shelf: Shelf) -> None:
     snapshot = put(shelf.cache, "acme/lens", shelf.sae)
     canonical = canonicalise(snapshot, shelf.home.canonical_saes)
     before = used(shelf.cache) + used(shelf.home.canonical_saes)
@@ -65,7 +65,7 @@ def test_our_own_copy_of_an_sae_goes_too(shelf: Shelf) -> None:
     assert freed.bytes == before - used(shelf.home.canonical_saes) - len(ONE)
 
 
-def test_what_ships_with_us_stays(shelf: Shelf, tiny_model: Path) -> None:
+def test_builtin_entries_cannot_be_deleted(shelf: Shelf, tiny_model: Path) -> None:
     with pytest.raises(Conflict, match="ships with miLLM"):
         shelf.library.delete_model("tiny")
     with pytest.raises(Conflict, match="ships with miLLM"):
@@ -75,7 +75,7 @@ def test_what_ships_with_us_stays(shelf: Shelf, tiny_model: Path) -> None:
     assert (tiny_model / "config.json").is_file()
 
 
-def test_what_is_being_downloaded_stays(shelf: Shelf) -> None:
+def test_entry_with_an_active_job_cannot_be_deleted(shelf: Shelf) -> None:
     put(shelf.cache, "acme/tiny", shelf.model)
     shelf.job(DownloadSpec(kind="model", repository="acme/tiny"), ONE, "running")
     with pytest.raises(Conflict, match="cancel that first"):
@@ -84,10 +84,10 @@ def test_what_is_being_downloaded_stays(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("reached", ["moved", "some blobs gone", "all blobs gone"])
-def test_an_interrupted_deletion_is_finished_by_the_next(reached: str, two_revisions: Shelf) -> None:
+def test_interrupted_deletion_is_completed_by_the_next(reached: str, two_revisions: Shelf) -> None:
     put(two_revisions.cache, "acme/else", two_revisions.model)
     home = two_revisions.cache / "models--acme--tiny"
-    kept = used(home / "blobs") - 5
+    shared_bytes = used(home / "blobs") - 5
     (home / "refs" / "v1").unlink()
     (home / hub_cache.TRASH_FOLDER).mkdir()
     (home / "snapshots" / ONE).rename(home / hub_cache.TRASH_FOLDER / ONE)
@@ -97,13 +97,13 @@ def test_an_interrupted_deletion_is_finished_by_the_next(reached: str, two_revis
         (home / hub_cache.TRASH_FOLDER / ONE / "README.md").unlink()
     assert [entry.id for entry in two_revisions.library.models()] == ["acme/else", "acme/tiny", "tiny"]
     two_revisions.library.delete_model("acme/else")
-    assert used(home / "blobs") == kept
+    assert used(home / "blobs") == shared_bytes
     assert two_revisions.library.model("acme/tiny").state == "whole"
     assert not (home / hub_cache.TRASH_FOLDER).exists()
 
 
-def test_a_deletion_that_was_cut_off_between_an_saes_files(shelf: Shelf) -> None:
-    """What is left of it is shown, and can be deleted again."""
+def test_partly_deleted_sae_can_be_deleted_again(shelf: Shelf) -> None:
+    """The rest is listed, and can be deleted again."""
     put(shelf.cache, "acme/lens", {f"a/{name}": content for name, content in shelf.sae.items()})
     home = shelf.cache / "models--acme--lens"
     (home / hub_cache.TRASH_FOLDER / ONE / "a").mkdir(parents=True)
@@ -114,7 +114,7 @@ def test_a_deletion_that_was_cut_off_between_an_saes_files(shelf: Shelf) -> None
     assert used(shelf.cache) == 0
 
 
-def test_nothing_is_removed_while_nobody_knows_what_others_use(two_revisions: Shelf) -> None:
+def test_blobs_stay_while_a_revision_is_unreadable(two_revisions: Shelf) -> None:
     broken = two_revisions.cache / "models--acme--tiny" / "snapshots" / THREE
     broken.symlink_to(THREE)
     before = used(two_revisions.cache / "models--acme--tiny" / "blobs")
@@ -122,7 +122,7 @@ def test_nothing_is_removed_while_nobody_knows_what_others_use(two_revisions: Sh
     assert used(two_revisions.cache / "models--acme--tiny" / "blobs") == before
 
 
-def test_files_elsewhere_are_never_removed(shelf: Shelf, tmp_path: Path) -> None:
+def test_link_targets_outside_the_cache_stay(shelf: Shelf, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("s")
     snapshot = put(shelf.cache, "acme/out", shelf.model)
     (snapshot / "notes.txt").symlink_to(tmp_path / "secret")
@@ -131,7 +131,7 @@ def test_files_elsewhere_are_never_removed(shelf: Shelf, tmp_path: Path) -> None
     assert list(shelf.cache.iterdir()) == []
 
 
-def test_finishing_with_nothing_to_finish(shelf: Shelf) -> None:
+def test_finish_deletions_without_leftovers_changes_nothing(shelf: Shelf) -> None:
     hf_cache.finish_deletions()
     put(shelf.cache, "acme/tiny", shelf.model)
     before = used(shelf.cache)

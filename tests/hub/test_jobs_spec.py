@@ -1,4 +1,4 @@
-"""Names of repositories, revisions and folders inside, or a refusal that says which is wrong."""
+"""Parsing of `owner/name[/path][@revision]`."""
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,7 @@ INSIDE = "layer_12/width_16k/average_l0_82"
 
 
 @pytest.mark.parametrize(
-    ("name", "asked"),
+    ("name", "spec"),
     [
         ("google/gemma-scope-2b-pt-res", DownloadSpec(kind="sae", repository="google/gemma-scope-2b-pt-res")),
         (f"google/x/{INSIDE}/", DownloadSpec(kind="sae", repository="google/x", path=INSIDE)),
@@ -19,12 +19,12 @@ INSIDE = "layer_12/width_16k/average_l0_82"
         (" a/b@refs/pr/1 ", DownloadSpec(kind="sae", repository="a/b", revision="refs/pr/1")),
     ],
 )
-def test_what_is_asked(name: str, asked: DownloadSpec) -> None:
-    assert parse_spec(name, "sae") == asked
-    assert parse_spec(asked.name, "sae") == asked
+def test_valid_names_are_parsed(name: str, spec: DownloadSpec) -> None:
+    assert parse_spec(name, "sae") == spec
+    assert parse_spec(spec.name, "sae") == spec
 
 
-def test_a_revision_may_come_apart() -> None:
+def test_revision_may_be_given_separately() -> None:
     assert parse_spec("a/b", "model", "v2") == parse_spec("a/b@v2", "model") == parse_spec("a/b@v2", "model", "v2")
     with pytest.raises(InvalidRequest, match="two revisions"):
         parse_spec("a/b@v2", "model", "v3")
@@ -35,22 +35,22 @@ def test_a_revision_may_come_apart() -> None:
     ["", "a", "/", "a/", "/a", "a//b", "a/b//c", "a/b/../c", "a/..", "../a", "a/b--c", "-a/b", "a/b c", "a/b@../c",
      "a/b@/c", "a/b@" + "v" * 129, "a/b/c\\d", "a/b/*", "a/b/[c]", "a/b/.", "https://huggingface.co/a/b", "ä/b"],
 )  # fmt: skip
-def test_what_is_refused(name: str) -> None:
+def test_invalid_names_are_rejected(name: str) -> None:
     with pytest.raises(InvalidRequest):
         parse_spec(name, "sae")
 
 
-def test_a_model_is_a_whole_repository() -> None:
+def test_model_name_has_no_path() -> None:
     with pytest.raises(InvalidRequest, match="a model is a whole repository; give 'a/b'"):
         parse_spec("a/b/c", "model")
 
 
 @given(st.text(max_size=40))
-def test_nothing_that_is_accepted_climbs(name: str) -> None:
+def test_accepted_names_never_leave_the_repository(name: str) -> None:
     try:
-        asked = parse_spec(name, "sae")
+        spec = parse_spec(name, "sae")
     except InvalidRequest:
         return
-    assert ".." not in asked.repository
-    assert ".." not in asked.revision
-    assert not {"..", ".", ""} & set((asked.path or "x").split("/"))
+    assert ".." not in spec.repository
+    assert ".." not in spec.revision
+    assert not {"..", ".", ""} & set((spec.path or "x").split("/"))

@@ -1,4 +1,4 @@
-"""The SAE that ships inside the package is whole and says what it belongs to."""
+"""The SAE in the package is complete and consistent."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def weights() -> dict[str, np.ndarray]:
     return load_file(FOLDER / "sae_weights.safetensors")
 
 
-def test_the_configuration_fits_the_weights(weights: dict[str, np.ndarray]) -> None:
+def test_configuration_fits_the_weights(weights: dict[str, np.ndarray]) -> None:
     config = json.loads((FOLDER / "cfg.json").read_text("utf-8"))
     assert (config["d_in"], config["d_sae"]) == (WIDTH, FEATURES) == weights["W_enc"].shape
     assert weights["W_dec"].shape == (FEATURES, WIDTH)
@@ -29,7 +29,7 @@ def test_decoder_rows_have_unit_length(weights: dict[str, np.ndarray]) -> None:
     np.testing.assert_allclose(np.linalg.norm(weights["W_dec"].astype(np.float32), axis=1), 1, atol=1e-3)
 
 
-def test_labels_name_features_that_exist() -> None:
+def test_labels_name_existing_features() -> None:
     labels = [json.loads(line) for line in (FOLDER / "labels.jsonl").read_text("utf-8").splitlines()]
     indices = [label["index"] for label in labels]
     assert len(set(indices)) == len(labels) == 20

@@ -1,4 +1,4 @@
-"""A child that downloads: its progress, its failure, its stall and its end when we are interrupted."""
+"""A download command: its progress, failure, stall and interruption."""
 
 import os
 import sys
@@ -43,21 +43,21 @@ def test_progress_grows_to_the_total(tmp_path: Path) -> None:
     assert seen[-1] == ("download", TOTAL, TOTAL)
 
 
-def test_a_failure_brings_what_was_said(tmp_path: Path) -> None:
-    said = run("print('looking'); raise SystemExit('ERROR: not there')", tmp_path)
-    assert said is not None
-    assert "looking" in said
-    assert "ERROR: not there" in said
+def test_failure_returns_the_output(tmp_path: Path) -> None:
+    output = run("print('looking'); raise SystemExit('ERROR: not there')", tmp_path)
+    assert output is not None
+    assert "looking" in output
+    assert "ERROR: not there" in output
 
 
-def test_a_stall_is_stopped(tmp_path: Path) -> None:
-    said = run(STALL, tmp_path, stall_seconds=1.0)
-    assert said is not None
-    assert "nothing arrived for 1 s" in said
+def test_stalled_child_is_stopped(tmp_path: Path) -> None:
+    output = run(STALL, tmp_path, stall_seconds=1.0)
+    assert output is not None
+    assert "nothing arrived for 1 s" in output
     assert not is_running(int((tmp_path / "pid").read_text()))
 
 
-def test_an_interruption_ends_the_child(tmp_path: Path) -> None:
+def test_interruption_ends_the_child(tmp_path: Path) -> None:
     def interrupt(*_step: object) -> None:
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
             time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""What is estimated from headers is what the engine then allocates, counted tensor by tensor."""
+"""Estimates from headers against the engine's allocations, tensor by tensor."""
 
 import ctypes
 import json
@@ -54,12 +54,12 @@ MODELS: dict[str, PreTrainedConfig] = {
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    made = {}
+    paths = {}
     for name, config in MODELS.items():
         torch.manual_seed(0)
-        made[name] = tmp_path_factory.mktemp("models") / name
-        AutoModelForCausalLM.from_config(deepcopy(config)).to(torch.bfloat16).save_pretrained(made[name])
-    return made
+        paths[name] = tmp_path_factory.mktemp("models") / name
+        AutoModelForCausalLM.from_config(deepcopy(config)).to(torch.bfloat16).save_pretrained(paths[name])
+    return paths
 
 
 def loaded(folder: Path, quantization: Quantization, dtype: str, cpu_int8: bool = True) -> PreTrainedModel:
@@ -76,8 +76,8 @@ def loaded(folder: Path, quantization: Quantization, dtype: str, cpu_int8: bool 
     return model
 
 
-def held(model: nn.Module) -> int:
-    """Bytes of all that the model keeps; buffers, which configurations make, are left out."""
+def resident_bytes(model: nn.Module) -> int:
+    """Bytes of all weights; buffers that configurations define are left out."""
     return sum(tensor.nbytes for tensor in _tensors(model))
 
 
@@ -95,7 +95,7 @@ def _tensors(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _packed(module: Int8Linear) -> Iterator[Tensor]:
-    """As fbgemm keeps it: inputs padded to a block of 512, and a scale, a zero point and a sum per output."""
+    """fbgemm's layout: inputs padded to a block of 512, and a scale, a zero point and a sum per output."""
     weight = torch.ops.quantized.linear_unpack(module._packed)[0]
     yield nn.functional.pad(weight.int_repr(), (0, -weight.shape[1] % 512 if weight.nbytes < 2**25 else 0))
     yield weight.q_per_channel_scales().float()
@@ -110,32 +110,34 @@ def close(estimated: int | None, actual: int) -> bool:
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16"])
 @pytest.mark.parametrize("quantization", ["none", "8bit", "4bit"])
 @pytest.mark.parametrize("name", MODELS)
-def test_weights(name: str, quantization: Quantization, dtype: str, folders: dict[str, Path]) -> None:
-    told = estimate(folders[name], name=name, device="cpu", quantization=quantization, dtype=dtype)
+def test_weights_match_the_loaded_model(
+    name: str, quantization: Quantization, dtype: str, folders: dict[str, Path]
+) -> None:
+    result = estimate(folders[name], name=name, device="cpu", quantization=quantization, dtype=dtype)
     model = loaded(folders[name], quantization, dtype)
-    assert close(told.weights, held(model)), (told.weights, held(model))
-    assert told.dtype == str(model.dtype).removeprefix("torch.")
+    assert close(result.weights, resident_bytes(model)), (result.weights, resident_bytes(model))
+    assert result.dtype == str(model.dtype).removeprefix("torch.")
 
 
-def test_weights_that_are_not_packed(folders: dict[str, Path]) -> None:
-    told = estimate(folders["llama"], name="llama", device="cpu", cpu_int8=False)
-    assert close(told.weights, held(loaded(folders["llama"], "none", "auto", cpu_int8=False)))
-    assert told.while_loading is None
-    assert estimate(folders["llama"], name="llama", device="cpu").while_loading == told.weights
+def test_unpacked_weights_match_the_loaded_model(folders: dict[str, Path]) -> None:
+    result = estimate(folders["llama"], name="llama", device="cpu", cpu_int8=False)
+    assert close(result.weights, resident_bytes(loaded(folders["llama"], "none", "auto", cpu_int8=False)))
+    assert result.while_loading is None
+    assert estimate(folders["llama"], name="llama", device="cpu").while_loading == result.weights
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("context", [100, 300, 512])
-def test_keys_and_values(name: str, context: int, folders: dict[str, Path]) -> None:
-    told = estimate(folders[name], name=name, device="cpu", context=context, slots=3)
+def test_kv_cache_matches_the_allocation(name: str, context: int, folders: dict[str, Path]) -> None:
+    result = estimate(folders[name], name=name, device="cpu", context=context, slots=3)
     model = loaded(folders[name], "none", "auto", cpu_int8=False)
     cache = SlotCache(model.config.num_hidden_layers, 1, _round_up_columns(context, 512))
     cache.window = CacheWindow(first_row=0, rows=1, columns=2, positions=torch.tensor([[0, 1]]), start_column=0)
     with torch.inference_mode():
         model(torch.tensor([[1, 2]]), past_key_values=cache.past_key_values, position_ids=cache.window.positions)
-    assert told.kv_cache == sum(tensor.nbytes for tensor in cache._tensors())
-    assert told.kv_cache_all == 3 * told.kv_cache
-    assert told.context == context
+    assert result.kv_cache == sum(tensor.nbytes for tensor in cache._tensors())
+    assert result.kv_cache_all == 3 * result.kv_cache
+    assert result.context == context
 
 
 @pytest.mark.parametrize(
@@ -146,7 +148,7 @@ def test_keys_and_values(name: str, context: int, folders: dict[str, Path]) -> N
         {"architecture": "topk", "activation_fn": "topk", "k": 4, "drop": ["threshold"]},
     ],
 )
-def test_saes(config: dict[str, object], tmp_path: Path) -> None:
+def test_saes_match_the_attached_hooks(config: dict[str, object], tmp_path: Path) -> None:
     folder = write_sae(tmp_path / "sae", **{key: value for key, value in config.items() if key != "drop"})
     without_threshold(folder, bool(config))
     sae = SparseAutoencoder.open(canonicalise(folder, tmp_path / "canonical"))
@@ -158,8 +160,8 @@ def test_saes(config: dict[str, object], tmp_path: Path) -> None:
         architecture=sae.config.architecture,
     )  # fmt: skip
     tensors = {tensor.data_ptr(): tensor for tensor in in_tap(tap)}
-    told = estimate(Checkpoint({}, ()), name="x", device="cpu", saes=[entry])
-    assert close(told.saes, sum(tensor.nbytes for tensor in tensors.values()))
+    result = estimate(Checkpoint({}, ()), name="x", device="cpu", saes=[entry])
+    assert close(result.saes, sum(tensor.nbytes for tensor in tensors.values()))
 
 
 def without_threshold(folder: Path, drop: bool) -> None:
@@ -175,7 +177,7 @@ def in_tap(tap: SteeringHook) -> Iterator[Tensor]:
     yield from tap.sae._device_cache.values()
 
 
-def test_an_sae_of_unknown_shape_counts_as_its_files() -> None:
+def test_sae_of_unknown_shape_counts_as_its_files() -> None:
     entry = SaeEntry(id="x", origin="hub", state="whole", size=12345)
     assert estimate(Checkpoint({}, ()), name="x", device="cpu", saes=[entry]).saes == 12345
 
@@ -184,11 +186,11 @@ def test_an_sae_of_unknown_shape_counts_as_its_files() -> None:
 
 
 def verdict(folder: Path, free: int | None, **changes: object) -> Estimate:
-    wanted = {"name": "llama", "device": "cuda:0", "dtype": "auto", "slots": 4, "kv_share": 0.85, **changes}
-    return estimate(folder, free=free, **wanted)  # type: ignore[arg-type]
+    options = {"name": "llama", "device": "cuda:0", "dtype": "auto", "slots": 4, "kv_share": 0.85, **changes}
+    return estimate(folder, free=free, **options)  # type: ignore[arg-type]
 
 
-def test_fits_exactly(folders: dict[str, Path]) -> None:
+def test_verdict_changes_at_the_exact_size(folders: dict[str, Path]) -> None:
     total = verdict(folders["llama"], None).total
     assert total is not None
     assert verdict(folders["llama"], total).verdict == "fits"
@@ -197,74 +199,74 @@ def test_fits_exactly(folders: dict[str, Path]) -> None:
     assert verdict(folders["llama"], total - 1, evictable=1).verdict == "fits"
 
 
-def test_what_there_is_no_room_for_at_once_waits(folders: dict[str, Path]) -> None:
+def test_advice_names_the_number_of_concurrent_sequences(folders: dict[str, Path]) -> None:
     total = verdict(folders["llama"], None).total
     assert total is not None
     assert "1 of 4 sequences of 512 tokens" in verdict(folders["llama"], total).advice
     assert verdict(folders["llama"], 2 * total).advice == ""
 
 
-def test_loading_may_take_more_than_what_stays(folders: dict[str, Path]) -> None:
-    """On a CPU, float32 comes before int8."""
-    told = estimate(folders["gpt2"], name="gpt2", device="cpu")
-    assert told.weights is not None
-    assert told.while_loading is not None
-    assert told.while_loading > told.weights
+def test_peak_of_loading_may_exceed_the_weights(folders: dict[str, Path]) -> None:
+    """On a CPU, float32 precedes int8."""
+    result = estimate(folders["gpt2"], name="gpt2", device="cpu")
+    assert result.weights is not None
+    assert result.while_loading is not None
+    assert result.while_loading > result.weights
 
 
 def large(layers: int = 20, width: int = 4096) -> Checkpoint:
-    """A model of gigabytes, of which only the headers are made up."""
+    """A model of gigabytes with headers only."""
     config = {
         "model_type": "llama", "hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers,
         "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 32_000, "dtype": "bfloat16",
     }  # fmt: skip
-    made = [
+    paths = [
         Header("model.embed_tokens.weight", "BF16", (32_000, width)),
         Header("lm_head.weight", "BF16", (32_000, width)),
     ]
     for layer in range(layers):
         attention, mlp = f"model.layers.{layer}.self_attn", f"model.layers.{layer}.mlp"
-        made += [Header(f"{attention}.{side}_proj.weight", "BF16", (width, width)) for side in "qo"]
-        made += [Header(f"{attention}.{side}_proj.weight", "BF16", (width // 4, width)) for side in "kv"]
-        made += [Header(f"{mlp}.{side}_proj.weight", "BF16", (4 * width, width)) for side in ("gate", "up")]
-        made += [Header(f"{mlp}.down_proj.weight", "BF16", (width, 4 * width))]
-    return Checkpoint(config, tuple(made))
+        paths += [Header(f"{attention}.{side}_proj.weight", "BF16", (width, width)) for side in "qo"]
+        paths += [Header(f"{attention}.{side}_proj.weight", "BF16", (width // 4, width)) for side in "kv"]
+        paths += [Header(f"{mlp}.{side}_proj.weight", "BF16", (4 * width, width)) for side in ("gate", "up")]
+        paths += [Header(f"{mlp}.down_proj.weight", "BF16", (width, 4 * width))]
+    return Checkpoint(config, tuple(paths))
 
 
-def test_the_advice_would_do() -> None:
-    """From the least change to the most."""
+def test_advice_makes_the_model_fit() -> None:
+    """From the smallest change to the largest."""
 
-    def told(free_gb: float, **changes: object) -> Estimate:
+    def result(free_gb: float, **changes: object) -> Estimate:
         return estimate(large(), name="x", device="cuda:0", free=int(free_gb * 1e9), **changes)  # type: ignore[arg-type]
 
-    needs = told(100).total
+    needs = result(100).total
     assert needs is not None
-    long = told(needs / 1e9, context=200_000)
+    long = result(needs / 1e9, context=200_000)
     assert (long.verdict, "shorter context" in long.advice) == ("does_not_fit", True)
     for free, bits in ((7.5, "8bit"), (4.5, "4bit")):
-        assert f"quantization {bits}" in told(free).advice
-        assert told(free, quantization=bits).verdict == "fits"
-    assert "smaller model" in told(1).advice
+        assert f"quantization {bits}" in result(free).advice
+        assert result(free, quantization=bits).verdict == "fits"
+    assert "smaller model" in result(1).advice
 
 
-def test_what_is_not_known_is_no_reason_to_refuse(tmp_path: Path) -> None:
+def test_unknown_parts_give_verdict_unknown(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    told = estimate(tmp_path, name="x", device="cpu", free=1)
-    assert (told.verdict, told.weights, told.total) == ("unknown", None, None)
+    result = estimate(tmp_path, name="x", device="cpu", free=1)
+    assert (result.verdict, result.weights, result.total) == ("unknown", None, None)
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", 10**9))
     assert estimate(tmp_path, name="x", device="cpu", free=1).verdict == "unknown"
     assert estimate(tmp_path / "nowhere", name="x", device="cpu", free=1).verdict == "unknown"
 
 
-def test_weights_alone_may_be_too_many() -> None:
-    """Of a model whose keys and values nobody can tell."""
+def test_weights_alone_may_not_fit() -> None:
+    """For a model whose cache size is unknown."""
     known = Checkpoint({}, large().tensors)
     assert estimate(known, name="x", device="cuda:0", free=10**9).verdict == "does_not_fit"
     assert estimate(known, name="x", device="cuda:0", free=10**12).verdict == "unknown"
 
 
-def test_keys_by_configuration_are_those_by_projection() -> None:
+def test_kv_size_by_configuration_equals_that_by_projection() -> None:
     by_shape = large()
     fused = Checkpoint(by_shape.config, tuple(t for t in by_shape.tensors if "_proj" not in t.name))
     assert memory_estimate.kv_cache_bytes(fused, "bfloat16", 1000) == memory_estimate.kv_cache_bytes(
@@ -272,22 +274,22 @@ def test_keys_by_configuration_are_those_by_projection() -> None:
     )
 
 
-def test_a_checkpoint_that_is_quantised_takes_what_its_file_has() -> None:
+def test_quantised_checkpoint_counts_as_its_file() -> None:
     tensors = (Header("model.layers.0.mlp.up_proj.weight", "U8", (1000, 1)), Header("x.absmax", "F32", (10,)))
     held_so = Checkpoint({"quantization_config": {"load_in_4bit": True}}, tensors)
     assert memory_estimate.weight_bytes(held_so, "bfloat16", "none") == 1040
 
 
 @pytest.mark.demo
-def test_the_demo_model(demo_folder: Path) -> None:
+def test_demo_model_matches_its_process(demo_folder: Path) -> None:
     """By the tensors, and by what a process of its own grows: another test's leavings would be taken for room."""
-    told = estimate(demo_folder, name="demo", device="cpu")
+    result = estimate(demo_folder, name="demo", device="cpu")
     code = f"from pathlib import Path; from {__name__} import measure; measure(Path({str(demo_folder)!r}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     tensors, mapped, grown = json.loads(done.stdout)
-    assert told.weights is not None
-    assert close(told.weights, tensors)
-    assert math.isclose(grown + mapped, told.weights, rel_tol=0.1)
+    assert result.weights is not None
+    assert close(result.weights, tensors)
+    assert math.isclose(grown + mapped, result.weights, rel_tol=0.1)
 
 
 def measure(folder: Path) -> None:
@@ -295,11 +297,11 @@ def measure(folder: Path) -> None:
     before = anonymous()
     model = loaded(folder, "none", "auto")
     grown = anonymous() - before
-    sys.stdout.write(json.dumps([held(model), model.get_input_embeddings().weight.nbytes, grown]))
+    sys.stdout.write(json.dumps([resident_bytes(model), model.get_input_embeddings().weight.nbytes, grown]))
 
 
 def anonymous() -> int:
-    """Bytes that this process holds and no file backs, with what malloc keeps for later given back."""
+    """Bytes of this process without a file behind them, after malloc has returned its free memory."""
     ctypes.CDLL(None).malloc_trim(0)
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon"))

@@ -1,4 +1,4 @@
-"""A folder is published whole or not at all, whoever dies or hurries meanwhile."""
+"""Folders are published complete or not at all, also when processes die or compete."""
 
 import subprocess
 import sys
@@ -38,7 +38,7 @@ def names(folder: Path) -> list[str]:
 
 
 def start_slow_build(target: Path) -> "subprocess.Popen[str]":
-    """Another process that has begun to publish `target` and waits for a line before it ends."""
+    """Another process that publishes `target` and waits for a line before it finishes."""
     child = subprocess.Popen(
         [sys.executable, "-c", SLOW_BUILD, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -47,7 +47,7 @@ def start_slow_build(target: Path) -> "subprocess.Popen[str]":
     return child
 
 
-def test_builds_once_and_reuses(tmp_path: Path) -> None:
+def test_build_runs_once(tmp_path: Path) -> None:
     target = tmp_path / "new" / "folder"
     assert publish(target, build) == target
     assert (target / "inner" / "whole").read_text() == "ours"
@@ -55,7 +55,7 @@ def test_builds_once_and_reuses(tmp_path: Path) -> None:
     assert names(target.parent) == ["folder"]
 
 
-def test_the_target_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+def test_target_appears_only_when_complete(tmp_path: Path) -> None:
     target = tmp_path / "folder"
     seen = []
 
@@ -68,7 +68,7 @@ def test_the_target_appears_only_when_it_is_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("raised", [OSError("disk full"), KeyboardInterrupt()])
-def test_a_failed_build_leaves_nothing(tmp_path: Path, raised: BaseException) -> None:
+def test_failed_build_leaves_no_folder(tmp_path: Path, raised: BaseException) -> None:
     def failing(folder: Path) -> None:
         build(folder)
         raise raised
@@ -78,7 +78,7 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path, raised: BaseException) ->
     assert names(tmp_path) == []
 
 
-def test_a_killed_build_is_never_used_and_is_cleaned_up(tmp_path: Path) -> None:
+def test_killed_build_is_removed_by_the_next(tmp_path: Path) -> None:
     target = tmp_path / "folder"
     with start_slow_build(target) as child:
         child.kill()
@@ -89,7 +89,7 @@ def test_a_killed_build_is_never_used_and_is_cleaned_up(tmp_path: Path) -> None:
     assert not (target / "half").exists()
 
 
-def test_a_live_build_is_left_alone_and_the_first_to_finish_wins(tmp_path: Path) -> None:
+def test_first_of_two_concurrent_builds_wins(tmp_path: Path) -> None:
     target = tmp_path / "folder"
     with start_slow_build(target) as child:
         publish(target, build)

@@ -1,4 +1,4 @@
-"""The folder we write against what transformers makes of the same GGUF file."""
+"""The converted folder against transformers' own conversion of the same GGUF file."""
 
 import json
 import struct
@@ -30,7 +30,7 @@ def converted(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-def test_the_tiny_model_keeps_every_value(converted: Path, tiny_gguf: Path) -> None:
+def test_tiny_model_has_the_same_values(converted: Path, tiny_gguf: Path) -> None:
     ours = load_file(converted / "model.safetensors")
     heads = {"attn_q": HEADS, "attn_k": KV_HEADS}
     for tensor in gguf.GGUFReader(tiny_gguf).tensors:
@@ -41,7 +41,7 @@ def test_the_tiny_model_keeps_every_value(converted: Path, tiny_gguf: Path) -> N
     assert ours == {}
 
 
-def test_the_tiny_model_runs(converted: Path) -> None:
+def test_tiny_model_runs(converted: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(converted)
     config = model.config
     assert model.dtype == torch.float32
@@ -49,7 +49,7 @@ def test_the_tiny_model_runs(converted: Path) -> None:
     assert model(torch.arange(5)[None]).logits.isfinite().all()
 
 
-def test_the_header_is_aligned(converted: Path) -> None:
+def test_header_is_aligned(converted: Path) -> None:
     with (converted / "model.safetensors").open("rb") as file:
         assert struct.unpack("<Q", file.read(8))[0] % 8 == 0
 
@@ -63,7 +63,7 @@ def test_progress_counts_the_bytes_of_the_weights(tiny_gguf: Path, tmp_path: Pat
     assert (seen[0], seen[-1]) == (("convert", 0, total), ("convert", total, total))
 
 
-def test_a_tensor_no_llama_has_is_refused() -> None:
+def test_unknown_tensor_is_rejected() -> None:
     with pytest.raises(InvalidModel, match=r"blk\.3\.attn_rot"):
         hugging_face_name("blk.3.attn_rot.weight")
 
@@ -83,7 +83,7 @@ def of_ours(demo_folder: Path) -> Any:
 
 
 @pytest.mark.demo
-def test_every_tensor_is_the_oracles(of_ours: Any, of_transformers: Any) -> None:
+def test_tensors_match_transformers(of_ours: Any, of_transformers: Any) -> None:
     ours, theirs = of_ours.state_dict(), of_transformers.state_dict()
     assert ours.keys() == theirs.keys()
     different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
@@ -91,14 +91,14 @@ def test_every_tensor_is_the_oracles(of_ours: Any, of_transformers: Any) -> None
 
 
 @pytest.mark.demo
-def test_the_logits_are_the_oracles(of_ours: Any, of_transformers: Any) -> None:
+def test_logits_match_transformers(of_ours: Any, of_transformers: Any) -> None:
     ids = torch.tensor([[1, 4093, 198, 31530, 549, 563, 260, 3426, 30, 2, 198, 1, 520, 9531, 198]])
     with torch.inference_mode():
         assert torch.equal(of_ours(ids).logits, of_transformers(ids).logits)
 
 
 @pytest.mark.demo
-def test_the_configuration_is_smollm2s(demo_folder: Path, demo_gguf: Path) -> None:
+def test_configuration_matches_the_metadata(demo_folder: Path, demo_gguf: Path) -> None:
     config = json.loads((demo_folder / "config.json").read_text("utf-8"))
     facts = read_gguf(demo_gguf).metadata
     for ours, theirs in {
@@ -123,8 +123,8 @@ def test_the_configuration_is_smollm2s(demo_folder: Path, demo_gguf: Path) -> No
 
 
 @pytest.mark.demo
-def test_transformers_understands_the_configuration(of_ours: Any, of_transformers: Any) -> None:
-    """Among others the rotary base, which transformers 5 keeps elsewhere than the file does."""
+def test_configuration_matches_transformers(of_ours: Any, of_transformers: Any) -> None:
+    """Including the rotary base, which transformers 5 stores under another key."""
     ours, theirs = of_ours.config.to_dict(), of_transformers.config.to_dict()
     incidental = {"_name_or_path", "_model_name_or_path", "architectures", "initializer_range", "quantization_config"}
     theirs["rms_norm_eps"] = float(f"{theirs['rms_norm_eps']:.6g}")
@@ -134,7 +134,7 @@ def test_transformers_understands_the_configuration(of_ours: Any, of_transformer
 
 @pytest.mark.demo
 def test_most_values_need_float32(of_ours: Any) -> None:
-    """Why the folder is 540 MB: rounding to bfloat16 or float16 would change the model the SAE was trained on."""
+    """The reason for 540 MB: bfloat16 or float16 would change the model that the SAE was trained on."""
     for half, share in ((torch.bfloat16, 0.79), (torch.float16, 0.42)):
         changed = sum((values.to(half).float() != values).sum().item() for values in of_ours.parameters())
         assert changed / sum(values.numel() for values in of_ours.parameters()) == pytest.approx(share, abs=0.01)

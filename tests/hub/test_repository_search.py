@@ -1,4 +1,4 @@
-"""Models searched for on Hugging Face: what is told of each, and why it cannot be told."""
+"""Search of Hugging Face's models: the facts of each hit, and failures."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def names(*args: object, **how: str) -> set[str]:
     return {model.id for model in found(*args, **how)}  # type: ignore[arg-type]
 
 
-def test_by_a_part_of_the_name_whatever_its_case(site: Site) -> None:
+def test_search_by_part_of_the_name_ignores_case(site: Site) -> None:
     site.hub.gated = {GEMMA}
     (gemma,) = found(site, "GEMMA-2")
     assert (gemma.id, gemma.gated) == (GEMMA, True)
@@ -31,7 +31,7 @@ def test_by_a_part_of_the_name_whatever_its_case(site: Site) -> None:
     assert not site.cache.exists()
 
 
-def test_only_what_could_be_loaded_the_most_fetched_first(site: Site) -> None:
+def test_only_safetensors_models_by_downloads(site: Site) -> None:
     everything = found(site, "/")
     assert {GEMMA, GPT2, LLAMA} <= {model.id for model in everything}
     assert LLAMA_SAE not in {model.id for model in everything}
@@ -40,7 +40,7 @@ def test_only_what_could_be_loaded_the_most_fetched_first(site: Site) -> None:
     assert found(site, "there is no such model") == ()
 
 
-def test_a_private_one_is_found_by_its_owner_alone(site: Site) -> None:
+def test_private_models_need_their_owners_token(site: Site) -> None:
     site.hub.private = {LLAMA}
     assert names(site, "llama") == set()
     assert names(site, "llama", hf_token=TOKEN) == {LLAMA}
@@ -54,7 +54,7 @@ def test_a_private_one_is_found_by_its_owner_alone(site: Site) -> None:
         ({"HF_ENDPOINT": "http://127.0.0.1:9"}, DownloadFailed, "check the network and HF_ENDPOINT"),
     ],
 )
-def test_why_not(
+def test_failed_searches_are_named(
     site: Site, how: dict[str, str], error: type[MillmError], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in {name for name in how if name.isupper()}:
@@ -64,7 +64,7 @@ def test_why_not(
     assert "hf_wrong" not in str(raised.value)
 
 
-def test_a_hub_that_is_busy_says_so(site: Site) -> None:
+def test_busy_hub_is_named(site: Site) -> None:
     site.hub.fail("/api/models", "status", status=503, times=9)
     with pytest.raises(DownloadFailed, match=r"could not be searched \(.*503|Busy"):
         found(site, "llama")

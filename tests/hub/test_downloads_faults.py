@@ -1,4 +1,4 @@
-"""Whatever happens on the way: a download ends right, or with a named error and nothing that looks whole."""
+"""Network faults: a download completes, or fails with a named error and no file that looks complete."""
 
 import asyncio
 from contextlib import aclosing
@@ -42,7 +42,7 @@ async def fetched(downloads: Downloads, name: str = GEMMA) -> DownloadJob:
 
 @pytest.mark.parametrize("file", [SHARD, JSON])
 @pytest.mark.parametrize("kind", ONCE)
-def test_a_fault_is_overcome(kind: Any, file: str, site: Site) -> None:
+def test_transient_fault_is_retried(kind: Any, file: str, site: Site) -> None:
     site.hub.fail(file, kind, **ONCE[kind])
     job = site.run(fetched)
     assert (job.state, job.problem) == ("installed", None)
@@ -54,8 +54,8 @@ def test_a_fault_is_overcome(kind: Any, file: str, site: Site) -> None:
 
 @pytest.mark.parametrize("file", [SHARD, JSON])
 @pytest.mark.parametrize("kind", FOR_EVER)
-def test_a_fault_that_stays_has_a_name(kind: Any, file: str, site: Site) -> None:
-    """And what came wrong is not there, whoever looks into the cache."""
+def test_lasting_fault_is_named(kind: Any, file: str, site: Site) -> None:
+    """And the cache has no wrong file."""
     how, code = FOR_EVER[kind]
     site.hub.fail(file, kind, times=inf, **how)
     job = site.run(fetched)
@@ -70,8 +70,8 @@ def test_a_fault_that_stays_has_a_name(kind: Any, file: str, site: Site) -> None
     assert set(site.installed()) == {GEMMA}
 
 
-def test_a_reset_costs_only_what_had_not_arrived(own_site: Site) -> None:
-    """huggingface_hub alone would bring the whole file again."""
+def test_reset_resumes_the_file(own_site: Site) -> None:
+    """huggingface_hub alone would download the file again."""
     own_site.write_model("tiny/large", 3_000_000)
     own_site.hub.fail("model-00000", "rst", after=2_000_000)
     assert own_site.run(lambda downloads: fetched(downloads, "tiny/large")).state == "installed"
@@ -81,7 +81,7 @@ def test_a_reset_costs_only_what_had_not_arrived(own_site: Site) -> None:
     assert set(own_site.installed()) == {"tiny/large"}
 
 
-def test_a_hub_that_ignores_ranges(own_site: Site) -> None:
+def test_hub_without_ranges_is_supported(own_site: Site) -> None:
     own_site.write_model("tiny/large", 3_000_000)
     own_site.hub.fail("model-00000", "close", after=2_000_000)
     own_site.hub.fail("model-00000", "norange")
@@ -90,36 +90,36 @@ def test_a_hub_that_ignores_ranges(own_site: Site) -> None:
     assert set(own_site.installed()) == {"tiny/large"}
 
 
-def test_resets_without_end(site: Site) -> None:
-    """One try of it: huggingface_hub itself goes on five times, a second apart."""
+def test_endless_resets_fail_the_job(site: Site) -> None:
+    """With one try: huggingface_hub itself resumes five times, a second apart."""
     site.hub.fail(SHARD, "rst", times=inf, after=0)
     order = replace(
         build_command("fetch", parse_spec(GEMMA, "model"), Settings.load(download_reserve_bytes=0)), tries=1
     )
 
     async def last_word() -> object:
-        async with aclosing(run_worker(order)) as told:
-            return [news async for news in told if not isinstance(news, TransferProgress)]
+        async with aclosing(run_worker(order)) as events:
+            return [event async for event in events if not isinstance(event, TransferProgress)]
 
     (refused,) = asyncio.run(last_word())  # type: ignore[misc]
     assert isinstance(refused, WorkerFailure)
     assert refused.problem.code == "download_failed"
 
 
-def test_a_busy_hub_is_left_alone_as_long_as_it_asks(site: Site) -> None:
+def test_retry_after_is_respected(site: Site) -> None:
     site.hub.fail("/api/models", "status", status=429, retry_after=1)
     job = site.run(fetched)
     assert (job.state, job.attempt) == ("installed", 2)
-    waiting = [told for told in site.told if told.state == "waiting"]
+    waiting = [job for job in site.reported if job.state == "waiting"]
     assert len(waiting) >= 3
-    assert all(told.retry_in is not None and 0 <= told.retry_in <= 1 for told in waiting)
-    assert {told.problem.code for told in waiting if told.problem} == {"download_failed"}
+    assert all(job.retry_in is not None and 0 <= job.retry_in <= 1 for job in waiting)
+    assert {job.problem.code for job in waiting if job.problem} == {"download_failed"}
     assert "status 429" in waiting[0].problem.message  # type: ignore[union-attr]
     assert waiting[-1].updated - waiting[0].updated > 0.5
 
 
 def refusal(site: Site, name: str = GEMMA, *, revision: str = "main", kind: Any = "model") -> tuple[str, str, object]:
-    """(code, message, link) of a download that cannot be; nothing of it is in the cache."""
+    """(code, message, link) of a failed download; asserts that the cache is empty."""
 
     async def story(downloads: Downloads) -> DownloadJob:
         return await downloads.wait((await downloads.start(parse_spec(name, kind, revision))).id)
@@ -132,7 +132,7 @@ def refusal(site: Site, name: str = GEMMA, *, revision: str = "main", kind: Any 
     return job.problem.code, job.problem.message, job.problem.link
 
 
-def test_gated_without_a_token(site: Site) -> None:
+def test_gated_repository_without_token(site: Site) -> None:
     site.hub.gated = {GEMMA}
     code, message, link = refusal(site)
     assert (code, link) == ("gated_repository", f"{site.hub.url}/{GEMMA}")
@@ -140,7 +140,7 @@ def test_gated_without_a_token(site: Site) -> None:
     assert "HF_TOKEN" in message
 
 
-def test_gated_and_not_let_in(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gated_repository_without_access(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.hub.gated = {GEMMA}
     monkeypatch.setenv("HF_TOKEN", "hf_stranger")
     code, message, link = refusal(site)
@@ -148,30 +148,30 @@ def test_gated_and_not_let_in(site: Site, monkeypatch: pytest.MonkeyPatch) -> No
     assert "the account of this HF_TOKEN has no access" in message
 
 
-def test_a_token_that_is_none(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_token(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     code, message, link = refusal(site)
     assert (code, link) == ("invalid_hf_token", f"{site.hub.url}/settings/tokens")
     assert "hf_wrong" not in message
 
 
-def test_private_and_unknown_look_the_same(site: Site) -> None:
+def test_private_and_unknown_repositories_give_one_message(site: Site) -> None:
     site.hub.private = {GEMMA}
     assert refusal(site)[:1] == refusal(site, "tiny/nothing")[:1] == ("repository_not_found",)
     assert "or a private one; set HF_TOKEN then" in refusal(site)[1]
 
 
-def test_no_such_revision(site: Site) -> None:
+def test_unknown_revision(site: Site) -> None:
     code, message, _ = refusal(site, revision="v9")
     assert (code, "has no revision 'v9'" in message) == ("repository_not_found", True)
 
 
-def test_no_such_folder(site: Site) -> None:
+def test_unknown_sae_folder(site: Site) -> None:
     code, message, _ = refusal(site, f"{SCOPE}/layer_99", kind="sae")
     assert (code, "has no SAE in 'layer_99'" in message) == ("repository_not_found", True)
 
 
-def test_only_pickles(own_site: Site) -> None:
+def test_repository_with_pickles_only(own_site: Site) -> None:
     own_site.write("tiny/pickled/config.json")
     own_site.write("tiny/pickled/pytorch_model.bin")
     own_site.write("tiny/pickled/sae/weights.pt")
@@ -180,20 +180,20 @@ def test_only_pickles(own_site: Site) -> None:
     assert (code, "can run code" in message) == ("invalid_sae", True)
 
 
-def test_a_name_that_leads_out_is_not_followed(own_site: Site) -> None:
-    """The hub is asked for what it lists; a list that climbs is not believed."""
+def test_listed_paths_outside_the_repository_are_ignored(own_site: Site) -> None:
+    """The hub's own list is not trusted."""
     own_site.write_model("tiny/climbing", 1000)
     own_site.write("tiny/climbing/../../escaped.safetensors")
     assert own_site.run(lambda downloads: fetched(downloads, "tiny/climbing")).state == "installed"
 
 
-def test_offline(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     code, message, _ = refusal(site)
     assert (code, "HF_HUB_OFFLINE" in message, site.hub.requests) == ("download_failed", True, [])
 
 
-def test_a_full_disk_is_refused_with_numbers_before_anything_is_brought(site: Site) -> None:
+def test_full_disk_is_reported_before_the_download(site: Site) -> None:
     async def story(downloads: Downloads) -> DownloadJob:
         return await downloads.wait((await downloads.start(parse_spec(SCOPE_SAE, "sae"))).id)
 
@@ -204,7 +204,7 @@ def test_a_full_disk_is_refused_with_numbers_before_anything_is_brought(site: Si
     assert site.hub.downloaded == []
 
 
-def test_a_cache_that_cannot_be_written(site: Site) -> None:
+def test_unwritable_cache(site: Site) -> None:
     site.cache.parent.mkdir()
     site.cache.write_text("a file, not a folder")
     job = site.run(lambda downloads: fetched(downloads, LLAMA))
@@ -214,17 +214,17 @@ def test_a_cache_that_cannot_be_written(site: Site) -> None:
     assert str(site.folder) not in job.problem.message
 
 
-def test_with_the_right_token(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which nobody finds afterwards: in no row, no message, no environment of a process."""
+def test_gated_repository_with_access(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The token is in no row, no message and no environment of a process."""
     site.hub.gated, site.hub.private = {GEMMA}, {GEMMA}
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     assert site.run(fetched).state == "installed"
-    assert TOKEN not in repr(site.told)
+    assert TOKEN not in repr(site.reported)
     assert TOKEN not in repr(site.rows("SELECT body FROM jobs") + site.rows("SELECT body FROM installed"))
     assert all(TOKEN.encode() not in path.read_bytes() for path in site.folder.rglob("*") if path.is_file())
 
 
-def test_a_token_that_hf_auth_stored(site: Site) -> None:
+def test_stored_token_is_used(site: Site) -> None:
     site.hub.gated, site.hub.private = {GEMMA}, {GEMMA}
     stored = site.folder / "cache" / "token"
     stored.parent.mkdir()

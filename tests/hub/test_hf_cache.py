@@ -1,4 +1,4 @@
-"""What a killed download leaves is removed, unless somebody is still at it."""
+"""Leftovers of killed downloads, revisions, and the cache's folder."""
 
 import fcntl
 import subprocess
@@ -21,34 +21,37 @@ def write(cache: Path, name: str, content: bytes = b"half") -> Path:
     return path
 
 
-def test_orphans_go_and_files_stay(tmp_path: Path) -> None:
-    whole = write(tmp_path, ETAG)
+def test_orphans_are_removed_and_complete_files_stay(tmp_path: Path) -> None:
+    complete = write(tmp_path, ETAG)
     orphans = [write(tmp_path, f"{ETAG}.0123abcd.incomplete"), write(tmp_path, "tmp_1234-5678", b"")]
     of_an_older_library = write(tmp_path, f"{ETAG}.incomplete")
     remove_orphans(tmp_path, REPOSITORY)
     assert [path.exists() for path in orphans] == [False, False]
-    assert whole.exists()
+    assert complete.exists()
     assert of_an_older_library.exists()
 
 
-def test_another_program_that_downloads_is_left_alone(tmp_path: Path) -> None:
-    mine, theirs = write(tmp_path, f"{'b' * 40}.00000000.incomplete"), write(tmp_path, f"{ETAG}.0123abcd.incomplete")
+def test_locked_incomplete_files_stay(tmp_path: Path) -> None:
+    unlocked, locked = (
+        write(tmp_path, f"{'b' * 40}.00000000.incomplete"),
+        write(tmp_path, f"{ETAG}.0123abcd.incomplete"),
+    )
     lock = tmp_path / ".locks" / "models--tiny--model" / f"{ETAG}.lock"
     lock.parent.mkdir(parents=True)
-    with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with lock.open("w") as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_EX)
         remove_orphans(tmp_path, REPOSITORY)
-        assert (mine.exists(), theirs.exists()) == (False, True)
+        assert (unlocked.exists(), locked.exists()) == (False, True)
     remove_orphans(tmp_path, REPOSITORY)
-    assert not theirs.exists()
+    assert not locked.exists()
 
 
-def test_nothing_there_is_nothing_to_do(tmp_path: Path) -> None:
+def test_empty_cache_is_unchanged(tmp_path: Path) -> None:
     remove_orphans(tmp_path, REPOSITORY)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_revision_stands_for(tmp_path: Path) -> None:
+def test_revision_resolves_to_the_written_commit(tmp_path: Path) -> None:
     assert resolve_commit(tmp_path, REPOSITORY, "main") is None
     for commit in ("1" * 40, "2" * 40):
         write_ref(tmp_path, REPOSITORY, "refs/pr/1", commit)
@@ -61,12 +64,12 @@ def test_what_a_revision_stands_for(tmp_path: Path) -> None:
 VARIABLES = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME")
 
 
-@pytest.mark.parametrize("given", [{}, *({name: f"/x/{name}"} for name in VARIABLES), {"HF_HOME": "~/$USER/hf"}])
-def test_the_cache_is_where_huggingface_hub_has_it(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("variables", [{}, *({name: f"/x/{name}"} for name in VARIABLES), {"HF_HOME": "~/$USER/hf"}])
+def test_cache_folder_is_that_of_huggingface_hub(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     code = "from huggingface_hub import constants; print(constants.HF_HUB_CACHE)"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert str(hf_cache_folder()) == said.strip()
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert str(hf_cache_folder()) == output.strip()

@@ -1,4 +1,4 @@
-"""The catalogue of public SAEs: what is in it is found, and nothing that is not in it is made up."""
+"""The catalogue of public SAEs: complete, searchable, and free of guesses."""
 
 import subprocess
 import sys
@@ -19,38 +19,38 @@ ROOT = Path(__file__).parents[2]
 
 
 def sae(id: str) -> RegistrySae:
-    found = catalog.find_sae(id)
-    assert found is not None
-    return found
+    result = catalog.find_sae(id)
+    assert result is not None
+    return result
 
 
-def test_the_whole_catalogue_is_there() -> None:
-    """Every listing, those included that two releases share."""
+def test_index_covers_the_source() -> None:
+    """Including listings that two releases share."""
     assert len(load_index().releases) == 170
     assert sum(len(sae.releases) for sae in load_index().saes) == 13_857
     assert search_saes(limit=0).total == len(load_index().saes) == 13_428
     assert sum(sae.neuronpedia is not None for sae in load_index().saes) > 2_000
 
 
-def test_it_is_small_and_read_at_once() -> None:
+def test_index_is_small_and_loads_fast() -> None:
     data = files("millm.hub").joinpath(INDEX_FILE).read_bytes()
     assert len(data) <= LARGEST
     assert min(timeit.repeat(lambda: unpack_index(data), number=1, repeat=5)) < READ_SECONDS
 
 
-def test_every_public_id_is_one_sae_and_finds_it() -> None:
+def test_ids_are_unique_and_found() -> None:
     listed = search_saes(limit=20_000).saes
     assert len({sae.id for sae in listed}) == len(listed)
     assert all(catalog.find_sae(sae.id) == sae for sae in listed[::97])
 
 
-def test_a_canonical_sae() -> None:
-    found = sae(CANONICAL)
-    assert (found.model, found.layer, found.site, found.width) == ("google/gemma-2-2b", 12, "resid_post", 16384)
-    assert (found.hook_point, found.l0, found.support) == ("blocks.12.hook_resid_post", 82, "read")
-    assert found.releases == ("gemma-scope-2b-pt-res-canonical", "gemma-scope-2b-pt-res")
-    assert found.neuronpedia == "https://www.neuronpedia.org/gemma-2-2b/12-gemmascope-res-16k"
-    assert catalog.neuronpedia_link(f"{CANONICAL}@main", 1234) == f"{found.neuronpedia}/1234"
+def test_canonical_sae() -> None:
+    result = sae(CANONICAL)
+    assert (result.model, result.layer, result.site, result.width) == ("google/gemma-2-2b", 12, "resid_post", 16384)
+    assert (result.hook_point, result.l0, result.support) == ("blocks.12.hook_resid_post", 82, "read")
+    assert result.releases == ("gemma-scope-2b-pt-res-canonical", "gemma-scope-2b-pt-res")
+    assert result.neuronpedia == "https://www.neuronpedia.org/gemma-2-2b/12-gemmascope-res-16k"
+    assert catalog.neuronpedia_link(f"{CANONICAL}@main", 1234) == f"{result.neuronpedia}/1234"
 
 
 @pytest.mark.parametrize(
@@ -148,26 +148,26 @@ def test_a_canonical_sae() -> None:
         ("google/gemma-scope-2b-pt-res/embedding/width_4k/average_l0_6", None, "embed", 4096, "hook_embed", "read"),
     ],
 )
-def test_what_names_and_paths_say(
+def test_metadata_from_names_and_paths(
     id: str, layer: int | None, site: str, width: int | None, hook_point: str | None, support: str
 ) -> None:
-    found = sae(id)
-    assert (found.layer, found.site, found.width) == (layer, site, width)
-    assert (found.hook_point, found.support) == (hook_point, support)
+    result = sae(id)
+    assert (result.layer, result.site, result.width) == (layer, site, width)
+    assert (result.hook_point, result.support) == (hook_point, support)
 
 
-def test_the_malformed_record_of_the_catalogue_is_one_sae() -> None:
-    found = search_saes(text="res_scefr-ajt").saes
-    assert sorted((sae.layer, sae.path) for sae in found) == [
+def test_malformed_source_record_is_one_sae() -> None:
+    result = search_saes(text="res_scefr-ajt").saes
+    assert sorted((sae.layer, sae.path) for sae in result) == [
         (2, "2-res_scefr-ajt"),
         (6, "6-res_scefr-ajt"),
         (10, "10-res_scefr-ajt"),
     ]
 
 
-def test_a_search_narrows_by_everything_at_once() -> None:
-    found = search_saes(model="google/gemma-2-2b", layer=12, site="resid_post", width=16384, text="canonical")
-    assert [sae.id for sae in found.saes] == [CANONICAL]
+def test_filters_combine() -> None:
+    result = search_saes(model="google/gemma-2-2b", layer=12, site="resid_post", width=16384, text="canonical")
+    assert [sae.id for sae in result.saes] == [CANONICAL]
     assert search_saes(model="google/gemma-2-2b", layer=99).total == 0
     sparse = search_saes(model="google/gemma-2-2b", layer=12, most_l0=40, limit=500)
     every = search_saes(model="google/gemma-2-2b", layer=12, limit=500)
@@ -176,32 +176,32 @@ def test_a_search_narrows_by_everything_at_once() -> None:
 
 
 @pytest.mark.parametrize("model", ["google/gemma-2-2b", "gemma-2-2b", "google/gemma-2-2b-it", "unsloth/gemma-2-2b"])
-def test_the_best_come_first(model: str) -> None:
-    """Residual stream, 16k and Neuronpedia's choice, for the tuned model too, which has none of its own."""
+def test_results_are_ranked(model: str) -> None:
+    """Residual stream, 16k and Neuronpedia's choice; also for the tuned model, which has no SAEs of its own."""
     first = search_saes(model=model, layer=12).saes[0]
     assert first.id == CANONICAL
 
 
-def test_saes_of_the_very_model_come_before_those_of_its_base() -> None:
+def test_saes_of_the_exact_model_rank_before_its_base() -> None:
     models = [sae.model for sae in search_saes(model="google/gemma-2-9b-it", limit=5000).saes]
     assert models == sorted(models, key=lambda model: model != "google/gemma-2-9b-it")
     assert {*models} == {"google/gemma-2-9b-it", "google/gemma-2-9b"}
 
 
-def test_pages_are_parts_of_one_whole() -> None:
-    whole = search_saes(text="llama-scope-r1", limit=200).saes
+def test_pages_concatenate() -> None:
+    results = search_saes(text="llama-scope-r1", limit=200).saes
     pages = [search_saes(text="llama-scope-r1", limit=40, offset=offset) for offset in (0, 40, 80, 120)]
-    assert tuple(sae for page in pages for sae in page.saes) == whole
+    assert tuple(sae for page in pages for sae in page.saes) == results
     assert {page.total for page in pages} == {96}
 
 
-def test_what_is_counted_is_what_is_found() -> None:
+def test_count_matches_search() -> None:
     for model in ("google/gemma-2-2b", "openai-community/gpt2", "meta-llama/Llama-3.1-8B-Instruct"):
         assert catalog.count_saes(model) == search_saes(model=model, limit=0).total > 0
     assert catalog.count_saes("HuggingFaceTB/SmolLM2-135M-Instruct") == 0
 
 
-def test_the_shelf_has_every_model_of_the_catalogue_once_smallest_first() -> None:
+def test_models_are_unique_and_sorted_by_size() -> None:
     models = catalog.list_models()
     assert len({model.id for model in models}) == len(models) == 38
     assert sum(model.saes for model in models) == len(load_index().saes)
@@ -213,7 +213,7 @@ def test_the_shelf_has_every_model_of_the_catalogue_once_smallest_first() -> Non
     assert (gemma.layers, 16384 in gemma.widths, gemma.sites[0]) == (tuple(range(26)), True, "resid_post")
 
 
-def test_every_model_of_the_catalogue_has_a_hugging_face_id_and_no_other_is_guessed() -> None:
+def test_short_names_map_to_hugging_face_ids() -> None:
     for release in load_index().releases:
         known = hugging_face_id(release.model)
         assert known is not None, release.model
@@ -221,29 +221,29 @@ def test_every_model_of_the_catalogue_has_a_hugging_face_id_and_no_other_is_gues
     assert hugging_face_id("gemma-7b-of-my-own") is None
 
 
-def test_no_link_is_guessed() -> None:
+def test_neuronpedia_links_are_never_guessed() -> None:
     without = next(sae for sae in load_index().saes if sae.neuronpedia is None)
-    place = f"{load_index().releases[without.releases[0]].repository}/{without.path}"
-    assert catalog.neuronpedia_link(place, 5) is None
+    sae_id = f"{load_index().releases[without.releases[0]].repository}/{without.path}"
+    assert catalog.neuronpedia_link(sae_id, 5) is None
     assert catalog.neuronpedia_link("me/my-saes/layer_3") is None
     assert catalog.find_sae("me/my-saes/layer_3") is None
 
 
-def test_a_scale_that_only_the_catalogue_knows() -> None:
+def test_input_scale_from_the_catalogue() -> None:
     assert catalog.input_scale(
         "fnlp/Llama-Scope-R1-Distill/400M-Slimpajama-400M-OpenR1-Math-220k/L16R"
     ) == pytest.approx(4.7964, abs=1e-4)
     assert catalog.input_scale(CANONICAL) is None
 
 
-def test_a_server_that_is_asked_nothing_reads_nothing() -> None:
+def test_index_is_not_loaded_by_import() -> None:
     code = "import sys, millm.hub.registry as r; print(r.index.cache_info().currsize, 'torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["0", "False"]
 
 
 @pytest.mark.saelens
-def test_saelens_gives_the_committed_file_when_asked_again(tmp_path: Path) -> None:
+def test_committed_index_matches_saelens(tmp_path: Path) -> None:
     fresh = tmp_path / INDEX_FILE
     ran = subprocess.run(
         [sys.executable, "-m", "tools.build_sae_index", str(fresh)],

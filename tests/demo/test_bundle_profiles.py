@@ -1,4 +1,4 @@
-"""A profile ships only with a recorded effect, the record is of the profile that ships, and the pages show it."""
+"""Each shipped profile has a recorded effect, and the documentation shows the record."""
 
 import json
 
@@ -17,40 +17,40 @@ PROFILES = [path.stem for path in bundle.profile_files()]
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_its_effect_is_recorded(name: str) -> None:
-    """At its own strengths, the 95 % interval of steered − base lies above zero."""
+def test_effect_of_each_profile_is_recorded(name: str) -> None:
+    """At the profile's own strengths, the 95 % interval of steered − base lies above zero."""
     record = RECORD["profiles"][name]
     profile = read_profile(bundle.PROFILES_FOLDER / f"{name}.json")
     own = at(record, 1.0)
     assert record["features"] == [feature.model_dump(exclude_none=True) for feature in profile.features]
     assert tuple(one["multiple"] for one in record["steered"]) == MULTIPLES
-    asked = len(RECORD["prompts"]) * len(RECORD["sampling"]["seeds"])
+    count = len(RECORD["prompts"]) * len(RECORD["sampling"]["seeds"])
     assert len(RECORD["prompts"]) >= 20
-    assert min(way["answers"] for way in (record["base"], record["asked"], *record["steered"])) >= 0.95 * asked
+    assert min(way["answers"] for way in (record["base"], record["asked"], *record["steered"])) >= 0.95 * count
     low, high = own["minus_base_95"]
     assert 0 < low < own["effect"] - record["base"]["effect"] < high
     assert own["cliffs_delta"] > 0
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_more_strength_is_further_from_the_base_model(name: str) -> None:
+def test_distance_from_the_base_grows_with_strength(name: str) -> None:
     record = RECORD["profiles"][name]
     gentle, own = at(record, 0.25), at(record, 1.0)
     assert gentle["kl"] < own["kl"]
     assert gentle["effect"] < own["effect"]
 
 
-def test_nothing_is_recorded_that_does_not_ship() -> None:
+def test_record_covers_shipped_profiles_only() -> None:
     assert sorted(RECORD["profiles"]) == PROFILES == sorted(MEASURES)
 
 
-def test_the_pages_are_made_from_the_record() -> None:
+def test_pages_match_the_record() -> None:
     for path, text in pages(RECORD).items():
         assert path.read_text("utf-8") == text, f"{path.name}: run `python -m tools.efficacy --show`"
     assert CARD_HEAD.read_text("utf-8").rstrip() in MODEL_CARD.read_text("utf-8")
 
 
-def test_the_measures_measure() -> None:
+def test_measures_separate_examples() -> None:
     assert share_of_capitals("AB cd 12!") == 0.5
     assert MEASURES["excited"].metric("Yes! No. Why?") == pytest.approx(1 / 3)
     assert MEASURES["food"].metric("She cooked two dishes slowly") == pytest.approx(2 / 5)
@@ -58,7 +58,7 @@ def test_the_measures_measure() -> None:
     assert repeated_trigram_share("a b") == 0
 
 
-def test_the_statistics_are_what_they_are_called() -> None:
+def test_statistics_match_their_definitions() -> None:
     assert cliffs_delta([1, 2], [0, 0]) == 1
     assert cliffs_delta([1, 2], [1, 2]) == 0
     assert cliffs_delta([0, 3], [1, 1]) == 0

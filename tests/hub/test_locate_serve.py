@@ -1,4 +1,4 @@
-"""`millm serve` with a model and an SAE by their Hugging Face ids, and what it says when that cannot be."""
+"""`millm serve` with Hugging Face ids, and its message for a failed download."""
 
 import shutil
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def hub(tiny_model: Path, tiny_sae: Path, tmp_path: Path) -> Iterator[FakeHub]:
         yield running
 
 
-def test_serves_what_it_fetched(hub: FakeHub, tmp_path: Path) -> None:
+def test_serve_downloads_model_and_sae(hub: FakeHub, tmp_path: Path) -> None:
     variables = hub.environment(tmp_path / "cache")
     serve = ("serve", MODEL, "--sae", SAE, "--allow-model-mismatch", "--port", "0")
     with started(*serve, home=tmp_path / "home", **variables) as process:
@@ -44,7 +44,7 @@ def test_serves_what_it_fetched(hub: FakeHub, tmp_path: Path) -> None:
     assert f"{SAE}/params.npz" in hub.downloaded
 
 
-def test_says_in_one_line_why_it_cannot(hub: FakeHub, tmp_path: Path) -> None:
+def test_serve_reports_failed_downloads_in_one_line(hub: FakeHub, tmp_path: Path) -> None:
     hub.gated = {MODEL}
     ran = millm("serve", MODEL, "--port", "0", home=tmp_path / "home", **hub.environment(tmp_path / "cache"))
     assert_refused(ran, MODEL, "licence", "HF_TOKEN")

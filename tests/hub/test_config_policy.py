@@ -1,4 +1,4 @@
-"""A configuration that would make a library run somebody's code is refused; those of real models are not."""
+"""Configurations that would run foreign code are rejected; those of real models pass."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from tests.fixtures.hfcache import contents
 AUTO_MAP = {"auto_map": {"AutoModelForCausalLM": "modeling_x.X"}}
 
 
-def test_knows_the_models_that_transformers_knows() -> None:
+def test_known_model_types_match_transformers() -> None:
     assert known_model_types() == frozenset(CONFIG_MAPPING_NAMES)
 
 
@@ -59,24 +59,24 @@ def test_harmless_settings_pass(harmless: dict[str, Any]) -> None:
         {"model_type": "llama", "custom_pipelines": {"x": {"impl": "pipe.X"}}},
     ],
 )
-def test_settings_that_bring_code_are_refused(hostile: dict[str, Any]) -> None:
+def test_settings_with_code_are_rejected(hostile: dict[str, Any]) -> None:
     with pytest.raises(RemoteCodeRefused):
         screen_config(hostile)
 
 
-def test_a_trusted_commit_may_bring_its_own_code_and_no_other() -> None:
+def test_trusted_commit_may_use_its_own_code_only() -> None:
     screen_config({"model_type": "new", **AUTO_MAP}, is_trusted=True)
     with pytest.raises(RemoteCodeRefused):
         screen_config({"model_type": "new", **AUTO_MAP, "_attn_implementation": "a/b"}, is_trusted=True)
 
 
 @pytest.mark.parametrize("method", ["quark", "evil", None, ["gptq"], {}])
-def test_unknown_quantisations_are_refused(method: object) -> None:
+def test_unknown_quantisations_are_rejected(method: object) -> None:
     with pytest.raises(InvalidModel, match="quantization_config"):
         screen_config({"model_type": "llama", "quantization_config": {"quant_method": method}})
 
 
-def test_what_is_nested_too_deep_is_refused() -> None:
+def test_deep_nesting_is_rejected() -> None:
     config: dict[str, Any] = {}
     for _ in range(40):
         config = {"inner": config}
@@ -88,7 +88,7 @@ def test_what_is_nested_too_deep_is_refused() -> None:
     "name",
     ["../x.safetensors", "/etc/passwd", "a/b.safetensors", "..", "x.bin", "", 3, "a\n.safetensors", "ä.safetensors"],
 )
-def test_shards_stay_beside_their_index(name: object) -> None:
+def test_shards_outside_the_folder_are_rejected(name: object) -> None:
     with pytest.raises(InvalidModel, match="names"):
         config_policy.shard_names(
             {"weight_map": {"a": "model-1.safetensors", "b": name}}, "model.safetensors.index.json"
@@ -96,7 +96,7 @@ def test_shards_stay_beside_their_index(name: object) -> None:
 
 
 @pytest.mark.parametrize("table", [None, [], {}, "x"])
-def test_an_index_has_a_table(table: object) -> None:
+def test_index_without_table_is_rejected(table: object) -> None:
     with pytest.raises(InvalidModel, match="weight_map"):
         config_policy.shard_names({"weight_map": table}, "model.safetensors.index.json")
 
@@ -109,7 +109,7 @@ def test_an_index_has_a_table(table: object) -> None:
         ("adapter_config.json", {}, InvalidModel),
     ],
 )
-def test_a_folder_is_screened(
+def test_check_model_folder_applies_the_policy(
     name: str, harm: dict[str, Any], refusal: type[MillmError], tiny_model: Path, tmp_path: Path
 ) -> None:
     for path, content in contents(tiny_model).items():
@@ -135,7 +135,7 @@ VALUES = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(KEYS, VALUES, max_size=8))
-def test_no_configuration_fails_otherwise(config: dict[str, Any]) -> None:
+def test_arbitrary_configurations_raise_named_errors_only(config: dict[str, Any]) -> None:
     needs_remote_code(config)
     estimate(Checkpoint(config, ()), name="x", device="cpu")
     with contextlib.suppress(InvalidModel):

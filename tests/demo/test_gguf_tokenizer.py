@@ -1,4 +1,4 @@
-"""The tokenizer we build from the GGUF file against the one transformers builds from it."""
+"""The tokenizer built from the GGUF file against the one that transformers builds from it."""
 
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,13 @@ TEXTS = [
 CHAT = [{"role": "user", "content": "Tell me about the sea."}]
 
 
-def test_merges_and_control_tokens_of_the_tiny_one(tiny_gguf: Path) -> None:
+def test_merges_and_control_tokens(tiny_gguf: Path) -> None:
     tokenizer = build_tokenizer(read_gguf(tiny_gguf).metadata)
     assert tokenizer.encode("<|im_start|>hello<|im_end|>").tokens == ["<|im_start|>", "hel", "l", "o", "<|im_end|>"]
     assert tokenizer.decode(tokenizer.encode("hello, Ünï").ids) == "hello, Ünï"
 
 
-def test_another_kind_of_tokenizer_is_refused(tiny_gguf: Path) -> None:
+def test_other_tokenizers_are_rejected(tiny_gguf: Path) -> None:
     metadata = {**read_gguf(tiny_gguf).metadata, "tokenizer.ggml.model": "llama"}
     with pytest.raises(InvalidModel, match="'llama'"):
         build_tokenizer(metadata)
@@ -54,21 +54,21 @@ def of_the_gguf(demo_gguf: Path) -> Any:
 
 @pytest.mark.demo
 @pytest.mark.parametrize("text", TEXTS)
-def test_same_ids_as_transformers(text: str, ours: Tokenizer, of_the_folder: Any, of_the_gguf: Any) -> None:
+def test_ids_match_transformers(text: str, ours: Tokenizer, of_the_folder: Any, of_the_gguf: Any) -> None:
     ids = ours.encode(text).ids
     assert ids == of_the_gguf(text)["input_ids"] == of_the_folder(text)["input_ids"]
     assert ours.decode(ids, skip_special_tokens=False) == text
 
 
 @pytest.mark.demo
-def test_every_number_sign_is_a_token_of_its_own(ours: Tokenizer, of_the_gguf: Any) -> None:
-    """transformers' conversion leaves out the digit splitter, so it merges a blank with the first byte of ½."""
+def test_number_signs_are_separate_tokens(ours: Tokenizer, of_the_gguf: Any) -> None:
+    """transformers' conversion omits the digit splitter, so that it merges a blank with the first byte of ½."""
     assert ours.encode("a ½").ids == [*ours.encode("a ").ids, *ours.encode("½").ids]
     assert of_the_gguf("a ½")["input_ids"] != ours.encode("a ½").ids
 
 
 @pytest.mark.demo
-def test_known_facts(ours: Tokenizer, of_the_folder: Any) -> None:
+def test_vocabulary_and_special_tokens(ours: Tokenizer, of_the_folder: Any) -> None:
     assert ours.get_vocab_size() == len(of_the_folder) == 49_152
     assert (ours.token_to_id("<|im_start|>"), ours.token_to_id("<|im_end|>")) == (1, 2)
     assert sorted(ours.get_added_tokens_decoder()) == list(range(17))
@@ -76,7 +76,7 @@ def test_known_facts(ours: Tokenizer, of_the_folder: Any) -> None:
 
 
 @pytest.mark.demo
-def test_the_chat_template_is_the_models_own(of_the_folder: Any) -> None:
+def test_chat_template_is_the_models_own(of_the_folder: Any) -> None:
     assert of_the_folder.apply_chat_template(CHAT, add_generation_prompt=True, tokenize=False) == (
         "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
         "<|im_start|>user\nTell me about the sea.<|im_end|>\n<|im_start|>assistant\n"

@@ -1,4 +1,4 @@
-"""An SAE of another library: what is fetched of it, that it is converted, and what is left when that cannot be."""
+"""SAEs of other libraries: the downloaded files, the conversion, and failures."""
 
 import asyncio
 from pathlib import Path
@@ -30,14 +30,14 @@ def pull(site: Site, sae: ForeignSae, home: Home) -> DownloadJob:
 
 
 @pytest.mark.parametrize("kind", ["qwen_scope", "llama_scope", "connor_rob", "AutoEncoderTopK"])
-def test_it_is_fetched_converted_and_read(kind: str, own_site: Site, home: Home) -> None:
-    """Files that it does not need (other layers, a pickle beside it) stay where they are."""
+def test_foreign_sae_is_downloaded_converted_and_readable(kind: str, own_site: Site, home: Home) -> None:
+    """Files that the conversion does not need (other layers, a pickle) are not downloaded."""
     sae = SAES[kind]
     own_site.write(f"{sae.repository}/layer1.sae.pt")
     own_site.write(f"{sae.repository}/optimizer.pt")
     job = pull(own_site, sae, home)
     assert (job.state, job.problem) == ("installed", None)
-    assert "converting" in [told.state for told in own_site.told]
+    assert "converting" in [job.state for job in own_site.reported]
     assert set(own_site.hub.downloaded) == {f"{sae.repository}/{name}" for name in sae.files()}
     (snapshot,) = own_site.cache.glob(f"models--{sae.repository.replace('/', '--')}/snapshots/*")
     folder = find_converted(snapshot / sae.path, sae.name, home)
@@ -46,7 +46,7 @@ def test_it_is_fetched_converted_and_read(kind: str, own_site: Site, home: Home)
     assert opened.encode(inputs()).isfinite().all()
 
 
-def test_one_that_cannot_be_converted_is_not_installed(own_site: Site, home: Home) -> None:
+def test_failed_conversion_fails_the_job(own_site: Site, home: Home) -> None:
     published = SAES["AutoEncoder"]
     config = f"{published.path}/config.json"
     unknown = ForeignSae("", published.repository, published.path, lambda: published.files() | {config: {}})
@@ -56,7 +56,7 @@ def test_one_that_cannot_be_converted_is_not_installed(own_site: Site, home: Hom
     assert list(home.converted_saes.iterdir()) == []
 
 
-def test_cancelling_a_conversion(own_site: Site, home: Home) -> None:
+def test_cancelled_conversion_leaves_no_copy(own_site: Site, home: Home) -> None:
     sae = SAES["qwen_scope"]
     write(sae, own_site.hub.root / sae.repository)
 
@@ -69,10 +69,10 @@ def test_cancelling_a_conversion(own_site: Site, home: Home) -> None:
         return await downloads.wait((await downloads.resume(cancelled.id)).id)
 
     assert own_site.run(story, home=home.folder).state == "installed"
-    assert [told.state for told in own_site.told].count("cancelled") == 1
+    assert [job.state for job in own_site.reported].count("cancelled") == 1
 
 
-def test_an_unknown_pickle_is_never_fetched(own_site: Site, home: Home, tmp_path: Path) -> None:
+def test_unknown_pickle_is_never_downloaded(own_site: Site, home: Home, tmp_path: Path) -> None:
     own_site.write("me/stuff/layer_3/weights.pt")
 
     async def story(downloads: Downloads) -> DownloadJob:
