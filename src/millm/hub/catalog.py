@@ -119,6 +119,8 @@ class RegistrySae(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RegistryPage(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of search results."""
+
     total: int
     saes: tuple[RegistrySae, ...]
 

@@ -152,8 +152,7 @@ _SAVE_SECONDS = 10.0
 _PREVIEW_TRIES = 2
 """Few, since a user waits for the answer."""
 _WORKER_KILLED = Problem(
-    code=DownloadFailed.code,
-    message="the download process was killed; resume it: complete files stay",
+    code=DownloadFailed.code, message="the download process was killed; resume it: complete files stay"
 )
 
 

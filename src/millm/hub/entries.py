@@ -12,6 +12,8 @@ Origin = Literal["hub", "imported", "builtin"]
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A model in the library."""
+
     id: str
     """The name in the API and in commands: `owner/name`, `owner/name@revision`, or an imported folder's name."""
     origin: Origin
@@ -39,6 +41,8 @@ class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SaeEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """An SAE in the library."""
+
     id: str
     """`owner/name/path/inside`, with `@revision` where it is not `main`, or an imported folder's name."""
     origin: Origin
@@ -63,6 +67,8 @@ class SaeEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeletionResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The bytes that a deletion freed."""
+
     id: str
     bytes: int
     kept: int = 0
