@@ -1,4 +1,4 @@
-"""What there is to run on: two ways agree, and every reason for the CPU names what would change it."""
+"""Hardware, container limits and GPUs, and the reasons for the CPU with their fixes."""
 
 import os
 import re
@@ -134,7 +134,7 @@ def test_no_container(tmp_path: Path) -> None:
 
 
 class TwoGpus(SimpleNamespace):
-    """An NVML with two GPUs: its own process on the first; the second does not tell its temperature."""
+    """An NVML with two GPUs: this process uses the first; the second reports no temperature and no processes."""
 
     NVMLError, NVML_TEMPERATURE_GPU = pynvml.NVMLError, pynvml.NVML_TEMPERATURE_GPU
     is_open = False

@@ -61,7 +61,7 @@ BATCHED: dict[str, PreTrainedConfig] = {
         **SIZE, **HEADS, **IDS, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32
     ),
 }  # fmt: skip
-"""Those that run many sequences at once."""
+"""Architectures that the slots runner supports."""
 
 ONE_AT_A_TIME: dict[str, PreTrainedConfig] = {
     "bloom": BloomConfig(vocab_size=128, hidden_size=32, n_layer=3, n_head=4, **IDS),
@@ -74,13 +74,13 @@ ONE_AT_A_TIME: dict[str, PreTrainedConfig] = {
         linear_value_head_dim=8, layer_types=["linear_attention", "linear_attention", "full_attention"],
     ),
 }  # fmt: skip
-"""Those whose masks or states are their own."""
+"""Architectures whose masks or states the slots runner does not support."""
 
 ARCHITECTURES = BATCHED | ONE_AT_A_TIME
 
 
 def build(name: str) -> PreTrainedModel:
-    """Random weights, large enough that every part of the model shows in its answers."""
+    """Random weights, large enough that every part of the model affects the output."""
     torch.manual_seed(0)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(deepcopy(ARCHITECTURES[name])).eval()
     with torch.no_grad():
@@ -91,7 +91,7 @@ def build(name: str) -> PreTrainedModel:
 
 
 def greedy(model: PreTrainedModel, prompt: tuple[int, ...], new: int) -> list[int]:
-    """What transformers' own `generate` answers."""
+    """Output of transformers' `generate`."""
     ids = torch.tensor([prompt], device=model.device)
     answer = model.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, do_sample=False, eos_token_id=None, pad_token_id=0

@@ -1,4 +1,4 @@
-"""The engine's loop in the test's own thread, one turn at a time."""
+"""Runs the engine's loop in the test's thread, step by step."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +45,7 @@ class Answer:
 
 @dataclass
 class EngineHarness:
-    """The engine's loop in this thread, one turn at a time."""
+    """The engine's loop in this thread, step by step."""
 
     inbox: SimpleQueue[list[Command]] = field(default_factory=SimpleQueue)
     events: list[EngineEvent] = field(default_factory=list)
@@ -66,7 +66,7 @@ class EngineHarness:
         return self.answers()
 
     def answer(self, request: Generate) -> Answer:
-        """Of one request, alone or beside those that run already."""
+        """Result of one request, beside those that run already."""
         self.send(request)
         return self.run_until({request.id})[request.id]
 

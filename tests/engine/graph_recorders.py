@@ -1,7 +1,6 @@
-"""A recorder for a CPU, as strict as CUDA graphs: it replays the operations, on the same memory, and no Python.
+"""A recorder for a CPU that is as strict as CUDA graphs: it replays operations on the same memory, and no Python.
 
-What a pass computed from the host's numbers, or from tensors that were made anew for it, is therefore as stale in a
-replay as it would be on a GPU.
+Values from the host or from newly allocated tensors are therefore as stale in a replay as they would be on a GPU.
 """
 
 from collections.abc import Callable
@@ -12,11 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 HOST_READS = {"_local_scalar_dense", "item", "is_nonzero", "nonzero", "equal"}
-"""Operations whose result the host waits for."""
+"""Operations that copy a result to the host."""
 
 
 class ReplayRecorder:
-    """Counts what it is asked for, over all tapes."""
+    """Counts recordings and replays over all instances."""
 
     recorded = 0
     replayed = 0
@@ -31,7 +30,7 @@ class ReplayRecorder:
 
 
 class FailingRecorder:
-    """Records what it is given until it is told to stop."""
+    """Records `works` times, then fails."""
 
     works = 0
 
@@ -44,7 +43,7 @@ class FailingRecorder:
 
 
 class IdleRecorder:
-    """Replays nothing."""
+    """Its replay does nothing."""
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         work()

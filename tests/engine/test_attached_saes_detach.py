@@ -1,4 +1,4 @@
-"""SAEs come, go and are replaced under running sequences: each ends as it began, and nothing is left behind."""
+"""SAEs are attached, detached and replaced under running sequences, whose output does not change."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,12 +47,12 @@ def ask(name: str, steering: Steering | None = None, **fields: object) -> Genera
 
 
 class Engine:
-    """One that says which attachments it has had, and what each request is to be answered."""
+    """A harness that records its attachments and the expected output of each request."""
 
     def __init__(self, harness: EngineHarness, files: dict[str, Path], home: Path) -> None:
         self.harness, self.files, self.home = harness, files, home
         self.which = "one"
-        """The files behind the name `tiny`."""
+        """Folder of the SAE `tiny`."""
         self.attachment: str | None = "attach"
         self._count = 0
 
@@ -67,7 +67,7 @@ class Engine:
         )  # fmt: skip
 
     def attach(self, which: str) -> None:
-        """In the place of what is there, if something is."""
+        """Replaces the current attachment, if any."""
         command = self.attaching(which, "tiny" if self.attachment else None)
         self.harness.send(command)
         while not any(isinstance(event, SaeAttached) and event.id == command.id for event in self.harness.events):
@@ -89,7 +89,7 @@ class Engine:
 
     @property
     def hooks(self) -> int:
-        """On all of its layers; the one that injects faults is always there."""
+        """Forward hooks on all layers; the fault injector's is permanent."""
         return sum(
             len(module._forward_hooks) + len(module._forward_pre_hooks)
             for layer in decoder_layers(self.model)
@@ -106,7 +106,7 @@ class Engine:
         return answers
 
     def settle(self) -> None:
-        """All that was said is done, and swept up."""
+        """Run until all commands are handled and unused hooks removed."""
         while not self.harness.engine.executor.scheduler.is_idle:
             self.harness.engine.run_once()
         self.harness.events.clear()
@@ -143,7 +143,7 @@ def engine(
 
 @pytest.fixture(scope="module")
 def alone(tiny_model: Path, files: dict[str, Path], canonical_root: Path) -> dict[str | None, Answer]:
-    """What each SAE makes of the prompt, from an engine that has had no other."""
+    """Output with each SAE, from an engine that had no other."""
     watch = (Watch(sae="tiny", features=(3, 11), tokens="all"),)
     found: dict[str | None, Answer] = {}
     for which, sae in files.items():
@@ -162,7 +162,7 @@ def one_attached(engine: Engine) -> None:
 
 
 def assert_nothing_left(engine: Engine, before: int) -> None:
-    """Hooks as many as there were, and no table row of any tap in use."""
+    """The original number of hooks, and no hook's table row in use."""
     attached = engine.hooked
     assert len(attached) == (1 if engine.attachment else 0)
     assert engine.hooks == before + len(attached)
@@ -230,7 +230,7 @@ def take(engine: Engine, step: str, due: dict[str, str | None], gone: set[str]) 
 
 
 def started(engine: Engine, name: str) -> None:
-    """It has its rows; one that still waits for a place is refused when its SAE goes, which is told elsewhere."""
+    """Wait until the sequence has hook rows; a queued one would be rejected when its SAE is detached."""
     while not any(
         one.id == name and one.hook_state is not None for one in engine.harness.engine.executor.scheduler.all_sequences
     ) and not any(isinstance(event, Finished | CommandFailed) and event.id == name for event in engine.harness.events):
@@ -242,7 +242,7 @@ def values(answer: Answer) -> list[tuple[float, ...]]:
 
 
 def test_prefix_of_a_detached_sae_is_not_reused(engine: Engine, alone: dict[str | None, Answer]) -> None:
-    """By another of its name, also where nobody says which of the two is meant; not even if it ends afterwards."""
+    """Not by requests for another SAE of the same name, with or without its attachment id."""
     harness = engine.harness
     assert harness.answer(ask("before", steer())).tokens == alone["one"].tokens
     harness.send(ask("through", steer()))
@@ -256,7 +256,7 @@ def test_prefix_of_a_detached_sae_is_not_reused(engine: Engine, alone: dict[str 
 
 
 def test_preempted_sequence_continues_with_its_detached_sae(engine: Engine, alone: dict[str | None, Answer]) -> None:
-    """Out of memory while its SAE is detached and another has its name: it has to begin again with its own."""
+    """Preempted after its SAE was detached and another got its name: it restarts with its own."""
     harness = engine.harness
     for name in ("first", "second"):
         harness.send(ask(name, steer()))
@@ -274,7 +274,7 @@ def test_preempted_sequence_continues_with_its_detached_sae(engine: Engine, alon
 
 
 def test_follower_starts_without_a_detached_sae(engine: Engine, alone: dict[str | None, Answer]) -> None:
-    """Between the SAE's end and the word that nothing is active any more: no failure, and then what is active."""
+    """Between the detach and `SetActiveSteering` the request does not fail."""
     harness, old = engine.harness, engine.attachment or ""
     engine.attach("other")
     without = harness.answer(ask("without", steer(old), follows_active=True))

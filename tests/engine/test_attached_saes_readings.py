@@ -34,14 +34,14 @@ COMPANY = (
 
 
 def ids_and_readings(engine: Engine, one: Generate) -> tuple[list[int], list[Reading]]:
-    """Of one among others that are steered and read otherwise."""
+    """Readings of one request in a batch with other steerings and watches."""
     events, *_ = engine.generate(one, *COMPANY)
     tokens = [event.token for event in events if hasattr(event, "token")]
     return [*one.prompt, *tokens], [reading for event in events for reading in event.readings]
 
 
 def around(model: LlamaForCausalLM, ids: list[int], delta: Tensor) -> tuple[Tensor, Tensor]:
-    """x before and after, where delta [T, d] is added  # each [T, d]"""
+    """x before and after delta [T, d] was added  # each [T, d]"""
     seen: list[Tensor] = []
 
     def change(x: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def around(model: LlamaForCausalLM, ids: list[int], delta: Tensor) -> tuple[Tens
 
 
 def assert_reads(readings: list[Reading], before: Tensor, after: Tensor, positions: list[int]) -> None:
-    """Against activations [T, F]."""
+    """Compares with activations [T, F]."""
     assert [reading.position for reading in readings] == positions
     for reading in readings:
         for values, top, exact in (
@@ -89,7 +89,7 @@ def test_additive_delta_appears_only_after_steering(
 
 
 def test_clamped_activation_before_and_after(engine: Engine) -> None:
-    """At the value, wherever the feature fires; where it is silent, its threshold hides how far it had to come."""
+    """Equal to the value at tokens where the feature is active; elsewhere its threshold hides the distance."""
     held = request("held", steer(FeatureSetting(index=11, strength=7.0, mode="clamp")), watch=(WATCH,))
     _, readings = ids_and_readings(engine, held)
     fired = [reading for reading in readings[1:] if reading.values[1] > 0]
@@ -113,7 +113,7 @@ def test_an_sae_that_ranks_its_features(
     tmp_path: Path,
     canonical_root: Path,
 ) -> None:
-    """Read whole, behind another SAE's steering on the layer before: each SAE's own before and after."""
+    """Behind another SAE's steering on the previous layer, each SAE reads before and after its own."""
     sae = open_topk(tmp_path, rescale=False)
     point = f"blocks.{HOOK_LAYER + 1}.hook_resid_post"
     attach = AttachSae(
@@ -142,7 +142,7 @@ def test_an_sae_that_ranks_its_features(
 
 
 def test_request_and_server_watches_are_combined(engine: Engine) -> None:
-    """128 and 64 features at once: the same numbers as in two halves."""
+    """128 and 64 features at once give the same values as two halves."""
     many = tuple(random.Random(1).sample(range(FEATURES), FEATURES)) * 2
     assert len(many) == MAX_WATCHED_FEATURES
     watch = Watch(sae="tiny", features=many, tokens="all", when="both")

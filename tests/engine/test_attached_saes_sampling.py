@@ -1,4 +1,4 @@
-"""Sampled `top_k` through the taps and the engine: by position, whatever runs beside it, and named features always."""
+"""Sampled `top_k` depends on the position only; watched features are read at every token."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ from tests.engine.test_core_generation import NEW, PROMPT, PUSH, add, request, s
 from tests.fixtures.tiny import FEATURES, HOOK_LAYER
 
 EVERY = 3
-"""The SAE's own, in the tests that attach it here."""
+"""Sampling interval of the SAE in these tests."""
 CLAMP = steer(replace(add(7, 5.0), mode="clamp"))
 
 
@@ -56,7 +56,7 @@ REQUESTS = [
 def read(
     taps: AttachedSaes, model: LlamaForCausalLM, requests: list[Generate], lengths: tuple[int, ...]
 ) -> list[list[Reading]]:
-    """The readings of PROMPT, whose last 3 tokens count as generated; a piece of each length is a pass."""
+    """Readings of PROMPT, whose last 3 tokens count as generated, in passes of the given lengths."""
     asked = [replace(one, prompt=PROMPT[:-3]) for one in requests]
     sequences = [Sequence.from_request(one) for one in asked]
     for sequence in sequences:

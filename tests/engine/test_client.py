@@ -1,4 +1,4 @@
-"""The two processes: progress, queue, cancellation, death and restoration; and what a failed command leaves."""
+"""Progress, queue, cancellation, crash and restore with a real engine process."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ def attach_command(path: Path, root: Path, *, sae: str = "another", hook_point: 
 
 
 def test_closing_the_iterator_cancels_at_the_next_step(engine: Engine) -> None:
-    """A request that would take 200 steps makes way for the next one at once."""
+    """The next request need not wait for the 200 steps of a closed one."""
 
     async def leave_after_one_token() -> int:
         events = engine.client.generate(request("long", max_tokens=200))
@@ -47,7 +47,7 @@ def test_closing_the_iterator_cancels_at_the_next_step(engine: Engine) -> None:
 
 
 def test_leaving_before_the_first_token_frees_the_queue(engine: Engine) -> None:
-    """A waiting request that is given up is never run."""
+    """A queued request whose caller leaves never runs."""
 
     async def give_up() -> list[Token | Finished]:
         running = asyncio.create_task(collect(engine.client.generate(request("running", max_tokens=60))))
@@ -62,7 +62,7 @@ def test_leaving_before_the_first_token_frees_the_queue(engine: Engine) -> None:
 
 
 def test_many_concurrent_requests_finish(engine: Engine) -> None:
-    """Who starts first is the scheduler's, and tested there."""
+    """Their order is tested with the scheduler."""
     order: list[str] = []
 
     async def one(name: str) -> None:
@@ -91,7 +91,7 @@ def test_full_queue_rejects_requests(engine: Engine) -> None:
 
 
 def test_job_starts_all_its_sequences_or_none(engine: Engine) -> None:
-    """Two answers run; of a job that needs one place more than there is, nothing is begun."""
+    """Two requests run; a job that needs one place too many starts no sequence."""
     room = engine.client.capacity
 
     async def scenario() -> tuple[int, list[Token | Finished]]:
@@ -120,7 +120,7 @@ def test_sequences_of_a_job_match_single_runs(engine: Engine) -> None:
 
 
 def test_follower_starts_with_the_active_steering(engine: Engine) -> None:
-    """Also where that changed after the request was read; others keep their own."""
+    """Also if it changed after the request was parsed; other requests have their own."""
     base, pushed = engine.tokens(request("base")), engine.tokens(request("pushed", PUSH))
     assert base != pushed
 
@@ -135,7 +135,7 @@ def test_follower_starts_with_the_active_steering(engine: Engine) -> None:
 
 
 def test_leaving_a_job_cancels_all_its_sequences(engine: Engine) -> None:
-    """Those that run and those that wait: the engine has confirmed it when nothing is in flight."""
+    """Running and queued ones; the engine has confirmed it when none is in flight."""
 
     async def leave() -> int:
         jobs = [
@@ -165,7 +165,7 @@ def test_loading_reports_progress(engine: Engine, loop_free_client: EngineClient
 
 @pytest.fixture
 def loop_free_client(engine: Engine):
-    """A second engine, empty."""
+    """A second engine without a model."""
     client = EngineClient(max_queue=4)
     engine.loop.run(client.start())
     yield client
@@ -203,7 +203,7 @@ def test_failed_command_preserves_the_previous_state(engine: Engine, tmp_path: P
 def test_saes_on_two_layers_add_up(
     engine: Engine, tiny_model: Path, tiny_sae: Path, canonical_root: Path, tmp_path: Path
 ) -> None:
-    """Attaching it changes no answer, and what was steered before does not colour its calibration."""
+    """Attaching changes no output, and active steering does not affect the calibration."""
     second, third = write_sae(tmp_path / "second", seed=9, layer=2), write_sae(tmp_path / "third", seed=9, layer=3)
 
     async def scenario() -> None:
@@ -226,7 +226,7 @@ def test_saes_on_two_layers_add_up(
 
 
 def steer_both(steering: Steering, other: str) -> Steering:
-    """The same features in a second SAE too."""
+    """The same features in the second SAE."""
     (tap,) = steering.by_sae
     return replace(steering, taps=(tap, SaeSteering(other, tap.features)))
 
@@ -234,7 +234,7 @@ def steer_both(steering: Steering, other: str) -> Steering:
 def test_crashed_engine_fails_requests_and_is_restored(
     engine: Engine, tiny_model: Path, tiny_sae: Path, canonical_root: Path
 ) -> None:
-    """kill -9 in the middle of an answer: an error within 2 s, then the same model, SAE and steered answer."""
+    """kill -9 during a request: an error within 2 s, then the same model, SAE and steered output."""
 
     async def scenario() -> float:
         client = await start(tiny_model, tiny_sae, canonical_root)

@@ -1,4 +1,4 @@
-"""When to come back: an estimate from what was seen, within bounds."""
+"""Retry-After is estimated from the rate of finished requests, within bounds."""
 
 import time
 
@@ -15,7 +15,7 @@ def test_default_before_any_request_finished() -> None:
 
 
 def test_estimate_is_half_the_queue_at_the_measured_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One ended every 0.1 s: a line of 400 is half served in 20 s."""
+    """At one request per 0.1 s, half of a queue of 400 takes 20 s."""
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     pace = RetryAfterEstimator()

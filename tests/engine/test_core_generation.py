@@ -1,4 +1,4 @@
-"""What the engine answers is what plain transformers, with plain hooks, would."""
+"""The engine's output matches plain transformers with plain hooks."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -47,13 +47,13 @@ PUSH = steer(add(3, 8.0), add(9, -4.0))
 
 @pytest.fixture(scope="session")
 def decoder(tiny_sae) -> Tensor:
-    """W_dec [F, d], straight from the file; its rows are unit length."""
+    """W_dec [F, d] from the file, with unit rows."""
     return load_file(tiny_sae / "sae_weights.safetensors")["W_dec"]
 
 
 @contextmanager
 def hooked(model: LlamaForCausalLM, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """`change` the residual after the tapped layer, all positions."""
+    """Apply `change` to the residual after the hooked layer, at all positions."""
     layer = model.model.layers[HOOK_LAYER]
     handle = layer.register_forward_hook(lambda _m, _a, out: change(out))
     try:
@@ -63,7 +63,7 @@ def hooked(model: LlamaForCausalLM, change: Callable[[Tensor], Tensor]) -> Itera
 
 
 def greedy_without_cache(model: LlamaForCausalLM, change: Callable[[Tensor], Tensor]) -> list[int]:
-    """The slowest and plainest way: the whole sequence again for every token."""
+    """Greedy decoding without a cache."""
     return greedy_by_ids(model, lambda _ids: change)
 
 
@@ -78,7 +78,7 @@ def greedy_by_ids(model: LlamaForCausalLM, change: Callable[[Tensor], Callable[[
 
 
 def test_unsteered_output_matches_generate(engine: Engine, reference: LlamaForCausalLM) -> None:
-    """The same tokens, and the logprobs of `generate`'s own logits (bit for bit: the plain runner, see there)."""
+    """Tokens, and logprobs of `generate`'s logits."""
     terms = terms_of_path(reference.config, len(PROMPT) + NEW) + reference.config.hidden_size
     events, *_ = engine.generate(request("base", sampling=SamplingParams(temperature=0, logprobs=0)))
     ours = [event for event in events if isinstance(event, Token)]
@@ -108,7 +108,7 @@ def test_steering_with_a_cache_matches_steering_without(
 def test_modes_that_depend_on_the_activation(
     engine: Engine, reference: LlamaForCausalLM, decoder: Tensor, mode: str
 ) -> None:
-    """Against the definition of each mode written out on the whole SAE, error term kept."""
+    """Compares with each mode's definition on the full SAE with its error term."""
     strengths = {11: 6.0, 40: 2.0}
 
     def change(x: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ def test_modes_that_depend_on_the_activation(
 
 @pytest.mark.parametrize("positions", ["prompt", "generated"])
 def test_positions(engine: Engine, reference: LlamaForCausalLM, decoder: Tensor, positions: Positions) -> None:
-    """`generated` starts at the last prompt token: its residual makes the first new token."""
+    """`generated` starts at the last prompt token, whose residual gives the first new token."""
     first, last = (1, len(PROMPT)) if positions == "prompt" else (len(PROMPT) - 1, 10_000)
 
     def change(x: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ def test_positions(engine: Engine, reference: LlamaForCausalLM, decoder: Tensor,
 
 
 def test_skips(engine: Engine, reference: LlamaForCausalLM, decoder: Tensor) -> None:
-    """`special` leaves the ids 0, 1, 2 alone; `none` leaves nothing alone."""
+    """`special` skips the ids 0, 1, 2; `none` skips no token."""
 
     def pushed(keep: Tensor) -> Callable[[Tensor], Tensor]:
         return lambda x: x + 8.0 * decoder[3] * keep[:, None]
@@ -157,7 +157,7 @@ def test_skips(engine: Engine, reference: LlamaForCausalLM, decoder: Tensor) -> 
 
 
 def test_concurrent_requests_match_single_runs(engine: Engine) -> None:
-    """Different steerings at once, in any order, and the base answer unchanged after all of them."""
+    """Different steerings at once, in any order, and unchanged base output afterwards."""
     requests = [
         request("base"),
         request("push", PUSH),
@@ -213,7 +213,7 @@ def test_watching_reads_the_encoder_and_preserves_output(
 
 
 def test_watching_before_and_after_steering(engine: Engine, reference: LlamaForCausalLM, decoder: Tensor) -> None:
-    """A pushed feature reads its pre-activation plus the push after it, and before it as without it."""
+    """After an additive push the reading is the pre-activation plus the push; before it, the unsteered one."""
     strength = 40.0
     steering = steer(add(3, strength))
     seen: list[Tensor] = []
@@ -259,7 +259,7 @@ def test_seed_repeats_and_temperature_varies(engine: Engine) -> None:
 def test_sampling_stays_within_top_k_top_p_and_min_p(
     logits: list[float], top_p: float, top_k: int, min_p: float
 ) -> None:
-    """Against the definitions of top-k, then top-p, then min-p, on four tokens."""
+    """Compares with the definitions of top-k, then top-p, then min-p, on four tokens."""
     sampling = SamplingParams(top_p=top_p, top_k=top_k, min_p=min_p, seed=0)
     sequence = Sequence(Generate(id="x", prompt=(1,), max_tokens=1, sampling=sampling))
     values = torch.tensor(logits)
@@ -282,7 +282,7 @@ def test_sampling_stays_within_top_k_top_p_and_min_p(
 
 
 def test_engine_rejects_invalid_steering(engine: Engine) -> None:
-    """The door checks first; the engine does not trust it."""
+    """The API validates first, but the engine does not rely on it."""
     for bad, what in (
         (steer(add(FEATURES, 1.0)), f"feature {FEATURES} is not in 0..{FEATURES - 1}"),
         (Steering(by_sae=(SaeSteering("other", ()),)), "no SAE named 'other'"),
@@ -301,7 +301,7 @@ def test_non_finite_logits_fail_only_the_request(engine: Engine) -> None:
 
 
 def test_top_p_over_a_flat_vocabulary() -> None:
-    """More tokens than usually suffice: half the weight of 5,000 nearly equal tokens is nearly half of them."""
+    """More than `_TOP_P_CANDIDATES` tokens: half the weight of 5,000 nearly equal tokens is nearly half of them."""
     sequence = Sequence(Generate(id="x", prompt=(1,), max_tokens=1, sampling=SamplingParams(top_p=0.5)))
     sequence.sampler_state = sampler.new_sampler_state(SamplingParams(seed=0), torch.device("cpu"))
     logits = torch.linspace(0.1, 0, 5000)

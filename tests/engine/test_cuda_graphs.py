@@ -1,4 +1,4 @@
-"""A replayed pass gives what the pass itself gives: through a tape of operations here, CUDA graphs on a GPU."""
+"""Replayed passes match eager ones: by a recorder of operations on a CPU, by CUDA graphs on a GPU."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,9 +22,9 @@ from tests.engine.test_model_runner_batching import NEW, STEERINGS, Expected, ar
 
 PROMPT = tuple(range(120, 150))
 ROOM = 6
-"""Rows; with three or five in use, a recording has rows that stand for nobody."""
+"""Rows; with three or five in use, a graph has padding rows."""
 DEVICES = ("cpu", *(["cuda"] if torch.cuda.is_available() else []))
-"""A tape records on the CPU, and CUDA itself where there is a GPU."""
+"""Also CUDA if the machine has a GPU."""
 
 
 def start(
@@ -68,7 +68,7 @@ def graphs(harness: EngineHarness) -> slots_runner.GraphRunner:
 
 
 def assert_as_alone(harness: EngineHarness, expected: Expected, *requests: Generate) -> None:
-    """All at once, each as alone."""
+    """All at once, each compared with its single run."""
     harness.events.clear()
     harness.send(*requests)
     answers = harness.run_until({request.id for request in requests})
@@ -171,5 +171,5 @@ def test_replayed_architectures_match_generate(name: str, device: str, monkeypat
 
 
 def recordable(name: str) -> bool:
-    """Before 5.23 transformers asks the device which of longrope's factors to use."""
+    """Before 5.23 transformers reads from the device which of longrope's factors to use."""
     return name != "phi3_longrope" or Version(transformers.__version__) >= Version("5.23")

@@ -1,7 +1,7 @@
-"""No decoding pass asks the device for a number: such a pass could not be captured as a CUDA graph.
+"""No decoding pass reads a value from the device, which would prevent its capture as a CUDA graph.
 
-Run on fake tensors, which have shapes and no numbers: whatever needs one raises. What this cannot show is whether
-CUDA's own libraries allow every kernel to be captured; only a GPU can.
+The passes run on fake tensors, which raise when a value is read. Only a GPU can show whether CUDA's libraries allow
+every kernel to be captured.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ WATCHES, STEERS, BOTH = (
     HookStepShape(8, 0, steers=True, reads_both=False),
     HookStepShape(64, MAX_WATCHED_FEATURES, steers=True, reads_both=True),
 )
-"""What a tap does: reads, adds and clamps, all of it."""
+"""A step that reads, adds and clamps."""
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def tap(tmp_path_factory: pytest.TempPathFactory) -> SteeringHook:
 def logits(
     model: PreTrainedModel, *taps: tuple[SteeringHook, HookStepShape], runner: SlotsRunner | None = None
 ) -> Tensor:
-    """Of one step that has no numbers. Raises DataDependentOutputException."""
+    """Run one step on fake tensors. Raises DataDependentOutputException."""
     runner = runner or SlotsRunner(model, ROWS, nothing_steered, kv_cache_bytes=1 << 30)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
         step = DecodeStep(GraphShape(ROWS, 256, taps), runner._forward_for_graph, runner.cache, torch.device("cpu"))
@@ -79,13 +79,13 @@ def test_every_architecture_is_recordable(name: str, tap: SteeringHook) -> None:
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "qwen3", "gemma2"])
 def test_models_own_attention_is_recordable(name: str) -> None:
-    """Kept where miLLM's computes otherwise."""
+    """Used if miLLM's attention gives other results."""
     assert tuple(logits(build(name, "eager")).shape) == (ROWS, 128)
 
 
 @pytest.mark.parametrize("name", ["mixtral", "qwen3_moe", "gpt_oss"])
 def test_eager_experts_are_not_recordable(name: str) -> None:
-    """Which is why a recorded pass has them all at once (`recordable_experts`)."""
+    """Therefore recorded passes use `recordable_experts`."""
     model = build(name)
     runner = SlotsRunner(model, ROWS, nothing_steered, kv_cache_bytes=1 << 30)
     model.set_experts_implementation("eager")

@@ -1,4 +1,4 @@
-"""The cache of rows against one written down without any thought for speed."""
+"""The slot cache matches a naive implementation."""
 
 import math
 
@@ -15,7 +15,7 @@ LAYERS = 2
 
 
 class Naive:
-    """Keys and values as plain numbers, `[layer][row][column]` → `[2, H, D]`, absent where nobody wrote."""
+    """Keys and values by `[layer][row][column]` → `[2, H, D]`, absent if never written."""
 
     def __init__(self, rows: int, length: int) -> None:
         self.rows, self.length = rows, length
@@ -30,7 +30,7 @@ class Naive:
                 )
 
     def move(self, rows: dict[int, int], columns: int) -> None:
-        """New row → the row whose first `columns` it gets; the others, and what is further back, stay."""
+        """Copies the first `columns` of other rows; the rest is unchanged."""
         before = dict(self.cells)
         for target, source in rows.items():
             for layer, column in self._places(columns):
@@ -71,7 +71,7 @@ def assert_same(cache: SlotCache, naive: Naive) -> None:
 
 
 def window_of(draw: st.DrawFn, rows: int, length: int) -> CacheWindow:
-    """A chunk of one row, or one token each of several neighbours at positions of their own."""
+    """A chunk of one row, or one token each of adjacent rows at their own positions."""
     first = draw(st.integers(0, rows - 1))
     if draw(st.booleans()):
         start = draw(st.integers(0, length - 1))
@@ -115,7 +115,7 @@ def test_cache_matches_a_naive_implementation(data: st.DataObject, rows: int, le
 
 @torch.inference_mode()
 def update(cache: SlotCache, naive: Naive, window: CacheWindow, heads: int, count: int) -> int:
-    """Numbers that occur once, in at every layer; → how many there are by now."""
+    """Write unique numbers in every layer; → their count so far."""
     tokens = window.positions.shape[1]
     shape = (2, window.rows, heads, tokens, 3)
     for layer in range(LAYERS):
@@ -133,7 +133,7 @@ def update(cache: SlotCache, naive: Naive, window: CacheWindow, heads: int, coun
 @given(positions=st.lists(st.integers(0, 8), min_size=1, max_size=5), first=st.integers(0, 2))
 @settings(max_examples=100, deadline=None)
 def test_batched_writes_match_single_writes(positions: list[int], first: int) -> None:
-    """One token each, against a slice per row, for keys and values of different depths."""
+    """One token per row compared with a slice per row, for keys and values of different depths."""
     count = len(positions)
     cache, one_by_one = SlotCache(1, 8, 9), SlotCache(1, 8, 9)
     keys, values = torch.randn(count, 2, 1, 4), torch.randn(count, 2, 1, 1)
@@ -147,7 +147,7 @@ def test_batched_writes_match_single_writes(positions: list[int], first: int) ->
 
 
 def test_resize_out_of_memory_leaves_consistent_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some layers have their new size by then and some have not: what all of them have is what there is."""
+    """Some layers are resized and some are not: the bounds are what all layers have."""
     cache = SlotCache(LAYERS, 3, 4)
     cache.window = CacheWindow(0, 3, 2, torch.tensor([[1], [0], [1]]), None)
     written = torch.randn(3, 2, 1, 3)

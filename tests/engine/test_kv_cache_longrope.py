@@ -1,4 +1,4 @@
-"""Two sets of rotary factors: sequences on either side of the boundary, and across it, beside each other."""
+"""longrope: sequences below, above and across the boundary at the same time."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ ASKED = {
     "just behind": ((*SYSTEM, *range(80, 93)), 8),
     "brief": ((9,), 28),
 }
-"""Prompts that share a beginning, and tokens to generate."""
+"""(prompt, number of tokens to generate); the prompts share a prefix."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def harness(
 
 
 def ask(harness: EngineHarness, names: list[str], *, pause: int = 0) -> dict[str, Answer]:
-    """One after the other, so many steps apart."""
+    """One after the other, `apart` steps apart."""
     harness.events.clear()
     for name in names:
         prompt, new = ASKED[name]
@@ -65,7 +65,7 @@ def ask(harness: EngineHarness, names: list[str], *, pause: int = 0) -> dict[str
 def test_longrope_matches_generate_below_above_and_across(
     harness: EngineHarness, expected: dict[str, list[int]], pause: int
 ) -> None:
-    """In every order, and twice, so that prefixes of both sides lie in the rows and are gone on from."""
+    """In every order, twice, so that prefixes of both sides are reused."""
     names = list(ASKED)
     for turned in range(len(names)):
         answers = ask(harness, names[turned:] + names[:turned], pause=pause)
@@ -73,7 +73,7 @@ def test_longrope_matches_generate_below_above_and_across(
 
 
 def test_outputs_differ_across_the_boundary(model: PreTrainedModel, expected: dict[str, list[int]]) -> None:
-    """With the short factors throughout, what crosses would be answered otherwise: or the test above tests nothing."""
+    """Only the long factors explain the output across the boundary, so that the test above is meaningful."""
     one_sided = architectures.build("phi3_longrope")
     one_sided.load_state_dict(model.state_dict())
     one_sided.config.rope_parameters["long_factor"] = one_sided.config.rope_parameters["short_factor"]
@@ -85,7 +85,7 @@ def test_outputs_differ_across_the_boundary(model: PreTrainedModel, expected: di
 
 
 def test_prefix_is_reused_only_on_its_side_of_the_boundary(harness: EngineHarness) -> None:
-    """The same twenty tokens turned by other factors are other keys."""
+    """Other factors give other keys for the same tokens."""
     cached = {}
     for name in ("short", "long", "just behind", "short"):
         end = ask(harness, [name])[name].end

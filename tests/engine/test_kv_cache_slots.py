@@ -1,4 +1,4 @@
-"""The book of rows against a plain model of them: what it says a row holds is what the row holds."""
+"""The slot allocator's records match a model of the rows' contents."""
 
 from dataclasses import dataclass, field
 
@@ -14,12 +14,12 @@ PROMPTS = [
 ]
 STEERINGS = ("", "push")
 Cell = tuple[object, tuple[int, ...], bool]
-"""What keys and values depend on, by column: the steering, every token up to here, and whether they are finite."""
+"""Dependencies of a column's keys and values: steering, all tokens up to it, and finiteness."""
 
 
 @dataclass(eq=False)
 class Tenant:
-    """Whoever has a row: a sequence as its runner sees it."""
+    """A sequence that has a row, as its runner sees it."""
 
     slot: Slot
     steering: object
@@ -28,11 +28,11 @@ class Tenant:
     codes: list[int] = field(default_factory=list)
     decodes: bool = False
     is_sound: bool = True
-    """False: what it feeds from now on is not finite."""
+    """False: its next keys and values are not finite."""
 
 
 class Rows(RuleBasedStateMachine):
-    """`cells` is the memory: what a row holds is moved by copy, swap and resize alone."""
+    """`cells` models the memory; only copy, swap and resize move contents."""
 
     @initialize(rows=st.integers(1, 5))
     def begin(self, rows: int) -> None:
@@ -72,7 +72,7 @@ class Rows(RuleBasedStateMachine):
         self.touch(found.slot)
 
     def longest(self, steering: str, codes: list[int]) -> int:
-        """The longest prefix, worth it, that some row really holds, computed under the same steering."""
+        """The longest reusable prefix that a row holds under the same steering."""
         best = 0
         for slot in self.slots:
             if slot.steering != steering:
@@ -87,7 +87,7 @@ class Rows(RuleBasedStateMachine):
         return best if best >= MIN_REUSED_PREFIX else 0
 
     def check_choice(self, chosen: Slot, idle: list[Slot], warm: dict[Slot, bool]) -> None:
-        """An empty row before a warm one; of those, the one that was used longest ago."""
+        """An empty row before a warm one; of those, the least recently used."""
         empty = [slot for slot in idle if not warm[slot]]
         assert self.used.get(chosen, 0) == min(self.used.get(slot, 0) for slot in empty or idle)
         assert not empty or chosen in empty
@@ -106,7 +106,7 @@ class Rows(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 3))
     def step(self, count: int) -> None:
-        """Everybody who decodes, one token each, `count` times."""
+        """One token of each decoding sequence, `count` times."""
         for tenant in [tenant for tenant in self.tenants if tenant.decodes] * count:
             self.feed(tenant, 200)
             self.settle(tenant)
@@ -192,7 +192,7 @@ TestRows.settings = settings(max_examples=200, stateful_step_count=40, deadline=
 
 
 def test_long_prefix_is_preserved_while_a_row_is_free() -> None:
-    """The donor keeps what it has beyond the prefix: the prompt gets a copy."""
+    """The prompt gets a copy; the donor's longer prefix stays."""
     slots = SlotAllocator(2, lambda *_: None)
     first = slots.allocate("", ()).slot
     first.token_keys, first.finite_count, first.written_count = list(range(100)), 100, 100

@@ -1,4 +1,4 @@
-"""What decoder rows say: against each model's own norm and head, numpy's cosines, and sums that are known."""
+"""Feature queries match each model's norm and head, numpy's cosines, and known sums."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from tests.fixtures.tiny import FEATURES, WIDTH, write_sae
 
 
 def build(name: str) -> PreTrainedModel:
-    """Norms that are not all ones, and no cap behind the head: that is no part of a direction."""
+    """Norms that are not all ones, and no cap on the logits, which no direction includes."""
     model = architectures.build(name)
     model.config.final_logit_softcapping = None
     with torch.no_grad():
@@ -45,7 +45,7 @@ def vector(seed: int = 5) -> Tensor:
 
 
 def test_logits_match_the_written_out_formula() -> None:
-    """As TransformerLens folds them: RMSNorm's weight, Gemma's 1 + w, LayerNorm's centring."""
+    """As TransformerLens folds norms: RMSNorm's weight, Gemma's 1 + w, LayerNorm's centring."""
     v = vector()
     llama, gemma, gpt2 = (build(name) for name in ("llama", "gemma2", "gpt2"))
     expected = {
@@ -59,7 +59,7 @@ def test_logits_match_the_written_out_formula() -> None:
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gemma3", "gpt2", "gpt_neox", "opt", "olmo2", "bloom", "gptj"])
 def test_logits_match_a_small_perturbation_of_the_model(name: str) -> None:
-    """The slope of its logits, where the norm's division stands still: along what it is pushed across."""
+    """The derivative of the model's logits, orthogonal to the hidden state so that the norm's division is constant."""
     model = build(name)
     x = torch.ones(32)
     x[1::2] = -1.0
@@ -191,7 +191,7 @@ def test_directions_match_the_added_deltas(engine: Engine, decoder: Tensor) -> N
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory: pytest.TempPathFactory) -> SparseAutoencoder:
-    """Room for its 96 directions to be told apart; rows of many lengths."""
+    """Wide enough for 96 distinguishable directions; rows of many lengths."""
     folder = tmp_path_factory.mktemp("wide")
     return SparseAutoencoder.open(canonicalise(write_sae(folder / "sae", width=256), folder))
 
@@ -212,7 +212,7 @@ def test_sum_of_features_is_decomposed(wide: SparseAutoencoder, strengths: dict[
 
 
 def test_residual_of_a_decomposition(wide: SparseAutoencoder) -> None:
-    """The best that these features can do, as numpy's least squares has it."""
+    """The residual of numpy's least squares with these features."""
     target = torch.randn(256, generator=torch.Generator().manual_seed(2))
     features, residual = matching_pursuit(wide, target, max_features=4)
     rows = wide.features([index for index, _ in features]).dec.numpy()
@@ -274,7 +274,7 @@ def test_transcoder_has_no_direction(tmp_path: Path) -> None:
 
 
 def test_decoder_file_is_not_read_into_memory(wide: SparseAutoencoder) -> None:
-    """Only the lengths of the rows stay; a decoder of gigabytes would not fit twice."""
+    """Only the rows' norms stay in memory; a decoder of gigabytes would not fit twice."""
     fresh = SparseAutoencoder(wide.config, wide.sha256, dict(wide._tensors))
     along = fresh.projections(torch.ones(256))
     assert set(fresh._device_cache) == {("decoder_norms", torch.device("cpu"))}

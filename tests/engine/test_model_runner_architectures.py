@@ -1,4 +1,4 @@
-"""Both runners answer as `generate` does, whatever the architecture and its cache."""
+"""Both runners match `generate` for every architecture."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def test_plain_runner_matches_generate(name: str) -> None:
 
 
 def test_plain_runner_logits_are_bit_identical_to_generate() -> None:
-    """Not only the tokens: the logits they were chosen from."""
+    """Not only the tokens but also their logits."""
     model = architectures.build("llama")
     ids = torch.tensor([PROMPTS[0]])
     theirs = model.generate(
@@ -54,7 +54,7 @@ def test_unsupported_architectures_get_the_plain_runner_with_a_reason(name: str)
 
 
 def test_self_test_detects_different_logits_in_slots() -> None:
-    """A model that looks only one token back is told one thing by its configuration and does another."""
+    """The configuration has a sliding window that the model ignores."""
     model = architectures.build("llama")
     model.config.sliding_window = 2  # the masks believe it; Llama itself does not look at it
     verdict = choose_runner(model, LoadModel(id="x", path=""), nothing_steered)
@@ -67,7 +67,7 @@ def nothing_steered(_sequence: Sequence, _start: int, tokens: "tuple[int, ...]")
 
 
 def run(runner: Runner) -> list[list[int]]:
-    """All prompts, as the loop runs them."""
+    """Run all prompts as the engine's loop does."""
     scheduler = Scheduler(runner.capacity, runner.prefill_chunk, runner.runs_alone)
     for index, prompt in enumerate(PROMPTS):
         scheduler.add(Generate(id=str(index), prompt=prompt, max_tokens=NEW))

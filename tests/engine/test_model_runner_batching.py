@@ -1,4 +1,4 @@
-"""Whatever runs beside it, before it or is cancelled around it, a request gets what it gets alone."""
+"""A request's output does not depend on other requests before or beside it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,7 +58,7 @@ def request(name: str, prompt: int, steering: int, watch: int, new: int = NEW) -
 
 
 class Expected:
-    """What each request gets alone, one at a time through the plain runner; asked once each."""
+    """Results of single runs with the plain runner, cached."""
 
     def __init__(self, harness: EngineHarness) -> None:
         self._machine = harness
@@ -107,7 +107,7 @@ def assert_same_readings(found: Sequence[Reading], expected: Sequence[Reading]) 
 def test_sixteen_steerings_in_a_batch_match_single_runs(
     tiny_model: Path, tiny_sae: Path, canonical_root: Path, expected: Expected
 ) -> None:
-    """16 distinct steerings in one batch; then all again, from what the first time left in the cache."""
+    """16 distinct steerings in one batch; then again with cached prefixes."""
     wide = load(EngineHarness(), tiny_model, tiny_sae, canonical_root, runner="slots", slots=16)
     profiles = [steer((index, strength, "add")) for index in (3, 5, 8, 12) for strength in (6.0, -6.0)]
     profiles += [steer((index, 4.0, mode)) for index in (3, 5) for mode in ("clamp", "min_clamp", "scale", "ablate")]

@@ -1,4 +1,4 @@
-"""What is given up when memory runs out, in which order; rows that overflow; and that nobody else pays for it."""
+"""Degradation when memory runs out, and overflows, without effects on other sequences."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +30,7 @@ from tests.engine.test_model_runner_batching import NEW, PROMPTS, STEERINGS, req
 WATCH = (Watch(sae="tiny", features=(3, 11), top_k=2, sample_every=1, tokens="all"),)
 BASES = [request(f"base-{number}", number, 0, 0) for number in range(3)]
 FULL = replace(request("full", 1, 5, 0), watch=WATCH)
-"""Steered, watching and reading whole dictionaries."""
+"""Steered, watched, and with `top_k`."""
 
 
 class Faulty(EngineHarness):
@@ -90,7 +90,7 @@ def receipt_of(answer: Answer) -> SteeringReceipt | None:
 def test_degradation_turns_off_optional_features_first(
     harness: Faulty, tiny_sae: Path, canonical_root: Path, after: int
 ) -> None:
-    """`top_k`, then watching, then the SAE, then who came last; the base model's answer is its answer throughout."""
+    """`top_k`, then watching, then the SAEs, then the youngest sequence; unsteered output never changes."""
     whole, alone = (harness.ask(one)[one.id] for one in (FULL, BASES[0]))
     unsteered = harness.ask(replace(FULL, steering=None, watch=()))["full"]
     told = [run_with_shortage(harness, after, times, alone) for times in (1, 2, 3)]
@@ -110,7 +110,7 @@ def test_degradation_turns_off_optional_features_first(
 
 
 def run_with_shortage(harness: Faulty, after: int, times: int, alone: Answer) -> tuple[Answer, SteeringReceipt]:
-    """The answer of who asks for everything, beside the base model, when memory runs out so often in a row."""
+    """Result of FULL beside an unsteered request, when memory runs out `times` in a row."""
     harness.inject("prefill" if after == 0 else "decode", after=after, times=times)
     answers = harness.ask(FULL, BASES[0])
     assert answers[BASES[0].id].tokens == alone.tokens
@@ -124,7 +124,7 @@ def run_with_shortage(harness: Faulty, after: int, times: int, alone: Answer) ->
 
 
 def test_queued_sequence_is_not_degraded(harness: Faulty) -> None:
-    """The second one starts after the shortage, and gets what it asked for."""
+    """The second one starts after the shortage, with all its features."""
     whole = harness.ask(FULL)["full"]
     harness.inject("decode", after=1)
     harness.events.clear()
@@ -169,7 +169,7 @@ def test_follower_continues_when_steering_names_a_disabled_sae(
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("point", ["prefill", "decode"])
 def test_youngest_sequence_is_preempted_and_restarts(bare: Faulty, point: FaultPoint, times: int) -> None:
-    """Wherever it happens: every answer is what it is alone, and the rows are free afterwards."""
+    """At any point, every output matches its single run, and the rows are free afterwards."""
     requests = [*BASES, replace(BASES[0], id="more", prompt=(9, 9, 9), max_tokens=3)]
     expected = {one.id: bare.ask(one)[one.id].tokens for one in requests}
     for after in range(14 if point == "decode" else 4 - times):  # later, somebody would be alone
@@ -182,7 +182,7 @@ def test_youngest_sequence_is_preempted_and_restarts(bare: Faulty, point: FaultP
 
 
 def test_single_sequence_fails_and_preempted_ones_continue(bare: Faulty) -> None:
-    """Three run, two are made to wait, the third fails; the two finish as if nothing had been."""
+    """Of three running sequences two are preempted, the third fails, and the two finish unchanged."""
     expected = {one.id: bare.ask(one)[one.id].tokens for one in BASES}
     bare.inject("decode", after=12, times=3)
     answers = bare.ask(*BASES)
@@ -195,7 +195,7 @@ def test_single_sequence_fails_and_preempted_ones_continue(bare: Faulty) -> None
 
 @pytest.mark.parametrize("failing", range(8))
 def test_failed_allocation_of_longer_rows_fails_one_request(bare: Faulty, tiny_model: Path, failing: int) -> None:
-    """Whichever of the layers' keys and values it is; beside it others decode, and the next long one has room."""
+    """At any layer's keys or values; others decode beside it, and the next long request succeeds."""
     short, long = [replace(one, max_tokens=4, prompt=one.prompt[:9]) for one in BASES[:2]], request("long", 5, 0, 0)
     expected = {one.id: bare.ask(one)[one.id].tokens for one in (*short, BASES[2])}
     with pytest.MonkeyPatch.context() as patch:
@@ -224,7 +224,7 @@ def test_failed_allocation_of_longer_rows_fails_one_request(bare: Faulty, tiny_m
 
 @pytest.mark.parametrize("failing", range(8))
 def test_failed_allocation_of_another_row_fails_one_request(bare: Faulty, tiny_model: Path, failing: int) -> None:
-    """A long sequence left few rows; two short ones have them, and a third would need the cache in another shape."""
+    """Two short sequences occupy the rows that a long one left; a third needs a resize."""
     short = [replace(one, max_tokens=6, prompt=one.prompt[:9]) for one in BASES]
     expected = {one.id: bare.ask(one)[one.id].tokens for one in short}
     with pytest.MonkeyPatch.context() as patch:
@@ -252,7 +252,7 @@ def test_failed_allocation_of_another_row_fails_one_request(bare: Faulty, tiny_m
 
 
 class Shortage:
-    """Zeros for the cache, so many times; then there are none left."""
+    """Allocates `left` times, then raises OutOfMemoryError."""
 
     def __init__(self, left: int) -> None:
         self._left = left
@@ -270,7 +270,7 @@ class Shortage:
 
 @pytest.fixture(scope="module")
 def half(testing: pytest.MonkeyPatch, tiny_model: Path, tiny_sae: Path, canonical_root: Path) -> EngineHarness:
-    """In float16 the largest strength that is allowed overflows."""
+    """In float16, where the largest allowed strength overflows."""
     return load(Faulty(), tiny_model, tiny_sae, canonical_root, runner="slots", slots=3, dtype="float16")
 
 
@@ -284,7 +284,7 @@ TOO_STRONG = steer((3, 1e6, "add"), (9, -1e6, "add"))
 
 @pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
 def test_overflow_fails_only_its_request(half: Faulty, positions: str) -> None:
-    """Beside two others, in one batch; then its row is used again, and its prompt asked for again."""
+    """Beside two others in one batch; then its row and its prompt are used again."""
     expected = {one.id: half.ask(one)[one.id].tokens for one in BASES}
     strong = replace(BASES[2], id="strong", steering=replace(TOO_STRONG, positions=positions))
     for _ in range(4):
@@ -299,7 +299,7 @@ def test_overflow_fails_only_its_request(half: Faulty, positions: str) -> None:
 
 
 def test_overflow_in_a_batch_stays_in_its_row(half: Faulty) -> None:
-    """One that follows the active steering overflows while others decode in the same pass, whatever row it has."""
+    """A follower of the active steering overflows in any row while others decode in the same pass."""
     expected = {one.id: half.ask(one)[one.id].tokens for one in BASES}
     for place in range(3):
         half.events.clear()
@@ -321,7 +321,7 @@ def test_overflow_in_a_batch_stays_in_its_row(half: Faulty) -> None:
 
 
 def test_overflowed_prefix_is_not_reused(half: Faulty) -> None:
-    """A longer prompt that begins with the one that overflowed, under the same steering, overflows by itself."""
+    """A longer prompt with the overflowed prefix and the same steering overflows by itself."""
     strong = replace(BASES[2], id="strong", steering=TOO_STRONG)
     for name in ("strong", "again"):
         end = half.ask(replace(strong, id=name, prompt=(*PROMPTS[2], *range(60, 70))))[name].end

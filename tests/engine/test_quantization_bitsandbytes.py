@@ -1,4 +1,4 @@
-"""bitsandbytes in 8 and 4 bits, on the CPU: loads, says what it is, and steers and watches like any other model."""
+"""bitsandbytes in 8 and 4 bits on the CPU: loading, facts, steering and watching."""
 
 import shutil
 import sys
@@ -73,14 +73,14 @@ def quantized(model_folder: Path, bits: Quantization) -> PreTrainedModel:
 
 @pytest.fixture(scope="module")
 def saved(model_folder: Path, bits: Quantization, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint that is quantized already. (Saving repacks a model: not the one the other tests use.)"""
+    """A quantized checkpoint. (Saving repacks the model, so it is not the other tests' one.)"""
     folder = tmp_path_factory.mktemp("quantized")
     load_model(command(model_folder, bits), quiet).save_pretrained(folder)
     return folder
 
 
 def test_facts_name_the_quantization(quantized: PreTrainedModel, bits: Quantization, exact: LlamaForCausalLM) -> None:
-    """The parameters are the model's, not the packed bytes'; CPU int8 is not laid over it."""
+    """`parameters` counts the model's, not packed bytes; CPU int8 is not applied on top."""
     told = described(quantized)
     assert told.weights == LABELS[bits]
     assert told.parameters == exact.num_parameters()
@@ -102,14 +102,14 @@ def test_quantized_layers_are_close_to_the_originals(
 
 
 def test_unsupported_4bit_layers_are_rejected_on_a_cpu(tiny_model: Path) -> None:
-    """48 wide: blocks of 64 cross the rows, which bitsandbytes gets wrong on a CPU."""
+    """Width 48: blocks of 64 cross rows, which bitsandbytes reads wrongly on a CPU."""
     with pytest.raises(InvalidRequest, match=r"multiple of 64, and model\.layers\.0\..* has 48; ask for 8bit or none"):
         load_model(command(tiny_model, "4bit"), quiet)
     assert described(load_model(command(tiny_model, "8bit"), quiet)).weights == LABELS["8bit"]
 
 
 def test_row_is_independent_of_its_batch(quantized: PreTrainedModel) -> None:
-    """A neighbour does not choose which columns are rounded."""
+    """Other rows do not change which columns are rounded."""
     layer = quantized.model.layers[0].mlp.up_proj
     x = torch.randn(4, 6, layer.in_features, generator=torch.Generator().manual_seed(0))
     x[1:] *= 1000
@@ -162,7 +162,7 @@ def client(loop: Loop) -> Iterator[EngineClient]:
 def tiny_engine(
     client: EngineClient, loop: Loop, model_folder: Path, sae_folder: Path, canonical_root: Path, bits: Quantization
 ) -> Engine:
-    """One process that loads one kind after the other."""
+    """One engine that loads one kind after the other."""
     told = loop.run(client.load(command(model_folder, bits)))
     assert told.weights == LABELS[bits]
     attach = AttachSae(
@@ -198,7 +198,7 @@ def test_quantized_model_steers_and_watches(tiny_engine: Engine) -> None:
 def test_the_demo_model_steers_and_watches(
     loop: Loop, demo_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A shipped profile does what it is called in 8 and in 4 bits, and the log stays quiet."""
+    """A shipped profile has its named effect in 8 and in 4 bits, without warnings in the log."""
     client = EngineClient(max_queue=8)
     loop.run(client.start())
     try:

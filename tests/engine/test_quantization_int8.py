@@ -1,4 +1,4 @@
-"""Layers in 8 bits on a CPU: close to float32, exact integers inside, and a row is never touched by its neighbours."""
+"""int8 layers on a CPU: close to float32, exact integer sums, rows independent of each other."""
 
 import gc
 import math
@@ -51,7 +51,7 @@ def layer(weight: Tensor, bias: Tensor) -> Int8Linear:
 
 
 def rows(*shape: int) -> Tensor:
-    """With a feature that stands out, as residual streams have them."""
+    """With one large feature, as residual streams have."""
     x = torch.randn(*shape, IN, generator=torch.Generator().manual_seed(2))
     x[..., 7] *= 30
     return x
@@ -67,7 +67,7 @@ def quiet(stage: str, done: int, total: int) -> None:
 
 
 def test_output_is_the_product_with_its_weights(layer: Int8Linear, weight: Tensor, bias: Tensor) -> None:
-    """The weights are off by at most half a step; the product with them is off by 13 bits of the input."""
+    """Weights are off by at most half a step; inputs have 13 bits."""
     step = weight.abs().amax(1, keepdim=True) / 127
     assert bool(((layer.weight - weight).abs() <= step * 0.5001).all())
     x = rows(50)
@@ -79,7 +79,7 @@ def test_output_is_the_product_with_its_weights(layer: Int8Linear, weight: Tenso
 
 @pytest.mark.parametrize("size", [0.001, 1.0, 1000.0])
 def test_row_is_independent_of_its_batch(layer: Int8Linear, size: float) -> None:
-    """Bit by bit, whatever is beside it."""
+    """Bit-identical beside any other rows."""
     x = rows(1)
     alone = layer(x)
     for others in (1, 2, 7, 40):
@@ -118,7 +118,7 @@ def test_empty_batch(layer: Int8Linear) -> None:
 
 
 def test_the_largest_sums_neither_saturate_nor_overflow() -> None:
-    """Every product as large as it can be: on a CPU without VNNI two of them are added in 16 bits."""
+    """Products as large as possible: a CPU without VNNI adds two of them in 16 bits."""
     for width in (64, 2**17):
         layer = Int8Linear(torch.ones(32, width), None, replaced_count=0)
         torch.testing.assert_close(layer(torch.ones(3, width)), torch.full((3, 32), float(width)))
@@ -126,7 +126,7 @@ def test_the_largest_sums_neither_saturate_nor_overflow() -> None:
 
 
 def test_int8_tests_pass_without_vnni() -> None:
-    """fbgemm told to use AVX2 only, where a full 8-bit input saturates."""
+    """With fbgemm limited to AVX2, where a full 8-bit input saturates."""
     environment = {**os.environ, "FBGEMM_ENABLE_INSTRUCTIONS": "AVX2"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "not vnni"]
     root = Path(__file__).parents[2]
@@ -145,7 +145,7 @@ ones = torch.quantize_per_channel(torch.ones(32, 64), scales, zeros, 0, torch.qi
 kernel = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
 print(kernel(torch.ones(1, 64), 1 / 127, 128, torch.ops.quantized.linear_prepack(ones, None))[0, 0].item())
 """
-"""64 where it does not: this shows that the switch above is one."""
+"""Prints 64 without saturation: proof that the environment variable above has an effect."""
 
 
 def test_large_layers_are_replaced_and_freed() -> None:
@@ -180,7 +180,7 @@ def test_large_layers_are_replaced_and_freed() -> None:
     ids=["gpt2", "mamba"],
 )
 def test_other_families_are_converted(config: PreTrainedConfig) -> None:
-    """GPT-2 keeps its weights transposed; Mamba looks at a layer's weights while it runs."""
+    """GPT-2 stores weights transposed; Mamba reads a layer's weights in its forward pass."""
     model = random_model(config)
     ids = torch.arange(20)[None] + 3
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What bias and penalties do to logits, against the definitions of those who named them."""
+"""Bias and penalties match the definitions of OpenAI and transformers."""
 
 import torch
 from hypothesis import given, settings
@@ -17,7 +17,7 @@ Tokens = st.lists(st.integers(0, VOCABULARY - 1), max_size=6)
 
 
 def adjusted(sampling: SamplingParams, prompt: list[int], generated: list[int], logits: Tensor) -> Tensor:
-    """What is drawn from, `logits [V]` after a prompt and an answer so far."""
+    """Adjusted `logits [V]` after a prompt and output."""
     request = Generate(id="x", prompt=tuple(prompt), max_tokens=9, sampling=sampling, stop_ids=STOP)
     sequence = Sequence(request, output_ids=list(generated))
     sequence.sampler_state = sampler.new_sampler_state(sampling, torch.device("cpu"))
@@ -70,7 +70,7 @@ def test_openai_penalties_and_bias_match_their_formula(
 
 
 def test_min_tokens_extends_output(engine: Engine) -> None:
-    """Every token of the vocabulary ends the text, but not before the fourth."""
+    """Every token is a stop token, but not before the fourth."""
     ends = {"prompt": (1, 80, 81), "max_tokens": 20, "stop_ids": tuple(range(3, 350))}
     short = Generate(id="short", sampling=SamplingParams(temperature=0), **ends)  # type: ignore[arg-type]
     long = Generate(id="long", sampling=SamplingParams(temperature=0, min_tokens=4), **ends)  # type: ignore[arg-type]
@@ -79,7 +79,7 @@ def test_min_tokens_extends_output(engine: Engine) -> None:
 
 
 def test_tiny_temperature_is_greedy(engine: Engine) -> None:
-    """Logits divided by it would be infinite."""
+    """Division by it would overflow the logits."""
     body = {"prompt": (1, 80, 81), "max_tokens": 8}
     frozen = Generate(id="frozen", sampling=SamplingParams(temperature=5e-324, logprobs=0), **body)  # type: ignore[arg-type]
     greedy = Generate(id="greedy", sampling=SamplingParams(temperature=0), **body)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Who runs next, under random arrivals, lengths, cancellations, deadlines, failures and shortages of memory."""
+"""Scheduling under random arrivals, lengths, cancellations, deadlines, failures and memory shortages."""
 
 from dataclasses import dataclass, field
 
@@ -21,13 +21,13 @@ class Job:
     """Tokens."""
     new: int
     weight: int = 1
-    """Of the memory that there is."""
+    """Share of the memory."""
     cancelled: int | None = None
     """In this step."""
     late: int | None = None
     """From this step on."""
     fails: str = ""
-    """Where: `start` or `place`."""
+    """`start` or `allocate`."""
 
 
 @dataclass
@@ -41,7 +41,7 @@ class World:
     chunk: int | None = None
     boundary: int | None = None
     hungry: frozenset[int] = frozenset()
-    """Steps in which nothing fits."""
+    """Steps in which no sequence fits."""
     short: frozenset[int] = frozenset()
     """Steps in which the first pass runs out of memory."""
     step: int = 0
@@ -120,7 +120,7 @@ class World:
         return self.boundary is not None and sequence.length > self.boundary
 
     def _check_order(self, passes: list[ForwardPass]) -> None:
-        """Decoding rows first, together where they may be; then one chunk's worth of prompts."""
+        """Decoding rows first, batched if allowed; then one chunk's tokens of prompts."""
         rows = [row for rows in passes for row in rows]
         assert len({row.sequence.id for row in rows}) == len(rows)
         assert {row.sequence.id for row in rows} <= self.running.keys()
@@ -169,7 +169,7 @@ class World:
             sequence.restart()
 
     def _run_out(self, rows: ForwardPass) -> None:
-        """As `Relief` does it: the youngest waits; who is alone fails."""
+        """As OutOfMemoryHandler: preempt the youngest; a single sequence fails."""
         youngest = self.scheduler.youngest
         assert youngest is not None
         if self.scheduler.reduce_capacity():
@@ -211,7 +211,7 @@ def test_no_sequence_is_lost_or_starved(
     jobs: list[Job], capacity: int, memory: int, chunk: int | None, boundary: int | None,
     hungry: frozenset[int], short: frozenset[int], patience: int,
 ) -> None:  # fmt: skip
-    """Every token once and in order, rows within bounds, each sequence ends once, few pass one that does not fit."""
+    """Every token is fed once and in order, rows stay within bounds, each sequence ends once, few are passed over."""
     scheduler = Scheduler(capacity, chunk, lambda sequence: world.is_alone(sequence))
     world = World(jobs, scheduler, capacity, memory, chunk, boundary, hungry, short)
     with pytest.MonkeyPatch.context() as patch:
@@ -226,7 +226,7 @@ def test_no_sequence_is_lost_or_starved(
 
 
 def check_ends(world: World) -> None:
-    """For a reason that it had, and having been fed no more and no less than that took."""
+    """Ended for a valid reason, after exactly the tokens that this takes."""
     for number, job in enumerate(world.jobs):
         why, fed = world.ended[str(number)], world.fed.get(str(number), [])
         whole = [*range(job.prompt), *range(FIRST_GENERATED, FIRST_GENERATED + job.new - 1)]
@@ -254,7 +254,7 @@ def test_sequences_that_fit_start_in_order(jobs: list[Job], capacity: int, chunk
 
 
 def test_sequence_that_does_not_fit_is_passed_over_a_limited_number_of_times() -> None:
-    """Also when so many fit at once that one step would do for all of them."""
+    """Also if enough fit at once to start all in one step."""
     capacity = 2 * scheduling.MAX_TIMES_PASSED_OVER
     first, large = Job(0, 1, 40, weight=1), Job(0, 1, 1, weight=10_000)
     small = [Job(0, 1, 2) for _ in range(capacity)]
@@ -272,7 +272,7 @@ def test_sequence_that_does_not_fit_is_passed_over_a_limited_number_of_times() -
 
 
 def test_preempted_sequence_starts_next() -> None:
-    """And until nothing runs there is room for one less than there was."""
+    """Until no sequence runs, the capacity is one less."""
     world = World([Job(0, 2, 6) for _ in range(4)], Scheduler(3), 3, short=frozenset({2}))
     world.turn()
     world.turn()

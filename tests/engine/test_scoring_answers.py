@@ -1,4 +1,4 @@
-"""How likely an answer is said to be is what plain transformers with a plain hook says; and what generation said."""
+"""Answer scores match plain transformers with a plain hook, and the logprobs of generation."""
 
 import random
 from pathlib import Path
@@ -37,7 +37,7 @@ HOLD = steer(FeatureSetting(index=3, strength=9.0, mode="clamp"))
 
 
 def logprobs(model: LlamaForCausalLM, prompt: tuple[int, ...], answer: tuple[int, ...]) -> Tensor:
-    """Of what chose each token  # [N, V]"""
+    """Logits of each answer token  # [N, V]"""
     with torch.inference_mode():
         logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
     return torch.log_softmax(logits.double(), dim=-1)
@@ -97,7 +97,7 @@ def test_scored_steering_matches_generation(
 
 @pytest.mark.parametrize("steering", [PUSH, HOLD], ids=["add", "clamp"])
 def test_nll_matches_the_logprobs_of_generation(engine: Engine, steering: Steering) -> None:
-    """Two ways through the engine: a token at a time with a cache, and all at once without."""
+    """Token by token with a cache, and in one pass without."""
     ask = Generate(
         id="written",
         prompt=PROMPT,

@@ -1,4 +1,4 @@
-"""A text's vector is the base model's own, alone: nothing that runs beside it, steers or watches changes one bit."""
+"""A text's vector is the base model's, bit-identical beside any other requests."""
 
 import asyncio
 import itertools
@@ -53,7 +53,7 @@ def texts(name: str, **more: object) -> list[Embed]:
 
 
 def embedded(harness: EngineHarness, *commands: Embed) -> list[bytes]:
-    """The vectors, in order, whatever else the harness does meanwhile."""
+    """The vectors in order."""
     harness.send(*commands)
     wanted = {command.id for command in commands}
     while len(
@@ -93,7 +93,7 @@ def test_vector_matches_plain_transformers(engine: Engine, reference: LlamaForCa
 
 
 def test_watched_embedding_reads_as_a_watched_prompt(engine: Engine) -> None:
-    """The same tokens as a chat's prompt, read by the same tap."""
+    """Compares with the readings of a prompt of the same tokens."""
     found = engine.loop.run(engine.client.embed(*texts("watched", watch=WATCH)))
     for tokens, event in zip(TEXTS, found, strict=True):
         watch = (replace(WATCH[0], tokens="prompt"),)
@@ -141,7 +141,7 @@ def test_vectors_do_not_depend_on_order_or_count(engine: Engine, order: list[int
 
 
 def test_sequences_decode_between_two_texts(tiny_model: Path) -> None:
-    """At most one text in a step: a token comes between any two vectors while something is being written."""
+    """At most one text per step: each sequence gets a token between two vectors."""
     harness = EngineHarness()
     load(harness, tiny_model)
     harness.send(
@@ -249,7 +249,7 @@ def test_encoder_embeds_and_rejects_generation(tmp_path: Path, tiny_sae: Path) -
 
 
 def test_positions_before_padding_idx_do_not_count(tmp_path: Path) -> None:
-    """RoBERTa says 66 and has 64: one token more would look up what is not there."""
+    """RoBERTa's configuration counts 66 positions, but text can use 64."""
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     RobertaModel(RobertaConfig(vocab_size=99, max_position_embeddings=66, **sizes)).save_pretrained(tmp_path)
@@ -262,7 +262,7 @@ def test_positions_before_padding_idx_do_not_count(tmp_path: Path) -> None:
 
 
 def test_encoder_decoder_is_rejected_at_load(tmp_path: Path) -> None:
-    """An encoder-decoder has no hidden states of a text alone."""
+    """An encoder-decoder has no hidden states without decoder input."""
     from_t5(tmp_path)
     failed = load(EngineHarness(), tmp_path, generates=False)
     assert isinstance(failed, CommandFailed)

@@ -1,4 +1,4 @@
-"""What fires on a text is what the SAE makes of hidden states that a plain hook saw, token by token."""
+"""Scanned features match the SAE's encoding of hidden states from a plain hook."""
 
 import random
 from pathlib import Path
@@ -47,7 +47,7 @@ def survey(engine: Engine, tokens: tuple[int, ...], **more: object) -> FeaturesS
 
 
 def assert_is(found: FeaturesScanned, activations: Tensor) -> None:
-    """activations [N, F] of the tokens that count."""
+    """Activations [N, F] of the tokens that are scanned."""
     assert found.tokens == len(activations)
     fired = (activations > 0).sum(0)
     assert [one.index for one in found.features] == fired.nonzero()[:, 0].tolist()
@@ -68,7 +68,7 @@ def test_scan_matches_the_encoder(
 def test_an_sae_that_ranks_its_features(
     engine: Engine, reference: LlamaForCausalLM, tmp_path: Path, canonical_root: Path
 ) -> None:
-    """On another layer, beside the first, which steers what runs at the time: nothing of it is in the survey."""
+    """On another layer; the first SAE's steering of a running request does not affect the scan."""
     sae = open_topk(tmp_path, rescale=False)
     attach = AttachSae(
         id="attach-topk", sae="topk", path=str(tmp_path / "source"), canonical_root=str(canonical_root),

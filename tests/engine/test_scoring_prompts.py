@@ -1,4 +1,4 @@
-"""How likely a prompt was is what plain transformers says, however the prompt is cut up and whatever runs beside it."""
+"""Prompt logprobs match plain transformers for any chunks and beside other requests."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def test_scores_match_the_plain_model(
 
 
 def test_reused_prefix_is_scored(batched: EngineHarness, reference: LlamaForCausalLM) -> None:
-    """Keys and values that are there already would leave nothing to score."""
+    """A cached prefix is recomputed, because scores need its logits."""
     batched.answer(Generate(id="warming", prompt=PROMPT, max_tokens=3))
     answer = batched.answer(scored("after-warming", max_tokens=4))
     assert isinstance(answer.end, Finished)
@@ -72,7 +72,7 @@ def test_batched_scores_match_single_runs(batched: EngineHarness, reference: Lla
 def test_prompt_scores_match_reported_logprobs(
     batched: EngineHarness, engine: Engine, steering: Steering | None
 ) -> None:
-    """Two ways to the same numbers: logprobs while generating, and scores of the generated text as a prompt."""
+    """Logprobs of generation match prompt scores of the generated text."""
     generated = Generate(
         id=f"first-{steering is None}", prompt=PROMPT, max_tokens=8, steering=steering,
         sampling=SamplingParams(temperature=0, logprobs=0),

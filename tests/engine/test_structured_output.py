@@ -1,4 +1,4 @@
-"""An answer under a grammar obeys it, whatever the model would rather say, alone and beside others."""
+"""Constrained output matches its grammar, alone and in a batch."""
 
 import json
 
@@ -64,7 +64,7 @@ def check(found: dict[str, object]) -> None:
 def test_output_matches_the_grammar(
     batched: EngineHarness, tokenizer: Tokenizer, seed: int, temperature: float, steered: bool
 ) -> None:
-    """Also of a model of random weights that is pushed hard."""
+    """Also from a strongly steered model with random weights."""
     sampling = SamplingParams(seed=seed, temperature=temperature, repetition_penalty=1.3)
     push = steer(strength=40.0) if steered else None
     check(value(tokenizer, batched.answer(constrained(f"obeys-{next_id()}", sampling=sampling, steering=push))))
@@ -84,7 +84,7 @@ def test_batched_constrained_output_matches_a_single_run(
 
 
 def test_mask_matches_the_grammar(alone: EngineHarness, tokenizer: Tokenizer) -> None:
-    """A grammar with one text in it has one answer, of any model."""
+    """A grammar of one text has one output."""
     answer = alone.answer(constrained("only", wanted=grammar({"const": {"a": [1, None, "é"]}})))
     assert json.loads(tokenizer.decode(answer.tokens)) == {"a": [1, None, "é"]}
 
@@ -104,7 +104,7 @@ def test_invalid_grammar_fails_only_its_request(batched: EngineHarness) -> None:
 
 
 def test_skip_constrained_leaves_constrained_tokens_unsteered(batched: EngineHarness, tokenizer: Tokenizer) -> None:
-    """Its tokens are then those of the same prompt, steered, and nothing after it."""
+    """The tokens are those of the prompt steered alone."""
     everywhere = batched.answer(constrained("everywhere", steering=steer(strength=5.0)))
     left_alone = batched.answer(constrained("left-alone", steering=steer(strength=5.0, skip_constrained=True)))
     assert isinstance(everywhere.end, Finished)
@@ -133,7 +133,7 @@ def next_id() -> int:
 
 
 def test_library_panic_fails_only_its_request(batched: EngineHarness) -> None:
-    """It panics where a message of its own would cut a character in two; its matcher says so as of any bad grammar."""
+    """llguidance panics when its message would split a character; the matcher reports it as an invalid grammar."""
     bad = '{"grammars":[{"json_schema":{"required":"' + "🙂" * 50 + '"}}]}'
     batched.send(constrained("panics", wanted=bad), constrained("goes-on"))
     answers = batched.run_until({"panics", "goes-on"})

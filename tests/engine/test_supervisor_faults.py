@@ -1,4 +1,4 @@
-"""Out of memory, errors and hangs on order, in the real engine process: who pays, who is told, what is left."""
+"""Injected out-of-memory errors, exceptions and hangs in a real engine process."""
 
 import asyncio
 import itertools
@@ -41,7 +41,7 @@ Answer = list[Token | Finished] | MillmError
 
 
 class Faulty(Engine):
-    """An engine that fails on order, with the way back from what it then gives up."""
+    """An engine with fault injection, and recovery from its degradation."""
 
     def __init__(self, loop: Loop, client: EngineClient, sae: Path, canonical_root: Path) -> None:
         super().__init__(loop, client)
@@ -63,7 +63,7 @@ class Faulty(Engine):
         )  # fmt: skip
 
     def ask(self, *requests: Generate) -> list[Answer]:
-        """All at once; → the events of each, or why it has none."""
+        """All at once; → the events of each, or its error."""
 
         async def one(request: Generate) -> Answer:
             try:
@@ -123,7 +123,7 @@ def oracle(reference: LlamaForCausalLM, tiny_sae: Path) -> "Oracle":
 
 
 class Oracle:
-    """What plain transformers answers, steered as PUSH says only at the first so many positions."""
+    """Output of plain transformers, steered by PUSH at the first positions only."""
 
     def __init__(self, model: LlamaForCausalLM, decoder: Tensor) -> None:
         self._model = model
@@ -149,9 +149,9 @@ class Oracle:
         return steer
 
     def given_up(self, runner: str, steered_tokens: int) -> list[int]:
-        """The answer of a sequence that lost its steering after so many positions: all but the first of them.
+        """Output of a sequence that lost its steering after the given positions.
 
-        In slots the keys and values of before stay as they are; the plain runner begins again without steering.
+        In slots the earlier keys and values stay; the plain runner restarts without steering.
         """
         until = steered_tokens + 1 if steered_tokens else 0
         if runner == "slots":
@@ -161,7 +161,7 @@ class Oracle:
 
 
 def test_oracle_distinguishes_steered_output(faulty: Faulty, oracle: Oracle) -> None:
-    """Undisturbed answers are the oracle's, and every way to lose the steering shows in them."""
+    """Undisturbed output matches the oracle, and every loss of steering changes it."""
     both = faulty.ask(steered(), base())
     assert tokens_of(both[0]) == oracle.until(10**6)
     assert tokens_of(both[1]) == oracle.until(0)
@@ -172,7 +172,7 @@ def test_oracle_distinguishes_steered_output(faulty: Faulty, oracle: Oracle) -> 
 @pytest.mark.parametrize("rounds", ROUNDS)
 @pytest.mark.parametrize("point", ["prefill", "decode"])
 def test_repeated_out_of_memory(faulty: Faulty, oracle: Oracle, point: FaultPoint, rounds: int) -> None:
-    """Each: the neighbour never notices, who was steered goes on as the base model and is told; then all is well."""
+    """Other requests are unaffected; a steered one continues unsteered, with a receipt; later ones succeed."""
     for number in range(8):
         out_of_memory_once(faulty, oracle, point, number)
     before = faulty.resident_bytes
@@ -182,7 +182,7 @@ def test_repeated_out_of_memory(faulty: Faulty, oracle: Oracle, point: FaultPoin
 
 
 def out_of_memory_once(faulty: Faulty, oracle: Oracle, point: FaultPoint, number: int) -> bool:
-    """→ Did a steered answer lose its steering on the way?"""
+    """→ True if a steered request lost its steering."""
     after = number % 2 if point == "prefill" else number % 6
     faulty.inject(point, "oom", after=after)
     pair = (steered(), base()) if number % 3 else (base(), steered())
@@ -219,7 +219,7 @@ def runner_of(faulty: Faulty) -> str:
 
 
 def check_off(faulty: Faulty, oracle: Oracle) -> None:
-    """Nothing comes back by itself: asked for, it is refused; whoever follows what is active is served and told."""
+    """The SAE stays off: requests that name it fail, followers continue with a receipt."""
     watching = base("watching", watch=(Watch(sae="tiny", features=(3,)),))
     faulty.client.set_active_steering(steered().steering)
     answers = faulty.ask(base(), steered(), watching, base("follows", follows_active=True))
@@ -235,7 +235,7 @@ def check_off(faulty: Faulty, oracle: Oracle) -> None:
 
 @pytest.mark.parametrize("rounds", ROUNDS)
 def test_repeated_out_of_memory_while_attaching(faulty: Faulty, oracle: Oracle, tmp_path: Path, rounds: int) -> None:
-    """Refused; what was attached goes on, and what was refused can be attached when there is memory."""
+    """The attach fails, the attached SAE stays, and a later attach succeeds."""
     second = write_sae(tmp_path / "second", seed=9, layer=2)
 
     async def attach_beside_answers() -> list[object]:
@@ -271,7 +271,7 @@ def test_out_of_memory_while_loading_preserves_the_model(faulty: Faulty, oracle:
 
 
 def test_out_of_memory_fails_a_single_unsteered_request(faulty: Faulty, oracle: Oracle) -> None:
-    """The SAE goes first; then the request fails, cleanly; the next is answered."""
+    """The SAE is turned off first; then the request fails; the next one succeeds."""
     faulty.inject("decode", "oom", after=2, times=2)
     (answer,) = faulty.ask(base())
     assert isinstance(answer, InsufficientMemory)
@@ -282,7 +282,7 @@ def test_out_of_memory_fails_a_single_unsteered_request(faulty: Faulty, oracle: 
 
 @pytest.mark.parametrize("point", ["prefill", "decode"])
 def test_error_fails_only_the_sequences_of_its_pass(faulty: Faulty, oracle: Oracle, point: FaultPoint) -> None:
-    """A prompt fails alone; rows that decode together fail together; whoever comes next is answered."""
+    """A prompt fails alone; rows that decode together fail together; the next request succeeds."""
     for number in range(10):
         faulty.inject(point, "error", after=number % 3)
         answers = faulty.ask(steered(), base("one"), base("two"))
@@ -299,7 +299,7 @@ def test_error_fails_only_the_sequences_of_its_pass(faulty: Faulty, oracle: Orac
 
 
 def test_faults_are_rejected_outside_tests(engine: Engine, reference: LlamaForCausalLM) -> None:
-    """And the engine goes on."""
+    """The engine continues."""
     for point in get_args(FaultPoint):
         with pytest.raises(InvalidRequest, match="MILLM_TESTING_FAULTS"):
             engine.loop.run(engine.client.inject(InjectFault(id=f"fault-{point}", point=point, kind="error")))
@@ -310,7 +310,7 @@ def test_faults_are_rejected_outside_tests(engine: Engine, reference: LlamaForCa
 
 
 def test_deadline_ends_running_and_queued_requests(faulty: Faulty, oracle: Oracle, tiny_model: Path) -> None:
-    """Waiting counts. Others go on, and the row is free."""
+    """The time in the queue counts. Other requests continue, and the row is free."""
     single = LoadModel(id="single", path=str(tiny_model), runner=runner_of(faulty), slots=1)
     many = LoadModel(id="many", path=str(tiny_model), runner=runner_of(faulty))
     faulty.loop.run(faulty.client.load(single))

@@ -151,8 +151,10 @@ class SlotsRunner(Runner):
         self._boundary = LongRopeBoundary.from_config(config)
         self._max_positions = getattr(config, "max_position_embeddings", None)
         self._max_lengths: dict[Slot, int] = {}
-        self._slots = SlotAllocator(capacity, self._swap)
         self.cache = SlotCache(config.num_hidden_layers, capacity, MIN_CACHE_COLUMNS)
+        self._slots = SlotAllocator(
+            capacity, lambda a, b: self.cache.swap(a.row, b.row, max(a.written_count, b.written_count))
+        )
         self.graphs: GraphRunner | None = None
         self.capacity = capacity
         self.prefill_chunk: int | None = PREFILL_CHUNK_TOKENS.get(model.device.type, PREFILL_CHUNK_TOKENS["cuda"])
@@ -174,7 +176,8 @@ class SlotsRunner(Runner):
     def allocate(self, sequence: Sequence, *, reuse: bool) -> object:
         self._ensure_space(sequence.max_length)
         tokens = sequence.uncomputed_tokens[:-1] if reuse else ()
-        allocation = self._slots.allocate(self._prefix_key(sequence), self._token_keys(sequence, 0, tokens))
+        prefix_key = sequence.steering.by_sae if sequence.steering else (), self._boundary.is_exceeded(sequence.length)
+        allocation = self._slots.allocate(prefix_key, self._token_keys(sequence, 0, tokens))
         if allocation.source:
             self.cache.copy(allocation.source.row, allocation.slot.row, allocation.cached_count)
         self._max_lengths[allocation.slot] = sequence.max_length
@@ -288,13 +291,6 @@ class SlotsRunner(Runner):
     def _token_keys(self, sequence: Sequence, start: int, tokens: Sequence_[int]) -> list[int]:
         steered = self._steer_mask(sequence, start, tokens)
         return [token_key(token, is_steered) for token, is_steered in zip(tokens, steered, strict=True)]
-
-    def _prefix_key(self, sequence: Sequence) -> object:
-        by_sae = sequence.steering.by_sae if sequence.steering else ()
-        return by_sae, self._boundary.is_exceeded(sequence.length)
-
-    def _swap(self, one: Slot, other: Slot) -> None:
-        self.cache.swap(one.row, other.row, max(one.written_count, other.written_count))
 
     def _ensure_space(self, max_length: int) -> None:
         """Grow the cache unless it has a free row and enough columns for every sequence."""

@@ -74,9 +74,6 @@ class Int8Linear(nn.Module):
         total: Tensor = torch.add(y[0], y[1], alpha=1 / FINE_SCALE).mul_(scale)
         return total if self.bias is None else total.add_(self.bias)
 
-    def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
-
 
 def int8_linears(model: PreTrainedModel, on_progress: ReportProgress) -> Int8Report:
     """Replace in place every linear layer that gains, including the head. Embeddings stay in float32."""

@@ -27,14 +27,9 @@ from millm.engine.messages import (
     Command,
     CommandFailed,
     ControlCommand,
-    ControlResult,
-    Decomposed,
     DetachSae,
-    DirectionsComputed,
-    Done,
     EngineDegraded,
     EngineEvent,
-    FeatureDescribed,
     InjectFault,
     LoadModel,
     LogLine,
@@ -57,7 +52,6 @@ from millm.hardware import Platform
 log = structlog.get_logger()
 ProgressCallback = Callable[[Progress], None]
 EngineStatus = Literal["stopped", "ready", "restarting", "down"]
-ControlEventQueue = asyncio.Queue[Progress | ControlResult | CommandFailed]
 LOAD_STALL_SECONDS = 300.0  # A load that reports no progress for this long is ended
 POLL_SECONDS = 0.02
 MAX_CRASHES = 3
@@ -80,7 +74,7 @@ class EngineSupervisor(ABC):
         self.restarts = 0
         self._spawn_arguments = (log_level, step_seconds)
         self._ids = itertools.count(1)
-        self._pending_commands: dict[str, ControlEventQueue] = {}
+        self._pending_commands: dict[str, asyncio.Queue[EngineEvent]] = {}
         self._snapshot = EngineSnapshot()
         self._crash_limiter = CrashLimiter()
         self._process: EngineProcess | None = None
@@ -217,7 +211,7 @@ class EngineSupervisor(ABC):
     def _handle_events(self, events: list[EngineEvent]) -> None:
         for event in events:
             match event:
-                case Token():  # the most frequent
+                case Token():  # first, because it is the most frequent
                     self._handle_sequence_event(event)
                 case EngineDegraded():
                     self._degrade(event.reason)
@@ -226,18 +220,10 @@ class EngineSupervisor(ABC):
                 case LogLine():
                     fields = event.fields | self._log_context(event.fields)
                     logs.write_forwarded(event.level, event.event, event.time, fields)
-                case Progress() | ModelLoaded() | SaeAttached() | Done():
-                    self._deliver_result(event)
-                case FeatureDescribed() | DirectionsComputed() | Decomposed():
-                    self._deliver_result(event)
-                case CommandFailed() if event.id in self._pending_commands:
-                    self._deliver_result(event)
-                case _:
+                case _ if queue := self._pending_commands.get(event.id):
+                    queue.put_nowait(event)
+                case _ if isinstance(event, SequenceEvent):  # all others belong to callers that were cancelled
                     self._handle_sequence_event(event)
-
-    def _deliver_result(self, event: Progress | ControlResult | CommandFailed) -> None:
-        if queue := self._pending_commands.get(event.id):  # None: the caller was cancelled
-            queue.put_nowait(event)
 
     def _send(self, *commands: Command) -> None:
         assert self._process is not None
@@ -245,9 +231,9 @@ class EngineSupervisor(ABC):
 
     async def _request(
         self, command: ControlCommand, on_progress: ProgressCallback | None = None, stall_seconds: float | None = None
-    ) -> ControlResult:
-        """Raises MillmError, or TimeoutError after `stall_seconds` without an event."""
-        queue: ControlEventQueue = asyncio.Queue()
+    ) -> EngineEvent:
+        """The command's result. Raises MillmError, or TimeoutError after `stall_seconds` without an event."""
+        queue: asyncio.Queue[EngineEvent] = asyncio.Queue()
         self._pending_commands[command.id] = queue
         try:
             self._send(command)
@@ -257,7 +243,6 @@ class EngineSupervisor(ABC):
         finally:
             del self._pending_commands[command.id]
         raise_failure(event)
-        assert not isinstance(event, CommandFailed)
         return event
 
     def _degrade(self, reason: str) -> None:
