@@ -223,18 +223,18 @@ def test_no_gpu() -> None:
     ("cuda", "wheels"), [((12, 2), "cu126"), ((12, 9), "cu126"), ((13, 0), "cu130"), ((14, 1), "cu130")]
 )
 def test_torch_for_the_cpu_beside_a_gpu(cuda: tuple[int, int], wheels: str) -> None:
-    said = reason(platform(None), nvidia("535.104.05", cuda))
-    assert said.startswith(
+    text = reason(platform(None), nvidia("535.104.05", cuda))
+    assert text.startswith(
         "a GPU is present (NVIDIA Model 0) but this torch cannot use it: driver 535.104.05"
         f" (CUDA {cuda[0]}.{cuda[1]}), torch 2.13.0+cpu is built for the CPU only → pip install"
     )
-    assert re.search(rf"torch==2\.13\.0 --index-url \S+/{wheels}$", said)
+    assert re.search(rf"torch==2\.13\.0 --index-url \S+/{wheels}$", text)
 
 
 def test_a_driver_too_old_for_this_torch() -> None:
-    said = reason(platform("CUDA 13.0"), nvidia("535.104.05", (12, 2)))
-    assert "driver 535.104.05 (CUDA 12.2), torch 2.13.0+cpu is built for CUDA 13.0 → pip install" in said
-    assert said.endswith("/cu126")
+    text = reason(platform("CUDA 13.0"), nvidia("535.104.05", (12, 2)))
+    assert "driver 535.104.05 (CUDA 12.2), torch 2.13.0+cpu is built for CUDA 13.0 → pip install" in text
+    assert text.endswith("/cu126")
 
 
 def test_a_driver_too_old_for_any_torch() -> None:
@@ -242,9 +242,9 @@ def test_a_driver_too_old_for_any_torch() -> None:
 
 
 def test_a_driver_and_a_torch_that_fit_and_yet() -> None:
-    said = reason(platform("CUDA 12.8"), nvidia("535.104.05", (12, 2)))
-    assert "restart the machine" in said
-    assert "pip install" not in said
+    text = reason(platform("CUDA 12.8"), nvidia("535.104.05", (12, 2)))
+    assert "restart the machine" in text
+    assert "pip install" not in text
 
 
 def test_a_gpu_that_is_hidden() -> None:
@@ -254,6 +254,6 @@ def test_a_gpu_that_is_hidden() -> None:
 
 
 def test_a_gpu_without_a_driver() -> None:
-    said = reason(platform(None), None, has_file=True)
-    assert "a GPU is present but this torch cannot use it" in said
-    assert "install the GPU's driver" in said
+    text = reason(platform(None), None, has_file=True)
+    assert "a GPU is present but this torch cannot use it" in text
+    assert "install the GPU's driver" in text

@@ -183,13 +183,13 @@ def test_random_sequences_of_attach_and_detach(
     engine.settle()
     bare = engine.hooks - 1
     due: dict[str, str | None] = {}
-    gone: set[str] = set()
+    cancelled: set[str] = set()
     for step in steps:
-        take(engine, step, due, gone)
+        apply_step(engine, step, due, cancelled)
     answers = engine.end_all(set(due))
     for name, which in due.items():
         end = answers[name].end
-        if name in gone:
+        if name in cancelled:
             continue
         assert isinstance(end, Finished), (end, name)
         assert answers[name].tokens == alone[which].tokens, name
@@ -198,7 +198,7 @@ def test_random_sequences_of_attach_and_detach(
     assert_nothing_left(engine, bare)
 
 
-def take(engine: Engine, step: str, due: dict[str, str | None], gone: set[str]) -> None:
+def apply_step(engine: Engine, step: str, due: dict[str, str | None], cancelled: set[str]) -> None:
     name = f"{step}-{engine.next()}"
     attached = engine.attachment or ""
     match step:
@@ -225,7 +225,7 @@ def take(engine: Engine, step: str, due: dict[str, str | None], gone: set[str]) 
             engine.harness.send(ask(f"nothing-{name}"))  # so that there is something to do
             engine.harness.engine.run_once()
         case "cancel" if due:
-            gone.add(next(iter(due)))
+            cancelled.add(next(iter(due)))
             engine.harness.engine.executor.scheduler.cancel(next(iter(due)))
 
 
@@ -280,9 +280,9 @@ def test_follower_starts_without_a_detached_sae(engine: Engine, alone: dict[str 
     without = harness.answer(ask("without", steer(old), follows_active=True))
     assert without.tokens == alone[None].tokens
     harness.send(
-        ask("told", steer(old), follows_active=True), SetActiveSteering(steering=steer(engine.attachment or ""))
+        ask("follower", steer(old), follows_active=True), SetActiveSteering(steering=steer(engine.attachment or ""))
     )
-    assert harness.run_until({"told"})["told"].tokens == alone["other"].tokens
+    assert harness.run_until({"follower"})["follower"].tokens == alone["other"].tokens
 
 
 def test_request_naming_a_detached_sae_fails(engine: Engine) -> None:
@@ -316,7 +316,7 @@ def test_graphs_are_dropped_with_their_sae(engine: Engine, alone: dict[str | Non
         assert engine.harness.answer(ask("steered", steer())).tokens == alone["one"].tokens
         return
     engine.harness.answer(ask("steered", steer()))
-    assert {tap for shape in runner.graphs._graphs for tap, _ in shape.hooks} == {engine.hooked[0].hook}
+    assert {hook for shape in runner.graphs._graphs for hook, _ in shape.hooks} == {engine.hooked[0].hook}
     engine.detach()
     engine.settle()
     assert not [shape for shape in runner.graphs._graphs if shape.hooks]

@@ -25,7 +25,7 @@ from tests.sae.test_steering_hook import open_topk
 
 NAMED = (3, 11, 40)
 WATCH = Watch(sae="tiny", features=NAMED, top_k=2, sample_every=1, tokens="all", when="both")
-COMPANY = (
+OTHERS = (
     request("clamped", steer(FeatureSetting(index=11, strength=7.0, mode="clamp")), watch=(WATCH,)),
     request("after", steer(add(3, 20.0)), watch=(replace(WATCH, when="after"),)),
     request("plain", watch=(replace(WATCH, tokens="generated"),)),
@@ -35,7 +35,7 @@ COMPANY = (
 
 def ids_and_readings(engine: Engine, one: Generate) -> tuple[list[int], list[Reading]]:
     """Readings of one request in a batch with other steerings and watches."""
-    events, *_ = engine.generate(one, *COMPANY)
+    events, *_ = engine.generate(one, *OTHERS)
     tokens = [event.token for event in events if hasattr(event, "token")]
     return [*one.prompt, *tokens], [reading for event in events for reading in event.readings]
 

@@ -26,7 +26,7 @@ CLAMP = steer(replace(add(7, 5.0), mode="clamp"))
 
 
 @pytest.fixture
-def taps(reference: LlamaForCausalLM, tiny_sae: Path, canonical_root: Path) -> Iterator[AttachedSaes]:
+def attached_saes(reference: LlamaForCausalLM, tiny_sae: Path, canonical_root: Path) -> Iterator[AttachedSaes]:
     sae = SparseAutoencoder.open(canonicalise(tiny_sae, canonical_root))
     point = hooks.resolve_hook_point(reference, f"blocks.{HOOK_LAYER}.hook_resid_post")
     facts = SaeFacts(
@@ -34,10 +34,10 @@ def taps(reference: LlamaForCausalLM, tiny_sae: Path, canonical_root: Path) -> I
         steerable=True, exclude_special_tokens=False, residual_norm=1.0, variance_explained=None, l0=1.0,
         warnings=(), sha256="0", sample_every=EVERY,
     )  # fmt: skip
-    taps = AttachedSaes()
-    taps.attach(SteeringHook(sae, reference.device, EVERY), point, facts)
-    yield taps
-    taps.remove_all()
+    attached_saes = AttachedSaes()
+    attached_saes.attach(SteeringHook(sae, reference.device, EVERY), point, facts)
+    yield attached_saes
+    attached_saes.remove_all()
 
 
 def watch(**fields: object) -> Watch:
@@ -54,26 +54,26 @@ REQUESTS = [
 
 
 def read(
-    taps: AttachedSaes, model: LlamaForCausalLM, requests: list[Generate], lengths: tuple[int, ...]
+    attached_saes: AttachedSaes, model: LlamaForCausalLM, requests: list[Generate], lengths: tuple[int, ...]
 ) -> list[list[Reading]]:
     """Readings of PROMPT, whose last 3 tokens count as generated, in passes of the given lengths."""
-    asked = [replace(one, prompt=PROMPT[:-3]) for one in requests]
-    sequences = [Sequence.from_request(one) for one in asked]
+    prompts = [replace(one, prompt=PROMPT[:-3]) for one in requests]
+    sequences = [Sequence.from_request(one) for one in prompts]
     for sequence in sequences:
-        taps.start(sequence)
+        attached_saes.start(sequence)
     readings: list[list[Reading]] = [[] for _ in requests]
     cache, start = None, 0
     for length in lengths:
         tokens = PROMPT[start : start + length]
         rows = [ScheduledRow(sequence, start, tokens) for sequence in sequences]
-        taps.prepare(rows)
+        attached_saes.prepare(rows)
         with torch.inference_mode():
             cache = model(torch.tensor([tokens] * len(rows)), past_key_values=cache, use_cache=True).past_key_values
-        for found, new in zip(readings, taps.collect(rows), strict=True):
+        for found, new in zip(readings, attached_saes.collect(rows), strict=True):
             found += new
         start += length
     for sequence in sequences:
-        taps.finish(sequence)
+        attached_saes.finish(sequence)
     return readings
 
 
@@ -89,19 +89,19 @@ def sampled(readings: list[Reading]) -> list[int]:
     return [reading.position for reading in readings if reading.top]
 
 
-def test_chunked_batch_readings_match_single_passes(taps: AttachedSaes, reference: LlamaForCausalLM) -> None:
-    whole = (len(PROMPT),)
-    alone = [read(taps, reference, [one], whole)[0] for one in REQUESTS]
+def test_chunked_batch_readings_match_single_passes(attached_saes: AttachedSaes, reference: LlamaForCausalLM) -> None:
+    single_pass = (len(PROMPT),)
+    alone = [read(attached_saes, reference, [one], single_pass)[0] for one in REQUESTS]
     assert [sampled(readings) for readings in alone] == [[0, 3, 6, 9], [0, 2, 4, 6], [], [*range(10)], []]
     assert [len(readings) for readings in alone] == [10, 7, 0, 10, 3]
-    for lengths in (whole, (3, 3, 3, 1), (7, 1, 1, 1), (1,) * 10):
-        for found, expected in zip(read(taps, reference, REQUESTS, lengths), alone, strict=True):
+    for lengths in (single_pass, (3, 3, 3, 1), (7, 1, 1, 1), (1,) * 10):
+        for found, expected in zip(read(attached_saes, reference, REQUESTS, lengths), alone, strict=True):
             close(found, expected)
 
 
-def test_named_features_are_read_at_every_token(taps: AttachedSaes, reference: LlamaForCausalLM) -> None:
+def test_named_features_are_read_at_every_token(attached_saes: AttachedSaes, reference: LlamaForCausalLM) -> None:
     every, thirds = (request("x", PUSH, watch=(watch(features=(3, 11), sample_every=n),)) for n in (1, EVERY))
-    (exact,), (found,) = (read(taps, reference, [one], (len(PROMPT),)) for one in (every, thirds))
+    (exact,), (found,) = (read(attached_saes, reference, [one], (len(PROMPT),)) for one in (every, thirds))
     close([replace(one, top=()) for one in found], [replace(one, top=()) for one in exact])
     close([one for one in found if one.top], [one for one in exact if one.position % EVERY == 0])
 

@@ -227,8 +227,8 @@ def test_saes_on_two_layers_add_up(
 
 def steer_both(steering: Steering, other: str) -> Steering:
     """The same features in the second SAE."""
-    (tap,) = steering.by_sae
-    return replace(steering, taps=(tap, SaeSteering(other, tap.features)))
+    (item,) = steering.by_sae
+    return replace(steering, by_sae=(item, SaeSteering(other, item.features)))
 
 
 def test_crashed_engine_fails_requests_and_is_restored(

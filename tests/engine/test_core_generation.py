@@ -162,7 +162,7 @@ def test_concurrent_requests_match_single_runs(engine: Engine) -> None:
         request("base"),
         request("push", PUSH),
         request("clamp", steer(FeatureSetting(index=11, strength=6.0, mode="clamp"))),
-        request("drawn", PUSH, sampling=SamplingParams(temperature=0.9, seed=7)),
+        request("sample", PUSH, sampling=SamplingParams(temperature=0.9, seed=7)),
     ]
     alone = [engine.tokens(one) for one in requests]
     together = engine.generate(*requests)
@@ -242,11 +242,11 @@ def test_stop_ids_finish_the_sequence_without_a_token(engine: Engine) -> None:
 
 
 def test_seed_repeats_and_temperature_varies(engine: Engine) -> None:
-    def drawn(seed: int) -> list[int]:
-        return engine.tokens(request("drawn", sampling=SamplingParams(temperature=1.5, seed=seed)))
+    def sample(seed: int) -> list[int]:
+        return engine.tokens(request("sample", sampling=SamplingParams(temperature=1.5, seed=seed)))
 
-    assert drawn(1) == drawn(1)
-    assert len({tuple(drawn(seed)) for seed in range(4)}) == 4
+    assert sample(1) == sample(1)
+    assert len({tuple(sample(seed)) for seed in range(4)}) == 4
 
 
 @given(
@@ -263,22 +263,22 @@ def test_sampling_stays_within_top_k_top_p_and_min_p(
     sampling = SamplingParams(top_p=top_p, top_k=top_k, min_p=min_p, seed=0)
     sequence = Sequence(Generate(id="x", prompt=(1,), max_tokens=1, sampling=sampling))
     values = torch.tensor(logits)
-    drawn = set()
+    sample = set()
     for seed in range(40):
         sequence.sampler_state = sampler.new_sampler_state(SamplingParams(seed=seed), torch.device("cpu"))
-        drawn.add(choice(sequence, values))
+        sample.add(choice(sequence, values))
     order = sorted(range(4), key=lambda i: -values[i])
     allowed = [i for i in order if not top_k or values[i] >= values[order[top_k - 1]]]
     weights = {i: math.exp(values[i]) for i in allowed}
-    kept, mass = [], 0.0
+    nucleus, mass = [], 0.0
     for i in allowed:
-        if kept and mass / sum(weights.values()) >= top_p + 1e-6:
+        if nucleus and mass / sum(weights.values()) >= top_p + 1e-6:
             break
-        kept.append(i)
+        nucleus.append(i)
         mass += weights[i]
-    top, last = max(weights[i] for i in kept), min(weights[i] for i in kept)
+    top, last = max(weights[i] for i in nucleus), min(weights[i] for i in nucleus)
     tied = [i for i in allowed if weights[i] >= last * (1 - 1e-5)]
-    assert drawn <= {i for i in tied if weights[i] >= (min_p - 1e-6) * top}
+    assert sample <= {i for i in tied if weights[i] >= (min_p - 1e-6) * top}
 
 
 def test_engine_rejects_invalid_steering(engine: Engine) -> None:
@@ -305,9 +305,9 @@ def test_top_p_over_a_flat_vocabulary() -> None:
     sequence = Sequence(Generate(id="x", prompt=(1,), max_tokens=1, sampling=SamplingParams(top_p=0.5)))
     sequence.sampler_state = sampler.new_sampler_state(SamplingParams(seed=0), torch.device("cpu"))
     logits = torch.linspace(0.1, 0, 5000)
-    drawn = {choice(sequence, logits) for _ in range(3000)}
+    sample = {choice(sequence, logits) for _ in range(3000)}
     half = int((torch.softmax(logits, -1).cumsum(-1) < 0.5).sum())
-    assert 1500 < max(drawn) <= half + 1
+    assert 1500 < max(sample) <= half + 1
 
 
 def choice(sequence: Sequence, logits: Tensor) -> int:

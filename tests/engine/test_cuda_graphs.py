@@ -49,13 +49,13 @@ def expected(device: str, tiny_model: Path, tiny_sae: Path, canonical_root: Path
 @pytest.fixture
 def replaying(device: str, tiny_model: Path, tiny_sae: Path, canonical_root: Path) -> Iterator[EngineHarness]:
     harness = start(tiny_model, tiny_sae, canonical_root, ReplayRecorder, device)
-    assert verdict(harness) == ("slots + graphs", "")
+    assert runner_facts(harness) == ("slots + graphs", "")
     ReplayRecorder.recorded = ReplayRecorder.replayed = 0
     yield harness
     assert graphs(harness).failure is None
 
 
-def verdict(harness: EngineHarness) -> tuple[str, str]:
+def runner_facts(harness: EngineHarness) -> tuple[str, str]:
     facts = next(event.facts for event in harness.events if isinstance(event, ModelLoaded))
     return facts.runner, facts.runner_reason
 
@@ -123,7 +123,7 @@ def test_unrecordable_pass_runs_eagerly(
 ) -> None:
     FailingRecorder.works = 2
     harness = start(tiny_model, tiny_sae, canonical_root, FailingRecorder)
-    assert verdict(harness) == ("slots + graphs", "")
+    assert runner_facts(harness) == ("slots + graphs", "")
     requests = [ask(str(number), steering) for number, steering in enumerate(STEERINGS)]
     assert_as_alone(harness, expected, *requests)
     assert graphs(harness).failure == "operation not permitted when stream is capturing"
@@ -141,7 +141,7 @@ def test_self_test_detects_failing_graphs(
 ) -> None:
     FailingRecorder.works = 0
     harness = start(tiny_model, tiny_sae, canonical_root, recorder)
-    name, reason = verdict(harness)
+    name, reason = runner_facts(harness)
     assert name == "slots"
     assert "not replayed as graphs" in reason
     assert why in reason
@@ -150,7 +150,7 @@ def test_self_test_detects_failing_graphs(
 
 def test_device_without_a_recorder_runs_eagerly(tiny_model: Path, tiny_sae: Path, canonical_root: Path) -> None:
     harness = load(EngineHarness(), tiny_model, tiny_sae, canonical_root, graphs=True, device="cpu")
-    assert verdict(harness) == ("slots", "")
+    assert runner_facts(harness) == ("slots", "")
 
 
 @pytest.mark.parametrize("name", architectures.BATCHED)
@@ -161,11 +161,11 @@ def test_replayed_architectures_match_generate(name: str, device: str, monkeypat
     answers = [architectures.greedy(model, prompt, new) for prompt in prompts]
     monkeypatch.setitem(GRAPH_RECORDERS, "cpu", ReplayRecorder)
     command = LoadModel(id="x", path="", slots=ROOM, graphs=True)
-    verdict = choose_runner(model, command, test_model_runner_architectures.nothing_steered)
-    assert verdict.name == ("slots + graphs" if recordable(name) else "slots"), verdict.reason
+    choice = choose_runner(model, command, test_model_runner_architectures.nothing_steered)
+    assert choice.name == ("slots + graphs" if recordable(name) else "slots"), choice.reason
     ReplayRecorder.recorded = ReplayRecorder.replayed = 0
-    verdict.runner.prefill_chunk = 7
-    assert test_model_runner_architectures.run(verdict.runner) == answers
+    choice.runner.prefill_chunk = 7
+    assert test_model_runner_architectures.run(choice.runner) == answers
     if device == "cpu":
         assert (0 < ReplayRecorder.recorded < ReplayRecorder.replayed) == recordable(name)
 

@@ -36,24 +36,26 @@ WATCHES, STEERS, BOTH = (
 
 
 @pytest.fixture(scope="module")
-def tap(tmp_path_factory: pytest.TempPathFactory) -> SteeringHook:
+def hook(tmp_path_factory: pytest.TempPathFactory) -> SteeringHook:
     folder = tmp_path_factory.mktemp("sae")
     source = write_sae(folder / "source", width=architectures.SIZE["hidden_size"], normalize_activations="layer_norm")
     return SteeringHook(SparseAutoencoder.open(canonicalise(source, folder / "canonical")), torch.device("cpu"))
 
 
 def logits(
-    model: PreTrainedModel, *taps: tuple[SteeringHook, HookStepShape], runner: SlotsRunner | None = None
+    model: PreTrainedModel, *hook_shapes: tuple[SteeringHook, HookStepShape], runner: SlotsRunner | None = None
 ) -> Tensor:
     """Run one step on fake tensors. Raises DataDependentOutputException."""
     runner = runner or SlotsRunner(model, ROWS, nothing_steered, kv_cache_bytes=1 << 30)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
-        step = DecodeStep(GraphShape(ROWS, 256, taps), runner._forward_for_graph, runner.cache, torch.device("cpu"))
+        step = DecodeStep(
+            GraphShape(ROWS, 256, hook_shapes), runner._forward_for_graph, runner.cache, torch.device("cpu")
+        )
         step()
-        assert set(step.outputs) == {tap for tap, _ in taps}
-        for tap, extent in taps:
-            check(step.outputs[tap].ratio, (ROWS, 1) if extent.steers else None)
-            check(step.outputs[tap].watched, (ROWS, 1, extent.watched_columns) if extent.watched_columns else None)
+        assert set(step.outputs) == {hook for hook, _ in hook_shapes}
+        for hook, shape in hook_shapes:
+            check(step.outputs[hook].ratio, (ROWS, 1) if shape.steers else None)
+            check(step.outputs[hook].watched, (ROWS, 1, shape.watched_columns) if shape.watched_columns else None)
     return step.logits
 
 
@@ -68,12 +70,12 @@ def build(name: str, attention_name: str = kv_cache.GROUPED_QUERY_ATTENTION) -> 
 
 
 @pytest.mark.parametrize("name", [name for name in architectures.BATCHED if recordable(name)])
-def test_every_architecture_is_recordable(name: str, tap: SteeringHook) -> None:
+def test_every_architecture_is_recordable(name: str, hook: SteeringHook) -> None:
     model = build(name)
     assert tuple(logits(model).shape) == (ROWS, 128)
-    handle = hooks.resolve_hook_point(model, "blocks.1.hook_resid_post").register(tap)
-    for extent in (WATCHES, STEERS, BOTH):
-        assert tuple(logits(model, (tap, extent)).shape) == (ROWS, 128)
+    handle = hooks.resolve_hook_point(model, "blocks.1.hook_resid_post").register(hook)
+    for shape in (WATCHES, STEERS, BOTH):
+        assert tuple(logits(model, (hook, shape)).shape) == (ROWS, 128)
     handle.remove()
 
 

@@ -36,11 +36,11 @@ class Naive:
             for layer, column in self._places(columns):
                 self._set((layer, target, column), before.get((layer, source, column)))
 
-    def resize(self, rows: int, length: int, kept: list[int]) -> None:
+    def resize(self, rows: int, length: int, columns_to_copy: list[int]) -> None:
         self.cells = {
             (layer, row, column): cell
             for (layer, row, column), cell in self.cells.items()
-            if row < rows and column < min(kept[row], length)
+            if row < rows and column < min(columns_to_copy[row], length)
         }
         self.rows, self.length = rows, length
 
@@ -107,9 +107,9 @@ def test_cache_matches_a_naive_implementation(data: st.DataObject, rows: int, le
                 naive.scrub(some, start, columns)
             case "resize":
                 new_rows, new_length = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 6))
-                kept = [data.draw(st.integers(0, min(cache.length, new_length))) for _ in range(4)]
-                cache.resize(new_rows, new_length, kept.__getitem__)
-                naive.resize(new_rows, new_length, kept)
+                columns_to_copy = [data.draw(st.integers(0, min(cache.length, new_length))) for _ in range(4)]
+                cache.resize(new_rows, new_length, columns_to_copy.__getitem__)
+                naive.resize(new_rows, new_length, columns_to_copy)
         assert_same(cache, naive)
 
 

@@ -14,7 +14,7 @@ from tests.engine.engine_harness import Answer, EngineHarness
 
 BOUNDARY = 32
 SYSTEM = tuple(range(40, 60))
-ASKED = {
+REQUESTS = {
     "short": ((*SYSTEM, 5), 8),
     "crosses": ((*SYSTEM, 7, 8), 20),
     "crosses at once": ((*SYSTEM, *range(90, 102)), 6),
@@ -32,7 +32,7 @@ def model() -> PreTrainedModel:
 
 @pytest.fixture(scope="module")
 def expected(model: PreTrainedModel) -> dict[str, list[int]]:
-    return {name: architectures.greedy(model, prompt, new) for name, (prompt, new) in ASKED.items()}
+    return {name: architectures.greedy(model, prompt, new) for name, (prompt, new) in REQUESTS.items()}
 
 
 @pytest.fixture(scope="module", params=["slots", "plain"])
@@ -53,7 +53,7 @@ def ask(harness: EngineHarness, names: list[str], *, pause: int = 0) -> dict[str
     """One after the other, `apart` steps apart."""
     harness.events.clear()
     for name in names:
-        prompt, new = ASKED[name]
+        prompt, new = REQUESTS[name]
         harness.send(Generate(id=name, prompt=prompt, max_tokens=new, sampling=SamplingParams(temperature=0)))
         for _ in range(pause):
             harness.engine.run_once()
@@ -66,7 +66,7 @@ def test_longrope_matches_generate_below_above_and_across(
     harness: EngineHarness, expected: dict[str, list[int]], pause: int
 ) -> None:
     """In every order, twice, so that prefixes of both sides are reused."""
-    names = list(ASKED)
+    names = list(REQUESTS)
     for turned in range(len(names)):
         answers = ask(harness, names[turned:] + names[:turned], pause=pause)
         assert {name: answers[name].tokens for name in names} == expected
@@ -78,7 +78,9 @@ def test_outputs_differ_across_the_boundary(model: PreTrainedModel, expected: di
     one_sided.load_state_dict(model.state_dict())
     one_sided.config.rope_parameters["long_factor"] = one_sided.config.rope_parameters["short_factor"]
     differ = {
-        name for name, (prompt, new) in ASKED.items() if architectures.greedy(one_sided, prompt, new) != expected[name]
+        name
+        for name, (prompt, new) in REQUESTS.items()
+        if architectures.greedy(one_sided, prompt, new) != expected[name]
     }
     assert {"crosses", "long", "just behind"} <= differ
     assert "short" not in differ
@@ -94,7 +96,7 @@ def test_prefix_is_reused_only_on_its_side_of_the_boundary(harness: EngineHarnes
     if isinstance(harness.engine.executor.runner, PlainRunner):
         assert set(cached.values()) == {0}
         return
-    assert cached["short"] == len(ASKED["short"][0]) - 1
+    assert cached["short"] == len(REQUESTS["short"][0]) - 1
     assert cached["just behind"] >= len(SYSTEM)
     slots = harness.engine.executor.runner._slots  # type: ignore[union-attr]
     sides = {slot.steering[1] for slot in slots if slot.finite_count}

@@ -159,8 +159,8 @@ class Rows(RuleBasedStateMachine):
         rows = max(rows, len(self.tenants))
         length = max([length, *(len(tenant.codes) for tenant in self.tenants)])
         self.slots.resize(rows, length)
-        kept = [self.cells[slot.row][: slot.written] for slot in list(self.slots)[: len(self.cells)]]
-        self.cells = kept + [[] for _ in range(rows - len(kept))]
+        retained = [self.cells[slot.row][: slot.written_count] for slot in list(self.slots)[: len(self.cells)]]
+        self.cells = retained + [[] for _ in range(rows - len(retained))]
         assert len(self.slots) == len(self.cells) == rows
 
     @invariant()

@@ -140,9 +140,9 @@ def attached(model: PreTrainedModel, source: Path, root: Path, point: str) -> At
         steerable=sae.config.steerable, exclude_special_tokens=False, residual_norm=1.0, variance_explained=None,
         l0=1.0, warnings=(), sha256="0", id="attached",
     )  # fmt: skip
-    taps = AttachedSaes()
-    taps.attach(SteeringHook(sae, torch.device("cpu")), place, facts)
-    return taps
+    attached_saes = AttachedSaes()
+    attached_saes.attach(SteeringHook(sae, torch.device("cpu")), place, facts)
+    return attached_saes
 
 
 @pytest.mark.parametrize(
@@ -164,8 +164,8 @@ def test_tokens_only_for_residual_stream_hooks(
     tmp_path: Path, point: str, config: dict[str, object], speaks: bool
 ) -> None:
     model = build("llama")
-    taps = attached(model, write_sae(tmp_path / "sae", width=32, **config), tmp_path, point)
-    found = answer_query(model, taps, DescribeFeature(id="d", sae="tiny", index=3))
+    attached_saes = attached(model, write_sae(tmp_path / "sae", width=32, **config), tmp_path, point)
+    found = answer_query(model, attached_saes, DescribeFeature(id="d", sae="tiny", index=3))
     assert isinstance(found, FeatureDescribed)
     assert bool(found.promoted) == bool(found.suppressed) == speaks
     assert len(found.neighbours) == 10
@@ -233,7 +233,7 @@ def test_queries_through_the_engine(engine: Engine, decoder: Tensor) -> None:  #
 # ------------------------------------------------------------------------------------------------------ refusals
 
 
-def gone(name: str) -> Steering:
+def detached(name: str) -> Steering:
     return Steering(by_sae=(SaeSteering(name, (coefficients(add(3, 1.0)),), "an-earlier-one"),))
 
 
@@ -246,7 +246,7 @@ def gone(name: str) -> Steering:
         (DescribeFeature(id="x", sae="tiny", index=3, tokens=65), InvalidRequest),
         (DescribeFeature(id="x", sae="tiny", index=3, neighbours=-1), InvalidRequest),
         (ComputeDirections(id="x", steering=steer(add(FEATURES, 1.0))), InvalidSteering),
-        (ComputeDirections(id="x", steering=gone("tiny")), SaeDetached),
+        (ComputeDirections(id="x", steering=detached("tiny")), SaeDetached),
         (Decompose(id="x", sae="other", vector=bytes(4 * WIDTH)), SaeNotFound),
         (Decompose(id="x", sae="tiny", vector=bytes(4 * WIDTH - 1)), InvalidRequest),
         (Decompose(id="x", sae="tiny", vector=np.full(WIDTH, np.nan, "<f4").tobytes()), InvalidRequest),
@@ -268,9 +268,9 @@ def test_queries_without_a_model_are_rejected() -> None:
 def test_transcoder_has_no_direction(tmp_path: Path) -> None:
     model = build("llama")
     source = write_sae(tmp_path / "sae", width=32, architecture="jumprelu_transcoder", d_out=32)
-    taps = attached(model, source, tmp_path, "blocks.1.hook_resid_mid")
+    attached_saes = attached(model, source, tmp_path, "blocks.1.hook_resid_mid")
     with pytest.raises(InvalidSteering, match="watched but not steered"):
-        answer_query(model, taps, ComputeDirections(id="x", steering=steer(add(3, 1.0))))
+        answer_query(model, attached_saes, ComputeDirections(id="x", steering=steer(add(3, 1.0))))
 
 
 def test_decoder_file_is_not_read_into_memory(wide: SparseAutoencoder) -> None:

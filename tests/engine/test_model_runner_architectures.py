@@ -40,26 +40,26 @@ def test_slots_runner_matches_generate(name: str) -> None:
     """Prompts in chunks, rows joining and leaving, each at its own position."""
     model = architectures.build(name)
     expected = [architectures.greedy(model, prompt, NEW) for prompt in PROMPTS]
-    verdict = choose_runner(model, LoadModel(id="x", path="", slots=3), nothing_steered)
-    assert (verdict.name, verdict.runner.capacity) == ("slots", 3), verdict.reason
-    verdict.runner.prefill_chunk = 7
-    assert run(verdict.runner) == expected
+    choice = choose_runner(model, LoadModel(id="x", path="", slots=3), nothing_steered)
+    assert (choice.name, choice.runner.capacity) == ("slots", 3), choice.reason
+    choice.runner.prefill_chunk = 7
+    assert run(choice.runner) == expected
 
 
 @pytest.mark.parametrize("name", architectures.ONE_AT_A_TIME)
 def test_unsupported_architectures_get_the_plain_runner_with_a_reason(name: str) -> None:
-    verdict = choose_runner(architectures.build(name), LoadModel(id="x", path=""), nothing_steered)
-    assert verdict.name == "plain"
-    assert len(verdict.reason) > 10
+    choice = choose_runner(architectures.build(name), LoadModel(id="x", path=""), nothing_steered)
+    assert choice.name == "plain"
+    assert len(choice.reason) > 10
 
 
 def test_self_test_detects_different_logits_in_slots() -> None:
     """The configuration has a sliding window that the model ignores."""
     model = architectures.build("llama")
     model.config.sliding_window = 2  # the masks believe it; Llama itself does not look at it
-    verdict = choose_runner(model, LoadModel(id="x", path=""), nothing_steered)
-    assert verdict.name == "plain"
-    assert "logits differ" in verdict.reason
+    choice = choose_runner(model, LoadModel(id="x", path=""), nothing_steered)
+    assert choice.name == "plain"
+    assert "logits differ" in choice.reason
 
 
 def nothing_steered(_sequence: Sequence, _start: int, tokens: "tuple[int, ...]") -> list[bool]:

@@ -121,14 +121,14 @@ def test_sixteen_steerings_in_a_batch_match_single_runs(
     for cached in (False, True):
         wide.events.clear()
         wide.send(*requests)
-        answers = wide.run_until({asked.id for asked in requests})
-        for asked in requests:
+        answers = wide.run_until({sent.id for sent in requests})
+        for sent in requests:
             expected._machine.events.clear()
-            expected._machine.send(asked)
-            assert_same(answers[asked.id], expected._machine.run_until({asked.id})[asked.id])
-            end = answers[asked.id].end
+            expected._machine.send(sent)
+            assert_same(answers[sent.id], expected._machine.run_until({sent.id})[sent.id])
+            end = answers[sent.id].end
             assert isinstance(end, Finished)
-            assert end.cached_tokens == (len(asked.prompt) - 1 if cached else 0)
+            assert end.cached_tokens == (len(sent.prompt) - 1 if cached else 0)
 
 
 arrivals = st.lists(
@@ -164,12 +164,12 @@ def test_random_batches_match_single_runs(
         harness.engine.run_once()
     answers = harness.run_until(names)
     for number, (_, prompt, steering, watch, new, _) in enumerate(arrivals):
-        found, whole = answers[str(number)], expected.of(prompt, steering, watch, new)
+        found, single = answers[str(number)], expected.of(prompt, steering, watch, new)
         assert isinstance(found.end, Finished)
         if found.end.reason == "cancelled":
-            assert found.tokens == whole.tokens[: len(found.tokens)]
+            assert found.tokens == single.tokens[: len(found.tokens)]
         else:
-            assert_same(found, whole)
+            assert_same(found, single)
     assert harness.engine.executor.scheduler.is_idle
     assert not harness.engine.executor.runner._slots.busy_slots  # type: ignore[union-attr]
 

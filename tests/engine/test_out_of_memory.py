@@ -91,20 +91,20 @@ def test_degradation_turns_off_optional_features_first(
     harness: Faulty, tiny_sae: Path, canonical_root: Path, after: int
 ) -> None:
     """`top_k`, then watching, then the SAEs, then the youngest sequence; unsteered output never changes."""
-    whole, alone = (harness.ask(one)[one.id] for one in (FULL, BASES[0]))
+    full, alone = (harness.ask(one)[one.id] for one in (FULL, BASES[0]))
     unsteered = harness.ask(replace(FULL, steering=None, watch=()))["full"]
-    told = [run_with_shortage(harness, after, times, alone) for times in (1, 2, 3)]
+    degraded = [run_with_shortage(harness, after, times, alone) for times in (1, 2, 3)]
     harness.attach(tiny_sae, canonical_root)
-    assert [receipt.degraded for _, receipt in told] == [TOP_K_DISABLED, WATCHING_DISABLED, SAES_DISABLED]
-    without_top_k, without_watching, without_sae = (answer for answer, _ in told)
-    assert without_top_k.tokens == without_watching.tokens == whole.tokens != unsteered.tokens
+    assert [receipt.degraded for _, receipt in degraded] == [TOP_K_DISABLED, WATCHING_DISABLED, SAES_DISABLED]
+    without_top_k, without_watching, without_sae = (answer for answer, _ in degraded)
+    assert without_top_k.tokens == without_watching.tokens == full.tokens != unsteered.tokens
     assert [reading.values for reading in without_top_k.readings] == [
-        pytest.approx(reading.values, abs=2e-4) for reading in whole.readings
+        pytest.approx(reading.values, abs=2e-4) for reading in full.readings
     ]
-    assert any(reading.top for reading in whole.readings)
+    assert any(reading.top for reading in full.readings)
     assert not without_top_k.readings[-1].top
-    assert len(without_watching.readings) < len(whole.readings)
-    assert len(without_sae.readings) < len(whole.readings)
+    assert len(without_watching.readings) < len(full.readings)
+    assert len(without_sae.readings) < len(full.readings)
     if after == 0:
         assert without_sae.tokens == unsteered.tokens
 
@@ -125,7 +125,7 @@ def run_with_shortage(harness: Faulty, after: int, times: int, alone: Answer) ->
 
 def test_queued_sequence_is_not_degraded(harness: Faulty) -> None:
     """The second one starts after the shortage, with all its features."""
-    whole = harness.ask(FULL)["full"]
+    full = harness.ask(FULL)["full"]
     harness.inject("decode", after=1)
     harness.events.clear()
     harness.send(FULL)
@@ -136,8 +136,8 @@ def test_queued_sequence_is_not_degraded(harness: Faulty) -> None:
     assert receipt is not None
     assert receipt.degraded == TOP_K_DISABLED
     second = harness.ask(FULL)["full"]
-    assert second.tokens == whole.tokens
-    assert [bool(reading.top) for reading in second.readings] == [bool(reading.top) for reading in whole.readings]
+    assert second.tokens == full.tokens
+    assert [bool(reading.top) for reading in second.readings] == [bool(reading.top) for reading in full.readings]
 
 
 def test_follower_continues_when_steering_names_a_disabled_sae(

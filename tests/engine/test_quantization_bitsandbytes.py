@@ -81,10 +81,10 @@ def saved(model_folder: Path, bits: Quantization, tmp_path_factory: pytest.TempP
 
 def test_facts_name_the_quantization(quantized: PreTrainedModel, bits: Quantization, exact: LlamaForCausalLM) -> None:
     """`parameters` counts the model's, not packed bytes; CPU int8 is not applied on top."""
-    told = described(quantized)
-    assert told.weights == LABELS[bits]
-    assert told.parameters == exact.num_parameters()
-    assert told.device == "cpu"
+    facts = described(quantized)
+    assert facts.weights == LABELS[bits]
+    assert facts.parameters == exact.num_parameters()
+    assert facts.device == "cpu"
     assert quantized.get_memory_footprint() < 0.8 * exact.get_memory_footprint()
 
 
@@ -163,8 +163,8 @@ def tiny_engine(
     client: EngineClient, loop: Loop, model_folder: Path, sae_folder: Path, canonical_root: Path, bits: Quantization
 ) -> Engine:
     """One engine that loads one kind after the other."""
-    told = loop.run(client.load(command(model_folder, bits)))
-    assert told.weights == LABELS[bits]
+    facts = loop.run(client.load(command(model_folder, bits)))
+    assert facts.weights == LABELS[bits]
     attach = AttachSae(
         id="attach", sae="tiny", path=str(sae_folder), canonical_root=str(canonical_root), calibration_ids=CALIBRATION,
         model_name="tiny-llama",

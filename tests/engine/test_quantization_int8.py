@@ -210,10 +210,10 @@ def test_unconverted_model_reports_the_reason(tiny_model: Path) -> None:
 def test_model_is_converted_only_if_requested(tmp_path: Path) -> None:
     folder = write_model(tmp_path / "model")
     random_model(LLAMA).save_pretrained(folder)
-    told = {}
+    weights = {}
     for cpu_int8, dtype in ((True, "auto"), (False, "auto"), (True, "bfloat16"), (True, "float32")):
         command = LoadModel(id="load", path=str(folder), device="cpu", dtype=dtype, cpu_int8=cpu_int8)
         model = load_model(command, quiet)
         pack_int8(model, command, quiet)
-        told[cpu_int8, dtype] = described(model).weights
-    assert list(told.values()) == ["int8 on CPU (rows scaled apart)", "float32", "bfloat16", "float32"]
+        weights[cpu_int8, dtype] = described(model).weights
+    assert list(weights.values()) == ["int8 on CPU (rows scaled apart)", "float32", "bfloat16", "float32"]

@@ -49,18 +49,18 @@ class World:
     running: dict[str, Sequence] = field(default_factory=dict)
     most: int = 10**6
     fed: dict[str, list[int]] = field(default_factory=dict)
-    ended: dict[str, str] = field(default_factory=dict)
+    outcomes: dict[str, str] = field(default_factory=dict)
 
     def turn(self) -> None:
-        self._hear()
-        self._take("cancelled", self.scheduler.pop_cancelled())
-        self._take("late", self.scheduler.pop_expired(self.step))
+        self._apply_arrivals()
+        self._record_removed("cancelled", self.scheduler.pop_cancelled())
+        self._record_removed("late", self.scheduler.pop_expired(self.step))
         if not self.running:
             self.most = self.capacity
         for sequence in self.scheduler.admit(self._fits):
             self._start(sequence)
         assert len(self.running) <= min(self.capacity, self.most)
-        passes = self.scheduler.plan(self._place)
+        passes = self.scheduler.plan(self._try_allocate)
         self._check_order(passes)
         for number, rows in enumerate(passes):
             if not self.scheduler.is_running(rows):
@@ -71,7 +71,7 @@ class World:
                 self._run(rows)
         self.step += 1
 
-    def _hear(self) -> None:
+    def _apply_arrivals(self) -> None:
         for number, job in enumerate(self.jobs):
             if job.arrives == self.step:
                 self.scheduler.add(Generate(id=str(number), prompt=tuple(range(job.prompt)), max_tokens=job.new))
@@ -79,13 +79,13 @@ class World:
             if job.cancelled == self.step:
                 self.scheduler.cancel(str(number))
 
-    def _take(self, why: str, sequences: list[Sequence]) -> None:
+    def _record_removed(self, why: str, sequences: list[Sequence]) -> None:
         for sequence in sequences:
             self._end(sequence, why)
 
     def _end(self, sequence: Sequence, why: str) -> None:
-        assert sequence.id not in self.ended
-        self.ended[sequence.id] = why
+        assert sequence.id not in self.outcomes
+        self.outcomes[sequence.id] = why
         self.running.pop(sequence.id, None)
 
     def job(self, sequence: Sequence) -> Job:
@@ -106,11 +106,11 @@ class World:
             self.started.append(sequence.id)
         assert len(self.running) <= self.capacity
 
-    def _place(self, sequence: Sequence) -> bool:
+    def _try_allocate(self, sequence: Sequence) -> bool:
         assert sequence.is_prefilling
         assert sequence.num_computed_tokens == 0
         self.fed[sequence.id] = []
-        if self.job(sequence).fails == "place":
+        if self.job(sequence).fails == "allocate":
             self.scheduler.remove(sequence)
             self._end(sequence, "failed")
             return False
@@ -136,13 +136,13 @@ class World:
         self._check_chunk(prompts)
 
     def _check_chunk(self, prompts: list[ScheduledRow]) -> None:
-        whole = [row for row in prompts if self.is_alone(row.sequence)]
-        assert all(row.is_last_chunk for row in whole)
+        unchunked = [row for row in prompts if self.is_alone(row.sequence)]
+        assert all(row.is_last_chunk for row in unchunked)
         if self.chunk is None:
             assert all(row.is_last_chunk for row in prompts)
         else:
-            assert sum(len(row.tokens) for row in prompts if row not in whole) <= self.chunk
-            assert not whole[1:] or sum(len(row.tokens) for row in whole[:-1]) < self.chunk
+            assert sum(len(row.tokens) for row in prompts if row not in unchunked) <= self.chunk
+            assert not unchunked[1:] or sum(len(row.tokens) for row in unchunked[:-1]) < self.chunk
 
     def _run(self, rows: ForwardPass) -> None:
         for row in rows:
@@ -192,7 +192,7 @@ jobs = st.builds(
     weight=st.integers(1, 8),
     cancelled=st.none() | st.integers(0, 30),
     late=st.none() | st.none() | st.integers(1, 40),
-    fails=st.sampled_from(("", "", "", "", "start", "place")),
+    fails=st.sampled_from(("", "", "", "", "start", "allocate")),
 )
 
 
@@ -204,43 +204,43 @@ jobs = st.builds(
     boundary=st.none() | st.integers(2, 14),
     hungry=st.frozensets(steps, max_size=6),
     short=st.frozensets(steps, max_size=6),
-    patience=st.integers(0, 3),
+    limit=st.integers(0, 3),
 )
 @settings(max_examples=200, deadline=None)
 def test_no_sequence_is_lost_or_starved(
     jobs: list[Job], capacity: int, memory: int, chunk: int | None, boundary: int | None,
-    hungry: frozenset[int], short: frozenset[int], patience: int,
+    hungry: frozenset[int], short: frozenset[int], limit: int,
 ) -> None:  # fmt: skip
     """Every token is fed once and in order, rows stay within bounds, each sequence ends once, few are passed over."""
     scheduler = Scheduler(capacity, chunk, lambda sequence: world.is_alone(sequence))
     world = World(jobs, scheduler, capacity, memory, chunk, boundary, hungry, short)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scheduling, "MAX_TIMES_PASSED_OVER", patience)
+        patch.setattr(scheduling, "MAX_TIMES_PASSED_OVER", limit)
         while world.step < 21 or not scheduler.is_idle:
             assert world.step < 500, "somebody waits for ever"
             world.turn()
-            assert all(sequence.times_passed_over <= patience for sequence in scheduler.all_sequences)
-    assert world.ended.keys() == {str(number) for number in range(len(jobs))}
+            assert all(sequence.times_passed_over <= limit for sequence in scheduler.all_sequences)
+    assert world.outcomes.keys() == {str(number) for number in range(len(jobs))}
     check_ends(world)
-    check_patience(world, patience)
+    check_passed_over(world, limit)
 
 
 def check_ends(world: World) -> None:
     """Ended for a valid reason, after exactly the tokens that this takes."""
     for number, job in enumerate(world.jobs):
-        why, fed = world.ended[str(number)], world.fed.get(str(number), [])
-        whole = [*range(job.prompt), *range(FIRST_GENERATED, FIRST_GENERATED + job.new - 1)]
-        assert fed == (whole if why == "finished" else whole[: len(fed)])
+        why, fed = world.outcomes[str(number)], world.fed.get(str(number), [])
+        all_tokens = [*range(job.prompt), *range(FIRST_GENERATED, FIRST_GENERATED + job.new - 1)]
+        assert fed == (all_tokens if why == "finished" else all_tokens[: len(fed)])
         assert why != "cancelled" or job.cancelled is not None
         assert why != "late" or job.late is not None
         assert why != "failed" or job.fails or world.short
 
 
-def check_patience(world: World, patience: int) -> None:
+def check_passed_over(world: World, limit: int) -> None:
     arrived = sorted(range(len(world.jobs)), key=lambda number: (world.jobs[number].arrives, number))
-    place = {str(number): index for index, number in enumerate(arrived)}
+    allocate = {str(number): index for index, number in enumerate(arrived)}
     for index, started in enumerate(world.started):
-        assert sum(place[earlier] > place[started] for earlier in world.started[:index]) <= patience
+        assert sum(allocate[earlier] > allocate[started] for earlier in world.started[:index]) <= limit
 
 
 @given(jobs=st.lists(jobs, max_size=12), capacity=st.integers(1, 4), chunk=st.none() | st.integers(1, 6))
@@ -250,7 +250,7 @@ def test_sequences_that_fit_start_in_order(jobs: list[Job], capacity: int, chunk
     while world.step < 21 or not world.scheduler.is_idle:
         world.turn()
     check_ends(world)
-    check_patience(world, 0)
+    check_passed_over(world, 0)
 
 
 def test_sequence_that_does_not_fit_is_passed_over_a_limited_number_of_times() -> None:
@@ -268,7 +268,7 @@ def test_sequence_that_does_not_fit_is_passed_over_a_limited_number_of_times() -
     assert world.started[-1] == "1"
     while not world.scheduler.is_idle:
         world.turn()
-    assert set(world.ended.values()) == {"finished"}
+    assert set(world.outcomes.values()) == {"finished"}
 
 
 def test_preempted_sequence_starts_next() -> None:
@@ -281,6 +281,6 @@ def test_preempted_sequence_starts_next() -> None:
     assert list(world.running) == ["0", "1"]
     while len(world.running) == 2:
         world.turn()
-    assert world.ended == {"0": "finished", "1": "finished"}
+    assert world.outcomes == {"0": "finished", "1": "finished"}
     world.turn()
     assert list(world.running) == ["2", "3"]

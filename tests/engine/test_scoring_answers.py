@@ -114,13 +114,13 @@ def test_nll_matches_the_logprobs_of_generation(engine: Engine, steering: Steeri
 
 
 def test_results_are_in_order(engine: Engine) -> None:
-    asked = [
+    texts = [
         ScoreAnswer(id=f"many-{n}", prompt=PROMPT, answer=(50 + n,), steering=PUSH if n % 2 else None)
         for n in range(20)
     ]
-    found = engine.loop.run(engine.client.score_answers(*asked))
-    assert [event.id for event in found] == [text.id for text in asked]
-    assert len({event.nll for event in found}) == len(asked)
+    found = engine.loop.run(engine.client.score_answers(*texts))
+    assert [event.id for event in found] == [text.id for text in texts]
+    assert len({event.nll for event in found}) == len(texts)
 
 
 # ------------------------------------------------------------------------------------------------------- refusals
@@ -161,8 +161,8 @@ def outcome(harness: EngineHarness, *commands: ScoreAnswer | Cancel) -> AnswerSc
     harness.send(*commands)
     while not (found := [event for event in harness.events if getattr(event, "id", "") == commands[0].id]):
         harness.engine.run_once()
-    (tap,) = harness.engine.executor.attached_saes.active_hooks()
-    assert tap.is_unused, "its row was not given back"
+    (hook,) = harness.engine.executor.attached_saes.active_hooks()
+    assert hook.is_unused, "its row was not given back"
     (event,) = found
     assert isinstance(event, AnswerScored | CommandFailed | Finished)
     return event

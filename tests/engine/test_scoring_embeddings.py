@@ -55,10 +55,10 @@ def texts(name: str, **more: object) -> list[Embed]:
 def embedded(harness: EngineHarness, *commands: Embed) -> list[bytes]:
     """The vectors in order."""
     harness.send(*commands)
-    wanted = {command.id for command in commands}
-    while len(
-        found := {e.id: e.vector for e in harness.events if isinstance(e, TextEmbedded) and e.id in wanted}
-    ) < len(wanted):
+    ids = {command.id for command in commands}
+    while len(found := {e.id: e.vector for e in harness.events if isinstance(e, TextEmbedded) and e.id in ids}) < len(
+        ids
+    ):
         assert not [event for event in harness.events if isinstance(event, CommandFailed)]
         harness.engine.run_once()
     return [found[command.id] for command in commands]

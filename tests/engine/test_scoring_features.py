@@ -41,8 +41,8 @@ def hidden(model: LlamaForCausalLM, tokens: tuple[int, ...], layer: int = HOOK_L
     return seen[0]
 
 
-def survey(engine: Engine, tokens: tuple[int, ...], **more: object) -> FeaturesScanned:
-    fields = {"id": "survey", "sae": "tiny", "tokens": tokens, **more}
+def scan(engine: Engine, tokens: tuple[int, ...], **more: object) -> FeaturesScanned:
+    fields = {"id": "scan", "sae": "tiny", "tokens": tokens, **more}
     return engine.loop.run(engine.client.scan_features(ScanFeatures(**fields)))[0]  # type: ignore[arg-type]
 
 
@@ -62,7 +62,7 @@ def test_scan_matches_the_encoder(
     engine: Engine, reference: LlamaForCausalLM, tiny_sae: Path, canonical_root: Path, tokens: tuple[int, ...]
 ) -> None:
     sae = SparseAutoencoder.open(canonicalise(tiny_sae, canonical_root))
-    assert_is(survey(engine, tokens), sae.encode(hidden(reference, tokens)[COUNTED[tokens]]))  # decoder rows: length 1
+    assert_is(scan(engine, tokens), sae.encode(hidden(reference, tokens)[COUNTED[tokens]]))  # decoder rows: length 1
 
 
 def test_an_sae_that_ranks_its_features(
@@ -77,7 +77,7 @@ def test_an_sae_that_ranks_its_features(
     engine.loop.run(engine.client.attach(attach))
     engine.client.set_active_steering(PUSH)
     try:
-        found = survey(engine, LONG, sae="topk", attachment="attach-topk")
+        found = scan(engine, LONG, sae="topk", attachment="attach-topk")
     finally:
         engine.client.set_active_steering(None)
         engine.loop.run(engine.client.detach("topk"))
@@ -96,4 +96,4 @@ def test_an_sae_that_ranks_its_features(
 )
 def test_invalid_scans_are_rejected(engine: Engine, more: dict[str, object], error: type[Exception]) -> None:
     with pytest.raises(error):
-        survey(engine, **{"tokens": (1, 2), **more})  # type: ignore[arg-type]
+        scan(engine, **{"tokens": (1, 2), **more})  # type: ignore[arg-type]

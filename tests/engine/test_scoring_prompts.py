@@ -78,11 +78,11 @@ def test_prompt_scores_match_reported_logprobs(
         sampling=SamplingParams(temperature=0, logprobs=0),
     )  # fmt: skip
     tokens = [event for event in engine.generate(generated)[0] if isinstance(event, Token)]
-    whole = (*PROMPT, *(token.token for token in tokens))
-    answer = batched.answer(scored(f"again-{steering is None}", prompt=whole, steering=steering))
+    text = (*PROMPT, *(token.token for token in tokens))
+    answer = batched.answer(scored(f"again-{steering is None}", prompt=text, steering=steering))
     reported = [token.logprob for token in tokens]
     assert [score.logprob for score in answer.scores[-8:]] == pytest.approx(reported, abs=1e-4)
-    plain = batched.answer(scored(f"plain-{steering is None}", prompt=whole))
+    plain = batched.answer(scored(f"plain-{steering is None}", prompt=text))
     assert (plain.scores == answer.scores) is (steering is None)
 
 

@@ -39,9 +39,9 @@ def tokenizer(tiny_model) -> Tokenizer:
     return Tokenizer.from_file(str(tiny_model / "tokenizer.json"))
 
 
-def constrained(name: str, seed: int = 0, wanted: str = OBJECT, **more: object) -> Generate:
+def constrained(name: str, seed: int = 0, text: str = OBJECT, **more: object) -> Generate:
     fields = {"prompt": PROMPT, "max_tokens": 120, "sampling": SamplingParams(seed=seed), **more}
-    return Generate(id=name, stop_ids=STOP, grammar=wanted, **fields)  # type: ignore[arg-type]
+    return Generate(id=name, stop_ids=STOP, grammar=text, **fields)  # type: ignore[arg-type]
 
 
 def value(tokenizer: Tokenizer, answer: Answer) -> dict[str, object]:
@@ -85,7 +85,7 @@ def test_batched_constrained_output_matches_a_single_run(
 
 def test_mask_matches_the_grammar(alone: EngineHarness, tokenizer: Tokenizer) -> None:
     """A grammar of one text has one output."""
-    answer = alone.answer(constrained("only", wanted=grammar({"const": {"a": [1, None, "é"]}})))
+    answer = alone.answer(constrained("only", text=grammar({"const": {"a": [1, None, "é"]}})))
     assert json.loads(tokenizer.decode(answer.tokens)) == {"a": [1, None, "é"]}
 
 
@@ -96,7 +96,7 @@ def test_max_tokens_truncates_constrained_output(alone: EngineHarness) -> None:
 
 
 def test_invalid_grammar_fails_only_its_request(batched: EngineHarness) -> None:
-    batched.send(constrained("bad", wanted='{"grammars":[]}'), constrained("good"))
+    batched.send(constrained("bad", text='{"grammars":[]}'), constrained("good"))
     answers = batched.run_until({"bad", "good"})
     assert isinstance(answers["bad"].end, CommandFailed)
     assert answers["bad"].end.code == "invalid_value"
@@ -114,15 +114,15 @@ def test_skip_constrained_leaves_constrained_tokens_unsteered(batched: EngineHar
     assert left_alone.end.receipt.tokens_steered == len(PROMPT) - 2  # neither the first, nor the one before the answer
     assert everywhere.end.receipt.tokens_steered == len(PROMPT) - 1 + len(everywhere.tokens) - 1
     free = Generate(id="free", prompt=PROMPT, max_tokens=5, steering=steer(strength=5.0, skip_constrained=True))
-    ended = batched.answer(free).end
-    assert isinstance(ended, Finished)
-    assert ended.receipt
-    assert ended.receipt.tokens_steered == len(PROMPT) - 1 + 4  # no grammar, nothing to leave alone
+    end = batched.answer(free).end
+    assert isinstance(end, Finished)
+    assert end.receipt
+    assert end.receipt.tokens_steered == len(PROMPT) - 1 + 4  # no grammar, nothing to leave alone
 
 
 def steer(strength: float, *, skip_constrained: bool = False) -> Steering:
-    taps = (SaeSteering("tiny", (coefficients(FeatureSetting(index=3, strength=strength)),)),)
-    return Steering(by_sae=taps, skip_constrained=skip_constrained)
+    by_sae = (SaeSteering("tiny", (coefficients(FeatureSetting(index=3, strength=strength)),)),)
+    return Steering(by_sae=by_sae, skip_constrained=skip_constrained)
 
 
 _ids = iter(range(10**9))
@@ -135,7 +135,7 @@ def next_id() -> int:
 def test_library_panic_fails_only_its_request(batched: EngineHarness) -> None:
     """llguidance panics when its message would split a character; the matcher reports it as an invalid grammar."""
     bad = '{"grammars":[{"json_schema":{"required":"' + "🙂" * 50 + '"}}]}'
-    batched.send(constrained("panics", wanted=bad), constrained("goes-on"))
+    batched.send(constrained("panics", text=bad), constrained("goes-on"))
     answers = batched.run_until({"panics", "goes-on"})
     assert isinstance(answers["panics"].end, CommandFailed)
     assert answers["panics"].end.code == "invalid_value"

@@ -156,8 +156,8 @@ class Oracle:
         until = steered_tokens + 1 if steered_tokens else 0
         if runner == "slots":
             return self.until(until)
-        kept = self.until(10**6)[: max(until - len(PROMPT) + 1, 0)]
-        return kept + self.until(0, (*PROMPT, *kept), NEW - len(kept))
+        steered_part = self.until(10**6)[: max(until - len(PROMPT) + 1, 0)]
+        return steered_part + self.until(0, (*PROMPT, *steered_part), NEW - len(steered_part))
 
 
 def test_oracle_distinguishes_steered_output(faulty: Faulty, oracle: Oracle) -> None:
@@ -240,7 +240,7 @@ def test_repeated_out_of_memory_while_attaching(faulty: Faulty, oracle: Oracle, 
 
     async def attach_beside_answers() -> list[object]:
         attaching = faulty.client.attach(faulty.attaching("second", second))
-        answers = (collect(faulty.client.generate(asked)) for asked in (steered(), base()))
+        answers = (collect(faulty.client.generate(sent)) for sent in (steered(), base()))
         return await asyncio.gather(*answers, attaching, return_exceptions=True)
 
     before = 0
