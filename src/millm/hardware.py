@@ -1,7 +1,4 @@
-"""Reads CPU, memory, disks and GPUs, the limits of a container, and the reason why no GPU is used.
-
-Imports no torch: the engine reports what torch can use (`Platform`). Results never contain a path.
-"""
+"""Reads CPU, memory, disks, GPUs and container limits, and why no GPU is used. Imports no torch, reports no paths."""
 
 import os
 import platform as python_platform
@@ -20,8 +17,7 @@ from millm.settings import hf_cache_folder
 
 _UNLIMITED = 1 << 60  # cgroup version 1 writes a number of about this size for no limit
 _OLDEST_CUDA = 12  # no supported build of torch runs on a driver for an older CUDA
-_WHEELS = {12: "cu126", 13: "cu130"}
-"""Builds of torch by the driver's CUDA version: they run on every driver of the same major version."""
+_WHEELS = {12: "cu126", 13: "cu130"}  # builds of torch by the major CUDA version of the driver
 
 
 class Platform(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,8 +73,6 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Driver(msgspec.Struct, frozen=True, kw_only=True):
-    """NVIDIA's driver."""
-
     version: str  # e.g. `535.104.05`
     cuda: tuple[int, int]  # newest version that the driver supports
     gpus: tuple[Gpu, ...]
@@ -110,7 +104,7 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_hardware(home: Path, platform: Platform | None) -> Hardware:
-    """Takes milliseconds, or dozens of them with a GPU: call it in a thread."""
+    """Needs milliseconds, or dozens of them with a GPU: call it in a thread."""
     driver = read_driver()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return Hardware(
@@ -128,9 +122,10 @@ def read_hardware(home: Path, platform: Platform | None) -> Hardware:
 
 def free_memory(device: str) -> int | None:
     """Free bytes of `cpu`, `cuda` or `cuda:N`; None if unknown."""
-    memory = _read_memory() if device == "cpu" else None
+    if device == "cpu":
+        return _read_memory().available
     gpu = _find_gpu(device)
-    return memory.available if memory else gpu.free if gpu else None
+    return gpu.free if gpu else None
 
 
 def total_memory(device: str) -> int | None:
@@ -148,7 +143,7 @@ def _find_gpu(device: str) -> Gpu | None:
 
 
 def read_cpu() -> Cpu:
-    """Takes about a millisecond."""
+    """Needs about a millisecond."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = read_cgroup_limits().cpus
     lines = _read_text(Path("/proc/cpuinfo")).splitlines()
@@ -174,8 +169,8 @@ def _read_memory() -> Memory:
 
 
 def read_disk(folder: Path) -> Disk:
-    usage = shutil.disk_usage(nearest_existing_folder(folder))
-    return Disk(total=usage.total, free=usage.free)
+    total, _, free = shutil.disk_usage(nearest_existing_folder(folder))
+    return Disk(total=total, free=free)
 
 
 def nearest_existing_folder(folder: Path) -> Path:
@@ -198,12 +193,12 @@ def read_cgroup_limits(
     """The tightest limits of the process's groups, of cgroup version 1 or 2."""
     if not process_cgroups.is_file():
         return CgroupLimits()
-    memory = [_cgroup_memory(folder) for folder in _cgroup_folders(cgroup_root, process_cgroups, "memory")]
-    cpus = [_cgroup_cpus(folder) for folder in _cgroup_folders(cgroup_root, process_cgroups, "cpu")]
+    memory = list(filter(None, map(_cgroup_memory, _cgroup_folders(cgroup_root, process_cgroups, "memory"))))
+    cpus = filter(None, map(_cgroup_cpus, _cgroup_folders(cgroup_root, process_cgroups, "cpu")))
     return CgroupLimits(
-        memory=min((pair[0] for pair in memory if pair), default=None),
-        memory_left=min((max(pair[0] - pair[1], 0) for pair in memory if pair), default=None),
-        cpus=min((quota for quota in cpus if quota), default=None),
+        memory=min((limit for limit, _ in memory), default=None),
+        memory_left=min((max(limit - used, 0) for limit, used in memory), default=None),
+        cpus=min(cpus, default=None),
     )
 
 
@@ -223,10 +218,10 @@ def _cgroup_folders(cgroup_root: Path, process_cgroups: Path, controller: str) -
 
 def _cgroup_memory(folder: Path) -> tuple[int, int] | None:
     """(limit, bytes in use); None without a limit."""
-    limit = _read_number(folder / "memory.max") or _read_number(folder / "memory.limit_in_bytes")
+    limit = _read_number(folder, "memory.max", "memory.limit_in_bytes")
     if limit is None or limit >= _UNLIMITED:
         return None
-    used = _read_number(folder / "memory.current") or _read_number(folder / "memory.usage_in_bytes") or 0
+    used = _read_number(folder, "memory.current", "memory.usage_in_bytes") or 0
     stat = dict(line.split() for line in _read_text(folder / "memory.stat").splitlines())
     return limit, used - int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
 
@@ -238,9 +233,9 @@ def _cgroup_cpus(folder: Path) -> float | None:
     return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() and int(quota) else None
 
 
-def _read_number(path: Path) -> int | None:
-    text = _read_text(path)
-    return int(text) if text.isdecimal() else None
+def _read_number(folder: Path, *names: str) -> int | None:
+    """From the first of the files that holds one."""
+    return next((int(text) for name in names if (text := _read_text(folder / name)).isdecimal()), None)
 
 
 def _read_text(path: Path) -> str:
@@ -252,7 +247,7 @@ def _read_text(path: Path) -> str:
 
 
 def read_driver(nvml: Any = pynvml) -> Driver | None:
-    """None without a working driver. Takes about 20 ms with one, under 1 ms without."""
+    """None without a working driver. Needs about 20 ms with one, under 1 ms without."""
     try:
         nvml.nvmlInit()
     except nvml.NVMLError:
@@ -292,12 +287,9 @@ def _read_gpu(nvml: Any, number: int, own_pids: Set[int]) -> Gpu:
 
 
 def visible_gpus(gpus: tuple[Gpu, ...], cuda_visible_devices: str | None) -> tuple[Gpu, ...]:
-    """GPUs that `CUDA_VISIBLE_DEVICES` lists by number or id, in its order, up to the first invalid entry.
-
-    None: all, in the driver's order; CUDA itself puts the fastest first.
-    """
+    """GPUs that `CUDA_VISIBLE_DEVICES` lists by number or id, in its order, up to the first invalid entry."""
     if cuda_visible_devices is None:
-        return gpus
+        return gpus  # in the driver's order; CUDA itself puts the fastest first
     visible: list[Gpu] = []
     for name in (part.strip() for part in cuda_visible_devices.split(",")):
         matches = [gpu for gpu in gpus if name == str(gpu.number) or (len(name) > 4 and gpu.id.startswith(name))]

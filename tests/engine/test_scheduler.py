@@ -238,9 +238,9 @@ def check_ends(world: World) -> None:
 
 def check_passed_over(world: World, limit: int) -> None:
     arrived = sorted(range(len(world.jobs)), key=lambda number: (world.jobs[number].arrives, number))
-    allocate = {str(number): index for index, number in enumerate(arrived)}
+    arrival_index = {str(number): index for index, number in enumerate(arrived)}
     for index, started in enumerate(world.started):
-        assert sum(allocate[earlier] > allocate[started] for earlier in world.started[:index]) <= limit
+        assert sum(arrival_index[earlier] > arrival_index[started] for earlier in world.started[:index]) <= limit
 
 
 @given(jobs=st.lists(jobs, max_size=12), capacity=st.integers(1, 4), chunk=st.none() | st.integers(1, 6))

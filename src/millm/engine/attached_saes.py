@@ -65,10 +65,6 @@ class AttachedSaes:
         self.special_ids = special_ids
         self.disabled_reason: str | None = None  # Why every SAE was turned off; reset when one is attached
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self._attachments)
-
     def check_free(self, sae: str, point: HookPoint, replaces: str | None = None) -> None:
         """Raises SaeMismatch if another SAE than `replaces` has the name or the hook point."""
         for name, attached in self._attachments.items():

@@ -139,10 +139,7 @@ class EngineClient(EngineSupervisor):
             )
 
     async def generate(self, *requests: Generate) -> AsyncGenerator[PromptScores | Token | Finished]:
-        """Start all sequences of one job, or none; → scores and tokens of all, and one `Finished` for each.
-
-        Raises MillmError if one fails. Closing the iterator cancels the others at the next step.
-        """
+        """Start all sequences of one job, or none; yields one `Finished` for each. Raises MillmError if one fails."""
         self.check_capacity(len(requests))
         queue = SequenceEventQueue()
         open_ids = {request.id for request in requests}

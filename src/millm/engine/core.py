@@ -237,10 +237,7 @@ def _stage_or_error(command: AttachSae) -> StagedSae:
 
 
 def stage_sae(command: AttachSae) -> Path:
-    """Folder of the SAE's memory-mapped canonical copy, written if new: the slow part, which needs no device.
-
-    Raises InvalidSae, or EngineFailed if the copy cannot be written.
-    """
+    """Folder of the SAE's canonical copy, written if new. Raises InvalidSae, or EngineFailed if that fails."""
     try:
         return canonicalise(Path(command.path), Path(command.canonical_root))
     except (OSError, SafetensorError) as error:  # read errors are InvalidSae already

@@ -129,10 +129,7 @@ class GraphRunner:
         self._allocation_version = self._cache.allocation_version
 
     def run(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor | None:
-        """One token for each of the cache's first rows → logits `[rows, V]`, valid until the next call.
-
-        Sets the hooks' outputs as a forward pass does. None: the pass must run eagerly.
-        """
+        """Logits `[rows, V]` of the cache's first rows, valid until the next call; None: the pass must run eagerly."""
         steps = {hook: hook.step for hook in self._active_hooks() if hook.step is not None}
         if self.failure is not None or not all(is_capturable(step) for step in steps.values()):
             return None

@@ -1,7 +1,4 @@
-"""The batched KV cache: one row per sequence behind transformers' `Cache`, its attention and masks, and row allocation.
-
-`SlotCache` holds the tensors, `SlotAllocator` assigns rows to sequences and finds reusable prefixes.
-"""
+"""The batched KV cache with one row per sequence: tensors, attention, masks, and allocation and reuse of rows."""
 
 import itertools
 from collections.abc import Callable, Hashable, Sequence
@@ -312,7 +309,7 @@ def token_key(token: int, is_steered: bool) -> int:
 
 
 class SlotAllocator:
-    """Rows 0..decoding−1 belong to decoding sequences, so that one pass takes them as adjacent rows.
+    """Rows 0..decoding−1 belong to decoding sequences, so that one pass reads adjacent rows.
 
     Released rows stay warm: a prompt with the same prefix and steering reuses their keys and values. Holds no tensors.
     """

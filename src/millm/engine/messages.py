@@ -1,7 +1,4 @@
-"""Messages between the API process and the engine process: msgpack over a pipe, commands in, events out.
-
-The engine knows no text: it gets token ids and returns token ids.
-"""
+"""Messages between the API process and the engine process: msgpack over a pipe, with token ids instead of text."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -32,9 +29,6 @@ class TextMessage(Message, frozen=True, tag=True, kw_only=True):
 
     deadline_seconds: float | None = None  # Counted from the arrival in the engine
     model: str = ""  # `ModelFacts.id` of the load whose token ids these are; the engine refuses those of another load
-
-
-# --------------------------------------------------------------------------------------- commands: API → engine
 
 
 class LoadModel(Message, frozen=True, kw_only=True):
@@ -190,8 +184,6 @@ TextCommand = Embed | ScoreAnswer | ScanFeatures  # Answered by forward passes o
 ControlCommand = LoadModel | UnloadModel | AttachSae | DetachSae | FeatureQuery | InjectFault
 """Answered by any number of `Progress` and one result."""
 Command = ControlCommand | Generate | TextCommand | SetActiveSteering | Cancel
-
-# ---------------------------------------------------------------------------------------- events: engine → API
 
 
 class Started(msgspec.Struct, frozen=True, tag=True, kw_only=True):

@@ -49,10 +49,7 @@ def load_model(command: LoadModel, on_progress: ReportProgress) -> PreTrainedMod
 
 
 def pack_int8(model: PreTrainedModel, command: LoadModel, on_progress: ReportProgress) -> None:
-    """Convert linear layers to int8 if enabled, on a CPU, without another quantization or dtype.
-
-    Encoders stay in float32, so that their vectors match those of other programs.
-    """
+    """Convert linear layers to int8 if enabled, but not of encoders, whose vectors must match other programs'."""
     is_default = (command.quantization, command.dtype) == ("none", "auto")
     if command.generates and command.cpu_int8 and model.device.type == "cpu" and is_default:
         report = int8_linears(model, on_progress)
@@ -83,10 +80,7 @@ def model_facts(model: PreTrainedModel, choice: RunnerChoice, command: LoadModel
 
 
 def max_encoder_positions(model: PreTrainedModel) -> int | None:
-    """Number of learned positions without those before `padding_idx`, which RoBERTa and MPNet never use.
-
-    None for other models. Configurations of these families count the unused positions too.
-    """
+    """Learned positions without those up to `padding_idx`, which RoBERTa and MPNet never use; None for other models."""
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             return module.num_embeddings - module.padding_idx - 1

@@ -1,8 +1,4 @@
-"""Runners: a model's forward passes, and the keys and values behind them.
-
-`SlotsRunner` batches continuously, with one row of a shared cache per sequence; `PlainRunner` runs one sequence at a
-time with the model's own cache, and works for everything that `AutoModelForCausalLM` loads.
-"""
+"""Runners for a model's forward passes: batched with a shared cache, or one sequence at a time with the model's own."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -78,7 +74,7 @@ class Runner:
         raise NotImplementedError
 
     def store_prefix_state(self, sequence: Sequence, prefix_state: object) -> None:
-        """Set what `allocate` returns to a sequence that reuses this one's prefix."""
+        """Set what `allocate` returns to a sequence that reuses the prefix."""
 
     def on_steering_change(self, sequence: Sequence) -> None:
         """Called when the sequence's steering changes, which ends the reuse of its prefix."""
@@ -135,10 +131,12 @@ class PlainRunner(Runner):
 
 
 class SlotsRunner(Runner):
+    """Continuous batching, with one row of a shared cache per sequence."""
+
     def __init__(
         self, model: PreTrainedModel, capacity: int, steer_mask: SteerMaskFunction, kv_cache_bytes: int
     ) -> None:
-        """Raises InvalidModel if the model's forward takes no positions, masks or cache."""
+        """Raises InvalidModel if the model's forward has no positions, masks or cache."""
         config = model.config.get_text_config(decoder=True)
         accepted = inspect.signature(model.forward).parameters
         if missing := [name for name in REQUIRED_ARGUMENTS if name not in accepted]:

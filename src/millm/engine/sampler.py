@@ -18,7 +18,7 @@ from millm.engine.scheduler import Sequence
 from millm.engine.structured_output import GrammarConstraint
 
 _TOP_P_CANDIDATES = 1024
-"""Sorting the vocabulary takes a tenth of a small model's time per token; these candidates nearly always suffice."""
+"""Sorting the vocabulary costs a tenth of a small model's time per token; these candidates nearly always suffice."""
 
 _MIN_TEMPERATURE = 1e-5  # A lower temperature counts as 0, since division by it overflows (as in vLLM)
 
@@ -68,10 +68,7 @@ def argmax_tokens(logits: Tensor) -> list[ArgmaxToken]:
 
 
 def sample_token(sequence: Sequence, logits: Tensor, argmax_token: ArgmaxToken) -> SampledToken:
-    """`logits [V]` of the sequence's last token and their argmax → the next token.
-
-    Raises NonFiniteOutput, or EngineFailed if the grammar allows no token.
-    """
+    """`logits [V]` and argmax → next token. Raises NonFiniteOutput, or EngineFailed if the grammar allows none."""
     state: SamplerState = sequence.sampler_state
     sampling = sequence.request.sampling
     if not argmax_token.is_finite:

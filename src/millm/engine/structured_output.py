@@ -41,7 +41,7 @@ class GrammarVocabulary:
 
     @cached_property
     def _tokenizer(self) -> LLTokenizer:
-        """Takes a quarter of a second to construct."""
+        """Needs a quarter of a second to construct."""
         file = self.folder / "tokenizer.json"
         if not file.is_file() or not self.stop_ids:
             raise InvalidRequest("this model has no tokenizer.json or no end-of-text token: it takes no grammar")

@@ -1,7 +1,4 @@
-"""Runs the engine process: sends commands, delivers events, and restarts and restores a process that died.
-
-Requests for generated text are the business of `client.py`.
-"""
+"""Runs the engine process: sends commands, delivers events, and restarts and restores a process that died."""
 
 import asyncio
 import contextlib
@@ -80,8 +77,6 @@ class EngineSupervisor(ABC):
         self._process: EngineProcess | None = None
         self._restore_task: asyncio.Task[None] | None = None
 
-    # ---------------------------------------------------------------------------------------------- for subclasses
-
     @abstractmethod
     def _handle_sequence_event(self, event: SequenceEvent) -> None: ...
 
@@ -96,8 +91,6 @@ class EngineSupervisor(ABC):
     @abstractmethod
     def _on_model_change(self) -> None:
         """Called when another model was loaded, or none is left."""
-
-    # ------------------------------------------------------------------------------------------------ life cycle
 
     async def start(self, spawned: "SpawnedProcess | None" = None) -> None:
         """Connect to `spawned` or to a new process, which imports torch in the background."""
@@ -136,8 +129,6 @@ class EngineSupervisor(ABC):
 
     def new_id(self, prefix: str) -> str:
         return f"{prefix}-{next(self._ids)}"
-
-    # --------------------------------------------------------------------------------------------------- changes
 
     async def load(self, command: LoadModel, on_progress: ProgressCallback | None = None) -> ModelFacts:
         """Raises MillmError; the old model then stays loaded, unless `unload_first` is set."""
@@ -203,8 +194,6 @@ class EngineSupervisor(ABC):
         while self.status == "restarting":
             await asyncio.sleep(POLL_SECONDS)
 
-    # ------------------------------------------------------------------------------------------ commands and events
-
     def _connect_process(self, spawned: "SpawnedProcess") -> None:
         self._process = EngineProcess(spawned, on_events=self._handle_events, on_exit=self._on_process_exit)
 
@@ -256,8 +245,6 @@ class EngineSupervisor(ABC):
         self._snapshot = EngineSnapshot()
         self.degraded_reason = None
         self._on_model_change()
-
-    # ---------------------------------------------------------------------------------------- crash and restart
 
     def _on_process_exit(self, process: "EngineProcess") -> None:
         """The pipe closed: fail everything in flight and restart, with less after too many crashes."""
