@@ -100,15 +100,15 @@ def reads_a_number(x: Tensor) -> Tensor | None:
     return x * 2 if x.sum().item() > 0 else None
 
 
-def asks_whether(x: Tensor) -> Tensor | None:
+def reads_a_condition(x: Tensor) -> Tensor | None:
     return x * 2 if (x > 0).any() else None
 
 
-def picks_as_many_as_there_are(x: Tensor) -> Tensor | None:
+def selects_by_mask(x: Tensor) -> Tensor | None:
     return x + x[x > 0].mean()
 
 
-@pytest.mark.parametrize("hook", [reads_a_number, asks_whether, picks_as_many_as_there_are])
+@pytest.mark.parametrize("hook", [reads_a_number, reads_a_condition, selects_by_mask])
 def test_pass_that_reads_from_the_device_is_detected(hook: Callable[[Tensor], Tensor | None]) -> None:
     model = build("llama")
     hooks.resolve_hook_point(model, "blocks.1.hook_resid_post").register(hook)

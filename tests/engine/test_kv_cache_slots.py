@@ -18,14 +18,14 @@ Cell = tuple[object, tuple[int, ...], bool]
 
 
 @dataclass(eq=False)
-class Tenant:
+class RowOwner:
     """A sequence that has a row, as its runner sees it."""
 
     slot: Slot
     steering: object
     prompt: tuple[int, ...]
     fed: list[Cell] = field(default_factory=list)
-    codes: list[int] = field(default_factory=list)
+    token_keys: list[int] = field(default_factory=list)
     decodes: bool = False
     is_sound: bool = True
     """False: its next keys and values are not finite."""
@@ -38,7 +38,7 @@ class Rows(RuleBasedStateMachine):
     def begin(self, rows: int) -> None:
         self.cells: list[list[Cell]] = [[] for _ in range(rows)]
         self.slots = SlotAllocator(rows, self.swap)
-        self.tenants: list[Tenant] = []
+        self.owners: list[RowOwner] = []
         self.used: dict[Slot, int] = {}
         self.clock = 0
         self.epoch = 0
@@ -50,14 +50,14 @@ class Rows(RuleBasedStateMachine):
         self.clock += 1
         self.used[slot] = self.clock
 
-    @precondition(lambda self: len(self.tenants) < len(self.slots))
+    @precondition(lambda self: len(self.owners) < len(self.slots))
     @rule(prompt=st.sampled_from(PROMPTS), steering=st.sampled_from(STEERINGS))
     def place(self, prompt: tuple[int, ...], steering: str) -> None:
-        codes = [token_key(token, bool(steering)) for token in prompt[:-1]]
+        token_keys = [token_key(token, bool(steering)) for token in prompt[:-1]]
         idle = [slot for slot in self.slots if not slot.is_busy]
-        longest = self.longest(steering, codes)
+        longest = self.longest(steering, token_keys)
         warm = {slot: slot.finite_count > 0 for slot in idle}
-        found = self.slots.allocate(steering, codes)
+        found = self.slots.allocate(steering, token_keys)
         assert found.slot in idle
         assert found.slot.is_busy
         assert found.cached_count == longest
@@ -66,21 +66,21 @@ class Rows(RuleBasedStateMachine):
             self.cells[found.slot.row][: found.cached_count] = self.cells[found.source.row][: found.cached_count]
         if found.source or not found.cached_count:
             self.check_choice(found.slot, [slot for slot in idle if slot is not found.source], warm)
-        tenant = Tenant(found.slot, (steering, self.epoch), prompt, codes=codes[: found.cached_count])
-        tenant.fed = [(tenant.steering, tuple(codes[: end + 1]), True) for end in range(found.cached_count)]
-        self.tenants.append(tenant)
+        owner = RowOwner(found.slot, (steering, self.epoch), prompt, token_keys=token_keys[: found.cached_count])
+        owner.fed = [(owner.steering, tuple(token_keys[: end + 1]), True) for end in range(found.cached_count)]
+        self.owners.append(owner)
         self.touch(found.slot)
 
-    def longest(self, steering: str, codes: list[int]) -> int:
+    def longest(self, steering: str, token_keys: list[int]) -> int:
         """The longest reusable prefix that a row holds under the same steering."""
         best = 0
         for slot in self.slots:
             if slot.steering != steering:
-                continue  # what was computed before its steering changed would do; nobody asks that closely
+                continue  # the allocator does not reuse tokens from before a change of steering
             held = self.cells[slot.row][: slot.finite_count]
             common = 0
-            while common < min(len(held), len(codes)):
-                if held[common] != ((steering, self.epoch), tuple(codes[: common + 1]), True):
+            while common < min(len(held), len(token_keys)):
+                if held[common] != ((steering, self.epoch), tuple(token_keys[: common + 1]), True):
                     break
                 common += 1
             best = max(best, common)
@@ -92,72 +92,72 @@ class Rows(RuleBasedStateMachine):
         assert self.used.get(chosen, 0) == min(self.used.get(slot, 0) for slot in empty or idle)
         assert not empty or chosen in empty
 
-    @precondition(lambda self: self.tenants)
-    @rule(who=st.integers(0), count=st.integers(1, 12))
-    def feed_prompt(self, who: int, count: int) -> None:
-        tenant = self.tenants[who % len(self.tenants)]
-        for token in tenant.prompt[len(tenant.codes) :][:count]:
-            self.feed(tenant, token)
-        if len(tenant.codes) == len(tenant.prompt):
-            self.settle(tenant)
-            if not tenant.decodes:
-                self.slots.move_to_decoding(tenant.slot)
-                tenant.decodes = True
+    @precondition(lambda self: self.owners)
+    @rule(index=st.integers(0), count=st.integers(1, 12))
+    def feed_prompt(self, index: int, count: int) -> None:
+        owner = self.owners[index % len(self.owners)]
+        for token in owner.prompt[len(owner.token_keys) :][:count]:
+            self.feed(owner, token)
+        if len(owner.token_keys) == len(owner.prompt):
+            self.settle(owner)
+            if not owner.decodes:
+                self.slots.move_to_decoding(owner.slot)
+                owner.decodes = True
 
     @rule(count=st.integers(1, 3))
     def step(self, count: int) -> None:
         """One token of each decoding sequence, `count` times."""
-        for tenant in [tenant for tenant in self.tenants if tenant.decodes] * count:
-            self.feed(tenant, 200)
-            self.settle(tenant)
+        for owner in [owner for owner in self.owners if owner.decodes] * count:
+            self.feed(owner, 200)
+            self.settle(owner)
 
-    def feed(self, tenant: Tenant, token: int) -> None:
-        tenant.codes.append(token_key(token, bool(tenant.steering)))
-        tenant.codes[-1] = token_key(token, self.is_steered(tenant))
-        tenant.fed.append((tenant.steering, tuple(tenant.codes), tenant.is_sound))
-        tenant.slot.token_keys.append(tenant.codes[-1])
-        tenant.slot.written_count = len(tenant.codes)
-        self.cells[tenant.slot.row][len(tenant.codes) - 1 :] = [tenant.fed[-1]]
+    def feed(self, owner: RowOwner, token: int) -> None:
+        owner.token_keys.append(token_key(token, bool(owner.steering)))
+        owner.token_keys[-1] = token_key(token, self.is_steered(owner))
+        owner.fed.append((owner.steering, tuple(owner.token_keys), owner.is_sound))
+        owner.slot.token_keys.append(owner.token_keys[-1])
+        owner.slot.written_count = len(owner.token_keys)
+        self.cells[owner.slot.row][len(owner.token_keys) - 1 :] = [owner.fed[-1]]
 
     @staticmethod
-    def is_steered(tenant: Tenant) -> bool:
-        return isinstance(tenant.steering, tuple) and tenant.steering[0] == "push"
+    def is_steered(owner: RowOwner) -> bool:
+        return isinstance(owner.steering, tuple) and owner.steering[0] == "push"
 
-    def settle(self, tenant: Tenant) -> None:
-        if tenant.is_sound:
-            tenant.slot.finite_count = len(tenant.slot.token_keys)
+    def settle(self, owner: RowOwner) -> None:
+        if owner.is_sound:
+            owner.slot.finite_count = len(owner.slot.token_keys)
 
-    @precondition(lambda self: self.tenants)
-    @rule(who=st.integers(0))
-    def release(self, who: int) -> None:
-        tenant = self.tenants.pop(who % len(self.tenants))
-        slot = tenant.slot
+    @precondition(lambda self: self.owners)
+    @rule(index=st.integers(0))
+    def release(self, index: int) -> None:
+        owner = self.owners.pop(index % len(self.owners))
+        slot = owner.slot
         del self.cells[slot.row][slot.finite_count :]
         self.slots.release(slot)
         self.touch(slot)
 
-    @precondition(lambda self: self.tenants)
-    @rule(who=st.integers(0))
-    def overflow(self, who: int) -> None:
-        self.tenants[who % len(self.tenants)].is_sound = False
+    @precondition(lambda self: self.owners)
+    @rule(index=st.integers(0))
+    def overflow(self, index: int) -> None:
+        self.owners[index % len(self.owners)].is_sound = False
 
-    @precondition(lambda self: self.tenants)
-    @rule(who=st.integers(0))
-    def change_steering(self, who: int) -> None:
-        tenant = self.tenants[who % len(self.tenants)]
-        tenant.steering = tenant.slot.steering = object()
+    @precondition(lambda self: self.owners)
+    @rule(index=st.integers(0))
+    def change_steering(self, index: int) -> None:
+        owner = self.owners[index % len(self.owners)]
+        owner.steering = owner.slot.steering = object()
 
     @rule()
     def forget(self) -> None:
         self.slots.invalidate()
         self.epoch += 1
-        for tenant in self.tenants:
-            tenant.steering = tenant.slot.steering
+        for owner in self.owners:
+            owner.steering = owner.slot.steering
 
     @rule(rows=st.integers(1, 6), length=st.integers(1, 40))
     def resize(self, rows: int, length: int) -> None:
-        rows = max(rows, len(self.tenants))
-        length = max([length, *(len(tenant.codes) for tenant in self.tenants)])
+        rows = max(rows, len(self.owners))
+        length = max([length, *(len(owner.token_keys) for owner in self.owners)])
         self.slots.resize(rows, length)
         retained = [self.cells[slot.row][: slot.written_count] for slot in list(self.slots)[: len(self.cells)]]
         self.cells = retained + [[] for _ in range(rows - len(retained))]
@@ -166,22 +166,22 @@ class Rows(RuleBasedStateMachine):
     @invariant()
     def rows_are_numbered(self) -> None:
         assert [slot.row for slot in self.slots] == list(range(len(self.cells)))
-        assert {tenant.slot for tenant in self.tenants} == set(self.slots.busy_slots)
-        assert len({tenant.slot for tenant in self.tenants}) == len(self.tenants)
+        assert {owner.slot for owner in self.owners} == set(self.slots.busy_slots)
+        assert len({owner.slot for owner in self.owners}) == len(self.owners)
 
     @invariant()
     def decoding_rows_are_the_first(self) -> None:
-        decoding = sorted(tenant.slot.row for tenant in self.tenants if tenant.decodes)
+        decoding = sorted(owner.slot.row for owner in self.owners if owner.decodes)
         assert decoding == list(range(len(decoding)))
 
     @invariant()
-    def what_a_tenant_fed_is_in_its_row(self) -> None:
-        for tenant in self.tenants:
-            assert self.cells[tenant.slot.row][: len(tenant.fed)] == tenant.fed
-            assert tenant.slot.token_keys == tenant.codes
+    def rows_hold_what_their_sequences_fed(self) -> None:
+        for owner in self.owners:
+            assert self.cells[owner.slot.row][: len(owner.fed)] == owner.fed
+            assert owner.slot.token_keys == owner.token_keys
 
     @invariant()
-    def what_nobody_has_is_finite(self) -> None:
+    def idle_columns_are_finite(self) -> None:
         for slot in self.slots:
             finite = self.cells[slot.row][: slot.finite_count] if slot.is_busy else self.cells[slot.row]
             assert all(is_finite for _, _, is_finite in finite)
