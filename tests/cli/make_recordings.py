@@ -1,6 +1,6 @@
-"""Record what commands show: a real terminal 80 columns wide, a real server, a hub with tiny models, one after another.
+"""Record the output of commands on a terminal 80 columns wide, with a real server and a hub of tiny models.
 
-python -m tests.cli.make_recordings        # writes docs/terminal/*.txt, which docs/cli.md shows; takes half a minute
+python -m tests.cli.make_recordings        # writes docs/terminal/*.txt, shown in docs/cli.md; half a minute
 """
 
 import re
@@ -9,65 +9,65 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.cli.shelf import Shelf, shelf
+from tests.cli.library_home import LibraryHome, library_home
 from tests.fixtures.fakehub import serving
 from tests.fixtures.repos import GEMMA, SCOPE_SAE, write_repositories
 
 FOLDER = Path(__file__).parents[2] / "docs" / "terminal"
 _SLOW = 60_000
-"""Bytes a second, so that there is something to see on the way."""
+"""Bytes per second, slow enough for a progress bar."""
 
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    for name, text in recorded().items():
+    for name, text in record().items():
         (FOLDER / f"{name}.txt").write_text(text, encoding="utf-8")
 
 
-def recorded() -> dict[str, str]:
-    """Name → what was on the screen."""
-    with _laboratory() as place:
+def record() -> dict[str, str]:
+    """Name → screen."""
+    with _library() as home:
         return {
-            "pull": "\n\n".join([_pulled(place), _seen(place, "pull", SCOPE_SAE)]) + "\n",
-            "list": "\n\n".join([_seen(place, "list"), _seen(place, "list", "--saes")]) + "\n",
-            "estimate": _seen(place, "estimate", GEMMA, "--context", "256", "--slots", "8", "--sae", SCOPE_SAE) + "\n",
-            "load": _seen(place, "load", GEMMA, "--slots", "8") + "\n",
-            "attach": _seen(place, "attach", SCOPE_SAE) + "\n",
-            "ps": _seen(place, "ps") + "\n",
+            "pull": "\n\n".join([_record_pull(home), _record(home, "pull", SCOPE_SAE)]) + "\n",
+            "list": "\n\n".join([_record(home, "list"), _record(home, "list", "--saes")]) + "\n",
+            "estimate": _record(home, "estimate", GEMMA, "--context", "256", "--slots", "8", "--sae", SCOPE_SAE) + "\n",
+            "load": _record(home, "load", GEMMA, "--slots", "8") + "\n",
+            "attach": _record(home, "attach", SCOPE_SAE) + "\n",
+            "ps": _record(home, "ps") + "\n",
         }
 
 
 def without_figures(text: str) -> str:
-    """What does not depend on the machine, the day and the libraries: neither numbers nor bars, nor how far apart."""
+    """Without numbers, bars and spacing, which depend on the machine, the date and the libraries."""
     timeless = re.sub(r"(\d+ (h|min|s) )+left", "TIME left", re.sub("[0-9a-f]{40}", "COMMIT", text))
     named = re.sub(r"\d[\d.,]*( [kMGT]?B\b)?", "#", timeless)
     return re.sub(r"\s+", " ", re.sub("[━╸╺]+|█+", "", named))
 
 
 @contextmanager
-def _laboratory() -> Iterator[Shelf]:
+def _library() -> Iterator[LibraryHome]:
     with tempfile.TemporaryDirectory() as folder, serving(write_repositories(Path(folder) / "hub")) as hub:
-        place = shelf(hub, Path(folder))
-        with place.served():
-            yield place
+        home = library_home(hub, Path(folder))
+        with home.served():
+            yield home
 
 
-def _pulled(place: Shelf) -> str:
-    """On the way and at the end."""
-    place.hub.fail(".safetensors", "slow", times=100, speed=_SLOW)
-    with place.on_screen("pull", GEMMA) as terminal:
-        way = terminal.watch(lambda text: " left  " in text)
-        place.hub.forget()
+def _record_pull(home: LibraryHome) -> str:
+    """The screen during the download and at its end."""
+    home.hub.fail(".safetensors", "slow", times=100, speed=_SLOW)
+    with home.on_screen("pull", GEMMA) as terminal:
+        during = terminal.watch(lambda text: " left  " in text)
+        home.hub.forget()
         end = terminal.to_the_end()
-    return f"$ millm pull {GEMMA}\n{way}\n\n{_last_lines(end, 2)}"
+    return f"$ millm pull {GEMMA}\n{during}\n\n{_last_lines(end, 2)}"
 
 
 def _last_lines(text: str, count: int) -> str:
     return "\n".join(text.splitlines()[-count:])
 
 
-def _seen(place: Shelf, *arguments: str) -> str:
-    with place.on_screen(*arguments) as terminal:
+def _record(home: LibraryHome, *arguments: str) -> str:
+    with home.on_screen(*arguments) as terminal:
         text = terminal.to_the_end()
     return f"$ millm {' '.join(arguments)}\n{text}"
 

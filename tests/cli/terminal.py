@@ -1,47 +1,50 @@
-"""Runs the real `millm` command and looks at what it said and what it left behind."""
+"""Run the real `millm` command: its exit code, its output, and the processes that outlive it."""
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from tests.fixtures import fork_server
 from tests.fixtures.process import environment
 
-PATIENCE = 120
-"""Seconds for a command to end, on a machine that is busy with other things."""
+TIMEOUT_SECONDS = 120
+"""For a command to end, on a busy machine."""
 
 
 @dataclass(frozen=True)
-class Ran:
-    """What a command did."""
-
+class CompletedCommand:
     code: int
     out: str
     err: str
-    left: list[int]
-    """Processes that it started and that outlived it."""
+    leftover_processes: list[int]
+    """Ids of child processes that outlived the command."""
 
     @property
     def last_line(self) -> str:
         return self.err.strip().splitlines()[-1] if self.err.strip() else ""
 
 
-def millm(*arguments: str, home: Path, stdin: str = "", **variables: str) -> Ran:
-    """`millm ARGUMENTS`, to its end."""
+def millm(*arguments: str, home: Path, stdin: str = "", **variables: str) -> CompletedCommand:
+    """Run `millm ARGUMENTS` to its end."""
     with started(*arguments, home=home, **variables) as process:
-        out, err = process.communicate(stdin, timeout=PATIENCE)
-        return Ran(process.returncode, out, err, left_by(process))
+        out, err = process.communicate(stdin, timeout=TIMEOUT_SECONDS)
+        return CompletedCommand(process.returncode, out, err, leftover_processes(process))
 
 
 @contextmanager
 def started(*arguments: str, home: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """`millm ARGUMENTS` in a session of its own; whatever is left of it at the end is killed."""
+    """`millm ARGUMENTS` in its own session; at the end all of its processes are killed."""
     process = subprocess.Popen(
         [sys.executable, "-m", "millm", *arguments],
         env={**environment(home), **variables},
@@ -60,12 +63,12 @@ def started(*arguments: str, home: Path, **variables: str) -> Iterator[subproces
         process.communicate()
 
 
-def left_by(process: "subprocess.Popen[str]") -> list[int]:
-    """What outlives it; the dying get a second to be gone."""
+def leftover_processes(process: "subprocess.Popen[str]") -> list[int]:
+    """Child processes that still exist after a second."""
     deadline = time.monotonic() + 1
-    while (found := children_of(process)) and time.monotonic() < deadline:
+    while (children := children_of(process)) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return found
+    return children
 
 
 def children_of(process: "subprocess.Popen[str]") -> list[int]:
@@ -87,17 +90,47 @@ def _stat(folder: Path) -> list[str]:
     return [head.partition("(")[2], *rest.split()]
 
 
-def assert_refused(ran: Ran, *words: str) -> None:
-    """It ended with exit code 1 and one sentence that holds these words, and left nothing behind."""
+def assert_refused(ran: CompletedCommand, *words: str) -> None:
+    """Exit code 1, one error line with these words, and no process left."""
     assert ran.code == 1, ran
     assert ran.last_line.startswith("error: "), ran.err
     assert ran.err.count("error: ") == 1, ran.err
     assert "Traceback" not in ran.err
     assert [word for word in words if word not in ran.last_line] == [], ran.last_line
-    assert ran.left == []
+    assert ran.leftover_processes == []
 
 
-def assert_refused_at_once(ran: Ran, *words: str) -> None:
-    """Before anything was loaded: the sentence is all that was said."""
+def assert_refused_at_once(ran: CompletedCommand, *words: str) -> None:
+    """Rejected before anything was loaded: the error line is the only output."""
     assert_refused(ran, *words)
     assert ran.err.strip() == ran.last_line
+
+
+def wait_until(condition: Callable[[], object], process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False).is_success
+    except httpx.TransportError:
+        return False
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return str(probe.getsockname()[1])
+
+
+def ready_url(process: "subprocess.Popen[str]") -> str:
+    """Wait for the `ready` line of a server; returns its URL."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if match := re.search(r"ready\s+(http://\S+)", line):
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            return match[1]
+    raise AssertionError("the server did not start")

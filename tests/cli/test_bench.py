@@ -1,4 +1,4 @@
-"""`millm bench` against a real server, and against servers that fail, say nothing, or count no tokens."""
+"""`millm bench` against a real server, and against servers that fail, hang, or report no usage."""
 
 import json
 import re
@@ -16,8 +16,7 @@ import pytest
 
 from millm.cli.bench import TimedAnswer, run_requests, summarize_level, time_request
 from millm.cli.http_client import RemoteServer
-from tests.cli.terminal import assert_refused_at_once, millm, started
-from tests.cli.test_stopping import free_port
+from tests.cli.terminal import assert_refused_at_once, free_port, millm, started
 from tests.fixtures.process import Server
 
 SHORT = ("--tokens", "6", "--requests", "4", "--prompts", "32,64", "--concurrency")
@@ -25,35 +24,35 @@ SHORT = ("--tokens", "6", "--requests", "4", "--prompts", "32,64", "--concurrenc
 
 def report(server_url: str, home: Path, *options: str) -> Any:
     ran = millm("bench", "--url", server_url, "--json", *options, home=home)
-    assert (ran.code, ran.left) == (0, []), ran
+    assert (ran.code, ran.leftover_processes) == (0, []), ran
     return json.loads(ran.out)
 
 
-def test_the_json(server: Server) -> None:
-    told = report(server.url, server.home, *SHORT, "1,3")
-    assert (told["url"], told["model"], told["profile"], told["tokens"]) == (server.url, "tiny-llama", None, 6)
-    assert told["prompts"] == [32, 64]
-    assert [level["concurrency"] for level in told["levels"]] == [1, 3]
-    for measured in told["levels"]:
-        assert (measured["requests"], measured["errors"], measured["first_error"]) == (4, 0, None)
-        assert measured["is_whole"]
-        assert measured["tokens_counted_by"] == "server"
-        assert 4 <= measured["output_tokens"] <= 24
-        assert measured["tokens_per_second"] == pytest.approx(measured["output_tokens"] / measured["seconds"], rel=0.05)
-        assert 0 < measured["first_token_ms"]["p50"] <= measured["first_token_ms"]["p95"]
-        assert measured["prompt_tokens"] > 4 * 32
+def test_json_report(server: Server) -> None:
+    result = report(server.url, server.home, *SHORT, "1,3")
+    assert (result["url"], result["model"], result["profile"], result["tokens"]) == (server.url, "tiny-llama", None, 6)
+    assert result["prompts"] == [32, 64]
+    assert [level["concurrency"] for level in result["levels"]] == [1, 3]
+    for level in result["levels"]:
+        assert (level["requests"], level["errors"], level["first_error"]) == (4, 0, None)
+        assert level["is_whole"]
+        assert level["tokens_counted_by"] == "server"
+        assert 4 <= level["output_tokens"] <= 24
+        assert level["tokens_per_second"] == pytest.approx(level["output_tokens"] / level["seconds"], rel=0.05)
+        assert 0 < level["first_token_ms"]["p50"] <= level["first_token_ms"]["p95"]
+        assert level["prompt_tokens"] > 4 * 32
 
 
-def test_the_table(server: Server) -> None:
+def test_table_report(server: Server) -> None:
     ran = millm("bench", "--url", server.url, "--profile", "push", *SHORT, "2", home=server.home)
-    assert (ran.code, ran.left) == (0, [])
+    assert (ran.code, ran.leftover_processes) == (0, [])
     assert f"tiny-llama at {server.url}, profile push" in ran.out
     assert re.search(r"│ +2 │ +[\d.]+ │ +\d+ / \d+ │ +\d+ / \d+ │ +4 │ +0 │", ran.out)
     assert "2 at once" in ran.err
 
 
-def test_the_tokens_are_those_of_the_api(server: Server) -> None:
-    """The same request, in a stream and whole: two ways to count."""
+def test_token_counts_match_the_api(server: Server) -> None:
+    """`time_request` against the chunks of the same stream."""
     remote = RemoteServer(server.url)
     body: dict[str, object] = {
         "model": server.model, "messages": [{"role": "user", "content": "One."}], "temperature": 0, "max_tokens": 9,
@@ -67,7 +66,7 @@ def test_the_tokens_are_those_of_the_api(server: Server) -> None:
 
 @contextmanager
 def serving(answer: Callable[[BaseHTTPRequestHandler, int], None]) -> Iterator[str]:
-    """A server that lists one model and gives every chat request, numbered from 0, to `answer`. Yields its URL."""
+    """A server that lists one model and passes each chat request, numbered from 0, to `answer`. Yields its URL."""
     numbers = count()
 
     class Handler(BaseHTTPRequestHandler):
@@ -79,7 +78,7 @@ def serving(answer: Callable[[BaseHTTPRequestHandler, int], None]) -> Iterator[s
             answer(self, next(numbers))
 
         def log_message(self, *_: object) -> None:
-            """Keeps quiet."""
+            """No log."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
@@ -98,7 +97,7 @@ def send(handler: BaseHTTPRequestHandler, status: int, body: bytes) -> None:
 
 
 def written(*texts: str) -> bytes:
-    """A stream as servers send it that count no tokens."""
+    """A stream without `usage`."""
     chunks = [{"choices": [{"delta": {"content": text}}]} for text in ("", *texts)]
     return b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
 
@@ -112,12 +111,12 @@ def every_second_fails(handler: BaseHTTPRequestHandler, number: int) -> None:
 
 def test_half_the_requests_fail(tmp_path: Path) -> None:
     with serving(every_second_fails) as url:
-        (measured,) = report(url, tmp_path, "--concurrency", "1", "--requests", "7")["levels"]
-    assert (measured["requests"], measured["errors"], measured["first_error"]) == (7, 4, "full up")
-    assert (measured["output_tokens"], measured["tokens_counted_by"]) == (6, "pieces")
+        (level,) = report(url, tmp_path, "--concurrency", "1", "--requests", "7")["levels"]
+    assert (level["requests"], level["errors"], level["first_error"]) == (7, 4, "full up")
+    assert (level["output_tokens"], level["tokens_counted_by"]) == (6, "pieces")
 
 
-def test_errors_are_said_in_the_table(tmp_path: Path) -> None:
+def test_errors_are_listed_below_the_table(tmp_path: Path) -> None:
     with serving(every_second_fails) as url:
         ran = millm("bench", "--url", url, "--concurrency", "2", "--requests", "4", home=tmp_path)
     assert ran.code == 0
@@ -132,7 +131,7 @@ def test_all_requests_fail(tmp_path: Path) -> None:
     assert ran.last_line == "error: no such thing"
 
 
-def test_a_profile_that_is_ignored_is_not_measured(tmp_path: Path) -> None:
+def test_an_ignored_profile_is_an_error(tmp_path: Path) -> None:
     with serving(lambda handler, _: send(handler, 200, written("The ", "sea"))) as url:
         ran = millm("bench", "--url", url, "--profile", "push", home=tmp_path)
     assert ran.code == 1
@@ -149,18 +148,18 @@ def test_no_server(options: tuple[str, ...], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("levels", ["0", "1,,8", "eight", "1,257"])
-def test_levels_that_cannot_be(levels: str, tmp_path: Path) -> None:
+def test_invalid_levels_are_rejected(levels: str, tmp_path: Path) -> None:
     assert_refused_at_once(millm("bench", "--concurrency", levels, home=tmp_path), repr(levels), "1 to 256", "1,8,32")
 
 
-def test_a_prompt_that_the_model_has_no_room_for(server: Server) -> None:
+def test_a_prompt_beyond_the_context_is_rejected(server: Server) -> None:
     ran = millm("bench", "--url", server.url, "--prompts", "512", home=server.home)
     assert ran.code == 1
     assert "256 tokens" in ran.last_line
 
 
 def silent_after(answered: int) -> tuple[Callable[[BaseHTTPRequestHandler, int], None], threading.Event]:
-    """A server that answers so many requests and then keeps every reader waiting; and the sign that it does."""
+    """A server that hangs after `answered` requests, and the event that is set when it first hangs."""
     waiting = threading.Event()
 
     def answer(handler: BaseHTTPRequestHandler, number: int) -> None:
@@ -173,8 +172,8 @@ def silent_after(answered: int) -> tuple[Callable[[BaseHTTPRequestHandler, int],
     return answer, waiting
 
 
-def test_ctrl_c_shows_what_was_measured(tmp_path: Path) -> None:
-    """Also when the server says nothing more: three warm-up answers, four of the first level, one of the second."""
+def test_ctrl_c_prints_the_completed_measurements(tmp_path: Path) -> None:
+    """Also while the server hangs: after three warm-up answers, four of the first level, one of the second."""
     answer, waiting = silent_after(3 + 4 + 1)
     options = ("--json", "--concurrency", "1,2,8", "--requests", "4")
     with serving(answer) as url, started("bench", "--url", url, *options, home=tmp_path) as process:
@@ -190,8 +189,8 @@ def test_ctrl_c_shows_what_was_measured(tmp_path: Path) -> None:
     assert first["tokens_per_second"] > 0
 
 
-def test_as_many_at_once_as_asked() -> None:
-    """No answer is given before all five readers are there: fewer at a time would wait for ever."""
+def test_all_readers_run_concurrently() -> None:
+    """The server answers only once all five readers have connected."""
     gathered = threading.Barrier(5, timeout=30)
 
     def answer(handler: BaseHTTPRequestHandler, _: int) -> None:
@@ -199,12 +198,12 @@ def test_as_many_at_once_as_asked() -> None:
         send(handler, 200, written("The ", "sea"))
 
     with serving(answer) as url:
-        outcomes = list(run_requests(RemoteServer(url), [{}] * 10, 5))
-    assert [isinstance(outcome, TimedAnswer) for outcome in outcomes] == [True] * 10
+        results = list(run_requests(RemoteServer(url), [{}] * 10, 5))
+    assert [isinstance(result, TimedAnswer) for result in results] == [True] * 10
 
 
 def test_an_empty_answer_is_an_error() -> None:
     with serving(lambda handler, _: send(handler, 200, written())) as url:
-        measured = summarize_level(1, list(run_requests(RemoteServer(url), [{}], 1)), 1.0)
-    assert (measured.errors, measured.first_error) == (1, "the answer holds no token")
-    assert (measured.tokens_per_second, measured.first_token_ms, measured.inter_token_ms) == (None, None, None)
+        level = summarize_level(1, list(run_requests(RemoteServer(url), [{}], 1)), 1.0)
+    assert (level.errors, level.first_error) == (1, "the answer holds no token")
+    assert (level.tokens_per_second, level.first_token_ms, level.inter_token_ms) == (None, None, None)

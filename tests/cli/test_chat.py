@@ -14,8 +14,7 @@ import httpx
 import pytest
 
 from millm.cli.terminal import replace_control_chars
-from tests.cli.terminal import Ran, assert_refused_at_once, millm, started
-from tests.cli.test_stopping import free_port
+from tests.cli.terminal import CompletedCommand, assert_refused_at_once, free_port, millm, started
 from tests.fixtures.fakehub import serving
 from tests.fixtures.process import Server, environment
 
@@ -23,15 +22,15 @@ PROMPT = "Tell me about the sea."
 GREEDY = ("--temperature", "0", "--max-tokens", "12")
 
 
-def chat(server: Server, *lines: str, options: tuple[str, ...] = GREEDY) -> Ran:
+def chat(server: Server, *lines: str, options: tuple[str, ...] = GREEDY) -> CompletedCommand:
     ran = millm("chat", "--url", server.url, *options, home=server.home, stdin="\n".join(lines))
-    assert (ran.code, ran.left) == (0, [])
+    assert (ran.code, ran.leftover_processes) == (0, [])
     assert "\x1b" not in ran.out + ran.err
     return ran
 
 
 def api(server: Server, prompt: str = PROMPT, **fields: object) -> Any:
-    """The same answer, from the API and not streamed."""
+    """The same request without streaming."""
     messages = [{"role": "user", "content": prompt}]
     body = {"model": server.model, "messages": messages, "temperature": 0, "max_tokens": 12, **fields}
     answer = httpx.post(f"{server.base_url}/chat/completions", json=body, timeout=60, trust_env=False)
@@ -61,10 +60,10 @@ def test_the_footnote_is_the_receipt(server: Server) -> None:
     receipt = api(
         server, steering={"features": [{"index": 3, "strength": 6}, {"index": 7, "strength": 5, "mode": "clamp"}]}
     )
-    told = receipt["millm"]
+    steering = receipt["millm"]
     assert ran.last_line.startswith(
-        f"features 3 +6, 7 5 clamp · {told['tokens_steered']} tokens steered · "
-        f"delta {told['delta_norm_ratio']:.1%} of the residual"
+        f"features 3 +6, 7 5 clamp · {steering['tokens_steered']} tokens steered · "
+        f"delta {steering['delta_norm_ratio']:.1%} of the residual"
     )
 
 
@@ -98,16 +97,16 @@ def test_an_unknown_profile_changes_nothing(server: Server) -> None:
     assert ran.out == text_of(api(server, profile="push"))
 
 
-def test_what_the_server_refuses_is_said_and_the_chat_goes_on(server: Server) -> None:
+def test_a_server_error_is_printed_and_the_chat_continues(server: Server) -> None:
     ran = chat(server, "/steer 999 3", PROMPT, "/off", PROMPT)
     assert "error: feature 999 is not in 0..95 of SAE 'tiny'" in ran.err
     assert ran.out == text_of(api(server))
 
 
-def test_commands_that_cannot_be_change_nothing(server: Server) -> None:
+def test_invalid_commands_change_nothing(server: Server) -> None:
     ran = chat(server, "/off", "/steer eleven 3", "/steer 11", "/steer 11 nan", "/stear 11 3", "/steer")
-    wanted = ["'eleven' is neither a feature's index", "say how strongly", "'nan'", "no command /stear"]
-    assert [words in line for words, line in zip(wanted, ran.err.splitlines()[1:-1], strict=True)] == [True] * 4
+    messages = ["'eleven' is neither a feature's index", "say how strongly", "'nan'", "no command /stear"]
+    assert [words in line for words, line in zip(messages, ran.err.splitlines()[1:-1], strict=True)] == [True] * 4
     assert ran.last_line == "steering: off: the base model"
 
 
@@ -117,7 +116,7 @@ def test_help_and_quit(server: Server) -> None:
     assert ran.out == ""
 
 
-def test_what_was_said_is_remembered_until_reset(server: Server) -> None:
+def test_turns_are_sent_until_reset(server: Server) -> None:
     one, two = text_of(api(server, "One.")), text_of(api(server, "Two."))
     remembering, forgetting = chat(server, "One.", "Two."), chat(server, "One.", "/reset", "Two.")
     assert remembering.out.startswith(one)
@@ -131,7 +130,7 @@ def test_a_seed_repeats_an_answer(server: Server) -> None:
     assert drawn != text_of(api(server, temperature=1.5, seed=6))
 
 
-def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(server: Server) -> None:
+def test_ctrl_c_stops_an_answer_and_the_chat_continues(server: Server) -> None:
     options = ("--temperature", "0", "--max-tokens", "200", "--url", server.url)
     with started("chat", *options, home=server.home) as process:
         assert process.stdin is not None
@@ -169,17 +168,17 @@ def test_on_a_terminal(key: bytes, server: Server) -> None:
 
 
 def _own_terminal() -> None:
-    """The pseudo-terminal becomes the one whose Ctrl+C reaches this process."""
+    """Make the pseudo-terminal the controlling terminal, so that Ctrl+C reaches this process."""
     os.close(os.open(os.ttyname(0), os.O_RDWR))
 
 
 def _press(key: bytes, terminal: int, process: "subprocess.Popen[bytes]") -> int:
-    """As a person does: again when nothing happens. (A key may come before the prompt is ready for it.)"""
+    """Press again until the process exits: a key may arrive before the prompt."""
     for _ in range(20):
         os.write(terminal, key)
         with suppress(subprocess.TimeoutExpired):
             return process.wait(1)
-    raise AssertionError("it did not leave")
+    raise AssertionError("the chat did not exit")
 
 
 def _read_until(terminal: int, pattern: bytes) -> str:
@@ -202,6 +201,6 @@ def test_not_a_millm_server(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["--profile", "--model"])
-def test_what_is_not_there(option: str, server: Server) -> None:
+def test_unknown_profile_or_model_is_rejected(option: str, server: Server) -> None:
     ran = millm("chat", "--url", server.url, option, "nix", home=server.home)
     assert_refused_at_once(ran, "'nix'", "push")

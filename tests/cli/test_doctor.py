@@ -1,4 +1,4 @@
-"""`millm doctor`: each check finds what it is for, and the command tells."""
+"""`millm doctor`: each check, and the command."""
 
 import json
 import os
@@ -25,25 +25,25 @@ from tests.fixtures.fakehub import serving
 from tests.fixtures.process import Server
 
 
-def test_beside_a_running_server(server: Server) -> None:
-    """In JSON, with a token that must not show."""
+def test_json_beside_a_running_server(server: Server) -> None:
+    """The token must not be printed."""
     ran = millm("doctor", "--json", "--port", server.url.rpartition(":")[2], home=server.home, HF_TOKEN="hf_secret")
-    found = {finding["check"]: finding for finding in json.loads(ran.out)}
+    results = {result["check"]: result for result in json.loads(ran.out)}
     assert ran.code == 0, ran
-    assert {tuple(finding) for finding in found.values()} == {("check", "status", "detail", "fix")}
-    assert list(found) == [
+    assert {tuple(result) for result in results.values()} == {("check", "status", "detail", "fix")}
+    assert list(results) == [
         "python", "packages", "torch", "bitsandbytes", "machine", "disk", "cache", "home", "port", "demo", "token",
         "pages",
     ]  # fmt: skip
-    assert f"torch {metadata.version('torch')}" in found["torch"]["detail"]
-    assert f"bitsandbytes {metadata.version('bitsandbytes')} works on" in found["bitsandbytes"]["detail"]
-    assert found["port"]["detail"] == f"a miLLM server answers at {server.url}"
-    assert (found["home"]["status"], str(server.process.pid) in found["home"]["detail"]) == ("warning", True)
-    assert found["token"]["detail"] == "a Hugging Face token is set"
+    assert f"torch {metadata.version('torch')}" in results["torch"]["detail"]
+    assert f"bitsandbytes {metadata.version('bitsandbytes')} works on" in results["bitsandbytes"]["detail"]
+    assert results["port"]["detail"] == f"a miLLM server answers at {server.url}"
+    assert (results["home"]["status"], str(server.process.pid) in results["home"]["detail"]) == ("warning", True)
+    assert results["token"]["detail"] == "a Hugging Face token is set"
     assert "hf_secret" not in ran.out + ran.err
 
 
-def test_something_to_mend(tmp_path: Path) -> None:
+def test_a_failure_sets_the_exit_code(tmp_path: Path) -> None:
     ran = millm("doctor", home=tmp_path, MILLM_PORT="eight")
     assert ran.code == 1
     lines = ran.out.splitlines()
@@ -75,29 +75,29 @@ def test_package_that_does_not_fit(needed: str, problem: str) -> None:
     assert found.fix == f'pip install "{needed}"'
 
 
-def told(**changes: Any) -> TorchProbe:
+def probe(**changes: Any) -> TorchProbe:
     return TorchProbe(**({"torch": "2.13.0", "built_for": "CUDA 13.0", "threads": 2, "devices": ()} | changes))
 
 
 def test_a_gpu_that_torch_cannot_use() -> None:
-    """Why, and what mends it, are `millm.hardware`'s (tests/test_hardware.py): here it is a line."""
+    """The reason and the fix come from `millm.hardware` (tests/test_hardware.py)."""
     found = doctor.check_torch(
-        told(), CpuFallbackReason(message="a GPU is present but this torch cannot use it", fix="pip install")
+        probe(), CpuFallbackReason(message="a GPU is present but this torch cannot use it", fix="pip install")
     )
     assert (found.status, found.detail) == ("warning", "a GPU is present but this torch cannot use it")
     assert found.fix == "pip install (or go on with the CPU)"
 
 
 def test_a_gpu_that_works() -> None:
-    found = doctor.check_torch(told(devices=("NVIDIA Model 0",)), None)
+    found = doctor.check_torch(probe(devices=("NVIDIA Model 0",)), None)
     assert found == CheckResult("torch", "ok", "torch 2.13.0 on NVIDIA Model 0")
 
 
 @pytest.mark.parametrize(("devices", "where"), [((), "the CPU"), (("NVIDIA Model 0",), "the GPU")])
 def test_bitsandbytes(devices: tuple[str, ...], where: str) -> None:
-    works = doctor.check_bitsandbytes(told(devices=devices, bitsandbytes="0.50.2"))
+    works = doctor.check_bitsandbytes(probe(devices=devices, bitsandbytes="0.50.2"))
     assert (works.status, f"works on {where}" in works.detail) == ("ok", True)
-    broken = doctor.check_bitsandbytes(told(devices=devices, problem="OSError: libcudart"))
+    broken = doctor.check_bitsandbytes(probe(devices=devices, problem="OSError: libcudart"))
     assert (broken.status, where in broken.detail, "pip install" in broken.fix) == ("warning", True, True)
 
 
@@ -113,13 +113,13 @@ def test_machine() -> None:
     assert (doctor.check_machine(needed=1).status, doctor.check_machine(needed=1e15).status) == ("ok", "warning")
 
 
-def test_disk_of_a_home_that_is_not_there_yet(tmp_path: Path) -> None:
+def test_disk_of_a_home_that_does_not_exist_yet(tmp_path: Path) -> None:
     home = tmp_path / "a" / "b"
     assert (doctor.check_disk(home, needed=1).status, doctor.check_disk(home, needed=1e18).status) == ("ok", "warning")
     assert not home.parent.exists()
 
 
-def test_the_disk_that_models_are_downloaded_to(tmp_path: Path) -> None:
+def test_cache_disk(tmp_path: Path) -> None:
     free = shutil.disk_usage(tmp_path).free
     assert doctor.check_cache(tmp_path / "hub", reserve=free // 2).status == "ok"
     full = doctor.check_cache(tmp_path / "hub", reserve=2 * free)
@@ -172,7 +172,7 @@ TOKEN = Settings(HF_TOKEN="hf_secret")
 
 
 class _Hub(BaseHTTPRequestHandler):
-    """Knows one token."""
+    """Accepts one token."""
 
     def do_GET(self) -> None:
         is_known = self.path == "/api/whoami-v2" and self.headers["Authorization"] == "Bearer hf_secret"
@@ -194,19 +194,19 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         thread.join()
 
 
-def test_whether_hugging_face_accepts_the_token(hub: None) -> None:
+def test_online_token_check(hub: None) -> None:
     assert doctor.check_token(TOKEN, online=True).detail == "a Hugging Face token is set, and accepted"
     wrong = doctor.check_token(Settings(HF_TOKEN="hf_wrong"), online=True)
     assert (wrong.status, "status 401" in wrong.detail) == ("failure", True)
     assert "hf_wrong" not in wrong.detail + wrong.fix
 
 
-def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert doctor.check_token(TOKEN, online=True).status == "warning"
-    assert doctor.check_token(TOKEN).status == "ok", "nobody is asked"
+    assert doctor.check_token(TOKEN).status == "ok", "no request is sent"
 
 
-def test_the_page_that_a_browser_gets_is_the_one_that_is_told(server: Server) -> None:
+def test_pages_check_matches_what_the_server_serves(server: Server) -> None:
     is_there = httpx.get(f"{server.url}/ui/").status_code == 200
     assert is_there == (doctor.check_pages().detail == "the browser's pages are here")

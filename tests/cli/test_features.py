@@ -1,4 +1,4 @@
-"""`millm features`: what the server says of features, on a terminal and as JSON, and what is said without a server."""
+"""`millm features`: tables, JSON and errors."""
 
 import json
 from pathlib import Path
@@ -17,18 +17,18 @@ from millm.features.search import (
     Separator,
     Separators,
 )
-from tests.cli.said import WIDTH, shown
-from tests.cli.terminal import Ran, millm
+from tests.cli.samples import WIDTH, render
+from tests.cli.terminal import CompletedCommand, millm
 from tests.fixtures.process import Server
 
 LONG = "a label that somebody wrote with much care, and with many more words than a terminal has room for \x1b[2J"
 
 
-def features(server: Server, *arguments: str) -> Ran:
+def features(server: Server, *arguments: str) -> CompletedCommand:
     return millm("features", *arguments, "--url", server.url, home=server.home)
 
 
-def test_a_label_is_written_found_shown_and_taken_back(server: Server) -> None:
+def test_a_label_is_written_found_shown_and_removed(server: Server) -> None:
     assert "some waves" in features(server, "label", "11", "some waves", "--max-act", "3.5").out
     found = json.loads(features(server, "search", "wave", "--json").out)
     assert [one["index"] for one in found["features"]] == [11]
@@ -48,13 +48,13 @@ def test_texts_are_inspected_and_contrasted(server: Server, tmp_path: Path) -> N
     )
     (tmp_path / "loud.txt").write_text("STOP THAT\n\nWHAT A DAY\n")
     sides = ["--a", f"@{tmp_path / 'loud.txt'}", "--b", "stop that", "--b", "what a day"]
-    told = json.loads(features(server, "contrast", *sides, "--name", "loud", "--json").out)
-    assert told["profile"]["name"] == "loud"
-    assert f"{told['more_in_a'][0]['index']:>9}  " in features(server, "contrast", *sides).out
+    separators = json.loads(features(server, "contrast", *sides, "--name", "loud", "--json").out)
+    assert separators["profile"]["name"] == "loud"
+    assert f"{separators['more_in_a'][0]['index']:>9}  " in features(server, "contrast", *sides).out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["show", "96"], "feature 96 is not in 0..95"),
         (["search", "x", "--sae", "nope"], "no SAE named 'nope' is attached"),
@@ -62,19 +62,19 @@ def test_texts_are_inspected_and_contrasted(server: Server, tmp_path: Path) -> N
         (["contrast", "--a", "@/nowhere/at/all", "--b", "x"], "cannot be read as text"),
     ],
 )
-def test_what_cannot_be_is_one_line(server: Server, arguments: list[str], said: str) -> None:
+def test_invalid_requests_are_one_error_line(server: Server, arguments: list[str], message: str) -> None:
     ran = features(server, *arguments)
     assert ran.code == 1
-    assert said in ran.last_line
+    assert message in ran.last_line
 
 
-def test_without_a_server_it_says_how_to_start_one(tmp_path: Path) -> None:
+def test_no_server_names_the_command_that_starts_one(tmp_path: Path) -> None:
     ran = millm("features", "search", "x", "--url", "http://127.0.0.1:9", home=tmp_path)
     assert ran.code == 1
     assert "millm demo" in ran.last_line
 
 
-def test_all_of_it_fits_a_terminal_and_moves_no_cursor() -> None:
+def test_tables_fit_80_columns_without_control_characters() -> None:
     label = FoundLabel(sae=LONG, index=2**31 - 1, label=LONG, max_act=1e30, density=1.0, source=LONG)
     token = PromotedToken(id=1, token="\x1b]0;a title that is very long indeed\x07", logit=1.0)
     card = FeatureCard(
@@ -87,12 +87,12 @@ def test_all_of_it_fits_a_terminal_and_moves_no_cursor() -> None:
     read = ReadToken(position=0, id=1, token="\n" + LONG, counts=False, top=fires, values=())
     on_text = FeatureOnText(index=2**31 - 1, label=LONG, max=1e30, mean=1e-30, count=10**6)
     one = Separator(index=2**31 - 1, label=LONG, score=-1234.5, auc=0.5, mean_a=1e30, mean_b=1e-30, max=1e30)
-    for drawn in (
+    for drawable in (
         labels_table(FoundLabels(total=10**6, features=(label,))),
         feature_details(card),
         inspection_table(Inspection(sae=LONG, tokens=(read,), counted=1, features=(on_text,), fired=10**6)),
         separators_table(Separators(sae=LONG, more_in_a=(one,), more_in_b=(), profile=None)),
     ):
-        text = shown(drawn)
+        text = render(drawable)
         assert all(len(line) <= WIDTH for line in text.splitlines())
         assert not any(ord(character) < 32 and character != "\n" for character in text)

@@ -1,4 +1,4 @@
-"""`millm --help` and its kin: immediate, without torch, with an example for every command."""
+"""`millm --help` and the help of each command: immediate, without torch, with an example."""
 
 import resource
 import subprocess
@@ -23,7 +23,7 @@ def test_help_names_every_command(tmp_path: Path) -> None:
 
 @pytest.mark.cold
 def test_help_is_immediate(tmp_path: Path) -> None:
-    """In seconds of processor time: those on the clock depend on what else the machine does."""
+    """In processor time: wall-clock time depends on the load of the machine."""
 
     def seconds() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -36,8 +36,8 @@ def test_help_is_immediate(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command_has_an_example_and_needs_no_torch(command: str) -> None:
-    shown = help_without_torch(command, "--help")
-    _, _, example = shown.partition("Example")
+    help_text = help_without_torch(command, "--help")
+    _, _, example = help_text.partition("Example")
     assert f"millm {'chat' if command == 'demo' else command} " in example
 
 
@@ -46,7 +46,7 @@ def test_help_needs_no_torch() -> None:
 
 
 def help_without_torch(*arguments: str) -> str:
-    """What is shown, when nothing has been imported that only the engine process may."""
+    """The help; fails if torch or transformers was imported."""
     code = (
         "import contextlib, sys\n"
         "from millm.__main__ import main\n"

@@ -1,4 +1,4 @@
-"""`millm profiles` without a server, on this disk; and with one."""
+"""`millm profiles` on this disk and on a server; differences of steerings."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from millm.cli.profile_tables import SteeringDifference, diff_steerings
 from millm.profiles.schema import Profile, SteeringRequest
-from tests.cli.terminal import Ran, assert_refused, millm
+from tests.cli.terminal import CompletedCommand, assert_refused, millm
 from tests.fixtures.process import Server
 from tests.fixtures.tiny import write_profiles
 
@@ -19,7 +19,7 @@ def files(tmp_path: Path) -> Path:
 
 
 def test_without_a_server(tmp_path: Path, files: Path) -> None:
-    def profiles(*arguments: str, stdin: str = "") -> Ran:
+    def profiles(*arguments: str, stdin: str = "") -> CompletedCommand:
         return millm("profiles", *arguments, home=tmp_path / "home", stdin=stdin, MILLM_PORT="1")
 
     imported = profiles("import", str(files / "push.json"), str(files / "hold.json"))
@@ -34,7 +34,7 @@ def test_without_a_server(tmp_path: Path, files: Path) -> None:
 
 
 def test_on_a_server(server: Server, tmp_path: Path) -> None:
-    def profiles(*arguments: str) -> Ran:
+    def profiles(*arguments: str) -> CompletedCommand:
         return millm("profiles", *arguments, "--url", server.url, home=tmp_path)
 
     assert "push steers" in profiles("use", "push").out
@@ -45,7 +45,7 @@ def test_on_a_server(server: Server, tmp_path: Path) -> None:
     assert "nothing steers" in profiles("off").out
 
 
-def test_a_difference_is_told_by_feature() -> None:
+def test_differences_by_feature() -> None:
     before = SteeringRequest.model_validate({"features": [{"index": 1, "strength": 2}, {"index": 2, "strength": 3}]})
     after = SteeringRequest.model_validate({"features": [{"index": 2, "mode": "ablate"}], "positions": "prompt"})
     assert diff_steerings(before, before) == []
@@ -56,10 +56,10 @@ def test_a_difference_is_told_by_feature() -> None:
     ]
 
 
-def test_one_that_leaves_its_sae_open_is_compared_by_feature_alone() -> None:
+def test_a_steering_without_sae_names_is_compared_by_feature() -> None:
     def steering(*features: tuple[int, str | None]) -> SteeringRequest:
-        said = [{"index": index, "strength": 2, "sae": sae} for index, sae in features]
-        return SteeringRequest.model_validate({"features": said})
+        fields = [{"index": index, "strength": 2, "sae": sae} for index, sae in features]
+        return SteeringRequest.model_validate({"features": fields})
 
     assert diff_steerings(steering((1, None)), steering((1, "tiny"))) == []
     assert diff_steerings(steering((1, None)), steering((2, "tiny"))) == [

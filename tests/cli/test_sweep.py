@@ -1,4 +1,4 @@
-"""`millm sweep` as it is run: the figures of the server, a table of 80 columns, a clean end."""
+"""`millm sweep`: the server's figures, a table within 80 columns, and Ctrl+C."""
 
 import json
 import signal
@@ -10,44 +10,44 @@ import pytest
 
 from millm.cli.sweep import PartialSweep, apply_event
 from millm.errors import MillmError
-from tests.cli.terminal import PATIENCE, millm, started
+from tests.cli.terminal import TIMEOUT_SECONDS, millm, started
 from tests.fixtures.process import Server
 
-ASKED = "Tell me about the sea."
+PROMPT = "Tell me about the sea."
 
 
-def test_it_shows_what_the_server_measured(server: Server, tmp_path: Path) -> None:
-    arguments = (ASKED, "--profile", "push", "--scales", "0,1,2", "--tokens", "8", "--url", server.url)
-    shown = millm("sweep", *arguments, home=tmp_path, COLUMNS="80")
-    assert shown.code == 0, shown.err
-    head, *rows = shown.out.splitlines()[:4]
+def test_table_and_json_match_the_server(server: Server, tmp_path: Path) -> None:
+    arguments = (PROMPT, "--profile", "push", "--scales", "0,1,2", "--tokens", "8", "--url", server.url)
+    ran = millm("sweep", *arguments, home=tmp_path, COLUMNS="80")
+    assert ran.code == 0, ran.err
+    head, *rows = ran.out.splitlines()[:4]
     assert head.split() == ["STRENGTH", "PERPLEXITY", "KL", "REPEATS", "TOKENS"]
-    told = json.loads(millm("sweep", *arguments, "--json", home=tmp_path).out)
-    body = {"messages": [{"role": "user", "content": ASKED}], "profile": "push", "scales": [0, 1, 2], "max_tokens": 8}
-    asked = httpx.post(f"{server.url}/api/sweep", json={**body, "stream": False}, timeout=30).json()
-    assert [point["text"] for point in told["points"]] == [point["text"] for point in asked["points"]]
-    for row, means in zip(rows, told["summary"], strict=True):
+    report = json.loads(millm("sweep", *arguments, "--json", home=tmp_path).out)
+    body = {"messages": [{"role": "user", "content": PROMPT}], "profile": "push", "scales": [0, 1, 2], "max_tokens": 8}
+    expected = httpx.post(f"{server.url}/api/sweep", json={**body, "stream": False}, timeout=30).json()
+    assert [point["text"] for point in report["points"]] == [point["text"] for point in expected["points"]]
+    for row, means in zip(rows, report["summary"], strict=True):
         assert f"{means['perplexity']:,.1f}" in row
         assert f"{means['kl']:.2f}" in row
-    assert max(map(len, shown.out.splitlines()[:4])) <= 80
+    assert max(map(len, ran.out.splitlines()[:4])) <= 80
 
 
-def test_ctrl_c_ends_it_with_what_was_measured(server: Server, tmp_path: Path) -> None:
+def test_ctrl_c_prints_the_points_so_far(server: Server, tmp_path: Path) -> None:
     many = ",".join(str(place / 10) for place in range(20))
-    arguments = (ASKED, "--profile", "push", "--scales", many, "--seeds", "1,2,3,4,5,6,7,8", "--tokens", "200")
+    arguments = (PROMPT, "--profile", "push", "--scales", many, "--seeds", "1,2,3,4,5,6,7,8", "--tokens", "200")
     with started("sweep", *arguments, "--json", "--url", server.url, home=tmp_path) as process:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not httpx.get(f"{server.url}/api/status").json()["in_flight"] and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=PATIENCE)
+        out, err = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 130, err
     assert json.loads(out)["summary"] == []
     assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--scales", "one,two"), "give numbers"),
         (("--scales", "nan,1"), "give numbers"),
@@ -56,15 +56,15 @@ def test_ctrl_c_ends_it_with_what_was_measured(server: Server, tmp_path: Path) -
         ((), "nothing steers here"),
     ],
 )
-def test_what_cannot_be_swept_is_one_line(
-    server: Server, tmp_path: Path, arguments: tuple[str, ...], said: str
+def test_invalid_sweeps_are_one_error_line(
+    server: Server, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    ran = millm("sweep", ASKED, *arguments, "--url", server.url, home=tmp_path)
+    ran = millm("sweep", PROMPT, *arguments, "--url", server.url, home=tmp_path)
     assert ran.code == 1
-    assert said in ran.last_line
+    assert message in ran.last_line
 
 
-def test_what_is_no_part_of_a_sweep_is_said() -> None:
+def test_foreign_events_are_rejected() -> None:
     with pytest.raises(MillmError, match="no part of a sweep"):
         apply_event(PartialSweep(), b'{"text": "only"}')
     with pytest.raises(MillmError, match="gone"):

@@ -15,9 +15,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.cli.shelf import Shelf, shelf
-from tests.cli.terminal import children_of, started
-from tests.cli.test_stopping import answers, wait_until
+from tests.cli.library_home import LibraryHome, library_home
+from tests.cli.terminal import answers, children_of, started, wait_until
 from tests.fixtures.fakehub import serving
 from tests.fixtures.hubfiles import etag_of
 
@@ -35,7 +34,7 @@ FAST, SLOW = 8_000_000, 1_000_000
 class Story:
     """One server after the other over the same home and cache."""
 
-    there: Shelf
+    there: LibraryHome
     lives: ExitStack
     """Ends what is left of them, once all has been looked at."""
     now: "subprocess.Popen[str] | None" = None
@@ -139,7 +138,7 @@ def test_thirty_times(tmp_path: Path) -> None:
     chance = random.Random()
     write_large(tmp_path / "hub" / NAME)
     with serving(tmp_path / "hub") as hub, ExitStack() as lives:
-        story = Story(shelf(hub, tmp_path), lives)
+        story = Story(library_home(hub, tmp_path), lives)
         half = sum(lives_and_dies(story, chance.uniform(0, 3)) for _ in range(KILLS))
         brings_it_home(story)
         entry = story.ask("GET", f"/api/models/{NAME}")

@@ -16,7 +16,7 @@ import pytest
 
 from millm import __version__
 from millm.logs.redaction import REDACTED
-from tests.cli.test_stopping import answers, free_port
+from tests.cli.terminal import answers, free_port
 from tests.docs.blocks import EXAMPLE_URL, blocks, commands
 from tests.e2e.metrics_text import Metrics
 from tests.fixtures.process import environment

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.shelf import Shelf, shelf
-from tests.cli.terminal import Ran, assert_refused
+from tests.cli.library_home import LibraryHome, library_home
+from tests.cli.terminal import CompletedCommand, assert_refused
 from tests.fixtures.fakehub import serving
 from tests.fixtures.repos import GEMMA, SCOPE_SAE
 
@@ -15,7 +15,7 @@ from tests.fixtures.repos import GEMMA, SCOPE_SAE
 @pytest.mark.timeout(240)
 def test_from_the_hub_to_the_device_and_back(repositories: Path, tmp_path: Path) -> None:
     with serving(repositories) as hub:
-        there = shelf(hub, tmp_path)
+        there = library_home(hub, tmp_path)
         with there.served():
             it_is_pulled(there)
             it_is_loaded_and_attached(there)
@@ -23,13 +23,13 @@ def test_from_the_hub_to_the_device_and_back(repositories: Path, tmp_path: Path)
             it_is_detached_unloaded_and_removed(there)
 
 
-def done(ran: Ran) -> Ran:
+def done(ran: CompletedCommand) -> CompletedCommand:
     """It went well, and left nothing running."""
-    assert (ran.code, ran.left) == (0, []), ran
+    assert (ran.code, ran.leftover_processes) == (0, []), ran
     return ran
 
 
-def it_is_pulled(there: Shelf) -> None:
+def it_is_pulled(there: LibraryHome) -> None:
     assert "no model is loaded" in done(there.millm("ps")).out
     told = done(there.millm("pull", GEMMA)).err
     for word in (GEMMA, "gemma", "Gemma2ForCausalLM", "installed"):
@@ -39,7 +39,7 @@ def it_is_pulled(there: Shelf) -> None:
     assert SCOPE_SAE in done(there.millm("list", "--saes")).out
 
 
-def it_is_loaded_and_attached(there: Shelf) -> None:
+def it_is_loaded_and_attached(there: LibraryHome) -> None:
     assert GEMMA in done(there.millm("load", GEMMA, "--slots", "4")).out
     attached = done(there.millm("attach", SCOPE_SAE)).out
     for told in (SCOPE_SAE, "explains", "L0", "residual norm", "blocks.12.hook_resid_post"):
@@ -55,12 +55,12 @@ def it_is_loaded_and_attached(there: Shelf) -> None:
     assert " attached" in done(there.millm("list", "--saes")).out
 
 
-def it_is_not_removed_while_it_is_in_use(there: Shelf) -> None:
+def it_is_not_removed_while_it_is_in_use(there: LibraryHome) -> None:
     assert_refused(there.millm("rm", GEMMA, "--yes"), GEMMA, "loaded")
     assert_refused(there.millm("rm", SCOPE_SAE, "--yes"), SCOPE_SAE, "attached")
 
 
-def it_is_detached_unloaded_and_removed(there: Shelf) -> None:
+def it_is_detached_unloaded_and_removed(there: LibraryHome) -> None:
     detached = done(there.millm("detach", SCOPE_SAE)).out
     assert (GEMMA in detached, SCOPE_SAE in detached) == (True, False)
     assert what_runs(there)["saes"] == []
@@ -73,5 +73,5 @@ def it_is_detached_unloaded_and_removed(there: Shelf) -> None:
     assert_refused(there.millm("load", GEMMA), GEMMA)
 
 
-def what_runs(there: Shelf) -> Any:
+def what_runs(there: LibraryHome) -> Any:
     return json.loads(done(there.millm("ps", "--json")).out)

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.cli.terminal import assert_refused, millm, started
-from tests.cli.test_stopping import ready_url
+from tests.cli.terminal import assert_refused, millm, ready_url, started
 from tests.fixtures.fakehub import FakeHub, serving
 
 MODEL = "tiny/llama"

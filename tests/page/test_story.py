@@ -10,9 +10,8 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from tests.cli.shelf import Shelf, shelf
-from tests.cli.terminal import started
-from tests.cli.test_stopping import ready_url
+from tests.cli.library_home import LibraryHome, library_home
+from tests.cli.terminal import ready_url, started
 from tests.fixtures.fakehub import serving
 from tests.fixtures.process import running
 from tests.fixtures.repos import GEMMA, SCOPE_SAE
@@ -27,7 +26,7 @@ PROFILES, LABELS = 10_000, 16_384
 
 def test_from_an_empty_server_to_a_profile_in_a_chat_client(repositories: Path, tmp_path: Path) -> None:
     with serving(repositories) as hub:
-        there = shelf(hub, tmp_path)
+        there = library_home(hub, tmp_path)
         url = f"http://127.0.0.1:{there.port}"
 
         def chat_client() -> str:
@@ -41,7 +40,7 @@ def test_from_an_empty_server_to_a_profile_in_a_chat_client(repositories: Path, 
 
 
 @contextmanager
-def restarting(there: Shelf) -> Iterator[dict[str, Any]]:
+def restarting(there: LibraryHome) -> Iterator[dict[str, Any]]:
     """A server, and how it is killed and started again on the same port."""
     servers: list[Any] = []
 
@@ -65,7 +64,7 @@ def restarting(there: Shelf) -> Iterator[dict[str, Any]]:
 
 def test_the_page_comes_back_after_a_restart(repositories: Path, tmp_path: Path) -> None:
     with serving(repositories) as hub:
-        there = shelf(hub, tmp_path)
+        there = library_home(hub, tmp_path)
         with restarting(there) as deeds:
             journey("empty", f"http://127.0.0.1:{there.port}")
             journey("restart", f"http://127.0.0.1:{there.port}", deeds)

@@ -12,8 +12,7 @@ from millm.database import Database
 from millm.hub.home import Home
 from millm.hub.library import Library
 from tests.api.admin.library import MODEL, OTHER_SAE, SAE, SPARE, TOKEN, LibraryClient
-from tests.cli.terminal import started
-from tests.cli.test_stopping import ready_url
+from tests.cli.terminal import ready_url, started
 from tests.fixtures.fakehub import FakeHub, serving
 from tests.fixtures.process import Server
 from tests.fixtures.repos import write_repositories

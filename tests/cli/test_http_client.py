@@ -1,4 +1,4 @@
-"""Server-sent events, however the network cuts them, and servers that break off or send nonsense."""
+"""Server-sent events in any chunks, and servers that break off or send malformed events."""
 
 import json
 import threading
@@ -16,37 +16,37 @@ from millm.errors import CannotStart, EngineCrashed, MillmError, Unavailable
 
 
 def stream_of(texts: list[str]) -> bytes:
-    """As a server sends it: comments between, the line ends of either kind."""
-    told = [f"data: {json.dumps({'text': text}, ensure_ascii=False)}\n\n: working\r\n\r\n" for text in texts]
-    return "".join([*told, "data: [DONE]\n\n", 'data: {"text": "too late"}\n\n']).encode()
+    """Events with comments between, and line ends of either kind."""
+    events = [f"data: {json.dumps({'text': text}, ensure_ascii=False)}\n\n: working\r\n\r\n" for text in texts]
+    return "".join([*events, "data: [DONE]\n\n", 'data: {"text": "too late"}\n\n']).encode()
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))), st.data())
-def test_any_cut_gives_the_same_events(texts: list[str], data: st.DataObject) -> None:
-    """U+2028 and its like included, at which a reader of lines would split."""
-    whole = stream_of(texts)
-    cuts = sorted(data.draw(st.sets(st.integers(0, len(whole)), max_size=20)))
-    chunks = [whole[start:end] for start, end in pairwise([0, *cuts, len(whole)])]
+def test_events_do_not_depend_on_chunk_boundaries(texts: list[str], data: st.DataObject) -> None:
+    """Also with U+2028 and similar, at which a line reader would split."""
+    stream = stream_of(texts)
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(stream)), max_size=20)))
+    chunks = [stream[start:end] for start, end in pairwise([0, *cuts, len(stream)])]
     assert [json.loads(event)["text"] for event in parse_sse_data(chunks)] == texts
 
 
-WRITTEN = b'data: {"choices": [{"delta": {"content": "The "}}]}\n\n'
+FIRST_EVENT = b'data: {"choices": [{"delta": {"content": "The "}}]}\n\n'
 
 
 @contextmanager
-def answering(body: bytes, *, promised: int = 0) -> Iterator[RemoteServer]:
-    """A server that answers every request with `body`, and promises that many bytes more."""
+def answering(body: bytes, *, missing: int = 0) -> Iterator[RemoteServer]:
+    """A server that answers every request with `body`; its Content-Length is larger by `missing`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             self.send_response(200)
-            self.send_header("Content-Length", str(len(body) + promised))
+            self.send_header("Content-Length", str(len(body) + missing))
             self.end_headers()
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Keeps quiet."""
+            """No log."""
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
@@ -56,8 +56,8 @@ def answering(body: bytes, *, promised: int = 0) -> Iterator[RemoteServer]:
             server.shutdown()
 
 
-def heard(remote: RemoteServer) -> tuple[str, MillmError | None]:
-    """What came before it ended, and why it ended."""
+def read_stream(remote: RemoteServer) -> tuple[str, MillmError | None]:
+    """The text up to the end of the stream, and the error that ended it."""
     text = ""
     try:
         for chunk in remote.stream_chat({}):
@@ -67,36 +67,36 @@ def heard(remote: RemoteServer) -> tuple[str, MillmError | None]:
     return text, None
 
 
-def test_a_whole_answer() -> None:
-    with answering(WRITTEN + WRITTEN + b"data: [DONE]\n\n") as remote:
-        assert heard(remote) == ("The The ", None)
+def test_a_complete_answer() -> None:
+    with answering(FIRST_EVENT + FIRST_EVENT + b"data: [DONE]\n\n") as remote:
+        assert read_stream(remote) == ("The The ", None)
 
 
-def test_an_error_after_the_first_words() -> None:
-    told = (
+def test_an_error_event_after_the_first_words() -> None:
+    event = (
         b'data: {"error": {"message": "the engine stopped", "type": "x", "param": null, "code": "engine_crashed"}}\n\n'
     )
-    with answering(WRITTEN + told) as remote:
-        text, error = heard(remote)
+    with answering(FIRST_EVENT + event) as remote:
+        text, error = read_stream(remote)
     assert (text, type(error), str(error)) == ("The ", EngineCrashed, "the engine stopped")
 
 
-def test_a_connection_that_breaks_off() -> None:
-    with answering(WRITTEN, promised=1) as remote:
-        text, error = heard(remote)
+def test_a_broken_connection() -> None:
+    with answering(FIRST_EVENT, missing=1) as remote:
+        text, error = read_stream(remote)
     assert (text, type(error)) == ("The ", Unavailable)
     assert f"the connection to {remote.url} broke off" in str(error)
 
 
-@pytest.mark.parametrize("nonsense", [b"data: {\n\n", b'data: {"choices": 3}\n\n'])
-def test_nonsense(nonsense: bytes) -> None:
-    with answering(WRITTEN + nonsense) as remote:
-        text, error = heard(remote)
+@pytest.mark.parametrize("malformed", [b"data: {\n\n", b'data: {"choices": 3}\n\n'])
+def test_malformed_events(malformed: bytes) -> None:
+    with answering(FIRST_EVENT + malformed) as remote:
+        text, error = read_stream(remote)
     assert (text, type(error)) == ("The ", Unavailable)
     assert "no part of an answer" in str(error)
 
 
-def test_a_server_that_says_nothing_more() -> None:
+def test_a_silent_server_times_out() -> None:
     released = threading.Event()
 
     class Silent(BaseHTTPRequestHandler):
@@ -112,7 +112,7 @@ def test_a_server_that_says_nothing_more() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://host:port", "http://\x00"])
-def test_what_is_no_address(url: str) -> None:
+def test_invalid_addresses_are_rejected(url: str) -> None:
     with pytest.raises(CannotStart, match="is not an address such as"):
         RemoteServer(url)
 

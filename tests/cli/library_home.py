@@ -1,20 +1,19 @@
-"""A hub with tiny repositories, a home of one's own, and the commands of the library over them."""
+"""A home folder and a fake hub with tiny repositories, and `millm` commands on them."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cli.terminal import PATIENCE, Ran, millm, started
-from tests.cli.test_stopping import free_port, ready_url
+from tests.cli.terminal import TIMEOUT_SECONDS, CompletedCommand, free_port, millm, ready_url, started
 from tests.fixtures.fakehub import FakeHub
 from tests.fixtures.process import environment
 from tests.fixtures.screen import Terminal, on_screen
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """`port`: where a server is, or none."""
+class LibraryHome:
+    """`port`: of a server, if one runs."""
 
     hub: FakeHub
     folder: Path
@@ -28,7 +27,7 @@ class Shelf:
     def variables(self) -> dict[str, str]:
         return {**self.hub.environment(self.folder / "cache"), "MILLM_PORT": self.port, "MILLM_DEVICE": "cpu"}
 
-    def millm(self, *arguments: str, stdin: str = "", **variables: str) -> Ran:
+    def millm(self, *arguments: str, stdin: str = "", **variables: str) -> CompletedCommand:
         return millm(*arguments, home=self.home, stdin=stdin, **{**self.variables, **variables})
 
     def on_screen(self, *arguments: str, **variables: str) -> AbstractContextManager[Terminal]:
@@ -36,13 +35,13 @@ class Shelf:
 
     @contextmanager
     def served(self, **variables: str) -> Iterator[None]:
-        """By a server that has nothing loaded yet."""
+        """Run a server without a model."""
         with started("serve", home=self.home, **{**self.variables, **variables}) as process:
             ready_url(process)
             yield
             process.terminate()
-            process.wait(PATIENCE)
+            process.wait(TIMEOUT_SECONDS)
 
 
-def shelf(hub: FakeHub, folder: Path) -> Shelf:
-    return Shelf(hub, folder, free_port())
+def library_home(hub: FakeHub, folder: Path) -> LibraryHome:
+    return LibraryHome(hub, folder, free_port())

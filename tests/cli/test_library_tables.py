@@ -1,4 +1,4 @@
-"""What the terminal shows of the shared values: whole, within 80 columns, and not by colour alone."""
+"""Tables and sheets: complete within 80 columns, and without information by colour alone."""
 
 import re
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ from millm.hardware import CpuFallbackReason
 from millm.hub.entries import DeletionResult
 from millm.hub.jobs import Problem
 from millm.status import Cause, ChangeInProgress
-from tests.cli.said import (
+from tests.cli.samples import (
     EMPTY,
     ESTIMATE,
     GEMMA,
@@ -44,15 +44,15 @@ from tests.cli.said import (
     SAE_FACTS,
     STATUS,
     WIDTH,
-    shown,
+    render,
 )
 
 LONG = "mistral-community/" + "-".join(["a-name-that-somebody-found-good"] * 3)
 REASON = "the connection to the hub broke off in the middle of model-00001-of-00003.safetensors, for the third time"
 
 
-def everything() -> Iterator[RenderableType]:
-    """Each shape, as it usually is and at its widest."""
+def drawables() -> Iterator[RenderableType]:
+    """Each table and sheet, with usual and with extreme values."""
     huge = 10**14
     for name in (GEMMA, LONG):
         model = replace(MODEL_ENTRY, id=name, size=huge, shared=huge // 2, parameters=10**12, problem=REASON)
@@ -76,14 +76,14 @@ def everything() -> Iterator[RenderableType]:
     )
 
 
-@pytest.mark.parametrize("what", list(everything()))
-def test_everything_fits_and_nothing_is_cut(what: RenderableType) -> None:
-    """What 80 columns show is what 1000 show, but for where the lines break."""
-    text = shown(what)
+@pytest.mark.parametrize("drawable", list(drawables()))
+def test_tables_fit_80_columns_and_cut_nothing(drawable: RenderableType) -> None:
+    """80 columns show the same text as 1000, with other line breaks."""
+    text = render(drawable)
     assert max(map(len, text.splitlines())) <= WIDTH
     assert "…" not in text
-    if not re.search("[━█]", text):  # a bar is as long as it is
-        assert sorted(re.sub(r"\s", "", text)) == sorted(re.sub(r"\s", "", shown(what, 1000)))
+    if not re.search("[━█]", text):  # the length of a bar depends on the width
+        assert sorted(re.sub(r"\s", "", text)) == sorted(re.sub(r"\s", "", render(drawable, 1000)))
 
 
 @given(st.lists(st.text("abc-_.", min_size=1, max_size=30), min_size=1, max_size=6).map("/".join), st.integers(1, 80))
@@ -95,19 +95,19 @@ def test_an_id_breaks_only_behind_a_slash(id: str, width: int) -> None:
 
 
 def test_an_id_can_be_copied_from_a_table() -> None:
-    text = shown(saes_table([SAE_ENTRY]))
+    text = render(saes_table([SAE_ENTRY]))
     first, second = text.splitlines()[1:]
     assert first.split()[0] + second.strip() == SAE
 
 
 def test_control_characters_of_a_repository_do_not_reach_the_terminal() -> None:
     evil = "owner/\x1b[2Jname\x07"
-    for what in (IdText(evil), models_table([replace(MODEL_ENTRY, id=evil, dtype="\x1b]0;x\x07")])):
-        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", shown(what))
+    for drawable in (IdText(evil), models_table([replace(MODEL_ENTRY, id=evil, dtype="\x1b]0;x\x07")])):
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", render(drawable))
 
 
 @given(st.integers(0, 10**16))
-def test_a_size_is_right_to_its_last_digit(count: int) -> None:
+def test_sizes_are_rounded_to_the_last_digit(count: int) -> None:
     value, unit = format_bytes(count).split()
     scale = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
     digit = 1.0 if "." not in value else 0.1
@@ -116,11 +116,11 @@ def test_a_size_is_right_to_its_last_digit(count: int) -> None:
 
 
 @given(st.floats(0, 1e6))
-def test_a_duration_is_right_to_its_last_digit(seconds: float) -> None:
+def test_durations_are_rounded_to_the_last_unit(seconds: float) -> None:
     units = {"s": 1, "min": 60, "h": 3600}
     words = format_duration(seconds).split()
-    told = sum(int(value) * units[unit] for value, unit in zip(words[::2], words[1::2], strict=True))
-    assert abs(told - seconds) <= (0.5 if "s" in words else 60)
+    shown = sum(int(value) * units[unit] for value, unit in zip(words[::2], words[1::2], strict=True))
+    assert abs(shown - seconds) <= (0.5 if "s" in words else 60)
 
 
 @pytest.mark.parametrize(
@@ -152,62 +152,62 @@ def test_bars_are_in_proportion(one: int, other: int) -> None:
 
 
 def test_the_parts_of_an_estimate_are_all_there() -> None:
-    text = shown(estimate_table(ESTIMATE))
+    text = render(estimate_table(ESTIMATE))
     for count in (ESTIMATE.weights, ESTIMATE.kv_cache, ESTIMATE.saes, ESTIMATE.activations, ESTIMATE.total):
         assert format_bytes(count) in text
     assert "verdict: fits" in text
 
 
-def test_what_an_estimate_does_not_know_is_said_to_be_unknown() -> None:
-    text = shown(estimate_table(replace(ESTIMATE, weights=None, total=None, free=None, verdict="unknown")))
+def test_unknown_parts_of_an_estimate() -> None:
+    text = render(estimate_table(replace(ESTIMATE, weights=None, total=None, free=None, verdict="unknown")))
     assert re.search(r"^weights +–$", text, re.MULTILINE)
     assert "verdict: unknown" in text
 
 
-def test_a_wait_is_told_in_place() -> None:
+def test_a_waiting_job_shows_its_reason() -> None:
     job = replace(JOB, state="waiting", retry_in=8.2, problem=Problem(code="x", message="the connection broke off"))
-    assert "waiting 8 s: the connection broke off" in shown(job_lines(job))
+    assert "waiting 8 s: the connection broke off" in render(job_lines(job))
     assert job_state_text(replace(job, problem=None)) == "waiting 8 s: the network"
 
 
-def test_progress_tells_bytes_speed_time_and_files() -> None:
-    assert "1.2 / 5.2 GB  24.1 MB/s  2 min 46 s left  3/8 files" in shown(job_lines(JOB))
+def test_progress_shows_bytes_speed_time_and_files() -> None:
+    assert "1.2 / 5.2 GB  24.1 MB/s  2 min 46 s left  3/8 files" in render(job_lines(JOB))
 
 
-def test_why_the_cpu_works() -> None:
+def test_cpu_reason_is_shown_only_on_the_cpu() -> None:
     facts = replace(MODEL_FACTS, device="cpu", weights="float32")
     on_cpu = replace(STATUS, model=replace(STATUS.model, facts=facts))
     reason = CpuFallbackReason(message="this torch is built for the CPU only", fix="install another")
-    assert "this torch is built for the CPU only → install another" in shown(status_table(on_cpu, reason), 200)
-    assert reason.message not in shown(status_table(on_cpu))
-    assert reason.message not in shown(status_table(STATUS, reason))
+    assert "this torch is built for the CPU only → install another" in render(status_table(on_cpu, reason), 200)
+    assert reason.message not in render(status_table(on_cpu))
+    assert reason.message not in render(status_table(STATUS, reason))
 
 
-@pytest.mark.parametrize(("device", "told"), [("cuda:0", "100% GPU "), ("cuda:1", "100% GPU 1"), ("cpu", "CPU")])
-def test_the_device(device: str, told: str) -> None:
+@pytest.mark.parametrize(("device", "text"), [("cuda:0", "100% GPU "), ("cuda:1", "100% GPU 1"), ("cpu", "CPU")])
+def test_device_column(device: str, text: str) -> None:
     status = replace(STATUS, model=replace(STATUS.model, facts=replace(MODEL_FACTS, device=device)))
-    assert f"  {told}" in shown(status_table(status))
+    assert f"  {text}" in render(status_table(status))
 
 
-def test_what_happens_meanwhile() -> None:
+def test_a_change_in_progress_is_shown() -> None:
     changing = ChangeInProgress(what="load", name=GEMMA, stage="reading weights", done=1, total=4)
-    text = shown(status_table(replace(EMPTY, status="loading", changing=changing)))
+    text = render(status_table(replace(EMPTY, status="loading", changing=changing)))
     assert f"loading {GEMMA}: reading weights, 25 %" in text
 
 
-def test_why_nothing_is_loaded() -> None:
+def test_the_cause_of_an_empty_server_is_shown() -> None:
     cause = Cause(code="model_too_large", message="it needs 300 GB, and there are 80 GB")
-    text = shown(status_table(replace(EMPTY, cause=cause)))
+    text = render(status_table(replace(EMPTY, cause=cause)))
     assert "no model is loaded" in text
     assert "! it needs 300 GB, and there are 80 GB" in text
 
 
-def test_a_deletion_says_what_goes_and_what_stays() -> None:
+def test_deletion_line() -> None:
     shared = replace(MODEL_ENTRY, size=5_000_000_000, shared=1_000_000_000)
     assert deletion_line(shared) == f"{GEMMA}: 4.0 GB would be freed; 1.0 GB stay, because others use them"
     assert "only the link goes" in deletion_line(replace(MODEL_ENTRY, origin="imported"))
 
 
-def test_an_empty_library_says_what_to_do() -> None:
-    assert "`millm pull owner/name`" in shown(models_table([]))
-    assert "`millm saes" in shown(saes_table([]))
+def test_an_empty_library_names_the_next_command() -> None:
+    assert "`millm pull owner/name`" in render(models_table([]))
+    assert "`millm saes" in render(saes_table([]))

@@ -1,4 +1,4 @@
-"""Values as a server would tell them, and what the terminal makes of them 80 columns wide."""
+"""Sample values of a server, and rendering 80 columns wide."""
 
 from rich.console import Console, RenderableType
 
@@ -51,22 +51,22 @@ ESTIMATE = Estimate(
     weights=2_120_000_000, kv_cache=436_000_000, kv_cache_all=3_490_000_000, saes=302_000_000,
     activations=91_000_000, overhead=512_000_000, total=3_461_000_000, free=14_200_000_000, verdict="fits",
 )  # fmt: skip
-ASKED = DownloadSpec(kind="model", repository=GEMMA)
+SPEC = DownloadSpec(kind="model", repository=GEMMA)
 JOB = DownloadJob(
-    id="7c1d", asked=ASKED, name=GEMMA, state="running", commit=COMMIT, done=1_210_000_000, total=5_228_000_000,
+    id="7c1d", asked=SPEC, name=GEMMA, state="running", commit=COMMIT, done=1_210_000_000, total=5_228_000_000,
     files_done=3, files_total=8, speed=24_100_000.0, seconds_left=166.0, created=0.0, updated=1.0,
 )  # fmt: skip
 PREVIEW = DownloadPreview(
-    asked=ASKED, name=GEMMA, commit=COMMIT, files=(PreviewFile(path="config.json", size=818, is_here=False),) * 8,
+    asked=SPEC, name=GEMMA, commit=COMMIT, files=(PreviewFile(path="config.json", size=818, is_here=False),) * 8,
     size=5_228_000_000, to_download=4_018_000_000, skipped=10_456_000_000, licence="gemma", gated=True,
     link=f"https://huggingface.co/{GEMMA}", architecture="Gemma2ForCausalLM", dtype="bfloat16",
     parameters=2_614_341_888, known_saes=1_104, disk_free=81_000_000_000, disk_reserve=2_147_483_648,
 )  # fmt: skip
 
 
-def shown(what: RenderableType, width: int = WIDTH) -> str:
-    """Without colours: nothing may be said by them alone."""
+def render(drawable: RenderableType, width: int = WIDTH) -> str:
+    """Without colours, which must not carry information alone."""
     console = Console(width=width, color_system=None, highlight=False, emoji=False, force_terminal=False)
     with console.capture() as captured:
-        console.print(what)
+        console.print(drawable)
     return "\n".join(line.rstrip() for line in captured.get().splitlines())

