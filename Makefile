@@ -4,6 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE # the tests start a hundred servers: each would compile all of miLLM again
 WORKERS ?= 2
+# Each worker has processes of its own beside it: none of them shall wait for a core with a thread for every one.
+TOGETHER := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 # Of the tests that `make test` leaves to others, each group has a task of its own below.
 APART  := clients openwebui page fuzz crashes machine package image walks slow
 EMPTY  :=
@@ -27,10 +29,10 @@ check: $(VENV)/dev-installed ## format, lint and types, as CI runs them
 	$(BIN)/mypy
 
 test: $(VENV)/dev-installed  ## the suite, in ten minutes: every oracle, every refusal, one real server
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m '$(OTHERS)'
+	$(TOGETHER) -m '$(OTHERS)'
 
 test-slow: $(VENV)/dev-installed ## what starts servers of its own, kills them, or really waits
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m slow
+	$(TOGETHER) -m slow
 
 test-all: test test-slow page test-page test-docs test-crashes test-machine test-clients package-test test-openwebui fuzz oldest image-test ## everything that exists
 
