@@ -1,7 +1,4 @@
-"""Who asks, by the key that came, and what that allows. Knows no route.
-
-Tickets for websockets: a browser cannot set their headers, and a key in a URL would end up in logs.
-"""
+"""API keys, the scopes that they grant, and tickets. Knows no route; `api.middleware` lists all entry checks."""
 
 import hmac
 import secrets
@@ -16,13 +13,13 @@ from millm.errors import InvalidApiKey
 from millm.settings import Settings
 
 Scope = Literal["infer", "monitor", "admin"]
-"""Ask the model; look at what it does and for whom; change what it does for all."""
+"""Use the model; read state and history; change the server."""
 _BEARER_PREFIX = "bearer "
 
 
 @dataclass(frozen=True)
 class Principal:
-    """`id` is fit for a log: never a key."""
+    """The caller. `id` may be logged: it is never a key."""
 
     id: str
     scopes: frozenset[Scope]
@@ -36,9 +33,9 @@ _USER_SCOPES: frozenset[Scope] = frozenset(("infer", "monitor"))
 
 
 def identify(settings: Settings, authorization: str | None) -> Principal:
-    """Without a configured key, whatever a client sends is ignored: OpenAI's always send something.
+    """Raises InvalidApiKey where a key is configured and `authorization` has none that matches.
 
-    Raises InvalidApiKey where a key is needed and `authorization` has none that is known.
+    Without a configured key every key is accepted, since OpenAI's clients always send one.
     """
     api_keys, admin_keys = split_keys(settings.api_key), split_keys(settings.admin_key)
     sent = _bearer_token(authorization or "")
@@ -52,7 +49,7 @@ def identify(settings: Settings, authorization: str | None) -> Principal:
 
 
 def split_keys(secret: SecretStr | None) -> tuple[str, ...]:
-    """One or several, with commas between."""
+    """Keys separated by commas."""
     parts = secret.get_secret_value().split(",") if secret else ()
     return tuple(part.strip() for part in parts if part.strip())
 
@@ -63,24 +60,24 @@ def _bearer_token(authorization: str) -> str:
 
 
 def _matches_any(sent: str, keys: Iterable[str]) -> bool:
-    """In constant time for each key: how long it takes tells nothing of how near a guess is."""
+    """Compares in constant time, so that the duration reveals nothing about a key."""
     return any(hmac.compare_digest(sent.encode(), key.encode()) for key in keys)
 
 
 TICKET_LIFETIME_SECONDS = 60
 _MAX_TICKETS = 1024
-"""Outstanding at once; the oldest gives way."""
+"""Outstanding at once; the oldest expires."""
 
 
 @dataclass(frozen=True)
 class _IssuedTicket:
     principal: Principal
     expires_at: float
-    """By `time.monotonic`."""
+    """`time.monotonic`"""
 
 
 class Tickets:
-    """Each is good once, for whoever asked for it."""
+    """Single-use tickets for websockets: a browser cannot set their headers, and a key in a URL would be logged."""
 
     def __init__(self) -> None:
         self._issued: dict[str, _IssuedTicket] = {}
@@ -93,6 +90,6 @@ class Tickets:
         return ticket
 
     def redeem(self, ticket: str) -> Principal | None:
-        """None for one that is unknown, used or too old."""
+        """None for a ticket that is unknown, used or expired."""
         issued = self._issued.pop(ticket, None)
         return issued.principal if issued and time.monotonic() <= issued.expires_at else None

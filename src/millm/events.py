@@ -1,9 +1,7 @@
-"""What happens, told to whoever listens: typed events, and a bounded mailbox for each listener.
+"""Typed events, the record of a request, and the bus that publishes events to subscribers.
 
-Publishing never waits: a listener that is too slow loses the oldest events and is told how many. Lives on one event
-loop. Knows no websocket.
-
-What is told of a request: who asked, what came of it, what was watched. Plain values.
+Publishing never waits: a slow subscriber loses its oldest events and receives their number. Belongs to one event loop
+and knows no websocket.
 """
 
 import asyncio
@@ -24,13 +22,13 @@ EndReason = Literal["stop", "length", "tool_calls", "embedded", "cancelled", "fa
 
 
 class WatchedSae(msgspec.Struct, frozen=True, kw_only=True):
-    """What the history has of one SAE."""
+    """Recorded activations of one SAE in one request."""
 
     sae: str
     features: tuple[int, ...]
     top_k: int
     tokens: int
-    """At so many it was read."""
+    """Tokens with recorded activations."""
 
 
 class RequestRecord(msgspec.Struct, kw_only=True):
@@ -72,10 +70,10 @@ class RequestRecord(msgspec.Struct, kw_only=True):
 
 
 MAX_PENDING_EVENTS = 4096
-"""Events that wait for one listener."""
+"""Limit for one subscription."""
 MAX_SUBSCRIPTIONS = 64
 MAX_PROGRESS_PER_SECOND = 4
-"""Progress events of one job or change."""
+"""Limit for each job or change."""
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="hello"):
@@ -83,95 +81,94 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="he
 
     version: str
     status: str
-    """As `GET /api/status` says it."""
+    """The status in `GET /api/status`."""
 
 
 class Activations(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="activations"):
-    """Activations of one SAE at one token, of what the monitor watches; where it watches nothing, of what the request
-    asked for."""
+    """Activations of one SAE at one token: the monitor's watches, or the request's own where the monitor has none."""
 
     endpoint: str
-    """The path that was asked, e.g. `/v1/chat/completions`."""
+    """Path, e.g. `/v1/chat/completions`."""
     request_id: str
-    """The answer's `id`; embeddings, which have none, get one of their own."""
+    """The response's `id`; embeddings get one of their own."""
     index: int
-    """Of the choice, or of the input that is embedded."""
+    """Number of the choice or input."""
     position: int
-    """Of the token in prompt + completion."""
+    """Position in prompt + completion."""
     token: str
     sae: str
     features: tuple[int, ...]
     values: tuple[float, ...]
     """One per feature."""
     top: tuple[tuple[int, float], ...] | UnsetType = UNSET
-    """(feature, activation), largest first; left out where the whole dictionary was not read."""
+    """(feature, activation), largest first; absent where `top_k` was not sampled."""
     after: tuple[float, ...] | UnsetType = UNSET
-    """`values` after steering, where both are watched."""
+    """`values` after steering, with `when: both`."""
     top_after: tuple[tuple[int, float], ...] | UnsetType = UNSET
 
 
 class RequestEnded(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="request"):
-    """A request has been answered, or has failed, or its client has gone."""
+    """A request was answered, failed or was cancelled."""
 
     request: RequestRecord
-    """As `GET /api/requests` lists it."""
+    """The entry in `GET /api/requests`."""
 
 
 class SteeringChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="steering"):
-    """Another steering is active, for all who follow it."""
+    """The active steering has changed."""
 
     version: int
-    """As `GET /api/steering` says it."""
+    """The version in `GET /api/steering`."""
     profile: str | None
     fingerprint: str | None
     """None: the base model."""
 
 
 class StatusChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="status"):
-    """A model is being loaded, was loaded or unloaded, an SAE attached or detached, or something was given up."""
+    """A model was loaded or unloaded, an SAE attached or detached, or the server is degraded."""
 
     status: str
     model: str | None
     saes: tuple[str, ...]
     degraded: str | None
     cause: str | None = None
-    """Why the last change failed, or why nothing is loaded."""
+    """Why the last change failed, or why no model is loaded."""
 
 
 class ChangeProgress(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="progress"):
-    """How far loading a model or attaching an SAE has come."""
+    """Progress of loading a model or attaching an SAE."""
 
     what: str
-    """Name of the model or the SAE."""
+    """Name of the model or SAE."""
     stage: str
     done: int
     total: int
 
 
 class JobChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="job"):
-    """A download went on, waits, ended or was asked for: at least twice a second while it runs."""
+    """A download was queued, progressed or finished; at least twice a second while it runs."""
 
     job: DownloadJob
 
 
 class LibraryChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="library"):
-    """Something was installed, imported or deleted."""
+    """A model or SAE was installed, imported or deleted."""
 
     kind: ArtifactKind
     name: str
 
 
 class ProfilesChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="profiles"):
-    """A profile is new, says something else, has another name, or is gone."""
+    """A profile was added, changed, renamed or deleted."""
 
     name: str
     what: Literal["added", "changed", "deleted"]
     was: str | None = None
-    """Its name before, if that was another."""
+    """Previous name of a renamed profile."""
 
 
 class Dropped(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="dropped"):
-    """The listener was too slow for so many events, older than the next one."""
+    """Number of events lost before the next one, because the subscriber is too slow."""
 
     count: int
 
@@ -192,7 +189,7 @@ Event = (
 
 @dataclass(frozen=True)
 class EncodedEvent:
-    """An event on its way: written down once, however many get it."""
+    """An event whose JSON is encoded once for all subscriptions."""
 
     event: Event
 
@@ -202,7 +199,7 @@ class EncodedEvent:
 
 
 class EventSubscription:
-    """One mailbox."""
+    """The queue of one subscriber."""
 
     def __init__(self) -> None:
         self._pending: deque[EncodedEvent] = deque()
@@ -218,7 +215,7 @@ class EventSubscription:
         self._available.set()
 
     def close(self) -> None:
-        """What is there can still be taken."""
+        """Pending events can still be received."""
         self._is_closed = True
         self._available.set()
 
@@ -227,22 +224,22 @@ class EventSubscription:
         return self._is_closed and not self._pending
 
     async def receive_all(self) -> list[EncodedEvent]:
-        """Everything that came since, as soon as there is something."""
+        """Wait for events, then return all pending ones."""
         await self._available.wait()
         self._available.clear()
         missed = [EncodedEvent(Dropped(count=self._dropped))] if self._dropped else []
-        letters = [*missed, *self._pending]
+        received = [*missed, *self._pending]
         self._pending.clear()
         self._dropped = 0
-        return letters
+        return received
 
 
 class ProgressThrottle:
-    """When which job or change was last told of: only what it does, not how far it is, is always told."""
+    """Limits progress events to MAX_PROGRESS_PER_SECOND; changes of state always pass."""
 
     def __init__(self) -> None:
         self._last_published: dict[str, tuple[str, float]] = {}
-        """What progresses → what it did then, and when (`time.monotonic`)."""
+        """Job or change → its last published stage and `time.monotonic`."""
 
     def is_too_soon(self, event: Event) -> bool:
         match event:
@@ -258,8 +255,8 @@ class ProgressThrottle:
 
     def _is_repeated_too_soon(self, name: str, stage: str, *, is_over: bool) -> bool:
         now = time.monotonic()
-        did, when = self._last_published.get(name, ("", 0.0))
-        if stage == did and now - when < 1 / MAX_PROGRESS_PER_SECOND:
+        last_stage, last_time = self._last_published.get(name, ("", 0.0))
+        if stage == last_stage and now - last_time < 1 / MAX_PROGRESS_PER_SECOND:
             return True
         self._last_published[name] = (stage, now)
         if is_over:
@@ -273,7 +270,7 @@ class EventBus:
         self._throttle = ProgressThrottle()
 
     def __len__(self) -> int:
-        """How many listen."""
+        """Number of subscriptions."""
         return len(self._subscriptions)
 
     @property
@@ -281,31 +278,28 @@ class EventBus:
         return len(self) >= MAX_SUBSCRIPTIONS
 
     def close(self) -> None:
-        """Everybody who listens gets what there is, and then goes."""
-        for listener in self._subscriptions:
-            listener.close()
+        """Subscribers receive their pending events, then end."""
+        for subscription in self._subscriptions:
+            subscription.close()
 
     def publish(self, event: Event) -> None:
-        """Of progress, at most `MOST_A_SECOND` events for each thing that progresses."""
-        if not self._throttle.is_too_soon(event):
-            self._deliver(event)
+        if self._throttle.is_too_soon(event):
+            return
+        encoded = EncodedEvent(event)
+        for subscription in self._subscriptions:
+            subscription.put(encoded)
 
     def publish_job(self, job: DownloadJob) -> None:
-        """And what it has brought, once it is there."""
+        """Also publishes LibraryChanged once the job has installed something."""
         self.publish(JobChanged(job=job))
         if job.state == "installed":
             self.publish(LibraryChanged(kind=job.asked.kind, name=job.name))
 
-    def _deliver(self, event: Event) -> None:
-        letter = EncodedEvent(event)
-        for listener in self._subscriptions:
-            listener.put(letter)
-
     @contextmanager
     def subscribe(self) -> Iterator[EventSubscription]:
-        listener = EventSubscription()
-        self._subscriptions.add(listener)
+        subscription = EventSubscription()
+        self._subscriptions.add(subscription)
         try:
-            yield listener
+            yield subscription
         finally:
-            self._subscriptions.remove(listener)
+            self._subscriptions.remove(subscription)

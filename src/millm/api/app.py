@@ -1,11 +1,4 @@
-"""Which failure becomes which answer, for every route of the application.
-
-The page at `/`: what is loaded, which profiles there are, and how to send the first steered request.
-
-The page under `/ui/`: its files as they were built, and `index.html` for every address that is one of its pages.
-
-The HTTP application: the OpenAI surface, miLLM's own, the health checks and the start page.
-"""
+"""The FastAPI application: error handlers, routers, health checks, the start page and the UI under `/ui/`."""
 
 import base64
 import hashlib
@@ -46,7 +39,7 @@ from millm.protocol.response import ERROR_RESPONSES
 from millm.state import State
 
 CLIENT_CLOSED_REQUEST = 499
-"""nginx's status for its log; nobody reads this answer."""
+"""nginx's status; the client never receives it."""
 _ERRORS_BY_STATUS = {
     404: (NotFound.code, "Nothing is served at this address; OpenAI's API is under /v1."),
     405: (
@@ -61,33 +54,30 @@ _WS_INTERNAL_ERROR = 1011
 def install_error_handlers(
     app: FastAPI, max_body_bytes: int = DEFAULT_MAX_BODY_BYTES, meter: Meter | None = None
 ) -> None:
-    """Make `app` answer every failure in the envelope, put a request id on every answer, and log and count its end.
-
-    `largest_body`: bytes; more is refused.
-    """
+    """Install the error handlers and RequestMiddleware: every failure has the error format and a request id."""
     app.add_exception_handler(MillmError, _on_millm_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_client_gone)
     app.add_middleware(
-        RequestMiddleware, largest_body=max_body_bytes, on_end=partial(report_request_end, meter or Meter())
+        RequestMiddleware, max_body_bytes=max_body_bytes, on_end=partial(report_request_end, meter or Meter())
     )
 
 
 async def _on_millm_error(connection: HTTPConnection, failure: Exception) -> Response:
-    answer = failure_response(failure)
+    response = failure_response(failure)
     if isinstance(connection, WebSocket):
-        await _close_websocket(connection, answer)
-    return answer
+        await _close_websocket(connection, response)
+    return response
 
 
-async def _close_websocket(websocket: WebSocket, answer: Response) -> None:
-    """Whoever has not been let in gets the answer itself; within a conversation it can only be ended."""
-    has_begun = websocket.application_state is not WebSocketState.CONNECTING
-    if has_begun or "websocket.http.response" not in websocket.scope.get("extensions", {}):
+async def _close_websocket(websocket: WebSocket, response: Response) -> None:
+    """Before the handshake the response itself is sent; after it the socket can only be closed."""
+    is_accepted = websocket.application_state is not WebSocketState.CONNECTING
+    if is_accepted or "websocket.http.response" not in websocket.scope.get("extensions", {}):
         await websocket.close(_WS_INTERNAL_ERROR)
     else:
-        await websocket.send_denial_response(answer)
+        await websocket.send_denial_response(response)
 
 
 async def _on_validation_error(_: HTTPConnection, failure: Exception) -> Response:
@@ -96,11 +86,11 @@ async def _on_validation_error(_: HTTPConnection, failure: Exception) -> Respons
 
 
 async def _on_http_exception(connection: HTTPConnection, failure: Exception) -> Response:
-    refused = cast(HTTPException, failure)
-    status, headers = refused.status_code, dict(refused.headers or {})
+    exception = cast(HTTPException, failure)
+    status, headers = exception.status_code, dict(exception.headers or {})
     code, message = _ERRORS_BY_STATUS.get(status, (InvalidRequest.code, f"{HTTPStatus(status).phrase}."))
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        code, message = "request_too_large", refused.detail
+        code, message = "request_too_large", exception.detail
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(sorted(_methods(connection)))
     error = {"message": message, "type": InvalidRequest.type, "param": None, "code": code}
@@ -108,15 +98,14 @@ async def _on_http_exception(connection: HTTPConnection, failure: Exception) -> 
 
 
 def _methods(connection: HTTPConnection) -> set[str]:
-    """All that the address takes: each of its routes knows only its own."""
-    known = ("GET", "POST", "PUT", "PATCH", "DELETE")
-    taken = {method for method in known if _is_taken(connection, method)}
-    return {*taken, "HEAD"} if "GET" in taken else taken
+    """Methods of all routes at this address; a route's own `Allow` names only its own."""
+    allowed = {method for method in ("GET", "POST", "PUT", "PATCH", "DELETE") if _has_route(connection, method)}
+    return {*allowed, "HEAD"} if "GET" in allowed else allowed
 
 
-def _is_taken(connection: HTTPConnection, method: str) -> bool:
-    asked = {**connection.scope, "method": method}
-    return any(route.matches(asked)[0] is Match.FULL for route in connection.app.routes)
+def _has_route(connection: HTTPConnection, method: str) -> bool:
+    scope = {**connection.scope, "method": method}
+    return any(route.matches(scope)[0] is Match.FULL for route in connection.app.routes)
 
 
 async def _on_client_gone(_: HTTPConnection, __: Exception) -> Response:
@@ -129,7 +118,7 @@ _START_PAGE_TEMPLATE = Environment(autoescape=True).from_string(_START_PAGE_SOUR
 
 
 def _start_page_csp() -> str:
-    """Nothing but the page's own style, which is known by its hash."""
+    """Allows only the page's own style, by its hash."""
     style = _START_PAGE_SOURCE.partition("<style>")[2].partition("</style>")[0]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; frame-ancestors 'none'"
@@ -153,7 +142,7 @@ async def start_page(request: Request) -> HTMLResponse:
 
 
 WEB_FOLDER = Path(__file__).parents[1] / "web"
-"""Where the build puts it; absent where that was left out."""
+"""Output of the UI build; absent without one."""
 _IMMUTABLE_CACHE = "public, max-age=31536000, immutable"
 _NONCE_META = '<meta name="csp-nonce" content="'
 _WEB_PAGE_CSP = (
@@ -167,7 +156,7 @@ _NOT_BUILT_HTML = """<!doctype html><html lang="en"><meta charset="utf-8"><title
 
 
 class WebPage:
-    """What a folder held when the server started: nothing else is ever read."""
+    """The UI under `/ui/`: files that existed at start, and `index.html` for the address of every page."""
 
     def __init__(self, web: Path = WEB_FOLDER) -> None:
         self._files = {file.relative_to(web).as_posix(): file for file in web.rglob("*") if file.is_file()}
@@ -181,17 +170,17 @@ class WebPage:
         return RedirectResponse("ui/")
 
     async def serve_path(self, path: str) -> Response:
-        """Files have a dot in their last part, pages have none. Raises NotFound."""
+        """Files have a dot in their last part, pages do not. Raises NotFound."""
         if "." not in path.rpartition("/")[2]:
             return self._page()
         file = self._files.get(path)
         if file is None:
-            raise NotFound("The page has no such file; it may be of another version: load it again.")
+            raise NotFound("The page has no such file; after an update, reload the page.")
         headers = {"Cache-Control": _IMMUTABLE_CACHE if path.startswith("assets/") else "no-cache"}
         return FileResponse(file, media_type=mimetypes.guess_type(path)[0], headers=headers)
 
     def _page(self) -> HTMLResponse:
-        """With a nonce of its own each time: no style but the page's is let in."""
+        """Every response has a new nonce, for the page's own styles."""
         if self._index is None:
             return HTMLResponse(_NOT_BUILT_HTML, 503, headers={"Cache-Control": "no-cache"})
         nonce = secrets.token_urlsafe(16)
@@ -204,7 +193,7 @@ def create_app(state: State) -> FastAPI:
         title="miLLM",
         version=__version__,
         description="Steered inference, OpenAI-compatible.",
-        openapi_url=None,  # it would be made in the loop, and every stream would wait for that
+        openapi_url=None,  # FastAPI builds it on the event loop, which stalls all streams
         docs_url=None,  # it loads scripts from a CDN
         redoc_url=None,
         redirect_slashes=False,  # a redirect would be built from the Host header
@@ -212,11 +201,9 @@ def create_app(state: State) -> FastAPI:
     )
     app.state.millm = state
     rules = RequestRules.allowing(state.settings.allowed_hosts, state.settings.allowed_origins)
-    app.add_middleware(GuardMiddleware, rules=rules, doors=state.drain_gate)
+    app.add_middleware(GuardMiddleware, rules=rules, drain_gate=state.drain_gate)
     install_error_handlers(app, state.settings.max_body_bytes, state.meter)
-    app.add_middleware(
-        ResponseHeadersMiddleware, rules=rules
-    )  # the last is the outermost: what the others answer gets them too
+    app.add_middleware(ResponseHeadersMiddleware, rules=rules)  # added last, so outermost
     app.include_router(openai.router)
     app.include_router(admin.router)
     app.include_router(metrics.router)
@@ -230,24 +217,23 @@ def create_app(state: State) -> FastAPI:
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's, with the answers under `/api`, which are structs and unknown to it."""
+    """FastAPI's document with the schemas of msgspec structs, which are the responses under `/api`."""
     document = FastAPI.openapi(app)
     document["components"]["schemas"] |= component_schemas()
     return document
 
 
 def _openapi(request: Request) -> JSONResponse:
-    """The document of this very server; it takes half a second to make, once."""
+    """Generated once, in half a second."""
     return JSONResponse(request.app.openapi())
 
 
 async def _healthz() -> dict[str, str]:
-    """The process answers."""
     return {"status": "ok"}
 
 
 async def _readyz(request: Request) -> JSONResponse:
-    """A model answers, even if something was given up for that."""
+    """200 when a model is ready, also when degraded."""
     state: State = request.app.state.millm
-    told = {"status": state.status, "degraded": state.engine.degraded_reason}
-    return JSONResponse(told, 200 if state.status == "ready" else 503)
+    content = {"status": state.status, "degraded": state.engine.degraded_reason}
+    return JSONResponse(content, 200 if state.status == "ready" else 503)

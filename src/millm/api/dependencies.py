@@ -1,4 +1,4 @@
-"""What a route asks of whoever calls it: `dependencies=[requires("infer")]`, on http and websockets alike."""
+"""The scope that a route requires: `dependencies=[requires("infer")]`, for HTTP and websockets."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,27 +11,27 @@ from millm.errors import InvalidApiKey, ScopeMissing
 from millm.state import State
 
 PUBLIC = frozenset(("/healthz", "/readyz", "/", "/openapi.json", "/ui", "/ui/{path:path}"))
-"""The only addresses that declare no scope."""
+"""Routes without a scope; every other route declares one."""
 
 
 @dataclass(frozen=True)
 class ScopeDependency:
-    """The dependency: who asks, if that is allowed to ask."""
+    """Returns the caller if its key grants the scope."""
 
     scope: Scope
 
     def __call__(self, connection: HTTPConnection) -> Principal:
-        """Raises InvalidApiKey, or ScopeMissing where another key would do."""
+        """Raises InvalidApiKey, or ScopeMissing for a valid key with too few scopes."""
         principal = _identify_caller(connection)
         if principal.has_scope(self.scope):
             return principal
         if principal.id == "anonymous":
-            raise InvalidApiKey("This needs the admin key; send it as `Authorization: Bearer KEY`.")
+            raise InvalidApiKey("The admin key is required; send it as `Authorization: Bearer KEY`.")
         raise ScopeMissing(f"This key does not allow {self.scope!r}; the admin key does (MILLM_ADMIN_KEY).")
 
 
 def requires(scope: Scope) -> Any:
-    """A dependency of a route or a router."""
+    """The dependency for a route or a router."""
     return Depends(ScopeDependency(scope))
 
 

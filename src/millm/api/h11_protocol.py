@@ -1,8 +1,8 @@
-"""The socket's side of HTTP: how long a client may take, how many may come, and what answers bytes that are no HTTP.
+"""The server's HTTP protocol: limits on time, connections and headers, and the response to invalid HTTP.
 
-uvicorn has no time limit on a request's arrival nor on its answer's being taken, and `limit_concurrency` would let
-silent connections shut everyone out: so this is a subclass of its h11 protocol (httptools, its other, has no limit on
-headers: the same hole was https://nvd.nist.gov/vuln/detail/CVE-2025-48956). Written against uvicorn 0.54.
+uvicorn has no time limit on the arrival of a request or on reading its response, and `limit_concurrency` would let idle
+connections block everyone. So this is a subclass of its h11 protocol; httptools has no limit on headers (the cause of
+https://nvd.nist.gov/vuln/detail/CVE-2025-48956). Written against uvicorn 0.54.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ from millm.settings import Settings
 
 MAX_CONNECTIONS = 1024
 MAX_CONNECTIONS_PER_ADDRESS = 128
-"""Loopback, where a reverse proxy would be, is counted only in all."""
+"""Not applied to loopback, the address of a reverse proxy."""
 MAX_HEAD_BYTES = 32 * 2**10
-"""Bytes of the request line and all headers."""
+"""Limit for request line and headers."""
 MAX_WEBSOCKET_MESSAGE_BYTES = 64 * 2**10
-"""Bytes of what comes through a websocket at once."""
+"""Limit for one websocket message."""
 _CHUNK_BYTES = 4096
-"""Bytes: a head is let pass if it is larger by less than this."""
+"""Read size; a head may exceed its limit by less than this."""
 _HEADERS_TOO_LARGE = 431
 
 
@@ -41,17 +41,17 @@ class SocketTimeouts:
     """Seconds."""
 
     read: float
-    """For a whole request to arrive."""
+    """Limit for the arrival of a complete request."""
     write: float
-    """For a client to take the next byte of its answer."""
+    """Limit for the client to read the next byte of the response."""
 
 
 def uvicorn_config(app: ASGIApp, settings: Settings, *, stop_seconds: int) -> uvicorn.Config:
-    """How uvicorn serves `app`; `stop_seconds`: what is running when the server is asked to stop has so long to end."""
-    patience = SocketTimeouts(settings.read_timeout, settings.write_timeout)
+    """`stop_seconds`: time for running requests to end at shutdown."""
+    timeouts = SocketTimeouts(settings.read_timeout, settings.write_timeout)
     return uvicorn.Config(
         app,
-        http=cast(type[asyncio.Protocol], partial(GuardedH11, patience=patience)),
+        http=cast(type[asyncio.Protocol], partial(GuardedH11, timeouts=timeouts)),
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         ws="websockets-sansio",
         ws_max_size=MAX_WEBSOCKET_MESSAGE_BYTES,
@@ -66,11 +66,11 @@ def uvicorn_config(app: ASGIApp, settings: Settings, *, stop_seconds: int) -> uv
 
 
 class GuardedH11(H11Protocol):
-    """One connection. Whoever breaks a limit is cut off: an answer would only wait in the same full pipe."""
+    """One connection. It is aborted at a limit without a response, which could not be delivered in time."""
 
-    def __init__(self, *args: Any, patience: SocketTimeouts, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, timeouts: SocketTimeouts, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._timeouts = patience
+        self._timeouts = timeouts
         self._read_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
@@ -87,7 +87,7 @@ class GuardedH11(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """In pieces: h11 looks at the size of a head only while it is not whole."""
+        """In chunks: h11 checks the size of a head only while it is incomplete."""
         for start in range(0, len(data), _CHUNK_BYTES):
             if self.transport.is_closing() or self.transport.get_protocol() is not self:
                 return
@@ -110,9 +110,9 @@ class GuardedH11(H11Protocol):
         self._cancel_timer(self._write_timer)
         self._write_timer = None
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  the sentence is uvicorn's, ours is in the envelope
-        """In the envelope, with h11's own status; to bytes that come after an answer has begun, nothing."""
-        failure = sys.exc_info()[1]  # uvicorn calls this where it handles h11's error
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn's message, replaced by ours
+        """Sends the error format with h11's status; nothing once a response has started."""
+        failure = sys.exc_info()[1]  # uvicorn calls this while it handles h11's error
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and isinstance(failure, h11.RemoteProtocolError):
             self.transport.write(self._error_response(failure.error_status_hint))
         self.transport.close()
@@ -121,7 +121,7 @@ class GuardedH11(H11Protocol):
         message = (
             f"The headers are too large; the limit is {MAX_HEAD_BYTES:,} bytes."
             if status == _HEADERS_TOO_LARGE
-            else "This is no HTTP request that can be answered."
+            else "This is not a valid HTTP request."
         )
         body = msgspec.json.encode(error_body(InvalidRequest(message)))
         headers = {
@@ -142,7 +142,7 @@ class GuardedH11(H11Protocol):
         return sum(_address(other) == self.client[0] for other in self.connections) > MAX_CONNECTIONS_PER_ADDRESS
 
     def _update_read_timer(self) -> None:
-        """One clock for a whole request: one byte a second would satisfy a clock for each read."""
+        """One timer per request: a timer per read would allow one byte a second."""
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
             self._cancel_timer(self._read_timer)
             self._read_timer = None
@@ -154,7 +154,7 @@ class GuardedH11(H11Protocol):
         self._write_timer = self.loop.call_later(self._timeouts.write, self._abort_if_stalled, waiting)
 
     def _abort_if_stalled(self, buffered_before: int) -> None:
-        """However slowly it reads: only who takes nothing at all is cut off. That ends its generation, too."""
+        """Aborts the connection, and so its generation, only when the client read nothing at all."""
         if self.transport.get_write_buffer_size() < buffered_before:
             self._start_write_timer()
         else:

@@ -1,6 +1,6 @@
-"""Reading a body: strict JSON whatever the Content-Type says, before FastAPI validates its fields.
+"""Strict JSON bodies: decoded and bounded before FastAPI validates the fields.
 
-Python's own `json` accepts NaN, Infinity and lone surrogates, which crash whoever serialises them later.
+Python's own `json` accepts NaN, Infinity and lone surrogates, which crash a later serialisation.
 """
 
 import json
@@ -12,37 +12,35 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 MAX_DEPTH = 64
-"""Levels of lists and objects in each other."""
+"""Nesting of lists and objects."""
 MAX_KEYS = 4096
-"""Of one object."""
+"""Limit for one object."""
 MAX_CONTAINERS = 65_536
-"""Lists and objects of one body: as many complaints could be made of it, and they take more memory than it does."""
+"""Limit for one body, which bounds the number of validation errors: they take more memory than the body."""
 
 
 class JsonRequest(Request):
-    """A request whose body is JSON or nothing."""
-
     async def json(self) -> Any:
-        """The decoded body. Raises json.JSONDecodeError, which FastAPI turns into a validation error."""
+        """Raises json.JSONDecodeError, which FastAPI turns into a validation error."""
         try:
             decoded = msgspec.json.decode(await self.body())
-        except RecursionError as wrong:
-            raise _decode_error(f"it is nested deeper than {MAX_DEPTH} levels") from wrong
-        except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
-            raise _decode_error("it must be UTF-8, without NaN, Infinity or half surrogate pairs") from wrong
+        except RecursionError as error:
+            raise _decode_error(f"it is nested deeper than {MAX_DEPTH} levels") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise _decode_error("it must be UTF-8, without NaN, Infinity or half surrogate pairs") from error
         _check_shape(decoded)
         return decoded
 
 
 def _check_shape(decoded: Any) -> None:
-    """Raises json.JSONDecodeError. Level by level, without recursion."""
-    level, seen = [decoded], 0
+    """Raises json.JSONDecodeError. Walks level by level, without recursion."""
+    level, container_count = [decoded], 0
     for _ in range(MAX_DEPTH):
         if any(type(container) is dict and len(container) > MAX_KEYS for container in level):
             raise _decode_error(f"an object has more than {MAX_KEYS:,} keys")
         level = [child for container in level for child in _children(container) if type(child) in (dict, list)]
-        seen += len(level)
-        if seen > MAX_CONTAINERS:
+        container_count += len(level)
+        if container_count > MAX_CONTAINERS:
             raise _decode_error(f"it has more than {MAX_CONTAINERS:,} lists and objects")
         if not level:
             return
@@ -60,7 +58,7 @@ def _decode_error(reason: str) -> json.JSONDecodeError:
 
 
 class JsonRoute(APIRoute):
-    """A route that takes its body as JSON, also from clients that send it as `text/plain` or untyped."""
+    """Parses the body as JSON regardless of its Content-Type."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()

@@ -1,7 +1,4 @@
-"""What is so at the moment it is asked: how busy the server is, what it holds, what steers it.
-
-`GET /metrics`: what is counted and what is so, in Prometheus' text format.
-"""
+"""`GET /metrics` in Prometheus' text format: the counters of `monitoring.metrics`, and gauges read on request."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
@@ -23,19 +20,19 @@ STATUSES = ("empty", "asleep", "loading", "ready", "draining", "restarting", "sa
 
 @dataclass(frozen=True)
 class MachineUsage:
-    """What takes a moment to find out."""
+    """Memory of processes and GPUs."""
 
     resident_bytes: dict[str, int]
-    """Process → bytes."""
+    """By process name."""
     gpus: tuple[Gpu, ...]
 
     @classmethod
     def measure(cls, engine_pid: int | None) -> "MachineUsage":
-        """Takes about a millisecond, with a GPU some dozens."""
+        """About 1 ms, with a GPU several dozen."""
         processes = {"server": psutil.Process().pid, "engine": engine_pid}
         sizes = {name: _resident_bytes(pid) for name, pid in processes.items() if pid is not None}
-        found = read_driver()
-        return cls({name: size for name, size in sizes.items() if size}, found.gpus if found else ())
+        driver = read_driver()
+        return cls({name: size for name, size in sizes.items() if size}, driver.gpus if driver else ())
 
 
 GaugeValues = Iterable[tuple[tuple[str, ...], float]]
@@ -153,7 +150,7 @@ def _resident_bytes(pid: int) -> int:
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:
-        return 0  # it has just ended
+        return 0  # the process has ended
 
 
 router = APIRouter()
@@ -167,7 +164,7 @@ async def get_metrics(request: Request) -> Response:
 
 
 class _ServerRegistry(CollectorRegistry):
-    """What the meter has counted, and what is so now."""
+    """The meter's counters and the gauges."""
 
     def __init__(self, state: State, machine: MachineUsage) -> None:
         super().__init__()
@@ -176,6 +173,6 @@ class _ServerRegistry(CollectorRegistry):
     def collect(self) -> Iterator[Metric]:
         for metric in self._state.meter.registry.collect():
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
-            yield metric  # without the time each of them began, which is the server's start
+            yield metric  # without creation times, which equal the server's start
         for gauge in GAUGES:
             yield gauge.family(self._state, self._machine)

@@ -1,14 +1,14 @@
-"""The edge of every request: its id, the size of its body, the last place where a failure is caught, and its end.
+"""ASGI middleware around the application, and the access log.
 
-Plain ASGI: starlette's BaseHTTPMiddleware would hide from a handler that its client has gone.
+Who may enter is decided here and in the files that this table names, in the order in which a request meets them:
 
-What is asked of a request's headers before anything of it is run. Raises; answers nothing itself.
+    connections per address, time and size of a head    api/h11_protocol.py
+    `Host`, `Origin`, lengths and encodings             RequestRules below, by the rules of api/origins.py
+    whether the server is shutting down                 state.DrainGate, by GuardMiddleware below
+    size of the body                                    RequestMiddleware below
+    API key, scope, ticket of a websocket               api/dependencies.py at each route, by auth.py
 
-The gate: a request or a websocket that breaks a rule is answered here, before anything of it is run.
-
-What every answer tells a browser: which pages may read it, and what a page of ours may do.
-
-A request that has ended, told: one line of the log, and one more in the count.
+Plain ASGI: starlette's BaseHTTPMiddleware would hide a client's disconnect from the handler.
 """
 
 import asyncio
@@ -29,18 +29,18 @@ from millm.api.origins import Address, HostRule, OriginRule, parse_address
 from millm.errors import AddressNotAllowed, AmbiguousLength, EncodedBody, MillmError, OriginNotAllowed, ShuttingDown
 from millm.events import RequestRecord
 from millm.monitoring.metrics import Meter
-from millm.monitoring.recorder import ended_records
+from millm.monitoring.recorder import closed_records
 from millm.protocol.errors import failure_response
 from millm.state import DrainGate
 
 _API_PREFIXES = ("/v1", "/api")
 _MAX_QUOTED_CHARS = 128
-_NOT_ALLOWED = "may not use this server; MILLM_ALLOWED_ORIGINS lists those that may."
+_NOT_ALLOWED = "may not use this server; MILLM_ALLOWED_ORIGINS lists the allowed origins."
 
 
 @dataclass(frozen=True)
 class RequestRules:
-    """Made once, of the operator's settings."""
+    """Checks on headers, from the operator's settings."""
 
     hosts: HostRule
     origins: OriginRule
@@ -61,7 +61,7 @@ class RequestRules:
             _check_site(headers, method, path)
 
     def allowed_origin(self, headers: Headers) -> str | None:
-        """The origin whose page may read the answer, if it is a page that asks and it may."""
+        """The origin whose page may read the response; None without a page or for a forbidden one."""
         origin, host = headers.get("origin"), parse_address(headers.get("host", ""))
         return origin if origin and host and self.hosts.allows(host) and self.origins.allows(origin, host) else None
 
@@ -73,13 +73,13 @@ class RequestRules:
         if not self.hosts.allows(address):
             raise AddressNotAllowed(
                 f"This server does not answer to the name {address.name[:_MAX_QUOTED_CHARS]!r}; "
-                "ask by IP address or localhost, or add the name to MILLM_ALLOWED_HOSTS."
+                "use an IP address or localhost, or add the name to MILLM_ALLOWED_HOSTS."
             )
         return address
 
 
 def _check_length(headers: Headers) -> None:
-    """Two servers in a row that each believe another of the two would take one request for two."""
+    """Two servers that each trust a different one of the two could read one request as two (smuggling)."""
     if "content-length" in headers and "transfer-encoding" in headers:
         raise AmbiguousLength("Send `Content-Length` or `Transfer-Encoding`, not both.")
 
@@ -90,7 +90,7 @@ def _check_encoding(headers: Headers) -> None:
 
 
 def _check_site(headers: Headers, method: str, path: str) -> None:
-    """Forms, pictures and scripts of another site come without an Origin; browsers still tell where from."""
+    """Forms, images and scripts of another site send no Origin, but browsers send Sec-Fetch-Site."""
     if headers.get("sec-fetch-site") not in ("cross-site", "same-site"):
         return
     is_navigation = headers.get("sec-fetch-mode") == "navigate"
@@ -107,7 +107,7 @@ REQUEST_HEADERS = (
         "raw-response", "read-timeout", "retry-count", "runtime", "runtime-version", "stream-helper", "timeout",
     )),
 )  # fmt: skip
-"""What OpenAI's clients in a browser send."""
+"""Headers of OpenAI's clients in a browser."""
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": METHODS,
     "Access-Control-Allow-Headers": ", ".join(REQUEST_HEADERS),
@@ -118,12 +118,12 @@ _POLICY_VIOLATION = 1008
 
 
 class GuardMiddleware:
-    """Middleware, for http and websocket alike."""
+    """Rejects requests and websockets by headers and by the drain gate, and answers CORS preflights."""
 
-    def __init__(self, app: ASGIApp, rules: RequestRules, doors: DrainGate) -> None:
+    def __init__(self, app: ASGIApp, rules: RequestRules, drain_gate: DrainGate) -> None:
         self.app = app
         self._rules = rules
-        self._doors = doors
+        self._drain_gate = drain_gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -132,25 +132,25 @@ class GuardMiddleware:
         headers, method = Headers(scope=scope), scope.get("method", "GET")
         try:
             self._rules.check(headers, method, scope["path"])
-            self._doors.check(scope["type"], method)
-        except MillmError as refused:
-            await _refuse(refused, scope, receive, send)
+            self._drain_gate.check(scope["type"], method)
+        except MillmError as error:
+            await _reject(error, scope, receive, send)
             return
         if method == "OPTIONS" and "origin" in headers and "access-control-request-method" in headers:
             await Response(status_code=204, headers=_PREFLIGHT)(scope, receive, send)
         else:
-            with self._doors.track_request(method, scope["path"]):
+            with self._drain_gate.track_request(method, scope["path"]):
                 await self.app(scope, receive, send)
 
 
-async def _refuse(refused: MillmError, scope: Scope, receive: Receive, send: Send) -> None:
+async def _reject(error: MillmError, scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
         return
-    answer = failure_response(refused)
-    if isinstance(refused, AmbiguousLength):
-        answer.headers["Connection"] = "close"  # where the next request would begin is anybody's guess
-    await answer(scope, receive, send)
+    response = failure_response(error)
+    if isinstance(error, AmbiguousLength):
+        response.headers["Connection"] = "close"  # the start of the next request is unknown
+    await response(scope, receive, send)
 
 
 SECURITY_HEADERS = {
@@ -162,21 +162,21 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""A page that needs another policy sends its own."""
+"""Defaults; a page may send its own policy."""
 _EXPOSED_HEADERS = "x-request-id, retry-after"
 _HEADER_MESSAGES = ("http.response.start", "websocket.http.response.start")
 
 
 class ResponseHeadersMiddleware:
-    """Middleware, the outermost: what the others answer gets them too. Never a grant to all, nor for cookies."""
+    """The outermost middleware: security and CORS headers on every response. Never allows `*` or cookies."""
 
     def __init__(self, app: ASGIApp, rules: RequestRules) -> None:
         self.app = app
         self._rules = rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_asked = scope["type"] in ("http", "websocket")
-        origin = self._rules.allowed_origin(Headers(scope=scope)) if is_asked else None
+        has_headers = scope["type"] in ("http", "websocket")
+        origin = self._rules.allowed_origin(Headers(scope=scope)) if has_headers else None
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] in _HEADER_MESSAGES:
@@ -197,42 +197,41 @@ def _add_headers(headers: MutableHeaders, origin: str | None) -> None:
 
 log = structlog.get_logger()
 DEFAULT_MAX_BODY_BYTES = 4 * 2**20
-"""Bytes, unless MILLM_MAX_BODY_BYTES says otherwise: room for a million tokens, not for a server's memory."""
+"""Default of MILLM_MAX_BODY_BYTES: enough for a million tokens."""
 _SANE_ID = re.compile(r"[\w-]{1,64}", re.ASCII)
 OnEnd = Callable[[Scope, int | None, float], None]
-"""(scope, status, seconds) of a request or a websocket; no status: nothing was sent."""
+"""(scope, status, seconds) of a request or websocket; status None: no response was sent."""
 _RESPONSE_STARTS = ("http.response.start", "websocket.http.response.start")
 
 
 class RequestMiddleware:
-    """Middleware: an `x-request-id` on every answer, a limit on every body, no failure without an answer."""
+    """Adds `x-request-id`, limits the body, turns any exception into a response, and reports the end."""
 
     def __init__(
-        self, app: ASGIApp, largest_body: int = DEFAULT_MAX_BODY_BYTES, on_end: OnEnd = lambda *_: None
+        self, app: ASGIApp, max_body_bytes: int = DEFAULT_MAX_BODY_BYTES, on_end: OnEnd = lambda *_: None
     ) -> None:
         self.app = app
         self._on_end = on_end
-        self._max_body_bytes = largest_body
+        self._max_body_bytes = max_body_bytes
         self._turn_lock = asyncio.Lock()
 
     async def _await_turn(self) -> None:
-        """A crowd comes in one by one, a turn of the event loop each: `/healthz` is answered in between."""
+        """Admits concurrent requests one per event loop turn, so that `/healthz` is answered in between."""
         async with self._turn_lock:
             await asyncio.sleep(0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
-        answer, began = _ResponseSender(send, _request_id(Headers(scope=scope))), time.monotonic()
-        routed = _head_as_get(scope)  # what the router finds is noted in it, and in its `state` what was answered
+        sender, began = _ResponseSender(send, _request_id(Headers(scope=scope))), time.monotonic()
+        routed = _head_as_get(scope)  # the router adds its route, `state` the request records
         routed.setdefault("state", {})
-        with structlog.contextvars.bound_contextvars(request_id=answer.request_id):
+        with structlog.contextvars.bound_contextvars(request_id=sender.request_id):
             try:
-                await self._handle(routed, receive, answer)
+                await self._handle(routed, receive, sender)
             finally:
-                self._on_end(
-                    {**routed, "method": scope.get("method", "WEBSOCKET")}, answer.status, _seconds_since(began)
-                )
+                final_scope = {**routed, "method": scope.get("method", "WEBSOCKET")}
+                self._on_end(final_scope, sender.status, time.monotonic() - began)
         return None
 
     async def _handle(self, scope: Scope, receive: Receive, sender: "_ResponseSender") -> None:
@@ -242,21 +241,21 @@ class RequestMiddleware:
             await self._await_turn()
         try:
             await self.app(scope, _limit_body(scope, receive, self._max_body_bytes), sender.send)
-        except asyncio.CancelledError:  # the server stops, and this did not end of itself in time
+        except asyncio.CancelledError:  # the server stopped before the request ended
             if not sender.has_started:
-                stopped = ShuttingDown("the server was stopped before this was done; try again when it is back")
-                await failure_response(stopped)(scope, receive, sender.send)
+                error = ShuttingDown("the server stopped before the request ended; try again when it is back")
+                await failure_response(error)(scope, receive, sender.send)
             raise
-        except Exception as failure:  # the edge: what nobody caught is logged and told as a 500
+        except Exception as failure:  # the outer edge: unhandled errors are logged and answered with 500
             log.exception("request.failed")
             if sender.has_started:
-                raise  # half an answer is out: only a cut connection can still tell the client
+                raise  # the response has started: only closing the connection can signal the failure
             await failure_response(failure)(scope, receive, sender.send)
         return None
 
 
 class _ResponseSender:
-    """What is sent to the client, with the request's id in its headers."""
+    """Sends messages, with the request id in the headers."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self.request_id = request_id
@@ -276,79 +275,74 @@ class _ResponseSender:
         await self._send(message)
 
 
-def _seconds_since(start: float) -> float:
-    return time.monotonic() - start
-
-
 def _request_id(headers: Headers) -> str:
-    """The client's own id, so that its logs and ours agree; a new one where it sent none or a strange one."""
-    given = headers.get("x-request-id", "")
-    return given if _SANE_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+    """The client's `x-request-id` where it is well-formed, else a new one."""
+    sent = headers.get("x-request-id", "")
+    return sent if _SANE_ID.fullmatch(sent) else f"req_{uuid.uuid4().hex}"
 
 
 def _head_as_get(scope: Scope) -> Scope:
-    """HEAD is answered as GET: the server, which knows the difference, keeps the body to itself."""
+    """HEAD is routed as GET; uvicorn omits the body."""
     return {**scope, "method": "GET"} if scope.get("method") == "HEAD" else scope
 
 
 def _limit_body(scope: Scope, receive: Receive, max_bytes: int) -> Receive:
-    """`receive`, which refuses a body by the length it declares, or by what came where it declares none."""
+    """`receive` that rejects a body by its declared length, or by its actual length where none is declared."""
     declared = Headers(scope=scope).get("content-length", "0")
     is_too_large = declared.isdecimal() and int(declared) > max_bytes
     left = max_bytes
-    refused = HTTPException(413, f"The body is too large; the limit is {max_bytes:,} bytes (MILLM_MAX_BODY_BYTES).")
+    too_large = HTTPException(413, f"The body is too large; the limit is {max_bytes:,} bytes (MILLM_MAX_BODY_BYTES).")
 
     async def receive_limited() -> Message:
         nonlocal left
         if is_too_large:
-            raise refused
+            raise too_large
         message = await receive()
         left -= len(message.get("body", b""))
         if left < 0:
-            raise refused
+            raise too_large
         return message
 
     return receive_limited
 
 
-access_log = structlog.get_logger()
 QUIET_ROUTES = frozenset(("/healthz", "/readyz", "/metrics", "/ui", "/ui/{path}"))
-"""Asked every few seconds by machines, or a dozen at once by a browser."""
+"""Logged at DEBUG: polled by machines, or requested by a browser in dozens."""
 
 
 def report_request_end(meter: Meter, scope: Scope, status: int | None, seconds: float) -> None:
-    """By its route, not by its path: what a client wrote there is its own."""
+    """Count the request and write the access log: by route, since a path may hold data of a client."""
     route, method = route_template(scope), scope.get("method", "WEBSOCKET")
     meter.count_response(route, method, status)
-    access_log.log(
+    log.log(
         _log_level(route, method, status),
         "request.ended",
         method=method[:16],
         route=route,
         status=status,
         ms=round(seconds * 1000, 1),
-        **_generation_fields(ended_records(scope)),
+        **_generation_fields(closed_records(scope)),
     )
 
 
 def route_template(scope: Scope) -> str | None:
-    """With the names of its parameters: `/api/jobs/{id}`; None where nothing is served."""
+    """The route with its parameter names, such as `/api/jobs/{id}`; None for unknown addresses."""
     route = getattr(scope.get("route"), "path", None)
     if route is None:
         return None
     first = "/" + scope["path"].split("/")[1]  # a router's own prefix is not in its routes' paths
-    whole: str = route if route.startswith(first) else first + route
-    return whole.replace(":path}", "}")
+    template: str = route if route.startswith(first) else first + route
+    return template.replace(":path}", "}")
 
 
 def _log_level(route: str | None, method: str, status: int | None) -> int:
-    """The page looks at `/api` every second, and would fill the log with that."""
+    """Reads of `/api` are DEBUG: the web page polls them every second."""
     if route in QUIET_ROUTES:
         return DEBUG
     if status is None or status >= 400:
         return WARNING if status is None or status >= 500 else INFO
-    is_look = method in ("GET", "HEAD") and route is not None and route.startswith("/api/")
-    return DEBUG if is_look else INFO
+    is_poll = method in ("GET", "HEAD") and route is not None and route.startswith("/api/")
+    return DEBUG if is_poll else INFO
 
 
 def _generation_fields(records: list[RequestRecord]) -> dict[str, object]:

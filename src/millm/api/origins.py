@@ -1,11 +1,8 @@
-"""Which names this server answers to: a web page that rebinds DNS asks by a name that is not among them.
+"""Host names and web origins that may use the server.
 
-An IP literal is always let through: no DNS was asked for it, so none can have been rebound.
-Reasoning: https://nvd.nist.gov/vuln/detail/CVE-2024-28224 (Ollama).
-
-Which web pages may ask: the server's own, those on loopback, and those that the operator lists.
-
-A browser says in `Origin` whose page asks. `null` and `file://` could be anybody's.
+HostRule stops DNS rebinding: a page that rebinds its name sends that name as `Host`, so only known names and IP
+literals, which need no DNS, are accepted (https://nvd.nist.gov/vuln/detail/CVE-2024-28224, Ollama). OriginRule stops
+other pages: browsers send a page's `Origin`; `null` and `file://` can come from anywhere.
 """
 
 import ipaddress
@@ -22,7 +19,7 @@ _LARGEST_PORT = 65535
 
 @dataclass(frozen=True)
 class Address:
-    """A host as a URL or a `Host` header names it, in lower case; IPv6 without brackets, in its shortest form."""
+    """Host and port of a URL or `Host` header, in lower case; IPv6 without brackets, in its shortest form."""
 
     name: str
     port: int | None = None
@@ -40,21 +37,21 @@ class Address:
 
 def parse_address(text: str) -> Address | None:
     """`name`, `name:port`, `1.2.3.4:port` or `[::1]:port`; None for anything else."""
-    found = _ADDRESS.fullmatch(text.lower())
-    if not found:
+    match = _ADDRESS.fullmatch(text.lower())
+    if not match:
         return None
-    port = int(found["port"]) if found["port"] else None
+    port = int(match["port"]) if match["port"] else None
     if port is not None and port > _LARGEST_PORT:
         return None
-    if found["v6"]:
-        ip = _ip(found["v6"])
+    if match["v6"]:
+        ip = _ip(match["v6"])
         return Address(str(ip), port) if ip and ip.version == 6 else None
-    return Address(found["name"], port)
+    return Address(match["name"], port)
 
 
 @dataclass(frozen=True)
 class HostRule:
-    """The names that are ours."""
+    """Host names that this server answers to."""
 
     names: frozenset[str]
     suffixes: tuple[str, ...]
@@ -62,18 +59,18 @@ class HostRule:
 
     @classmethod
     def allowing(cls, hosts: Iterable[str]) -> "HostRule":
-        """`hosts` (`name`, `*.suffix` or `*`) besides those that are always ours. Raises CannotStart."""
-        wanted = [host.lower() for host in hosts]
-        for host in wanted:
+        """`hosts`: `name`, `*.suffix` or `*`, added to localhost and the machine's own name. Raises CannotStart."""
+        names = [host.lower() for host in hosts]
+        for host in names:
             address = parse_address(host.removeprefix("*."))
             if host != "*" and (address is None or address.port is not None):
                 raise CannotStart(
-                    f"MILLM_ALLOWED_HOSTS: {host!r} is no name such as `millm`, `*.lan` or `*`, without port"
+                    f"MILLM_ALLOWED_HOSTS: {host!r} is not a name without port, such as `millm`, `*.lan` or `*`"
                 )
         return cls(
-            names=frozenset(("localhost", socket.gethostname().lower(), *wanted)),
-            suffixes=(".localhost", ".local", *(host[1:] for host in wanted if host.startswith("*."))),
-            allows_all="*" in wanted,
+            names=frozenset(("localhost", socket.gethostname().lower(), *names)),
+            suffixes=(".localhost", ".local", *(host[1:] for host in names if host.startswith("*."))),
+            allows_all="*" in names,
         )
 
     def allows(self, address: Address) -> bool:
@@ -103,39 +100,36 @@ class Origin:
         return self.scheme in _DEFAULT_PORTS
 
     def is_same_host(self, host: Address) -> bool:
-        """The page came from the very address that it asks; behind a proxy with TLS only the scheme differs."""
-        usual = _DEFAULT_PORTS.get(self.scheme)
-        return self.address.name == host.name and (self.address.port or usual) == (host.port or usual)
+        """The page was served by this server. The scheme may differ behind a TLS proxy."""
+        default = _DEFAULT_PORTS.get(self.scheme)
+        return self.address.name == host.name and (self.address.port or default) == (host.port or default)
 
 
 def parse_origin(text: str) -> Origin | None:
-    """`scheme://host[:port]`; None for anything else, so for `null`, `file://` and a whole URL."""
-    found = _ORIGIN.fullmatch(text.lower())
-    address = parse_address(found[2]) if found else None
-    return Origin(found[1], address) if found and address else None
+    """`scheme://host[:port]`; None for anything else, such as `null`, `file://` or a URL with a path."""
+    match = _ORIGIN.fullmatch(text.lower())
+    address = parse_address(match[2]) if match else None
+    return Origin(match[1], address) if match and address else None
 
 
 @dataclass(frozen=True)
 class OriginRule:
-    """The sites that are let in."""
+    """Web pages that may use the server: its own, those on loopback, and the listed ones."""
 
     listed: frozenset[Origin]
 
     @classmethod
     def allowing(cls, origins: Iterable[str]) -> "OriginRule":
         """Raises CannotStart."""
-        return cls(frozenset(_checked_origin(text) for text in origins))
+        listed = {text: parse_origin(text) for text in origins}
+        for text, origin in listed.items():
+            if origin is None:
+                raise CannotStart(f"MILLM_ALLOWED_ORIGINS: {text!r} is not an origin such as `http://chat.lan:3000`")
+        return cls(frozenset(origin for origin in listed.values() if origin))
 
     def allows(self, text: str, host: Address) -> bool:
-        """`host`: what the request asks for, and is known to be ours: else a rebound page would be its own."""
+        """`host`: of the request, already checked by HostRule; otherwise a rebound page would be same-host."""
         origin = parse_origin(text)
         if origin is None:
             return False
         return origin in self.listed or (origin.is_web and (origin.address.is_loopback or origin.is_same_host(host)))
-
-
-def _checked_origin(text: str) -> Origin:
-    origin = parse_origin(text)
-    if origin is None:
-        raise CannotStart(f"MILLM_ALLOWED_ORIGINS: {text!r} is no origin such as `http://chat.lan:3000`")
-    return origin

@@ -1,12 +1,7 @@
-"""Server-sent events as OpenAI's clients parse them, closed for certain when their client goes.
+"""Server-sent events: batches, keep-alives, and cancellation when the client disconnects.
 
-Unless an endpoint writes them down in its own way, they are `data: {json}` and a blank line, at last `data: [DONE]`.
-
-Work that stops when its client has gone: the server tells nobody of that but who asks.
-
-A stream on which something moves: all items that are ready, or after a long silence a sign of life.
-
-What is ready at once goes on at once: a fast engine pays for one write a burst, not for one a token.
+ASGI reports a disconnect only to a pending `receive()`, so work that must stop is run by `cancel_on_disconnect`. All
+chunks that are ready are one write: a fast engine pays per batch, not per token.
 """
 
 import asyncio
@@ -28,7 +23,7 @@ Result = TypeVar("Result")
 
 
 async def cancel_on_disconnect(request: Request, work: Awaitable[Result]) -> Result:
-    """The result of `work`. Raises ClientDisconnect, after cancelling it, when the client goes first."""
+    """The result of `work`, which is cancelled when the client disconnects. Raises ClientDisconnect."""
     working = asyncio.ensure_future(work)
     leaving = asyncio.create_task(_wait_for_disconnect(request))
     try:
@@ -49,17 +44,17 @@ async def _wait_for_disconnect(request: Request) -> None:
 
 Item = TypeVar("Item")
 KEEP_ALIVE_SECONDS = 10.0
-"""Proxies and clients cut connections on which nothing moves for longer than this times a few."""
+"""Proxies and clients close connections that are silent for several times as long."""
 
 
 async def batch_with_keep_alive(stream: AsyncIterator[Item]) -> AsyncGenerator[list[Item]]:
-    """Items as they come, never held back; none after every silence of PATIENCE_SECONDS. Raises what it raises."""
-    came: asyncio.Queue[Item | asyncio.Task[None]] = asyncio.Queue()
-    reader = asyncio.create_task(_enqueue_all(stream, came))
-    reader.add_done_callback(came.put_nowait)
+    """Batches of all items that are ready; an empty batch after KEEP_ALIVE_SECONDS of silence."""
+    queue: asyncio.Queue[Item | asyncio.Task[None]] = asyncio.Queue()
+    reader = asyncio.create_task(_enqueue_all(stream, queue))
+    reader.add_done_callback(queue.put_nowait)
     try:
         while True:
-            ready = await _next_batch(came)
+            ready = await _next_batch(queue)
             items = [item for item in ready if not isinstance(item, asyncio.Task)]
             if items or not ready:
                 yield items
@@ -77,7 +72,7 @@ async def _enqueue_all(stream: AsyncIterator[Item], queue: asyncio.Queue[Item | 
 
 
 async def _next_batch(queue: asyncio.Queue[Item | asyncio.Task[None]]) -> list[Item | asyncio.Task[None]]:
-    """The next, and whatever else is there with it; nothing where none came in time."""
+    """The next item and all others that are ready; empty after KEEP_ALIVE_SECONDS."""
     ready = []
     with suppress(TimeoutError):
         async with asyncio.timeout(KEEP_ALIVE_SECONDS):
@@ -90,19 +85,18 @@ async def _next_batch(queue: asyncio.Queue[Item | asyncio.Task[None]]) -> list[I
 log = structlog.get_logger()
 SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 KEEP_ALIVE_COMMENT = b": working\n\n"
-"""A comment: every client skips it, and no proxy on the way takes the silence for the end."""
+"""A comment: clients skip it, and proxies do not close the connection."""
 _encode = msgspec.json.Encoder().encode
 ChunkStream = AsyncGenerator[msgspec.Struct]
-"""What there is to tell, in order."""
 BatchStream = AsyncGenerator[list[msgspec.Struct]]
-"""Chunks that are ready at once; none is a sign of life."""
+"""An empty batch is a keep-alive."""
 
 
 class EventEncoder(Protocol):
-    """How an endpoint writes its events down."""
+    """The event format of an endpoint."""
 
     terminator: bytes
-    """Behind the last event, whatever became of the answer."""
+    """Sent after the last event, also after a failure."""
 
     def encode_event(self, event: msgspec.Struct) -> bytes: ...
 
@@ -110,7 +104,7 @@ class EventEncoder(Protocol):
 
 
 class DataEventEncoder:
-    """As chats and completions are streamed."""
+    """`data: {json}` events, as for chats and completions."""
 
     terminator = b"data: [DONE]\n\n"
 
@@ -122,7 +116,7 @@ class DataEventEncoder:
 
 
 class EventStream(StreamingResponse):
-    """A stream that is closed for certain when its client goes, also before the first event and between two."""
+    """A response whose stream is always closed, also when the client disconnects before the first event."""
 
     media_type = "text/event-stream"
 
@@ -136,7 +130,7 @@ class EventStream(StreamingResponse):
 
 
 async def stream_events(request: Request, chunks: ChunkStream, encoder: EventEncoder | None = None) -> Response:
-    """Starts with the first chunk, or a sign of life: what fails before it is an ordinary error answer."""
+    """Waits for the first chunk or keep-alive: a failure before it is an ordinary error response."""
     batches = batch_with_keep_alive(chunks)
     first = await cancel_on_disconnect(request, anext(batches))
     return EventStream(first, batches, encoder or DataEventEncoder())
@@ -145,12 +139,12 @@ async def stream_events(request: Request, chunks: ChunkStream, encoder: EventEnc
 async def _encoded_batches(
     first: list[msgspec.Struct], batches: BatchStream, encoder: EventEncoder
 ) -> AsyncGenerator[bytes]:
-    """What is ready at once is one write."""
+    """One write per batch."""
     try:
         yield _encode_batch(first, encoder)
         async for batch in batches:
             yield _encode_batch(batch, encoder)
-    except Exception as failure:  # noqa: BLE001  the status is out: only an event can tell it now
+    except Exception as failure:  # noqa: BLE001  the status is sent: only an event can report the failure
         _log_failure(failure)
         yield encoder.encode_failure(failure)
     if encoder.terminator:
@@ -162,7 +156,7 @@ def _encode_batch(batch: list[msgspec.Struct], encoder: EventEncoder) -> bytes:
 
 
 def _log_failure(failure: Exception) -> None:
-    """A trace only for what nobody foresaw: an engine that dies fails hundreds of streams at once."""
+    """A traceback only for unexpected errors: a crashed engine fails hundreds of streams at once."""
     if isinstance(failure, MillmError):
         log.warning("stream.failed", code=failure.code, reason=failure.message)
     else:

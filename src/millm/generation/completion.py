@@ -1,4 +1,4 @@
-"""A completion as a job: its prompts as they were sent, without a template. Knows nothing of how it is told."""
+"""Prepares a completion: prompts are used as sent, without a chat template."""
 
 import asyncio
 
@@ -13,7 +13,6 @@ from millm.state import State
 async def prepare_completion(
     state: State, body: CompletionRequest, header_profile: str | None, *, prefix: str
 ) -> GenerationRequest:
-    """Raises what the steps of it raise."""
     await ensure_loaded(state, body.model)
     selection = resolve_selection(state, body, header_profile)
     prompts = await asyncio.to_thread(_prompt_ids, selection.model, body.prompt)
@@ -38,7 +37,7 @@ def _prompt_ids(model: LoadedModel, prompts: list[Prompt]) -> list[list[int]]:
 
 
 def _echoes(model: LoadedModel, prompts: list[Prompt], ids: list[list[int]]) -> list[str]:
-    """Each prompt as it was written, or as its tokens are."""
+    """Text of each prompt, decoded where the client sent token ids."""
     return [
         prompt
         if isinstance(prompt, str)
@@ -48,7 +47,7 @@ def _echoes(model: LoadedModel, prompts: list[Prompt], ids: list[list[int]]) -> 
 
 
 def _encode_text(model: LoadedModel, text: str) -> list[int]:
-    """Without text, and where no token marks a beginning, the answer begins after the end of another text."""
+    """An empty prompt becomes the end-of-text token, for models without a start token."""
     model.tokenizer.check_length(text, model.facts.context_length)
     ids = model.tokenizer.encode(text)
     if not ids and model.tokenizer.eos_id is not None:
@@ -60,5 +59,5 @@ def _encode_text(model: LoadedModel, text: str) -> list[int]:
 
 def _validated_ids(model: LoadedModel, ids: list[int]) -> list[int]:
     if max(ids) >= model.facts.vocab_size:
-        raise InvalidRequest(f"`prompt` takes token ids from 0 to {model.facts.vocab_size - 1}.", param="prompt")
+        raise InvalidRequest(f"`prompt` accepts token ids from 0 to {model.facts.vocab_size - 1}.", param="prompt")
     return ids

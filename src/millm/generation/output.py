@@ -1,10 +1,6 @@
-"""Choices as they are written: the engine's tokens become pieces of text with all that belongs to them.
+"""The output of a request: the engine's tokens become deltas of text, tool calls and activations.
 
-The one path: a stream sends the pieces, a whole answer is the pieces joined.
-
-`best_of`: of several answers to each prompt the likeliest are told, by the mean log-probability of their tokens.
-
-An answer on its way out, told to the monitor: its first token, its ends, and what became of it.
+A stream sends these deltas, a full response joins them. `start_generation` runs a request and records it.
 """
 
 import uuid
@@ -32,7 +28,7 @@ NO_WATCHING = WatchPlan()
 
 @dataclass(frozen=True)
 class ChoiceEnd:
-    """How a choice ended."""
+    """The end of a choice."""
 
     reason: FinishReason
     tokens: int
@@ -44,10 +40,10 @@ class ChoiceEnd:
 
 @dataclass(frozen=True)
 class ToolCallPart:
-    """Some of a tool call: the first part of a call has its id and name, later ones add to its arguments."""
+    """Part of a tool call: the first part of a call has its id and name, later parts extend its arguments."""
 
     index: int
-    """Which of the choice's calls."""
+    """Number of the call within the choice."""
     id: str | None = None
     name: str | None = None
     arguments: str = ""
@@ -55,13 +51,13 @@ class ToolCallPart:
 
 @dataclass(frozen=True)
 class OutputDelta:
-    """Some of one choice: text that is final, the tokens it came from, what was watched meanwhile."""
+    """Part of one choice: final text, its tokens, activations and tool calls."""
 
     choice: int
     text: str = ""
     tokens: tuple[Token, ...] = ()
     offsets: tuple[int, ...] = ()
-    """Where each token's text begins in the choice, in characters."""
+    """Character offset of each token in the choice."""
     activations: tuple[Activation, ...] = ()
     calls: tuple[ToolCallPart, ...] = ()
     reasoning: str = ""
@@ -69,31 +65,30 @@ class OutputDelta:
 
     @property
     def has_content(self) -> bool:
-        """Apart from its end."""
         return bool(self.text or self.reasoning or self.calls or self.tokens or self.activations)
 
 
 def join_outputs(outputs: list[OutputDelta]) -> OutputDelta:
-    """All pieces of one choice, in order, as one."""
+    """Join all deltas of one choice, in order."""
     return OutputDelta(
         choice=outputs[0].choice,
-        text="".join(piece.text for piece in outputs),
-        reasoning="".join(piece.reasoning for piece in outputs),
-        tokens=tuple(token for piece in outputs for token in piece.tokens),
-        offsets=tuple(offset for piece in outputs for offset in piece.offsets),
-        activations=tuple(activation for piece in outputs for activation in piece.activations),
-        calls=tuple(call for piece in outputs for call in piece.calls),
+        text="".join(output.text for output in outputs),
+        reasoning="".join(output.reasoning for output in outputs),
+        tokens=tuple(token for output in outputs for token in output.tokens),
+        offsets=tuple(offset for output in outputs for offset in output.offsets),
+        activations=tuple(activation for output in outputs for activation in output.activations),
+        calls=tuple(call for output in outputs for call in output.calls),
         end=outputs[-1].end,
     )
 
 
 async def collect_choices(outputs: AsyncGenerator[OutputDelta], choice_count: int) -> list[OutputDelta]:
-    """Each choice whole, in their order, when all have ended."""
+    """The joined choices, in order."""
     parts: list[list[OutputDelta]] = [[] for _ in range(choice_count)]
     async with aclosing(outputs):
-        async for piece in outputs:
-            parts[piece.choice].append(piece)
-    return [join_outputs(some) for some in parts]
+        async for output in outputs:
+            parts[output.choice].append(output)
+    return [join_outputs(deltas) for deltas in parts]
 
 
 async def generate_output(
@@ -106,40 +101,37 @@ async def generate_output(
     watching: WatchPlan = NO_WATCHING,
     recording: RequestRecorder | None = None,
 ) -> AsyncGenerator[OutputDelta]:
-    """The pieces of all choices as they come; only a choice's last has an `end`.
+    """Yield the deltas of all choices; only the last delta of a choice has an `end`.
 
-    What the request is told of what is watched is `watching`'s to say; the monitor's part goes into the `recording`.
-
-    `echoes`: what each choice begins with, its prompt as somebody wrote it; none where answers begin with themselves.
-    Raises MillmError when one of them fails. Closing it cancels the sequences at the next step.
+    `watching` selects the activations in the deltas; those of the monitor go into `recording`. `echoes`: the text that
+    each choice starts with. Raises MillmError when a sequence fails. Closing the generator cancels all sequences.
     """
-    choices = enumerate(zip(sequences, detokenizers, strict=True))
-    writers = {
-        sequence.id: _ChoiceAssembler(sequence.prompt, choice, text, tokenizer, parser_config)
-        for choice, (sequence, text) in choices
+    assemblers = {
+        sequence.id: _ChoiceAssembler(sequence.prompt, choice, detokenizer, tokenizer, parser_config, echo)
+        for choice, (sequence, detokenizer, echo) in enumerate(
+            zip(sequences, detokenizers, echoes or [None] * len(sequences), strict=True)
+        )
     }
-    for writer, echo in zip(writers.values(), echoes, strict=bool(echoes)):
-        writer.echo = echo
-    for writer in writers.values():
-        writer.watching, writer.recording = watching, recording
+    for assembler in assemblers.values():
+        assembler.watching, assembler.recording = watching, recording
     async with aclosing(engine.generate(*sequences)) as events:
         async for event in events:
-            writer = writers[event.id]
+            assembler = assemblers[event.id]
             if isinstance(event, PromptScores):
-                writer.prompt_scores += event.scores
+                assembler.prompt_scores += event.scores
                 continue
-            if writer.echo is not None:
-                yield writer.echo_output()
+            if assembler.echo is not None:
+                yield assembler.echo_output()
             if isinstance(event, Finished):
-                yield writer.finish(event)
-            elif not writer.has_stopped():
-                yield writer.add_token(event)
-                if writer.has_stopped():
-                    engine.cancel(event.id)  # its receipt still comes, with `Finished`
+                yield assembler.finish(event)
+            elif not assembler.has_stopped():
+                yield assembler.add_token(event)
+                if assembler.has_stopped():
+                    engine.cancel(event.id)  # `Finished` still follows, with the receipt
 
 
 class _ChoiceAssembler:
-    """What is known of one choice while it is written."""
+    """Turns the tokens of one choice into deltas."""
 
     def __init__(
         self,
@@ -148,6 +140,7 @@ class _ChoiceAssembler:
         detokenizer: Detokenizer,
         tokenizer: Tokenizer,
         parser_config: OutputParserConfig,
+        echo: str | None,
     ) -> None:
         self._choice = choice
         self._detokenizer = detokenizer
@@ -161,19 +154,18 @@ class _ChoiceAssembler:
         self._prompt_length = len(self._token_ids)
         self.watching = NO_WATCHING
         self.recording: RequestRecorder | None = None
-        self.echo: str | None = None
-        """What is still to be told before the answer: its prompt."""
+        self.echo = echo
+        """The prompt's text, until it is sent."""
         self.prompt_scores: list[TokenScore] = []
-        """Of the prompt's tokens, all but the first."""
+        """Scores of all prompt tokens but the first."""
         self._pending_tokens: list[Token] = []
-        """Tokens without final text yet: half a character, or what may become a stop string or a call."""
+        """Tokens without final text: half a character, or a possible stop string or tool call."""
 
     def has_stopped(self) -> bool:
-        """A stop string or the only call has come; what follows is not part of the answer."""
+        """True after a stop string or the only tool call: later tokens are not part of the answer."""
         return self._detokenizer.stopped or self._parser.done
 
     def echo_output(self) -> OutputDelta:
-        """The prompt itself, where its answer is to begin with it."""
         text, self.echo = self.echo or "", None
         scores = (
             [TokenScore(None), *self.prompt_scores] if self.prompt_scores else [TokenScore(None)] * len(self._token_ids)
@@ -194,13 +186,13 @@ class _ChoiceAssembler:
         return self._output(self._parser.feed(self._detokenizer.push(token.token)), token.readings)
 
     def finish(self, event: Finished) -> OutputDelta:
-        told = self._parser.feed(self._detokenizer.finish()).followed_by(self._parser.finish())
-        has_called = self._has_called or bool(told.calls)
+        parsed = self._parser.feed(self._detokenizer.finish()).followed_by(self._parser.finish())
+        has_called = self._has_called or bool(parsed.calls)
         reason: FinishReason = self._finish_after_calls if has_called else "stop"
         if event.reason == "length" and not self.has_stopped():
             reason = "length"
         return self._output(
-            told, event.readings, ChoiceEnd(reason, self._token_count, event.receipt, event.cached_tokens)
+            parsed, event.readings, ChoiceEnd(reason, self._token_count, event.receipt, event.cached_tokens)
         )
 
     def _output(self, parsed: ParsedDelta, readings: Sequence[Reading], end: ChoiceEnd | None = None) -> OutputDelta:
@@ -218,7 +210,7 @@ class _ChoiceAssembler:
         )
 
     def _release_tokens(self, parsed: ParsedDelta, end: ChoiceEnd | None) -> tuple[Token, ...]:
-        """The held tokens, once something of them is out. Those that only made up the stop string never are."""
+        """Pending tokens whose text is final. Tokens of a stop string are never released."""
         if not parsed and (end is None or self.has_stopped()):
             return ()
         released, self._pending_tokens = tuple(self._pending_tokens), []
@@ -253,20 +245,24 @@ def _tool_call_part(delta: ParsedCallDelta) -> ToolCallPart:
 
 
 def pick_best(candidates: Sequence[OutputDelta], samples_per_prompt: int, choices_per_prompt: int) -> list[OutputDelta]:
-    """`choices`: `tries` of the first prompt, as many of the second, … → `told` of each, numbered anew."""
+    """`candidates`: all samples of the first prompt, then of the second, … Returns the samples of each prompt with the
+    highest mean log-probability, renumbered.
+    """
     if choices_per_prompt == samples_per_prompt:
         return list(candidates)
     by_prompt = [
         candidates[first : first + samples_per_prompt] for first in range(0, len(candidates), samples_per_prompt)
     ]
-    kept = [
-        piece for tried in by_prompt for piece in sorted(tried, key=_mean_logprob, reverse=True)[:choices_per_prompt]
+    best = [
+        output
+        for samples in by_prompt
+        for output in sorted(samples, key=_mean_logprob, reverse=True)[:choices_per_prompt]
     ]
-    return [replace(piece, choice=number) for number, piece in enumerate(kept)]
+    return [replace(output, choice=number) for number, output in enumerate(best)]
 
 
 def _mean_logprob(output: OutputDelta) -> float:
-    """Of what was written: an echoed prompt is everybody's."""
+    """Mean over generated tokens, without an echoed prompt."""
     written = [token.logprob for token in output.tokens if token.id and token.logprob is not None]
     return sum(written) / max(len(written), 1)
 
@@ -279,7 +275,7 @@ def build_extension(
     sample_every: int | UnsetType,
     tools_omitted: bool = False,
 ) -> Extension:
-    """Of choices that have ended: positions are added up, ratios averaged over them."""
+    """The `millm` object for finished choices."""
     receipt = combine_receipts([choice.end.receipt for choice in choices if choice.end and choice.end.receipt])
     steering = receipt.fingerprint if receipt else None
     return Extension(
@@ -295,7 +291,7 @@ def build_extension(
 
 
 def _expected_fingerprint(selection: Selection) -> str | None:
-    """Fingerprint of what was selected; another one was applied where the active steering changed meanwhile."""
+    """Fingerprint of the selected steering; the active steering may have changed since."""
     return selection.steering.fingerprint if selection.steering else None
 
 

@@ -1,8 +1,6 @@
-"""Everything an answer needs, checked and decided before anything is started. Knows no endpoint.
+"""Resolves a parsed body into a `GenerationRequest`: every check and decision before the engine starts.
 
-How an answer's text is to be read: as it is, as a forced call, or by what the model writes around its calls.
-
-What is watched in a request: its own `activations`, the monitor's list, and what the active profile would have.
+Independent of the endpoint. Includes the output parser to use and the activations to watch.
 """
 
 import hashlib
@@ -28,7 +26,6 @@ from millm.profiles.resolve import watched_features
 from millm.profiles.schema import ActivationsRequest
 from millm.protocol.request import ChatRequest, CompletionRequest, GenerationFields
 from millm.protocol.response import FinishReason
-from millm.sae.steering import Watch
 from millm.state import State
 from millm.text.tool_calls import (
     CLOSE_TAG,
@@ -43,13 +40,13 @@ from millm.text.tool_calls import (
 
 @dataclass(frozen=True)
 class OutputParserConfig:
-    """For all choices of a request; each gets a reader of its own."""
+    """How to parse the output; every choice gets its own parser."""
 
     make_parser: Callable[[], DeltaParser] = PlainTextParser
     visible_tokens: Container[int] = ()
-    """Special tokens that the reader has to see."""
+    """Special tokens that the parser needs."""
     finish_after_calls: FinishReason = "tool_calls"
-    """Why an answer ends that has made its calls."""
+    """`finish_reason` of an answer with tool calls."""
 
 
 PLAIN_TEXT = OutputParserConfig()
@@ -58,8 +55,8 @@ PLAIN_TEXT = OutputParserConfig()
 def parser_config_of(
     model: LoadedModel, tooling: ToolConfig, prompt: str, *, is_constrained: bool
 ) -> OutputParserConfig:
-    """OpenAI ends a call of a named function with "stop", every other with "tool_calls"."""
-    functions, several = tooling.functions, tooling.parallel_calls
+    """A forced call of a named function ends with "stop", any other with "tool_calls", as at OpenAI."""
+    functions, parallel = tooling.functions, tooling.parallel_calls
     names = frozenset(function.name for function in functions)
     if tooling.choice == "named":
         return OutputParserConfig(lambda: ForcedArgumentsParser(functions[0].name), finish_after_calls="stop")
@@ -68,35 +65,28 @@ def parser_config_of(
     if is_constrained:
         return PLAIN_TEXT
     if model.response_template:
-        responses = model.response_template
-        shown = model.tokenizer.special_ids_in(responses.source_text)
-        return OutputParserConfig(lambda: responses.create_parser(prompt, functions, parallel=several), shown)
+        template = model.response_template
+        visible = model.tokenizer.special_ids_in(template.source_text)
+        return OutputParserConfig(lambda: template.create_parser(prompt, functions, parallel=parallel), visible)
     if functions:
         return OutputParserConfig(
-            lambda: TaggedCallsParser(names, parallel=several), model.tokenizer.special_ids_in(OPEN_TAG + CLOSE_TAG)
+            lambda: TaggedCallsParser(names, parallel=parallel), model.tokenizer.special_ids_in(OPEN_TAG + CLOSE_TAG)
         )
     return PLAIN_TEXT
 
 
 def resolve_watching(state: State, requested: Sequence[ActivationsRequest]) -> WatchPlan:
-    """Raises InvalidSteering or SaeDetached for what the request itself asks; the monitor's never stands in its way."""
-    own = [watch for one in requested for watch in resolve_watches(state, one)]
-    _check_unique_saes(own)
+    """Raises InvalidSteering or SaeDetached for the request's own `activations`, never for the monitor's watches."""
+    own = [watch for item in requested for watch in resolve_watches(state, item)]
+    names = [watch.sae for watch in own]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InvalidSteering(f"activations: SAE {twice!r} is named twice; merge the two", param="activations")
     facts = {name: attached.facts for name, attached in state.saes.items()}
     return state.monitor.plan_watches(own, facts, _profile_features(state))
 
 
-def _check_unique_saes(watches: Sequence[Watch]) -> None:
-    names = [watch.sae for watch in watches]
-    for name in names:
-        if names.count(name) > 1:
-            raise InvalidSteering(
-                f"activations: SAE {name!r} is named twice; ask once for all of it", param="activations"
-            )
-
-
 def _profile_features(state: State) -> dict[str, tuple[int, ...]]:
-    """A profile that does not fit any more, or is gone, has nothing watched."""
+    """Watched features of the active profile by SAE; empty when the profile is missing or incompatible."""
     config = state.monitor.config
     if not (config.on and config.follow_profile and state.active and state.active.profile):
         return {}
@@ -114,7 +104,7 @@ ProfileHeader = Annotated[
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One request, resolved: one sequence for each choice, and what the answer says of itself."""
+    """A fully resolved request: one sequence per choice, and the metadata of the response."""
 
     id: str
     created: int
@@ -122,16 +112,16 @@ class GenerationRequest:
     system_fingerprint: str
     selection: Selection
     sequences: tuple[Generate, ...]
-    """In the order of `choices`: all of the first prompt, all of the second, …"""
+    """All choices of the first prompt, then of the second, …"""
     stop: tuple[str, ...]
     continues_prompt: bool
-    """The answer's text goes on behind the prompt's, instead of being one of its own."""
+    """The answer continues the prompt's text, e.g. without stripping a leading space."""
     echoes: tuple[str, ...]
-    """What each choice begins with, where the prompts are to be repeated."""
+    """With `echo`: the prompt of each choice."""
     samples_per_prompt: int
     """Sequences for each prompt."""
     choices_per_prompt: int
-    """Choices told of each prompt's: the likeliest."""
+    """Returned choices per prompt: the likeliest samples."""
     prompt_tokens: int
     include_usage: bool
     is_streamed: bool
@@ -139,11 +129,11 @@ class GenerationRequest:
     parser_config: OutputParserConfig = PLAIN_TEXT
     tools_omitted: bool = False
     last_prompt_text: str = ""
-    """Of the one who asks: the last message, or the first prompt."""
+    """The last message, or the first prompt; identifies background tasks of chat clients."""
 
     @property
     def sample_every(self) -> int | UnsetType:
-        """How often `top_k` is read, where it is asked for."""
+        """Sampling interval of `top_k`, where requested."""
         return next((watch.sample_every for watch in self.watching.request_watches if watch.sample_every), UNSET)
 
     def new_record(self, endpoint: str, client: str, task: str | None) -> RequestRecord:
@@ -169,9 +159,9 @@ class GenerationRequest:
 
 
 def resolve_selection(state: State, body: GenerationFields, header_profile: str | None) -> Selection:
-    """What answers: a profile named in the body wins over the header's.
+    """Select model, profile and steering; the body's profile wins over the header's.
 
-    Raises what `select` raises, and QueueFull before a prompt is tokenised that nobody would get to.
+    Raises what `select` raises, and QueueFull before the prompt is tokenized.
     """
     selection = select(
         state,
@@ -182,7 +172,7 @@ def resolve_selection(state: State, body: GenerationFields, header_profile: str 
     )
     if not selection.model.facts.generates:
         raise ModelCannotGenerate(
-            f"The model `{selection.model.name}` only embeds: ask it at /v1/embeddings, or serve one that generates.",
+            f"The model `{selection.model.name}` only embeds: use /v1/embeddings, or serve a model that generates.",
             param="model",
         )
     state.engine.check_capacity()
@@ -211,15 +201,15 @@ def build_request(
         raise InvalidRequest(
             f"`min_tokens` should be at most the answer's limit, {body.token_limit}.", param="min_tokens"
         )
-    job_id = f"{prefix}{uuid.uuid4().hex}"
+    request_id = f"{prefix}{uuid.uuid4().hex}"
     watching = resolve_watching(state, body.activations or ())
     return GenerationRequest(
-        id=job_id,
+        id=request_id,
         created=int(time.time()),
         requested_model=body.model,
         system_fingerprint=_fingerprint(selection.model),
         selection=selection,
-        sequences=_sequences(state, selection, body, prompts, job_id, grammar, watching),
+        sequences=_sequences(state, selection, body, prompts, request_id, grammar, watching),
         stop=tuple(stop),
         continues_prompt=continues_prompt,
         echoes=tuple(echo for echo in echoes for _ in range(body.samples_per_prompt)),
@@ -240,7 +230,7 @@ def _sequences(
     selection: Selection,
     body: ChatRequest | CompletionRequest,
     prompts: Sequence[Sequence[int]],
-    job_id: str,
+    request_id: str,
     grammar: str | None,
     watching: WatchPlan,
 ) -> tuple[Generate, ...]:
@@ -248,7 +238,7 @@ def _sequences(
     limit = state.settings.default_max_tokens if body.token_limit is None else body.token_limit
     return tuple(
         Generate(
-            id=f"{job_id}-{place}-{k}",
+            id=f"{request_id}-{number}-{k}",
             prompt=tuple(prompt),
             max_tokens=min(limit, _max_answer_tokens(facts, len(prompt), limit)),
             sampling=body.sampling(k, body.num_logprobs),
@@ -261,33 +251,33 @@ def _sequences(
             prompt_logprobs=body.num_prompt_logprobs,
             model=facts.id,
         )
-        for place, prompt in enumerate(prompts)
+        for number, prompt in enumerate(prompts)
         for k in range(body.samples_per_prompt)
     )
 
 
 def _check_choice_count(count: int, maximum: int) -> None:
     if count > maximum:
-        raise InvalidRequest(f"`n` × prompts asks for {count} answers; this server takes {maximum} at once.", param="n")
+        raise InvalidRequest(f"`n` × prompts requests {count} answers; the limit is {maximum} at once.", param="n")
 
 
 def _check_ids(body: GenerationFields, facts: ModelFacts) -> None:
     for name, ids in (("logit_bias", map(int, body.logit_bias)), ("stop_token_ids", body.stop_token_ids)):
         if any(id >= facts.vocab_size for id in ids):
-            raise InvalidRequest(f"`{name}` takes token ids from 0 to {facts.vocab_size - 1}.", param=name)
+            raise InvalidRequest(f"`{name}` accepts token ids from 0 to {facts.vocab_size - 1}.", param=name)
 
 
 def _max_answer_tokens(facts: ModelFacts, prompt_tokens: int, limit: int) -> int:
-    """Tokens that an answer to a prompt of this many can have."""
+    """Tokens left for the answer. Raises ContextLengthExceeded where none is."""
     if prompt_tokens + min(limit, 1) > facts.context_length:
         raise ContextLengthExceeded(
-            f"This model's maximum context length is {facts.context_length} tokens, and the request has {prompt_tokens}; "
-            "shorten it so that there is room for an answer."
+            f"This model's maximum context length is {facts.context_length} tokens, and the request has "
+            f"{prompt_tokens}; shorten it to leave room for an answer."
         )
     return facts.context_length - prompt_tokens
 
 
 def _fingerprint(model: LoadedModel) -> str:
-    """Equal where the same request with the same seed can be expected to get the same answer."""
+    """`system_fingerprint`: equal where the same request and seed should give the same answer."""
     running = (millm.__version__, model.name, model.facts.device, model.facts.dtype, model.facts.runner)
     return f"fp_{hashlib.sha256(repr(running).encode()).hexdigest()[:12]}"

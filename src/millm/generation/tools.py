@@ -1,4 +1,4 @@
-"""Which functions a chat may call and whether it must: `tools`, `tool_choice` and their older names, as one value."""
+"""Which functions a chat may call and whether it must: `tools`, `tool_choice` and their older names as one value."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,11 @@ MAX_TOOLS = 128
 
 @dataclass(frozen=True)
 class ToolConfig:
-    """What an answer may call."""
+    """Functions that the answer may call."""
 
     functions: tuple[Function, ...] = ()
     choice: Literal["auto", "required", "named"] = "auto"
     parallel_calls: bool = True
-    """More than one call in an answer."""
 
     @property
     def is_forced(self) -> bool:
@@ -27,7 +26,7 @@ class ToolConfig:
 
 
 def tool_config_of(body: ChatRequest, *, tools_enabled: bool) -> ToolConfig:
-    """`parses`: False where the operator has turned tools off. Raises InvalidRequest or UnsupportedParameter."""
+    """`tools_enabled`: setting of the operator. Raises InvalidRequest or UnsupportedParameter."""
     functions = [_checked_function(offered) for offered in _defined_functions(body)]
     _check(functions)
     chosen = _resolve_choice(functions, _requested_choice(body), body.parallel_tool_calls)
@@ -45,7 +44,7 @@ def _defined_functions(body: ChatRequest) -> list[OfferedFunction]:
 
 
 def _requested_choice(body: ChatRequest) -> Any:
-    """The older `function_call` in the words of `tool_choice`."""
+    """`tool_choice`, or the older `function_call` in its form."""
     if body.tool_choice is not None or body.function_call is None:
         return body.tool_choice or "auto"
     if isinstance(body.function_call, dict):
@@ -62,7 +61,7 @@ def _checked_function(definition: OfferedFunction) -> Function:
 
 def _check(functions: Sequence[Function]) -> None:
     if len(functions) > MAX_TOOLS:
-        raise InvalidRequest(f"`tools` takes at most {MAX_TOOLS} functions.", param="tools")
+        raise InvalidRequest(f"`tools` accepts at most {MAX_TOOLS} functions.", param="tools")
     names = [function.name for function in functions]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InvalidRequest(f"`tools` has two functions named `{twice}`; give each its own name.", param="tools")

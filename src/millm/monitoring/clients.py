@@ -1,8 +1,8 @@
-"""Who asked: the family of the client, and what a chat client does behind the chat.
+"""Identifies the client family of a request, and the background task of a chat client.
 
-Read in Open WebUI 0.12.4: it takes its `metadata` (with the task) out of what it sends on, and names the task only in a
-header that its user adds to the connection, `X-Millm-Task: {{TASK}}`. Without that, the first words of its own prompts
-tell (`config.py` there); `X-OpenWebUI-…` headers come with ENABLE_FORWARD_USER_INFO_HEADERS.
+Open WebUI 0.12.4 removes its `metadata` (with the task) from what it forwards, and names the task only in a header that
+its user adds to the connection, `X-Millm-Task: {{TASK}}`. Without it, the first words of its own prompts (`config.py`)
+identify the task. `X-OpenWebUI-…` headers come with ENABLE_FORWARD_USER_INFO_HEADERS.
 """
 
 import re
@@ -24,7 +24,7 @@ _CLIENT_FAMILIES = (
     ("node", "node"),
     ("mozilla/", "browser"),
 )
-"""How a User-Agent begins, in small letters → its family."""
+"""Prefix of the User-Agent in lower case → family."""
 _TASK_MARK = "### Task:"
 _MARKED_TASKS = (
     ("Generate a concise", "title_generation"),
@@ -35,7 +35,7 @@ _MARKED_TASKS = (
     ("Analyze the chat history to determine the necessity", "query_generation"),
     ("You are an autocompletion system", "autocomplete_generation"),
 )
-"""Behind the mark; a chat about documents has it too ("Respond to the user query…"), and is a chat."""
+"""Text behind the mark → task. A chat about documents has the mark as well and is no task."""
 _UNMARKED_TASKS = (
     ("Your task is to reflect the speaker's likely facial expression", "emoji_generation"),
     ("You have been provided with a set of responses from various models", "moa_response_generation"),
@@ -53,13 +53,13 @@ def identify_client(headers: Mapping[str, str], prompt: str = "") -> tuple[str, 
 
 
 def _read_tag(headers: Mapping[str, str], name: str) -> str | None:
-    """What the header says; nothing where it is empty, as Open WebUI sends it with a message of the chat."""
-    told = headers.get(name, "").strip()
-    if told and not _TAG_PATTERN.fullmatch(told):
+    """The header's value, or None where it is empty, as Open WebUI sends it with a message of the chat."""
+    tag = headers.get(name, "").strip()
+    if tag and not _TAG_PATTERN.fullmatch(tag):
         raise InvalidRequest(
-            f"The header `{name}` takes up to 64 letters, digits, blanks and any of `.:-_`.", param=name
+            f"The header `{name}` accepts up to 64 letters, digits, blanks and any of `.:-_`.", param=name
         )
-    return told or None
+    return tag or None
 
 
 def _client_family(headers: Mapping[str, str]) -> str:
@@ -68,8 +68,7 @@ def _client_family(headers: Mapping[str, str]) -> str:
     agent = headers.get("user-agent", "").lower()
     if "aiohttp/" in agent:
         return "aiohttp"
-    known = next((family for start, family in _CLIENT_FAMILIES if agent.startswith(start)), None)
-    return known or _product_name(agent)
+    return _match_prefix(agent, _CLIENT_FAMILIES) or _product_name(agent)
 
 
 def _product_name(agent: str) -> str:
@@ -79,11 +78,11 @@ def _product_name(agent: str) -> str:
 
 
 def _detect_task(prompt: str) -> str | None:
-    begins = prompt[:500].lstrip()
-    if not begins.startswith(_TASK_MARK):
-        return _match_prefix(begins, _UNMARKED_TASKS)
-    return _match_prefix(begins.removeprefix(_TASK_MARK).lstrip(), _MARKED_TASKS)
+    start = prompt[:500].lstrip()
+    if not start.startswith(_TASK_MARK):
+        return _match_prefix(start, _UNMARKED_TASKS)
+    return _match_prefix(start.removeprefix(_TASK_MARK).lstrip(), _MARKED_TASKS)
 
 
 def _match_prefix(text: str, prefixes: tuple[tuple[str, str], ...]) -> str | None:
-    return next((task for start, task in prefixes if text.startswith(start)), None)
+    return next((name for prefix, name in prefixes if text.startswith(prefix)), None)

@@ -1,7 +1,4 @@
-"""The last requests, in memory alone: so many, and no more than so many bytes. The oldest go first.
-
-Activations of one SAE in one answer or text, token after token, in a few bytes each.
-"""
+"""The history of requests: records, texts and activations, in memory only."""
 
 from array import array
 from collections import OrderedDict
@@ -16,32 +13,32 @@ from millm.events import RequestRecord
 
 TopFeatures = tuple[tuple[int, float], ...]
 TOKEN_OVERHEAD_BYTES = 64
-"""Roughly what a token takes besides its numbers: its text, and its place in the lists."""
+"""Approximate bytes of a token's text and list entries."""
 
 
 class TrackedToken(msgspec.Struct, frozen=True, kw_only=True):
-    """What was seen at one token of a request."""
+    """Activations of one SAE at one token of a request."""
 
     index: int
-    """Of the choice, or of the input that is embedded."""
+    """Number of the choice or input."""
     sae: str
     position: int
-    """Of the token in prompt + completion."""
+    """Position in prompt + completion."""
     generated: bool
     token: str | None
-    """None where the history keeps no texts of that kind."""
+    """None where the setting `history_texts` excludes it."""
     features: tuple[int, ...]
     values: tuple[float, ...]
     """One per feature."""
     top: TopFeatures | UnsetType = UNSET
     after: tuple[float, ...] | UnsetType = UNSET
-    """`values` after steering, where both were watched."""
+    """`values` after steering, with `when: both`."""
     top_after: TopFeatures | UnsetType = UNSET
 
 
 @dataclass
 class _TopLists:
-    """Lists of (feature, activation), one per token, most of them none."""
+    """Top features of each token, most of them empty."""
 
     features: "array[int]" = field(default_factory=lambda: array("I"))
     values: "array[float]" = field(default_factory=lambda: array("f"))
@@ -53,18 +50,17 @@ class _TopLists:
         self.ends.append(len(self.features))
 
     def at(self, token: int) -> TopFeatures:
-        places = slice(self.ends[token - 1] if token else 0, self.ends[token])
-        return tuple(zip(self.features[places], self.values[places], strict=True))
+        span = slice(self.ends[token - 1] if token else 0, self.ends[token])
+        return tuple(zip(self.features[span], self.values[span], strict=True))
 
 
 class ActivationTrack:
-    """Values are float32, as they came."""
+    """Activations of one SAE in one choice or input, token by token, in few bytes each (float32)."""
 
     def __init__(self, index: int, sae: str, features: tuple[int, ...], prompt_tokens: int) -> None:
-        """`prompt`: tokens of it."""
         self.index, self.sae, self.features = index, sae, features
         self.values = array("f")
-        """[tokens × features], row by row."""
+        """[tokens, features], row-major."""
         self.after = array("f")
         self.positions = array("I")
         self._prompt_tokens = prompt_tokens
@@ -72,12 +68,11 @@ class ActivationTrack:
         self._tops, self._tops_after = _TopLists(), _TopLists()
 
     def __len__(self) -> int:
-        """Tokens."""
         return len(self.positions)
 
     @staticmethod
     def token_bytes(number_count: int) -> int:
-        """Bytes, roughly, of a token with so many of them."""
+        """Approximate bytes of a token with this many numbers."""
         return TOKEN_OVERHEAD_BYTES + 4 * number_count
 
     def add(
@@ -114,29 +109,27 @@ class ActivationTrack:
             )
 
     def has_feature(self, feature: int) -> bool:
-        """Was it watched by name, or among the most active somewhere?"""
+        """True for a watched feature, and for one that was among the top features of a token."""
         return feature in self.features or feature in self._tops.features or feature in self._tops_after.features
 
 
 REQUEST_OVERHEAD_BYTES = 2048
-"""Roughly what a request takes without activations."""
+"""Approximate bytes of a request without activations."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequestTexts:
-    """What was said, as far as the setting `history_texts` keeps it and there was room; None: not kept."""
+    """None where the setting `history_texts` excludes a text, or the history had no room."""
 
     prompts: tuple[str, ...] | None = None
-    """As the model read them, special tokens and all."""
+    """As the model reads them, with special tokens."""
     answers: tuple[str, ...] | None = None
     body: str | None = None
-    """The request's own, in JSON."""
+    """JSON of the request."""
 
 
 @dataclass(frozen=True)
 class HistoryEntry:
-    """A request that has ended."""
-
     record: RequestRecord
     tracks: tuple[ActivationTrack, ...]
     size_bytes: int
@@ -145,12 +138,12 @@ class HistoryEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class RequestFilter:
-    """Which requests are meant: those that have all of these; None is any."""
+    """Selects requests that match all fields; None matches any."""
 
     client: str | None = None
     profile: str | None = None
     task: str | None = None
-    """The empty string: those of no task, which are a chat's own."""
+    """Empty: requests without a task."""
     endpoint: str | None = None
     sae: str | None = None
     feature: int | None = None
@@ -172,18 +165,20 @@ class RequestFilter:
 
 
 class History:
+    """The last requests, in memory, bounded by number and by bytes; the oldest are removed first."""
+
     def __init__(self, size: int, max_bytes: int) -> None:
-        """`size`: requests; 0: it remembers nothing."""
+        """`size`: number of requests; 0 disables the history."""
         self.size, self.max_bytes = size, max_bytes
         self.used_bytes = 0
-        """Of what has ended, and of what is being recorded."""
+        """By closed and open requests."""
         self._entries: OrderedDict[str, HistoryEntry] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def reserve(self, byte_count: int) -> bool:
-        """Room for so many bytes, if need be that of the oldest requests. False: there is none."""
+        """Reserve bytes, removing the oldest requests where necessary. False where they do not fit."""
         while self.used_bytes + byte_count > self.max_bytes and self._entries:
             self._remove(next(iter(self._entries)))
         if not self.size or self.used_bytes + byte_count > self.max_bytes:
@@ -191,11 +186,8 @@ class History:
         self.used_bytes += byte_count
         return True
 
-    def release(self, byte_count: int) -> None:
-        self.used_bytes -= byte_count
-
     def add(self, entry: HistoryEntry) -> None:
-        """Its bytes were taken. One that is named as another is takes its place."""
+        """Its bytes must be reserved already. An entry with the same id is replaced."""
         if entry.record.id in self._entries:
             self._remove(entry.record.id)
         self._entries[entry.record.id] = entry
@@ -206,12 +198,12 @@ class History:
         """Raises RequestNotFound."""
         if id not in self._entries:
             raise RequestNotFound(
-                f"the history has no request {id[:128]!r}, or not any more: it holds the last {self.size}"
+                f"the history has no request {id[:128]!r}, or no longer: it holds the last {self.size}"
             )
         return self._entries[id]
 
     def newest(self, request_filter: RequestFilter, before: str | None = None) -> Iterator[HistoryEntry]:
-        """Those that ended before request `before`, if that is given; none where it is forgotten, as they are."""
+        """Newest first; with `before`, only entries older than that request, none where it is unknown."""
         entries = reversed(tuple(self._entries.values()))
         if before is not None:
             entries = _entries_after(entries, before)
@@ -223,11 +215,11 @@ class History:
         self._remove(id)
 
     def clear(self) -> int:
-        """→ how many there were."""
-        known = tuple(self._entries)
-        for id in known:
+        """Returns the number of removed requests."""
+        ids = tuple(self._entries)
+        for id in ids:
             self._remove(id)
-        return len(known)
+        return len(ids)
 
     def _remove(self, id: str) -> None:
         self.used_bytes -= self._entries.pop(id).size_bytes

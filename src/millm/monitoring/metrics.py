@@ -1,7 +1,6 @@
-"""What is counted from the start of the server on: requests, answers, tokens and how long they took.
+"""Prometheus counters and histograms of one server, in its own registry.
 
-One for each server, in a registry of its own. Labels are addresses, methods, statuses, ends and error codes of ours
-alone: nothing that a client could make up.
+Labels are routes, methods, statuses, ends and error codes, never values that a client chooses.
 """
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -14,12 +13,12 @@ ANSWER_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Seconds."""
 COUNTER_LABELS = {"millm_http_requests": ("route", "method", "status"), "millm_answers": ("endpoint", "end")}
 NO_ROUTE = "none"
-"""For all addresses at which nothing is served."""
+"""Label of requests to unknown addresses."""
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "WEBSOCKET"))
 
 
 class Meter:
-    """Lives on one event loop."""
+    """Belongs to one event loop."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -65,21 +64,21 @@ class Meter:
         )
 
     def count_response(self, route: str | None, method: str, status: int | None) -> None:
-        """Over HTTP; no status: nothing was sent."""
-        known = method if method in _METHODS else "other"
-        self._requests.labels(route or NO_ROUTE, known, "none" if status is None else str(status)).inc()
+        """`status`: None where no response was sent."""
+        label = method if method in _METHODS else "other"
+        self._requests.labels(route or NO_ROUTE, label, "none" if status is None else str(status)).inc()
 
     def observe_first_token(self, seconds: float) -> None:
         self._first_token.observe(seconds)
 
     def observe_token(self, seconds: float | None) -> None:
-        """`seconds` since the one before it, if there was one."""
+        """`seconds`: since the previous token of the choice, if any."""
         self._generated_tokens.inc()
         if seconds is not None:
             self._inter_token.observe(seconds)
 
     def count_answer(self, record: RequestRecord, *, is_prompt_read: bool) -> None:
-        """`is_prompt_read`: the request got an answer, or a part of one, so its prompt was computed."""
+        """`is_prompt_read`: the request got at least a part of its answer."""
         self._answers.labels(record.endpoint, str(record.error or record.end)).inc()
         self._answer_seconds.observe(record.seconds)
         if is_prompt_read:

@@ -34,7 +34,7 @@ TextAtPosition = Callable[[int], str]
 """Text of the token at a position in prompt + completion."""
 
 
-def ended_records(scope: Scope) -> list[RequestRecord]:
+def closed_records(scope: Scope) -> list[RequestRecord]:
     """Records that closed within this HTTP request: none, one, or several for an experiment."""
     records: list[RequestRecord] = scope.setdefault("state", {}).setdefault("records", [])
     return records
@@ -124,7 +124,7 @@ class RequestRecorder:
         self._receipts += [receipt] if receipt else []
 
     def close(self, end: EndReason | None = None, error: str | None = None) -> None:
-        """`end`: set where the request ended otherwise than its first choice."""
+        """`end`: overrides the end of the first choice."""
         record = self.update_duration()
         record.end, record.error = end or (self._ends[0] if self._ends else "failed"), error
         if receipt := combine_receipts(self._receipts):
@@ -265,7 +265,7 @@ class Monitor:
         self, scope: Scope, recorder: RequestRecorder, end: EndReason | None = None, error: str | None = None
     ) -> None:
         self.open_requests.pop(recorder.record.id, None)
-        ended_records(scope).append(recorder.record)
+        closed_records(scope).append(recorder.record)
         recorder.close(end, error)
 
 

@@ -1,7 +1,4 @@
-"""The history as a file: one line per token as JSON, or one row per token and feature as CSV.
-
-What the history says of each feature that was watched by name: how often it fired, how strongly, and where.
-"""
+"""Exports of the history (JSON lines per token, CSV rows per token and feature), and statistics of watched features."""
 
 import csv
 import io
@@ -23,7 +20,7 @@ CSV_COLUMNS = (
 )  # fmt: skip
 _CHUNK_BYTES = 2**16
 _FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""A spreadsheet would compute what begins so (owasp.org/www-community/attacks/CSV_Injection)."""
+"""Prefixes of spreadsheet formulas (owasp.org/www-community/attacks/CSV_Injection)."""
 
 
 def export_jsonl(entries: Iterable[HistoryEntry], request_filter: RequestFilter) -> Iterator[bytes]:
@@ -49,7 +46,7 @@ def _entry_tokens(
 
 
 def _request_columns(entry: HistoryEntry) -> dict[str, object]:
-    """The columns that both files begin with, for one request."""
+    """The first columns of both files."""
     record = entry.record
     return {"schema": EXPORT_SCHEMA, "request_id": record.id} | {name: getattr(record, name) for name in _RECORD_FIELDS}
 
@@ -57,7 +54,7 @@ def _request_columns(entry: HistoryEntry) -> dict[str, object]:
 def _csv_rows(entries: Iterable[HistoryEntry], request_filter: RequestFilter) -> Iterator[list[object]]:
     yield list(CSV_COLUMNS)
     for entry, seen in _entry_tokens(entries, request_filter):
-        begins = [
+        leading = [
             *map(_escape_formula, _request_columns(entry).values()),
             seen.index,
             seen.position,
@@ -66,7 +63,7 @@ def _csv_rows(entries: Iterable[HistoryEntry], request_filter: RequestFilter) ->
         ]
         for feature, value, after, source in _feature_values(seen):
             if request_filter.feature in (None, feature):
-                yield [*begins, _escape_formula(seen.sae), feature, value, after, source]
+                yield [*leading, _escape_formula(seen.sae), feature, value, after, source]
 
 
 def _feature_values(token: TrackedToken) -> Iterator[tuple[int, float | None, float | None, str]]:
@@ -99,12 +96,12 @@ def _join_chunks(parts: Iterable[bytes]) -> Iterator[bytes]:
 
 
 HISTOGRAM_EDGES = tuple(2.0**power for power in range(-6, 13))
-"""Of the histogram, in residual units: each bin holds [edge, next edge)."""
+"""Histogram edges in residual units; a bin is [edge, next edge)."""
 FeatureColumn = npt.NDArray[np.float32]
 
 
 class Largest(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an activation was largest."""
+    """The largest activation of a feature, and its token."""
 
     value: float
     request_id: str
@@ -113,22 +110,22 @@ class Largest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FeatureStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One feature over the requests that are meant. It fires where its activation is above 0."""
+    """One feature over the selected requests. A feature fires where its activation is above 0."""
 
     sae: str
     feature: int
     tokens: int
-    """At which it was read."""
+    """Tokens with a reading."""
     fired: int
     frequency: float
     mean: float
-    """Over all of these tokens."""
+    """Mean over all tokens."""
     mean_fired: float
-    """Over those at which it fired; 0 where there are none."""
+    """Mean over the tokens at which the feature fired; 0 without any."""
     largest: Largest | None
-    """None: it never fired."""
+    """None for a feature that never fired."""
     histogram: tuple[int, ...]
-    """Of those at which it fired: below the first of `edges`, between each two, from the last on."""
+    """Tokens at which the feature fired: below the first of `edges`, between each two, from the last up."""
 
 
 @dataclass
@@ -149,13 +146,10 @@ class _FeatureSums:
         self.histogram += np.bincount(
             np.searchsorted(HISTOGRAM_EDGES, fired, side="right"), minlength=len(HISTOGRAM_EDGES) + 1
         )
-        place = int(column.argmax())
-        if column[place] > (self.largest.value if self.largest else 0):
+        row = int(column.argmax())
+        if column[row] > (self.largest.value if self.largest else 0):
             self.largest = Largest(
-                value=float(column[place]),
-                request_id=request_id,
-                index=track.index,
-                position=track.positions[place],
+                value=float(column[row]), request_id=request_id, index=track.index, position=track.positions[row]
             )
 
     def to_statistics(self, sae: str, feature: int) -> FeatureStatistics:
@@ -173,18 +167,13 @@ class _FeatureSums:
 
 
 def feature_statistics(entries: Iterable[HistoryEntry], request_filter: RequestFilter) -> list[FeatureStatistics]:
-    """Of `values` as they were watched: before steering, unless only after it was asked for. By SAE and feature."""
+    """Statistics of `values`: before steering, unless watched with `when: after`. Sorted by SAE and feature."""
     sums: dict[tuple[str, int], _FeatureSums] = defaultdict(_FeatureSums)
     for entry in entries:
-        for track in (track for track in entry.tracks if track.features and request_filter.matches_track(track)):
-            _add_track(sums, entry.record.id, track, request_filter.feature)
-    return [found.to_statistics(sae, feature) for (sae, feature), found in sorted(sums.items())]
-
-
-def _add_track(
-    sums: dict[tuple[str, int], _FeatureSums], request_id: str, track: ActivationTrack, only_feature: int | None
-) -> None:
-    table = np.frombuffer(track.values, np.float32).reshape(len(track), len(track.features))
-    for place, feature in enumerate(track.features):
-        if only_feature in (None, feature):
-            sums[track.sae, feature].add(request_id, track, table[:, place])
+        for track in entry.tracks:
+            if track.features and request_filter.matches_track(track):
+                table = np.frombuffer(track.values, np.float32).reshape(len(track), len(track.features))
+                for column, feature in enumerate(track.features):
+                    if request_filter.feature in (None, feature):
+                        sums[track.sae, feature].add(entry.record.id, track, table[:, column])
+    return [total.to_statistics(sae, feature) for (sae, feature), total in sorted(sums.items())]

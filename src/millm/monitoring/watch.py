@@ -1,8 +1,6 @@
-"""What is watched in one request: its own `activations` and the monitor's, as one watch per SAE for the engine.
+"""Watches of a request: its own `activations` and the monitor's, merged into one watch per SAE for the engine.
 
-Both are filtered out of every reading again, so that each sees exactly what it asked for.
-
-What the operator has the server watch in every request: plain values, and their one row in the database.
+Each is filtered out of the merged readings again. The monitor's configuration is one row of the database.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,15 +23,15 @@ WatchTiming = Literal["before", "after", "both"]
 
 @dataclass(frozen=True)
 class WatchView:
-    """One's own part of a reading that was made for two."""
+    """The part of a reading that one of two merged watches requested."""
 
     watch: Watch
     columns: tuple[int, ...] | None
-    """Where its features are among those that were read; None: it is all of it."""
+    """Columns of its features in the reading; None for all of the reading."""
     read_timing: WatchTiming
 
     def filter_reading(self, reading: Reading, prompt_tokens: int) -> Reading | None:
-        """`prompt`: tokens of it. None: nothing was asked at this token."""
+        """None where the watch does not cover this token."""
         if self.columns is None:
             return reading
         if not covers(self.watch.tokens, reading.position, prompt_tokens):
@@ -56,20 +54,20 @@ class WatchView:
 
 @dataclass(frozen=True)
 class WatchPlan:
-    """Of one request. Nothing, by default: then the engine watches nothing."""
+    """The watches of one request; empty by default."""
 
     request_watches: tuple[Watch, ...] = ()
-    """By the request itself."""
+    """The request's own `activations`."""
     recorded_watches: tuple[Watch, ...] = ()
-    """For the history and the events: by the monitor, or where it watches nothing by the request."""
+    """For history and events: the monitor's watches, or the request's where the monitor has none."""
     engine_watches: tuple[Watch, ...] = ()
-    """Both, one for each SAE."""
+    """Both merged, one per SAE."""
     _request_views: dict[str, WatchView] = field(default_factory=dict)
     _recorded_views: dict[str, WatchView] = field(default_factory=dict)
 
     @property
     def monitor_only(self) -> tuple[Watch, ...]:
-        """Of `kept`, what the request did not bring."""
+        """The monitor's watches in `recorded_watches`."""
         return () if self.recorded_watches is self.request_watches else self.recorded_watches
 
     def request_readings(self, readings: Iterable[Reading], prompt_tokens: int) -> Sequence[Reading]:
@@ -80,41 +78,42 @@ class WatchPlan:
 
 
 def merge_watches(request_watches: Sequence[Watch], monitor_watches: Sequence[Watch]) -> WatchPlan:
-    """At most one of each SAE in either."""
+    """Each argument has at most one watch per SAE."""
     own = {watch.sae: watch for watch in request_watches}
     fitting = tuple(left for watch in monitor_watches if (left := _drop_excess_features(watch, own.get(watch.sae))))
     own_watches = tuple(request_watches)
-    kept = fitting or own_watches
+    recorded = fitting or own_watches
     by_sae: dict[str, Watch] = {}
     for watch in (*request_watches, *fitting):
         by_sae[watch.sae] = _merge_pair(by_sae[watch.sae], watch) if watch.sae in by_sae else watch
-    return WatchPlan(own_watches, kept, tuple(by_sae.values()), _views(request_watches, by_sae), _views(kept, by_sae))
+    return WatchPlan(
+        own_watches, recorded, tuple(by_sae.values()), _views(request_watches, by_sae), _views(recorded, by_sae)
+    )
 
 
 def covers(tokens: TokenScope, position: int, prompt_tokens: int) -> bool:
-    """Is the token at `position` one of those? `prompt`: tokens of the prompt."""
     return tokens == "all" or (position < prompt_tokens) == (tokens == "prompt")
 
 
 def _drop_excess_features(watch: Watch, request_watch: Watch | None) -> Watch | None:
-    """What of the monitor's the engine can take beside a request's own."""
-    known = request_watch.features if request_watch else ()
-    new = [feature for feature in watch.features if feature not in known]
-    over = frozenset(new[max(MAX_WATCHED_FEATURES - len(known), 0) :])
-    kept = replace(watch, features=tuple(feature for feature in watch.features if feature not in over))
-    return kept if kept.features or kept.top_k else None
+    """The monitor's watch without features over the engine's limit; None where nothing is left."""
+    requested = request_watch.features if request_watch else ()
+    new = [feature for feature in watch.features if feature not in requested]
+    over = frozenset(new[max(MAX_WATCHED_FEATURES - len(requested), 0) :])
+    fitting = replace(watch, features=tuple(feature for feature in watch.features if feature not in over))
+    return fitting if fitting.features or fitting.top_k else None
 
 
-def _merge_pair(one: Watch, other: Watch) -> Watch:
-    tops = [watch for watch in (one, other) if watch.top_k]
+def _merge_pair(first: Watch, second: Watch) -> Watch:
+    tops = [watch for watch in (first, second) if watch.top_k]
     return replace(
-        one,
-        features=tuple(dict.fromkeys((*one.features, *other.features))),
-        top_k=max(one.top_k, other.top_k),
-        tokens=one.tokens if one.tokens == other.tokens else "all",
-        when=one.when if one.when == other.when else "both",
+        first,
+        features=tuple(dict.fromkeys((*first.features, *second.features))),
+        top_k=max(first.top_k, second.top_k),
+        tokens=first.tokens if first.tokens == second.tokens else "all",
+        when=first.when if first.when == second.when else "both",
         sample_every=gcd(*(watch.sample_every or 1 for watch in tops)) if tops else None,
-        optional=one.optional and other.optional,
+        optional=first.optional and second.optional,
     )
 
 
@@ -129,28 +128,30 @@ def _view(watch: Watch, merged_watch: Watch) -> WatchView:
 
 
 def _filter_readings(views: dict[str, WatchView], readings: Iterable[Reading], prompt_tokens: int) -> list[Reading]:
-    found = (views[reading.sae].filter_reading(reading, prompt_tokens) for reading in readings if reading.sae in views)
-    return [reading for reading in found if reading is not None]
+    filtered = (
+        views[reading.sae].filter_reading(reading, prompt_tokens) for reading in readings if reading.sae in views
+    )
+    return [reading for reading in filtered if reading is not None]
 
 
 MAX_WATCHED_SAES = 32
 
 
 class SaeWatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to read of one SAE."""
+    """Features of one SAE to read in every request."""
 
     sae: Annotated[str, Meta(min_length=1, max_length=512)]
     features: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(max_length=64)] = ()
     top_k: Annotated[int, Meta(ge=0, le=100)] = 0
-    """Also the most active features of the whole dictionary."""
+    """Also the most active features of the SAE."""
     tokens: TokenScope = "generated"
     when: WatchTiming = "before"
     """Relative to steering."""
     sample_every: Annotated[int, Meta(ge=1, le=1000)] | None = None
-    """Read `top_k` at positions that are a multiple of this; None: as often as costs little."""
+    """Read `top_k` at positions that are a multiple of this; None: chosen by the measured cost."""
 
     def to_engine_watch(self, facts: SaeFacts) -> Watch:
-        """For the engine: what of it the attached SAE has."""
+        """Limited to the features that the attached SAE has."""
         return Watch(
             sae=self.sae,
             features=tuple(feature for feature in dict.fromkeys(self.features) if feature < facts.features),
@@ -164,13 +165,13 @@ class SaeWatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class MonitorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Of every request that begins from now on."""
+    """Applies to new requests."""
 
     on: bool = False
     watch: Annotated[tuple[SaeWatch, ...], Meta(max_length=MAX_WATCHED_SAES)] = ()
-    """One of each SAE."""
+    """At most one per SAE."""
     follow_profile: bool = False
-    """Also what the active profile would have watched."""
+    """Also watch the features of the active profile."""
 
 
 def read_monitor_config(database: Database) -> MonitorConfig:
@@ -179,6 +180,6 @@ def read_monitor_config(database: Database) -> MonitorConfig:
 
 
 def write_monitor_config(database: Database, config: MonitorConfig) -> None:
-    """When this returns, it holds. Raises NotStored."""
+    """Raises NotStored."""
     body = msgspec.json.encode(config).decode()
     database.write(lambda connection: connection.execute("INSERT OR REPLACE INTO monitor VALUES (1, ?)", (body,)))

@@ -1,6 +1,6 @@
-"""The one shape of every error: `{"error": {"message", "type", "param", "code"}}`, all four keys always there.
+"""The one format of every error: `{"error": {"message", "type", "param", "code"}}`.
 
-A pydantic complaint as one sentence: which field, what it may be. Never what was sent.
+Also turns pydantic's errors into sentences, which name the field and its allowed values, never the value that was sent.
 """
 
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from fastapi import Response
 
 from millm.errors import MillmError
 
-INTERNAL_ERROR_MESSAGE = "Something failed inside miLLM; its log tells what, under this answer's `x-request-id`."
+INTERNAL_ERROR_MESSAGE = "Something failed inside miLLM; its log has the cause under this response's `x-request-id`."
 
 
 def error_body(failure: Exception) -> dict[str, Any]:
-    """The error object of `failure`; whatever is not our own error is told only as an internal one."""
-    told = _as_millm_error(failure)
-    return {"error": {"message": told.message, "type": told.type, "param": told.param, "code": told.code}}
+    """The error object; any exception but a MillmError is reported as an internal error."""
+    error = _as_millm_error(failure)
+    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 
 def failure_response(failure: Exception) -> Response:
-    """The whole answer: status, envelope, when to come again and whether a retry could help at all."""
-    told = _as_millm_error(failure)
-    return error_response(told.status, error_body(told), _retry_headers(told))
+    """The response: status, error object and retry headers."""
+    error = _as_millm_error(failure)
+    return error_response(error.status, error_body(error), _retry_headers(error))
 
 
 def error_response(status: int, body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
@@ -40,17 +40,17 @@ def _retry_headers(failure: MillmError) -> dict[str, str]:
         return {"Retry-After": str(failure.retry_after_seconds)}
     if failure.status == HTTPStatus.UNAUTHORIZED:
         return {"WWW-Authenticate": "Bearer"}
-    # The official clients repeat these by themselves; what failed once would fail again.
-    is_repeated = failure.status >= 500 or failure.status in (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
-    return {"x-should-retry": "false"} if is_repeated else {}
+    # OpenAI's clients retry these on their own; the same request would fail again.
+    is_retried = failure.status >= 500 or failure.status in (HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+    return {"x-should-retry": "false"} if is_retried else {}
 
 
 MAX_PARAM_CHARS = 128
-"""Characters of `param`: a path may hold a key the client made up."""
+"""Limit for `param`: a path may contain a key of the client."""
 
 
 def error_sentence(error: dict[str, Any]) -> str:
-    """One sentence of one item of `ValidationError.errors()`."""
+    """One sentence for one item of `ValidationError.errors()`."""
     name = field_path(error)
     if error["type"] == "json_invalid":
         return f"The body is not valid JSON: {error['ctx']['error']}."
@@ -65,10 +65,10 @@ def error_sentence(error: dict[str, Any]) -> str:
 
 
 def field_path(error: dict[str, Any]) -> str | None:
-    """The field as `messages.0.role`, or None for the body as a whole."""
-    place: Sequence[str | int] = error["loc"][1:]  # without "body", "query", "path" or "header"
+    """The field as `messages.0.role`, or None for the entire body."""
+    path: Sequence[str | int] = error["loc"][1:]  # without "body", "query", "path" or "header"
     if error["type"] == "json_invalid":
         return None
-    if place and place[-1] == "[key]":
-        place = place[:-2]
-    return ".".join(str(part) for part in place)[:MAX_PARAM_CHARS] or None
+    if path and path[-1] == "[key]":
+        path = path[:-2]
+    return ".".join(str(part) for part in path)[:MAX_PARAM_CHARS] or None

@@ -1,25 +1,8 @@
-"""The fields that chat and completions share: strict types, nulls as absent, anything unknown let pass.
-
-Lists complain of their first wrong item alone: pydantic's complaints take six hundred times the memory of an item.
-
-A body of 4 MiB, `{"messages": [1, 1, …]}`, took 2.6 GB and 47 s to be refused without this.
-
-A number's allowed range, told whole when it is missed: pydantic alone names only the bound that was crossed.
-
-`tools`, `functions` and earlier calls in the body of `/v1/chat/completions`.
-
-The body of `/v1/chat/completions`.
-
-The body of `/v1/completions`.
-
-The body of `/v1/embeddings`, and its answer.
-"""
+"""Bodies of `/v1/chat/completions`, `/v1/completions` and `/v1/embeddings`: strict types, null means absent."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-import msgspec
-from msgspec import UNSET, UnsetType
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -41,9 +24,10 @@ _COLLECTION_TYPES = ("list", "tuple", "set", "frozenset")
 
 
 def set_fail_fast(schema: Any) -> Any:
-    """A pydantic core schema, changed in place: all that is in it and takes many items stops at the first wrong one.
+    """Change a pydantic core schema in place: every collection in it stops at its first invalid item.
 
-    https://docs.pydantic.dev/latest/concepts/performance/#fail-fast
+    Without this a body of 4 MiB, `{"messages": [1, 1, …]}`, took 2.6 GB and 47 s to reject: pydantic's errors take 600
+    times the memory of an item. https://docs.pydantic.dev/latest/concepts/performance/#fail-fast
     """
     if isinstance(schema, dict):
         if schema.get("type") in _COLLECTION_TYPES:
@@ -58,7 +42,7 @@ def set_fail_fast(schema: Any) -> Any:
 
 @dataclass(frozen=True)
 class Within:
-    """`Annotated[float, Within(0, 2)]`: both ends belong to the range."""
+    """`Annotated[float, Within(0, 2)]`: an inclusive range. The error names both ends; pydantic's names only one."""
 
     low: int
     high: int
@@ -82,13 +66,13 @@ StopString = Annotated[str, StringConstraints(max_length=1000)]
 
 
 def as_list(stop: Any) -> Any:
-    """`stop` is a string or a list of them; empty ones stop nothing."""
+    """`stop` is a string or a list of strings; empty strings are dropped."""
     strings = [stop] if isinstance(stop, str) else stop
     return [string for string in strings if string != ""] if isinstance(strings, list) else strings
 
 
 class RequestModel(BaseModel):
-    """Part of a request. `model_extra` holds what we do not know, which clients send all the time."""
+    """Part of a request. Unknown fields are accepted, in `model_extra`."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
@@ -100,7 +84,7 @@ class RequestModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, sent: Any) -> Any:
-        """All but `steering: null`, which asks for the base model."""
+        """A null is an absent field, except `steering: null`, which selects the base model."""
         if not isinstance(sent, dict):
             return sent
         return {name: value for name, value in sent.items() if value is not None or name == "steering"}
@@ -111,7 +95,7 @@ class StreamOptions(RequestModel):
 
 
 class GenerationFields(RequestModel):
-    """What any answer can be asked for."""
+    """Fields that chats, completions and responses share."""
 
     model: Annotated[str, Field(min_length=1, description="`<model>` or `<model>:<profile>`.")]
     temperature: Annotated[float, Within(0, 2)] = 1.0
@@ -145,12 +129,11 @@ class GenerationFields(RequestModel):
 
     @property
     def samples_per_prompt(self) -> int:
-        """Answers to write for each prompt."""
         return self.n
 
     @property
     def num_prompt_logprobs(self) -> int | None:
-        """How many likely tokens to report with each token of the prompt; None: nothing of it."""
+        """Alternatives to report per prompt token; None: no logprobs."""
         return None
 
     @property
@@ -158,7 +141,7 @@ class GenerationFields(RequestModel):
         return "steering" in self.model_fields_set
 
     def sampling(self, choice: int, logprobs: int | None) -> SamplingParams:
-        """How the tokens of choice number `choice` are drawn: with a seed of its own, where there is one."""
+        """Sampling parameters of choice number `choice`; a given seed differs for each choice."""
         return SamplingParams(
             temperature=self.temperature,
             top_p=self.top_p,
@@ -175,7 +158,7 @@ class GenerationFields(RequestModel):
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
-"""OpenAI's, for functions and for schemas."""
+"""OpenAI's rule for names of functions and schemas."""
 
 
 class OfferedFunction(RequestModel):
@@ -204,7 +187,7 @@ Role = Literal["developer", "system", "user", "assistant", "tool", "function"]
 
 
 def as_parts(content: Any) -> Any:
-    """A string is one part of text."""
+    """A string becomes one text part."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
     if isinstance(content, list):
@@ -267,39 +250,38 @@ class ChatRequest(GenerationFields):
     ] = Field(default_factory=dict)
     add_generation_prompt: Annotated[bool | None, Field(description="Default: true.")] = None
     continue_final_message: Annotated[
-        bool, Field(description="The answer goes on with the last message, which must be the assistant's.")
+        bool, Field(description="Continue the last message, which must be the assistant's.")
     ] = False
 
     @property
     def generation_prompt(self) -> bool:
-        """Whether the prompt ends with the start of a new answer."""
+        """Whether the prompt ends with the start of an assistant message."""
         return not self.continue_final_message if self.add_generation_prompt is None else self.add_generation_prompt
 
     @property
     def switches(self) -> dict[str, Any]:
-        """What the template is asked to take into account, if it reads such a thing."""
+        """Variables for the chat template."""
         effort = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
         return effort | self.chat_template_kwargs
 
     @property
     def token_limit(self) -> int | None:
-        """Tokens of the answer, if the client set a limit."""
         return self.max_completion_tokens or self.max_tokens
 
     @property
     def num_logprobs(self) -> int | None:
-        """How many likely tokens to report with each token; None: no logprobs at all."""
+        """Alternatives to report per token; None: no logprobs."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
 LEGACY_MAX_TOKENS = 16
-"""What OpenAI documents for clients that set no limit here."""
+"""OpenAI's documented default for `/v1/completions`."""
 Prompt = str | list[int]
 PromptField = str | list[str] | list[int] | list[list[int]]
 
 
 def as_prompts(sent: Any) -> list[Prompt]:
-    """A string, token ids, or a list of either: always a list of prompts."""
+    """Accept a string, token ids, or a list of either."""
     prompts = [sent] if _is_prompt(sent) else sent
     if isinstance(prompts, list) and prompts and all(_is_prompt(prompt) for prompt in prompts):
         return prompts
@@ -309,26 +291,22 @@ def as_prompts(sent: Any) -> list[Prompt]:
 
 
 def _is_prompt(sent: Any) -> bool:
-    return isinstance(sent, str) or (
-        isinstance(sent, list) and len(sent) > 0 and all(type(token) is int and token >= 0 for token in sent)
-    )
+    return isinstance(sent, str) or _is_ids(sent)
 
 
-def _empty_prompt() -> list[Prompt]:
-    return [""]
+def _is_ids(sent: Any) -> bool:
+    return isinstance(sent, list) and len(sent) > 0 and all(type(token) is int and token >= 0 for token in sent)
 
 
 class CompletionRequest(GenerationFields):
     prompt: Annotated[list[Prompt], PlainValidator(as_prompts, json_schema_input_type=PromptField)] = Field(
-        default_factory=_empty_prompt
+        default_factory=lambda: [""]
     )
     max_tokens: Annotated[int, Field(ge=0)] = LEGACY_MAX_TOKENS
     logprobs: Annotated[int | None, Within(0, 5)] = None
-    echo: Annotated[
-        bool, Field(description="The answer begins with the prompt, and `logprobs` are told of it too.")
-    ] = False
+    echo: Annotated[bool, Field(description="The answer starts with the prompt, also in its `logprobs`.")] = False
     best_of: Annotated[
-        int | None, Within(1, 20), Field(description="So many are written, the `n` likeliest per token are told.")
+        int | None, Within(1, 20), Field(description="Samples to generate; the `n` likeliest per token are returned.")
     ] = None
 
     @property
@@ -337,12 +315,11 @@ class CompletionRequest(GenerationFields):
 
     @property
     def samples_per_prompt(self) -> int:
-        """Answers to write for each prompt."""
         return self.best_of or self.n
 
     @property
     def num_logprobs(self) -> int | None:
-        """Logprobs are also what the best are known by."""
+        """`best_of` needs logprobs to rank its samples."""
         return 0 if self.logprobs is None and self.samples_per_prompt > self.n else self.logprobs
 
     @property
@@ -351,15 +328,15 @@ class CompletionRequest(GenerationFields):
 
 
 MAX_INPUTS = 2048
-"""OpenAI's own limit."""
+"""OpenAI's limit."""
 Input = str | list[int]
 InputField = str | list[str] | list[int] | list[list[int]]
 
 
 def as_inputs(sent: Any) -> list[Input]:
-    """A text, token ids, or a list of one of them: always a list of inputs."""
+    """Accept a text, token ids, or a list of one of them."""
     inputs = [sent] if _is_ids(sent) or isinstance(sent, str) else sent
-    if isinstance(inputs, list) and 0 < len(inputs) <= MAX_INPUTS and (_are_texts(inputs) or _are_ids(inputs)):
+    if isinstance(inputs, list) and 0 < len(inputs) <= MAX_INPUTS and _are_inputs(inputs):
         return inputs
     raise PydanticCustomError(
         "input_type",
@@ -368,16 +345,8 @@ def as_inputs(sent: Any) -> list[Input]:
     )
 
 
-def _are_texts(inputs: list[Any]) -> bool:
-    return all(isinstance(text, str) and text for text in inputs)
-
-
-def _are_ids(inputs: list[Any]) -> bool:
-    return all(_is_ids(ids) for ids in inputs)
-
-
-def _is_ids(sent: Any) -> bool:
-    return isinstance(sent, list) and len(sent) > 0 and all(type(token) is int and token >= 0 for token in sent)
+def _are_inputs(inputs: list[Any]) -> bool:
+    return all(isinstance(text, str) and text for text in inputs) or all(map(_is_ids, inputs))
 
 
 class EmbeddingRequest(RequestModel):
@@ -397,49 +366,3 @@ class EmbeddingRequest(RequestModel):
     activations: Annotated[
         ActivationsField | None, Field(description="Read at every token; `tokens` and `when` change nothing.")
     ] = None
-
-
-class InputActivation(msgspec.Struct, frozen=True, kw_only=True):
-    """Activations of one SAE at one token."""
-
-    input: int
-    """Which of the inputs."""
-    sae: str
-    position: int
-    token: str
-    values: tuple[float, ...]
-    top: tuple[tuple[int, float], ...] | UnsetType
-    """Left out at tokens where the whole dictionary was not read."""
-
-
-class EmbeddingExtension(msgspec.Struct, frozen=True, kw_only=True):
-    """`millm` in the answer: nothing was steered, and what was watched."""
-
-    profile: None = None
-    steering: None = None
-    tokens_steered: int = 0
-    activations: tuple[InputActivation, ...] | UnsetType = UNSET
-    sample_every: int | UnsetType = UNSET
-    """Where `top_k` was asked for: positions that are a multiple of this have a `top`."""
-
-
-class EmbeddingUsage(msgspec.Struct, frozen=True, kw_only=True):
-    prompt_tokens: int
-    total_tokens: int
-
-
-class Embedding(msgspec.Struct, frozen=True, kw_only=True):
-    """One input's vector."""
-
-    object: Literal["embedding"] = "embedding"
-    index: int
-    embedding: str | msgspec.Raw
-    """base64, or a list of numbers."""
-
-
-class EmbeddingAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    object: Literal["list"] = "list"
-    data: tuple[Embedding, ...]
-    model: str
-    usage: EmbeddingUsage
-    millm: EmbeddingExtension = EmbeddingExtension()

@@ -1,7 +1,4 @@
-"""Answers as OpenAI's clients read them. Nulls are written out; a field that is UNSET is left out.
-
-What the OpenAPI document says of answers; FastAPI knows only the bodies of requests.
-"""
+"""Responses in OpenAI's format. Nulls are written; UNSET fields are left out."""
 
 from typing import Any, Literal
 
@@ -25,26 +22,26 @@ class Activation(msgspec.Struct, frozen=True, kw_only=True):
     token: str
     values: tuple[float, ...]
     top: tuple[tuple[int, float], ...] | UnsetType
-    """Left out at tokens where the whole dictionary was not read."""
+    """Absent where `top_k` was not sampled."""
     after: tuple[float, ...] | UnsetType = UNSET
     """`values` after steering, where `when` is `both`."""
     top_after: tuple[tuple[int, float], ...] | UnsetType = UNSET
 
 
 class Extension(msgspec.Struct, frozen=True, kw_only=True):
-    """`millm` in an answer: which steering was applied, in proof, and what was watched."""
+    """`millm` in a response: the receipt of the applied steering, and the requested activations."""
 
     profile: str | UnsetType | None = UNSET
     steering: str | UnsetType | None = UNSET
     tokens_steered: int | UnsetType = UNSET
     delta_norm_ratio: float | UnsetType = UNSET
     degraded: str | UnsetType = UNSET
-    """Why the active steering was not applied, or not to the end."""
+    """Why the steering was not applied, or stopped early."""
     activations: tuple[Activation, ...] | UnsetType = UNSET
     sample_every: int | UnsetType = UNSET
-    """Where `top_k` was asked for: positions that are a multiple of this have a `top`."""
+    """With `top_k`: positions that are a multiple of this have a `top`."""
     tools_omitted: bool | UnsetType = UNSET
-    """The model was not told of the request's tools: its template does not take them, or they left no room."""
+    """The prompt does not include the tools: the template does not support them, or they are too long."""
 
 
 # ------------------------------------------------------------------------------------------------------------ usage
@@ -70,15 +67,13 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TopLogprob(msgspec.Struct, frozen=True, kw_only=True):
-    """A token that could have come."""
-
     token: str
     logprob: float
     bytes: tuple[int, ...]
 
 
 class TokenLogprob(TopLogprob, frozen=True, kw_only=True):
-    """The token that came, and those that were likeliest."""
+    """The generated token with the likeliest alternatives."""
 
     top_logprobs: tuple[TopLogprob, ...]
 
@@ -91,7 +86,7 @@ class ChatLogprobs(msgspec.Struct, frozen=True, kw_only=True):
 class CompletionLogprobs(msgspec.Struct, frozen=True, kw_only=True):
     tokens: tuple[str, ...]
     token_logprobs: tuple[float | None, ...]
-    """None for a prompt's first token, which follows nothing."""
+    """None for a prompt's first token."""
     top_logprobs: tuple[dict[str, float] | None, ...]
     text_offset: tuple[int, ...]
 
@@ -102,7 +97,7 @@ class CompletionLogprobs(msgspec.Struct, frozen=True, kw_only=True):
 class FunctionCall(msgspec.Struct, frozen=True, kw_only=True):
     name: str | UnsetType = UNSET
     arguments: str
-    """JSON; in a stream, the next bit of it."""
+    """JSON; in a stream a part of it."""
 
 
 class AssistantToolCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +107,7 @@ class AssistantToolCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
-    """The first of a call has everything but arguments, later ones nothing else."""
+    """The first delta of a call has id and name, later ones only arguments."""
 
     index: int
     id: str | UnsetType = UNSET
@@ -167,7 +162,7 @@ Choice = ChatChoice | ChatChunkChoice | CompletionChoice
 
 
 class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole answer, or one chunk of a stream."""
+    """A full response, or one chunk of a stream."""
 
     id: str
     object: ObjectName
@@ -179,8 +174,58 @@ class CompletionResponse(msgspec.Struct, frozen=True, kw_only=True):
     millm: Extension | UnsetType = UNSET
 
 
+# ------------------------------------------------------------------------------------------------------- embeddings
+
+
+class InputActivation(msgspec.Struct, frozen=True, kw_only=True):
+    """Activations of one SAE at one token."""
+
+    input: int
+    """Number of the input."""
+    sae: str
+    position: int
+    token: str
+    values: tuple[float, ...]
+    top: tuple[tuple[int, float], ...] | UnsetType
+    """Absent where `top_k` was not sampled."""
+
+
+class EmbeddingExtension(msgspec.Struct, frozen=True, kw_only=True):
+    """`millm` in the response. Embeddings are never steered."""
+
+    profile: None = None
+    steering: None = None
+    tokens_steered: int = 0
+    activations: tuple[InputActivation, ...] | UnsetType = UNSET
+    sample_every: int | UnsetType = UNSET
+    """With `top_k`: positions that are a multiple of this have a `top`."""
+
+
+class EmbeddingUsage(msgspec.Struct, frozen=True, kw_only=True):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embedding(msgspec.Struct, frozen=True, kw_only=True):
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: str | msgspec.Raw
+    """Base64, or a list of numbers."""
+
+
+class EmbeddingAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    object: Literal["list"] = "list"
+    data: tuple[Embedding, ...]
+    model: str
+    usage: EmbeddingUsage
+    millm: EmbeddingExtension = EmbeddingExtension()
+
+
+# ---------------------------------------------------------------------------------------------------------- OpenAPI
+
+
 class Error(BaseModel):
-    """Why a request was refused, or failed."""
+    """Why a request was rejected or failed."""
 
     message: str
     type: str
@@ -189,16 +234,16 @@ class Error(BaseModel):
 
 
 class ErrorAnswer(BaseModel):
-    """Every answer with a status of 400 or more."""
+    """Body of every response with a status of 400 or more."""
 
     error: Error
 
 
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
-    "4XX": {"model": ErrorAnswer, "description": "Refused; nothing has changed."},
-    "5XX": {"model": ErrorAnswer, "description": "Failed, or not now."},
+    "4XX": {"model": ErrorAnswer, "description": "Rejected; nothing has changed."},
+    "5XX": {"model": ErrorAnswer, "description": "Failed, or not possible now."},
 }
 STREAM_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/json": {}, "text/event-stream": {"schema": {"type": "string"}}}}
 }
-"""An answer, or with `stream: true` its events."""
+"""JSON, or with `stream: true` events."""

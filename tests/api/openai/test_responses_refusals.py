@@ -180,4 +180,4 @@ def test_nothing_is_kept(client, method, path) -> None:
     answer = client.request(method, f"/v1/responses/{path}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
     assert f"`{path}`" in answer.json()["error"]["message"]
-    assert "keeps none" in answer.json()["error"]["message"]
+    assert "stores none" in answer.json()["error"]["message"]

@@ -144,7 +144,7 @@ def _token_ids(model: LoadedModel, body: InspectBody) -> list[int]:
         return encode_text(model, body.text, "text")
     if body.messages is not None:
         chat = ChatRequest(model=model.name, messages=body.messages)
-        return check_token_ids(model, render_prompt(model, chat, ToolConfig()).prompt.ids, "messages")
+        return check_token_ids(model, render_prompt(model, chat, ToolConfig())[0].ids, "messages")
     return check_token_ids(model, body.input_ids or [], "input_ids")
 
 

@@ -1,4 +1,4 @@
-"""OpenAI's API under `/v1`: names and shapes are OpenAI's, everything behind them is not known here."""
+"""OpenAI's API under `/v1`."""
 
 from fastapi import APIRouter
 

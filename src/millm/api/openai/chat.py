@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: a completion whose prompt the model's chat template writes."""
+"""`POST /v1/chat/completions`"""
 
 from fastapi import APIRouter, Request, Response
 
@@ -17,10 +17,12 @@ router = APIRouter(route_class=JsonRoute)
 
 @router.post("/chat/completions", responses=STREAM_RESPONSES)
 async def chat_completions(body: ChatRequest, request: Request, x_millm_profile: ProfileHeader = None) -> Response:
-    """Answer a conversation, whole or as a stream."""
+    """Answer a conversation, in full or as a stream."""
     state: State = request.app.state.millm
     check_chat(body)
     tooling = tool_config_of(body, tools_enabled=state.settings.tools == "auto")
-    job = await prepare_chat(state, body, tooling, x_millm_profile, prefix="chatcmpl-")
-    form = ChatChoiceBuilder(job.selection.model.tokenizer, logprobs=body.logprobs, calls_only=tooling.is_forced)
-    return await create_response(request, state.engine, job, form, streaming=body.stream)
+    generation = await prepare_chat(state, body, tooling, x_millm_profile, prefix="chatcmpl-")
+    builder = ChatChoiceBuilder(
+        generation.selection.model.tokenizer, logprobs=body.logprobs, calls_only=tooling.is_forced
+    )
+    return await create_response(request, state.engine, generation, builder, streaming=body.stream)

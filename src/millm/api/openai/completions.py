@@ -1,4 +1,4 @@
-"""`POST /v1/completions`: text that goes on where a prompt ends. The prompt is taken as it is, without a template."""
+"""`POST /v1/completions`: continues a prompt without a chat template."""
 
 from fastapi import APIRouter, Request, Response
 
@@ -16,9 +16,9 @@ router = APIRouter(route_class=JsonRoute)
 
 @router.post("/completions", responses=STREAM_RESPONSES)
 async def completions(body: CompletionRequest, request: Request, x_millm_profile: ProfileHeader = None) -> Response:
-    """Continue one prompt or several, whole or as a stream."""
+    """Continue one prompt or several, in full or as a stream."""
     check_completion(body)
     state: State = request.app.state.millm
-    job = await prepare_completion(state, body, x_millm_profile, prefix="cmpl-")
-    form = CompletionChoiceBuilder(job.selection.model.tokenizer, logprobs=body.logprobs is not None)
-    return await create_response(request, state.engine, job, form, streaming=body.stream)
+    generation = await prepare_completion(state, body, x_millm_profile, prefix="cmpl-")
+    builder = CompletionChoiceBuilder(generation.selection.model.tokenizer, logprobs=body.logprobs is not None)
+    return await create_response(request, state.engine, generation, builder, streaming=body.stream)

@@ -1,7 +1,4 @@
-"""`POST /v1/embeddings`: texts as vectors. Whatever steers the server, a vector is the base model's own.
-
-A vector on the wire: cut to the dimensions asked for, as base64 or as the shortest numbers that say the same.
-"""
+"""`POST /v1/embeddings`: texts or token ids as vectors of the base model; steering never applies."""
 
 import asyncio
 import base64
@@ -31,15 +28,8 @@ from millm.loaded import LoadedModel
 from millm.monitoring.clients import identify_client
 from millm.monitoring.recorder import RequestRecorder
 from millm.monitoring.watch import WatchPlan, merge_watches
-from millm.protocol.request import (
-    Embedding,
-    EmbeddingAnswer,
-    EmbeddingExtension,
-    EmbeddingRequest,
-    EmbeddingUsage,
-    Input,
-    InputActivation,
-)
+from millm.protocol.request import EmbeddingRequest, Input
+from millm.protocol.response import Embedding, EmbeddingAnswer, EmbeddingExtension, EmbeddingUsage, InputActivation
 from millm.sae.steering import Watch
 from millm.state import State
 
@@ -47,30 +37,30 @@ Vector = npt.NDArray[np.float32]
 
 
 def truncate_vector(data: bytes, dimensions: int | None) -> Vector:
-    """The first `dimensions` of a vector of little-endian float32, at length 1 again  # [dimensions]"""
-    whole = np.frombuffer(data, dtype="<f4")
-    if dimensions is None or dimensions == len(whole):
-        return whole
-    cut = whole[:dimensions]
-    unit: Vector = cut / np.maximum(np.linalg.norm(cut), np.float32(1e-12))
+    """The first `dimensions` of a little-endian float32 vector, normalized  # [dimensions]"""
+    vector = np.frombuffer(data, dtype="<f4")
+    if dimensions is None or dimensions == len(vector):
+        return vector
+    head = vector[:dimensions]
+    unit: Vector = head / np.maximum(np.linalg.norm(head), np.float32(1e-12))
     return unit
 
 
 def encode_vector(vector: Vector, encoding: Literal["float", "base64"]) -> str | msgspec.Raw:
     if encoding == "base64":
         return base64.b64encode(vector.astype("<f4").tobytes()).decode()
-    # str of a float32 has as many digits as tell it from its neighbours; as a Python float it would have 17
+    # str of a float32 has the fewest digits that identify it; as a Python float it would have 17
     return msgspec.Raw(f"[{','.join(map(str, vector))}]".encode())
 
 
 router = APIRouter(route_class=JsonRoute)
 READINGS_PER_TURN = 256
-"""Readings that are told in one turn of the event loop."""
+"""Readings recorded per turn of the event loop."""
 
 
 @router.post("/embeddings")
 async def embeddings(body: EmbeddingRequest, request: Request, x_millm_profile: ProfileHeader = None) -> Response:
-    """One vector of unit length for each input, in their order."""
+    """One vector of unit length for each input, in order."""
     state: State = request.app.state.millm
     await ensure_loaded(state, body.model)
     model = _select_model(state, body, x_millm_profile)
@@ -100,11 +90,11 @@ async def embeddings(body: EmbeddingRequest, request: Request, x_millm_profile: 
         vectors = await cancel_on_disconnect(request, _embed_with_timeout(state, texts))
         recorder.record_end("embedded")
         await _record_readings(recorder, model, texts, vectors)
-    found = await asyncio.to_thread(_activations, model, texts, vectors, watching)
-    answer = await asyncio.to_thread(
-        _encode_response, body, vectors, _usage(texts), _extension(watching.request_watches, found)
+    activations = await asyncio.to_thread(_activations, model, texts, vectors, watching)
+    content = await asyncio.to_thread(
+        _encode_response, body, vectors, _usage(texts), _extension(watching.request_watches, activations)
     )
-    return Response(answer, media_type="application/json")
+    return Response(content, media_type="application/json")
 
 
 def _encode_response(
@@ -120,7 +110,7 @@ def _encode_response(
 
 
 def _select_model(state: State, body: EmbeddingRequest, header_profile: str | None) -> LoadedModel:
-    """Raises what `select` raises; UnsupportedParameter where a steering is asked for by itself."""
+    """Raises what `select` raises, and UnsupportedParameter for a `steering`."""
     if (body.model_extra or {}).get("steering"):
         raise UnsupportedParameter("`steering` is not applied to embeddings; leave it out.", param="steering")
     selection = select(
@@ -137,12 +127,12 @@ def _select_model(state: State, body: EmbeddingRequest, header_profile: str | No
 
 
 def _watch_all_tokens(watching: WatchPlan) -> WatchPlan:
-    """A text is never steered, and all of it is read."""
-    asked, monitored = (
-        [replace(watch, tokens="all", when="before") for watch in some]
-        for some in (watching.request_watches, watching.monitor_only)
+    """Inputs are never steered, and read at every token."""
+    own, monitored = (
+        [replace(watch, tokens="all", when="before") for watch in watches]
+        for watches in (watching.request_watches, watching.monitor_only)
     )
-    return merge_watches(asked, monitored)
+    return merge_watches(own, monitored)
 
 
 def _decode_texts(model: LoadedModel, texts: Sequence[Embed]) -> tuple[str, ...]:
@@ -154,8 +144,8 @@ def _decode_texts(model: LoadedModel, texts: Sequence[Embed]) -> tuple[str, ...]
 
 def _input_ids(model: LoadedModel, inputs: Sequence[Input]) -> list[list[int]]:
     """Raises InvalidRequest or ContextLengthExceeded, naming the input."""
-    most = min(model.embedding_recipe.max_tokens or model.facts.context_length, model.facts.context_length)
-    return [_token_ids(model, place, given, most) for place, given in enumerate(inputs)]
+    limit = min(model.embedding_recipe.max_tokens or model.facts.context_length, model.facts.context_length)
+    return [_token_ids(model, index, text_or_ids, limit) for index, text_or_ids in enumerate(inputs)]
 
 
 def _token_ids(model: LoadedModel, index: int, text_or_ids: Input, max_tokens: int) -> list[int]:
@@ -168,9 +158,9 @@ def _token_ids(model: LoadedModel, index: int, text_or_ids: Input, max_tokens: i
         else text_or_ids
     )
     if not ids:
-        raise InvalidRequest(f"`{name}` holds nothing that this model reads.", param=name)
+        raise InvalidRequest(f"`{name}` has no token of this model.", param=name)
     if max(ids) >= model.facts.vocab_size:
-        raise InvalidRequest(f"`{name}` takes token ids from 0 to {model.facts.vocab_size - 1}.", param=name)
+        raise InvalidRequest(f"`{name}` accepts token ids from 0 to {model.facts.vocab_size - 1}.", param=name)
     if len(ids) > max_tokens:
         raise _length_error(name, max_tokens, str(len(ids)))
     return ids
@@ -187,29 +177,29 @@ def _length_error(name: str, max_tokens: int, actual: str) -> ContextLengthExcee
 
 
 def _embed_messages(
-    state: State, model: LoadedModel, inputs: Sequence[Sequence[int]], watch: tuple[Watch, ...], job_id: str
+    state: State, model: LoadedModel, inputs: Sequence[Sequence[int]], watch: tuple[Watch, ...], request_id: str
 ) -> list[Embed]:
     return [
         Embed(
-            id=f"{job_id}-{place}",
+            id=f"{request_id}-{index}",
             tokens=tuple(ids),
             pooling=model.embedding_recipe.pooling,
             watch=watch,
             deadline_seconds=state.settings.request_timeout,
             model=model.facts.id,
         )
-        for place, ids in enumerate(inputs)
+        for index, ids in enumerate(inputs)
     ]
 
 
 async def _embed_with_timeout(state: State, texts: Sequence[Embed]) -> list[TextEmbedded]:
-    """The texts of a long job reach the engine one after the other, so its deadlines alone would not do."""
+    """Limits the request; the engine's deadlines start only when it reads a text."""
     seconds = state.settings.request_timeout
     try:
         async with asyncio.timeout(seconds):
             return await state.engine.embed(*texts)
     except TimeoutError as error:
-        raise Timeout(f"this request took longer than {seconds:g} s; ask for less") from error
+        raise Timeout(f"this request took longer than {seconds:g} s; shorten it") from error
 
 
 def _usage(texts: Sequence[Embed]) -> EmbeddingUsage:
@@ -225,31 +215,31 @@ def _activations(
 ) -> tuple[InputActivation, ...]:
     return tuple(
         InputActivation(
-            input=place,
+            input=index,
             sae=reading.sae,
             position=reading.position,
             token=model.tokenizer.token_text(text.tokens[reading.position]),
             values=reading.values,
             top=reading.top or UNSET,
         )
-        for place, (text, vector) in enumerate(zip(texts, vectors, strict=True))
+        for index, (text, vector) in enumerate(zip(texts, vectors, strict=True))
         for reading in watching.request_readings(vector.readings, len(text.tokens))
     )
 
 
 def _extension(watch: tuple[Watch, ...], activations: tuple[InputActivation, ...]) -> EmbeddingExtension:
-    every: int | UnsetType = next((one.sample_every for one in watch if one.sample_every), UNSET)
+    every: int | UnsetType = next((item.sample_every for item in watch if item.sample_every), UNSET)
     return EmbeddingExtension(activations=activations if watch else UNSET, sample_every=every)
 
 
 async def _record_readings(
-    recording: RequestRecorder, model: LoadedModel, texts: Sequence[Embed], vectors: Sequence[TextEmbedded]
+    recorder: RequestRecorder, model: LoadedModel, texts: Sequence[Embed], vectors: Sequence[TextEmbedded]
 ) -> None:
-    """There may be a hundred thousand readings: others have a turn of the event loop in between."""
-    for place, (text, vector) in enumerate(zip(texts, vectors, strict=True)):
+    """Yields to the event loop in between: there may be a hundred thousand readings."""
+    for index, (text, vector) in enumerate(zip(texts, vectors, strict=True)):
         for first in range(0, len(vector.readings), READINGS_PER_TURN):
-            some = vector.readings[first : first + READINGS_PER_TURN]
-            recording.record_readings(place, some, partial(_text_at, model, text.tokens))
+            readings = vector.readings[first : first + READINGS_PER_TURN]
+            recorder.record_readings(index, readings, partial(_text_at, model, text.tokens))
             await asyncio.sleep(0)
 
 

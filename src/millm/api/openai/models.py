@@ -1,4 +1,4 @@
-"""`GET /v1/models`: the loaded model, and again with each profile, so that any client's menu can pick one."""
+"""`GET /v1/models`: the loaded model, alone and with each profile, so that clients can list them."""
 
 import asyncio
 from typing import Any
@@ -14,13 +14,13 @@ router = APIRouter()
 
 @router.get("/models")
 async def list_models(request: Request) -> dict[str, Any]:
-    """Everything that can be asked for as `model`."""
+    """All values for `model`."""
     return {"object": "list", "data": [_entry(card) for card in await _cards(request.app.state.millm)]}
 
 
 @router.get("/models/{model:path}")
 async def retrieve_model(model: str, request: Request) -> dict[str, Any]:
-    """One entry of the list; ids may contain slashes."""
+    """One model; ids may contain slashes."""
     for card in await _cards(request.app.state.millm):
         if card.id == model:
             return _entry(card)
@@ -28,7 +28,7 @@ async def retrieve_model(model: str, request: Request) -> dict[str, Any]:
 
 
 async def _cards(state: State) -> list[ModelCard]:
-    """What is loaded, and what would be loaded for a request that names it."""
+    """The loaded model, and those of the library that a request may load."""
     others = await asyncio.to_thread(library_cards, state) if state.settings.on_demand == "auto" else []
     return [*model_cards(state), *others]
 

@@ -1,11 +1,4 @@
-"""The two shapes a choice can be told in: a chat's message or a completion's text, whole or piece by piece.
-
-`millm` in an answer: the receipt of the steering it got, and the activations that were asked for.
-
-How likely the tokens were, in the two shapes that OpenAI's two endpoints have for it.
-
-A job's answer, streamed or whole: both are made of the same pieces in the same form.
-"""
+"""Responses of chats and completions, streamed or full: choices, logprobs, usage and `millm`, from the same deltas."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -53,7 +46,7 @@ from millm.protocol.response import (
 from millm.text.tokenizer import Tokenizer
 
 MIN_LOGPROB = -9999.0
-"""Stands for a probability of zero, whose logarithm is not a JSON number."""
+"""Replaces the logarithm of zero, which JSON cannot represent."""
 
 
 def chat_logprobs(tokenizer: Tokenizer, tokens: Sequence[Token]) -> ChatLogprobs:
@@ -70,14 +63,14 @@ def completion_logprobs(tokenizer: Tokenizer, output: OutputDelta) -> Completion
 
 
 def _top_logprobs_by_text(tokenizer: Tokenizer, token: Token) -> dict[str, float] | None:
-    """By their texts, the token itself among them; of two with one text the likelier. None before any text."""
+    """Log-probabilities by token text, the chosen token included; None for a prompt's first token."""
     if token.logprob is None:
         return None
     chosen = [(token.token, token.logprob)] if token.top else []
-    found: dict[str, float] = {}
-    for id, logprob in (*token.top, *chosen):
-        found.setdefault(tokenizer.token_text(id), _finite(logprob))
-    return found
+    by_text: dict[str, float] = {}
+    for id, logprob in (*token.top, *chosen):  # likeliest first: the likelier of two tokens with one text stays
+        by_text.setdefault(tokenizer.token_text(id), _finite(logprob))
+    return by_text
 
 
 def _token_logprob(tokenizer: Tokenizer, token: Token) -> TokenLogprob:
@@ -98,22 +91,22 @@ def _finite(logprob: float | None) -> float:
 
 
 class ChoiceBuilder(Protocol):
-    """How one endpoint tells a choice."""
+    """Builds the choices of one endpoint, full or in chunks."""
 
     response_object: ObjectName
     chunk_object: ObjectName
 
     def opening_chunk(self, choice: int) -> Choice | None:
-        """What a stream says of a choice before its first text."""
+        """The first chunk of a choice in a stream."""
 
     def chunks(self, output: OutputDelta) -> Sequence[Choice]:
-        """Some of a stream, as one chunk or several."""
+        """One delta as one chunk or several."""
 
     def closing_chunk(self, choice: int, reason: FinishReason) -> Choice:
-        """What a stream says of a choice after its last text."""
+        """The last chunk of a choice in a stream."""
 
     def full_choice(self, output: OutputDelta, reason: FinishReason) -> Choice:
-        """A choice in one piece."""
+        """A choice of a full response."""
 
 
 class ChatChoiceBuilder:
@@ -131,9 +124,9 @@ class ChatChoiceBuilder:
         )
 
     def chunks(self, output: OutputDelta) -> list[ChatChunkChoice]:
-        """Reasoning, words and each bit of a call apart, as clients expect them; the logprobs of all with the first.
+        """Separate chunks for reasoning, text and each part of a call; the first carries all logprobs.
 
-        None for tokens that say nothing, such as the last bracket of a forced call.
+        Empty for a delta without content, such as the last bracket of a forced call.
         """
         deltas = [DeltaMessage(reasoning_content=output.reasoning)] if output.reasoning else []
         deltas += [DeltaMessage(content=output.text)] if output.text else []
@@ -142,8 +135,8 @@ class ChatChoiceBuilder:
             deltas = [DeltaMessage() if self._calls_only else DeltaMessage(content="")]
         logprobs = self._logprobs(output)
         return [
-            ChatChunkChoice(index=output.choice, delta=delta, logprobs=None if place else logprobs)
-            for place, delta in enumerate(deltas)
+            ChatChunkChoice(index=output.choice, delta=delta, logprobs=None if number else logprobs)
+            for number, delta in enumerate(deltas)
         ]
 
     def closing_chunk(self, choice: int, reason: FinishReason) -> ChatChunkChoice:
@@ -194,7 +187,7 @@ class CompletionChoiceBuilder:
         self._wants_logprobs = logprobs
 
     def opening_chunk(self, choice: int) -> None:
-        """Nothing: the first text comes first."""
+        """None: a completion starts with its first text."""
 
     def chunks(self, output: OutputDelta) -> list[CompletionChoice]:
         return [CompletionChoice(index=output.choice, text=output.text, logprobs=self._logprobs(output))]
@@ -214,29 +207,29 @@ class CompletionChoiceBuilder:
 async def create_response(
     request: Request, engine: EngineClient, generation: GenerationRequest, builder: ChoiceBuilder, *, streaming: bool
 ) -> Response:
-    """Raises MillmError as long as nothing of the answer is out; ClientDisconnect when nobody waits for it."""
-    pieces = await start_generation(engine, generation, request)
+    """Raises MillmError before anything is sent; ClientDisconnect."""
+    outputs = await start_generation(engine, generation, request)
     if streaming:
-        return await stream_events(request, _chunks(generation, builder, pieces))
-    answer = await cancel_on_disconnect(request, _full_response(generation, builder, pieces))
-    return Response(msgspec.json.encode(answer), media_type="application/json")
+        return await stream_events(request, _chunks(generation, builder, outputs))
+    response = await cancel_on_disconnect(request, _full_response(generation, builder, outputs))
+    return Response(msgspec.json.encode(response), media_type="application/json")
 
 
 async def _chunks(
     generation: GenerationRequest, builder: ChoiceBuilder, outputs: OutputStream
 ) -> AsyncGenerator[CompletionResponse]:
-    begun: set[int] = set()
+    opened: set[int] = set()
     ends: list[ChoiceEnd] = []
     async with aclosing(outputs):
-        async for piece in outputs:
-            opening = builder.opening_chunk(piece.choice) if piece.choice not in begun else None
-            begun.add(piece.choice)
+        async for output in outputs:
+            opening = builder.opening_chunk(output.choice) if output.choice not in opened else None
+            opened.add(output.choice)
             if opening:
                 yield _chunk_response(generation, builder, opening)
-            for chunk in _output_chunks(generation, builder, piece):
+            for chunk in _output_chunks(generation, builder, output):
                 yield chunk
-            if piece.end:
-                ends.append(piece.end)
+            if output.end:
+                ends.append(output.end)
     if generation.include_usage:
         yield _completion_response(generation, builder.chunk_object, (), usage=_usage(generation, ends))
 
@@ -244,16 +237,18 @@ async def _chunks(
 def _output_chunks(
     generation: GenerationRequest, builder: ChoiceBuilder, output: OutputDelta
 ) -> list[CompletionResponse]:
-    """One chunk for what was written, one for its end."""
+    """Chunks for the content, and one for the end."""
     chunks: list[CompletionResponse] = []
     if output.has_content:
-        watched = (
+        activations = (
             Extension(activations=output.activations, sample_every=generation.sample_every)
             if output.activations
             else UNSET
         )
-        parts = enumerate(builder.chunks(output))
-        chunks += [_chunk_response(generation, builder, part, UNSET if place else watched) for place, part in parts]
+        chunks += [
+            _chunk_response(generation, builder, part, UNSET if number else activations)
+            for number, part in enumerate(builder.chunks(output))
+        ]
     if output.end:
         receipt = _extension(generation, [output], watching=False)
         chunks.append(
@@ -266,14 +261,13 @@ async def _full_response(
     generation: GenerationRequest, builder: ChoiceBuilder, outputs: OutputStream
 ) -> CompletionResponse:
     choices = await collect_choices(outputs, len(generation.sequences))
-    told = pick_best(choices, generation.samples_per_prompt, generation.choices_per_prompt)
-    ended = [(piece, piece.end) for piece in told if piece.end]
+    best = pick_best(choices, generation.samples_per_prompt, generation.choices_per_prompt)
     return _completion_response(
         generation,
         builder.response_object,
-        [builder.full_choice(piece, end.reason) for piece, end in ended],
-        usage=_usage(generation, [piece.end for piece in choices if piece.end]),
-        extension=_extension(generation, told, watching=bool(generation.watching.request_watches)),
+        [builder.full_choice(choice, choice.end.reason) for choice in best if choice.end],
+        usage=_usage(generation, [choice.end for choice in choices if choice.end]),
+        extension=_extension(generation, best, watching=bool(generation.watching.request_watches)),
     )
 
 
@@ -315,7 +309,7 @@ def _completion_response(
 
 
 def _usage(generation: GenerationRequest, ends: Sequence[ChoiceEnd]) -> Usage:
-    """A prompt counts once, however many choices it has; so does what was cached of it."""
+    """Every prompt and its cached tokens count once, however many choices it has."""
     completion = sum(end.tokens for end in ends)
     cached = min(sum(end.cached_tokens for end in ends), generation.prompt_tokens)
     return Usage(

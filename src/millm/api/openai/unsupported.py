@@ -1,4 +1,4 @@
-"""What we know and do not do is refused by name: an answer that silently lacks what was asked for is worse."""
+"""Rejects known but unsupported fields by name, instead of silently ignoring them."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ UNSUPPORTED_CHAT_FIELDS: dict[str, tuple[Any, ...]] = {
     "echo": (False,),
     "skip_special_tokens": (True,),
 }
-"""Field → the values that ask for nothing."""
+"""Field → values without effect, which are accepted."""
 IGNORED_CHAT_FIELDS = (
     "documents", "include_reasoning", "metadata", "moderation", "prediction", "prompt_cache_key",
     "prompt_cache_options", "prompt_cache_retention", "safety_identifier", "service_tier", "store", "user",
     "verbosity", "web_search_options",
 )  # fmt: skip
-"""What OpenAI or others know and what changes nothing here; whatever nobody knows is let pass as well."""
+"""Known fields without effect here. Unknown fields are accepted as well."""
 UNSUPPORTED_COMPLETION_FIELDS: dict[str, tuple[Any, ...]] = {"suffix": ("",)}
 
 
@@ -28,7 +28,7 @@ def check_chat(body: ChatRequest) -> None:
     """Raises UnsupportedParameter or InvalidRequest, naming the field."""
     _check_fields(body, UNSUPPORTED_CHAT_FIELDS)
     if set(body.modalities) - {"text"}:
-        raise UnsupportedParameter('`modalities`: only ["text"] can be answered.', param="modalities")
+        raise UnsupportedParameter('`modalities`: only ["text"] is supported.', param="modalities")
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidRequest("`top_logprobs` needs `logprobs` to be true.", param="top_logprobs")
     if body.continue_final_message:
@@ -43,15 +43,15 @@ def check_completion(body: CompletionRequest) -> None:
     if body.best_of < body.n:
         raise InvalidRequest("`best_of` should be at least `n`.", param="best_of")
     if body.stream:
-        raise InvalidRequest("`best_of` cannot be streamed: the best is known at the end.", param="best_of")
+        raise InvalidRequest("`best_of` cannot be streamed: the best is known only at the end.", param="best_of")
 
 
 def _check_fields(body: GenerationFields, unsupported: dict[str, tuple[Any, ...]]) -> None:
-    unknown = body.model_extra or {}
+    extra = body.model_extra or {}
     for name, neutral in unsupported.items():
-        if name in unknown and unknown[name] not in neutral:
+        if name in extra and extra[name] not in neutral:
             raise UnsupportedParameter(f"`{name}` is not supported; leave it out.", param=name)
-    if ignored := sorted(set(unknown) - set(unsupported)):
+    if ignored := sorted(set(extra) - set(unsupported)):
         log.debug("request.fields_ignored", fields=[name[:64] for name in ignored[:32]])
 
 

@@ -1,9 +1,4 @@
-"""The response object and its items as OpenAI publishes them (openai-python, `types/responses`); nulls included.
-
-The events of a streamed response as OpenAI publishes them (openai-python, `types/responses`).
-
-Each is numbered when it is sent; until then its number is 0.
-"""
+"""The response object, its items and its stream events as OpenAI publishes them (openai-python, `types/responses`)."""
 
 from typing import Any, Literal
 
@@ -79,7 +74,7 @@ class ResponseUsage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResponseError(msgspec.Struct, frozen=True, kw_only=True):
-    """Of OpenAI's codes the one that fits; ours is in the stream's `error` event."""
+    """OpenAI's error code; ours is in the stream's `error` event."""
 
     message: str
     code: Literal["server_error"] = "server_error"
@@ -97,7 +92,7 @@ class ResponseFunctionTool(msgspec.Struct, frozen=True, kw_only=True, tag_field=
 
 
 class ResponseObject(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked, and what came of it so far."""
+    """The request with its defaults, and the output so far."""
 
     id: str
     object: Literal["response"] = "response"
@@ -135,12 +130,11 @@ class ResponseObject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResponseStreamEvent(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """What all have in common, but for their `type`."""
-
     sequence_number: int = 0
+    """Assigned when the event is sent."""
 
 
-# ---------------------------------------------------------------------------------------------- of the whole response
+# --------------------------------------------------------------------------------------------- events: the response
 
 
 class ResponseEvent(ResponseStreamEvent, frozen=True, kw_only=True):
@@ -173,7 +167,7 @@ class ErrorEvent(ResponseStreamEvent, frozen=True, kw_only=True, tag="error"):
     param: str | None
 
 
-# -------------------------------------------------------------------------------------------------------- of one item
+# ------------------------------------------------------------------------------------------------- events: one item
 
 
 class ItemAdded(ResponseStreamEvent, frozen=True, kw_only=True, tag="response.output_item.added"):
@@ -199,7 +193,7 @@ class ArgumentsDone(ItemEvent, frozen=True, kw_only=True, tag="response.function
     arguments: str
 
 
-# -------------------------------------------------------------------------------------------------- of its only part
+# ---------------------------------------------------------------------------------------------- events: its one part
 
 
 class PartEvent(ItemEvent, frozen=True, kw_only=True):

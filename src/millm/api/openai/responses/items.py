@@ -1,7 +1,4 @@
-"""A response while it is written: the pieces of a chat's answer become items, and events that tell of them.
-
-An item of a response while it is written: what begins it, adds to it and ends it, as events.
-"""
+"""Writes a response: deltas of a chat become output items and the events that begin, extend and end them."""
 
 import time
 import uuid
@@ -54,7 +51,7 @@ def _new_id(kind: str) -> str:
 
 
 class OpenMessage:
-    """Words for the user: one part of text."""
+    """A message to the user: one text part."""
 
     def __init__(self, output_index: int) -> None:
         self._id = _new_id("msg")
@@ -89,7 +86,7 @@ class OpenMessage:
 
 
 class OpenReasoning:
-    """What the model says to itself: one part of text."""
+    """Reasoning: one text part."""
 
     def __init__(self, output_index: int) -> None:
         self._id = _new_id("rs")
@@ -122,7 +119,7 @@ class OpenReasoning:
 
 
 class OpenCall:
-    """A call of a function, whose arguments come bit by bit."""
+    """A function call, whose arguments arrive in parts."""
 
     def __init__(self, output_index: int, call_id: str, name: str) -> None:
         self._id = _new_id("fc")
@@ -154,7 +151,7 @@ OpenItem = OpenMessage | OpenReasoning | OpenCall
 
 
 class ResponseWriter:
-    """One response. What is whole is the last event's: a stream that nobody reads until its end."""
+    """Turns the deltas of one response into stream events; the last event holds the full response."""
 
     def __init__(self, generation: GenerationRequest, response: ResponseObject, *, logprobs: bool) -> None:
         self._generation = generation
@@ -165,7 +162,6 @@ class ResponseWriter:
         self._open_item: OpenItem | None = None
 
     def output_events(self, output: OutputDelta) -> Iterator[ResponseStreamEvent]:
-        """What one more piece has to be told by."""
         if not self._outputs:
             yield from self._opening_events()
         self._outputs.append(output)
@@ -177,7 +173,7 @@ class ResponseWriter:
             yield from self._finish(output.end)
 
     def failure_events(self, failure: Exception) -> list[ResponseStreamEvent]:
-        """What a stream ends with that fails: our own error, and the response as far as it came."""
+        """The last events of a failed stream: an `error` event and the incomplete response."""
         opening = [] if self._outputs else self._opening_events()
         error = error_body(failure)["error"]
         open_item = [self._open_item.item("incomplete")] if self._open_item else []
@@ -187,8 +183,8 @@ class ResponseWriter:
             error=ResponseError(message=error["message"]),
             output=(*self._finished_items, *open_item),
         )
-        told = ErrorEvent(code=error["code"], message=error["message"], param=error["param"])
-        return [*opening, told, ResponseFailed(response=response)]
+        event = ErrorEvent(code=error["code"], message=error["message"], param=error["param"])
+        return [*opening, event, ResponseFailed(response=response)]
 
     def _opening_events(self) -> list[ResponseStreamEvent]:
         return [ResponseCreated(response=self._response), ResponseInProgress(response=self._response)]
@@ -203,8 +199,8 @@ class ResponseWriter:
 
     def _text_events(self, output: OutputDelta) -> Iterator[ResponseStreamEvent]:
         logprobs = self._logprobs(output)
-        belongs_to_words = isinstance(self._open_item, OpenMessage) and bool(logprobs) and not output.calls
-        if not output.text and not belongs_to_words:
+        extends_message = isinstance(self._open_item, OpenMessage) and bool(logprobs) and not output.calls
+        if not output.text and not extends_message:
             return
         if not isinstance(self._open_item, OpenMessage):
             yield from self._begin_item(OpenMessage(self._next_index()))
@@ -233,16 +229,16 @@ class ResponseWriter:
             self._open_item = None
 
     def _finish(self, end: ChoiceEnd) -> Iterator[ResponseStreamEvent]:
-        """An answer without a word is an empty message."""
+        """An empty answer becomes an empty message."""
         if not self._finished_items and not self._open_item:
             yield from self._begin_item(OpenMessage(0))
-        is_cut = end.reason == "length"
-        yield from self._end_item("incomplete" if is_cut else "completed")
+        is_truncated = end.reason == "length"
+        yield from self._end_item("incomplete" if is_truncated else "completed")
         response = replace(
             self._response,
-            status="incomplete" if is_cut else "completed",
-            completed_at=None if is_cut else int(time.time()),
-            incomplete_details=IncompleteDetails() if is_cut else None,
+            status="incomplete" if is_truncated else "completed",
+            completed_at=None if is_truncated else int(time.time()),
+            incomplete_details=IncompleteDetails() if is_truncated else None,
             output=tuple(self._finished_items),
             usage=self._usage(end),
             millm=build_extension(
@@ -253,7 +249,7 @@ class ResponseWriter:
                 tools_omitted=self._generation.tools_omitted,
             ),
         )
-        yield ResponseIncomplete(response=response) if is_cut else ResponseCompleted(response=response)
+        yield ResponseIncomplete(response=response) if is_truncated else ResponseCompleted(response=response)
 
     def _logprobs(self, output: OutputDelta) -> Logprobs:
         return (

@@ -1,11 +1,4 @@
-"""The body of `/v1/responses`.
-
-What `/v1/responses` knows and does not do, because this server keeps nothing between requests.
-
-`instructions` and `input` as a chat's messages.
-
-A request for a response as the chat request that asks for the same: from there on there is one way to an answer.
-"""
+"""The body of `/v1/responses`, and its translation to a chat request."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
@@ -31,11 +24,11 @@ from millm.protocol.request import (
 )
 
 INCLUDE_LOGPROBS = "message.output_text.logprobs"
-"""What `include` can ask for here."""
+"""The supported value of `include`."""
 
 
 def as_items(sent: Any) -> Any:
-    """A string is one message of the user."""
+    """A string becomes one user message."""
     if isinstance(sent, str):
         return [{"role": "user", "content": sent}]
     if isinstance(sent, list):
@@ -89,7 +82,7 @@ class ResponsesRequest(GenerationFields):
         Field(
             min_length=1,
             max_length=2000,
-            description="A question, or the whole conversation as messages, function calls and their outputs.",
+            description="A question, or the full conversation as messages, function calls and their outputs.",
         ),
     ]
     n: Annotated[Literal[1], Field(description="A response has one answer.")] = 1
@@ -110,7 +103,8 @@ class ResponsesRequest(GenerationFields):
     max_tool_calls: Annotated[int | None, Field(description="Echoed: it limits tools that run on a server.")] = None
     reasoning: Annotated[Reasoning, Field(description="`effort`: for templates that read it.")] = Reasoning()
     truncation: Annotated[
-        Literal["auto", "disabled"], Field(description="Echoed: nothing is cut, too long a conversation is refused.")
+        Literal["auto", "disabled"],
+        Field(description="Echoed: nothing is truncated; a conversation that is too long is rejected."),
     ] = "disabled"
     metadata: Annotated[dict[str, str], Field(description="Echoed.")] = Field(default_factory=dict)
     user: Annotated[str | None, Field(description="Echoed.")] = None
@@ -119,25 +113,25 @@ class ResponsesRequest(GenerationFields):
 
     @property
     def logprobs(self) -> bool:
-        """Either name asks for them: what `top_logprobs` alone means is not said."""
+        """Requested by `include` or by `top_logprobs`."""
         return INCLUDE_LOGPROBS in self.include or bool(self.top_logprobs)
 
 
-STATELESS_HINT = "this server keeps no responses; send the whole conversation as `input`."
+STATELESS_HINT = "this server stores no responses; send the full conversation as `input`."
 UNSUPPORTED_FIELDS: dict[str, tuple[tuple[Any, ...], str]] = {
     "previous_response_id": (("",), STATELESS_HINT),
     "conversation": ((), STATELESS_HINT),
-    "background": ((False,), "this server answers while it is asked; leave it out, or use `stream`."),
-    "prompt": ((), "this server keeps no prompts; send `instructions` and `input`."),
+    "background": ((False,), "this server answers within the request; leave it out, or use `stream`."),
+    "prompt": ((), "this server stores no prompts; send `instructions` and `input`."),
 }
-"""Field → the values that ask for nothing, and the way out."""
+"""Field → values without effect, and the way out."""
 
 
 def check_unsupported(body: ResponsesRequest) -> None:
     """Raises UnsupportedParameter, naming the field."""
-    sent = body.model_extra or {}
+    extra = body.model_extra or {}
     for name, (neutral, way_out) in UNSUPPORTED_FIELDS.items():
-        if name in sent and sent[name] not in neutral:
+        if name in extra and extra[name] not in neutral:
             raise UnsupportedParameter(f"`{name}` is not supported: {way_out}", param=name)
 
 
@@ -150,21 +144,21 @@ _REQUIRED_FIELDS = {
 
 
 def chat_messages(instructions: str | None, items: Sequence[Any]) -> list[ChatMessage]:
-    """What the assistant said and called in one go is one message; earlier reasoning is left out.
+    """Merges calls into the preceding assistant message and drops reasoning items.
 
     Raises InvalidRequest or UnsupportedParameter, naming the item.
     """
-    told = [_chat_message(f"input.{place}", item) for place, item in enumerate(items)]
-    found: list[ChatMessage] = []
-    for message in filter(None, told):
-        if message.tool_calls and found and found[-1].role == "assistant":
-            calls = [*found[-1].tool_calls, *message.tool_calls]
-            found[-1] = found[-1].model_copy(update={"tool_calls": calls})
+    messages: list[ChatMessage] = [_text_message("system", instructions)] if instructions else []
+    instruction_count = len(messages)
+    for message in filter(None, (_chat_message(f"input.{index}", item) for index, item in enumerate(items))):
+        if message.tool_calls and messages and messages[-1].role == "assistant":
+            calls = [*messages[-1].tool_calls, *message.tool_calls]
+            messages[-1] = messages[-1].model_copy(update={"tool_calls": calls})
         else:
-            found.append(message)
-    if not found:
+            messages.append(message)
+    if len(messages) == instruction_count:
         raise InvalidRequest("`input` has no message; send at least one.", param="input")
-    return [_text_message("system", instructions), *found] if instructions else found
+    return messages
 
 
 def _chat_message(path: str, item: Any) -> ChatMessage | None:
@@ -200,12 +194,11 @@ def _text_message(role: Role, text: str, *, call_id: str | None = None) -> ChatM
 
 
 def _content_text(path: str, content: Any) -> str:
-    """Of a string, or of parts that are text."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
         raise InvalidRequest(f"`{path}` should be a string or a list of parts.", param=path)
-    return "".join(_text_of_part(f"{path}.{part}", sent) for part, sent in enumerate(content))
+    return "".join(_text_of_part(f"{path}.{index}", part) for index, part in enumerate(content))
 
 
 def _text_of_part(path: str, part: Any) -> str:
@@ -223,7 +216,7 @@ def _text_of_part(path: str, part: Any) -> str:
 
 
 def to_chat_request(body: ResponsesRequest) -> ChatRequest:
-    """Raises InvalidRequest or UnsupportedParameter, naming the field as it is called here."""
+    """The equivalent chat request. Raises InvalidRequest or UnsupportedParameter, naming the field of this API."""
     shared = {name: getattr(body, name) for name in GenerationFields.model_fields.keys() & body.model_fields_set}
     return ChatRequest(
         **shared,
@@ -254,7 +247,7 @@ def _tool(tool: FunctionTool) -> Tool:
 
 
 def _chat_tool_choice(choice: Any, tools: list[FunctionTool]) -> Any:
-    """Where the one API names a function at once, the other puts it inside `function`."""
+    """`tool_choice` in the form of `/v1/chat/completions`, which nests names inside `function`."""
     match choice:
         case "none" | "auto":
             return choice

@@ -1,9 +1,4 @@
-"""A response, streamed as numbered and named events, or whole: the one that the last of these events tells.
-
-A response before anything is written: which it is, and what was asked with the defaults that hold.
-
-`/v1/responses`: a chat asked for and told in the newer way. Nothing is kept, so there is nothing to fetch.
-"""
+"""`POST /v1/responses`: a chat in OpenAI's newer format. Nothing is stored, so nothing can be retrieved."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -54,8 +49,8 @@ def initial_response(generation: GenerationRequest, body: ResponsesRequest, tool
 
 def _text_config(config: TextConfig) -> dict[str, Any]:
     form = config.format
-    described = {"name": form.name, "description": form.description, "schema": form.schema_, "strict": form.strict}
-    details = described if form.type == "json_schema" else {}
+    schema = {"name": form.name, "description": form.description, "schema": form.schema_, "strict": form.strict}
+    details = schema if form.type == "json_schema" else {}
     return {"format": {"type": form.type, **details}, "verbosity": config.verbosity}
 
 
@@ -71,7 +66,7 @@ def _tools(body: ResponsesRequest) -> tuple[ResponseFunctionTool, ...]:
 async def create_events_response(
     request: Request, outputs: OutputStream, writer: ResponseWriter, *, streaming: bool
 ) -> Response:
-    """Raises MillmError as long as nothing of the answer is out; ClientDisconnect when nobody waits for it."""
+    """Raises MillmError before anything is sent; ClientDisconnect."""
     events = _response_events(outputs, writer)
     if streaming:
         return await stream_events(request, events, NamedEventEncoder(writer))
@@ -80,21 +75,20 @@ async def create_events_response(
 
 async def _response_events(outputs: OutputStream, writer: ResponseWriter) -> AsyncGenerator[ResponseStreamEvent]:
     async with aclosing(outputs):
-        async for piece in outputs:
-            for event in writer.output_events(piece):
+        async for output in outputs:
+            for event in writer.output_events(output):
                 yield event
 
 
 async def _final_response(events: AsyncGenerator[ResponseStreamEvent]) -> Response:
     async with aclosing(events):
-        told = [event async for event in events]
-    last = told[-1]
+        last = [event async for event in events][-1]
     assert isinstance(last, ResponseEvent)
     return Response(msgspec.json.encode(last.response), media_type="application/json")
 
 
 class NamedEventEncoder:
-    """How events are written down: with a name and a number each, and nothing behind the last."""
+    """Events with a name and a sequence number; no terminator."""
 
     terminator = b""
 
@@ -117,19 +111,19 @@ router = APIRouter(route_class=JsonRoute)
 
 @router.post("/responses", responses=STREAM_RESPONSES)
 async def responses(body: ResponsesRequest, request: Request, x_millm_profile: ProfileHeader = None) -> Response:
-    """Answer a conversation, whole or as a stream of events. Nothing is kept."""
+    """Answer a conversation, in full or as a stream of events. Nothing is stored."""
     state: State = request.app.state.millm
     check_unsupported(body)
     chat = to_chat_request(body)
     tooling = tool_config_of(chat, tools_enabled=state.settings.tools == "auto")
-    job = await prepare_chat(state, chat, tooling, x_millm_profile, prefix="resp_", format_name="text.format")
-    writer = ResponseWriter(job, initial_response(job, body, tooling), logprobs=chat.logprobs)
+    generation = await prepare_chat(state, chat, tooling, x_millm_profile, prefix="resp_", format_name="text.format")
+    writer = ResponseWriter(generation, initial_response(generation, body, tooling), logprobs=chat.logprobs)
     return await create_events_response(
-        request, await start_generation(state.engine, job, request), writer, streaming=body.stream
+        request, await start_generation(state.engine, generation, request), writer, streaming=body.stream
     )
 
 
-@router.api_route("/responses/{kept:path}", methods=["GET", "POST", "DELETE"], include_in_schema=False)
-async def response_not_found(kept: str) -> None:
-    """Always 404: this server keeps no responses."""
-    raise NotFound(f"There is no response `{kept[:128]}`: this server keeps none; send the whole conversation.")
+@router.api_route("/responses/{id:path}", methods=["GET", "POST", "DELETE"], include_in_schema=False)
+async def response_not_found(id: str) -> None:
+    """Always 404: this server stores no responses."""
+    raise NotFound(f"There is no response `{id[:128]}`: this server stores none; send the full conversation.")
