@@ -109,9 +109,9 @@ UNSUPPORTED = {
         "'input_image'",
     ),
     "a search": ({"input": [{"type": "web_search_call", "id": SECRET}]}, "input.0", "'web_search_call'"),
-    "a reference": ({"input": [{"type": "item_reference", "id": SECRET}]}, "input.0", "whole conversation"),
-    "an earlier response": ({"previous_response_id": SECRET}, "previous_response_id", "whole conversation"),
-    "a conversation": ({"conversation": {"id": SECRET}}, "conversation", "whole conversation"),
+    "a reference": ({"input": [{"type": "item_reference", "id": SECRET}]}, "input.0", "full conversation"),
+    "an earlier response": ({"previous_response_id": SECRET}, "previous_response_id", "full conversation"),
+    "a conversation": ({"conversation": {"id": SECRET}}, "conversation", "full conversation"),
     "in the background": ({"background": True}, "background", "`stream`"),
     "a prompt": ({"prompt": {"id": SECRET}}, "prompt", "`instructions` and `input`"),
 }
