@@ -30,7 +30,7 @@ def events_of(letters: Iterable[EncodedEvent]) -> list[Event]:
     return [letter.event for letter in letters]
 
 
-def test_everything_comes_once_in_order() -> None:
+def test_events_arrive_once_in_order() -> None:
     async def scenario() -> None:
         events = EventBus()
         with events.subscribe() as one, events.subscribe() as other:
@@ -49,7 +49,7 @@ def test_everything_comes_once_in_order() -> None:
     asyncio.run(scenario())
 
 
-def test_an_event_is_written_once_however_many_listen() -> None:
+def test_event_is_encoded_once_for_all_subscriptions() -> None:
     async def scenario() -> None:
         events = EventBus()
         with events.subscribe() as one, events.subscribe() as other:
@@ -59,15 +59,15 @@ def test_an_event_is_written_once_however_many_listen() -> None:
     asyncio.run(scenario())
 
 
-def test_a_slow_listener_keeps_the_latest_and_is_told_what_it_missed() -> None:
+def test_slow_subscriber_loses_oldest_events_and_gets_their_count() -> None:
     async def scenario() -> None:
         events = EventBus()
         with events.subscribe() as slow:
             for number in range(MAX_PENDING_EVENTS + 1000):
                 events.publish(event(number))
-            told, *kept = events_of(await slow.receive_all())
-            assert told == Dropped(count=1000)
-            assert kept == [event(number) for number in range(1000, MAX_PENDING_EVENTS + 1000)]
+            result, *stored = events_of(await slow.receive_all())
+            assert result == Dropped(count=1000)
+            assert stored == [event(number) for number in range(1000, MAX_PENDING_EVENTS + 1000)]
             events.publish(event(0))
             assert events_of(await slow.receive_all()) == [event(0)]
 
@@ -81,7 +81,7 @@ LOADING = ChangeProgress(what="tiny", stage="reading", done=0, total=9)
 STATUS = StatusChanged(status="ready", model="tiny", saes=(), degraded=None)
 
 
-def heard(events: Iterable[Event], pause: float = 0.0) -> list[Event]:
+def received(events: Iterable[Event], pause: float = 0.0) -> list[Event]:
     """What a listener hears of these, with a pause between them."""
 
     async def scenario() -> list[Event]:
@@ -95,24 +95,24 @@ def heard(events: Iterable[Event], pause: float = 0.0) -> list[Event]:
     return asyncio.run(scenario())
 
 
-def test_of_progress_not_every_step_is_told() -> None:
+def test_progress_events_are_throttled() -> None:
     steps = [JobChanged(job=replace(JOB, done=done)) for done in range(50)]
-    assert heard(steps) == steps[:1]
-    assert 3 <= len(heard(steps, pause=0.02)) <= MAX_PROGRESS_PER_SECOND + 1
+    assert received(steps) == steps[:1]
+    assert 3 <= len(received(steps, pause=0.02)) <= MAX_PROGRESS_PER_SECOND + 1
     loading = [replace(LOADING, done=done) for done in range(9)]
-    assert heard(loading) == loading[:1]
+    assert received(loading) == loading[:1]
 
 
-def test_what_is_done_is_always_told_and_each_thing_by_itself() -> None:
+def test_state_changes_pass_the_throttle() -> None:
     states = [JobChanged(job=replace(JOB, state=state)) for state in ("queued", "running", "verifying", "installed")]
-    assert heard([*states, *states]) == [*states, *states], "gone on with, it is new again"
+    assert received([*states, *states]) == [*states, *states], "gone on with, it is new again"
     others = [JobChanged(job=replace(JOB, id=str(number))) for number in range(9)]
-    assert heard(others) == others
+    assert received(others) == others
     changes = [LOADING, replace(LOADING, stage="testing"), replace(LOADING, what="other"), STATUS, LOADING]
-    assert heard(changes) == changes
+    assert received(changes) == changes
 
 
-def test_a_job_that_has_brought_something_says_so() -> None:
+def test_installed_job_publishes_library_change() -> None:
     async def scenario() -> None:
         events = EventBus()
         with events.subscribe() as listener:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.fixtures.inside import Inside, serving
-from tests.monitoring.watched import Hooked
+from tests.monitoring.reference_hook import Hooked
 
 
 @pytest.fixture(scope="package")

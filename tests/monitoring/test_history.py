@@ -43,7 +43,7 @@ def numbered(count: int) -> list[RequestRecord]:
     return [replace(ROW, id=str(number)) for number in range(count)]
 
 
-def test_so_many_requests() -> None:
+def test_history_is_bounded_by_requests() -> None:
     history = filled(History(3, 10_000), *numbered(5))
     assert ids(history) == ["4", "3", "2"]
     assert history.used_bytes == 30
@@ -51,7 +51,7 @@ def test_so_many_requests() -> None:
     assert ids(history, before="0") == [], "forgotten, and all that was older"
 
 
-def test_so_many_bytes() -> None:
+def test_history_is_bounded_by_bytes() -> None:
     history = filled(History(100, 55), *numbered(9))
     assert ids(history) == ["8", "7", "6", "5", "4"]
     assert history.reserve(30), "the oldest go"
@@ -60,11 +60,11 @@ def test_so_many_bytes() -> None:
     assert history.used_bytes <= 55
 
 
-def test_none_at_all() -> None:
+def test_history_of_size_zero_is_disabled() -> None:
     assert not History(0, 1000).reserve(1)
 
 
-def test_forgetting() -> None:
+def test_delete_and_clear() -> None:
     history = filled(History(9, 1000), *numbered(3))
     history.delete("1")
     assert ids(history) == ["2", "0"]
@@ -74,7 +74,7 @@ def test_forgetting() -> None:
     assert (history.clear(), len(history), history.used_bytes) == (2, 0, 0)
 
 
-def test_filters() -> None:
+def test_request_filters() -> None:
     rows = [ROW, replace(ROW, id="1", client="open-webui", task="tags_generation"), replace(ROW, id="2", profile="p")]
     history = filled(History(9, 1000), *rows)
     track = ActivationTrack(0, "a", (3,), 1)
@@ -117,7 +117,7 @@ def random_entries() -> tuple[list[HistoryEntry], np.ndarray]:
     return entries, np.concatenate(tables)
 
 
-def test_statistics_are_numpys() -> None:
+def test_statistics_equal_numpy() -> None:
     entries, table = random_entries()
     found = {one.feature: one for one in feature_statistics(entries, EVERYTHING)}
     for feature, column in zip((7, 2), table.T.astype(np.float64), strict=True):
@@ -135,7 +135,7 @@ def test_statistics_are_numpys() -> None:
         assert where == place
 
 
-def test_statistics_of_one_feature_that_never_fired() -> None:
+def test_statistics_of_a_silent_feature() -> None:
     track = ActivationTrack(0, "a", (1, 2), 0)
     track.add(0, None, (0.0, 1.0), (), (), ())
     (one,) = feature_statistics([HistoryEntry(ROW, (track,), 0)], RequestFilter(feature=1))
@@ -145,7 +145,7 @@ def test_statistics_of_one_feature_that_never_fired() -> None:
 # -------------------------------------------------------------------------------------------------------------- files
 
 
-def test_the_two_files_hold_the_same() -> None:
+def test_jsonl_and_csv_agree() -> None:
     track = ActivationTrack(1, "=a", (3, 4), 1)
     track.add(0, None, (0.5, 0.25), ((9, 2.0), (3, 0.5)), (0.0, 0.5), ())
     track.add(1, '=HYPERLINK("x")', (1.5, 0.0), (), (2.5, 1.0), ((4, 1.0),))

@@ -7,7 +7,7 @@ import pytest
 
 from millm.api.openai.unsupported import IGNORED_CHAT_FIELDS, UNSUPPORTED_CHAT_FIELDS
 from millm.protocol.request import ChatRequest
-from tests.api.openai.saying import SayingServer
+from tests.api.openai.scripted_server import ScriptedServer
 from tests.api.openai.test_tools import TOOLS, write_tool_model
 from tests.text.sample_templates import HERMES
 
@@ -19,20 +19,28 @@ TEMPLATE = (
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> SayingServer:
-    return SayingServer(write_tool_model(tmp_path_factory.mktemp("models") / "fields", TEMPLATE))
+def server(tmp_path_factory: pytest.TempPathFactory) -> ScriptedServer:
+    return ScriptedServer(write_tool_model(tmp_path_factory.mktemp("models") / "fields", TEMPLATE))
 
 
-def outcome(server: SayingServer, body: dict[str, Any]) -> tuple[Any, ...]:
+def outcome(server: ScriptedServer, body: dict[str, Any]) -> tuple[Any, ...]:
     """All that a field could change: the prompt, what the engine is asked, and what the answer tells."""
-    told = server.ask("One. Two.", **body)
-    if told.status_code != 200:
-        return (told.status_code, told.json()["error"]["param"])
-    asked = server.engine.asked[-1]
-    unlike = {"id": "", "created": 0, "choices": told.json()["choices"]} if told.headers["content-type"].startswith(
+    result = server.ask("One. Two.", **body)
+    if result.status_code != 200:
+        return (result.status_code, result.json()["error"]["param"])
+    requested = server.engine.requested[-1]
+    unlike = {"id": "", "created": 0, "choices": result.json()["choices"]} if result.headers["content-type"].startswith(
         "application/json"
-    ) else told.headers["content-type"]  # fmt: skip
-    same = (asked.prompt, asked.max_tokens, asked.sampling, asked.stop_ids, asked.steering, asked.watch, asked.grammar)
+    ) else result.headers["content-type"]  # fmt: skip
+    same = (
+        requested.prompt,
+        requested.max_tokens,
+        requested.sampling,
+        requested.stop_ids,
+        requested.steering,
+        requested.watch,
+        requested.grammar,
+    )
     return (*same, unlike)
 
 
@@ -53,7 +61,7 @@ IGNORED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("field", IGNORED)
-def test_it_changes_nothing(server, field) -> None:
+def test_ignored_field_has_no_effect(server, field) -> None:
     assert outcome(server, {field: IGNORED[field]}) == outcome(server, {})
 
 
@@ -61,7 +69,7 @@ NULLABLE = sorted(set(ChatRequest.model_fields) - {"messages", "model", "steerin
 
 
 @pytest.mark.parametrize("field", NULLABLE)
-def test_null_is_absent(server, field) -> None:
+def test_null_equals_absent_field(server, field) -> None:
     assert outcome(server, {field: None}) == outcome(server, {})
 
 
@@ -75,7 +83,7 @@ CHANGES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("field", CHANGES)
-def test_it_is_done(server, field) -> None:
+def test_supported_field_has_its_effect(server, field) -> None:
     assert outcome(server, {field: CHANGES[field]}) != outcome(server, {})
 
 
@@ -111,7 +119,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in REFUSED.items() for value in values])
-def test_it_is_refused_by_name(server, field, value) -> None:
+def test_unsupported_field_is_rejected_by_name(server, field, value) -> None:
     status, param = outcome(server, {field: value})
     assert status == 400
     assert param.split(".")[0] == ("tool_choice" if field == "function_call" and value != 5 else field)
@@ -120,12 +128,12 @@ def test_it_is_refused_by_name(server, field, value) -> None:
 @pytest.mark.parametrize(
     "format", [{"name": "a b", "schema": {}}, {"schema": {}}, {"name": "a"}, {"name": "a", "schema": True}]
 )
-def test_a_schema_needs_a_name_and_to_be_one(server, format) -> None:
+def test_json_schema_needs_a_name_and_a_valid_schema(server, format) -> None:
     status, param = outcome(server, {"response_format": {"type": "json_schema", "json_schema": format}})
     assert (status, param.split(".")[0]) == (400, "response_format")
 
 
-def test_every_field_has_its_case() -> None:
+def test_every_field_has_a_test_case() -> None:
     tried = {*IGNORED, *CHANGES, *REFUSED}
     elsewhere = {"profile", "steering", "activations", "model", "messages"}  # tests of their own
     assert {*ChatRequest.model_fields, *IGNORED_CHAT_FIELDS, *UNSUPPORTED_CHAT_FIELDS} <= tried | elsewhere
@@ -135,27 +143,27 @@ def test_every_field_has_its_case() -> None:
 # ------------------------------------------------------------------------------------------- how the prompt is written
 
 
-def test_switches_reach_a_template_that_reads_them(server) -> None:
+def test_template_kwargs_reach_a_template_that_uses_them(server) -> None:
     server.chat("x", chat_template_kwargs={"mood": "calm", "unknown": 1}, reasoning_effort="high")
     assert server.prompt.startswith("<|im_start|>mood calmeffort high") or server.prompt.startswith("mood calm")
     server.chat("x", chat_template_kwargs={"reasoning_effort": "low"}, reasoning_effort="high")
     assert "effort low" in server.prompt
 
 
-def test_without_a_generation_prompt_the_conversation_stays_open(server) -> None:
+def test_add_generation_prompt_false_leaves_prompt_open(server) -> None:
     server.chat("x", add_generation_prompt=False)
     assert server.prompt.endswith("hi<|im_end|>\n")
 
 
 @pytest.mark.parametrize("explicit", [{}, {"add_generation_prompt": False}])
-def test_the_last_message_is_continued(server, explicit) -> None:
+def test_continue_final_message_continues_last_message(server, explicit) -> None:
     started = [USER, {"role": "assistant", "content": "The sea"}]
     answer = server.chat(" is wide", messages=started, continue_final_message=True, **explicit)
     assert server.prompt.endswith("<|im_start|>assistant\nThe sea")
     assert answer["choices"][0]["message"]["content"] == " is wide"
 
 
-def test_both_ways_to_end_a_prompt_are_refused(server) -> None:
+def test_conflicting_prompt_endings_are_rejected(server) -> None:
     body = {"messages": [{"role": "assistant", "content": "x"}], "continue_final_message": True}
     assert outcome(server, {**body, "add_generation_prompt": True}) == (400, "continue_final_message")
 
@@ -167,7 +175,7 @@ PARTS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_text_parts_are_the_same_as_a_string(server, name) -> None:
+def test_text_parts_equal_a_string(server, name) -> None:
     content, text = PARTS[name]
     assert outcome(server, {"messages": [{"role": "user", "content": content}]}) == outcome(
         server, {"messages": [{"role": "user", "content": text}]}
@@ -175,18 +183,18 @@ def test_text_parts_are_the_same_as_a_string(server, name) -> None:
 
 
 @pytest.mark.parametrize("kind", ["image_url", "input_audio", "file"])
-def test_parts_that_are_no_text_are_refused(server, kind) -> None:
+def test_non_text_parts_are_rejected(server, kind) -> None:
     assert outcome(server, {"messages": [{"role": "user", "content": [{"type": kind, kind: {}}]}]}) == (400, "messages")
 
 
-def test_fields_of_a_message_that_say_nothing_are_let_pass(server) -> None:
+def test_empty_message_fields_are_accepted(server) -> None:
     more = {**USER, "refusal": None, "audio": None, "prompt_cache_breakpoint": {}, "reasoning_content": "x"}
     assert outcome(server, {"messages": [more]}) == outcome(server, {"messages": [USER]})
 
 
-def test_a_text_that_cannot_fit_is_refused_without_tokenising_it(tmp_path: Path) -> None:
-    server = SayingServer(write_tool_model(tmp_path / "small"), context=64)
-    told = server.ask("x", messages=[{"role": "user", "content": "sea " * 500_000}])
-    assert (told.status_code, told.json()["error"]["code"]) == (400, "context_length_exceeded")
-    assert told.json()["error"]["message"].startswith("This model's maximum context length is 64 tokens")
-    assert "characters" in told.json()["error"]["message"]
+def test_oversized_text_is_rejected_before_tokenizing(tmp_path: Path) -> None:
+    server = ScriptedServer(write_tool_model(tmp_path / "small"), context=64)
+    result = server.ask("x", messages=[{"role": "user", "content": "sea " * 500_000}])
+    assert (result.status_code, result.json()["error"]["code"]) == (400, "context_length_exceeded")
+    assert result.json()["error"]["message"].startswith("This model's maximum context length is 64 tokens")
+    assert "characters" in result.json()["error"]["message"]

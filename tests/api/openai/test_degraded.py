@@ -39,16 +39,16 @@ def base(inside: Inside, http: httpx.Client) -> str:
     return answer["choices"][0]["message"]["content"]
 
 
-def post(http: httpx.Client, **wishes: Any) -> httpx.Response:
+def post(http: httpx.Client, **extra: Any) -> httpx.Response:
     greeting = [{"role": "user", "content": "Tell me about the sea."}]
     chat = {"model": "tiny-llama", "messages": greeting, "temperature": 0, "max_tokens": 12}
-    return http.post("/chat/completions", json={**chat, **wishes})
+    return http.post("/chat/completions", json={**chat, **extra})
 
 
 def check(inside: Inside, http: httpx.Client, base: str) -> None:
     """What merely follows is answered by the base model; what asks for the SAE is refused."""
-    told = httpx.get(f"{inside.url}/api/status").json()
-    assert (told["degraded"], told["saes"]) == (REASON, [])
+    result = httpx.get(f"{inside.url}/api/status").json()
+    assert (result["degraded"], result["saes"]) == (REASON, [])
     ready = httpx.get(f"{inside.url}/readyz")
     assert (ready.status_code, ready.json()["degraded"]) == (200, REASON)
     following = post(http).json()
@@ -58,14 +58,14 @@ def check(inside: Inside, http: httpx.Client, base: str) -> None:
     }  # fmt: skip
     for nothing in (None, {}):
         assert "degraded" not in post(http, steering=nothing).json()["millm"]
-    wishes: list[dict[str, Any]] = [
+    extra: list[dict[str, Any]] = [
         {"profile": "push"},
         {"model": "tiny-llama:push"},
         {"steering": PUSH},
         {"activations": {"top_k": 3}},
     ]
-    for wish in wishes:
-        refused = post(http, **wish)
+    for fields in extra:
+        refused = post(http, **fields)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "sae_detached")
         assert REASON in refused.json()["error"]["message"]
         assert refused.headers["x-should-retry"] == "false"
@@ -74,22 +74,22 @@ def check(inside: Inside, http: httpx.Client, base: str) -> None:
     assert (activated.status_code, activated.json()["error"]["code"]) == (503, "sae_detached")
 
 
-def test_nothing_pretends_to_be_steered(inside: Inside, http: httpx.Client, base: str) -> None:
+def test_degraded_server_reports_no_steering(inside: Inside, http: httpx.Client, base: str) -> None:
     check(inside, http, base)
 
 
-def test_nothing_comes_back_with_a_new_engine(inside: Inside, http: httpx.Client, base: str) -> None:
+def test_degradation_survives_an_engine_restart(inside: Inside, http: httpx.Client, base: str) -> None:
     inside.kill_engine()
     while httpx.get(f"{inside.url}/readyz").status_code != 200:
         time.sleep(0.05)
     check(inside, http, base)
 
 
-def test_a_stream_says_it_too(http: httpx.Client, base: str) -> None:
+def test_stream_reports_degradation(http: httpx.Client, base: str) -> None:
     assert f'"degraded":"{REASON}"' in post(http, stream=True).text
 
 
-def test_steering_that_ended_in_the_middle_is_told(inside: Inside) -> None:
+def test_steering_dropped_midway_is_reported(inside: Inside) -> None:
     """The engine's own receipt says so; one of several choices is enough."""
     assert inside.state.model
     ended = [

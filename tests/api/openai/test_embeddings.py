@@ -58,7 +58,7 @@ def vectors(answer: dict[str, Any]) -> np.ndarray:
 # ----------------------------------------------------------------------------------------------------------- answers
 
 
-def test_they_are_the_mean_of_what_transformers_computes(
+def test_embeddings_equal_transformers_mean_pooling(
     client: openai.OpenAI, server: Server, ids: list[list[int]], tiny_model
 ) -> None:
     """The client asks for base64 by itself, and reads it as float32."""
@@ -73,14 +73,14 @@ def test_they_are_the_mean_of_what_transformers_computes(
         np.testing.assert_allclose(entry.embedding, (mean / mean.norm()).numpy(), atol=2e-6)
 
 
-def test_every_form_of_input_is_the_same_text(http: httpx.Client, ids: list[list[int]]) -> None:
+def test_all_input_forms_give_the_same_vector(http: httpx.Client, ids: list[list[int]]) -> None:
     one = vectors(ask(http, input=TEXTS[0]))
     assert one.shape == (1, WIDTH)
     for form in ([TEXTS[0]], ids[0], [ids[0]]):
         assert (vectors(ask(http, input=form)) == one).all()
 
 
-def test_any_order_gives_the_same_vectors(http: httpx.Client) -> None:
+def test_vectors_do_not_depend_on_input_order(http: httpx.Client) -> None:
     alone = {text: vectors(ask(http, input=text))[0] for text in TEXTS}
     chance = random.Random(0)
     for _ in range(5):
@@ -89,7 +89,7 @@ def test_any_order_gives_the_same_vectors(http: httpx.Client) -> None:
         assert all((vector == alone[text]).all() for text, vector in zip(order, found, strict=True))
 
 
-def test_numbers_say_exactly_what_base64_says_and_no_more(http: httpx.Client) -> None:
+def test_float_encoding_equals_base64_with_fewest_digits(http: httpx.Client) -> None:
     numbers = ask(http, input=TEXTS[0], encoding_format="float")
     encoded = ask(http, input=TEXTS[0], encoding_format="base64")["data"][0]["embedding"]
     assert (np.frombuffer(base64.b64decode(encoded), dtype="<f4") == vectors(numbers)[0]).all()
@@ -99,15 +99,15 @@ def test_numbers_say_exactly_what_base64_says_and_no_more(http: httpx.Client) ->
     assert all(len(number.lstrip("-").replace("0.", "", 1).lstrip("0")) <= 9 for number in inside)
 
 
-def test_fewer_dimensions_are_the_first_ones_at_length_one(http: httpx.Client) -> None:
-    whole = vectors(ask(http, input=TEXTS))
+def test_dimensions_truncates_and_normalizes(http: httpx.Client) -> None:
+    full = vectors(ask(http, input=TEXTS))
     for width in (1, 7, WIDTH):
         cut = vectors(ask(http, input=TEXTS, dimensions=width))
-        expected = whole[:, :width] / np.linalg.norm(whole[:, :width], axis=1, keepdims=True)
+        expected = full[:, :width] / np.linalg.norm(full[:, :width], axis=1, keepdims=True)
         np.testing.assert_allclose(cut, expected, atol=1e-6)
 
 
-def test_what_steers_the_server_changes_nothing(http: httpx.Client, server: Server) -> None:
+def test_steering_does_not_change_embeddings(http: httpx.Client, server: Server) -> None:
     """Not what is active, not a profile in the model's name, the body or the header; and the receipt says so."""
     bare = ask(http, input=TEXTS)
     assert bare["millm"] == {"profile": None, "steering": None, "tokens_steered": 0}
@@ -127,13 +127,13 @@ def test_what_steers_the_server_changes_nothing(http: httpx.Client, server: Serv
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "profile_not_found")
 
 
-def test_what_other_clients_send_is_let_pass(http: httpx.Client) -> None:
+def test_fields_of_other_clients_are_accepted(http: httpx.Client) -> None:
     bare = ask(http, input=TEXTS[0])
     extra = {"user": "somebody", "keep_alive": "5m", "dimensions": None, "encoding_format": None, "steering": None}
     assert ask(http, input=TEXTS[0], **extra) == bare
 
 
-def test_as_many_as_openai_takes(http: httpx.Client) -> None:
+def test_2048_inputs_are_accepted(http: httpx.Client) -> None:
     """More than may wait: a long job waits by itself."""
     answer = ask(http, input=[[5]] * 2048)
     found = vectors(answer)
@@ -145,7 +145,7 @@ def test_as_many_as_openai_takes(http: httpx.Client) -> None:
 # -------------------------------------------------------------------------------------------------------- activations
 
 
-def test_watched_features_of_every_token_of_every_input(
+def test_activations_cover_every_token_of_every_input(
     http: httpx.Client, chat: dict[str, Any], ids: list[list[int]]
 ) -> None:
     """The same numbers as a completion's prompt shows; and the vectors are what they are without."""
@@ -170,7 +170,7 @@ def test_watched_features_of_every_token_of_every_input(
 
 @pytest.mark.parametrize("given", ["", [], [""], ["a", ""], [[]], [1, "a"], ["a", [1]], [[1], "a"], {"a": 1}, 7, [1.5],
                                    [-1], [True], [["a"]], None])  # fmt: skip
-def test_inputs_that_are_none(http: httpx.Client, given: Any) -> None:
+def test_invalid_inputs_are_rejected(http: httpx.Client, given: Any) -> None:
     error = refusal(http, input=given)
     assert error["param"] == "input"
     assert "`input`" in error["message"]
@@ -190,7 +190,7 @@ def test_inputs_that_are_none(http: httpx.Client, given: Any) -> None:
         ({}, "input", "required"),
     ],
 )
-def test_what_cannot_be_had(http: httpx.Client, body: dict[str, Any], param: str, says: str) -> None:
+def test_unsupported_requests_are_rejected(http: httpx.Client, body: dict[str, Any], param: str, says: str) -> None:
     error = refusal(http, **body)
     assert error["param"] == param
     assert says in error["message"]
@@ -201,22 +201,22 @@ def test_what_cannot_be_had(http: httpx.Client, body: dict[str, Any], param: str
     [[[5], [5] * (CONTEXT + 1)], ["a", "one two " * CONTEXT], ["a", "x" * 3_000_000]],
     ids=["ids", "text", "characters"],
 )
-def test_too_long_is_never_cut(http: httpx.Client, inputs: list[Any]) -> None:
+def test_oversized_input_is_rejected_not_truncated(http: httpx.Client, inputs: list[Any]) -> None:
     error = refusal(http, input=inputs)
     assert (error["code"], error["param"]) == ("context_length_exceeded", "input.1")
     assert error["message"].startswith(f"This model's maximum context length is {CONTEXT} tokens")
 
 
-def test_exactly_the_context_fits(http: httpx.Client) -> None:
+def test_input_of_context_length_is_accepted(http: httpx.Client) -> None:
     assert ask(http, input=[5] * CONTEXT)["usage"]["total_tokens"] == CONTEXT
 
 
-def test_an_unknown_model(http: httpx.Client) -> None:
+def test_unknown_model_is_rejected(http: httpx.Client) -> None:
     answer = http.post(URL, json={"model": "text-embedding-3-small", "input": "a"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
 
 
-def test_who_leaves_is_forgotten(http: httpx.Client, server: Server) -> None:
+def test_disconnect_cancels_the_embedding(http: httpx.Client, server: Server) -> None:
     body = {"model": "tiny-llama", "input": [[5] * CONTEXT] * 2048}
     with pytest.raises(httpx.ReadTimeout):
         http.post(URL, json=body, timeout=0.5)
@@ -225,7 +225,7 @@ def test_who_leaves_is_forgotten(http: httpx.Client, server: Server) -> None:
         assert time.monotonic() < deadline, status
 
 
-def test_a_job_that_takes_longer_than_allowed(tmp_path: Path, tiny_model: Path, tiny_sae: Path) -> None:
+def test_request_timeout_covers_all_inputs(tmp_path: Path, tiny_model: Path, tiny_sae: Path) -> None:
     """All of it counts, though its texts reach the engine a few at a time."""
     with serving(tiny_model, tiny_sae, tmp_path, request_timeout=0.5) as inside:
         body = {"model": "tiny-llama", "input": [[5] * CONTEXT] * 2048}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.openai import published
+from tests.api.openai import openai_schema
 from tests.api.openai.conftest import GREETING
 from tests.fixtures.close import assert_close
 from tests.fixtures.tiny import CONTEXT
@@ -114,7 +114,7 @@ def ask() -> dict[str, Any]:
     return ASK
 
 
-def said(answer: dict[str, Any]) -> tuple[str | None, list[tuple[str, str]]]:
+def content(answer: dict[str, Any]) -> tuple[str | None, list[tuple[str, str]]]:
     """The words and the calls of a response."""
     words = [item["content"][0]["text"] for item in answer["output"] if item["type"] == "message"]
     calls = [(item["name"], item["arguments"]) for item in answer["output"] if item["type"] == "function_call"]
@@ -127,59 +127,59 @@ def said_in_chat(answer: dict[str, Any]) -> tuple[str | None, list[tuple[str, st
     return message["content"], calls
 
 
-@pytest.mark.parametrize(("wish", "chat_wish"), PAIRS.values(), ids=PAIRS)
-def test_a_response_whole_and_streamed_is_what_chat_answers(http, ask, chat, wish, chat_wish) -> None:
-    body, chat_body = {**ask, **wish}, {**chat, **chat_wish}
-    told = http.post("/chat/completions", json=chat_body).json()
-    at_once, streamed = published.whole(http, body), published.events(http, body)
+@pytest.mark.parametrize(("fields", "chat_fields"), PAIRS.values(), ids=PAIRS)
+def test_responses_equal_chat_full_and_streamed(http, ask, chat, fields, chat_fields) -> None:
+    body, chat_body = {**ask, **fields}, {**chat, **chat_fields}
+    result = http.post("/chat/completions", json=chat_body).json()
+    at_once, streamed = openai_schema.full(http, body), openai_schema.events(http, body)
     last = streamed[-1]["response"]
     for answer in (at_once, last):
-        assert said(answer) == said_in_chat(told)
-        is_cut = told["choices"][0]["finish_reason"] == "length"
+        assert content(answer) == said_in_chat(result)
+        is_cut = result["choices"][0]["finish_reason"] == "length"
         assert answer["status"] == ("incomplete" if is_cut else "completed")
         assert answer["incomplete_details"] == ({"reason": "max_output_tokens"} if is_cut else None)
-        assert answer["usage"]["input_tokens"] == told["usage"]["prompt_tokens"]
-        assert answer["usage"]["output_tokens"] == told["usage"]["completion_tokens"]
-        assert answer["usage"]["total_tokens"] == told["usage"]["total_tokens"]
-        assert_close(answer["millm"], told["millm"])
+        assert answer["usage"]["input_tokens"] == result["usage"]["prompt_tokens"]
+        assert answer["usage"]["output_tokens"] == result["usage"]["completion_tokens"]
+        assert answer["usage"]["total_tokens"] == result["usage"]["total_tokens"]
+        assert_close(answer["millm"], result["millm"])
     deltas = [event["delta"] for event in streamed if event["type"].endswith(".delta")]
-    words, calls = said(last)
+    words, calls = content(last)
     assert "".join(deltas) == (words or "") + "".join(arguments for _, arguments in calls)
 
 
-def test_likelihoods_are_those_of_chat(http, ask, chat) -> None:
-    told = http.post("/chat/completions", json={**chat, "logprobs": True, "top_logprobs": 2}).json()
-    expected = told["choices"][0]["logprobs"]["content"]
-    wishes = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
-    at_once, streamed = published.whole(http, ask, **wishes), published.events(http, ask, **wishes)
+def test_logprobs_equal_chat(http, ask, chat) -> None:
+    result = http.post("/chat/completions", json={**chat, "logprobs": True, "top_logprobs": 2}).json()
+    expected = result["choices"][0]["logprobs"]["content"]
+    extra = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
+    at_once, streamed = openai_schema.full(http, ask, **extra), openai_schema.events(http, ask, **extra)
     assert len(expected) == 24
     assert_close(at_once["output"][0]["content"][0]["logprobs"], expected)
     deltas = [event["logprobs"] for event in streamed if event["type"] == "response.output_text.delta"]
     assert_close([entry for logprobs in deltas for entry in logprobs], expected)
     (done,) = [event for event in streamed if event["type"] == "response.output_text.done"]
     assert_close(done["logprobs"], expected)
-    alone = published.whole(http, ask, include=["message.output_text.logprobs", "reasoning.encrypted_content"])
+    alone = openai_schema.full(http, ask, include=["message.output_text.logprobs", "reasoning.encrypted_content"])
     assert_close(alone["output"][0]["content"][0]["logprobs"], [{**entry, "top_logprobs": []} for entry in expected])
-    unasked = published.whole(http, ask)
+    unasked = openai_schema.full(http, ask)
     assert unasked["output"][0]["content"][0]["logprobs"] == []
 
 
-def test_activations_are_those_of_chat_also_at_the_end_of_a_stream(http, ask, chat) -> None:
+def test_activations_equal_chat_full_and_streamed(http, ask, chat) -> None:
     watch = {"activations": {"features": [3, 5], "top_k": 2, "tokens": "all"}, "profile": "push"}
-    told = http.post("/chat/completions", json={**chat, **watch}).json()["millm"]
-    assert len(told["activations"]) > 24
-    assert_close(published.whole(http, ask, **watch)["millm"], told)
-    assert_close(published.events(http, ask, **watch)[-1]["response"]["millm"], told)
+    result = http.post("/chat/completions", json={**chat, **watch}).json()["millm"]
+    assert len(result["activations"]) > 24
+    assert_close(openai_schema.full(http, ask, **watch)["millm"], result)
+    assert_close(openai_schema.events(http, ask, **watch)[-1]["response"]["millm"], result)
 
 
-def test_the_header_names_a_profile_too(http, ask) -> None:
+def test_profile_header_is_accepted(http, ask) -> None:
     answer = http.post("/responses", json=ask, headers={"X-Millm-Profile": "hold"}).json()
     assert answer["millm"]["profile"] == "hold"
-    assert answer["millm"] == published.whole(http, ask, profile="hold")["millm"]
+    assert answer["millm"] == openai_schema.full(http, ask, profile="hold")["millm"]
 
 
-def test_a_response_tells_what_was_asked_with_the_defaults(http, ask) -> None:
-    bare = published.whole(http, ask)
+def test_response_echoes_request_with_defaults(http, ask) -> None:
+    bare = openai_schema.full(http, ask)
     expected = {
         "object": "response", "model": ask["model"], "error": None, "instructions": None, "max_output_tokens": 24,
         "temperature": 0.0, "top_p": 1.0, "top_logprobs": 0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
@@ -189,7 +189,7 @@ def test_a_response_tells_what_was_asked_with_the_defaults(http, ask) -> None:
         "service_tier": "default", "store": False, "background": False, "previous_response_id": None,
     }  # fmt: skip
     assert {name: bare[name] for name in expected} == expected
-    asked = {
+    requested = {
         "instructions": "Be short.", "metadata": {"a": "b"}, "user": "u", "safety_identifier": "s",
         "prompt_cache_key": "k", "truncation": "auto", "max_tool_calls": 3, "top_p": 0.5, "parallel_tool_calls": False,
         "tool_choice": "none", "tools": [{**FLAT, "description": "In a dictionary.", "strict": True}],
@@ -197,19 +197,19 @@ def test_a_response_tells_what_was_asked_with_the_defaults(http, ask) -> None:
             "type": "json_schema", "name": "place", "description": None, "schema": SCHEMA, "strict": True}},
     }  # fmt: skip
     ignored = {"store": True, "service_tier": "flex", "reasoning": {"effort": "low", "summary": "auto"}}
-    streamed = published.events(http, ask, **asked, **ignored, background=False, stream_options={})
+    streamed = openai_schema.events(http, ask, **requested, **ignored, background=False, stream_options={})
     for event in (streamed[0], streamed[1], streamed[-1]):
-        told = event["response"]
-        assert {name: told[name] for name in asked} == asked
-        assert told["reasoning"] == {"effort": "low", "summary": None}
-        assert (told["id"], told["created_at"]) == (
+        result = event["response"]
+        assert {name: result[name] for name in requested} == requested
+        assert result["reasoning"] == {"effort": "low", "summary": None}
+        assert (result["id"], result["created_at"]) == (
             streamed[0]["response"]["id"],
             streamed[0]["response"]["created_at"],
         )
     assert streamed[0]["response"]["id"].startswith("resp_")
 
 
-def test_a_conversation_too_long_is_refused_before_anything_is_streamed(http, ask) -> None:
+def test_oversized_conversation_is_rejected_before_streaming(http, ask) -> None:
     for stream in (False, True):
         answer = http.post(
             "/responses", json={**ask, "input": "sea sky " * CONTEXT, "truncation": "auto", "stream": stream}
@@ -227,20 +227,20 @@ def test_a_conversation_too_long_is_refused_before_anything_is_streamed(http, as
         ({"logit_bias": {"400000": 1}}, 400, "invalid_value"),
     ],
 )
-def test_what_does_not_fit_what_is_loaded_is_refused(http, ask, change, status, code) -> None:
+def test_incompatible_steering_is_rejected(http, ask, change, status, code) -> None:
     for stream in (False, True):
         answer = http.post("/responses", json={**ask, **change, "stream": stream})
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
-def test_a_call_is_answered_and_goes_on(http, ask) -> None:
+def test_conversation_continues_after_a_function_call(http, ask) -> None:
     """What a response told, sent back with the function's output, is the conversation so far."""
-    first = published.whole(http, ask, tools=[FLAT], tool_choice="required", max_output_tokens=60)
+    first = openai_schema.full(http, ask, tools=[FLAT], tool_choice="required", max_output_tokens=60)
     (call,) = first["output"]
     assert json.loads(call["arguments"])["word"] in ("sea", "sky")
     output = {"type": "function_call_output", "call_id": call["call_id"], "output": "water"}
     conversation = [{"role": "user", "content": ask["input"]}, *first["output"], output]
-    second = published.whole(http, ask, input=conversation, tools=[FLAT])
+    second = openai_schema.full(http, ask, input=conversation, tools=[FLAT])
     spelled = [
         {"role": "user", "content": ask["input"]},
         {
@@ -249,5 +249,5 @@ def test_a_call_is_answered_and_goes_on(http, ask) -> None:
         },
         {"role": "user", "content": "Tool result: water"},
     ]
-    assert said(second) == said(published.whole(http, ask, input=spelled))
+    assert content(second) == content(openai_schema.full(http, ask, input=spelled))
     assert second["usage"]["input_tokens"] > first["usage"]["input_tokens"]

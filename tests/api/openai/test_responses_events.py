@@ -19,7 +19,7 @@ from millm.engine.messages import InjectFault
 from millm.generation.chat import prepare_chat
 from millm.generation.output import ChoiceEnd, OutputDelta, ToolCallPart
 from millm.generation.tools import tool_config_of
-from tests.api.openai import published
+from tests.api.openai import openai_schema
 from tests.api.openai.test_responses import ASK, FLAT, SCHEMA
 from tests.fixtures.inside import Inside, serving
 
@@ -76,8 +76,8 @@ def check_sum(events: list[dict[str, Any]]) -> None:
     """Deltas add up to what is done, the parts that are done to their items, these to the response."""
     last = events[-1]["response"]
     assert [event["item"] for event in events if event["type"] == "response.output_item.done"] == last["output"]
-    for place, item in enumerate(last["output"]):
-        of_item = [event for event in events if event.get("output_index") == place]
+    for index, item in enumerate(last["output"]):
+        of_item = [event for event in events if event.get("output_index") == index]
         assert of_item[0]["item"]["id"] == item["id"]
         assert {event["item_id"] for event in of_item if "item_id" in event} == {item["id"]}
         deltas = "".join(event["delta"] for event in of_item if event["type"].endswith(".delta"))
@@ -90,9 +90,9 @@ def check_sum(events: list[dict[str, Any]]) -> None:
             assert parts == item["content"]
 
 
-@pytest.mark.parametrize(("expected", "wish"), ORDERS.values(), ids=ORDERS)
-def test_events_come_in_the_published_order_and_add_up(http, expected, wish) -> None:
-    events = published.events(http, ASK, **wish)
+@pytest.mark.parametrize(("expected", "fields"), ORDERS.values(), ids=ORDERS)
+def test_events_have_published_order_and_add_up(http, expected, fields) -> None:
+    events = openai_schema.events(http, ASK, **fields)
     assert re.fullmatch(BEGIN + expected + END, order(events)), order(events)
     check_sum(events)
     last = events[-1]["response"]
@@ -102,7 +102,7 @@ def test_events_come_in_the_published_order_and_add_up(http, expected, wish) -> 
     assert [event["response"]["status"] for event in events[:2]] == ["in_progress"] * 2
 
 
-def test_the_official_client_reads_the_stream(client) -> None:
+def test_official_client_parses_the_stream(client) -> None:
     """Its own accumulation checks each event against those before it."""
     with client.responses.stream(**ASK, extra_body={"stop": ["e"]}) as stream:
         snapshots = [event.snapshot for event in stream if event.type == "response.output_text.delta"]
@@ -118,11 +118,11 @@ class Place(BaseModel):
     warm: bool
 
 
-def test_the_official_client_parses_what_is_held_to_a_schema(client) -> None:
-    wish = {**ASK, "max_output_tokens": 60, "text_format": Place}
-    parsed = client.responses.parse(**wish)
+def test_official_client_parses_structured_output(client) -> None:
+    fields = {**ASK, "max_output_tokens": 60, "text_format": Place}
+    parsed = client.responses.parse(**fields)
     assert isinstance(parsed.output_parsed, Place)
-    with client.responses.stream(**wish) as stream:
+    with client.responses.stream(**fields) as stream:
         assert stream.get_final_response().output_parsed == parsed.output_parsed
 
 
@@ -137,11 +137,11 @@ def written(inside: Inside, *pieces: OutputDelta) -> list[dict[str, Any]]:
     frames = [notation.encode_event(event) for piece in pieces for event in writer.output_events(piece)]
     events = [msgspec.json.decode(frame.split(b"\ndata: ")[1]) for frame in frames]
     for event in events:
-        published.event(event)
+        openai_schema.event(event)
     return events
 
 
-def test_thoughts_words_and_calls_become_items_in_the_order_they_come(inside) -> None:
+def test_reasoning_text_and_calls_become_ordered_items(inside) -> None:
     events = written(
         inside,
         OutputDelta(0, reasoning="Hm"),
@@ -161,16 +161,16 @@ def test_thoughts_words_and_calls_become_items_in_the_order_they_come(inside) ->
     )
     assert re.fullmatch(BEGIN + THOUGHTS + WORDS + CALL + CALL + WORDS + "completed ", order(events))
     check_sum(events)
-    told = events[-1]["response"]
-    assert [item["type"] for item in told["output"]] == [
+    result = events[-1]["response"]
+    assert [item["type"] for item in result["output"]] == [
         "reasoning", "message", "function_call", "function_call", "message"
     ]  # fmt: skip
-    assert [item.get("call_id") for item in told["output"]] == [None, None, "call_1", "call_2", None]
-    assert told["usage"]["output_tokens"] == 9
-    assert told["usage"]["input_tokens_details"] == {"cached_tokens": 2, "cache_write_tokens": 0}
+    assert [item.get("call_id") for item in result["output"]] == [None, None, "call_1", "call_2", None]
+    assert result["usage"]["output_tokens"] == 9
+    assert result["usage"]["input_tokens_details"] == {"cached_tokens": 2, "cache_write_tokens": 0}
 
 
-def test_an_answer_without_a_word_is_an_empty_message(inside) -> None:
+def test_empty_answer_is_an_empty_message(inside) -> None:
     events = written(inside, OutputDelta(0, end=ChoiceEnd("stop", 0, None, 0)))
     assert order(events) == (
         "created in_progress output_item.added content_part.added output_text.done content_part.done "
@@ -187,30 +187,30 @@ def fail(inside: Inside, point: str, after: int) -> None:
     )
 
 
-def test_a_failure_in_the_middle_is_an_error_and_the_response_so_far(inside, http) -> None:
+def test_midstream_failure_sends_error_and_partial_response(inside, http) -> None:
     fail(inside, "decode", 5)
-    events = published.events(http, ASK)
+    events = openai_schema.events(http, ASK)
     assert re.fullmatch(
         BEGIN + r"output_item\.added content_part\.added (output_text\.delta )+error failed ", order(events)
     )
     error, failed = events[-2], events[-1]["response"]
     assert (error["code"], error["param"]) == ("engine_failed", None)
     assert (failed["status"], failed["error"]) == ("failed", {"message": error["message"], "code": "server_error"})
-    said = "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
+    content = "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
     (item,) = failed["output"]
-    assert (item["status"], item["content"][0]["text"]) == ("incomplete", said)
-    assert said
+    assert (item["status"], item["content"][0]["text"]) == ("incomplete", content)
+    assert content
 
 
 @pytest.mark.parametrize(("stream", "point"), [(False, "decode"), (False, "prefill"), (True, "prefill")])
-def test_a_failure_before_anything_is_out_is_an_ordinary_error(inside, http, stream, point) -> None:
+def test_early_failure_is_an_ordinary_error(inside, http, stream, point) -> None:
     fail(inside, point, 0)
     answer = http.post("/responses", json={**ASK, "stream": stream})
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "engine_failed")
     assert http.post("/responses", json=ASK).status_code == 200
 
 
-def test_a_stream_that_waits_shows_that_it_lives(inside, http, monkeypatch) -> None:
+def test_waiting_stream_sends_keep_alives(inside, http, monkeypatch) -> None:
     monkeypatch.setattr(sse, "KEEP_ALIVE_SECONDS", 0.0001)
     text = http.post("/responses", json={**ASK, "stream": True}).text
     assert ": working\n\n" in text
@@ -218,12 +218,12 @@ def test_a_stream_that_waits_shows_that_it_lives(inside, http, monkeypatch) -> N
     assert http.post("/responses", json=ASK).json()["output"]
 
 
-def test_a_stream_that_fails_while_it_waits_has_begun_too(inside, http, monkeypatch) -> None:
+def test_stream_that_fails_while_waiting_sends_opening_events(inside, http, monkeypatch) -> None:
     monkeypatch.setattr(sse, "KEEP_ALIVE_SECONDS", 0.0001)
     fail(inside, "prefill", 0)
     frames = http.post("/responses", json={**ASK, "stream": True}).text.split("\n\n")
     assert frames[0] == ": working"
-    told = [frame.split("\n")[0] for frame in frames if frame.startswith("event")]
-    assert told == [
+    result = [frame.split("\n")[0] for frame in frames if frame.startswith("event")]
+    assert result == [
         "event: response.created", "event: response.in_progress", "event: error", "event: response.failed"
     ]  # fmt: skip

@@ -42,26 +42,26 @@ def ask(server: Server) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_schema_is_obeyed_whatever_the_model_would_rather_say(client, ask, seed) -> None:
+def test_json_schema_constrains_any_model(client, ask, seed) -> None:
     answer = client.chat.completions.parse(**ask, seed=seed, response_format=Report)
     assert isinstance(answer.choices[0].message.parsed, Report)
     assert answer.choices[0].finish_reason == "stop"
 
 
-def test_several_choices_each_obey(client, ask) -> None:
+def test_every_choice_follows_the_schema(client, ask) -> None:
     answer = client.chat.completions.parse(**ask, seed=1, n=4, response_format=Weather)
     assert all(choice.message.parsed for choice in answer.choices)
     assert len({choice.message.content for choice in answer.choices}) > 1
 
 
-def test_a_stream_of_it_is_the_same_text(client, ask) -> None:
-    whole = client.chat.completions.parse(**ask, seed=3, response_format=Report)
+def test_streamed_structured_output_equals_full(client, ask) -> None:
+    full = client.chat.completions.parse(**ask, seed=3, response_format=Report)
     with client.chat.completions.stream(**ask, seed=3, response_format=Report) as stream:
         done = [event.parsed for event in stream if isinstance(event, ContentDoneEvent)]
-    assert done == [whole.choices[0].message.parsed]
+    assert done == [full.choices[0].message.parsed]
 
 
-def test_any_object_is_one_without_a_word_of_it_in_the_prompt(client, ask) -> None:
+def test_json_object_needs_no_prompt(client, ask) -> None:
     for seed in range(3):
         answer = client.chat.completions.create(**ask, seed=seed, response_format={"type": "json_object"})
         content = answer.choices[0].message.content
@@ -70,13 +70,13 @@ def test_any_object_is_one_without_a_word_of_it_in_the_prompt(client, ask) -> No
             assert isinstance(json.loads(content), dict)
 
 
-def test_text_is_the_format_of_nothing(client, chat) -> None:
+def test_text_format_has_no_effect(client, chat) -> None:
     plain = client.chat.completions.create(**chat).choices[0].message.content
-    asked = client.chat.completions.create(**chat, response_format={"type": "text"})
-    assert asked.choices[0].message.content == plain
+    requested = client.chat.completions.create(**chat, response_format={"type": "text"})
+    assert requested.choices[0].message.content == plain
 
 
-def test_steering_can_leave_constrained_tokens_alone(client, chat) -> None:
+def test_steering_skips_constrained_tokens(client, chat) -> None:
     """`skip_constrained`: of the prompt all but the first position and the last, which chooses a token."""
     schema = {"name": "w", "schema": Weather.model_json_schema()}
     body = {**chat, "response_format": {"type": "json_schema", "json_schema": schema}}
@@ -96,7 +96,7 @@ def test_steering_can_leave_constrained_tokens_alone(client, chat) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_named_function_is_called_by_any_model(client, ask, seed) -> None:
+def test_named_function_is_called_by_any_model(client, ask, seed) -> None:
     choice = {"type": "function", "function": {"name": "set_weather"}}
     answer = client.chat.completions.parse(**ask, seed=seed, tools=[TOOL], tool_choice=choice)
     message = answer.choices[0].message
@@ -105,7 +105,7 @@ def test_a_named_function_is_called_by_any_model(client, ask, seed) -> None:
 
 
 @pytest.mark.parametrize("parallel", [False, True])
-def test_a_required_call_is_made_by_any_model(client, ask, parallel) -> None:
+def test_required_call_is_made_by_any_model(client, ask, parallel) -> None:
     for seed in range(3):
         answer = client.chat.completions.create(
             **ask, seed=seed, tools=[TOOL, OTHER], tool_choice="required", parallel_tool_calls=parallel
@@ -120,14 +120,14 @@ def test_a_required_call_is_made_by_any_model(client, ask, parallel) -> None:
             assert (choice.finish_reason, len(choice.message.tool_calls)) == ("tool_calls", 1)
 
 
-def test_a_forced_call_streams_as_the_whole_is(client, ask) -> None:
+def test_streamed_forced_call_equals_full(client, ask) -> None:
     body = {**ask, "seed": 5, "tools": [TOOL], "tool_choice": "required"}
-    whole = client.chat.completions.parse(**body).choices[0].message.tool_calls[0].function
+    full = client.chat.completions.parse(**body).choices[0].message.tool_calls[0].function
     with client.chat.completions.stream(**body) as stream:
         bits = [event.arguments_delta for event in stream if isinstance(event, FunctionToolCallArgumentsDeltaEvent)]
         final = stream.get_final_completion().choices[0].message
-    assert final.tool_calls[0].function.parsed_arguments == whole.parsed_arguments
-    assert "".join(bits) == whole.arguments
+    assert final.tool_calls[0].function.parsed_arguments == full.parsed_arguments
+    assert "".join(bits) == full.arguments
     assert len(bits) > 3
 
 
@@ -144,9 +144,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(("body", "param", "reason"), REFUSED.values(), ids=REFUSED)
-def test_a_schema_that_cannot_be_followed_is_refused_before_anything_starts(
-    client, ask, stream, body, param, reason
-) -> None:
+def test_unsupported_schema_is_rejected_before_generation(client, ask, stream, body, param, reason) -> None:
     with pytest.raises(openai.BadRequestError, match=reason) as refusal:
         client.chat.completions.create(**ask, **body, stream=stream)
     assert refusal.value.param == param
@@ -166,7 +164,7 @@ def demo(demo_server: Server) -> openai.OpenAI:
 
 
 @pytest.mark.demo
-def test_a_real_model_fills_in_what_it_was_told(demo, demo_server) -> None:
+def test_real_model_fills_the_schema(demo, demo_server) -> None:
     ask = [{"role": "user", "content": "Ada is 36 years old. Describe her."}]
     answer = demo.chat.completions.parse(
         model=demo_server.model, messages=ask, temperature=0, max_tokens=60, response_format=Person
@@ -175,7 +173,7 @@ def test_a_real_model_fills_in_what_it_was_told(demo, demo_server) -> None:
 
 
 @pytest.mark.demo
-def test_a_real_model_calls_the_function_that_is_described_to_it(demo, demo_server) -> None:
+def test_real_model_calls_the_described_function(demo, demo_server) -> None:
     city = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     city["additionalProperties"] = False
     tool = {"type": "function", "function": {"name": "get_weather", "description": "Weather.", "parameters": city}}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from millm.settings import Settings
-from tests.api.openai.saying import SayingServer
+from tests.api.openai.scripted_server import ScriptedServer
 from tests.fixtures.tiny import write_model
 from tests.text.tool_call_samples import HERMES as RECORDED
 from tests.text.tool_call_samples import WORDS
@@ -38,28 +38,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def saying(folder: Path) -> SayingServer:
-    return SayingServer(folder)
+def scripted(folder: Path) -> ScriptedServer:
+    return ScriptedServer(folder)
 
 
 @pytest.fixture(scope="module")
-def without(tmp_path_factory: pytest.TempPathFactory) -> SayingServer:
+def without(tmp_path_factory: pytest.TempPathFactory) -> ScriptedServer:
     """A model whose template does not take tools."""
-    return SayingServer(write_tool_model(tmp_path_factory.mktemp("models") / "without", SMOLLM2))
+    return ScriptedServer(write_tool_model(tmp_path_factory.mktemp("models") / "without", SMOLLM2))
 
 
 def message(answer: dict[str, Any]) -> dict[str, Any]:
     return answer["choices"][0]["message"]
 
 
-def calls(told: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(call["function"]["name"], call["function"]["arguments"]) for call in told.get("tool_calls", [])]
+def calls(result: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(call["function"]["name"], call["function"]["arguments"]) for call in result.get("tool_calls", [])]
 
 
-def deltas(saying: SayingServer, answer: str, **body: Any) -> Iterator[tuple[dict[str, Any], str | None]]:
-    told = saying.ask(answer, stream=True, **body)
-    assert told.status_code == 200, told.text
-    for frame in told.text.split("\n\n"):
+def deltas(scripted: ScriptedServer, answer: str, **body: Any) -> Iterator[tuple[dict[str, Any], str | None]]:
+    result = scripted.ask(answer, stream=True, **body)
+    assert result.status_code == 200, result.text
+    for frame in result.text.split("\n\n"):
         if frame.startswith("data: {"):
             chunk = json.loads(frame.removeprefix("data: "))
             yield chunk["choices"][0]["delta"], chunk["choices"][0]["finish_reason"]
@@ -67,130 +67,130 @@ def deltas(saying: SayingServer, answer: str, **body: Any) -> Iterator[tuple[dic
 
 def joined(parts: list[tuple[dict[str, Any], str | None]]) -> dict[str, Any]:
     """A stream's deltas as one message, checked for the shape that clients expect."""
-    told: dict[str, Any] = {"content": "", "tool_calls": []}
+    result: dict[str, Any] = {"content": "", "tool_calls": []}
     for delta, _ in parts:
-        told["content"] += delta.get("content") or ""
+        result["content"] += delta.get("content") or ""
         for part in delta.get("tool_calls", ()):
             if "id" in part:
-                assert part["index"] == len(told["tool_calls"])
+                assert part["index"] == len(result["tool_calls"])
                 assert (part["type"], part["function"]["arguments"]) == ("function", "")
                 assert part["id"].startswith("call_")
-                told["tool_calls"].append({"function": {"name": part["function"]["name"], "arguments": ""}})
+                result["tool_calls"].append({"function": {"name": part["function"]["name"], "arguments": ""}})
             else:
                 assert set(part) == {"index", "function"}
                 assert set(part["function"]) == {"arguments"}
-                told["tool_calls"][part["index"]]["function"]["arguments"] += part["function"]["arguments"]
-    return told
+                result["tool_calls"][part["index"]]["function"]["arguments"] += part["function"]["arguments"]
+    return result
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_a_whole_answer_tells_words_and_calls(saying, name) -> None:
+def test_full_response_separates_text_and_calls(scripted, name) -> None:
     text, words, called = RECORDED[name]
-    answer = saying.chat(text, tools=TOOLS)
-    told = message(answer)
-    assert (told["content"], calls(told)) == (words or None, called)
+    answer = scripted.chat(text, tools=TOOLS)
+    result = message(answer)
+    assert (result["content"], calls(result)) == (words or None, called)
     assert answer["choices"][0]["finish_reason"] == "tool_calls"
-    assert len({call["id"] for call in told["tool_calls"]}) == len(called)
+    assert len({call["id"] for call in result["tool_calls"]}) == len(called)
 
 
 @pytest.mark.parametrize("text", [*(text for text, _, _ in RECORDED.values()), *WORDS.values()])
-def test_a_stream_tells_the_same(saying, text) -> None:
-    whole = saying.chat(text, tools=TOOLS)
-    parts = list(deltas(saying, text, tools=TOOLS))
-    told = joined(parts)
-    assert (told["content"], calls(told)) == (message(whole)["content"] or "", calls(message(whole)))
-    assert [reason for _, reason in parts if reason] == [whole["choices"][0]["finish_reason"]]
+def test_stream_equals_full_response(scripted, text) -> None:
+    full = scripted.chat(text, tools=TOOLS)
+    parts = list(deltas(scripted, text, tools=TOOLS))
+    result = joined(parts)
+    assert (result["content"], calls(result)) == (message(full)["content"] or "", calls(message(full)))
+    assert [reason for _, reason in parts if reason] == [full["choices"][0]["finish_reason"]]
     assert parts[0][0] == {"role": "assistant", "content": ""}
 
 
-def test_arguments_come_token_by_token(saying) -> None:
-    parts = [delta["tool_calls"][0] for delta, _ in deltas(saying, CALL, tools=TOOLS) if "tool_calls" in delta]
+def test_arguments_stream_token_by_token(scripted) -> None:
+    parts = [delta["tool_calls"][0] for delta, _ in deltas(scripted, CALL, tools=TOOLS) if "tool_calls" in delta]
     assert len(parts) > 4
     assert "".join(part["function"]["arguments"] for part in parts) == '{"city": "Paris"}'
 
 
 @pytest.mark.parametrize("name", WORDS)
-def test_what_is_no_call_is_content(saying, name) -> None:
-    answer = saying.chat(WORDS[name], tools=TOOLS)
+def test_text_that_is_not_a_call_is_content(scripted, name) -> None:
+    answer = scripted.chat(WORDS[name], tools=TOOLS)
     assert message(answer)["content"] == WORDS[name]
     assert "tool_calls" not in message(answer)
     assert answer["choices"][0]["finish_reason"] == "stop"
 
 
-def test_a_call_that_the_limit_cut_off_ends_with_length(saying) -> None:
-    saying.engine.reason = "length"
-    answer = saying.chat(CALL[:60], tools=TOOLS)
+def test_truncated_call_ends_with_length(scripted) -> None:
+    scripted.engine.reason = "length"
+    answer = scripted.chat(CALL[:60], tools=TOOLS)
     assert answer["choices"][0]["finish_reason"] == "length"
     assert calls(message(answer))[0][0] == "get_weather"
 
 
-def test_logprobs_cover_every_token_of_a_call(saying) -> None:
-    answer = saying.chat(CALL, tools=TOOLS, logprobs=True)
+def test_logprobs_cover_all_call_tokens(scripted) -> None:
+    answer = scripted.chat(CALL, tools=TOOLS, logprobs=True)
     entries = answer["choices"][0]["logprobs"]["content"]
     assert "".join(entry["token"] for entry in entries) == CALL
 
 
-def test_only_one_call_where_no_parallel_ones_are_wanted(saying) -> None:
+def test_parallel_tool_calls_false_allows_one_call(scripted) -> None:
     text, _, called = RECORDED["two"]
-    answer = saying.chat(text, tools=TOOLS, parallel_tool_calls=False)
+    answer = scripted.chat(text, tools=TOOLS, parallel_tool_calls=False)
     assert calls(message(answer)) == called[:1]
     assert answer["choices"][0]["finish_reason"] == "tool_calls"
-    assert len(saying.engine.cancelled) == 1
+    assert len(scripted.engine.cancelled) == 1
 
 
-def test_each_choice_has_calls_of_its_own(saying) -> None:
-    answer = saying.chat(CALL, tools=TOOLS, n=2)
+def test_every_choice_has_its_own_calls(scripted) -> None:
+    answer = scripted.chat(CALL, tools=TOOLS, n=2)
     ids = [choice["message"]["tool_calls"][0]["id"] for choice in answer["choices"]]
     assert len(set(ids)) == 2
 
 
-def test_tools_are_told_to_the_model(saying) -> None:
-    assert "tools_omitted" not in saying.chat("hi", tools=TOOLS)["millm"]
-    assert '"name": "get_weather"' in saying.prompt
-    assert '"city": {"type": "string"}' in saying.prompt
+def test_tools_are_in_the_prompt(scripted) -> None:
+    assert "tools_omitted" not in scripted.chat("hi", tools=TOOLS)["millm"]
+    assert '"name": "get_weather"' in scripted.prompt
+    assert '"city": {"type": "string"}' in scripted.prompt
 
 
 @pytest.mark.parametrize("body", [{"tool_choice": "none"}, {"tools": []}, {"tools": None}])
-def test_without_tools_or_with_none_there_are_none(saying, body) -> None:
-    answer = saying.chat(CALL, **{"tools": TOOLS, **body})
+def test_no_tools_or_choice_none_disables_tools(scripted, body) -> None:
+    answer = scripted.chat(CALL, **{"tools": TOOLS, **body})
     assert message(answer)["content"] == CALL
-    assert "get_weather" not in saying.prompt
+    assert "get_weather" not in scripted.prompt
     assert "tools_omitted" not in answer["millm"]
 
 
-def test_a_template_that_takes_no_tools_is_not_told_of_them(without) -> None:
+def test_tools_omitted_for_template_without_tool_support(without) -> None:
     answer = without.chat("hi", tools=TOOLS)
     assert answer["millm"]["tools_omitted"] is True
     assert "get_weather" not in without.prompt
 
 
-def test_tools_that_leave_too_little_room_are_left_out(folder) -> None:
+def test_oversized_tools_are_omitted(folder) -> None:
     """Open WebUI sends 28 with every chat; the answer says that they were left out."""
     many = [
         {"type": "function", "function": {"name": f"tool_{n}", "description": "Does this and that. " * 5}}
         for n in range(28)
     ]
-    small = SayingServer(folder, context=512)
+    small = ScriptedServer(folder, context=512)
     answer = small.chat("hi", tools=many)
     assert answer["millm"]["tools_omitted"] is True
     assert "tool_1" not in small.prompt
-    large = SayingServer(folder, context=20_000)
+    large = ScriptedServer(folder, context=20_000)
     assert "tools_omitted" not in large.chat("hi", tools=many)["millm"]
     assert "tool_27" in large.prompt
 
 
-def test_a_long_conversation_keeps_tools_that_take_less_than_half(folder) -> None:
-    server = SayingServer(folder, context=1024)
+def test_tools_below_half_of_context_stay(folder) -> None:
+    server = ScriptedServer(folder, context=1024)
     long = [{"role": "user", "content": "sea sky " * 120}]
     answer = server.chat("hi", tools=TOOLS, messages=long)
-    assert len(server.engine.asked[-1].prompt) > 512
+    assert len(server.engine.requested[-1].prompt) > 512
     assert "tools_omitted" not in answer["millm"]
     longer = [{"role": "user", "content": "sea sky " * 400}]
     assert server.chat("hi", tools=TOOLS, messages=longer)["millm"]["tools_omitted"] is True
 
 
-def test_turned_off_they_are_accepted_and_not_used(folder) -> None:
-    server = SayingServer(folder)
+def test_disabled_tools_are_accepted_and_unused(folder) -> None:
+    server = ScriptedServer(folder)
     server.state.settings = Settings(tools="off")
     answer = server.chat(CALL, tools=TOOLS)
     assert message(answer)["content"] == CALL
@@ -213,97 +213,97 @@ HISTORY = [
 
 
 @pytest.mark.parametrize("choice", ["auto", "none"])
-def test_earlier_calls_are_told_as_the_template_tells_them(saying, choice) -> None:
-    saying.chat("hi", messages=HISTORY, tools=TOOLS, tool_choice=choice)
-    assert '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>' in saying.prompt
-    assert "<tool_response>\nSunny\n</tool_response>" in saying.prompt
+def test_earlier_calls_are_rendered_by_the_template(scripted, choice) -> None:
+    scripted.chat("hi", messages=HISTORY, tools=TOOLS, tool_choice=choice)
+    assert '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>' in scripted.prompt
+    assert "<tool_response>\nSunny\n</tool_response>" in scripted.prompt
 
 
-def test_earlier_calls_in_the_older_form_are_calls_too(saying) -> None:
+def test_older_function_call_form_is_rendered(scripted) -> None:
     called = {"name": "get_weather", "arguments": '{"city": "Oslo"}'}
     older = [
         HISTORY[0],
         {"role": "assistant", "content": None, "function_call": called},
         {"role": "function", "name": "get_weather", "content": "Sunny"},
     ]
-    saying.chat("hi", messages=HISTORY)
-    newer = saying.prompt
-    saying.chat("hi", messages=older)
-    assert saying.prompt == newer
+    scripted.chat("hi", messages=HISTORY)
+    newer = scripted.prompt
+    scripted.chat("hi", messages=older)
+    assert scripted.prompt == newer
 
 
-def test_earlier_calls_are_text_where_the_template_knows_none(without) -> None:
+def test_earlier_calls_become_text_without_template_support(without) -> None:
     without.chat("hi", messages=HISTORY)
     assert '{"name":"get_weather","arguments":"{\\"city\\": \\"Oslo\\"}"}' in without.prompt
     assert "Tool result: Sunny" in without.prompt
 
 
-def test_earlier_calls_are_text_where_the_template_refuses_these(tmp_path) -> None:
+def test_earlier_calls_become_text_where_template_rejects_them(tmp_path) -> None:
     strict = "{%- for message in messages %}{%- if message.tool_calls and message.tool_calls | length > 1 %}"
     strict += "{{ raise_exception('one call at a time') }}{%- endif %}{%- endfor %}" + HERMES
-    server = SayingServer(write_tool_model(tmp_path / "strict", strict))
+    server = ScriptedServer(write_tool_model(tmp_path / "strict", strict))
     both = [HISTORY[0], {**HISTORY[1], "tool_calls": HISTORY[1]["tool_calls"] * 2}, HISTORY[2]]
     server.chat("hi", messages=both)
     assert server.prompt.count('"name":"get_weather"') == 2
 
 
-def test_arguments_that_were_never_json_stay_as_they_were(saying) -> None:
+def test_invalid_json_arguments_stay_text(scripted) -> None:
     broken = {"id": "c1", "type": "function", "function": {"name": "get_time", "arguments": "not {json"}}
-    saying.chat("hi", messages=[HISTORY[0], {"role": "assistant", "tool_calls": [broken]}, HISTORY[2]])
-    assert "not {json" in saying.prompt
+    scripted.chat("hi", messages=[HISTORY[0], {"role": "assistant", "tool_calls": [broken]}, HISTORY[2]])
+    assert "not {json" in scripted.prompt
 
 
 # ------------------------------------------------------------------------------------------------------ forced calls
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_named_function_is_told_as_its_call(saying, stream) -> None:
-    said = '{"city":"Paris"}'
+def test_named_function_call_is_returned(scripted, stream) -> None:
+    content = '{"city":"Paris"}'
     if stream:
-        parts = list(deltas(saying, said, tools=TOOLS, tool_choice=NAMED))
+        parts = list(deltas(scripted, content, tools=TOOLS, tool_choice=NAMED))
         assert parts[0][0] == {"role": "assistant", "content": None}
         assert all(delta for delta, reason in parts if not reason), "every chunk but the last says something"
-        told, reason = joined(parts), parts[-1][1]
+        result, reason = joined(parts), parts[-1][1]
     else:
-        answer = saying.chat(said, tools=TOOLS, tool_choice=NAMED)
-        told, reason = message(answer), answer["choices"][0]["finish_reason"]
-        assert told["content"] is None
-    assert (calls(told), reason) == ([("get_weather", said)], "stop")
-    assert saying.engine.asked[-1].grammar is not None
+        answer = scripted.chat(content, tools=TOOLS, tool_choice=NAMED)
+        result, reason = message(answer), answer["choices"][0]["finish_reason"]
+        assert result["content"] is None
+    assert (calls(result), reason) == ([("get_weather", content)], "stop")
+    assert scripted.engine.requested[-1].grammar is not None
 
 
 @pytest.mark.parametrize(
-    ("parallel", "said"),
+    ("parallel", "content"),
     [
         (None, '{"name":"get_time","arguments":{}}'),
         (False, '{"name":"get_time","arguments":{}}'),
         (True, '[{"name":"get_time","arguments":{}},{"name":"get_weather","arguments":{"city":"Rome"}}]'),
     ],
 )
-def test_a_required_call_is_one_or_several(saying, parallel, said) -> None:
-    answer = saying.chat(said, tools=TOOLS, tool_choice="required", parallel_tool_calls=parallel)
+def test_required_allows_one_or_several_calls(scripted, parallel, content) -> None:
+    answer = scripted.chat(content, tools=TOOLS, tool_choice="required", parallel_tool_calls=parallel)
     expected = [("get_time", "{}"), ("get_weather", '{"city":"Rome"}')][: 2 if parallel else 1]
     assert calls(message(answer)) == expected
     assert answer["choices"][0]["finish_reason"] == "tool_calls"
-    told = joined(list(deltas(saying, said, tools=TOOLS, tool_choice="required", parallel_tool_calls=parallel)))
-    assert calls(told) == expected
+    result = joined(list(deltas(scripted, content, tools=TOOLS, tool_choice="required", parallel_tool_calls=parallel)))
+    assert calls(result) == expected
 
 
-def test_a_forced_call_is_described_where_the_template_takes_no_tools(without) -> None:
+def test_forced_call_is_described_without_template_support(without) -> None:
     without.chat('{"city":"Paris"}', tools=TOOLS, tool_choice=NAMED)
     assert '"name":"get_weather","description":"The weather."' in without.prompt
     assert "get_time" not in without.prompt
 
 
-def test_a_forced_call_goes_before_the_format_of_words(saying) -> None:
-    answer = saying.chat("{}", tools=TOOLS, tool_choice=NAMED, response_format={"type": "json_object"})
+def test_forced_call_overrides_response_format(scripted) -> None:
+    answer = scripted.chat("{}", tools=TOOLS, tool_choice=NAMED, response_format={"type": "json_object"})
     assert calls(message(answer)) == [("get_weather", "{}")]
 
 
-def test_with_a_format_for_words_nothing_is_a_call(saying) -> None:
-    answer = saying.chat('{"a":1}', tools=TOOLS, response_format={"type": "json_object"})
+def test_response_format_disables_calls(scripted) -> None:
+    answer = scripted.chat('{"a":1}', tools=TOOLS, response_format={"type": "json_object"})
     assert message(answer)["content"] == '{"a":1}'
-    assert saying.engine.asked[-1].grammar is not None
+    assert scripted.engine.requested[-1].grammar is not None
 
 
 def allowed(mode: str, *names: str) -> dict[str, Any]:
@@ -311,73 +311,73 @@ def allowed(mode: str, *names: str) -> dict[str, Any]:
     return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
 
 
-def test_allowed_tools_are_the_only_ones(saying) -> None:
-    answer = saying.chat(CALL, tools=TOOLS, tool_choice=allowed("auto", "get_time"))
+def test_allowed_tools_restricts_tools(scripted) -> None:
+    answer = scripted.chat(CALL, tools=TOOLS, tool_choice=allowed("auto", "get_time"))
     assert message(answer)["content"] == CALL
-    assert "get_weather" not in saying.prompt
-    said = '{"name":"get_time","arguments":{}}'
-    answer = saying.chat(said, tools=TOOLS, tool_choice=allowed("required", "get_time"))
+    assert "get_weather" not in scripted.prompt
+    content = '{"name":"get_time","arguments":{}}'
+    answer = scripted.chat(content, tools=TOOLS, tool_choice=allowed("required", "get_time"))
     assert calls(message(answer)) == [("get_time", "{}")]
-    assert "get_weather" not in saying.engine.asked[-1].grammar
+    assert "get_weather" not in scripted.engine.requested[-1].grammar
 
 
 @pytest.mark.parametrize(
-    ("function_call", "said"), [("auto", CALL), ({"name": "get_weather"}, '{"city":"Paris"}'), (None, CALL)]
+    ("function_call", "content"), [("auto", CALL), ({"name": "get_weather"}, '{"city":"Paris"}'), (None, CALL)]
 )
-def test_functions_are_tools_by_their_older_name(saying, function_call, said) -> None:
+def test_functions_is_the_older_name_of_tools(scripted, function_call, content) -> None:
     functions = [tool["function"] for tool in TOOLS]
-    answer = saying.chat(said, functions=functions, function_call=function_call)
+    answer = scripted.chat(content, functions=functions, function_call=function_call)
     ((name, arguments),) = calls(message(answer))
     assert (name, json.loads(arguments)) == ("get_weather", {"city": "Paris"})
-    assert message(saying.chat(CALL, functions=functions, function_call="none"))["content"] == CALL
+    assert message(scripted.chat(CALL, functions=functions, function_call="none"))["content"] == CALL
 
 
 # ------------------------------------------------------------------------------------------------ response templates
 
 
 @pytest.fixture(scope="module")
-def thinking(tmp_path_factory: pytest.TempPathFactory) -> SayingServer:
+def thinking(tmp_path_factory: pytest.TempPathFactory) -> ScriptedServer:
     """A model that says how it writes its reasoning and its calls."""
     folder = tmp_path_factory.mktemp("models") / "thinking"
-    return SayingServer(write_tool_model(folder, response_template=TEMPLATES["qwen2"]))
+    return ScriptedServer(write_tool_model(folder, response_template=TEMPLATES["qwen2"]))
 
 
 THOUGHT = f"<think>\nHm.\n</think>\n\nI look.\n{CALL}"
 
 
-def test_a_response_template_tells_reasoning_words_and_calls_apart(thinking) -> None:
+def test_response_template_separates_reasoning_text_and_calls(thinking) -> None:
     answer = thinking.chat(THOUGHT, tools=TOOLS)
-    told = message(answer)
-    assert (told["reasoning_content"], told["content"]) == ("Hm.", "I look.")
-    assert [(name, json.loads(arguments)) for name, arguments in calls(told)] == [("get_weather", {"city": "Paris"})]
+    result = message(answer)
+    assert (result["reasoning_content"], result["content"]) == ("Hm.", "I look.")
+    assert [(name, json.loads(arguments)) for name, arguments in calls(result)] == [("get_weather", {"city": "Paris"})]
     assert answer["choices"][0]["finish_reason"] == "tool_calls"
     parts = list(deltas(thinking, THOUGHT, tools=TOOLS))
     assert "".join(delta.get("reasoning_content", "") for delta, _ in parts) == "Hm."
     assert joined(parts)["content"] == "I look."
-    assert calls(joined(parts)) == calls(told)
+    assert calls(joined(parts)) == calls(result)
 
 
-def test_without_tools_it_still_tells_reasoning_and_no_call(thinking) -> None:
-    told = message(thinking.chat(THOUGHT))
-    assert told["reasoning_content"] == "Hm."
-    assert "tool_calls" not in told
-    assert told["content"].endswith(CALL)
+def test_response_template_without_tools_returns_reasoning(thinking) -> None:
+    result = message(thinking.chat(THOUGHT))
+    assert result["reasoning_content"] == "Hm."
+    assert "tool_calls" not in result
+    assert result["content"].endswith(CALL)
 
 
-def test_without_a_response_template_thoughts_are_content(saying) -> None:
-    told = message(saying.chat("<think>Hm.</think>Hi"))
-    assert told["content"] == "<think>Hm.</think>Hi"
-    assert "reasoning_content" not in told
+def test_reasoning_is_content_without_response_template(scripted) -> None:
+    result = message(scripted.chat("<think>Hm.</think>Hi"))
+    assert result["content"] == "<think>Hm.</think>Hi"
+    assert "reasoning_content" not in result
 
 
-def test_markers_that_are_special_tokens_are_seen(tmp_path) -> None:
+def test_special_token_markers_are_parsed(tmp_path) -> None:
     """Tokens that otherwise yield no text."""
     folder = write_tool_model(tmp_path / "special")
     path = folder / "tokenizer.json"
     tokenizer = json.loads(path.read_text("utf-8"))
     last = max(tokenizer["model"]["vocab"].values())
     for name, id in {"<tool_call>": last, "</tool_call>": last - 1}.items():
-        word = next(word for word, place in tokenizer["model"]["vocab"].items() if place == id)
+        word = next(word for word, index in tokenizer["model"]["vocab"].items() if index == id)
         del tokenizer["model"]["vocab"][word]
         tokenizer["model"]["vocab"][name] = id
         tokenizer["added_tokens"].append(
@@ -386,6 +386,6 @@ def test_markers_that_are_special_tokens_are_seen(tmp_path) -> None:
         )  # fmt: skip
     tokenizer["model"]["merges"] = []
     path.write_text(json.dumps(tokenizer))
-    server = SayingServer(folder)
+    server = ScriptedServer(folder)
     assert calls(message(server.chat(CALL, tools=TOOLS))) == [("get_weather", '{"city": "Paris"}')]
     assert "<tool_call>" not in message(server.chat(CALL))["content"]

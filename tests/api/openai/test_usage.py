@@ -17,8 +17,8 @@ from millm.protocol.request import CompletionRequest
 from millm.settings import Settings
 from millm.text.chat_template import ChatTemplate
 from millm.text.tokenizer import Tokenizer
-from tests.api.openai.test_pieces import ScriptedEngine
 from tests.fixtures.bare import bare_state
+from tests.generation.test_output import ScriptedEngine
 from tests.profiles.test_selection import MODEL
 
 PROMPTS = [[5, 6, 7], [5, 6, 7, 8, 9, 10]]
@@ -42,7 +42,7 @@ def planned(selection: Selection, prompts: list[list[int]], settings: Settings, 
 @pytest.mark.parametrize(
     ("prompts", "n", "cached"), [(PROMPTS[1:], 1, CACHED_EACH), (PROMPTS, 1, 2 * CACHED_EACH), (PROMPTS, 3, 9)]
 )
-def test_cached_tokens_are_added_up_but_never_more_than_the_prompts(model, prompts, n, cached, stream) -> None:
+def test_cached_tokens_are_summed_up_to_prompt_tokens(model, prompts, n, cached, stream) -> None:
     options = {"stream_options": {"include_usage": True}} if stream else {}
     job = planned(Selection(model), prompts, Settings(), n=n, stream=stream, **options)
     app = FastAPI()
@@ -61,7 +61,7 @@ def test_cached_tokens_are_added_up_but_never_more_than_the_prompts(model, promp
     assert (usage["prompt_tokens"], usage["completion_tokens"]) == (prompt, 2 * n * len(prompts))
 
 
-def test_the_engine_is_told_who_follows_and_until_when(model: LoadedModel) -> None:
+def test_sequences_have_follow_flag_and_deadline(model: LoadedModel) -> None:
     limited = planned(Selection(model, follows_active=True), PROMPTS, Settings(request_timeout=7.5))
     assert {(one.follows_active, one.deadline_seconds) for one in limited.sequences} == {(True, 7.5)}
     free = planned(Selection(model), PROMPTS, Settings())
