@@ -1,4 +1,4 @@
-"""The mailboxes: nobody waits for a listener, and a slow one is told what it missed."""
+"""The event bus: publishing never waits, and a slow subscriber gets the number of lost events."""
 
 import asyncio
 import time
@@ -82,7 +82,7 @@ STATUS = StatusChanged(status="ready", model="tiny", saes=(), degraded=None)
 
 
 def received(events: Iterable[Event], pause: float = 0.0) -> list[Event]:
-    """What a listener hears of these, with a pause between them."""
+    """Events received by a subscriber, with a pause between publications."""
 
     async def scenario() -> list[Event]:
         mail = EventBus()

@@ -1,4 +1,4 @@
-"""Bytes on a socket, as no client library would send them, and what comes back."""
+"""Sends raw bytes over a socket and parses the response."""
 
 import json
 import socket
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer; `rest` is whatever came behind it."""
+    """One response; `rest`: the bytes after it."""
 
     status: int
     headers: dict[str, str]
@@ -34,14 +34,14 @@ def connect(url: str) -> socket.socket:
 
 
 def exchange(url: str, sent: bytes) -> Answer:
-    """The answer to `sent`; reads until the server closes or has nothing more to say."""
+    """The response to `sent`; reads until the server closes or is silent."""
     with connect(url) as connection:
         connection.sendall(sent)
         return parse(until_silence(connection))
 
 
 def until_silence(connection: socket.socket, seconds: float = 1.0) -> bytes:
-    """All that comes until the other side closes, or, once it has begun, says nothing for so long."""
+    """Read until the peer closes, or is silent for `seconds` after its first byte."""
     connection.settimeout(PATIENCE)
     got = b""
     try:

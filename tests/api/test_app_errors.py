@@ -1,4 +1,4 @@
-"""Whatever goes wrong under whatever route: one envelope, a request id, and nothing of ours or theirs inside."""
+"""Error responses of any route: the format, the request id, and no internals or client data."""
 
 import asyncio
 import json
@@ -50,7 +50,7 @@ async def knobs(number: int, knob: Knob, level: int = 0) -> dict[str, int]:
 
 
 class Closed(BaseModel, extra="forbid"):
-    """Takes no field at all."""
+    """A body without fields."""
 
 
 @app.post("/closed")

@@ -1,4 +1,4 @@
-"""The page's own files and addresses, and nothing else of the disk."""
+"""The UI's files and addresses; no other file is served."""
 
 import re
 from collections.abc import Iterator

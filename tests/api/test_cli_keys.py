@@ -1,4 +1,4 @@
-"""What the terminal does about keys: it sends them, and says who could come in without one."""
+"""Keys in the CLI: commands send the key, and `serve` reports who can connect without one."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Keys, scopes and tickets: what each opens, on every address there is."""
+"""Keys, scopes and tickets, on every route."""
 
 import re
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def app_with(**settings: Any) -> FastAPI:
 
 
 def routes(routers: list[Any], prefix: str = "", above: tuple[Any, ...] = ()) -> Iterator[tuple[str, Any, list[Any]]]:
-    """(address, route, what it depends on) of every route, however deep it was included."""
+    """(address, route, dependencies) of every route, at any depth of inclusion."""
     for route in routers:
         if hasattr(route, "original_router"):
             context = route.include_context
@@ -61,7 +61,7 @@ LOOKING = {
     "/api/models/estimate", "/api/ws-ticket", "/api/features/inspect", "/api/features/contrast",
     "/api/profiles/import/preview",
 }  # fmt: skip
-"""What is posted and changes nothing."""
+"""POST routes that change nothing."""
 
 
 def test_changing_routes_need_the_admin_scope() -> None:
@@ -73,7 +73,7 @@ def test_changing_routes_need_the_admin_scope() -> None:
 
 
 def test_drain_gate_tracks_exactly_the_infer_routes() -> None:
-    """And for nobody else: what `doors.asks_model` knows by the address is what the routes say of themselves."""
+    """`is_model_request`, which goes by address, agrees with the scopes of the routes."""
     for path, route, above in routes(app_with().routes):
         if isinstance(route, APIRoute) and not path.startswith("/v1/responses/"):  # they keep nothing, and ask nobody
             caller = any(is_model_request(method, path) for method in route.methods)
@@ -99,7 +99,7 @@ def keyed() -> TestClient:
 
 
 LET_THROUGH = 503
-"""Where a model is needed: there is none."""
+"""The status without a model."""
 STATUS, STEER, METRICS = ("GET", "/api/status"), ("PUT", "/api/steering"), ("GET", "/metrics")
 
 

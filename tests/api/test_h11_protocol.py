@@ -25,7 +25,7 @@ def hasty(walled: Walled) -> str:
 
 
 def closed_after(connection: socket.socket, limit: float) -> float:
-    """Seconds until the server closes; fails when it does not."""
+    """Seconds until the server closes the connection."""
     started = time.monotonic()
     connection.settimeout(limit)
     try:
@@ -146,7 +146,7 @@ def served(tiny_model: Path, tiny_sae: Path, tmp_path_factory: pytest.TempPathFa
 
 
 def ask_for_much(url: str) -> socket.socket:
-    """A stream of far more than the kernel keeps for us, which is kept small."""
+    """Request a stream that is larger than the kernel buffers, which are set small."""
     body = json.dumps({
         "model": "tiny-llama", "messages": [{"role": "user", "content": "sea"}], "n": 128, "max_tokens": 240,
         "temperature": 2, "logprobs": True, "top_logprobs": 20, "stream": True, "logit_bias": {"2": -100},
@@ -165,7 +165,7 @@ def in_flight(url: str) -> int:
 
 
 def counted_until_idle(url: str) -> list[int]:
-    """How many answers were being made, again and again until it was none."""
+    """Numbers of open requests, polled until zero."""
     counts = [in_flight(url)]
     until = time.monotonic() + 60
     while counts[-1] and time.monotonic() < until:
@@ -175,7 +175,7 @@ def counted_until_idle(url: str) -> list[int]:
 
 
 def test_stalled_reader_is_aborted_and_frees_the_engine(served: Inside) -> None:
-    """All of its choices at once: written to their ends they would end in turn, as many as there are slots."""
+    """All choices end at once; completed ones would end in turn, slot by slot."""
     with ask_for_much(served.url) as silent:
         assert silent.recv(100)
         *_, last, none = counted_until_idle(served.url)

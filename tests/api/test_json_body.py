@@ -1,4 +1,4 @@
-"""Bodies that are JSON and still no good: too deep, too many, too large a number; refused for little, by name."""
+"""JSON bodies that are too deep, too long or have huge numbers are rejected cheaply and by name."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from tests.fixtures.bare import bare_state
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 LET_THROUGH = 503
-"""There is no model."""
+"""The status without a model."""
 
 
 @pytest.fixture(scope="module", name="client")
@@ -72,7 +72,7 @@ def numbers(model: type[BaseModel]) -> list[str]:
     + [("completions", name) for name in numbers(CompletionRequest)],
 )
 def test_huge_numbers_are_rejected(client: TestClient, path: str, name: str, value: float) -> None:
-    """Or it is a limit on the answer's length, which the context bounds anyway."""
+    """Except limits on the answer's length, which the context bounds."""
     answer = client.post(f"/v1/{path}", json=CHAT | {"prompt": "x"} | {name: value})
     if name.startswith("max_") and isinstance(value, int) and value > 0:
         assert answer.status_code == LET_THROUGH
@@ -89,7 +89,7 @@ WRONG = {
     "features": ("1", '"messages": [{"role": "user", "content": "hi"}], "steering": {"features": %s}'),
     "watched": ('""', '"messages": [{"role": "user", "content": "hi"}], "activations": {"features": %s}'),
 }
-"""What is repeated, and where."""
+"""Invalid items and the field they repeat in."""
 
 MEASURE = textwrap.dedent("""
     import json, resource, time
@@ -114,7 +114,7 @@ def measured() -> dict[str, list[float]]:
 
 @pytest.mark.parametrize("name", WRONG)
 def test_two_million_invalid_items_cost_little(measured: dict[str, list[float]], name: str) -> None:
-    """Pydantic alone takes 2.6 GB and 47 s to complain of each."""
+    """Without fail-fast pydantic needs 2.6 GB and 47 s."""
     status, megabytes, seconds, result = measured[name]
     assert status == 400
     assert megabytes < 160

@@ -1,4 +1,4 @@
-"""Every answer of a real server, good or bad: its headers, its id, the envelope, and nothing of ours inside."""
+"""Every response of a real server: headers, request id, error format, no internals."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every rule of the gate, on http and on websockets, at a real server: one that is let through, one that is not."""
+"""Every header rule on HTTP and websockets at a real server: an accepted and a rejected request each."""
 
 import json
 

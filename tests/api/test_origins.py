@@ -1,4 +1,4 @@
-"""Pages that are let in and pages that are not."""
+"""Allowed and rejected web origins."""
 
 import pytest
 from hypothesis import given
@@ -53,7 +53,7 @@ def test_invalid_origin_setting_is_rejected_at_start(origin: str) -> None:
 
 @given(st.text(max_size=40))
 def test_random_text_is_never_allowed_by_accident(text: str) -> None:
-    """Whatever is let in names loopback, this address or one on the list."""
+    """Every allowed origin is loopback, same-host or listed."""
     if RULE.allows(text, HERE):
         origin = parse_origin(text)
         assert origin

@@ -1,4 +1,4 @@
-"""Names that are ours and names that are not, for every spelling."""
+"""Allowed and rejected host names, in all spellings."""
 
 import ipaddress
 import socket

@@ -1,4 +1,4 @@
-"""A stream's bytes, its failures before and after the first of them, and what happens when its client goes."""
+"""Framing of a stream, failures before and after its first chunk, and disconnects."""
 
 import asyncio
 import json

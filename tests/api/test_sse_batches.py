@@ -1,4 +1,4 @@
-"""A stream with signs of life: order, failures, closing, silence."""
+"""Batches and keep-alives of a stream: order, failures, closing, silence."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine

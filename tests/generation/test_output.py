@@ -1,4 +1,4 @@
-"""Choices as they are written: text, its tokens, stops, activations and the receipt, with a scripted engine."""
+"""Output deltas of a scripted engine: text, tokens, stops, activations and receipts."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -20,7 +20,7 @@ RECEIPT = SteeringReceipt(fingerprint="f", tokens_steered=3, delta_norm_ratio=0.
 
 
 class ScriptedEngine:
-    """Says what it was given, as the engine process would: a cancelled sequence still gets its `Finished`."""
+    """Yields the given tokens like the engine process; a cancelled sequence still gets its `Finished`."""
 
     def __init__(self, tokens: Sequence[int], reason: str = "length", readings: Sequence[Reading] = ()) -> None:
         self.tokens, self.reason, self.readings = tokens, reason, tuple(readings)
@@ -57,7 +57,7 @@ def written(tokenizer: Tokenizer, engine: ScriptedEngine, stop: tuple[str, ...] 
 
 
 def test_interleaved_choices_are_separated(tokenizer) -> None:
-    """Each with its own text and its own stop strings; what the engine had cached is passed on."""
+    """Every choice has its own text, stop strings and cached tokens."""
     tokens = split(tokenizer, "one two", " three")
     engine = ScriptedEngine(tokens)
 

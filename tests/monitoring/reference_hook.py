@@ -1,4 +1,4 @@
-"""What a plain hook on transformers sees of the tiny model, and a completion to look at."""
+"""Reference activations by a plain hook on transformers, and a completion request."""
 
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class Hooked:
         self.sae = SparseAutoencoder.open(canonicalise(sae, folder))
 
     def activations(self, prompt: list[int]) -> list[list[float]]:
-        """Of the prompt and of what is written greedily  # [tokens, features]"""
+        """Of the prompt and the greedy answer  # [tokens, features]"""
         observed: list[torch.Tensor] = []
         handle = self._model.model.layers[HOOK_LAYER].register_forward_hook(lambda _m, _a, out: observed.append(out))
         ids = list(prompt)
@@ -43,6 +43,6 @@ class Hooked:
 
     @torch.inference_mode()
     def hidden(self, ids: list[int]) -> torch.Tensor:
-        """What the hooked layer gives on  # [T, d]"""
+        """Output of the hooked layer  # [T, d]"""
         hidden: torch.Tensor = self._model(torch.tensor([ids]), output_hidden_states=True).hidden_states[HOOK_LAYER + 1]
         return hidden[0]

@@ -1,4 +1,4 @@
-"""Who asks: by headers, else by the words that Open WebUI's tasks begin with."""
+"""Client families by headers, and background tasks by the first words of Open WebUI's prompts."""
 
 import pytest
 

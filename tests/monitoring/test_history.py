@@ -1,4 +1,4 @@
-"""The history's bounds, its filters, what it says of features, and its files."""
+"""Bounds, filters, statistics and exports of the history."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""What was said, as the history keeps it: prompts as the model read them, answers, and bodies to send again."""
+"""Texts in the history: prompts as the model reads them, answers, and request bodies."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""The monitor of a real server: what it sees is what a plain hook sees; inline, live and in the history alike."""
+"""The monitor of a real server equals a plain hook in responses, events and history."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ PROMPTS = [[5, 9, 30, 77, 120], [40, 41, 42], [200, 11, 60, 61, 62, 63, 64, 65, 
 
 @contextmanager
 def listening(inside: Inside) -> Iterator[list[dict[str, Any]]]:
-    """What was heard, once the block has ended; up to the last request's end."""
+    """Events received during the block, up to the last request's end."""
     received: list[dict[str, Any]] = []
     with connect(f"{inside.url.replace('http', 'ws')}/api/events", max_size=None) as socket:
         assert json.loads(socket.recv(5))[0]["type"] == "hello"
@@ -28,7 +28,7 @@ def listening(inside: Inside) -> Iterator[list[dict[str, Any]]]:
 
 
 def test_response_events_and_history_equal_reference_hook(inside: Inside, api, hooked) -> None:
-    """Three requests in one batch, each with its own list beside the monitor's."""
+    """Three requests in one batch, each with its own watches besides the monitor's."""
     api.put("/api/monitor", json={"watch": [MONITORED]}).raise_for_status()
     own = {"features": [3, 11], "tokens": "generated"}
     with listening(inside) as received, ThreadPoolExecutor(3) as threads:

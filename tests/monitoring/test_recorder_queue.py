@@ -1,4 +1,4 @@
-"""Who is being answered, and ending that: the client is told, the others go on, and nothing of it is left behind."""
+"""`/api/queue`: open requests and their cancellation, which leaves other requests alone."""
 
 import json
 import threading
@@ -50,7 +50,7 @@ def test_open_stream_is_listed_until_cancelled(api: httpx.Client, inside: Inside
 
 
 def test_cancelled_official_client_does_not_retry(api: httpx.Client, inside: Inside) -> None:
-    """All of a request's answers end, and another request that runs beside it does not."""
+    """All choices of the request end; a concurrent request continues."""
     client = OpenAI(base_url=inside.base_url, api_key="-")
     refused: list[APIStatusError] = []
     answers: list[int] = []

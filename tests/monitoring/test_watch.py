@@ -1,4 +1,4 @@
-"""Two who watch one request: each sees what it would have seen alone."""
+"""Merged watches: each view equals a separate watch."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def activation(position: int, feature: int, after: bool) -> float:
 
 
 def reading(watch: Watch, position: int) -> Reading:
-    """What an engine tells of one token."""
+    """The engine's reading at one token."""
     both = [_side(watch, position, after) for after in (False, True)]
     before, after = both if watch.when == "both" else (both[watch.when == "after"], ((), ()))
     return Reading(watch.sae, position, before[0], before[1], after[0], after[1])

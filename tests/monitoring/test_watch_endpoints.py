@@ -1,4 +1,4 @@
-"""Whatever is asked, and however: before and after steering, chats, streams, responses, and a profile's own list."""
+"""Watches before and after steering, on chats, streams and responses, and of a profile."""
 
 import json
 from typing import Any
@@ -20,7 +20,7 @@ def remembered(api: httpx.Client, id: str) -> dict[str, Any]:
 
 
 def test_before_and_after_equal_reference_hook(api, hooked: Hooked) -> None:
-    """The prompt's tokens, at the hooked layer: what is added there changes only the layers behind it."""
+    """Compares prompt tokens at the hooked layer: a delta there changes only later layers."""
     watch = {"sae": "tiny", "features": [3, 11], "top_k": 1, "tokens": "prompt", "when": "both", "sample_every": 1}
     api.put("/api/monitor", json={"watch": [watch]}).raise_for_status()
     steering = {"features": [{"index": 3, "strength": 60.0}]}
@@ -62,7 +62,7 @@ def test_chat_history_has_every_token(api, endpoint: str, streamed: bool) -> Non
 
 
 def _text(answer: httpx.Response, streamed: bool) -> str:
-    """All that was told of it, unescaped."""
+    """The response body, unescaped."""
     if not streamed:
         return json.dumps(answer.json(), ensure_ascii=False).replace("\\n", "\n")
     chunks = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]

@@ -1,4 +1,4 @@
-"""The OpenAI surface with everything but a model: what passes validation is answered 503."""
+"""The OpenAI API without a model: valid requests are answered 503."""
 
 from fastapi import FastAPI
 from starlette.testclient import TestClient

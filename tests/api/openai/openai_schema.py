@@ -1,4 +1,4 @@
-"""OpenAI's published shapes of responses and their events, held to strictly: types, required keys, no key unknown."""
+"""Strict checks of responses and events against OpenAI's published types: types, required keys, no unknown key."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from openai import BaseModel
 from openai.types.responses import Response, ResponseStreamEvent
 
 OURS = {"millm", "store", "presence_penalty", "frequency_penalty", "bytes"}
-"""Not in openai-python's types: miLLM's own, what the API answers beside them, and bytes in a delta's logprobs."""
+"""Missing in openai-python's types: `millm`, undocumented fields of the API, and bytes in a delta's logprobs."""
 
 EVENTS: dict[str, type[BaseModel]] = {
     get_args(event.model_fields["type"].annotation)[0]: event for event in get_args(get_args(ResponseStreamEvent)[0])

@@ -1,4 +1,4 @@
-"""A server whose engine says what it is told to: for answers that a tiny random model would never give."""
+"""A server with a scripted engine, for answers that a tiny random model never gives."""
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.fixtures.bare import bare_state
 
 
 class ScriptedClient(EngineClient):
-    """Answers every sequence with the tokens of `answer`, one event each, and keeps what it was asked."""
+    """Answers every sequence with the tokens of `answer`, one event each, and records the requests."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__(max_queue=8)
@@ -29,7 +29,7 @@ class ScriptedClient(EngineClient):
         self.cancelled: list[str] = []
 
     def check_capacity(self, sequences: int = 1) -> None:
-        """There always is."""
+        """Never full."""
 
     async def generate(self, *requests: Generate) -> AsyncGenerator[Token | Finished]:  # type: ignore[override]
         self.requested += requests
@@ -45,7 +45,7 @@ class ScriptedClient(EngineClient):
 
 
 class ScriptedServer:
-    """The whole HTTP surface over such an engine."""
+    """The application over a scripted engine."""
 
     def __init__(self, folder: Path, context: int = 4096) -> None:
         tokenizer = Tokenizer.from_folder(folder)
@@ -61,7 +61,7 @@ class ScriptedServer:
         self.http = TestClient(create_app(self.state), base_url="http://127.0.0.1:8000")
 
     def chat(self, answer: str, **body: Any) -> dict[str, Any]:
-        """The answer to a chat, when the model says this."""
+        """The response to a chat whose generated text is `answer`."""
         result = self.ask(answer, **body)
         assert result.status_code == 200, result.text
         return result.json()
@@ -73,5 +73,5 @@ class ScriptedServer:
 
     @property
     def prompt(self) -> str:
-        """What the model was last asked."""
+        """Text of the last prompt."""
         return self.engine.tokenizer.decode(self.engine.requested[-1].prompt, skip_special=False)

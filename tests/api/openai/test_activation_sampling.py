@@ -1,4 +1,4 @@
-"""`top_k` over HTTP: how often it was read is told, and where it was not there is no `top`."""
+"""`sample_every` over HTTP: the interval of `top_k` is reported, and `top` is absent in between."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def watched(http: httpx.Client, chat: dict[str, Any], **activations: Any) -> dic
 
 
 def tops(extension: dict[str, Any]) -> dict[int, dict[int, float]]:
-    """{position: {feature: activation}}, where there is a `top`."""
+    """{position: {feature: activation}} of activations with a `top`."""
     return {entry["position"]: dict(entry["top"]) for entry in extension["activations"] if "top" in entry}
 
 

@@ -1,4 +1,4 @@
-"""Every field of a chat, one case each: it does what it says, changes nothing, or is refused by name."""
+"""Every field of a chat, one case each: it has its effect, has none, or is rejected by name."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> ScriptedServer:
 
 
 def outcome(server: ScriptedServer, body: dict[str, Any]) -> tuple[Any, ...]:
-    """All that a field could change: the prompt, what the engine is asked, and what the answer tells."""
+    """Everything that a field could change: the prompt, the engine request and the response."""
     result = server.ask("One. Two.", **body)
     if result.status_code != 200:
         return (result.status_code, result.json()["error"]["param"])

@@ -1,4 +1,4 @@
-"""Completions that repeat and score their prompt, are chosen from several, or end where the client says."""
+"""Completions with `echo`, `best_of`, stop tokens and penalties."""
 
 import json
 import math
@@ -93,7 +93,7 @@ def test_max_tokens_zero_returns_empty_answer(client, text) -> None:
 
 
 def test_best_of_returns_the_likeliest_samples(client, text) -> None:
-    """The same seeds, all told, and then chosen by hand."""
+    """Compares with the best of the same samples by hand."""
     body = {**text, "prompt": ["The sea is", "One two"], "temperature": 1.5, "seed": 7, "max_tokens": 6, "logprobs": 0}
     every = client.completions.create(**body, n=4).choices
     best = client.completions.create(**body, n=2, best_of=4)

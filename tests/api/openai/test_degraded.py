@@ -1,4 +1,4 @@
-"""After the device ran out of memory and the engine turned the SAE off: the base model answers, and says so."""
+"""After the engine disabled the SAE for lack of memory, the base model answers and the response reports it."""
 
 import time
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def http(inside: Inside) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def base(inside: Inside, http: httpx.Client) -> str:
-    """What the base model says; then `push` is made active, and the engine gives up."""
+    """The base model's answer; then `push` is activated and the engine degrades."""
     answer = post(http, steering=None).json()
     assert httpx.put(f"{inside.url}/api/steering", json={"profile": "push"}).status_code == 200
     assert post(http).json()["millm"]["profile"] == "push"
@@ -46,7 +46,7 @@ def post(http: httpx.Client, **extra: Any) -> httpx.Response:
 
 
 def check(inside: Inside, http: httpx.Client, base: str) -> None:
-    """What merely follows is answered by the base model; what asks for the SAE is refused."""
+    """Requests that follow the active steering get the base model; requests for the SAE are rejected."""
     result = httpx.get(f"{inside.url}/api/status").json()
     assert (result["degraded"], result["saes"]) == (REASON, [])
     ready = httpx.get(f"{inside.url}/readyz")
@@ -90,7 +90,7 @@ def test_stream_reports_degradation(http: httpx.Client, base: str) -> None:
 
 
 def test_steering_dropped_midway_is_reported(inside: Inside) -> None:
-    """The engine's own receipt says so; one of several choices is enough."""
+    """The receipt of one choice is enough."""
     assert inside.state.model
     ended = [
         OutputDelta(

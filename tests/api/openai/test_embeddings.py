@@ -1,4 +1,4 @@
-"""Embeddings as the official client asks for them, over a generating model; and all that is refused."""
+"""Embeddings of a generating model by the official client, and rejected requests."""
 
 import base64
 import random
@@ -32,7 +32,7 @@ URL = "/embeddings"
 
 @pytest.fixture(scope="session")
 def ids(tiny_model) -> list[list[int]]:
-    """What the tokenizer makes of the texts; it adds nothing to them."""
+    """Token ids of the texts, without special tokens."""
     backend = Tokenizer.from_file(str(tiny_model / "tokenizer.json"))
     return [encoding.ids for encoding in backend.encode_batch(TEXTS)]
 
@@ -61,7 +61,7 @@ def vectors(answer: dict[str, Any]) -> np.ndarray:
 def test_embeddings_equal_transformers_mean_pooling(
     client: openai.OpenAI, server: Server, ids: list[list[int]], tiny_model
 ) -> None:
-    """The client asks for base64 by itself, and reads it as float32."""
+    """The client requests base64 by default and decodes float32."""
     reference = LlamaForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
     answer = client.embeddings.create(model=server.model, input=TEXTS)
     assert [entry.index for entry in answer.data] == list(range(len(TEXTS)))
@@ -108,7 +108,7 @@ def test_dimensions_truncates_and_normalizes(http: httpx.Client) -> None:
 
 
 def test_steering_does_not_change_embeddings(http: httpx.Client, server: Server) -> None:
-    """Not what is active, not a profile in the model's name, the body or the header; and the receipt says so."""
+    """Neither the active steering nor a profile in model name, body or header applies, as the receipt shows."""
     bare = ask(http, input=TEXTS)
     assert bare["millm"] == {"profile": None, "steering": None, "tokens_steered": 0}
     assert httpx.put(f"{server.url}/api/steering", json={"profile": "push"}).status_code == 200
@@ -134,7 +134,7 @@ def test_fields_of_other_clients_are_accepted(http: httpx.Client) -> None:
 
 
 def test_2048_inputs_are_accepted(http: httpx.Client) -> None:
-    """More than may wait: a long job waits by itself."""
+    """More inputs than the queue holds: the request waits on its own."""
     answer = ask(http, input=[[5]] * 2048)
     found = vectors(answer)
     assert found.shape == (2048, WIDTH)
@@ -148,7 +148,7 @@ def test_2048_inputs_are_accepted(http: httpx.Client) -> None:
 def test_activations_cover_every_token_of_every_input(
     http: httpx.Client, chat: dict[str, Any], ids: list[list[int]]
 ) -> None:
-    """The same numbers as a completion's prompt shows; and the vectors are what they are without."""
+    """The values equal those of a completion's prompt; the vectors do not change."""
     watch = {"features": [3, 11], "top_k": 2, "sample_every": 1}
     answer = ask(http, input=TEXTS[:3], activations=watch)
     assert vectors(answer).tolist() == vectors(ask(http, input=TEXTS[:3])).tolist()
@@ -226,7 +226,7 @@ def test_disconnect_cancels_the_embedding(http: httpx.Client, server: Server) ->
 
 
 def test_request_timeout_covers_all_inputs(tmp_path: Path, tiny_model: Path, tiny_sae: Path) -> None:
-    """All of it counts, though its texts reach the engine a few at a time."""
+    """The timeout covers all inputs, which reach the engine a few at a time."""
     with serving(tiny_model, tiny_sae, tmp_path, request_timeout=0.5) as inside:
         body = {"model": "tiny-llama", "input": [[5] * CONTEXT] * 2048}
         answer = httpx.post(f"{inside.base_url}/embeddings", json=body, timeout=30)

@@ -39,7 +39,7 @@ def embed(server: Server, *texts: str, **more: Any) -> np.ndarray:
 
 
 def defined(folder: Path, tokenizer: Any, texts: list[str], *, cls: bool = False) -> np.ndarray:
-    """Transformer → Pooling → Normalize over one padded batch, as sentence-transformers does it."""
+    """sentence-transformers' Transformer → Pooling → Normalize over one padded batch."""
     model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     batch = tokenizer(texts, padding=True, return_tensors="pt")
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What a server with a model refuses or fails at, as the official client raises it and as bytes."""
+"""Errors of a server with a model, as raised by the official client and as bytes."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The list of models: what a client's menu shows, and one entry by its id, slashes and all."""
+"""The list of models, and single models by id, also with slashes."""
 
 from pathlib import Path
 

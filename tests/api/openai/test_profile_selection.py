@@ -1,4 +1,4 @@
-"""Picking a steering by profile, header, model name or body, proving it, watching it, and leaving no trace."""
+"""Selection of a steering by profile, header, model name or body: receipts, activations, isolation."""
 
 import asyncio
 from typing import Any
@@ -7,7 +7,7 @@ import openai
 import pytest
 
 PUSH = {"features": [{"index": 3, "strength": 6.0}]}
-"""What the profile `push` says."""
+"""Description of the profile `push`."""
 
 
 def ask(client: openai.OpenAI, chat: dict[str, Any], *, header: str | None = None, **extension: Any) -> Any:
@@ -123,7 +123,7 @@ def test_watching_does_not_change_the_answer(client, chat, push) -> None:
 
 
 def test_activation_difference_equals_added_delta(client, chat) -> None:
-    """The tiny SAE's encoder rows are its decoder rows, of length one: what is pushed shows in full."""
+    """The tiny SAE's encoder rows equal its decoder rows of length one, so a delta shows in full."""
     watch = {"features": [3], "tokens": "prompt"}
     answers = [ask(client, chat, profile="push", activations={**watch, "when": when}) for when in ("before", "after")]
     before, after = ([reading["values"][0] for reading in receipt(answer)["activations"]] for answer in answers)

@@ -1,4 +1,4 @@
-"""Requests that wait for their turn: signs of life meanwhile, and no trace of those who leave, waiting or running."""
+"""Queued requests: keep-alives while they wait, and cancellation on disconnect."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ def status(url: str) -> dict[str, Any]:
 
 @contextmanager
 def busy(url: str, chat: dict[str, Any]) -> Iterator[int]:
-    """All places taken, by one job that does not end before it is given up; → its sequences."""
+    """Fill the queue with one request that runs until cancelled; returns its sequence count."""
     slots = status(url)["model"]["facts"]["slots"]
     body = {**chat, "temperature": 1.0, "n": 128, "max_tokens": 200, "logit_bias": {"2": -100}, "stream": True}
     with httpx.stream("POST", f"{url}{CHAT}", json=body, timeout=30) as answer:
@@ -63,7 +63,7 @@ def test_waiting_stream_gets_keep_alives_then_answer(inside: Inside, chat, monke
 
 
 def cancel_all_but_one(inside: Inside) -> None:
-    """As if the clients of all who came earlier had gone."""
+    """Cancel all earlier requests."""
     *earlier, _ = inside.state.engine._event_queues
     inside.state.engine.cancel(*earlier)
 

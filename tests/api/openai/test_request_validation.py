@@ -1,4 +1,4 @@
-"""Every bad request is a 400 in OpenAI's envelope that names the field, and never says what was sent."""
+"""Invalid requests get a 400 in OpenAI's error format that names the field, never the sent value."""
 
 import json
 
@@ -115,7 +115,7 @@ NOT_JSON = {
 
 
 def refusal(answer: httpx.Response, code: str) -> dict[str, str]:
-    """The error of a 400 that is whole and gives nothing away."""
+    """The error object of a 400, checked for completeness and leaks."""
     assert answer.status_code == 400, answer.text
     assert set(answer.json()) == {"error"}
     error = answer.json()["error"]

@@ -1,4 +1,4 @@
-"""Whole answers and streams of both endpoints agree with each other and with OpenAI's published shapes."""
+"""Full responses and streams of both endpoints agree with each other and with OpenAI's format."""
 
 import json
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ def bodies(chat, text) -> dict[str, dict[str, Any]]:
 
 
 def events(http: httpx.Client, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
-    """The chunks of a stream that is framed as it should be."""
+    """The chunks of a stream, with its framing checked."""
     with http.stream("POST", path, json={**body, "stream": True}) as answer:
         assert answer.status_code == 200, answer.read()
         frames = answer.read().decode().split("\n\n")
@@ -42,7 +42,7 @@ def full(http: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def text_in(choice: dict[str, Any]) -> str:
-    """Of a choice of either endpoint, whole or a chunk's."""
+    """Text of a choice or chunk of either endpoint."""
     if "text" in choice:
         return choice["text"]
     return choice["message"]["content"] if "message" in choice else choice["delta"].get("content", "")
@@ -53,7 +53,7 @@ def of_choice(chunks: Iterable[dict[str, Any]], index: int) -> list[dict[str, An
 
 
 def logprobs_in(choices: Iterable[dict[str, Any]]) -> list[Any]:
-    """The logprobs of one choice, from all its parts, as one list."""
+    """Joined logprobs of all chunks of a choice."""
     parts = [choice["logprobs"] for choice in choices if choice["logprobs"]]
     key = "content" if parts and "content" in parts[0] else "token_logprobs"
     return [entry for part in parts for entry in part[key]]

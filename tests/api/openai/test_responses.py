@@ -1,4 +1,4 @@
-"""`/v1/responses` says what chat says: the same answers, calls, likelihoods, steering and activations."""
+"""`/v1/responses` equals chat: answers, calls, logprobs, steering and activations."""
 
 import json
 from typing import Any
@@ -115,7 +115,7 @@ def ask() -> dict[str, Any]:
 
 
 def content(answer: dict[str, Any]) -> tuple[str | None, list[tuple[str, str]]]:
-    """The words and the calls of a response."""
+    """Text and calls of a response."""
     words = [item["content"][0]["text"] for item in answer["output"] if item["type"] == "message"]
     calls = [(item["name"], item["arguments"]) for item in answer["output"] if item["type"] == "function_call"]
     return "".join(words) if words else None, calls
@@ -234,7 +234,7 @@ def test_incompatible_steering_is_rejected(http, ask, change, status, code) -> N
 
 
 def test_conversation_continues_after_a_function_call(http, ask) -> None:
-    """What a response told, sent back with the function's output, is the conversation so far."""
+    """The output items and the function's output continue the conversation."""
     first = openai_schema.full(http, ask, tools=[FLAT], tool_choice="required", max_output_tokens=60)
     (call,) = first["output"]
     assert json.loads(call["arguments"])["word"] in ("sea", "sky")

@@ -1,4 +1,4 @@
-"""Every request for a response that cannot be is a 400 in OpenAI's envelope that names the field and the way out."""
+"""Invalid requests to `/v1/responses` get a 400 that names the field and the remedy."""
 
 import httpx
 import pytest
@@ -161,7 +161,7 @@ ACCEPTED = {
 
 @pytest.mark.parametrize("change", ACCEPTED.values(), ids=ACCEPTED)
 def test_fields_of_clients_are_accepted(client, change) -> None:
-    """As far as the model, which is not there."""
+    """Accepted up to the missing model."""
     answer = client.post("/v1/responses", json={**ASK, **change})
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_not_loaded")
 

@@ -1,4 +1,4 @@
-"""The events of a streamed response: their published order, what they add up to, and how a stream ends that fails."""
+"""Events of a streamed response: published order, consistency, and failures."""
 
 import re
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ ORDERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def inside(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_sae: Path) -> Iterator[Inside]:
-    """A server that can be made to fail."""
+    """A server whose engine can be made to fail."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MILLM_TESTING_FAULTS", "1")
         with serving(tiny_model, tiny_sae, tmp_path_factory.mktemp("responses")) as inside:
@@ -73,7 +73,7 @@ def order(events: list[dict[str, Any]]) -> str:
 
 
 def check_sum(events: list[dict[str, Any]]) -> None:
-    """Deltas add up to what is done, the parts that are done to their items, these to the response."""
+    """Deltas join to parts, parts to items, items to the response."""
     last = events[-1]["response"]
     assert [event["item"] for event in events if event["type"] == "response.output_item.done"] == last["output"]
     for index, item in enumerate(last["output"]):
@@ -103,7 +103,7 @@ def test_events_have_published_order_and_add_up(http, expected, fields) -> None:
 
 
 def test_official_client_parses_the_stream(client) -> None:
-    """Its own accumulation checks each event against those before it."""
+    """The client's accumulation checks every event against the earlier ones."""
     with client.responses.stream(**ASK, extra_body={"stop": ["e"]}) as stream:
         snapshots = [event.snapshot for event in stream if event.type == "response.output_text.delta"]
         final = stream.get_final_response()
@@ -127,7 +127,7 @@ def test_official_client_parses_structured_output(client) -> None:
 
 
 def written(inside: Inside, *pieces: OutputDelta) -> list[dict[str, Any]]:
-    """What is told of these pieces, checked event by event."""
+    """The events of these deltas, each checked."""
     body = ResponsesRequest(**ASK, tools=[FLAT])
     chat = to_chat_request(body)
     tooling = tool_config_of(chat, tools_enabled=True)

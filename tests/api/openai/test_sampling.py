@@ -1,4 +1,4 @@
-"""How tokens are drawn and where an answer stops: seeds, several choices, stop strings, biases."""
+"""Sampling and stopping: seeds, several choices, stop strings, biases."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ def texts(answer: Any) -> list[str]:
 
 
 def streamed(client: openai.OpenAI, body: dict[str, Any]) -> tuple[str, list[str], str | None]:
-    """A streamed chat: its text, its pieces, why it ended."""
+    """A streamed chat: text, chunks and finish reason."""
     pieces, reason = [], None
     for chunk in client.chat.completions.create(**body, stream=True):
         pieces.append(chunk.choices[0].delta.content or "")
@@ -43,7 +43,7 @@ def test_extreme_seeds_are_accepted(client, chat) -> None:
 
 
 def test_stop_string_is_never_returned_at_any_position(client, chat) -> None:
-    """Every three characters of the answer once as the stop string, so that all token borders are crossed."""
+    """Uses every three characters of the answer as the stop string, across all token borders."""
     chat["max_tokens"] = 12
     full_response = texts(client.chat.completions.create(**chat))[0]
     places = [

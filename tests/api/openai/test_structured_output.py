@@ -1,4 +1,4 @@
-"""Answers held to a schema or to a call, from real models: what comes is what was asked for, as the clients read it."""
+"""Structured output and forced calls of real models, as the clients parse them."""
 
 import json
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from tests.fixtures.process import Server
 
 
 class Weather(pydantic.BaseModel):
-    """Short enough for a context of 256 tokens, whatever a random model writes."""
+    """Fits a context of 256 tokens with any random content."""
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
@@ -22,7 +22,7 @@ class Weather(pydantic.BaseModel):
 
 
 class Report(pydantic.BaseModel):
-    """With a definition of its own, which pydantic refers to."""
+    """A schema with a nested definition (`$ref`)."""
 
     model_config = pydantic.ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""Tools: what the model reads of them, what of its answer is a call, and how whole answers and streams tell it."""
+"""Tools in the prompt, parsed calls, and their format in full responses and streams."""
 
 import json
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</
 
 
 def write_tool_model(folder: Path, template: str = HERMES, **settings: object) -> Path:
-    """The tiny model under a template that takes tools."""
+    """The tiny model with a template that supports tools."""
     write_model(folder)
     path = folder / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | {"chat_template": template} | settings))
@@ -44,7 +44,7 @@ def scripted(folder: Path) -> ScriptedServer:
 
 @pytest.fixture(scope="module")
 def without(tmp_path_factory: pytest.TempPathFactory) -> ScriptedServer:
-    """A model whose template does not take tools."""
+    """A model whose template does not support tools."""
     return ScriptedServer(write_tool_model(tmp_path_factory.mktemp("models") / "without", SMOLLM2))
 
 
@@ -66,7 +66,7 @@ def deltas(scripted: ScriptedServer, answer: str, **body: Any) -> Iterator[tuple
 
 
 def joined(parts: list[tuple[dict[str, Any], str | None]]) -> dict[str, Any]:
-    """A stream's deltas as one message, checked for the shape that clients expect."""
+    """A stream's deltas joined to one message, with their format checked."""
     result: dict[str, Any] = {"content": "", "tool_calls": []}
     for delta, _ in parts:
         result["content"] += delta.get("content") or ""
@@ -165,7 +165,7 @@ def test_tools_omitted_for_template_without_tool_support(without) -> None:
 
 
 def test_oversized_tools_are_omitted(folder) -> None:
-    """Open WebUI sends 28 with every chat; the answer says that they were left out."""
+    """Open WebUI sends 28 tools with every chat; the response reports that they were omitted."""
     many = [
         {"type": "function", "function": {"name": f"tool_{n}", "description": "Does this and that. " * 5}}
         for n in range(28)
@@ -337,7 +337,7 @@ def test_functions_is_the_older_name_of_tools(scripted, function_call, content) 
 
 @pytest.fixture(scope="module")
 def thinking(tmp_path_factory: pytest.TempPathFactory) -> ScriptedServer:
-    """A model that says how it writes its reasoning and its calls."""
+    """A model with a response template for reasoning and calls."""
     folder = tmp_path_factory.mktemp("models") / "thinking"
     return ScriptedServer(write_tool_model(folder, response_template=TEMPLATES["qwen2"]))
 

@@ -1,4 +1,4 @@
-"""What an answer says it cost, and what the engine is told of its limits."""
+"""Usage in responses, and the limits passed to the engine."""
 
 import json
 from dataclasses import replace
@@ -23,7 +23,7 @@ from tests.profiles.test_selection import MODEL
 
 PROMPTS = [[5, 6, 7], [5, 6, 7, 8, 9, 10]]
 CACHED_EACH = 4
-"""What the scripted engine says of every sequence."""
+"""Cached tokens of every scripted sequence."""
 
 
 @pytest.fixture
