@@ -4,8 +4,8 @@ A stream sends these deltas, a full response joins them. `start_generation` runs
 """
 
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, aclosing
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from fastapi import Request
@@ -16,7 +16,7 @@ from millm.engine.messages import Finished, Generate, PromptScores, Reading, Ste
 from millm.generation.request import PLAIN_TEXT, GenerationRequest, OutputParserConfig
 from millm.lifecycle.selection import Selection
 from millm.monitoring.clients import identify_client
-from millm.monitoring.recorder import Monitor, RequestRecorder, combine_receipts
+from millm.monitoring.recorder import RequestRecorder, combine_receipts
 from millm.monitoring.watch import WatchPlan
 from millm.protocol.response import Activation, Extension, FinishReason
 from millm.text.detokenizer import Detokenizer, TokenOffsets
@@ -301,23 +301,13 @@ OutputStream = AsyncGenerator[OutputDelta]
 async def start_generation(engine: EngineClient, generation: GenerationRequest, request: Request) -> OutputStream:
     """The output as it is generated, recorded by the monitor. Raises InvalidRequest for a bad `X-Millm-Source`."""
     client, task = identify_client(request.headers, generation.last_prompt_text)
-    body = await request.body()
-    monitor: Monitor = request.app.state.millm.monitor
-
-    def start_recording() -> AbstractContextManager[RequestRecorder]:
-        record = generation.new_record(request.scope["path"], client, task)
-        prompts = {sequence.id: sequence.prompt for sequence in generation.sequences}
-        return monitor.recording(request.scope, record, generation.watching, prompts, generation.decode_prompts, body)
-
-    return _recorded_output(engine, generation, start_recording)
+    return _recorded_output(engine, generation, request, client, task, await request.body())
 
 
 async def _recorded_output(
-    engine: EngineClient,
-    generation: GenerationRequest,
-    start_recording: Callable[[], AbstractContextManager[RequestRecorder]],
+    engine: EngineClient, generation: GenerationRequest, request: Request, client: str, task: str | None, body: bytes
 ) -> OutputStream:
-    tokenizer = generation.selection.model.tokenizer
+    tokenizer, monitor = generation.selection.model.tokenizer, request.app.state.millm.monitor
     detokenizers = [
         Detokenizer(
             tokenizer,
@@ -327,7 +317,11 @@ async def _recorded_output(
         )
         for _ in generation.sequences
     ]
-    with start_recording() as recorder:
+    record = generation.new_record(request.scope["path"], client, task)
+    prompts = {sequence.id: sequence.prompt for sequence in generation.sequences}
+    with monitor.recording(
+        request.scope, record, generation.watching, prompts, generation.decode_prompts, body
+    ) as recorder:
         outputs = generate_output(
             engine,
             generation.sequences,
@@ -345,3 +339,14 @@ async def _recorded_output(
                 if end := output.end:
                     recorder.record_end(end.reason, end.tokens, end.cached_tokens, end.receipt)
                 yield output
+
+
+def response_extension(generation: GenerationRequest, choices: Sequence[OutputDelta], *, watching: bool) -> Extension:
+    """The `millm` object of a response; `watching`: with the activations of the choices."""
+    return build_extension(
+        generation.selection,
+        choices,
+        watching=watching,
+        sample_every=generation.sample_every,
+        tools_omitted=generation.tools_omitted,
+    )

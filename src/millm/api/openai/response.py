@@ -16,45 +16,25 @@ from millm.generation.output import (
     OutputDelta,
     OutputStream,
     ToolCallPart,
-    build_extension,
     collect_choices,
     pick_best,
+    response_extension,
     start_generation,
 )
 from millm.generation.request import GenerationRequest
-from millm.protocol.response import (
-    AssistantMessage,
-    AssistantToolCall,
-    ChatChoice,
-    ChatChunkChoice,
-    ChatLogprobs,
-    Choice,
-    CompletionChoice,
-    CompletionLogprobs,
-    CompletionResponse,
-    DeltaMessage,
-    Extension,
-    FinishReason,
-    FunctionCall,
-    ObjectName,
-    PromptDetails,
-    TokenLogprob,
-    ToolCallDelta,
-    TopLogprob,
-    Usage,
-)
+from millm.protocol import response as schema
 from millm.text.tokenizer import Tokenizer
 
 MIN_LOGPROB = -9999.0
 """Replaces the logarithm of zero, which JSON cannot represent."""
 
 
-def chat_logprobs(tokenizer: Tokenizer, tokens: Sequence[Token]) -> ChatLogprobs:
-    return ChatLogprobs(content=tuple(_token_logprob(tokenizer, token) for token in tokens))
+def chat_logprobs(tokenizer: Tokenizer, tokens: Sequence[Token]) -> schema.ChatLogprobs:
+    return schema.ChatLogprobs(content=tuple(_token_logprob(tokenizer, token) for token in tokens))
 
 
-def completion_logprobs(tokenizer: Tokenizer, output: OutputDelta) -> CompletionLogprobs:
-    return CompletionLogprobs(
+def completion_logprobs(tokenizer: Tokenizer, output: OutputDelta) -> schema.CompletionLogprobs:
+    return schema.CompletionLogprobs(
         tokens=tuple(tokenizer.token_text(token.token) for token in output.tokens),
         token_logprobs=tuple(None if token.logprob is None else _finite(token.logprob) for token in output.tokens),
         top_logprobs=tuple(_top_logprobs_by_text(tokenizer, token) for token in output.tokens),
@@ -73,8 +53,8 @@ def _top_logprobs_by_text(tokenizer: Tokenizer, token: Token) -> dict[str, float
     return by_text
 
 
-def _token_logprob(tokenizer: Tokenizer, token: Token) -> TokenLogprob:
-    return TokenLogprob(
+def _token_logprob(tokenizer: Tokenizer, token: Token) -> schema.TokenLogprob:
+    return schema.TokenLogprob(
         token=tokenizer.token_text(token.token),
         logprob=_finite(token.logprob),
         bytes=tuple(tokenizer.token_bytes(token.token)),
@@ -82,8 +62,10 @@ def _token_logprob(tokenizer: Tokenizer, token: Token) -> TokenLogprob:
     )
 
 
-def _top_logprob(tokenizer: Tokenizer, id: int, logprob: float) -> TopLogprob:
-    return TopLogprob(token=tokenizer.token_text(id), logprob=_finite(logprob), bytes=tuple(tokenizer.token_bytes(id)))
+def _top_logprob(tokenizer: Tokenizer, id: int, logprob: float) -> schema.TopLogprob:
+    return schema.TopLogprob(
+        token=tokenizer.token_text(id), logprob=_finite(logprob), bytes=tuple(tokenizer.token_bytes(id))
+    )
 
 
 def _finite(logprob: float | None) -> float:
@@ -93,59 +75,59 @@ def _finite(logprob: float | None) -> float:
 class ChoiceBuilder(Protocol):
     """Builds the choices of one endpoint, full or in chunks."""
 
-    response_object: ObjectName
-    chunk_object: ObjectName
+    response_object: schema.ObjectName
+    chunk_object: schema.ObjectName
 
-    def opening_chunk(self, choice: int) -> Choice | None:
+    def opening_chunk(self, choice: int) -> schema.Choice | None:
         """The first chunk of a choice in a stream."""
 
-    def chunks(self, output: OutputDelta) -> Sequence[Choice]:
+    def chunks(self, output: OutputDelta) -> Sequence[schema.Choice]:
         """One delta as one chunk or several."""
 
-    def closing_chunk(self, choice: int, reason: FinishReason) -> Choice:
+    def closing_chunk(self, choice: int, reason: schema.FinishReason) -> schema.Choice:
         """The last chunk of a choice in a stream."""
 
-    def full_choice(self, output: OutputDelta, reason: FinishReason) -> Choice:
+    def full_choice(self, output: OutputDelta, reason: schema.FinishReason) -> schema.Choice:
         """A choice of a full response."""
 
 
 class ChatChoiceBuilder:
-    response_object: ObjectName = "chat.completion"
-    chunk_object: ObjectName = "chat.completion.chunk"
+    response_object: schema.ObjectName = "chat.completion"
+    chunk_object: schema.ObjectName = "chat.completion.chunk"
 
     def __init__(self, tokenizer: Tokenizer, *, logprobs: bool, calls_only: bool = False) -> None:
         self._tokenizer = tokenizer
         self._wants_logprobs = logprobs
         self._calls_only = calls_only
 
-    def opening_chunk(self, choice: int) -> ChatChunkChoice:
-        return ChatChunkChoice(
-            index=choice, delta=DeltaMessage(role="assistant", content=None if self._calls_only else "")
+    def opening_chunk(self, choice: int) -> schema.ChatChunkChoice:
+        return schema.ChatChunkChoice(
+            index=choice, delta=schema.DeltaMessage(role="assistant", content=None if self._calls_only else "")
         )
 
-    def chunks(self, output: OutputDelta) -> list[ChatChunkChoice]:
+    def chunks(self, output: OutputDelta) -> list[schema.ChatChunkChoice]:
         """Separate chunks for reasoning, text and each part of a call; the first carries all logprobs.
 
         Empty for a delta without content, such as the last bracket of a forced call.
         """
-        deltas = [DeltaMessage(reasoning_content=output.reasoning)] if output.reasoning else []
-        deltas += [DeltaMessage(content=output.text)] if output.text else []
-        deltas += [DeltaMessage(tool_calls=(_call_delta(part),)) for part in output.calls]
+        deltas = [schema.DeltaMessage(reasoning_content=output.reasoning)] if output.reasoning else []
+        deltas += [schema.DeltaMessage(content=output.text)] if output.text else []
+        deltas += [schema.DeltaMessage(tool_calls=(_call_delta(part),)) for part in output.calls]
         if not deltas and (self._wants_logprobs or output.activations):
-            deltas = [DeltaMessage() if self._calls_only else DeltaMessage(content="")]
+            deltas = [schema.DeltaMessage() if self._calls_only else schema.DeltaMessage(content="")]
         logprobs = self._logprobs(output)
         return [
-            ChatChunkChoice(index=output.choice, delta=delta, logprobs=None if number else logprobs)
+            schema.ChatChunkChoice(index=output.choice, delta=delta, logprobs=None if number else logprobs)
             for number, delta in enumerate(deltas)
         ]
 
-    def closing_chunk(self, choice: int, reason: FinishReason) -> ChatChunkChoice:
-        return ChatChunkChoice(index=choice, delta=DeltaMessage(), finish_reason=reason)
+    def closing_chunk(self, choice: int, reason: schema.FinishReason) -> schema.ChatChunkChoice:
+        return schema.ChatChunkChoice(index=choice, delta=schema.DeltaMessage(), finish_reason=reason)
 
-    def full_choice(self, output: OutputDelta, reason: FinishReason) -> ChatChoice:
-        return ChatChoice(
+    def full_choice(self, output: OutputDelta, reason: schema.FinishReason) -> schema.ChatChoice:
+        return schema.ChatChoice(
             index=output.choice,
-            message=AssistantMessage(
+            message=schema.AssistantMessage(
                 content=None if output.calls and not output.text else output.text,
                 reasoning_content=output.reasoning or UNSET,
                 tool_calls=_joined_calls(output.calls) or UNSET,
@@ -154,22 +136,22 @@ class ChatChoiceBuilder:
             finish_reason=reason,
         )
 
-    def _logprobs(self, output: OutputDelta) -> ChatLogprobs | None:
+    def _logprobs(self, output: OutputDelta) -> schema.ChatLogprobs | None:
         return chat_logprobs(self._tokenizer, output.tokens) if self._wants_logprobs else None
 
 
-def _call_delta(part: ToolCallPart) -> ToolCallDelta:
+def _call_delta(part: ToolCallPart) -> schema.ToolCallDelta:
     if part.id is None or part.name is None:
-        return ToolCallDelta(index=part.index, function=FunctionCall(arguments=part.arguments))
-    function = FunctionCall(name=part.name, arguments=part.arguments)
-    return ToolCallDelta(index=part.index, id=part.id, type="function", function=function)
+        return schema.ToolCallDelta(index=part.index, function=schema.FunctionCall(arguments=part.arguments))
+    function = schema.FunctionCall(name=part.name, arguments=part.arguments)
+    return schema.ToolCallDelta(index=part.index, id=part.id, type="function", function=function)
 
 
-def _joined_calls(parts: Sequence[ToolCallPart]) -> tuple[AssistantToolCall, ...]:
+def _joined_calls(parts: Sequence[ToolCallPart]) -> tuple[schema.AssistantToolCall, ...]:
     return tuple(
-        AssistantToolCall(
+        schema.AssistantToolCall(
             id=first.id,
-            function=FunctionCall(
+            function=schema.FunctionCall(
                 name=first.name, arguments="".join(part.arguments for part in parts if part.index == first.index)
             ),
         )
@@ -179,8 +161,8 @@ def _joined_calls(parts: Sequence[ToolCallPart]) -> tuple[AssistantToolCall, ...
 
 
 class CompletionChoiceBuilder:
-    response_object: ObjectName = "text_completion"
-    chunk_object: ObjectName = "text_completion"
+    response_object: schema.ObjectName = "text_completion"
+    chunk_object: schema.ObjectName = "text_completion"
 
     def __init__(self, tokenizer: Tokenizer, *, logprobs: bool) -> None:
         self._tokenizer = tokenizer
@@ -189,18 +171,18 @@ class CompletionChoiceBuilder:
     def opening_chunk(self, choice: int) -> None:
         """None: a completion starts with its first text."""
 
-    def chunks(self, output: OutputDelta) -> list[CompletionChoice]:
-        return [CompletionChoice(index=output.choice, text=output.text, logprobs=self._logprobs(output))]
+    def chunks(self, output: OutputDelta) -> list[schema.CompletionChoice]:
+        return [schema.CompletionChoice(index=output.choice, text=output.text, logprobs=self._logprobs(output))]
 
-    def closing_chunk(self, choice: int, reason: FinishReason) -> CompletionChoice:
-        return CompletionChoice(index=choice, text="", finish_reason=reason)
+    def closing_chunk(self, choice: int, reason: schema.FinishReason) -> schema.CompletionChoice:
+        return schema.CompletionChoice(index=choice, text="", finish_reason=reason)
 
-    def full_choice(self, output: OutputDelta, reason: FinishReason) -> CompletionChoice:
-        return CompletionChoice(
+    def full_choice(self, output: OutputDelta, reason: schema.FinishReason) -> schema.CompletionChoice:
+        return schema.CompletionChoice(
             index=output.choice, text=output.text, logprobs=self._logprobs(output), finish_reason=reason
         )
 
-    def _logprobs(self, output: OutputDelta) -> CompletionLogprobs | None:
+    def _logprobs(self, output: OutputDelta) -> schema.CompletionLogprobs | None:
         return completion_logprobs(self._tokenizer, output) if self._wants_logprobs else None
 
 
@@ -217,7 +199,7 @@ async def create_response(
 
 async def _chunks(
     generation: GenerationRequest, builder: ChoiceBuilder, outputs: OutputStream
-) -> AsyncGenerator[CompletionResponse]:
+) -> AsyncGenerator[schema.CompletionResponse]:
     opened: set[int] = set()
     ends: list[ChoiceEnd] = []
     async with aclosing(outputs):
@@ -236,12 +218,12 @@ async def _chunks(
 
 def _output_chunks(
     generation: GenerationRequest, builder: ChoiceBuilder, output: OutputDelta
-) -> list[CompletionResponse]:
+) -> list[schema.CompletionResponse]:
     """Chunks for the content, and one for the end."""
-    chunks: list[CompletionResponse] = []
+    chunks: list[schema.CompletionResponse] = []
     if output.has_content:
         activations = (
-            Extension(activations=output.activations, sample_every=generation.sample_every)
+            schema.Extension(activations=output.activations, sample_every=generation.sample_every)
             if output.activations
             else UNSET
         )
@@ -250,7 +232,7 @@ def _output_chunks(
             for number, part in enumerate(builder.chunks(output))
         ]
     if output.end:
-        receipt = _extension(generation, [output], watching=False)
+        receipt = response_extension(generation, [output], watching=False)
         chunks.append(
             _chunk_response(generation, builder, builder.closing_chunk(output.choice, output.end.reason), receipt)
         )
@@ -259,7 +241,7 @@ def _output_chunks(
 
 async def _full_response(
     generation: GenerationRequest, builder: ChoiceBuilder, outputs: OutputStream
-) -> CompletionResponse:
+) -> schema.CompletionResponse:
     choices = await collect_choices(outputs, len(generation.sequences))
     best = pick_best(choices, generation.samples_per_prompt, generation.choices_per_prompt)
     return _completion_response(
@@ -267,36 +249,29 @@ async def _full_response(
         builder.response_object,
         [builder.full_choice(choice, choice.end.reason) for choice in best if choice.end],
         usage=_usage(generation, [choice.end for choice in choices if choice.end]),
-        extension=_extension(generation, best, watching=bool(generation.watching.request_watches)),
-    )
-
-
-def _extension(generation: GenerationRequest, choices: Sequence[OutputDelta], *, watching: bool) -> Extension:
-    return build_extension(
-        generation.selection,
-        choices,
-        watching=watching,
-        sample_every=generation.sample_every,
-        tools_omitted=generation.tools_omitted,
+        extension=response_extension(generation, best, watching=bool(generation.watching.request_watches)),
     )
 
 
 def _chunk_response(
-    generation: GenerationRequest, builder: ChoiceBuilder, choice: Choice, extension: Extension | UnsetType = UNSET
-) -> CompletionResponse:
+    generation: GenerationRequest,
+    builder: ChoiceBuilder,
+    choice: schema.Choice,
+    extension: schema.Extension | UnsetType = UNSET,
+) -> schema.CompletionResponse:
     usage = None if generation.include_usage else UNSET
     return _completion_response(generation, builder.chunk_object, [choice], usage=usage, extension=extension)
 
 
 def _completion_response(
     generation: GenerationRequest,
-    object_name: ObjectName,
-    choices: Sequence[Choice],
+    object_name: schema.ObjectName,
+    choices: Sequence[schema.Choice],
     *,
-    usage: Usage | UnsetType | None,
-    extension: Extension | UnsetType = UNSET,
-) -> CompletionResponse:
-    return CompletionResponse(
+    usage: schema.Usage | UnsetType | None,
+    extension: schema.Extension | UnsetType = UNSET,
+) -> schema.CompletionResponse:
+    return schema.CompletionResponse(
         id=generation.id,
         object=object_name,
         created=generation.created,
@@ -308,13 +283,13 @@ def _completion_response(
     )
 
 
-def _usage(generation: GenerationRequest, ends: Sequence[ChoiceEnd]) -> Usage:
+def _usage(generation: GenerationRequest, ends: Sequence[ChoiceEnd]) -> schema.Usage:
     """Every prompt and its cached tokens count once, however many choices it has."""
     completion = sum(end.tokens for end in ends)
     cached = min(sum(end.cached_tokens for end in ends), generation.prompt_tokens)
-    return Usage(
+    return schema.Usage(
         prompt_tokens=generation.prompt_tokens,
         completion_tokens=completion,
         total_tokens=generation.prompt_tokens + completion,
-        prompt_tokens_details=PromptDetails(cached_tokens=cached),
+        prompt_tokens_details=schema.PromptDetails(cached_tokens=cached),
     )
