@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from millm.demo.bundle import OnProgress
 from millm.demo.weights import run_download_command
+from millm.hub.home import OnProgress
 
 GROW = """
 import os, pathlib, time

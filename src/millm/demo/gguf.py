@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from millm.demo.bundle import OnProgress
 from millm.errors import InvalidModel
+from millm.hub.home import OnProgress
 
 FloatArray = npt.NDArray[np.float32]
 _TENSOR_TYPES = ("F32", "F16", "Q4_1", "Q8_0")

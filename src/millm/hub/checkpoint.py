@@ -1,7 +1,7 @@
 """Read a checkpoint's small files and headers: tensor shapes, integrity and model metadata, before anything is loaded.
 
-Files may be hostile, so no read exceeds a plausible size. Results are cached while a file is unchanged. Uses neither
-torch nor the safetensors library.
+Files may be hostile, so no read exceeds a plausible size. Results are cached while a file is unchanged. The safetensors
+library is not used: opening a file with it imports numpy, which would add 0.1 s to each command.
 """
 
 import json

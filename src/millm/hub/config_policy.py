@@ -32,9 +32,8 @@ def known_model_types() -> frozenset[str]:
 
 
 def _read_model_types(path: Path) -> list[str]:
-    if not path.is_file():
-        return []
-    tables = [statement for statement in ast.parse(path.read_bytes()).body if _is_mapping_statement(statement)]
+    statements = ast.parse(path.read_bytes()).body if path.is_file() else []
+    tables = filter(_is_mapping_statement, statements)
     return [name for table in tables for node in ast.walk(table) for name in _mapping_keys(node)]
 
 

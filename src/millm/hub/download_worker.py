@@ -98,8 +98,10 @@ class ProgressTracker:
         active = [file for file, stage in stages.items() if stage == "moving"]
         is_waiting = first is not None and len(waits) >= len(active)
         selected = listing.selected if listing else ()
+        is_running = bool(active) or len(stages) < len(selected)
+        state: JobState = "resolving" if listing is None else "running" if is_running else "verifying"
         return TransferProgress(
-            state="waiting" if is_waiting else _job_state(listing, stages, active),
+            state="waiting" if is_waiting else state,
             commit=listing.commit if listing else None,
             done=_bytes_done(listing, stages) if listing else 0,
             total=sum(file.size for file in selected),
@@ -109,12 +111,6 @@ class ProgressTracker:
             retry_in=max(0.0, first.until - time.monotonic()) if first and is_waiting else None,
             problem=problem_from_error(first.error, self._spec) if first and is_waiting else None,
         )
-
-
-def _job_state(listing: Listing | None, stages: dict[RemoteFile, FileStage], active: list[RemoteFile]) -> JobState:
-    if listing is None:
-        return "resolving"
-    return "running" if active or len(stages) < len(listing.selected) else "verifying"
 
 
 def _bytes_done(listing: Listing, stages: dict[RemoteFile, FileStage]) -> int:
@@ -158,7 +154,10 @@ def fetch(command: RepositoryCommand, token: str | None, tracker: ProgressTracke
     tracker.set_listing(listing)
     hf_cache.remove_orphans(Path(constants.HF_HUB_CACHE), command.spec.repository)
     check_disk_space(command.spec, listing.missing_bytes, command.disk_reserve)
-    _download_all(listing, token, retry_policy, tracker)
+    download = partial(_download_verified, listing, token=token, retry_policy=retry_policy, tracker=tracker)
+    pool = ThreadPoolExecutor(_PARALLEL_FILES)
+    for done in as_completed([pool.submit(download, file) for file in listing.selected]):
+        done.result()  # raises the first failure; the process then exits, and with it the other threads
     _finish_snapshot(listing, command.spec.revision)
     files = tuple(InstalledFile(path=file.path, size=file.size, hash=file.hash) for file in listing.selected)
     return FetchResult(commit=listing.commit, folder=str(listing.snapshot / command.spec.path), files=files)
@@ -195,25 +194,16 @@ def _find_cached(command: RepositoryCommand) -> FetchResult | None:
     return FetchResult(commit=commit, folder=str(folder), files=()) if folder.is_dir() else None
 
 
-def _download_all(listing: Listing, token: str | None, retry_policy: RetryPolicy, tracker: ProgressTracker) -> None:
-    """Raises the first failure; the process then exits, and with it the other threads."""
-    pool = ThreadPoolExecutor(_PARALLEL_FILES)
-    download = partial(_download_verified, listing, token=token, retry_policy=retry_policy, tracker=tracker)
-    for done in as_completed([pool.submit(download, file) for file in listing.selected]):
-        done.result()
-
-
 def _download_verified(
     listing: Listing, file: RemoteFile, *, token: str | None, retry_policy: RetryPolicy, tracker: ProgressTracker
 ) -> None:
     """A wrong file is downloaded once more. Raises HashMismatch."""
     path = listing.snapshot / file.path
+    download = partial(hf_hub_download, listing.repository, file.path, revision=listing.commit, token=token or False)
     for _ in range(2):
         tracker.set_stage(file, "moving")
         try:
-            downloaded = retry_policy.call(
-                partial(_download, listing, file.path, token), partial(tracker.set_wait, file.path)
-            )
+            downloaded = Path(retry_policy.call(download, partial(tracker.set_wait, file.path)))
         except OSError as error:
             if not is_wrong_length(error):
                 raise
@@ -236,13 +226,8 @@ def matches_hash(path: Path, size: int, expected: str) -> bool:
         return False
     sha1 = partial(hashlib.sha1, b"blob %d\0" % size, usedforsecurity=False)
     with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, sha1 if len(expected) == _SHA1_DIGITS else hashlib.sha256).hexdigest() == expected
-        )
-
-
-def _download(listing: Listing, path: str, token: str | None) -> Path:
-    return Path(hf_hub_download(listing.repository, path, revision=listing.commit, token=token or False))
+        digest = hashlib.file_digest(file, sha1 if len(expected) == _SHA1_DIGITS else hashlib.sha256)
+    return digest.hexdigest() == expected
 
 
 def _discard(downloaded: Path, listing: Listing) -> None:
@@ -283,9 +268,9 @@ def build_preview(command: RepositoryCommand, token: str | None) -> DownloadPrev
         name=command.spec.name,
         commit=listing.commit,
         files=files,
-        size=_sum_sizes(listing.selected),
+        size=sum(file.size for file in listing.selected),
         to_download=listing.missing_bytes,
-        skipped=_sum_sizes(listing.others),
+        skipped=sum(file.size for file in listing.others),
         licence=_licence(listing),
         gated=bool(listing.info.gated),
         has_access=has_access,
@@ -348,10 +333,6 @@ def _fetch_config(listing: Listing, token: str | None) -> dict[str, Any]:
 
 def _url(listing: Listing, file: RemoteFile) -> str:
     return hf_hub_url(listing.repository, file.path, revision=listing.commit)
-
-
-def _sum_sizes(files: tuple[RemoteFile, ...]) -> int:
-    return sum(file.size for file in files)
 
 
 _TICK_SECONDS = 0.2

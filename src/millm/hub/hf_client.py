@@ -71,13 +71,9 @@ def patch_session() -> None:
 
 def _on_response(response: Any) -> None:
     if response.status_code in _BUSY_STATUSES:
-        raise HubBusy(response.status_code, _parse_retry_after(response.headers.get("retry-after")))
+        seconds = response.headers.get("retry-after", "")  # a date in other services, not in Hugging Face
+        raise HubBusy(response.status_code, float(seconds) if seconds.isdecimal() else None)
     response.stream = _ResumableStream(response.stream)
-
-
-def _parse_retry_after(header: str | None) -> float | None:
-    """The header's other form, a date, is ignored: Hugging Face does not send it."""
-    return float(header) if header and header.isdecimal() else None
 
 
 HUB_ERRORS = (MillmError, HfHubHTTPError, HFValidationError, FileMetadataError, HubBusy, TransportError, OSError)

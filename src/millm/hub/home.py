@@ -91,6 +91,10 @@ def _rename(folder: Path, target: Path) -> None:
     fsync(target.parent)
 
 
+OnProgress = Callable[[str, int, int], None]
+"""(stage, bytes done, bytes in total); called a few times a second, and may raise to abort."""
+
+
 class Home:
     """Layout of `MILLM_HOME`; folders are created when they are first needed."""
 

@@ -164,7 +164,7 @@ def parse_spec(name: str, kind: ArtifactKind, revision: str = "main") -> Downloa
 
 def check_spec(spec: DownloadSpec) -> None:
     """Raises InvalidRequest for an invalid repository, revision or path."""
-    if not _is_repository(spec.repository):
+    if not _REPOSITORY.fullmatch(spec.repository) or ".." in spec.repository or "--" in spec.repository:
         raise InvalidRequest(f"{spec.name!r} is no Hugging Face id (owner/name)", param="id")
     if not _REVISION.fullmatch(spec.revision) or ".." in spec.revision or spec.revision.startswith("/"):
         raise InvalidRequest(
@@ -172,16 +172,9 @@ def check_spec(spec: DownloadSpec) -> None:
         )
     if spec.path and spec.kind == "model":
         raise InvalidRequest(f"{spec.name!r}: a model is a whole repository; give {spec.repository!r}", param="id")
-    if spec.path and not all(_is_part(part) for part in spec.path.split("/")):
+    parts = spec.path.split("/") if spec.path else []
+    if not all(_PART.fullmatch(part) and part not in (".", "..") for part in parts):
         raise InvalidRequest(f"{spec.name!r}: a path inside a repository cannot hold '..' or wildcards", param="id")
-
-
-def _is_repository(name: str) -> bool:
-    return bool(_REPOSITORY.fullmatch(name)) and not any(word in name for word in ("..", "--"))
-
-
-def _is_part(part: str) -> bool:
-    return bool(_PART.fullmatch(part)) and part not in (".", "..")
 
 
 class InstalledFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -235,7 +235,9 @@ class Labels:
     def all(self, sae: str) -> Mapping[int, Label]:
         with self._lock:
             if sae not in self._merged_labels:
-                self._merged_labels[sae] = self._merge(sae)
+                files = self._file_labels.get(sae, _NO_LABELS)
+                edits = {index: merge_label(edit, files.get(index)) for index, edit in self._read_edits(sae).items()}
+                self._merged_labels[sae] = {**files, **edits}
             return self._merged_labels[sae]
 
     def get(self, sae: str, index: int) -> Label | None:
@@ -283,11 +285,6 @@ class Labels:
     def export(self, sae: str) -> bytes:
         """All known labels as JSONL, by index."""
         return to_jsonl(label for _, label in sorted(self.all(sae).items()))
-
-    def _merge(self, sae: str) -> Mapping[int, Label]:
-        files = self._file_labels.get(sae, _NO_LABELS)
-        edits = {index: merge_label(label, files.get(index)) for index, label in self._read_edits(sae).items()}
-        return {**files, **edits}
 
     def _read_edits(self, sae: str) -> dict[int, Label]:
         rows = self._database.read(_READ, (sae,))

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -48,19 +48,13 @@ from millm.hub.sae_layout import SaeMetadata, is_native_layout, read_sae_metadat
 
 Known = TypeVar("Known")
 Entry = TypeVar("Entry", ModelEntry, SaeEntry)
-BlobUseCounts = Counter[Path]
-"""The number of entries that use a file."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_LISTED_IDS = 12
 
 
-def count_blob_uses(locations: Iterable[LibraryLocation]) -> BlobUseCounts:
-    return Counter(path for location in locations for path in {file.real_path for file in location.files.values()})
-
-
 def build_model_entry(
     location: LibraryLocation,
-    blob_uses: BlobUseCounts,
+    blob_uses: Mapping[Path, int],
     records: Mapping[InstallKey, InstallRecord],
     jobs: Mapping[InstallKey, DownloadJob],
 ) -> ModelEntry:
@@ -71,15 +65,10 @@ def build_model_entry(
     integrity = _entry_integrity(location, record, _lookup(location, "model", jobs), integrity)
     sizes = {file.real_path: file.size or 0 for file in location.files.values()}
     return ModelEntry(
-        id=location.id,
-        origin=location.origin,
-        state=integrity.state,
-        problem=integrity.problem,
-        is_verified=record is not None and integrity.state == "whole",
-        commit=location.revision.commit if location.revision else None,
         size=sum(sizes.values()),
         shared=sum(size for path, size in sizes.items() if blob_uses[path] > 1),
         last_used=max((file.accessed for file in location.files.values()), default=None) or None,
+        **_common_fields(location, record, integrity),
         **vars(_model_metadata(location)),
     )
 
@@ -91,16 +80,24 @@ def build_sae_entry(
     integrity = check_sae_files(location.files, required_files(location.layout))
     integrity = _entry_integrity(location, record, _lookup(location, "sae", jobs), integrity)
     return SaeEntry(
-        id=location.id,
-        origin=location.origin,
-        state=integrity.state,
-        problem=integrity.problem,
-        is_verified=record is not None and integrity.state == "whole",
-        commit=location.revision.commit if location.revision else None,
         size=total_size(location.files),
         neuronpedia=catalog.neuronpedia_link(location.id) if location.revision else None,
+        **_common_fields(location, record, integrity),
         **vars(_sae_metadata(location)),
     )
+
+
+def _common_fields(
+    location: LibraryLocation, record: InstallRecord | None, integrity: IntegrityResult
+) -> dict[str, Any]:
+    return {
+        "id": location.id,
+        "origin": location.origin,
+        "state": integrity.state,
+        "problem": integrity.problem,
+        "is_verified": record is not None and integrity.state == "whole",
+        "commit": location.revision.commit if location.revision else None,
+    }
 
 
 def _entry_integrity(
@@ -181,8 +178,8 @@ def remove_sae_copies(location: LibraryLocation, home: Home) -> int:
     if location.problem or location.layout is None:
         return 0
     copy = None if is_native_layout(location.layout) else find_converted(location.folder, location.id, home)
-    weights = copy / "sae_weights.safetensors" if copy else _weights_path(location)
-    freed = _remove_canonical(home.canonical_saes, _weights_hash(weights)) if weights else 0
+    sha256 = _file_hash(copy / "sae_weights.safetensors") if copy else _weights_hash(location)
+    freed = _remove_canonical(home.canonical_saes, sha256) if sha256 else 0
     return freed + (_remove_folder(copy) if copy else 0)
 
 
@@ -205,16 +202,16 @@ def _source_hash(folder: Path) -> str | None:
         return None
 
 
-def _weights_path(location: LibraryLocation) -> Path | None:
-    file = next((location.files[name] for name in required_files(location.layout)[:1] if name in location.files), None)
-    return file.real_path if file and file.size is not None else None
-
-
-def _weights_hash(weights: Path) -> str:
+def _weights_hash(location: LibraryLocation) -> str | None:
     """Read from the name of a large file's blob, computed for other files."""
-    if _SHA256.fullmatch(weights.name):
-        return weights.name
-    with weights.open("rb") as file:
+    file = next((location.files[name] for name in required_files(location.layout)[:1] if name in location.files), None)
+    return _file_hash(file.real_path) if file and file.size is not None else None
+
+
+def _file_hash(path: Path) -> str:
+    if _SHA256.fullmatch(path.name):
+        return path.name
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -261,7 +258,8 @@ class Library:
         location = _find(self._model_locations(), id, "model", ModelNotFound)
         entry = self._model_entries([location])[0]
         _check_intact(entry, InvalidModel)
-        is_trusted = entry.needs_remote_code and _trust_key(location) in self._trusted
+        commit = location.revision and f"{location.revision.repository}@{location.revision.commit}"
+        is_trusted = entry.needs_remote_code and commit in self._trusted
         check_model_folder(location.folder, is_trusted=is_trusted)
         return LocalCheckpoint(location.id, location.folder, is_trusted)
 
@@ -318,11 +316,9 @@ class Library:
         return {(repository, commit): job.asked.revision for (_, repository, commit, _), job in jobs.items()}
 
     def _model_entries(self, locations: list[LibraryLocation]) -> list[ModelEntry]:
-        uses, records, jobs = (
-            count_blob_uses(locations),
-            load_install_records(self._database),
-            latest_jobs(self._database),
-        )
+        paths = ({file.real_path for file in location.files.values()} for location in locations)
+        uses = Counter(path for unique in paths for path in unique)
+        records, jobs = load_install_records(self._database), latest_jobs(self._database)
         return _by_id(build_model_entry(location, uses, records, jobs) for location in locations)
 
     def _sae_entries(self, locations: list[LibraryLocation]) -> list[SaeEntry]:
@@ -383,11 +379,6 @@ def _check_intact(entry: ModelEntry | SaeEntry, error_type: type[InvalidModel] |
 
 def _by_id(entries: Iterable[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: entry.id)
-
-
-def _trust_key(location: LibraryLocation) -> str | None:
-    """`owner/name@commit`, as in `trust_remote_code`."""
-    return f"{location.revision.repository}@{location.revision.commit}" if location.revision else None
 
 
 @dataclass(frozen=True)

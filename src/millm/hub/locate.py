@@ -2,20 +2,20 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 
-from millm.errors import CannotStart, DownloadFailed, InvalidRequest, MillmError, RepositoryNotFound, error_from_code
+from millm.errors import CannotStart, DownloadFailed, InvalidRequest, RepositoryNotFound, error_from_code
 from millm.hub import hf_cache
 from millm.hub.checkpoint import check_model_folder, check_sae_folder
 from millm.hub.downloads import build_command, run_worker
 from millm.hub.entries import Origin
 from millm.hub.hf_cache import BranchNames, Revision
-from millm.hub.home import File, files_below
+from millm.hub.home import File, OnProgress, files_below
 from millm.hub.jobs import (
     ArtifactKind,
     DownloadSpec,
@@ -29,8 +29,6 @@ from millm.hub.jobs import (
 from millm.hub.sae_layout import detect_layout, find_saes, group_by_folder
 from millm.settings import Settings
 
-OnProgress = Callable[[str, int, int], None]
-"""(stage, bytes done, bytes in total); called a few times a second, and may raise to abort."""
 _TRIES = 3
 """Few, since a user waits at the terminal."""
 
@@ -97,18 +95,12 @@ async def _run_download(command: RepositoryCommand, on_progress: OnProgress) -> 
                 on_progress(stage, size, size)
                 return event
             if isinstance(event, WorkerFailure):
-                raise _to_error(event)
+                code, message = event.problem.code, event.problem.message
+                hint = "; nor is there such a folder here" if code == RepositoryNotFound.code else ""
+                raise error_from_code(code, message + hint)
             if isinstance(event, TransferProgress):
                 on_progress(stage, event.done, event.total)
     raise DownloadFailed(f"{command.spec.name}: the download process was killed; start again to resume it")
-
-
-def _to_error(failure: WorkerFailure) -> MillmError:
-    """Adds that no such folder exists either, where the name could have been one."""
-    code, message = failure.problem.code, failure.problem.message
-    return error_from_code(
-        code, f"{message}; nor is there such a folder here" if code == RepositoryNotFound.code else message
-    )
 
 
 @dataclass(frozen=True)

@@ -281,7 +281,10 @@ def estimate(
 
     Unknown parts are None and the verdict is then `unknown`, no reason to refuse. Damaged files raise nothing.
     """
-    checkpoint = _read_checkpoint(source) if isinstance(source, Path) else source
+    try:
+        checkpoint = Checkpoint.from_folder(source) if isinstance(source, Path) else source
+    except (InvalidModel, OSError):
+        checkpoint = Checkpoint({}, ())
     loaded_dtype = checkpoint.resolve_dtype(dtype, device)
     length = context or min(DEFAULT_CONTEXT, max_context_length(checkpoint.config) or DEFAULT_CONTEXT)
     row = kv_cache_bytes(checkpoint, loaded_dtype, length)
@@ -315,13 +318,6 @@ def estimate(
         verdict="unknown",
     )
     return msgspec.structs.replace(result, verdict=_verdict(result), advice=_advice(result, checkpoint, kv_share))
-
-
-def _read_checkpoint(folder: Path) -> Checkpoint:
-    try:
-        return Checkpoint.from_folder(folder)
-    except (InvalidModel, OSError):
-        return Checkpoint({}, ())
 
 
 def _estimate_sae(entry: SaeEntry) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 from huggingface_hub import HfApi, constants, get_session, hf_raise_for_status
-from huggingface_hub.hf_api import ModelInfo, RepoSibling
+from huggingface_hub.hf_api import ModelInfo
 
 from millm.errors import InvalidModel, InvalidSae, MillmError, RepositoryNotFound
 from millm.hub import hf_cache
@@ -68,7 +68,10 @@ def list_repository(command: RepositoryCommand, token: str | None) -> Listing:
         timeout=constants.HF_HUB_ETAG_TIMEOUT,
         token=token or False,
     )
-    files = [_to_remote_file(sibling) for sibling in info.siblings or ()]
+    files = [
+        RemoteFile(file.rfilename, file.size or 0, (file.lfs.sha256 if file.lfs else file.blob_id) or "")
+        for file in info.siblings or ()
+    ]
     paths = _select_paths({file.path for file in files}, command)
     selected = sorted((file for file in files if file.path in paths), key=lambda file: (file.size, file.path))
     if all(file.path.endswith(_NON_WEIGHT_SUFFIXES) for file in selected):
@@ -76,11 +79,6 @@ def list_repository(command: RepositoryCommand, token: str | None) -> Listing:
     assert info.sha is not None
     others = tuple(file for file in files if file not in selected)
     return Listing(spec.repository, info.sha, tuple(selected), others, info)
-
-
-def _to_remote_file(sibling: RepoSibling) -> RemoteFile:
-    hash_ = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
-    return RemoteFile(sibling.rfilename, sibling.size or 0, hash_ or "")
 
 
 def _select_paths(paths: set[str], command: RepositoryCommand) -> set[str]:
