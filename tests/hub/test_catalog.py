@@ -237,7 +237,7 @@ def test_input_scale_from_the_catalogue() -> None:
 
 
 def test_index_is_not_loaded_by_import() -> None:
-    code = "import sys, millm.hub.registry as r; print(r.index.cache_info().currsize, 'torch' in sys.modules)"
+    code = "import sys, millm.hub.catalog as c; print(c.load_index.cache_info().currsize, 'torch' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["0", "False"]
 

@@ -12,7 +12,7 @@ from millm.hub.home import publish
 SLOW_BUILD = """
 import sys, time
 from pathlib import Path
-from millm.hub.folders import publish
+from millm.hub.home import publish
 
 def build(folder):
     (folder / "half").write_text("theirs")
