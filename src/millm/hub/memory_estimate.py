@@ -281,23 +281,11 @@ def estimate(
 
     Unknown parts are None and the verdict is then `unknown`, no reason to refuse. Damaged files raise nothing.
     """
-    try:
-        checkpoint = Checkpoint.from_folder(source) if isinstance(source, Path) else source
-    except (InvalidModel, OSError):
-        checkpoint = Checkpoint({}, ())
+    checkpoint = _read_checkpoint(source) if isinstance(source, Path) else source
     loaded_dtype = checkpoint.resolve_dtype(dtype, device)
     length = context or min(DEFAULT_CONTEXT, max_context_length(checkpoint.config) or DEFAULT_CONTEXT)
     row = kv_cache_bytes(checkpoint, loaded_dtype, length)
     is_int8 = cpu_int8 and is_packed_int8(checkpoint, device, dtype, quantization)
-    weights = None
-    if checkpoint.tensors:
-        weights = int8_weight_bytes(checkpoint) if is_int8 else weight_bytes(checkpoint, loaded_dtype, quantization)
-    activations = activation_bytes(checkpoint, loaded_dtype, device, slots)
-    overhead = OVERHEAD_BYTES["cpu" if device == "cpu" else "cuda"]
-    sae_total = sum(_estimate_sae(entry) for entry in saes)
-    total = None
-    if weights is not None and row is not None and activations is not None:
-        total = weights + row + sae_total + activations + overhead
     result = Estimate(
         model=name,
         device=device,
@@ -305,19 +293,35 @@ def estimate(
         dtype=loaded_dtype,
         context=length,
         slots=slots,
-        weights=weights,
+        weights=_loaded_bytes(checkpoint, loaded_dtype, quantization, is_int8=is_int8),
         while_loading=(float32_copy_bytes(checkpoint) or None) if is_int8 else None,
         kv_cache=row,
         kv_cache_all=None if row is None else row * slots,
-        saes=sae_total,
-        activations=activations,
-        overhead=overhead,
-        total=total,
+        saes=sum(_estimate_sae(entry) for entry in saes),
+        activations=activation_bytes(checkpoint, loaded_dtype, device, slots),
+        overhead=OVERHEAD_BYTES["cpu" if device == "cpu" else "cuda"],
+        total=None,
         free=free,
         evictable=evictable,
         verdict="unknown",
     )
+    if result.weights is not None and row is not None and result.activations is not None:
+        total = result.weights + row + result.saes + result.activations + result.overhead
+        result = msgspec.structs.replace(result, total=total)
     return msgspec.structs.replace(result, verdict=_verdict(result), advice=_advice(result, checkpoint, kv_share))
+
+
+def _read_checkpoint(folder: Path) -> Checkpoint:
+    try:
+        return Checkpoint.from_folder(folder)
+    except (InvalidModel, OSError):
+        return Checkpoint({}, ())
+
+
+def _loaded_bytes(checkpoint: Checkpoint, dtype: str, quantization: str, *, is_int8: bool) -> int | None:
+    if not checkpoint.tensors:
+        return None
+    return int8_weight_bytes(checkpoint) if is_int8 else weight_bytes(checkpoint, dtype, quantization)
 
 
 def _estimate_sae(entry: SaeEntry) -> int:
