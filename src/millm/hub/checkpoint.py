@@ -58,35 +58,28 @@ class _SafetensorsEntry(msgspec.Struct, frozen=True):
     data_offsets: tuple[int, int]
 
 
+@lru_cache(maxsize=4096)
 def read_json_object(file: File) -> dict[str, Any]:
     """Raises InvalidModel when the file is no JSON object, or too long for one."""
-    return _cached_json_object(file.real_path, file.path, file.modified_ns, file.size or 0)
-
-
-def read_tensor_headers(file: File) -> tuple[TensorHeader, ...]:
-    """Raises InvalidModel when the file is cut short or damaged."""
-    return _cached_tensor_headers(file.real_path, file.path, file.modified_ns, file.size or 0)
-
-
-@lru_cache(maxsize=4096)
-def _cached_json_object(path: Path, name: str, _modified: int, size: int) -> dict[str, Any]:
-    if size > _MAX_JSON_BYTES:
-        raise InvalidModel(f"{name} has {size:,} bytes; at most {_MAX_JSON_BYTES:,} are read")
+    if file.size and file.size > _MAX_JSON_BYTES:
+        raise InvalidModel(f"{file.path} has {file.size:,} bytes; at most {_MAX_JSON_BYTES:,} are read")
     try:
-        content = json.loads(path.read_bytes())  # Python's own: configurations hold `Infinity`
+        content = json.loads(file.real_path.read_bytes())  # Python's own: configurations hold `Infinity`
     except OSError as error:
-        raise InvalidModel(f"{name} cannot be read ({error.strerror})") from error
+        raise InvalidModel(f"{file.path} cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
-        raise InvalidModel(f"{name} is not a JSON object; download it again")
+        raise InvalidModel(f"{file.path} is not a JSON object; download it again")
     return content
 
 
 @lru_cache(maxsize=4096)
-def _cached_tensor_headers(path: Path, name: str, _modified: int, size: int) -> tuple[TensorHeader, ...]:
+def read_tensor_headers(file: File) -> tuple[TensorHeader, ...]:
+    """Raises InvalidModel when the file is cut short or damaged."""
+    name, size = file.path, file.size or 0
     try:
-        length, entries = _read_header(path, size)
+        length, entries = _read_header(file.real_path, size)
     except OSError as error:
         raise InvalidModel(f"{name} cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError, struct.error, msgspec.DecodeError) as error:

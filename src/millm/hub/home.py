@@ -8,7 +8,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from millm.errors import CannotStart, Conflict, HomeLocked, InvalidRequest
@@ -182,7 +182,7 @@ class File:
     """None: a dangling link."""
     modified_ns: int = 0
     """Nanoseconds since 1970."""
-    accessed: float = 0.0
+    accessed: float = field(default=0.0, compare=False)
     """Seconds since 1970 of the last read, as far as the file system records it."""
 
 

@@ -119,12 +119,6 @@ def _normalize_fields(fields: dict[str, Any]) -> dict[str, Any]:
 _NON_WORD = re.compile(r"[\W_]+")
 
 
-class _IndexedLabel(NamedTuple):
-    words: str
-    """A space before each word of the label."""
-    label: Label
-
-
 class LabelMatch(NamedTuple):
     """Sorted by rank and length, least first."""
 
@@ -137,17 +131,15 @@ class LabelMatch(NamedTuple):
 class LabelIndex:
     """A search index over the labels of one SAE."""
 
-    _entries: Sequence[_IndexedLabel]
-    """By feature index."""
+    _entries: Sequence[tuple[str, Label]]
+    """(normalised words, label), by feature index."""
     _by_index: dict[int, Label]
 
     @classmethod
     def from_labels(cls, labels: Iterable[Label]) -> "LabelIndex":
         by_index = {label.index: label for label in sorted(labels, key=lambda label: label.index)}
-        return cls(
-            [_IndexedLabel(_normalize_words(label.label), label) for label in by_index.values() if label.label],
-            by_index,
-        )
+        entries = [(_normalize_words(label.label), label) for label in by_index.values() if label.label]
+        return cls(entries, by_index)
 
     def search(self, text: str) -> list[LabelMatch]:
         """Labels with every word of `text`; all labels for an empty one.
@@ -162,10 +154,9 @@ class LabelIndex:
         prefixes = [f" {word}" for word in words]
         entries = self._entries
         for word in words:
-            entries = [entry for entry in entries if word in entry.words]
+            entries = [entry for entry in entries if word in entry[0]]
         matches = [
-            LabelMatch(_rank(entry.words, query, prefixes), len(entry.words) if words else 0, entry.label)
-            for entry in entries
+            LabelMatch(_rank(known, query, prefixes), len(known) if words else 0, label) for known, label in entries
         ]
         return sorted([*self._match_by_number(text.strip()), *matches], key=itemgetter(0, 1))  # stable: by index
 
