@@ -107,7 +107,7 @@ def test_unsteered_readings_before_and_after_are_equal(engine: Engine) -> None:
     assert len(text.readings) == len(PROMPT)
 
 
-def test_an_sae_that_ranks_its_features(
+def test_topk_sae_reads_before_and_after(
     engine: Engine,
     reference: LlamaForCausalLM,
     tmp_path: Path,
