@@ -120,10 +120,10 @@ def test_an_unknown_end_of_the_prompt_is_rejected(model: PreTrainedModel, sae: S
         assert effect.tokens_steered == 3
     with (
         steered(model, sae, {3: 6.0}, positions="generated"),
-        pytest.raises(errors.InvalidRequest, match="where the prompt ends"),
+        pytest.raises(errors.InvalidRequest, match="end of the prompt is unknown"),
     ):
         model(IDS[:, 3:], past_key_values=cache, use_cache=True)
-    with watching(model, sae, [3], tokens="prompt"), pytest.raises(MillmError, match="where the prompt ends"):
+    with watching(model, sae, [3], tokens="prompt"), pytest.raises(MillmError, match="end of the prompt is unknown"):
         model(IDS[:, 3:], past_key_values=cache, use_cache=True)
 
 

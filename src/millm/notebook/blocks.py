@@ -85,7 +85,9 @@ def steered(
     """
     steering = _parse_steering(sae, features, positions=positions, skip=skip)
     effect = Effect()
-    point, special_ids = _find_sae_hook_point(model, sae), _special_token_ids(tokenizer)
+    point = _find_sae_hook_point(model, sae)
+    added_tokens = tokenizer.added_tokens_decoder if tokenizer else {}
+    special_ids = frozenset(id for id, token in added_tokens.items() if token.special)
     with open_block(SteeringBlock(model, sae, point, effect, steering=steering, special_ids=special_ids)):
         yield effect
 
@@ -203,7 +205,10 @@ def _find_sae_hook_point(model: PreTrainedModel, sae: SAE) -> HookPoint:
     if not isinstance(model, PreTrainedModel):
         raise InvalidRequest(f"a Transformers model is needed, not {type(model).__name__}", param="model")
     check_encoder_supported(model)
-    _check_model_name(model, sae)
+    name = model.name_or_path  # a folder's name does not identify the model in it
+    mismatch = None if not name or Path(name).exists() else model_mismatch(sae.config.model_name, name)
+    if mismatch and not sae.allow_model_mismatch:
+        raise SaeModelMismatch(f"{mismatch}; `SAE.load(…, allow_model_mismatch=True)` allows it")
     autoencoder = open_sae(sae.folder, model)
     point = sae_hook_point(model, autoencoder, sae.hook_point)
     with pause_hooks(model):
@@ -211,28 +216,17 @@ def _find_sae_hook_point(model: PreTrainedModel, sae: SAE) -> HookPoint:
     return point
 
 
-def _check_model_name(model: PreTrainedModel, sae: SAE) -> None:
-    name = model.name_or_path  # a folder's name does not identify the model in it
-    mismatch = None if not name or Path(name).exists() else model_mismatch(sae.config.model_name, name)
-    if mismatch and not sae.allow_model_mismatch:
-        raise SaeModelMismatch(f"{mismatch}; `SAE.load(…, allow_model_mismatch=True)` allows it")
-
-
 def _parse_steering(sae: SAE, features: Features, **fields: Any) -> SteeringRequest:
     """Raises InvalidSteering."""
-    request = _validate(SteeringRequest, {"features": _feature_objects(features), **fields})
+    if isinstance(features, Mapping):
+        features = [{"index": index, "strength": strength} for index, strength in features.items()]
+    request = _validate(SteeringRequest, {"features": _as_list(features), **fields})
     if any(feature.unit == "norm" for feature in request.features) and sae.residual_norm is None:
         raise InvalidSteering(
             "unit 'norm' needs the residual norm at this hook: call `sae.measure(model, tokenizer)` first, or set"
             " `sae.residual_norm`"
         )
     return request
-
-
-def _feature_objects(features: Features) -> Any:
-    if isinstance(features, Mapping):
-        return [{"index": index, "strength": strength} for index, strength in features.items()]
-    return _as_list(features)
 
 
 def _as_list(value: Any) -> Any:
@@ -247,9 +241,3 @@ def _validate(model_type: type[RequestModel], values: Mapping[str, Any]) -> Requ
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         raise InvalidSteering(error_sentence({**first, "loc": ("body", *first["loc"])})) from error
-
-
-def _special_token_ids(tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
-    if tokenizer is None:
-        return frozenset()
-    return frozenset(id for id, token in tokenizer.added_tokens_decoder.items() if token.special)

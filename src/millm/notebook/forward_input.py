@@ -27,7 +27,10 @@ class ForwardInput:
     @property
     def start_positions(self) -> list[int]:
         """Position of each row's first column, with the padding before its tokens counted."""
-        return [_start_position(row) for row in self.positions]
+        return [
+            next((position - column for column, position in enumerate(row) if position != PADDING), -len(row))
+            for row in self.positions
+        ]
 
     @property
     def width(self) -> int:
@@ -91,7 +94,3 @@ def _is_contiguous(row: Sequence[int]) -> bool:
     first = next((column for column, position in enumerate(row) if position != PADDING), len(row))
     tokens = [position for position in row if position != PADDING]
     return list(row[first : first + len(tokens)]) == tokens
-
-
-def _start_position(row: Sequence[int]) -> int:
-    return next((position - column for column, position in enumerate(row) if position != PADDING), -len(row))

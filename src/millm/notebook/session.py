@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
@@ -180,7 +179,7 @@ class SteeringSession:
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._decoder: nn.Module = model.get_decoder()  # type: ignore[no-untyped-call]
-        self._blocks: list[SteeringBlock] = []
+        self.blocks: list[SteeringBlock] = []
         self._plan = SessionPlan(None, {}, frozenset())
         self._hooks: dict[str, AttachedHook] = {}
         self._handles: list[RemovableHandle] = []
@@ -190,22 +189,22 @@ class SteeringSession:
         """Arguments of the complete model: a vision model passes embeddings and its own masks to its decoder."""
         self._current_pass: tuple[ForwardInput, list[list[bool]]] | None = None
 
-    @property
-    def is_empty(self) -> bool:
-        return not self._blocks
-
     def open(self, block: SteeringBlock) -> None:
         """Raises InvalidSteering, SaeMismatch or InsufficientMemory before any change."""
-        blocks = [*self._blocks, block]
+        blocks = [*self.blocks, block]
         self._apply(build_session_plan(blocks), blocks)
-        self._blocks = blocks
+        self.blocks = blocks
         if not self._handles:
-            self._handles = self._register_model_hooks()
+            self._handles = [
+                self._model.register_forward_pre_hook(self._record_model_args, with_kwargs=True),
+                self._decoder.register_forward_pre_hook(self._before_pass, with_kwargs=True),
+                self._decoder.register_forward_hook(self._after_pass, always_call=True),
+            ]
 
     def close(self, block: SteeringBlock) -> None:
-        blocks = [other for other in self._blocks if other is not block]
+        blocks = [other for other in self.blocks if other is not block]
         self._apply(build_session_plan(blocks), blocks)
-        self._blocks = blocks
+        self.blocks = blocks
         if not blocks:
             for handle in self._handles:
                 handle.remove()
@@ -232,7 +231,9 @@ class SteeringSession:
     def _attach(self, block: SteeringBlock) -> None:
         if block.point.name not in self._hooks:
             sae = open_sae(block.sae.folder, self._model)
-            hook = SteeringHook(sae, _module_device(block.point.module, self._model))
+            parameter = next(block.point.module.parameters(), None)
+            # The module's own device, for models on several devices.
+            hook = SteeringHook(sae, self._model.device if parameter is None else parameter.device)
             self._hooks[block.point.name] = AttachedHook(hook, block.point.register(hook))
 
     def _acquire_rows(self, hook_rows: dict[str, HookRow]) -> dict[str, int]:
@@ -250,15 +251,6 @@ class SteeringSession:
         for name in names:
             if attached := self._hooks.pop(name, None):
                 attached.handle.remove()
-
-    # ---------------------------------------------------------------------------------------------- in the pass
-
-    def _register_model_hooks(self) -> list[RemovableHandle]:
-        return [
-            self._model.register_forward_pre_hook(self._record_model_args, with_kwargs=True),
-            self._decoder.register_forward_pre_hook(self._before_pass, with_kwargs=True),
-            self._decoder.register_forward_hook(self._after_pass, always_call=True),
-        ]
 
     def _record_model_args(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._model_args = {} if model is self._decoder else _arguments_by_name(model, args, kwargs)
@@ -281,7 +273,7 @@ class SteeringSession:
         current, self._current_pass, self._model_args = self._current_pass, None, {}
         if current is not None and output is not None:
             forward_input, steer_mask = current
-            for block in self._blocks:
+            for block in self.blocks:
                 hook_output = self._hooks[block.point.name].hook.output
                 block.observer.record_pass(forward_input, self._prompt_lengths, steer_mask, hook_output)
         for attached in self._hooks.values():
@@ -292,7 +284,7 @@ class SteeringSession:
         rows = len(forward_input.positions)
         if forward_input.is_first_pass:
             self._known_prompt_lengths = forward_input.lengths
-            for block in self._blocks:
+            for block in self.blocks:
                 block.observer.start_batch(rows)
         elif self._known_prompt_lengths is None or len(self._known_prompt_lengths) != rows or forward_input.width > 1:
             if self._plan.needs_prompt:
@@ -335,16 +327,10 @@ def open_block(block: SteeringBlock) -> Iterator[None]:
         yield
     finally:
         session.close(block)
-        if session.is_empty:
+        if not session.blocks:
             _sessions.pop(block.model, None)
 
 
 def _arguments_by_name(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     arguments = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
     return {**arguments, **arguments.pop("kwargs", {})}
-
-
-def _module_device(module: nn.Module, model: PreTrainedModel) -> torch.device:
-    """The device of the hook's tensor, also in a model on several devices."""
-    parameter = next(module.parameters(), None)
-    return model.device if parameter is None else parameter.device

@@ -27,7 +27,7 @@ NPZ_ERRORS = (
 )  # fmt: skip
 """Raised by zipfile and numpy on the files of a fuzzer, among them encrypted entries and unknown methods."""
 _ENTRY_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\.npy")
-_NPZ_FLOAT_TYPES = ("f2", "f4", "f8")
+_NPZ_FLOAT_TYPES = (np.float16, np.float32, np.float64)
 _HEADER_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _REPOSITORY = re.compile(r"gemma-scope-(?P<size>\d+b)-(?P<tuning>pt|it)-(?P<site>res|mlp|att|transcoders)\b")
 _LAYER_IN_PATH = re.compile(r"/layer_(\d+)(?:/|$)")
@@ -114,7 +114,7 @@ def _read_array_header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: s
         data_offset = file.tell()
     if dtype.hasobject:
         raise ValueError("Python objects")
-    if dtype.str[1:] not in _NPZ_FLOAT_TYPES:
+    if dtype not in _NPZ_FLOAT_TYPES:
         tensor = entry.filename.removesuffix(".npy")
         raise InvalidSae(f"{name}: tensor {tensor} has type {dtype}; it must be a 16, 32 or 64 bit float")
     if min(shape, default=0) < 0 or data_offset + math.prod(shape) * dtype.itemsize != entry.file_size:

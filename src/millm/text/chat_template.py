@@ -334,15 +334,14 @@ def _message_to_dict(message: PromptMessage) -> dict[str, Any]:
     if message.name is not None:
         turn["name"] = message.name
     if message.calls:
-        turn["tool_calls"] = [_call_to_dict(call) for call in message.calls]
+        turn["tool_calls"] = [
+            ({} if call.id is None else {"id": call.id})
+            | {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.calls
+        ]
     if message.tool_call_id is not None:
         turn["tool_call_id"] = message.tool_call_id
     return turn
-
-
-def _call_to_dict(call: PromptToolCall) -> dict[str, Any]:
-    entry = {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-    return entry if call.id is None else {"id": call.id, **entry}
 
 
 class _NamedTemplate(msgspec.Struct):

@@ -24,17 +24,13 @@ def canonicalise(source: Path, root: Path) -> Path:
 
 
 def _read_layout(folder: Path) -> SourceSae:
-    files = _file_names(folder)
+    try:
+        files = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise InvalidSae(f"the SAE's folder {folder.name!r} cannot be read: {error.strerror}") from error
     for weights, read in _READERS.items():
         if weights in files:
             return read(folder)
     if pickled := sorted(name for name in files if Path(name).suffix in _PICKLE_SUFFIXES):
         raise InvalidSae(f"{pickled[0]} is a pickle, which can run code when it is read; convert it to safetensors")
     raise InvalidSae("no SAE found in this folder; it must hold " + " or ".join(_READERS))
-
-
-def _file_names(folder: Path) -> set[str]:
-    try:
-        return {path.name for path in folder.iterdir()}
-    except OSError as error:
-        raise InvalidSae(f"the SAE's folder {folder.name!r} cannot be read: {error.strerror}") from error

@@ -16,7 +16,6 @@ from millm.hardware import free_memory
 from millm.sae.config import SaeConfig
 from millm.sae.headers import NPZ_ERRORS, read_npz_headers
 
-_NUMPY_FLOATS = (np.float16, np.float32, np.float64)
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
 
@@ -78,13 +77,7 @@ def read_npz(path: Path) -> dict[str, Tensor]:
             arrays = dict(loaded.items()) if isinstance(loaded, np.lib.npyio.NpzFile) else {}
     except NPZ_ERRORS as error:
         raise InvalidSae(f"{path.name} is not a complete npz file of plain numbers: {_reason(error)}") from error
-    return {name: _to_tensor(name, array) for name, array in arrays.items()}
-
-
-def _to_tensor(name: str, array: np.ndarray[Any, Any]) -> Tensor:
-    if array.dtype not in _NUMPY_FLOATS:
-        raise InvalidSae(f"tensor {name} has type {array.dtype}; it must be a 16, 32 or 64 bit float")
-    return torch.from_numpy(array)
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def matrix_shape(tensors: dict[str, Tensor], name: str) -> tuple[int, int]:
