@@ -1,4 +1,4 @@
-"""Plain transformers: `generate` for one prompt after another, in fp32, greedy. What a server is compared with."""
+"""Plain transformers, the baseline of a server: greedy `generate` in fp32, one prompt after another."""
 
 import os
 import time

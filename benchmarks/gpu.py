@@ -65,7 +65,7 @@ def measure(record: Record, model: Path, sae: Path, place: Path, given: argparse
 
 
 def runner(server: Running) -> object:
-    """What runs, why not faster, and what it takes."""
+    """The runner, the reason for it, and its memory."""
     facts = server.remote.request("GET", "/api/status", dict[str, Any])["model"]["facts"]
     return {name: facts[name] for name in ("runner", "runner_reason", "device", "dtype", "weights", "memory")} | {
         "ready_seconds": server.ready_seconds
@@ -93,7 +93,7 @@ def levels(server: Running, tokens: int, requests: Mapping[int, int] = REQUESTS)
 
 
 def modes(plain: Running, tapped: Running, given: argparse.Namespace) -> dict[str, object]:
-    """Per mode, what overhead.py tells of it; and the time to the first token of a short prompt."""
+    """Per mode, the figures of overhead.py, and the time to the first token of a short prompt."""
     numbers = count(1), count(1)
     first_tokens: list[float] = []
     ends = monotonic() + 60 * given.minutes

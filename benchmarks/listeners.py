@@ -57,7 +57,7 @@ def measure(record: Record, url: str, given: argparse.Namespace) -> None:
 
 
 def case(url: str, given: argparse.Namespace, listening: Listening, watches: bool, seconds: float) -> object:
-    """Both sides watch the same or nothing: what is compared is the listeners."""
+    """Both sides watch the same, so that only the listeners differ."""
     base = partial(per_token, url, given.tokens, nobody, watches and listening is not nobody)
     heard = partial(per_token, url, given.tokens, listening, watches)
     for warm in (base, heard):
@@ -86,7 +86,7 @@ def nobody(_: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(url: str, count: int) -> Iterator[None]:
-    """So many who take what comes, in one process of their own."""
+    """`count` listeners that read everything, in one process."""
     address = f"{url.replace('http', 'ws')}/api/events"
     command = [sys.executable, "-m", "benchmarks.ears", address, str(count)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as ears:

@@ -22,14 +22,14 @@ def parser(description: str | None, *, tokens: int) -> argparse.ArgumentParser:
 
 
 def with_blocks(made: argparse.ArgumentParser, *, blocks: int, minutes: float) -> argparse.ArgumentParser:
-    """For what is compared in turn; with these as the defaults."""
+    """Options for paired runs, with these defaults."""
     made.add_argument("--blocks", type=int, default=blocks, help="of there and back, per comparison, at most")
     made.add_argument("--minutes", type=float, default=minutes, help="for all comparisons together")
     return made
 
 
 def parse(made: argparse.ArgumentParser) -> argparse.Namespace:
-    """What was given. SIGTERM now ends the benchmark as Ctrl+C does, so that its servers end with it."""
+    """The parsed options. From here on SIGTERM acts like Ctrl+C, so that the servers stop as well."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     return made.parse_args()
 

@@ -28,7 +28,7 @@ from millm.demo import bundle
 from millm.errors import Unavailable
 
 PROMPT = "Tell me {} things about the sea."
-"""Never with the same number on one server: it would answer the prompt out of what it remembers."""
+"""A new number for each request of a server, to avoid its prompt cache."""
 
 
 def feature(index: int, strength: float, mode: str = "add") -> dict[str, object]:
@@ -46,7 +46,7 @@ MODES: dict[str, RequestBody] = {
     "watch-32+add": {"steering": ONE, "activations": WATCHED},
     "full-width": {"steering": None, "activations": {"top_k": 5}},
 }
-"""`full-width` encodes the whole dictionary for every token."""
+"""`full-width` encodes the full dictionary for every token."""
 
 
 def main() -> None:
@@ -76,7 +76,7 @@ def measure(record: Record, a: Running, b: Running, given: argparse.Namespace) -
 
 
 def asker(server: Running, extra: RequestBody, tokens: int, numbers: Iterator[int]) -> Callable[[], TimedAnswer]:
-    """Asks the server the prompt of the next number. Raises Unavailable when the answer is too short to be timed."""
+    """Sends the prompt of the next number. Raises Unavailable when the answer is too short to time."""
     model = server.remote.choose_model(None)
 
     def run() -> TimedAnswer:

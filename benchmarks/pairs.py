@@ -11,17 +11,16 @@ from millm.errors import Unavailable
 T = TypeVar("T")
 
 FEWEST = 3
-"""Blocks that an interval can be made of."""
+"""Minimum number of blocks for an interval."""
 
 Block = dict[str, tuple[T, T]]
 """Per name, the way there and the way back."""
 
 
 def blocks(runs: Mapping[str, Callable[[], T]], most: int, seconds: float) -> list[Block[T]]:
-    """Up to `most` blocks, as many as begin within `seconds` and FEWEST at least (where `most` allows).
+    """Up to `most` blocks, as many as start within `seconds`, but at least FEWEST (if `most` allows).
 
-    A block in which a run fails is lost, and a new one takes its place until `most` were lost. Raises Unavailable when
-    all were.
+    A block in which a run fails is repeated, until `most` have failed. Raises Unavailable when all have.
     """
     done: list[Block[T]] = []
     lost: list[str] = []

@@ -33,7 +33,7 @@ from millm.settings import Settings
 REQUESTS = {1: 6, 8: 8}
 """Readers at once → requests."""
 IN_SEQUENCE = make_prompts(len(PROMPT_LENGTHS) + REQUESTS[1], 8)
-"""The prompts that 8 readers ask at once, for what has no server."""
+"""The prompts of 8 concurrent readers, for peers without a server."""
 FEATURE, STRENGTH, HOOK = 1643, 40, "blocks.20.hook_resid_post"
 BASE: RequestBody = {"steering": None}
 STEERED: RequestBody = {"steering": {"features": [{"index": FEATURE, "strength": STRENGTH}]}}
@@ -154,7 +154,7 @@ def _in_sequence(written: Written) -> Sequence[object]:
 
 
 def _output(done: "subprocess.CompletedProcess[str]") -> str:
-    """Raises CannotStart with the last words of what failed."""
+    """Raises CannotStart with the last output of a failed command."""
     if done.returncode:
         raise CannotStart(f"it ended with: {''.join(done.stderr.strip().splitlines()[-1:])}")
     return done.stdout.strip()

@@ -1,4 +1,4 @@
-"""One benchmark's figures on disk, saved after every section: what fails later loses nothing."""
+"""The figures of one benchmark, saved to disk after every section."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from benchmarks import machine
 from millm.errors import MillmError
 
 FAILURES = (MillmError, OSError, subprocess.SubprocessError)
-"""What a section may end with while the others go on."""
+"""Failures of a section after which the others continue."""
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -26,7 +26,7 @@ class Record:
         self._sections: dict[str, Any] = {"what": what, "machine": machine.describe()}
 
     def section(self, name: str, measure: Callable[[], object]) -> None:
-        """What `measure` finds, or why it found nothing, under `name`: slashes go deeper."""
+        """Store the result of `measure`, or the reason of its failure, under `name`; slashes nest."""
         print(f"{name} …", flush=True)
         try:
             found = msgspec.to_builtins(measure())

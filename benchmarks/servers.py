@@ -1,4 +1,4 @@
-"""Starts a server for a benchmark, waits until it answers, knows what memory it took, and stops it."""
+"""Start a server for a benchmark, wait until it is ready, measure its memory, and stop it."""
 
 import contextlib
 import os
@@ -55,7 +55,7 @@ def _serve(
 
 
 def environment() -> dict[str, str]:
-    """The caller's, without what sets miLLM up or limits anybody's threads: whatever is compared gets every core."""
+    """The caller's environment without settings of miLLM and limits of threads, so that every peer gets all cores."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("MILLM_", "OMP_", "MKL_"))}
 
 
@@ -71,16 +71,16 @@ def lists_models(url: str, _: str) -> bool:
 
 
 IsReady = Callable[[str, str], bool]
-"""Of a server's URL and what it has written so far."""
+"""Called with a server's URL and its output so far."""
 
 
 @contextlib.contextmanager
 def serving(
     command: Sequence[str], log: Path, *, is_ready: IsReady = lists_models, variables: Mapping[str, str] = os.environ
 ) -> Iterator[Running]:
-    """`command --port N`, from when it is ready until it has ended.
+    """Run `command --port N`, from ready to exit.
 
-    Raises CannotStart with its last words when it does not come to that.
+    Raises CannotStart with its last output when it does not become ready.
     """
     port = _free_port()
     url = f"http://127.0.0.1:{port}"

@@ -1,4 +1,4 @@
-"""A model and an SAE of a real one's shape with random numbers in them: as heavy to run, where no real one is."""
+"""A model and an SAE with random weights in the shape of real ones, for equal compute."""
 
 import json
 from dataclasses import dataclass
@@ -90,7 +90,7 @@ def write_sae(folder: Path, shape: Shape, model: str) -> Path:
 
 
 def _write_tokenizer(folder: Path, size: int) -> None:
-    """A token per byte, and as many more as the vocabulary has, so that whatever is sampled can be written."""
+    """A token per byte, padded to the vocabulary size, so that any sampled token has text."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [*SPECIAL, *alphabet, *(f"w{number}" for number in range(size - len(SPECIAL) - len(alphabet)))]
     tokenizer = Tokenizer(models.BPE(vocab={word: number for number, word in enumerate(words)}, merges=[]))

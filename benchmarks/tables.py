@@ -10,7 +10,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 Results = Mapping[str, Any]
-"""Benchmark → what its file holds; those that were not run are not there."""
+"""Benchmark → content of its file; missing if it was not run."""
 
 _BLOCK = re.compile(r"(<!-- performance: [^>]*-->\n).*?(<!-- /performance -->)", re.DOTALL)
 _HEAD = """\
@@ -23,7 +23,7 @@ one program at work at a time. What is compared is measured in turn, there and b
 bootstrap 95 % intervals of the median over the blocks. `make bench` measures everything again; `millm bench` measures a
 server of your own."""
 _INT8 = {"off": "fp32", "auto": "as it comes"}
-"""MILLM_CPU_INT8 → what to call it."""
+"""MILLM_CPU_INT8 → display name."""
 
 
 def read(folder: Path = RESULTS) -> Results:
@@ -31,12 +31,12 @@ def read(folder: Path = RESULTS) -> Results:
 
 
 def with_summary(readme: str, results: Results) -> str:
-    """`readme` with the table between its marks made anew."""
+    """`readme` with a new table between its marks."""
     return _BLOCK.sub(lambda found: f"{found[1]}\n{summary(results)}\n{found[2]}", readme)
 
 
 def summary(results: Results) -> str:
-    """The figures that a newcomer asks for, and the machine they were measured on."""
+    """The main figures, and the machine they were measured on."""
     rows = [*_overhead_rows(results), *_throughput_rows(results)]
     measured = [results[name] for name in ("overhead", "throughput") if name in results]
     machine = next((_machine(found) for found in measured), "no machine yet")

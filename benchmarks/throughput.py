@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def starts(folder: Path, home: Path, int8: str) -> dict[str, float]:
-    """Seconds from start to ready, without and with the SAE, in a home without anything that was kept."""
+    """Seconds from start to ready, without and with the SAE, in an empty home."""
     with servers.millm(folder, home.with_name(f"{home.name}-model"), cpu_int8=int8) as model:
         without = model.ready_seconds
     with servers.millm(folder, home, "--sae", str(bundle.SAE_FOLDER), cpu_int8=int8) as tapped:
@@ -101,7 +101,7 @@ def _together(server: Running, tokens: int) -> Callable[[Sequence[str]], Written
 
 
 def _each_time_others(write: Callable[[Sequence[str]], Written], sizes: Sequence[int]) -> Callable[[], Written]:
-    """The same prompts for everything compared, never twice for one: a server would answer from what it remembers."""
+    """The same prompts for all peers, but new ones for each run, to avoid prompt caches."""
     numbers = count(1000 * sum(sizes), AT_ONCE)
     return lambda: write(make_prompts(next(numbers), AT_ONCE, sizes))
 

@@ -1,4 +1,4 @@
-"""The benchmarks' own measuring, run whole on a tiny model: real servers, real `generate`, one block."""
+"""The complete benchmarks on a tiny model: real servers, real `generate`, one block."""
 
 import argparse
 import json
@@ -32,7 +32,7 @@ def plain(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="module")
 def tapped(server: Server) -> Running:
-    """The suite's own, with its SAE."""
+    """The suite's own server, with its SAE."""
     return Running(RemoteServer(server.url), server.process.pid, ready_seconds=1.0)
 
 
@@ -44,8 +44,8 @@ def generate(tiny_model: Path) -> Iterator[Generate]:
 
 
 @pytest.mark.slow
-def test_overhead_from_measuring_to_the_page(plain: Running, tapped: Running, tmp_path: Path) -> None:
-    """The tiny SAE has no feature 1643: what needs one is not run, and says so."""
+def test_overhead_is_measured_and_rendered(plain: Running, tapped: Running, tmp_path: Path) -> None:
+    """The tiny SAE has no feature 1643: sections that need it are reported as not run."""
     record = Record(tmp_path / "overhead.json", "one block")
     overhead.measure(record, plain, tapped, argparse.Namespace(blocks=1, tokens=16, minutes=0.1))
     saved = json.loads((tmp_path / "overhead.json").read_text())
@@ -58,13 +58,13 @@ def test_overhead_from_measuring_to_the_page(plain: Running, tapped: Running, tm
     assert "| full-width |" in page(read(tmp_path))
 
 
-def test_a_server_and_generate_write_the_same_number_of_tokens(plain: Running, generate: Generate) -> None:
+def test_server_and_generate_write_equally_many_tokens(plain: Running, generate: Generate) -> None:
     prompts = make_prompts(0, 4, SIZES)
     together = readers.together(plain, "tiny-llama", prompts, 6)
     assert together.tokens == generate.write(prompts, 6).tokens
 
 
-def test_throughput_from_measuring_to_the_page(
+def test_throughput_is_measured_and_rendered(
     plain: Running, tapped: Running, generate: Generate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(throughput, "PROMPTS", {"short": SIZES[:1], "mixed": SIZES})
@@ -84,7 +84,7 @@ def test_throughput_from_measuring_to_the_page(
     assert "8 at once over `generate` in sequence, short prompts" in summary(results)
 
 
-def test_peers_that_are_not_there(tiny_model: Path, tmp_path: Path) -> None:
+def test_missing_peers_are_reported(tiny_model: Path, tmp_path: Path) -> None:
     given = argparse.Namespace(tokens=4, serve_python=None, llama_python=None, saelens_python=None, wheel=None)
     found = peers.peers(given, tiny_model, tmp_path)
     assert found["llama.cpp"].versions() == ""
@@ -94,7 +94,7 @@ def test_peers_that_are_not_there(tiny_model: Path, tmp_path: Path) -> None:
             found[name].measure()
 
 
-def test_a_server_that_does_not_start(tmp_path: Path) -> None:
+def test_a_failed_start_is_reported(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "raise SystemExit('it broke')"]
     with (
         pytest.raises(CannotStart, match="the server did not start: it broke"),
@@ -104,7 +104,7 @@ def test_a_server_that_does_not_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ready_means_that_the_sae_is_attached(tiny_model: Path, tiny_sae: Path, tmp_path: Path) -> None:
+def test_ready_includes_the_attached_sae(tiny_model: Path, tiny_sae: Path, tmp_path: Path) -> None:
     with servers.millm(tiny_model, tmp_path / "home", "--sae", str(tiny_sae)) as running:
         knob = {"steering": {"features": [{"index": 3, "strength": 6}]}}
         (body,) = readers.bodies("tiny-llama", ["One."], 4, knob)
@@ -114,7 +114,7 @@ def test_ready_means_that_the_sae_is_attached(tiny_model: Path, tiny_sae: Path, 
     assert running.ready_seconds > 0.5
 
 
-def test_a_server_ends_with_its_block(tmp_path: Path) -> None:
+def test_a_server_stops_with_its_block(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-u",
@@ -128,7 +128,7 @@ def test_a_server_ends_with_its_block(tmp_path: Path) -> None:
         httpx.get(running.remote.url, trust_env=False)
 
 
-def test_a_benchmark_says_how_it_is_run() -> None:
+def test_each_benchmark_documents_its_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.overhead", "--help"], capture_output=True, text=True, check=True
     )

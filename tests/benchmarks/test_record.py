@@ -1,4 +1,4 @@
-"""Figures on disk after every section, whatever the next one does."""
+"""Figures are on disk after each section, also when the next one fails."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ def failing(error: BaseException) -> object:
     raise error
 
 
-def test_a_section_that_fails_leaves_the_others(tmp_path: Path) -> None:
+def test_a_failed_section_does_not_affect_the_others(tmp_path: Path) -> None:
     path = tmp_path / "results" / "some.json"
     record = Record(path, "three answers")
     record.section("modes/one", lambda: RatioEstimate(1.5, (1.25, 2.0), 3))
@@ -33,6 +33,6 @@ def test_a_section_that_fails_leaves_the_others(tmp_path: Path) -> None:
     assert [path.name for path in path.parent.iterdir()] == ["some.json"]
 
 
-def test_what_is_no_failure_of_a_section_is_not_hidden(tmp_path: Path) -> None:
+def test_other_exceptions_propagate(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         Record(tmp_path / "some.json", "").section("one", lambda: failing(TypeError()))

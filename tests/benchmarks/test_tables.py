@@ -1,4 +1,4 @@
-"""The tables show what the results hold: all of it, and nothing for what was not measured."""
+"""The tables show all results, and nothing for sections without a measurement."""
 
 import copy
 import json
@@ -67,7 +67,7 @@ def test_every_figure_is_on_the_page() -> None:
         assert line in shown, shown
 
 
-def test_the_summary_names_what_was_measured_only() -> None:
+def test_the_summary_lists_measured_values_only() -> None:
     shown = summary(RESULTS)
     assert "| time per token, steering one feature | × 1.012 | 1.001-1.020 |" in shown
     assert "| 8 at once over `generate` in sequence, short prompts | × 4.3 | 4.1-4.5 |" in shown
@@ -77,12 +77,12 @@ def test_the_summary_names_what_was_measured_only() -> None:
     assert "2 cores (Abacus)" in shown
 
 
-def test_without_results_the_page_says_how_to_measure() -> None:
+def test_the_page_without_results_documents_the_command() -> None:
     assert page({}).count("Not measured yet: `python -m benchmarks.") == 4
     assert "time per token" not in summary({})
 
 
-def test_the_summary_replaces_itself_and_nothing_else() -> None:
+def test_the_summary_replaces_only_itself() -> None:
     readme = "Before.\n\n<!-- performance: here -->\nold\n<!-- /performance -->\n\nAfter.\n"
     once = with_summary(readme, RESULTS)
     assert once.startswith("Before.\n\n<!-- performance: here -->\n")
@@ -91,8 +91,8 @@ def test_the_summary_replaces_itself_and_nothing_else() -> None:
     assert with_summary(once, RESULTS) == once
 
 
-def test_the_committed_results_can_be_shown() -> None:
-    """And showing them changes nothing in them."""
+def test_committed_results_can_be_rendered() -> None:
+    """Rendering does not change the results."""
     results = read()
     before = copy.deepcopy(results)
     assert page(results)

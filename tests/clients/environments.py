@@ -1,7 +1,7 @@
-"""Environments that the clients live in, apart from ours and made once: exact pins in, an interpreter or folder out.
+"""Cached environments of the clients, from exact pins: an interpreter or a folder.
 
-They are kept under `.cache/clients` (MILLM_CLIENTS_HOME moves it), named after what was asked for, so that a change of
-a pin makes a new one.
+They are in `.cache/clients` (MILLM_CLIENTS_HOME moves it), named by a hash of the pins, so that a changed pin builds
+a new one.
 """
 
 import hashlib
@@ -16,11 +16,11 @@ PINS = Path(__file__).parent / "pins"
 KEPT = Path(os.environ.get("MILLM_CLIENTS_HOME", Path(__file__).parents[2] / ".cache" / "clients"))
 UV = "uv==0.12.0"
 TORCH = "torch==2.13.0"
-"""Asked for alone and first: the CPU build where the index has one."""
+"""Installed alone and first: the CPU build if the index has one."""
 
 
 def python(name: str, *, torch: bool = False) -> Path:
-    """The interpreter of an environment that holds `pins/NAME.txt`, and nothing else but torch where that is asked."""
+    """The interpreter of an environment with exactly `pins/NAME.txt`, and torch on request."""
     pins = PINS / f"{name}.txt"
 
     def build(folder: Path) -> None:
@@ -34,7 +34,7 @@ def python(name: str, *, torch: bool = False) -> Path:
 
 
 def node(project: Path) -> Path:
-    """A folder with the scripts of `project` beside the packages of its lock; no package's own scripts were run."""
+    """A folder with the scripts of `project` and its locked packages, installed without running package scripts."""
 
     def build(folder: Path) -> None:
         folder.mkdir()
@@ -49,13 +49,13 @@ def node(project: Path) -> Path:
 
 
 def outside() -> dict[str, str]:
-    """The variables of a person who has installed a client and has never heard of this repository."""
+    """The environment of a user of the client, without variables of this repository."""
     ours = ("MILLM_", "PYTHONPATH", "VIRTUAL_ENV", "PYTEST_")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 def _uv() -> Path:
-    """pip would take a minute for what uv does in seconds."""
+    """uv, which installs in seconds instead of a minute."""
 
     def build(folder: Path) -> None:
         _run(sys.executable, "-m", "venv", str(folder))
@@ -65,7 +65,7 @@ def _uv() -> Path:
 
 
 def _once(name: str, recipe: bytes, build: Callable[[Path], None]) -> Path:
-    """The folder that `build` fills, unless a whole one is there already."""
+    """The folder that `build` fills, unless it is complete already."""
     folder = KEPT / f"{name}-{hashlib.sha256(recipe).hexdigest()[:12]}"
     whole = folder / "whole"
     if not whole.exists():
@@ -82,6 +82,6 @@ def _run(*command: str, cwd: Path | None = None) -> None:
 
 
 def _as_pip_is_set_up() -> dict[str, str]:
-    """uv has names of its own for where packages are looked for."""
+    """Package indexes in the names that uv uses."""
     names = {"PIP_FIND_LINKS": "UV_FIND_LINKS", "PIP_INDEX_URL": "UV_DEFAULT_INDEX", "PIP_EXTRA_INDEX_URL": "UV_INDEX"}
     return {**outside(), **{uv: os.environ[pip] for pip, uv in names.items() if pip in os.environ}}

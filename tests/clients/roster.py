@@ -1,4 +1,4 @@
-"""Which client proves which feature: what `test_features.py` runs, and what docs/compatibility.md shows."""
+"""The clients and their features, for `test_features.py` and docs/compatibility.md."""
 
 import json
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ FEATURES = {
     "unknown_model": "an unknown model is the client's own error",
     "too_long": "a prompt that is too long is the client's own error",
 }
-"""Name → what it means; each is a test of that name."""
+"""Name → meaning; each is a test of that name."""
 
 TALKING = ("chat", "streaming", "profile", "usage")
 CALLING = ("tools", "streamed_tools", "tool_results", "structured")
@@ -34,7 +34,7 @@ FAILING = ("unknown_model", "too_long")
 
 @dataclass(frozen=True)
 class Client:
-    """A client as people install it."""
+    """A client in its published version."""
 
     name: str
     package: str
@@ -43,7 +43,7 @@ class Client:
     script: str
     features: tuple[str, ...]
     errors: dict[str, str] = field(default_factory=dict, hash=False)
-    """Feature → the class that the client raises, or what a command says first."""
+    """Feature → the class that the client raises, or the first words of a command."""
 
     @property
     def path(self) -> Path:

@@ -1,4 +1,4 @@
-"""What each client of the roster sees is what plain HTTP says: one test a feature, one case a client."""
+"""Each client of the roster sees the same as plain HTTP: one test per feature, one case per client."""
 
 import json
 import math
@@ -35,7 +35,7 @@ def text(answer: Any) -> str:
 
 
 def obeys(arguments: dict[str, Any], schema: dict[str, Any]) -> bool:
-    """Of the schemas used here: all properties are required, none may be added."""
+    """For the schemas used here, in which all properties are required and no others allowed."""
     city, other = schema["properties"]
     return (
         list(arguments) == [city, other]
@@ -46,7 +46,7 @@ def obeys(arguments: dict[str, Any], schema: dict[str, Any]) -> bool:
     )
 
 
-def test_every_feature_is_tested_and_every_claim_is_a_feature() -> None:
+def test_features_and_claims_match() -> None:
     here = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
     assert set(FEATURES) <= here
     for client in CLIENTS:

@@ -1,4 +1,4 @@
-"""lm-eval gets from `/v1/completions` the scores that it gets from the model itself."""
+"""lm-eval computes equal scores through `/v1/completions` and on the model itself."""
 
 import json
 import subprocess
@@ -42,7 +42,7 @@ WHOLE = {
 
 @pytest.fixture(scope="module")
 def exact_server(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The demo's weights, computed in float32 as lm-eval does it."""
+    """The demo model in float32, as lm-eval runs it."""
     home = tmp_path_factory.mktemp("home")
     with running("serve", str(demo_folder), "--cpu-int8", "off", model=demo_folder.name, home=home) as server:
         yield server
@@ -63,7 +63,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluate(tasks: Path, out: Path, *model: str) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """Task → scores, and task → what was said of each item."""
+    """Task → scores, and task → results of each item."""
     done = subprocess.run(
         [environments.python("lm-eval", torch=True).with_name("lm-eval"), "run", *model, "--tasks", *TASKS,
          "--include_path", tasks, "--output_path", out, "--log_samples"],
@@ -101,13 +101,13 @@ def numbers(said: Any) -> list[float]:
 
 
 def flags(said: Any) -> list[str]:
-    """Whether each continuation is what the model itself would say."""
+    """Whether each continuation is the greedy one."""
     if isinstance(said, list):
         return [flag for part in said for flag in flags(part)]
     return [str(said)] if str(said) in ("True", "False") else []
 
 
-def test_the_scores_are_those_of_the_model_itself(both: tuple[Any, Any]) -> None:
+def test_scores_equal_the_model(both: tuple[Any, Any]) -> None:
     (over_http, _), (direct, _) = both
     for name in ("acc,none", "acc_norm,none"):
         assert over_http["tiny_choice"][name] == direct["tiny_choice"][name]
@@ -117,7 +117,7 @@ def test_the_scores_are_those_of_the_model_itself(both: tuple[Any, Any]) -> None
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_so_is_every_log_probability(both: tuple[Any, Any], task: str) -> None:
+def test_log_probabilities_equal_the_model(both: tuple[Any, Any], task: str) -> None:
     (_, over_http), (_, direct) = both
     assert numbers(over_http[task]) == pytest.approx(numbers(direct[task]), abs=1e-3)
     assert flags(over_http[task]) == flags(direct[task])

@@ -8,20 +8,20 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 RESET = object()
-"""Stands where an override takes something away."""
+"""Marks a value that an override removes."""
 
 _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*))?\}")
 
 
 class _Loader(yaml.SafeLoader):
-    """With Compose's own tag."""
+    """With Compose's `!reset` tag."""
 
 
 _Loader.add_constructor("!reset", lambda _loader, _node: RESET)
 
 
 def composed(*files: str, **variables: str) -> dict[str, Any]:
-    """What `docker compose -f FILE… config` would show; `variables` are those of the shell and of .env."""
+    """The result of `docker compose -f FILE… config`; `variables`: of the shell and of .env."""
     merged: dict[str, Any] = {}
     for name in files:
         text = (ROOT / name).read_text("utf-8")
@@ -36,7 +36,7 @@ def started(config: dict[str, Any], *profiles: str) -> set[str]:
 
 
 def variables_of(*files: str) -> set[str]:
-    """Whatever the files ask the environment for, with and without a value."""
+    """All environment variables in the files, with and without a default."""
     texts = [(ROOT / name).read_text("utf-8") for name in files]
     passed_on = [
         name

@@ -1,4 +1,4 @@
-"""compose.yaml and what goes over it: the schema, what each variable does, and that it fits the server."""
+"""compose.yaml and its overrides: schema, effect of each variable, agreement with the server."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def schema_says(config: dict[str, Any], folder: Path) -> "subprocess.CompletedPr
 
 
 @pytest.mark.parametrize("files", [GPU, CPU], ids=["gpu", "cpu"])
-def test_it_obeys_the_compose_specification(files: tuple[str, ...], tmp_path: Path) -> None:
+def test_compose_files_match_the_schema(files: tuple[str, ...], tmp_path: Path) -> None:
     config = composed(*files)
     good = schema_says(config, tmp_path)
     assert good.returncode == 0, good.stdout
@@ -36,13 +36,13 @@ def test_it_obeys_the_compose_specification(files: tuple[str, ...], tmp_path: Pa
     assert "restarrt" in bad.stdout
 
 
-def test_one_command_starts_the_server_alone_and_a_profile_adds_the_chat() -> None:
+def test_the_default_starts_the_server_and_a_profile_adds_the_chat() -> None:
     config = composed(*GPU)
     assert started(config) == {"millm"}
     assert started(config, "chat") == {"millm", "open-webui"}
 
 
-def test_the_gpu_is_reserved_and_on_a_cpu_it_is_not() -> None:
+def test_the_gpu_is_reserved_except_on_cpu() -> None:
     (device,) = composed(*GPU)["services"]["millm"]["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
     gpu, cpu = (composed(*files)["services"]["millm"] for files in (GPU, CPU))
@@ -60,8 +60,8 @@ def test_no_port_is_open_to_the_network(files: tuple[str, ...]) -> None:
     assert ports == ["127.0.0.1:9000:8000", "127.0.0.1:9001:8080"]
 
 
-def test_the_server_is_known_by_the_name_that_the_chat_asks_for() -> None:
-    """Also where the operator allows other names."""
+def test_the_chat_reaches_the_server_by_name() -> None:
+    """Also with other allowed host names."""
     chat = composed(*GPU)["services"]["open-webui"]["environment"]
     address = parse_address(chat["OPENAI_API_BASE_URL"].split("/")[2])
     assert address
@@ -72,7 +72,7 @@ def test_the_server_is_known_by_the_name_that_the_chat_asks_for() -> None:
         assert HostRule.allowing(allowed).allows(address)
 
 
-def test_the_chat_has_the_key_where_there_is_one() -> None:
+def test_the_chat_gets_the_api_key() -> None:
     def key(**variables: str) -> str:
         return str(composed(*GPU, **variables)["services"]["open-webui"]["environment"]["OPENAI_API_KEY"])
 
@@ -80,19 +80,19 @@ def test_the_chat_has_the_key_where_there_is_one() -> None:
     assert key(MILLM_API_KEY="secret") == "secret"
 
 
-def test_secrets_are_passed_on_and_written_nowhere() -> None:
+def test_secrets_are_passed_and_not_written() -> None:
     service = composed(*GPU)["services"]["millm"]
     for name in ("HF_TOKEN", "MILLM_API_KEY", "MILLM_ADMIN_KEY"):
         assert service["environment"][name] is None
     assert service["env_file"] == [{"path": ".env", "required": False}]
 
 
-def test_what_it_runs_can_be_chosen() -> None:
+def test_the_command_is_configurable() -> None:
     assert composed(*GPU)["services"]["millm"]["command"] == "serve"
     assert composed(*GPU, MILLM_COMMAND="demo")["services"]["millm"]["command"] == "demo"
 
 
-def test_the_container_has_no_rights_to_give_away() -> None:
+def test_the_container_has_no_privileges() -> None:
     service = composed(*GPU)["services"]["millm"]
     assert service["read_only"] is True
     assert service["tmpfs"] == ["/tmp"]
@@ -102,12 +102,12 @@ def test_the_container_has_no_rights_to_give_away() -> None:
     assert grace > Settings.model_fields["drain_timeout"].default
 
 
-def test_everything_it_asks_for_is_in_the_example() -> None:
+def test_every_variable_of_compose_is_in_the_example() -> None:
     settings = {f"MILLM_{name.upper()}" for name in Settings.model_fields} | {"HF_TOKEN"}
     assert set(COMPOSE) <= variables_of(*CPU) <= settings | set(COMPOSE)
 
 
-def test_what_is_kept_is_in_the_image_and_in_a_volume() -> None:
+def test_data_is_in_the_image_and_in_a_volume() -> None:
     config = composed(*GPU)
     service = config["services"]["millm"]
     (volume,) = service["volumes"]
@@ -117,7 +117,7 @@ def test_what_is_kept_is_in_the_image_and_in_a_volume() -> None:
     assert service["environment"]["HF_HOME"].startswith(f"{folder}/")
 
 
-def test_it_waits_for_a_server_that_is_healthy_and_pins_the_chat_that_is_tested() -> None:
+def test_the_chat_waits_for_a_healthy_server_and_is_pinned() -> None:
     chat = composed(*GPU)["services"]["open-webui"]
     assert chat["depends_on"] == {"millm": {"condition": "service_healthy"}}
     version = chat["image"].rpartition(":v")[2]

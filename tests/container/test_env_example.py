@@ -1,4 +1,4 @@
-""".env.example is what the code says, changes nothing as it is, and holds the defaults."""
+""".env.example matches the code, sets nothing, and shows the defaults."""
 
 import subprocess
 import sys
@@ -16,22 +16,22 @@ FILE = ROOT / ".env.example"
 
 @pytest.fixture
 def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A shell without any of ours, in an empty folder."""
+    """A shell without variables of miLLM, in an empty folder."""
     for name in (*(f"MILLM_{name.upper()}" for name in Settings.model_fields), "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
 
-def test_it_is_fresh() -> None:
+def test_the_example_is_up_to_date() -> None:
     assert FILE.read_text("utf-8") == env_example(), "run `make docs`"
 
 
-def test_as_it_is_it_sets_nothing() -> None:
+def test_the_example_sets_nothing() -> None:
     assert dotenv_values(FILE) == {}
 
 
 @pytest.mark.usefixtures("no_settings")
-def test_what_is_shown_are_the_defaults() -> None:
+def test_the_shown_values_are_the_defaults() -> None:
     entries = [
         line.removeprefix("#") for line in env_example().splitlines() if line.startswith("#") and line[1:2] != " "
     ]
@@ -44,7 +44,7 @@ def test_what_is_shown_are_the_defaults() -> None:
 
 
 @pytest.mark.usefixtures("no_settings")
-def test_a_server_reads_it_from_the_folder_it_is_started_in() -> None:
+def test_the_server_reads_env_from_its_working_folder() -> None:
     Path(".env").write_text("MILLM_PORT=none\n", encoding="utf-8")
     done = subprocess.run([sys.executable, "-m", "millm", "serve"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1

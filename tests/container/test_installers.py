@@ -1,4 +1,4 @@
-"""What a build is given of pip's configuration: every setting that holds here, and no path of this machine."""
+"""The pip configuration of a build: all settings of this machine, without its paths."""
 
 import configparser
 import subprocess
@@ -38,7 +38,7 @@ def written(given: Given) -> configparser.RawConfigParser:
     return config
 
 
-def test_settings_arrive_and_paths_are_those_of_the_build(configured: Path, tmp_path: Path) -> None:
+def test_settings_arrive_with_paths_of_the_build(configured: Path, tmp_path: Path) -> None:
     with installers(tmp_path / "given") as given:
         config = written(given)
         places = {place: folder for folder, place in given.folders.items()}
@@ -55,7 +55,7 @@ def test_settings_arrive_and_paths_are_those_of_the_build(configured: Path, tmp_
 
 
 @pytest.mark.usefixtures("configured")
-def test_pip_reads_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pip_reads_the_written_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with installers(tmp_path / "given") as given:
         monkeypatch.setenv("PIP_CONFIG_FILE", str(given.secrets["pip"]))
         monkeypatch.delenv("PIP_FIND_LINKS")
@@ -65,7 +65,7 @@ def test_pip_reads_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("configured")
-def test_nothing_of_it_stays(tmp_path: Path) -> None:
+def test_no_files_remain_after_the_commands(tmp_path: Path) -> None:
     with installers(tmp_path / "given") as given:
         assert given.secrets["npm"].exists()
     assert not (tmp_path / "given").exists()

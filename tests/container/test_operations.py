@@ -1,4 +1,4 @@
-"""docs/operations: its commands name files, services, profiles, arguments and commands that exist, or are run."""
+"""docs/operations: files, services, profiles, arguments and commands exist; commands are run where possible."""
 
 import os
 import re
@@ -33,14 +33,14 @@ def starting(verb: str) -> list[str]:
     return [command for command in DOCKER if re.search(rf"(^|\s)docker {verb}", command)]
 
 
-def test_every_command_is_looked_at() -> None:
+def test_every_command_is_checked() -> None:
     others = {*DOCKER} - {*starting("compose"), *starting("build"), *starting("run")}
     assert others == {"cp .env.example .env", "make image-test"}
     assert (ROOT / ".env.example").is_file()
 
 
 @pytest.mark.parametrize("command", starting("compose"))
-def test_compose_has_what_it_names(command: str) -> None:
+def test_compose_services_in_the_docs_exist(command: str) -> None:
     variables, (_, *words) = words_of(command)
     files, profiles = [], []
     while words[0].startswith("-"):
@@ -67,7 +67,7 @@ def test_the_dockerfile_has_the_arguments(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", starting("run"))
-def test_a_container_is_run_as_the_image_is_made(command: str) -> None:
+def test_docker_commands_match_the_image(command: str) -> None:
     """Of images that are built on the same page, with a command that there is."""
     built = {words_of(build)[1][2] for build in starting("build")}
     words = words_of(command)[1]
@@ -79,7 +79,7 @@ def test_a_container_is_run_as_the_image_is_made(command: str) -> None:
     assert set(words[: words.index(image)]) <= {*taken, "127.0.0.1:8000:8000", "millm-data:/data"}
 
 
-def test_the_table_of_arguments_is_whole() -> None:
+def test_the_table_of_arguments_is_complete() -> None:
     page = (DOCS / "docker.md").read_text("utf-8")
     told = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
     stages = (ROOT / "Dockerfile").read_text("utf-8")
@@ -88,8 +88,8 @@ def test_the_table_of_arguments_is_whole() -> None:
     assert secrets == set(re.findall(r"type=secret,id=(\w+)", stages))
 
 
-def test_the_service_is_installed_as_the_page_says(tmp_path: Path) -> None:
-    """With this interpreter's environment for the clone's, every command that writes is run, and systemd content."""
+def test_the_service_is_installed_as_documented(tmp_path: Path) -> None:
+    """Every command that writes is run in this interpreter's environment, and systemd accepts the result."""
     environment = Path(sys.executable).parents[1]
     variables = {**os.environ, "HOME": str(tmp_path)}
     for command in FILE_COMMANDS:
@@ -102,7 +102,7 @@ def test_the_service_is_installed_as_the_page_says(tmp_path: Path) -> None:
     assert [(tmp_path / file).is_file() for file in read] == [True]
 
 
-def test_the_other_commands_are_about_the_service() -> None:
+def test_other_commands_refer_to_the_service() -> None:
     about = [command for command in SERVICE_COMMANDS if "millm" in command]
     assert about == [
         "systemctl --user enable --now millm",

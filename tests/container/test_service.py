@@ -18,7 +18,7 @@ NEEDS_SYSTEMD = "this needs systemd-analyze: apt-get install systemd"
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A user's, with the command where pip, pipx and uv put it."""
+    """A user's environment, with the command where pip, pipx and uv install it."""
     command = tmp_path / ".local" / "bin" / "millm"
     command.parent.mkdir(parents=True)
     command.symlink_to(Path(sys.executable).with_name("millm"))
@@ -34,7 +34,7 @@ def analyze(home: Path, unit: Path, verb: str) -> "subprocess.CompletedProcess[s
     return subprocess.run(command, env=variables, capture_output=True, text=True)
 
 
-def test_systemd_finds_no_fault_with_it(home: Path) -> None:
+def test_systemd_verifies_the_unit(home: Path) -> None:
     good = analyze(home, UNIT, "verify")
     assert (good.returncode, good.stderr) == (0, "")
     bad = home / "millm.service"
@@ -42,21 +42,21 @@ def test_systemd_finds_no_fault_with_it(home: Path) -> None:
     assert "strikt" in analyze(home, bad, "verify").stderr
 
 
-def test_it_is_hardened(home: Path) -> None:
+def test_the_service_is_hardened(home: Path) -> None:
     told = analyze(home, UNIT, "security --offline=true").stdout
     exposure = re.search(r"Overall exposure level for millm.service: ([\d.]+)", told)
     assert exposure
     assert float(exposure[1]) < 7.5
 
 
-def test_it_stops_as_patiently_as_the_server() -> None:
+def test_the_stop_timeout_exceeds_the_servers() -> None:
     seconds = re.search(r"^TimeoutStopSec=(\d+)$", UNIT.read_text("utf-8"), re.MULTILINE)
     assert seconds
     assert int(seconds[1]) > Settings.model_fields["drain_timeout"].default
 
 
-def test_it_writes_where_the_command_writes() -> None:
-    """`CacheDirectory` is in the user's ~/.cache, where both folders are unless somebody moved them."""
+def test_the_service_may_write_where_the_command_writes() -> None:
+    """`CacheDirectory` is in the user's ~/.cache, the default of both folders."""
     (folders,) = re.findall(r"^CacheDirectory=(.+)$", UNIT.read_text("utf-8"), re.MULTILINE)
     assert str(Settings.model_fields["home"].default) == f"~/.cache/{folders.split()[0]}"
     assert folders.split()[1] == "huggingface"

@@ -33,12 +33,12 @@ EMPTY = (
 """Nothing is: the page starts its own server, on a hub of stand-ins."""
 
 ELSEWHERE = {
-    "docs/operations/docker.md": ("tests/container/test_operations.py::test_every_command_is_looked_at",),
+    "docs/operations/docker.md": ("tests/container/test_operations.py::test_every_command_is_checked",),
     "docs/operations/systemd.md": (
-        "tests/container/test_operations.py::test_the_service_is_installed_as_the_page_says",
-        "tests/container/test_operations.py::test_the_other_commands_are_about_the_service",
+        "tests/container/test_operations.py::test_the_service_is_installed_as_documented",
+        "tests/container/test_operations.py::test_other_commands_refer_to_the_service",
     ),
-    "docs/operations/running.md": ("tests/e2e/test_running_page.py::test_the_commands_do_what_they_are_shown_for",),
+    "docs/operations/running.md": ("tests/e2e/test_running_page.py::test_documented_commands_work",),
     "docs/python.md": ("tests/notebook/test_docs_and_examples.py::test_the_page_runs",),
     "docs/profiles.md": (
         "tests/api/admin/test_profile_files.py::test_the_documents_commands_run",

@@ -27,7 +27,7 @@ class Answer:
 
 
 async def send(url: str, body: dict[str, Any], path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A request that is on its way."""
+    """A request in progress."""
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     content = json.dumps(body).encode()
@@ -46,7 +46,7 @@ async def ask(url: str, body: dict[str, Any], path: str = "/v1/chat/completions"
 
 
 async def leave(writer: asyncio.StreamWriter) -> None:
-    """As a client that crashes: without a goodbye."""
+    """Disconnect without closing the stream, like a client that crashes."""
     writer.transport.abort()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
@@ -61,7 +61,7 @@ def parse(sent: bytes) -> Answer:
 
 
 def _joined(chunked: bytes) -> bytes:
-    """Of an answer that is complete, or the assertion fails."""
+    """Of a complete answer."""
     parts, place = [], 0
     while size := re.compile(rb"([0-9a-f]+)\r\n").match(chunked, place):
         end = size.end() + int(size[1], 16)

@@ -1,4 +1,4 @@
-"""Prometheus' text format as numbers, read here by hand: an independent look at what the server writes."""
+"""An independent parser of Prometheus' text format."""
 
 import re
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Metrics:
         return cls.of(answer.text)
 
     def value(self, name: str, **labels: str) -> float:
-        """0 of a series that has not begun."""
+        """0 for a missing series."""
         return self.values.get((name, tuple(sorted(labels.items()))), 0.0)
 
     def labels_of(self, name: str) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""What plain transformers answers, and what with a vector added after a layer: the other way to our answers."""
+"""Answers of plain transformers, with or without a vector added after a layer: the oracle of the tests."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ Messages = list[dict[str, str]]
 
 
 class Plain:
-    """A model in a folder, asked greedily for at most so many tokens."""
+    """A model in a folder, with greedy answers of limited length."""
 
     def __init__(self, folder: Path, tokens: int) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -26,7 +26,7 @@ class Plain:
         return self._text(whole[0, len(prompt) :].tolist())
 
     def steered(self, messages: Messages, layer: int, delta: Tensor) -> str:
-        """With `delta` added after `layer` at every position but the first; all of it anew for every token."""
+        """With `delta` added after `layer` at all positions but the first, recomputed for every token."""
         prompt = self._ids(messages)
         ids, end = list(prompt), self._model.generation_config.eos_token_id
         with self._adding(layer, delta), torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Asks `/healthz` again and again, in a process of its own, until its input ends; prints the milliseconds of each."""
+"""Poll `/healthz` until standard input ends, and print the milliseconds of each request."""
 
 import http.client
 import json

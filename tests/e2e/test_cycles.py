@@ -1,6 +1,6 @@
-"""Two hundred times attached, set, unset and detached, while four answers at a time are made: nobody is harmed.
+"""Two hundred cycles of attach, steer and detach during four concurrent answers.
 
-Each reader's answer is the one it would have had alone: the base model's, or steered from its first token to its last.
+Each answer equals the one without concurrency: the base model's, or steered from its first to its last token.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ def inside(tmp_path: Path, tiny_model: Path, tiny_sae: Path) -> Iterator[Inside]
 
 @dataclass
 class Told:
-    """What a reader got, answer by answer."""
+    """The answers of one reader."""
 
     texts: set[str] = field(default_factory=set)
     answers: int = 0
@@ -98,7 +98,7 @@ async def cycle(state: State, tiny_sae: Path) -> None:
 
 
 @pytest.mark.timeout(400)
-def test_nobody_is_harmed(inside: Inside, tiny_sae: Path) -> None:
+def test_readers_are_not_affected_by_steering_changes(inside: Inside, tiny_sae: Path) -> None:
     async def alone(steering: object) -> str:
         async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
             text, error = await ask(client, inside.base_url, steering)

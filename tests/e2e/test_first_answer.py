@@ -1,4 +1,4 @@
-"""The first answers after a start are those of everything that was there before: nobody is answered with less."""
+"""The first answers after a start use everything that was restored."""
 
 import socket
 import time
@@ -12,7 +12,7 @@ from tests.fixtures.process import running
 
 BODY = {"model": "tiny-llama", "prompt": "The sea is wide", "max_tokens": 12, "temperature": 0, "ignore_eos": True}
 ASKING = 8
-"""At once, so that one of them asks at every moment of the start."""
+"""Concurrent, so that requests arrive at every moment of the start."""
 KNOB = {"features": [{"index": 3, "strength": 6}]}
 
 
@@ -28,7 +28,7 @@ def told(answer: httpx.Response) -> tuple[str, str, int]:
     return answer.json()["choices"][0]["text"], receipt["steering"], receipt["tokens_steered"]
 
 
-def test_it_is_steered_from_its_first_token(tmp_path: Path, tiny_model: Path, tiny_sae: Path) -> None:
+def test_the_first_answer_is_steered_from_its_first_token(tmp_path: Path, tiny_model: Path, tiny_sae: Path) -> None:
     home = tmp_path / "home"
     with running("serve", str(tiny_model), "--sae", str(tiny_sae), model="tiny-llama", home=home) as server:
         httpx.put(f"{server.url}/api/steering", json=KNOB).raise_for_status()
@@ -42,7 +42,7 @@ def test_it_is_steered_from_its_first_token(tmp_path: Path, tiny_model: Path, ti
 
 
 def _first(url: str) -> httpx.Response:
-    """Asked all the time until it is no longer 503."""
+    """Repeated until the status is no longer 503."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:

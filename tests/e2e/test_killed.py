@@ -1,4 +1,4 @@
-"""Thirty times `kill -9` of the server at any moment of a download: nothing finished is lost, nothing half is left."""
+"""`kill -9` of the server during a download, thirty times: finished files stay, partial ones do not."""
 
 import json
 import random
@@ -32,16 +32,16 @@ FAST, SLOW = 8_000_000, 1_000_000
 
 @dataclass
 class Story:
-    """One server after the other over the same home and cache."""
+    """Servers one after another over the same home and cache."""
 
     there: LibraryHome
     lives: ExitStack
-    """Ends what is left of them, once all has been looked at."""
+    """Stops remaining processes at the end."""
     now: "subprocess.Popen[str] | None" = None
     took: list[float] = field(default_factory=list)
-    """Seconds from a command typed to a server that answers."""
+    """Seconds from the command to a server that answers."""
     brought: list[tuple[set[str], list[str]]] = field(default_factory=list)
-    """Of each life: hashes of what was finished before it, and the files that it asked for."""
+    """For each server: hashes of files finished before it, and the files it requested."""
 
     def ask(self, method: str, address: str, body: object = None) -> Any:
         url = f"http://127.0.0.1:{self.there.port}{address}"
@@ -50,7 +50,7 @@ class Story:
         return answer.json()
 
     def start(self) -> None:
-        """It has cleaned up after the one before, which is gone with all that it started."""
+        """The previous server is gone with its processes, and its partial files are removed."""
         begun, before = time.monotonic(), self.now
         self.now = process = self.lives.enter_context(
             started("serve", home=self.there.home, **self.there.variables, MILLM_DOWNLOAD_RESERVE_BYTES="0")
@@ -63,7 +63,7 @@ class Story:
         self.there.hub.forget()
 
     def go_on(self) -> str:
-        """→ the job, the only one, which was interrupted."""
+        """The interrupted job, the only one."""
         jobs = self.ask("GET", "/api/jobs")["jobs"]
         if not jobs:
             return str(self.ask("POST", "/api/models", {"id": NAME})["id"])
@@ -77,15 +77,15 @@ class Story:
         self.now.wait()
 
     def finished(self) -> set[str]:
-        """Hashes of what has its own name in the cache."""
+        """Hashes of complete files in the cache."""
         return {path.name for path in self._blobs() if "." not in path.name}
 
     def half(self) -> list[str]:
-        """What a download that ended has no right to leave."""
+        """Partial files, which must not exist after a download."""
         return [path.name for path in self._blobs() if path.name.endswith(".incomplete") or path.name[:4] == "tmp_"]
 
     def fetched_again(self) -> list[str]:
-        """What was asked for although it was there."""
+        """Files that were requested again although complete."""
         of = {f"{NAME}/{path.name}": etag_of(path) for path in (self.there.hub.root / NAME).iterdir()}
         return [path for had, paths in self.brought for path in paths if of[path] in had]
 
@@ -94,7 +94,7 @@ class Story:
 
 
 def wait_until_alone(process: "subprocess.Popen[str]") -> None:
-    """What it started ends with it; what was still importing its libraries, when it has."""
+    """Its child processes end with it, at the latest after their imports."""
     deadline = time.monotonic() + 15
     while left := children_of(process):
         assert time.monotonic() < deadline, left
@@ -112,7 +112,7 @@ def write_large(folder: Path) -> None:
 
 
 def lives_and_dies(story: Story, seconds: float) -> int:
-    """How many half files that left."""
+    """The number of partial files afterwards."""
     story.start()
     had = story.finished()
     story.there.hub.speed = FAST if len(had) < FILES - 4 else SLOW
@@ -124,7 +124,7 @@ def lives_and_dies(story: Story, seconds: float) -> int:
 
 
 def brings_it_home(story: Story) -> None:
-    """The last life, which nobody cuts short."""
+    """The last server, which is not killed."""
     story.start()
     had = story.finished()
     story.there.hub.speed = None
@@ -134,7 +134,7 @@ def brings_it_home(story: Story) -> None:
     story.brought.append((had, list(story.there.hub.downloaded)))
 
 
-def test_thirty_times(tmp_path: Path) -> None:
+def test_thirty_kills_during_a_download(tmp_path: Path) -> None:
     chance = random.Random()
     write_large(tmp_path / "hub" / NAME)
     with serving(tmp_path / "hub") as hub, ExitStack() as lives:

@@ -1,4 +1,4 @@
-"""`/metrics` of a real server against what its clients counted: tokens, requests, ends, the queue, what is loaded."""
+"""`/metrics` of a real server against the counts of its clients."""
 
 import json
 import time
@@ -57,7 +57,7 @@ def streamed(server: Server, tokens: int) -> Streamed:
     return Streamed(first, time.monotonic() - began, usage)
 
 
-def test_streams_are_counted_as_their_clients_count_them(there: Server) -> None:
+def test_streams_are_counted_as_by_their_clients(there: Server) -> None:
     before = Metrics.at(there.url)
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda k: streamed(there, 3 + k), range(STREAMS)))
@@ -79,7 +79,7 @@ def test_streams_are_counted_as_their_clients_count_them(there: Server) -> None:
         assert 0.3 * seen < after.since(before, name) < seen, "the client sees the same, and the way there"
 
 
-def test_other_answers_are_counted_by_how_they_ended(there: Server) -> None:
+def test_requests_are_counted_by_outcome(there: Server) -> None:
     before = Metrics.at(there.url)
     usage = [post(there, max_tokens=4).json()["usage"], post(there, "/v1/embeddings", input="The sea").json()["usage"]]
     chat = post(there, "/v1/chat/completions", messages=[{"role": "user", "content": "x"}], max_tokens=2, prompt=None)
@@ -99,7 +99,7 @@ def test_other_answers_are_counted_by_how_they_ended(there: Server) -> None:
     assert after.since(before, "millm_generated_tokens_total") > sum(one.get("completion_tokens", 0) for one in usage)
 
 
-def test_nothing_that_a_client_makes_up_is_a_label(there: Server) -> None:
+def test_client_input_is_never_a_label(there: Server) -> None:
     before = Metrics.at(there.url)
     for k in range(5):
         assert post(there, model=f"made-up-{k}", max_tokens=1).status_code == 404
@@ -117,7 +117,7 @@ def test_nothing_that_a_client_makes_up_is_a_label(there: Server) -> None:
 
 @contextmanager
 def held(server: Server) -> Iterator[None]:
-    """The engine does nothing meanwhile."""
+    """Blocks the engine."""
     children = psutil.Process(server.process.pid).children()
     (engine,) = [child for child in children if "multiprocessing.spawn" in " ".join(child.cmdline())]
     engine.suspend()
@@ -127,7 +127,7 @@ def held(server: Server) -> Iterator[None]:
         engine.resume()
 
 
-def test_the_queue_is_told_while_it_is_held(there: Server) -> None:
+def test_the_queue_is_reported_while_blocked(there: Server) -> None:
     with ThreadPoolExecutor(6) as pool:
         with held(there):
             asked = [pool.submit(post, there, max_tokens=2) for _ in range(6)]
@@ -145,7 +145,7 @@ def test_the_queue_is_told_while_it_is_held(there: Server) -> None:
     assert after.value("millm_http_requests_total", **labels) >= 1
 
 
-def test_what_is_loaded_and_what_steers_is_told(there: Server) -> None:
+def test_loaded_model_and_steering_are_reported(there: Server) -> None:
     status = httpx.get(f"{there.url}/api/status", trust_env=False).json()
     now = Metrics.at(there.url)
     facts = status["model"]["facts"]
@@ -182,8 +182,8 @@ def test_a_restart_of_the_engine_is_counted(there: Server) -> None:
         time.sleep(0.1)
 
 
-def test_histograms_and_families_are_in_order(there: Server) -> None:
-    """As a scraper needs them: buckets grow, the last is all, and every family says what it is."""
+def test_histograms_and_families_are_well_formed(there: Server) -> None:
+    """As a scraper needs them: cumulative buckets, and a type for every family."""
     now = Metrics.at(there.url)
     for family in (name for name, kind in now.kinds.items() if kind == "histogram"):
         buckets = [value for (name, _), value in now.values.items() if name == f"{family}_bucket"]

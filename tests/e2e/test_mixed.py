@@ -1,4 +1,4 @@
-"""Requests of every kind at once, with and without profiles, each get what they get alone."""
+"""Concurrent requests of every kind, with and without profiles, equal single requests."""
 
 import asyncio
 from typing import Any
@@ -26,7 +26,7 @@ VARYING = ("id", "created", "created_at", "completed_at")
 
 
 def without_its_name(told: Any) -> Any:
-    """What differs from one answer to the next of the same request."""
+    """Without the fields that differ between answers to the same request."""
     if isinstance(told, dict):
         return {
             key: without_its_name(value)
@@ -42,7 +42,7 @@ async def ask(client: httpx.AsyncClient, path: str, body: dict[str, Any], server
     return without_its_name(answer.json())
 
 
-def test_eight_mixed_requests_at_once_are_each_as_they_are_alone(server: Server) -> None:
+def test_concurrent_mixed_requests_equal_single_requests(server: Server) -> None:
     async def both() -> tuple[list[Any], list[Any]]:
         async with httpx.AsyncClient(timeout=60) as client:
             alone = [await ask(client, path, body, server) for path, body in MIXED]

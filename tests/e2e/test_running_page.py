@@ -1,4 +1,4 @@
-"""docs/operations/running.md does what it says: its commands, its example line, and the metrics that it names."""
+"""docs/operations/running.md: commands, example log line, and metrics."""
 
 import json
 import os
@@ -30,7 +30,7 @@ STOPS = 'kill -TERM "$(cat ~/.cache/millm/server.lock)"'
 
 @dataclass
 class Shell:
-    """Runs the page's commands as somebody would whose home is `home`."""
+    """Runs the page's commands with `home` as HOME."""
 
     home: Path
     port: str = field(default_factory=free_port)
@@ -65,7 +65,7 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Command → what it printed, of a server that was started and stopped by two of them."""
+    """Command → output, with a server that two of the commands start and stop."""
     first, *others = commands(PAGE)
     shell = Shell(tmp_path_factory.mktemp("home"))
     process = shell.start(first)
@@ -81,7 +81,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     process.stderr.close()
 
 
-def test_the_commands_do_what_they_are_shown_for(said: dict[str, str]) -> None:
+def test_documented_commands_work(said: dict[str, str]) -> None:
     health, ready, scraped = (said[f"curl -s {EXAMPLE_URL}/{name}"] for name in ("healthz", "readyz", "metrics"))
     assert json.loads(health) == {"status": "ok"}
     assert json.loads(ready)["status"] in ("loading", "empty")
@@ -89,7 +89,7 @@ def test_the_commands_do_what_they_are_shown_for(said: dict[str, str]) -> None:
     assert said[STOPS] == ""
 
 
-def test_the_log_is_as_shown(said: dict[str, str]) -> None:
+def test_the_log_matches_the_docs(said: dict[str, str]) -> None:
     lines = [json.loads(line) for line in said[commands(PAGE)[0]].splitlines()]
     assert lines[-1]["event"] == "server.stopped"
     (example,) = (json.loads(block) for block in blocks(PAGE, "json"))
@@ -98,7 +98,7 @@ def test_the_log_is_as_shown(said: dict[str, str]) -> None:
     assert [name for name in example if name in found] == list(found)
 
 
-def test_every_metric_and_code_that_it_names_is_there(said: dict[str, str]) -> None:
+def test_metrics_and_codes_in_the_docs_exist(said: dict[str, str]) -> None:
     now = Metrics.of(said[f"curl -s {EXAMPLE_URL}/metrics"])
     families = set(now.kinds) | {f"{name}_{end}" for name in now.kinds for end in ("bucket", "count", "sum")}
     page = PAGE.read_text("utf-8")

@@ -1,7 +1,7 @@
-"""The story that miLLM is for: from the hub to a steered chat, off and on again, another model, and all of it back.
+"""The main story: from the hub to a steered chat, off and on, another model, and a restart.
 
-Real processes: a hub, `millm serve` without arguments, the openai client. What it answers is what plain transformers
-does, with the feature's direction added where the SAE is attached.
+Real processes: a hub, `millm serve` without arguments, the openai client. Answers equal plain transformers with the
+feature's direction added at the hook.
 """
 
 from collections.abc import Iterator, Mapping
@@ -41,13 +41,13 @@ class Said:
 
 @dataclass(frozen=True)
 class Visitor:
-    """Talks to a running server in all ways there are."""
+    """A user of a running server."""
 
     server: Server
     api: LibraryClient
 
     def says(self, model: str = GEMMA) -> Said:
-        """The answer to `CHAT`, asked for as anybody would."""
+        """The answer to `CHAT`."""
         with OpenAI(base_url=self.server.base_url, api_key="none", max_retries=0) as client:
             answer = client.chat.completions.create(model=model, messages=CHAT, temperature=0, max_tokens=TOKENS)  # type: ignore[arg-type]
         assert answer.usage
@@ -115,7 +115,7 @@ def test_from_the_hub_to_a_steered_chat_and_back_after_a_crash(repositories: Pat
 
 
 def direction(repositories: Path) -> torch.Tensor:
-    """Of the feature: its decoder row at length one, straight from the file."""
+    """Of the feature: its decoder row, scaled to unit length, from the file."""
     with np.load(repositories / SCOPE_SAE.removesuffix(SCOPE_PATH) / SCOPE_PATH / "params.npz") as parts:
         row = torch.from_numpy(parts["W_dec"][FEATURE])
     return row / row.norm()
@@ -161,7 +161,7 @@ def it_is_loaded_as_estimated(visitor: Visitor) -> None:
 
 
 def it_is_steered(visitor: Visitor, expected: str) -> Said:
-    """Attached and steered, as plain transformers is."""
+    """Attached and steered like plain transformers."""
     attached = visitor.attaches()
     assert attached["hook_point"] == f"blocks.{LAYER}.hook_resid_post"
     visitor.steers()
@@ -179,7 +179,7 @@ def it_is_detached(visitor: Visitor, base: str) -> None:
 
 
 def another_model_takes_its_place(visitor: Visitor, expected: str) -> None:
-    """Nothing of the one before stays with it."""
+    """Nothing of the previous model remains."""
     visitor.loads(GPT2)
     assert visitor.is_loaded_and_attached == (GPT2, [])
     assert visitor.api.get("/api/steering")["steering"] is None
@@ -188,6 +188,6 @@ def another_model_takes_its_place(visitor: Visitor, expected: str) -> None:
 
 
 def all_is_back(visitor: Visitor, before: Said) -> None:
-    """By itself, to the last byte."""
+    """Restored without a request, to the last byte."""
     assert visitor.is_loaded_and_attached == (GEMMA, [SCOPE_SAE])
     assert visitor.says() == before

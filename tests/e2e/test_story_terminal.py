@@ -24,7 +24,7 @@ def test_from_the_hub_to_the_device_and_back(repositories: Path, tmp_path: Path)
 
 
 def done(ran: CompletedCommand) -> CompletedCommand:
-    """It went well, and left nothing running."""
+    """Checks that the command succeeded and left no process."""
     assert (ran.code, ran.leftover_processes) == (0, []), ran
     return ran
 

@@ -1,4 +1,4 @@
-"""Good requests of every kind, to be spoiled."""
+"""Valid requests of every kind, to be mutated."""
 
 from tests.fuzz.mutations import Body
 

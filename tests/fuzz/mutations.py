@@ -1,4 +1,4 @@
-"""Bodies that start as good ones and are then spoiled: JSON as clients get it wrong, and as attackers mean it."""
+"""Mutations of valid bodies: typical mistakes of clients, and attacks."""
 
 import copy
 import json
@@ -27,7 +27,7 @@ def spoiled(body: Body, random: Random) -> bytes:
 
 
 def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every container in it with each of its keys."""
+    """All containers in a value, with each of their keys."""
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in list(pairs):
         yield value, key

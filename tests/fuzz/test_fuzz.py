@@ -1,4 +1,4 @@
-"""Thousands of made-up requests: no 5xx, no answer outside the envelope, no dead connection, no growing memory."""
+"""Thousands of generated requests: no 5xx, no answer outside the envelope, no closed connection, no growing memory."""
 
 import json
 from collections import Counter
@@ -50,7 +50,7 @@ def http(fuzzed: Server) -> Iterator[httpx.Client]:
 
 
 def check(answer: httpx.Response, home: Path) -> int:
-    """The answer is one of ours; → its status."""
+    """Check that the answer is well-formed; returns its status."""
     text = answer.text
     assert answer.status_code < 500, (answer.status_code, text[:400], answer.request.content[:2000])
     assert answer.headers.get("x-request-id")
@@ -78,7 +78,7 @@ def resident(server: Server) -> int:
     return int(psutil.Process(server.process.pid).memory_info().rss)
 
 
-def test_spoiled_bodies(fuzzed: Server, http: httpx.Client) -> None:
+def test_mutated_bodies(fuzzed: Server, http: httpx.Client) -> None:
     random = Random(20261123)
     seen: Counter[int] = Counter()
     settled = 0
@@ -95,7 +95,7 @@ def test_spoiled_bodies(fuzzed: Server, http: httpx.Client) -> None:
     assert resident(fuzzed) - settled < GROWTH, (settled, resident(fuzzed))
 
 
-def test_requests_from_our_own_document(fuzzed: Server, http: httpx.Client) -> None:
+def test_requests_generated_from_openapi(fuzzed: Server, http: httpx.Client) -> None:
     document = schemathesis.openapi.from_url(f"{fuzzed.url}/openapi.json")
     operations = [found.ok() for found in document.get_all_operations() if _leaves_the_model(found.ok())]
     seen: Counter[int] = Counter()
@@ -138,13 +138,13 @@ def asked(operation: Any, mode: GenerationMode, server: Server, http: httpx.Clie
 
 
 def _leaves_the_model(operation: Any) -> bool:
-    """Not what unloads it, or asks Hugging Face: that has tests of its own (`tests/admin`)."""
+    """Excluded are unloading and Hugging Face, which have tests of their own (`tests/api/admin`)."""
     changes = ("/api/models", "/api/saes", "/api/attachments", "/api/jobs")
     return operation.method.upper() == "GET" or not operation.path.startswith(changes)
 
 
 def _make_it_reach_the_model(case: Any, model: str) -> None:
-    """A made-up model's name would be all that is ever looked at."""
+    """With a generated model name, only the name would be tested."""
     if isinstance(case.body, dict) and isinstance(case.body.get("model"), str) and len(case.body["model"]) % 4:
         case.body["model"] = model
         for name in ("n", "best_of"):

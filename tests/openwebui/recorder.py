@@ -1,4 +1,4 @@
-"""A door between a client and a server: passes everything on as it comes, and notes what was asked and when."""
+"""A recording proxy between a client and a server, which streams everything through."""
 
 import contextlib
 import http.server
@@ -23,7 +23,7 @@ class Exchange:
     path: str
     body: dict[str, Any]
     headers: dict[str, str]
-    """By small letters."""
+    """Names in lower case."""
     begun: float
     status: int = 0
     answer: bytes = b""
@@ -36,7 +36,7 @@ class Exchange:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """What a streamed answer held."""
+        """The events of a streamed answer."""
         lines = self.answer.decode().splitlines()
         return [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
 
@@ -47,7 +47,7 @@ class Recorder:
     exchanges: list[Exchange]
 
     def chats(self, *, streamed: bool) -> list[Exchange]:
-        """What a person reads is streamed; what runs behind their back is not."""
+        """Chats are streamed, background requests are not."""
         return [
             exchange
             for exchange in self.exchanges

@@ -1,4 +1,4 @@
-"""Open WebUI, the page and what is behind it, on the demo model with its context of 8k."""
+"""Open WebUI, its page and API, on the demo model with a context of 8k."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ def body(server: Server, **changes: Any) -> dict[str, Any]:
     return {"model": server.model, "messages": messages, "temperature": 0, "max_tokens": LIMIT, **changes}
 
 
-def test_it_lists_the_model_and_its_profiles(open_webui: OpenWebUI, demo_server: Server) -> None:
+def test_models_and_profiles_are_listed(open_webui: OpenWebUI, demo_server: Server) -> None:
     served = httpx.get(f"{demo_server.base_url}/models").json()["data"]
     listed = open_webui.http.get("/api/models").json()["data"]
     assert {entry["id"]: entry["name"] for entry in listed} == {entry["id"]: entry["name"] for entry in served}
@@ -33,7 +33,7 @@ def test_it_lists_the_model_and_its_profiles(open_webui: OpenWebUI, demo_server:
 
 @pytest.mark.parametrize("profile", ["", ":yelling"])
 def test_a_chat_streams(open_webui: OpenWebUI, demo_server: Server, profile: str) -> None:
-    """Through its own API: piece by piece, and the pieces are the whole answer."""
+    """Through its own API, as a stream that equals the complete answer."""
     asked = body(demo_server, model=demo_server.model + profile)
     pieces, came = [], []
     with open_webui.http.stream("POST", "/api/chat/completions", json={**asked, "stream": True}) as answer:
@@ -46,22 +46,20 @@ def test_a_chat_streams(open_webui: OpenWebUI, demo_server: Server, profile: str
     assert came[-1] - came[0] > 0.1
 
 
-def test_its_page_has_the_profiles_in_its_menu(conversation: Seen, demo_server: Server) -> None:
+def test_the_page_lists_the_profiles(conversation: Seen, demo_server: Server) -> None:
     served = httpx.get(f"{demo_server.base_url}/models").json()["data"]
     assert conversation["menu"] == [entry["name"] for entry in served]
 
 
-def test_its_page_shows_a_steered_answer_as_it_grows(conversation: Seen) -> None:
+def test_the_page_streams_a_steered_answer(conversation: Seen) -> None:
     for shown in conversation["answers"]:
         assert len(shown) >= 3
         letters = [letter for letter in shown[-1] if letter.isalpha()]
         assert sum(letter.isupper() for letter in letters) > 0.6 * len(letters), shown[-1]
 
 
-def test_its_default_tools_do_not_break_a_small_model(
-    conversation: Seen, open_webui: OpenWebUI, demo_folder: Path
-) -> None:
-    """The demo's template does not take tools, so the model is not told of them, and the answer says so."""
+def test_default_tools_do_not_break_a_small_model(conversation: Seen, open_webui: OpenWebUI, demo_folder: Path) -> None:
+    """The demo's template does not support tools, so they are dropped, and the answer reports it."""
     tokenizer = Tokenizer.from_file(str(demo_folder / "tokenizer.json"))
     for chat in open_webui.asked.chats(streamed=True)[-2:]:
         tools = chat.body["tools"]
@@ -73,7 +71,7 @@ def test_its_default_tools_do_not_break_a_small_model(
         assert chat.events[-1]["millm"]["tools_omitted"] is True
 
 
-def test_what_runs_behind_the_chat_does_not_starve_the_next_message(conversation: Seen, open_webui: OpenWebUI) -> None:
+def test_background_requests_do_not_starve_the_next_message(conversation: Seen, open_webui: OpenWebUI) -> None:
     _, second = open_webui.asked.chats(streamed=True)[-2:]
     behind = open_webui.asked.chats(streamed=False)
     beside = [task for task in behind if task.begun < second.begun and (task.ended or second.came[0]) >= second.came[0]]
@@ -85,16 +83,16 @@ def test_what_runs_behind_the_chat_does_not_starve_the_next_message(conversation
     assert second.first_byte_seconds < 15
 
 
-def test_what_runs_behind_the_chat_says_so_in_a_header(conversation: Seen, open_webui: OpenWebUI) -> None:
-    """As compose.yaml asks for it; the monitor reads it."""
+def test_background_requests_carry_a_header(conversation: Seen, open_webui: OpenWebUI) -> None:
+    """As configured in compose.yaml, for the monitor."""
     behind = {task.headers[TASK_HEADER] for task in open_webui.asked.chats(streamed=False)}
     assert "follow_up_generation" in behind
     assert behind <= {"title_generation", "tags_generation", "follow_up_generation"}
     assert not behind & {chat.headers.get(TASK_HEADER) for chat in open_webui.asked.chats(streamed=True)}
 
 
-def test_a_file_is_found_by_vectors_of_the_server(open_webui: OpenWebUI, demo_server: Server) -> None:
-    """The score that it gives a text is that of the two vectors which the server gives."""
+def test_a_file_is_found_with_embeddings_of_the_server(open_webui: OpenWebUI, demo_server: Server) -> None:
+    """The score of a text equals the similarity of the server's embeddings."""
     text, query = "Bread is made of flour, water, salt and time.", "What is bread made of?"
     file = {"file": ("bread.txt", text, "text/plain")}
     kept = open_webui.http.post("/api/v1/files/", files=file, params={"process_in_background": "false"})

@@ -1,4 +1,4 @@
-"""What is published, as those who install it get it: an sdist, the wheel made of it, an environment elsewhere.
+"""The published package as installed by a user: an sdist, its wheel, a fresh environment.
 
 Building needs the package index, and npm where the page is not built; the environment takes the time: 2 minutes.
 """
@@ -26,7 +26,7 @@ CHECKERS = ("twine==7.0.0", "check-wheel-contents==0.6.3")
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
-    """What it printed, to its good end, with none of our own variables."""
+    """The output of a successful command, without variables of miLLM."""
     environment = {**outside(), "NO_COLOR": "1", **variables}
     done = subprocess.run([*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
@@ -84,7 +84,7 @@ def demo(installed: Path, home: Path) -> Iterator[Server]:
         yield server
 
 
-def test_what_is_published_is_well_formed(work: Path, sdist: Path, wheel: Path) -> None:
+def test_published_files_are_well_formed(work: Path, sdist: Path, wheel: Path) -> None:
     run(sys.executable, "-m", "venv", work / "checkers", cwd=work)
     programs = work / "checkers" / "bin"
     run(programs / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *CHECKERS, cwd=work)
@@ -92,7 +92,7 @@ def test_what_is_published_is_well_formed(work: Path, sdist: Path, wheel: Path) 
     run(programs / "check-wheel-contents", wheel, cwd=work)
 
 
-def test_the_wheel_holds_all_that_runs(wheel: Path) -> None:
+def test_the_wheel_holds_all_runtime_files(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         page = archive.read("millm/web/index.html").decode()
@@ -107,7 +107,7 @@ def test_the_wheel_holds_all_that_runs(wheel: Path) -> None:
     assert wheel.stat().st_size < 15_000_000
 
 
-def test_the_sdist_holds_what_it_is_made_of_and_no_more(sdist: Path) -> None:
+def test_the_sdist_holds_exactly_its_sources(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = ("pyproject.toml", "hatch_build.py", "constraints.txt", "Makefile", "LICENSE", "NOTICE", "SECURITY.md")
@@ -116,15 +116,15 @@ def test_the_sdist_holds_what_it_is_made_of_and_no_more(sdist: Path) -> None:
     assert sdist.stat().st_size < 20_000_000
 
 
-def test_it_runs_from_where_it_is_installed(installed: Path, work: Path) -> None:
+def test_the_package_runs_from_its_environment(installed: Path, work: Path) -> None:
     told = run(installed / "python", "-c", "import millm; print(millm.__file__, millm.__version__)", cwd=work)
     assert told.split() == [str(next(work.glob("venv/lib/python*/site-packages/millm/__init__.py"))), __version__]
     assert run(installed / "millm", "--version", cwd=work) == f"millm {__version__}\n"
     assert run(installed / "python", "-m", "pip", "check", cwd=work) == "No broken requirements found.\n"
 
 
-def test_help_is_immediate(installed: Path, work: Path) -> None:
-    """Warm, in seconds of processor time: those on the clock depend on what else the machine does."""
+def test_help_is_fast(installed: Path, work: Path) -> None:
+    """Warm, in seconds of processor time, which do not depend on other load."""
 
     def seconds() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -158,7 +158,7 @@ def test_the_demo_answers_steered(demo: Server) -> None:
 
 
 @pytest.mark.demo
-def test_the_page_is_there(demo: Server) -> None:
+def test_the_page_is_served(demo: Server) -> None:
     page = httpx.get(f"{demo.url}/ui/")
     assert page.status_code == 200
     scripts = [part.partition('"')[0] for part in page.text.split('src="')[1:]]
@@ -167,7 +167,7 @@ def test_the_page_is_there(demo: Server) -> None:
         assert httpx.get(httpx.URL(f"{demo.url}/ui/").join(script)).status_code == 200
 
 
-def test_it_is_a_library(installed: Path, home: Path, work: Path) -> None:
+def test_the_installed_package_is_a_library(installed: Path, home: Path, work: Path) -> None:
     code = (
         "from millm import SAE, steered, watching; from millm.demo.bundle import SAE_FOLDER;"
         "print(SAE.load(SAE_FOLDER).d_sae)"
@@ -175,8 +175,8 @@ def test_it_is_a_library(installed: Path, home: Path, work: Path) -> None:
     assert run(installed / "python", "-c", code, cwd=work, MILLM_HOME=str(home)) == "4096\n"
 
 
-def test_what_it_needs_is_all_that_is_there(installed: Path, work: Path) -> None:
-    """Nothing of ours works only because the tests' own libraries are beside it."""
+def test_the_package_needs_only_its_dependencies(installed: Path, work: Path) -> None:
+    """The package works without the libraries of the tests."""
     listed = json.loads(run(installed / "python", "-m", "pip", "list", "--format", "json", cwd=work))
     names = {package["name"].lower() for package in listed}
     assert "millm" in names

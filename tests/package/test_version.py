@@ -10,7 +10,7 @@ from millm import __version__
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_package_takes_it_from_the_code() -> None:
+def test_the_package_version_is_the_codes() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     assert project["project"]["dynamic"] == ["version"]
     assert "version" not in project["project"]
@@ -18,6 +18,6 @@ def test_the_package_takes_it_from_the_code() -> None:
     assert source.read_text("utf-8").count(f'__version__ = "{__version__}"') == 1
 
 
-def test_the_command_tells_it() -> None:
+def test_the_command_prints_the_version() -> None:
     told = subprocess.run([sys.executable, "-m", "millm", "--version"], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == f"millm {__version__}"

@@ -1,4 +1,4 @@
-"""A journey of `ui/e2e` in Chromium: it goes its way, and may ask for what only this process can do."""
+"""Run a journey of `ui/e2e` in Chromium; it may call functions of this process."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ Deed = Callable[[], Any]
 
 
 def journey(name: str, url: str, deeds: Mapping[str, Deed] | None = None, pictures: Path | None = None) -> Any:
-    """→ what it tells. Its first problem fails the test."""
+    """The journey's result. Its first problem fails the test."""
     chromium = shutil.which("chromium")
     assert chromium, "this needs Chromium: apt-get install chromium"
     assert (UI / "node_modules").is_dir(), "run `make page` first"
@@ -36,7 +36,7 @@ def journey(name: str, url: str, deeds: Mapping[str, Deed] | None = None, pictur
 
 
 def _followed(to: Any, back: Any, asked: Mapping[str, Any], deeds: Mapping[str, Deed]) -> Any:
-    """None where it ended without a word."""
+    """None without a result."""
     _write(to, asked)
     for line in back:
         said = json.loads(line)

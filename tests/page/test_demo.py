@@ -1,4 +1,4 @@
-"""The page of `millm demo`: what a person does in the first minute, and what no page may ever do."""
+"""The page of `millm demo`: the first minute of a user, and forbidden behaviour of pages."""
 
 from collections.abc import Callable
 

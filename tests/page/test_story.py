@@ -1,4 +1,4 @@
-"""The page from an empty server on, over a hub with tiny models: the story, a restart, and very many of everything."""
+"""The page on an empty server with a hub of tiny models: the story, a restart, and large numbers of entries."""
 
 import json
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def test_from_an_empty_server_to_a_profile_in_a_chat_client(repositories: Path, 
 
 @contextmanager
 def restarting(there: LibraryHome) -> Iterator[dict[str, Any]]:
-    """A server, and how it is killed and started again on the same port."""
+    """A server, with functions to kill it and start it again on the same port."""
     servers: list[Any] = []
 
     def start() -> None:

@@ -1,1 +1,1 @@
-"""What the demo's profiles do, by strength, beside the base model and a system prompt: measured and shown."""
+"""Measure the effect of the demo's profiles by strength, against the base model and a system prompt."""

@@ -1,4 +1,4 @@
-"""The demo's model card: a written head, and what its profiles do at their own strengths."""
+"""The demo's model card: a fixed head, and the measured effect of its profiles."""
 
 from tools.efficacy.figures import Figures, at
 

@@ -16,7 +16,7 @@ Figures = dict[str, Any]
 
 
 def profile_figures(profile: Profile, answers: Sequence[Answer], system_tokens: int, plain_tokens: float) -> Figures:
-    """`system_tokens`: that its system prompt takes more than the template's own; `plain_tokens`: of a whole prompt."""
+    """`system_tokens`: of its system prompt, above the template's own; `plain_tokens`: of a complete prompt."""
     measure = MEASURES[profile.name]
     base = [answer for answer in answers if not answer.profile]
     asked = [answer for answer in answers if answer.profile == profile.name and answer.asked]
@@ -65,7 +65,7 @@ def cliffs_delta(ones: Sequence[float], others: Sequence[float]) -> float:
 
 
 def difference_interval(metric: Metric, ones: Sequence[Answer], others: Sequence[Answer]) -> tuple[float, float]:
-    """95 % interval of the difference of the means, by a bootstrap over the questions: answers to one are alike."""
+    """95 % interval of the difference of the means, by a bootstrap over questions, whose answers are correlated."""
     prompts = sorted({answer.prompt for answer in ones})
     of = [_by_prompt(metric, answers, prompts) for answers in (ones, others)]
     rng = random.Random(0)
@@ -95,6 +95,6 @@ def _rounded(interval: tuple[float, float]) -> list[float]:
 
 
 def at(found: Figures, multiple: float) -> Figures:
-    """What was measured at that multiple."""
+    """The figures at that multiple."""
     figures: Figures = next(one for one in found["steered"] if one["multiple"] == multiple)
     return figures

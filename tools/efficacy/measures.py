@@ -1,4 +1,4 @@
-"""What each demo profile is for, how that shows in a text, and how one would ask for it; the questions asked."""
+"""The purpose of each demo profile, its metric, the equivalent system prompt, and the questions."""
 
 import re
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def share_of_exclamations(text: str) -> float:
 
 @dataclass(frozen=True)
 class Measure:
-    """What a profile is for, how it shows, and how one would ask for it instead."""
+    """The purpose of a profile, its metric, and the equivalent system prompt."""
 
     shows_as: str
     metric: Metric

@@ -1,6 +1,6 @@
-"""The answers themselves: every profile at every multiple of its strengths, and asked for in a system prompt instead.
+"""Generate the answers: every profile at every multiple of its strengths, and by a system prompt instead.
 
-What has been written is kept line by line, so that a measurement that was stopped goes on where it was.
+Answers are saved line by line, so that a stopped measurement can be resumed.
 """
 
 import time
@@ -21,7 +21,7 @@ MULTIPLES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer, and what it answers."""
+    """One answer and its question."""
 
     profile: str
     """Empty: the base model's, which is the same for every profile."""

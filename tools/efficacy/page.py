@@ -1,4 +1,4 @@
-"""`docs/efficacy.md`: what each profile does at every strength, and beside a system prompt, as tables."""
+"""`docs/efficacy.md`: tables of the effect of each profile at every strength, and of a system prompt."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Where the figures are kept, and the pages that show them. Knows no model."""
+"""Paths of the figures and of the pages that show them. Knows no model."""
 
 from pathlib import Path
 

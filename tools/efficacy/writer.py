@@ -115,7 +115,7 @@ class Writer:
 
 
 class _Answer:
-    """An answer while it is written; one that has ended goes on in vain, its tokens are not kept."""
+    """An answer during generation; tokens after its end are discarded."""
 
     def __init__(self, prompt: tuple[int, ...], seed: int) -> None:
         sampling = SamplingParams(temperature=TEMPERATURE, top_p=TOP_P, seed=seed)
