@@ -46,10 +46,10 @@ class Generate:
         """Tokens written."""
         ids = self._ids(prompt)  # [1, T]
         with torch.no_grad():
-            whole = self._model.generate(
+            output = self._model.generate(
                 ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=tokens
             )  # [1, T + answer]
-        return int(whole.shape[1] - ids.shape[1])
+        return int(output.shape[1] - ids.shape[1])
 
     def _ids(self, prompt: str) -> Tensor:
         message = {"role": "user", "content": prompt}

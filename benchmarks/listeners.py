@@ -1,8 +1,8 @@
-"""What those who listen to `/api/events` cost the answers: pairwise ABBA on one real server with a tiny model.
+"""The cost of listeners of `/api/events` for the answers: pairwise ABBA on one real server with a tiny model.
 
 The tiny random model of the tests writes some hundred tokens a second on one thread, so that events come as on a GPU.
-Each block runs base, case, case, base; its ratio is the case's time per token over the base's, which is that of nobody
-listening to the same. Result: benchmarks/results/listeners.json, saved after every case.
+Each block runs base, case, case, base; its ratio is the case's time per token over the base's, without listeners.
+Result: benchmarks/results/listeners.json, saved after every case.
 
     python -m benchmarks.listeners [--blocks 24] [--tokens 160] [--minutes 2]
 """
@@ -36,36 +36,42 @@ Listening = Callable[[str], contextlib.AbstractContextManager[object]]
 
 
 def main() -> None:
-    given = options.parse(options.with_blocks(options.parser(__doc__, tokens=160), blocks=24, minutes=2))
-    record = Record(given.results / "listeners.json", f"ABBA, up to {given.blocks} blocks of 4 answers, tiny model")
+    arguments = options.parse(options.with_blocks(options.parser(__doc__, tokens=160), blocks=24, minutes=2))
+    record = Record(
+        arguments.results / "listeners.json", f"ABBA, up to {arguments.blocks} blocks of 4 answers, tiny model"
+    )
     with tempfile.TemporaryDirectory() as scratch:
         model, sae = write_model(Path(scratch, "tiny-llama")), write_sae(Path(scratch, "tiny"))
         with servers.millm(model, Path(scratch, "home"), "--sae", str(sae), cpu_threads="1") as server:
-            measure(record, server.remote.url, given)
+            measure(record, server.remote.url, arguments)
 
 
-def measure(record: Record, url: str, given: argparse.Namespace) -> None:
+def measure(record: Record, url: str, arguments: argparse.Namespace) -> None:
     cases: dict[str, tuple[Listening, bool]] = {
-        "nobody, 32 features watched": (nobody, True),
+        "nobody, 32 features watched": (no_listeners, True),
         "one that never reads": (never_reading, True),
         "64 listeners": (partial(reading, count=MAX_SUBSCRIPTIONS), True),
         "one, every token of 32 features": (partial(reading, count=1), True),
         "64 listeners, nothing watched": (partial(reading, count=MAX_SUBSCRIPTIONS), False),
     }
     for name, (listening, watches) in cases.items():
-        record.section(f"cases/{name}", partial(case, url, given, listening, watches, given.minutes * 60 / len(cases)))
+        record.section(
+            f"cases/{name}", partial(case, url, arguments, listening, watches, arguments.minutes * 60 / len(cases))
+        )
 
 
-def case(url: str, given: argparse.Namespace, listening: Listening, watches: bool, seconds: float) -> object:
+def case(url: str, arguments: argparse.Namespace, listening: Listening, watches: bool, seconds: float) -> object:
     """Both sides watch the same, so that only the listeners differ."""
-    base = partial(per_token, url, given.tokens, nobody, watches and listening is not nobody)
-    heard = partial(per_token, url, given.tokens, listening, watches)
-    for warm in (base, heard):
+    base = partial(per_token, url, arguments.tokens, no_listeners, watches and listening is not no_listeners)
+    with_listeners = partial(per_token, url, arguments.tokens, listening, watches)
+    for warm in (base, with_listeners):
         warm()
-    done = blocks({"base": base, "heard": heard}, given.blocks, seconds)
+    done = blocks({"base": base, "heard": with_listeners}, arguments.blocks, seconds)
     times = {name: [sum(block[name]) / 2 for block in done] for name in ("base", "heard")}
-    found = summarize_ratios([one / other for one, other in zip(times["heard"], times["base"], strict=True)])
-    return {**msgspec.structs.asdict(found), "base_tokens_per_second": round(1 / min(times["base"]), 1)}
+    ratios = summarize_ratios(
+        [case_time / other for case_time, other in zip(times["heard"], times["base"], strict=True)]
+    )
+    return {**msgspec.structs.asdict(ratios), "base_tokens_per_second": round(1 / min(times["base"]), 1)}
 
 
 def per_token(url: str, tokens: int, listening: Listening, watches: bool) -> float:
@@ -74,13 +80,13 @@ def per_token(url: str, tokens: int, listening: Listening, watches: bool) -> flo
     httpx.put(f"{url}/api/monitor", json={"on": watches, "watch": watch}).raise_for_status()
     body = {"model": "tiny-llama", "prompt": PROMPT, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
     with listening(url):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         httpx.post(f"{url}/v1/completions", json=body, timeout=60).raise_for_status()
-        return (time.perf_counter() - begun) / tokens
+        return (time.perf_counter() - start) / tokens
 
 
 @contextlib.contextmanager
-def nobody(_: str) -> Iterator[None]:
+def no_listeners(_: str) -> Iterator[None]:
     yield
 
 
@@ -88,23 +94,23 @@ def nobody(_: str) -> Iterator[None]:
 def reading(url: str, count: int) -> Iterator[None]:
     """`count` listeners that read everything, in one process."""
     address = f"{url.replace('http', 'ws')}/api/events"
-    command = [sys.executable, "-m", "benchmarks.ears", address, str(count)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as ears:
-        assert ears.stdin
-        assert ears.stdout
-        assert ears.stdout.readline() == "ready\n"
+    command = [sys.executable, "-m", "benchmarks.listener_process", address, str(count)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
         yield
-        ears.stdin.close()
+        process.stdin.close()
 
 
 @contextlib.contextmanager
 def never_reading(url: str) -> Iterator[None]:
     """A handshake, and then not one byte is read."""
-    place = urlsplit(url)
-    with socket.create_connection((place.hostname or "", place.port or 0)) as peer:
+    address = urlsplit(url)
+    with socket.create_connection((address.hostname or "", address.port or 0)) as peer:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         peer.sendall(
-            f"GET /api/events HTTP/1.1\r\nHost: {place.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"GET /api/events HTTP/1.1\r\nHost: {address.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
         yield

@@ -24,8 +24,8 @@ def describe() -> dict[str, object]:
 
 def _gpus() -> dict[str, object]:
     """Nothing where there are none."""
-    found = read_driver()
-    return {"gpus": [gpu.name for gpu in found.gpus], "driver": found.version} if found and found.gpus else {}
+    driver = read_driver()
+    return {"gpus": [gpu.name for gpu in driver.gpus], "driver": driver.version} if driver and driver.gpus else {}
 
 
 def _cpu() -> str:

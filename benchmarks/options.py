@@ -14,24 +14,30 @@ from millm.settings import Settings
 
 def parser(description: str | None, *, tokens: int) -> argparse.ArgumentParser:
     """`tokens`: the default."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--tokens", type=int, default=tokens, help="longest answer")
-    made.add_argument("--home", type=Path, default=Settings.load().home_folder, help="where the demo model is kept")
-    made.add_argument("--results", type=Path, default=RESULTS, help="where the figures are written")
-    return made
+    argument_parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    argument_parser.add_argument("--tokens", type=int, default=tokens, help="longest answer")
+    argument_parser.add_argument(
+        "--home", type=Path, default=Settings.load().home_folder, help="where the demo model is kept"
+    )
+    argument_parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures are written")
+    return argument_parser
 
 
-def with_blocks(made: argparse.ArgumentParser, *, blocks: int, minutes: float) -> argparse.ArgumentParser:
+def with_blocks(argument_parser: argparse.ArgumentParser, *, blocks: int, minutes: float) -> argparse.ArgumentParser:
     """Options for paired runs, with these defaults."""
-    made.add_argument("--blocks", type=int, default=blocks, help="of there and back, per comparison, at most")
-    made.add_argument("--minutes", type=float, default=minutes, help="for all comparisons together")
-    return made
+    argument_parser.add_argument(
+        "--blocks", type=int, default=blocks, help="of there and back, per comparison, at most"
+    )
+    argument_parser.add_argument("--minutes", type=float, default=minutes, help="for all comparisons together")
+    return argument_parser
 
 
-def parse(made: argparse.ArgumentParser) -> argparse.Namespace:
+def parse(argument_parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The parsed options. From here on SIGTERM acts like Ctrl+C, so that the servers stop as well."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return made.parse_args()
+    return argument_parser.parse_args()
 
 
 def demo_model(home: Path) -> Path:

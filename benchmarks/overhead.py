@@ -1,4 +1,4 @@
-"""What steering and watching cost, end to end: pairwise ABBA over two real servers on the demo model.
+"""The cost of steering and watching, end to end: pairwise ABBA over two real servers on the demo model.
 
 Server A has no SAE. Server B has the demo's. Each block runs A, B, B, A with the same greedy requests; its ratio is
 B's time per token over A's. Reported: the median of the blocks' ratios with a bootstrap 95 % interval, and the time to
@@ -50,28 +50,28 @@ MODES: dict[str, RequestBody] = {
 
 
 def main() -> None:
-    given = options.parse(options.with_blocks(options.parser(__doc__, tokens=24), blocks=24, minutes=10))
-    what = f"ABBA, up to {given.blocks} blocks of 4 answers of {given.tokens} tokens, greedy"
-    record = Record(given.results / "overhead.json", what)
-    folder = options.demo_model(given.home)
+    arguments = options.parse(options.with_blocks(options.parser(__doc__, tokens=24), blocks=24, minutes=10))
+    description = f"ABBA, up to {arguments.blocks} blocks of 4 answers of {arguments.tokens} tokens, greedy"
+    record = Record(arguments.results / "overhead.json", description)
+    folder = options.demo_model(arguments.home)
     with (
         tempfile.TemporaryDirectory() as scratch,
         servers.millm(folder, Path(scratch, "a")) as a,
         servers.millm(folder, Path(scratch, "b"), "--sae", str(bundle.SAE_FOLDER)) as b,
     ):
-        measure(record, a, b, given)
+        measure(record, a, b, arguments)
 
 
-def measure(record: Record, a: Running, b: Running, given: argparse.Namespace) -> None:
+def measure(record: Record, a: Running, b: Running, arguments: argparse.Namespace) -> None:
     """One mode after another, each with an even share of the minutes that are left."""
-    deadline = time.monotonic() + 60 * given.minutes
+    deadline = time.monotonic() + 60 * arguments.minutes
     numbers_a, numbers_b = count(1), count(1)
     first_tokens: list[float] = []
     for index, (name, extra) in enumerate(MODES.items()):
         share = (deadline - time.monotonic()) / (len(MODES) - index)
-        base = asker(a, {"steering": None}, given.tokens, numbers_a)
-        tapped = asker(b, extra, given.tokens, numbers_b)
-        record.section(f"modes/{name}", partial(mode, base, tapped, given.blocks, share, first_tokens))
+        base = asker(a, {"steering": None}, arguments.tokens, numbers_a)
+        tapped = asker(b, extra, arguments.tokens, numbers_b)
+        record.section(f"modes/{name}", partial(mode, base, tapped, arguments.blocks, share, first_tokens))
         record.put("first_token_ms", msgspec.to_builtins(summarize_percentiles(first_tokens, scale=1000)))
 
 
@@ -103,9 +103,9 @@ def mode(
     done = blocks({"base": base, "tapped": tapped}, most, seconds)
     first_tokens += [answer.first_text for block in done for answer in block["tapped"]]
     times = {name: [_per_token(block, name) for block in done] for name in ("base", "tapped")}
-    found = summarize_ratios([tapped / base for base, tapped in zip(times["base"], times["tapped"], strict=True)])
+    ratios = summarize_ratios([tapped / base for base, tapped in zip(times["base"], times["tapped"], strict=True)])
     return {
-        **msgspec.structs.asdict(found),
+        **msgspec.structs.asdict(ratios),
         "tokens_per_second": round(1 / statistics.median(times["tapped"]), 2),
         "base_tokens_per_second": round(1 / statistics.median(times["base"]), 2),
     }

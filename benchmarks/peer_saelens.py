@@ -41,8 +41,8 @@ def answer(bridge: Any, tokenizer: Any, prompt: str, tokens: int) -> int:
     message = {"role": "user", "content": prompt}
     text = tokenizer.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
     ids = torch.tensor([tokenizer.encode(text, add_special_tokens=False)])  # [1, T]
-    whole = bridge.generate(ids, max_new_tokens=tokens, do_sample=False, verbose=False, return_type="tokens")
-    return int(whole.shape[1] - ids.shape[1])
+    output = bridge.generate(ids, max_new_tokens=tokens, do_sample=False, verbose=False, return_type="tokens")
+    return int(output.shape[1] - ids.shape[1])
 
 
 if __name__ == "__main__":

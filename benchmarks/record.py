@@ -21,27 +21,27 @@ RESULTS = Path(__file__).parent / "results"
 class Record:
     """`path` holds the sections so far, and the machine."""
 
-    def __init__(self, path: Path, what: str) -> None:
+    def __init__(self, path: Path, description: str) -> None:
         self._path = path
-        self._sections: dict[str, Any] = {"what": what, "machine": machine.describe()}
+        self._sections: dict[str, Any] = {"what": description, "machine": machine.describe()}
 
     def section(self, name: str, measure: Callable[[], object]) -> None:
         """Store the result of `measure`, or the reason of its failure, under `name`; slashes nest."""
         print(f"{name} …", flush=True)
         try:
-            found = msgspec.to_builtins(measure())
+            value = msgspec.to_builtins(measure())
         except FAILURES as failure:
             print(f"{name} failed: {failure}", flush=True)
-            found = {"not_run": _reason(failure)}
-        self.put(name, found)
-        print(f"{name}: {json.dumps(found)}", flush=True)
+            value = {"not_run": _reason(failure)}
+        self.put(name, value)
+        print(f"{name}: {json.dumps(value)}", flush=True)
 
-    def put(self, name: str, found: object) -> None:
+    def put(self, name: str, value: object) -> None:
         *outer, last = name.split("/")
-        place = self._sections
+        section = self._sections
         for key in outer:
-            place = place.setdefault(key, {})
-        place[last] = found
+            section = section.setdefault(key, {})
+        section[last] = value
         self._save()
 
     def _save(self) -> None:

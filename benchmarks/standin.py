@@ -98,6 +98,6 @@ def _write_tokenizer(folder: Path, size: int) -> None:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(list(SPECIAL))
     tokenizer.save(str(folder / "tokenizer.json"))
-    told = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": TEMPLATE}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": TEMPLATE}
     names = dict(zip(("pad_token", "bos_token", "eos_token"), SPECIAL, strict=True))
-    (folder / "tokenizer_config.json").write_text(json.dumps(told | names), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | names), encoding="utf-8")

@@ -36,10 +36,10 @@ PROMPTS: dict[str, Sequence[int]] = {"short": PROMPT_LENGTHS[:1], "mixed": PROMP
 
 
 def main() -> None:
-    given = options.parse(options.with_blocks(options.parser(__doc__, tokens=64), blocks=8, minutes=5))
-    what = f"answers of up to {given.tokens} tokens, greedy; against `generate`: {AT_ONCE} at once"
-    record = Record(given.results / "throughput.json", what)
-    folder = options.demo_model(given.home)
+    arguments = options.parse(options.with_blocks(options.parser(__doc__, tokens=64), blocks=8, minutes=5))
+    description = f"answers of up to {arguments.tokens} tokens, greedy; against `generate`: {AT_ONCE} at once"
+    record = Record(arguments.results / "throughput.json", description)
+    folder = options.demo_model(arguments.home)
     sae = ("--sae", str(bundle.SAE_FOLDER))
     with tempfile.TemporaryDirectory() as scratch:
         for int8 in ("off", "auto"):
@@ -48,7 +48,7 @@ def main() -> None:
             servers.millm(folder, Path(scratch, "off"), *sae, cpu_int8="off") as off,
             servers.millm(folder, Path(scratch, "auto"), *sae, cpu_int8="auto") as auto,
         ):
-            measure(record, {"off": off, "auto": auto}, Generate(folder), given)
+            measure(record, {"off": off, "auto": auto}, Generate(folder), arguments)
 
 
 def starts(folder: Path, home: Path, int8: str) -> dict[str, float]:
@@ -59,18 +59,19 @@ def starts(folder: Path, home: Path, int8: str) -> dict[str, float]:
         return {"ready_seconds_without_sae": without, "ready_seconds": tapped.ready_seconds}
 
 
-def measure(record: Record, running: Mapping[str, Running], generate: Generate, given: argparse.Namespace) -> None:
+def measure(record: Record, running: Mapping[str, Running], generate: Generate, arguments: argparse.Namespace) -> None:
     for int8, server in running.items():
         model = server.remote.choose_model(None)
         record.section(
             f"levels/{int8}",
-            partial(readers.levels, server, model, given.tokens, REQUESTS, {"steering": None}),
+            partial(readers.levels, server, model, arguments.tokens, REQUESTS, {"steering": None}),
         )
-    deadline = time.monotonic() + 60 * given.minutes
+    deadline = time.monotonic() + 60 * arguments.minutes
     for left, (name, sizes) in zip((2, 1), PROMPTS.items(), strict=True):
         share = (deadline - time.monotonic()) / left
         record.section(
-            f"against_generate/{name}", partial(against, running, generate, sizes, given.tokens, given.blocks, share)
+            f"against_generate/{name}",
+            partial(against, running, generate, sizes, arguments.tokens, arguments.blocks, share),
         )
     for int8, server in running.items():
         record.section(f"peak_mb/{int8}", server.peak_mb)

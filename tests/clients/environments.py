@@ -67,12 +67,12 @@ def _uv() -> Path:
 def _once(name: str, recipe: bytes, build: Callable[[Path], None]) -> Path:
     """The folder that `build` fills, unless it is complete already."""
     folder = KEPT / f"{name}-{hashlib.sha256(recipe).hexdigest()[:12]}"
-    whole = folder / "whole"
-    if not whole.exists():
+    complete = folder / "complete"
+    if not complete.exists():
         shutil.rmtree(folder, ignore_errors=True)
         KEPT.mkdir(parents=True, exist_ok=True)
         build(folder)
-        whole.touch()
+        complete.touch()
     return folder
 
 

@@ -24,9 +24,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def shown(seen: Seen, client: Client, feature: str) -> Any:
-    told = seen(client)[feature]
-    assert "failed" not in told, told["failed"]
-    return told["seen"]
+    result = seen(client)[feature]
+    assert "failed" not in result, result["failed"]
+    return result["seen"]
 
 
 def text(answer: Any) -> str:
@@ -83,10 +83,10 @@ def test_usage(seen: Seen, client: Client, plain_chat: Plain) -> None:
 
 
 def test_completions(seen: Seen, client: Client, plain: Plain, task: dict[str, Any]) -> None:
-    told = shown(seen, client, "completions")
-    assert task["question"] in told["prompt"]
-    answer = plain("completions", prompt=told["prompt"], temperature=0, max_tokens=task["max_tokens"])
-    assert told["text"] == answer["choices"][0]["text"]
+    result = shown(seen, client, "completions")
+    assert task["question"] in result["prompt"]
+    answer = plain("completions", prompt=result["prompt"], temperature=0, max_tokens=task["max_tokens"])
+    assert result["text"] == answer["choices"][0]["text"]
 
 
 def test_tools(seen: Seen, client: Client) -> None:

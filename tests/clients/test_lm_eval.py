@@ -74,8 +74,8 @@ def evaluate(tasks: Path, out: Path, *model: str) -> tuple[dict[str, Any], dict[
     assert done.returncode == 0, done.stderr[-4000:]
     (results,) = out.rglob("results_*.json")
     samples = {task: next(out.rglob(f"samples_{task}_*.jsonl")).read_text().splitlines() for task in TASKS}
-    said = {task: [json.loads(line)["resps"] for line in lines] for task, lines in samples.items()}
-    return json.loads(results.read_text())["results"], said
+    responses = {task: [json.loads(line)["resps"] for line in lines] for task, lines in samples.items()}
+    return json.loads(results.read_text())["results"], responses
 
 
 @pytest.fixture(scope="module")
@@ -93,18 +93,18 @@ def both(
     return over_http, direct
 
 
-def numbers(said: Any) -> list[float]:
+def numbers(responses: Any) -> list[float]:
     """Log probabilities, in the order of the items and their choices."""
-    if isinstance(said, list):
-        return [number for part in said for number in numbers(part)]
-    return [float(said)] if str(said) not in ("True", "False") else []
+    if isinstance(responses, list):
+        return [number for part in responses for number in numbers(part)]
+    return [float(responses)] if str(responses) not in ("True", "False") else []
 
 
-def flags(said: Any) -> list[str]:
+def flags(responses: Any) -> list[str]:
     """Whether each continuation is the greedy one."""
-    if isinstance(said, list):
-        return [flag for part in said for flag in flags(part)]
-    return [str(said)] if str(said) in ("True", "False") else []
+    if isinstance(responses, list):
+        return [flag for part in responses for flag in flags(part)]
+    return [str(responses)] if str(responses) in ("True", "False") else []
 
 
 def test_scores_equal_the_model(both: tuple[Any, Any]) -> None:

@@ -45,7 +45,7 @@ def variables_of(*files: str) -> set[str]:
         for name, value in service.get("environment", {}).items()
         if value is None
     ]
-    return {found["name"] for text in texts for found in _VARIABLE.finditer(text)} | set(passed_on)
+    return {match["name"] for text in texts for match in _VARIABLE.finditer(text)} | set(passed_on)
 
 
 def _interpolated(node: Any, variables: dict[str, str]) -> Any:
@@ -55,7 +55,7 @@ def _interpolated(node: Any, variables: dict[str, str]) -> Any:
         return [_interpolated(value, variables) for value in node]
     if isinstance(node, str):
         assert "$" not in _VARIABLE.sub("", node), f"a variable that is not understood: {node}"
-        return _VARIABLE.sub(lambda found: variables.get(found["name"]) or found["default"] or "", node)
+        return _VARIABLE.sub(lambda match: variables.get(match["name"]) or match["default"] or "", node)
     return node
 
 

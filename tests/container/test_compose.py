@@ -65,10 +65,10 @@ def test_the_chat_reaches_the_server_by_name() -> None:
     chat = composed(*GPU)["services"]["open-webui"]["environment"]
     address = parse_address(chat["OPENAI_API_BASE_URL"].split("/")[2])
     assert address
-    for given, told in {"": ("millm",), "*.lan,llm": ("millm", "*.lan", "llm")}.items():
+    for given, expected in {"": ("millm",), "*.lan,llm": ("millm", "*.lan", "llm")}.items():
         text = composed(*GPU, MILLM_ALLOWED_HOSTS=given)["services"]["millm"]["environment"]["MILLM_ALLOWED_HOSTS"]
         allowed = Settings(allowed_hosts=text).allowed_hosts
-        assert allowed == told
+        assert allowed == expected
         assert HostRule.allowing(allowed).allows(address)
 
 

@@ -41,16 +41,16 @@ def written(given: Given) -> configparser.RawConfigParser:
 def test_settings_arrive_with_paths_of_the_build(configured: Path, tmp_path: Path) -> None:
     with installers(tmp_path / "given") as given:
         config = written(given)
-        places = {place: folder for folder, place in given.folders.items()}
+        sources = {target: folder for folder, target in given.folders.items()}
         index, elsewhere = config["global"]["extra-index-url"].split()
         assert config["global"]["timeout"] == "7"
         assert elsewhere == "https://pypi.example.org/simple"
-        assert places[config["global"]["find-links"]] == configured / "wheels"
+        assert sources[config["global"]["find-links"]] == configured / "wheels"
         assert index.startswith("file://")
-        assert places[index.removeprefix("file://").removesuffix("/simple")] == configured / "index"
+        assert sources[index.removeprefix("file://").removesuffix("/simple")] == configured / "index"
         constraint = Path(config["install"]["constraint"])
-        assert (places[str(constraint.parent)] / constraint.name).read_text("utf-8") == "torch<3\n"
-        assert all(place.startswith(SEEN) for place in places)
+        assert (sources[str(constraint.parent)] / constraint.name).read_text("utf-8") == "torch<3\n"
+        assert all(target.startswith(SEEN) for target in sources)
         assert str(configured) not in given.secrets["pip"].read_text("utf-8")
 
 
@@ -59,9 +59,9 @@ def test_pip_reads_the_written_configuration(tmp_path: Path, monkeypatch: pytest
     with installers(tmp_path / "given") as given:
         monkeypatch.setenv("PIP_CONFIG_FILE", str(given.secrets["pip"]))
         monkeypatch.delenv("PIP_FIND_LINKS")
-        told = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
-    assert "global.timeout='7'" in told
-    assert f"global.find-links='{SEEN}/" in told
+        output = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
+    assert "global.timeout='7'" in output
+    assert f"global.find-links='{SEEN}/" in output
 
 
 @pytest.mark.usefixtures("configured")

@@ -81,9 +81,9 @@ def test_docker_commands_match_the_image(command: str) -> None:
 
 def test_the_table_of_arguments_is_complete() -> None:
     page = (DOCS / "docker.md").read_text("utf-8")
-    told = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    documented = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
     stages = (ROOT / "Dockerfile").read_text("utf-8")
-    assert told == set(re.findall(r"^ARG (\w+)", stages, re.MULTILINE)) - {"VERSION", "REVISION"}
+    assert documented == set(re.findall(r"^ARG (\w+)", stages, re.MULTILINE)) - {"VERSION", "REVISION"}
     secrets = set(re.findall(r"--secret id=(\w+)", page))
     assert secrets == set(re.findall(r"type=secret,id=(\w+)", stages))
 
@@ -93,8 +93,8 @@ def test_the_service_is_installed_as_documented(tmp_path: Path) -> None:
     environment = Path(sys.executable).parents[1]
     variables = {**os.environ, "HOME": str(tmp_path)}
     for command in FILE_COMMANDS:
-        told = command.replace("$PWD/.venv", str(environment))
-        subprocess.run(["bash", "-c", told], cwd=ROOT, env=variables, check=True)
+        documented = command.replace("$PWD/.venv", str(environment))
+        subprocess.run(["bash", "-c", documented], cwd=ROOT, env=variables, check=True)
     (tmp_path / "run").mkdir()
     done = analyze(tmp_path, tmp_path / ".config" / "systemd" / "user" / "millm.service", "verify")
     assert (done.returncode, done.stderr) == (0, "")

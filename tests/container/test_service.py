@@ -43,8 +43,8 @@ def test_systemd_verifies_the_unit(home: Path) -> None:
 
 
 def test_the_service_is_hardened(home: Path) -> None:
-    told = analyze(home, UNIT, "security --offline=true").stdout
-    exposure = re.search(r"Overall exposure level for millm.service: ([\d.]+)", told)
+    report = analyze(home, UNIT, "security --offline=true").stdout
+    exposure = re.search(r"Overall exposure level for millm.service: ([\d.]+)", report)
     assert exposure
     assert float(exposure[1]) < 7.5
 

@@ -22,8 +22,8 @@ class Plain:
         """By transformers' own `generate`."""
         prompt = self._ids(messages)
         with torch.inference_mode():
-            whole = self._model.generate(torch.tensor([prompt]), max_new_tokens=self._tokens, do_sample=False)
-        return self._text(whole[0, len(prompt) :].tolist())
+            output = self._model.generate(torch.tensor([prompt]), max_new_tokens=self._tokens, do_sample=False)
+        return self._text(output[0, len(prompt) :].tolist())
 
     def steered(self, messages: Messages, layer: int, delta: Tensor) -> str:
         """With `delta` added after `layer` at all positions but the first, recomputed for every token."""

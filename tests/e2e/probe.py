@@ -12,11 +12,11 @@ def main(url: str) -> None:
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
     took = []
     while not select.select([sys.stdin], [], [], 0.01)[0]:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         connection.request("GET", "/healthz")
         answer = connection.getresponse()
         assert (answer.status, json.loads(answer.read())) == (200, {"status": "ok"})
-        took.append(1000 * (time.perf_counter() - begun))
+        took.append(1000 * (time.perf_counter() - start))
     sys.stdout.write(json.dumps(took))
 
 

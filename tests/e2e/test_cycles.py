@@ -40,7 +40,7 @@ def inside(tmp_path: Path, tiny_model: Path, tiny_sae: Path) -> Iterator[Inside]
 
 
 @dataclass
-class Told:
+class ReaderResult:
     """The answers of one reader."""
 
     texts: set[str] = field(default_factory=set)
@@ -49,17 +49,17 @@ class Told:
     failures: list[dict[str, Any]] = field(default_factory=list)
 
 
-async def read(url: str, steering: object, told: Told, stop: asyncio.Event) -> None:
+async def read(url: str, steering: object, results: ReaderResult, stop: asyncio.Event) -> None:
     async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
         while not stop.is_set():
             text, error = await ask(client, url, steering)
             if error and not text and error["code"] in AT_THE_DOOR:
-                told.refused += 1
+                results.refused += 1
             elif error:
-                told.failures.append(error)
+                results.failures.append(error)
             else:
-                told.answers += 1
-                told.texts.add(text)
+                results.answers += 1
+                results.texts.add(text)
 
 
 async def ask(client: httpx.AsyncClient, url: str, steering: object) -> tuple[str, dict[str, Any] | None]:
@@ -79,11 +79,11 @@ async def ask(client: httpx.AsyncClient, url: str, steering: object) -> tuple[st
 
 
 @asynccontextmanager
-async def readers(url: str, kinds: list[object]) -> AsyncIterator[list[Told]]:
-    stop, told = asyncio.Event(), [Told() for _ in kinds]
-    reading = [asyncio.create_task(read(url, kind, one, stop)) for kind, one in zip(kinds, told, strict=True)]
+async def readers(url: str, kinds: list[object]) -> AsyncIterator[list[ReaderResult]]:
+    stop, results = asyncio.Event(), [ReaderResult() for _ in kinds]
+    reading = [asyncio.create_task(read(url, kind, result, stop)) for kind, result in zip(kinds, results, strict=True)]
     try:
-        yield told
+        yield results
     finally:
         stop.set()
         await asyncio.gather(*reading)
@@ -105,23 +105,23 @@ def test_readers_are_not_affected_by_steering_changes(inside: Inside, tiny_sae: 
         assert error is None
         return text
 
-    async def scenario() -> tuple[list[Told], list[int]]:
+    async def scenario() -> tuple[list[ReaderResult], list[int]]:
         engine = psutil.Process(inside.state.engine.pid)
         memory = []
-        async with readers(inside.base_url, [None, None, KNOB, ...]) as told:
+        async with readers(inside.base_url, [None, None, KNOB, ...]) as results:
             for number in range(CYCLES):
                 turn = asyncio.run_coroutine_threadsafe(cycle(inside.state, tiny_sae), inside.loop)
                 await asyncio.wrap_future(turn)
                 if number >= WARM:
                     memory.append(engine.memory_info().rss)
-        return told, memory
+        return results, memory
 
     base, steered = asyncio.run(alone(None)), asyncio.run(alone(KNOB))
     assert base != steered
-    told, memory = asyncio.run(scenario())
-    assert [one.failures for one in told] == [[], [], [], []]
-    assert [one.texts for one in told[:3]] == [{base}, {base}, {steered}]
-    assert min(one.answers for one in told) > 0, told
+    results, memory = asyncio.run(scenario())
+    assert [result.failures for result in results] == [[], [], [], []]
+    assert [result.texts for result in results[:3]] == [{base}, {base}, {steered}]
+    assert min(result.answers for result in results) > 0, results
     early, late = sum(memory[:20]) / 20, sum(memory[-20:]) / 20
     assert late - early < 16 * 2**20, f"{(late - early) / 2**20:.1f} MiB more after {CYCLES} cycles"
     assert asyncio.run(alone(None)) == base

@@ -23,7 +23,7 @@ def free_port() -> int:
         return port
 
 
-def told(answer: httpx.Response) -> tuple[str, str, int]:
+def summary(answer: httpx.Response) -> tuple[str, str, int]:
     receipt = answer.json()["millm"]
     return answer.json()["choices"][0]["text"], receipt["steering"], receipt["tokens_steered"]
 
@@ -32,12 +32,12 @@ def test_the_first_answer_is_steered_from_its_first_token(tmp_path: Path, tiny_m
     home = tmp_path / "home"
     with running("serve", str(tiny_model), "--sae", str(tiny_sae), model="tiny-llama", home=home) as server:
         httpx.put(f"{server.url}/api/steering", json=KNOB).raise_for_status()
-        before = told(httpx.post(f"{server.base_url}/completions", json=BODY, timeout=30))
+        before = summary(httpx.post(f"{server.base_url}/completions", json=BODY, timeout=30))
     url = f"http://127.0.0.1:{(port := free_port())}"
     quiet = {"MILLM_LOG_LEVEL": "error"}  # nobody reads its lines
     with started("serve", "--port", str(port), home=home, **quiet), ThreadPoolExecutor(ASKING) as pool:
         first = list(pool.map(_first, [url] * ASKING))
-    assert [told(answer) for answer in first] == [before] * ASKING
+    assert [summary(answer) for answer in first] == [before] * ASKING
     assert before[2] > 12
 
 

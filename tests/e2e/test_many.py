@@ -44,19 +44,19 @@ def status(server: Server) -> dict[str, Any]:
 
 def until_idle(server: Server, most: float = 2) -> float:
     """The seconds until the server is idle, at most `most`."""
-    begun = time.monotonic()
+    start = time.monotonic()
     while (now := status(server))["in_flight"]:
-        assert time.monotonic() - begun < most, now
-    return time.monotonic() - begun
+        assert time.monotonic() - start < most, now
+    return time.monotonic() - start
 
 
 def percentile(milliseconds: list[float], share: float) -> float:
     return sorted(milliseconds)[min(int(len(milliseconds) * share), len(milliseconds) - 1)]
 
 
-def told(what: str, milliseconds: list[float]) -> str:
+def latency_summary(name: str, milliseconds: list[float]) -> str:
     median, most = statistics.median(milliseconds), max(milliseconds)
-    return f"{what}: median {median:.1f}, p99 {percentile(milliseconds, 0.99):.1f}, max {most:.1f} ms"
+    return f"{name}: median {median:.1f}, p99 {percentile(milliseconds, 0.99):.1f}, max {most:.1f} ms"
 
 
 @contextmanager
@@ -87,11 +87,11 @@ def test_five_hundred_concurrent_streams_complete(server: Server) -> None:
 
     slowest = []
     for _ in range(3):
-        begun = time.monotonic()
+        start = time.monotonic()
         with probing(server) as healthz:
             answers = asyncio.run(crowd())
-        took = time.monotonic() - begun
-        sys.stdout.write(f"\n{CROWD} streams of 12 tokens in {took:.1f} s; {told('healthz', healthz)}\n")
+        took = time.monotonic() - start
+        sys.stdout.write(f"\n{CROWD} streams of 12 tokens in {took:.1f} s; {latency_summary('healthz', healthz)}\n")
         assert [answer.status for answer in answers] == [200] * CROWD
         assert all(is_whole_stream(answer) for answer in answers)
         assert status(server)["in_flight"] == 0
@@ -151,16 +151,16 @@ def test_a_full_queue_rejects_at_once(server: Server) -> None:
             await asyncio.sleep(0.05)
         refusals, took = [], []
         for turn in range(60):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             refusals.append(await ask(server.url, chat(server, stream=turn % 2 == 0)))
-            took.append(1000 * (time.perf_counter() - begun))
+            took.append(1000 * (time.perf_counter() - start))
         for waiting in line:
             waiting.cancel()
         await asyncio.gather(*line, return_exceptions=True)
         return refusals, took
 
     refusals, took = asyncio.run(flood())
-    sys.stdout.write(f"\n{told('refused', took)}\n")
+    sys.stdout.write(f"\n{latency_summary('refused', took)}\n")
     full = [answer for answer in refusals if answer.status == 503]
     assert len(full) >= 50  # a place may fall free meanwhile
     for answer in full:

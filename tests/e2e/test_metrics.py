@@ -60,9 +60,9 @@ def streamed(server: Server, tokens: int) -> Streamed:
 def test_streams_are_counted_as_by_their_clients(there: Server) -> None:
     before = Metrics.at(there.url)
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda k: streamed(there, 3 + k), range(STREAMS)))
+        results = list(pool.map(lambda k: streamed(there, 3 + k), range(STREAMS)))
     after = Metrics.at(there.url)
-    written, read = (sum(one.usage[f"{what}_tokens"] for one in found) for what in ("completion", "prompt"))
+    written, read = (sum(one.usage[f"{what}_tokens"] for one in results) for what in ("completion", "prompt"))
     assert written == sum(2 * (3 + k) for k in range(STREAMS))
     assert after.since(before, "millm_generated_tokens_total") == written
     assert after.since(before, "millm_prompt_tokens_total") == read
@@ -73,8 +73,8 @@ def test_streams_are_counted_as_by_their_clients(there: Server) -> None:
     labels = {"route": "/v1/completions", "method": "POST", "status": "200"}
     assert after.since(before, "millm_http_requests_total", **labels) == STREAMS
     for name, seen in (
-        ("millm_time_to_first_token_seconds_sum", sum(one.first for one in found)),
-        ("millm_answer_seconds_sum", sum(one.seconds for one in found)),
+        ("millm_time_to_first_token_seconds_sum", sum(one.first for one in results)),
+        ("millm_answer_seconds_sum", sum(one.seconds for one in results)),
     ):
         assert 0.3 * seen < after.since(before, name) < seen, "the client sees the same, and the way there"
 
@@ -130,7 +130,7 @@ def held(server: Server) -> Iterator[None]:
 def test_the_queue_is_reported_while_blocked(there: Server) -> None:
     with ThreadPoolExecutor(6) as pool:
         with held(there):
-            asked = [pool.submit(post, there, max_tokens=2) for _ in range(6)]
+            requests = [pool.submit(post, there, max_tokens=2) for _ in range(6)]
             while (now := Metrics.at(there.url)).value("millm_sequences_waiting") < 4:
                 time.sleep(0.05)
             assert now.value("millm_sequences_running") == 2
@@ -138,7 +138,7 @@ def test_the_queue_is_reported_while_blocked(there: Server) -> None:
             assert now.value("millm_queue_limit") == 4
             full = post(there, max_tokens=2)
             assert (full.status_code, full.json()["error"]["code"]) == (503, "queue_full")
-        assert [answer.result(60).status_code for answer in asked] == 6 * [200]
+        assert [answer.result(60).status_code for answer in requests] == 6 * [200]
     after = Metrics.at(there.url)
     assert (after.value("millm_sequences_running"), after.value("millm_sequences_waiting")) == (0, 0)
     labels = {"route": "/v1/completions", "method": "POST", "status": "503"}
@@ -163,8 +163,8 @@ def test_loaded_model_and_steering_are_reported(there: Server) -> None:
     resident = psutil.Process(there.process.pid).memory_info().rss
     assert 0.8 * resident < now.value("millm_resident_memory_bytes", process="server") < 1.2 * resident
     steering = {"features": [{"index": 3, "strength": 6}]}
-    for wanted, is_active in ((steering, 1.0), ({"features": []}, 0.0)):
-        assert httpx.put(f"{there.url}/api/steering", json=wanted, trust_env=False).status_code == 200
+    for steering_request, is_active in ((steering, 1.0), ({"features": []}, 0.0)):
+        assert httpx.put(f"{there.url}/api/steering", json=steering_request, trust_env=False).status_code == 200
         assert Metrics.at(there.url).value("millm_steering_active") == is_active
 
 

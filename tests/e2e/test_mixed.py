@@ -25,25 +25,25 @@ MIXED: tuple[tuple[str, dict[str, Any]], ...] = (
 VARYING = ("id", "created", "created_at", "completed_at")
 
 
-def without_its_name(told: Any) -> Any:
+def without_ids(value: Any) -> Any:
     """Without the fields that differ between answers to the same request."""
-    if isinstance(told, dict):
+    if isinstance(value, dict):
         return {
-            key: without_its_name(value)
-            for key, value in told.items()
+            key: without_ids(value)
+            for key, value in value.items()
             if key not in VARYING and key not in ("cached_tokens", "prompt_tokens_details", "input_tokens_details")
         }
-    return [without_its_name(value) for value in told] if isinstance(told, list) else told
+    return [without_ids(value) for value in value] if isinstance(value, list) else value
 
 
 async def ask(client: httpx.AsyncClient, path: str, body: dict[str, Any], server: Server) -> Any:
     answer = await client.post(f"{server.base_url}/{path}", json={"model": server.model, **body})
     assert answer.status_code == 200, answer.text
-    return without_its_name(answer.json())
+    return without_ids(answer.json())
 
 
 def test_concurrent_mixed_requests_equal_single_requests(server: Server) -> None:
-    async def both() -> tuple[list[Any], list[Any]]:
+    async def run_both() -> tuple[list[Any], list[Any]]:
         async with httpx.AsyncClient(timeout=60) as client:
             alone = [await ask(client, path, body, server) for path, body in MIXED]
             together: list[Any] = []
@@ -51,12 +51,12 @@ def test_concurrent_mixed_requests_equal_single_requests(server: Server) -> None
                 together += await asyncio.gather(*(ask(client, path, body, server) for path, body in MIXED))
         return alone, together
 
-    alone, together = asyncio.run(both())
-    for found, expected in zip(together, alone * 3, strict=True):
-        assert_close(found, expected)
-    for found, expected in zip(together, alone * 3, strict=True):
-        if found["object"] == "list":
-            assert found == expected, "a vector is the same to the last bit"
+    alone, together = asyncio.run(run_both())
+    for result, expected in zip(together, alone * 3, strict=True):
+        assert_close(result, expected)
+    for result, expected in zip(together, alone * 3, strict=True):
+        if result["object"] == "list":
+            assert result == expected, "a vector is the same to the last bit"
     receipts = [
         answer["millm"]["steering"] for answer in together[:8] if "millm" in answer and answer["object"] != "list"
     ]

@@ -64,7 +64,7 @@ class Shell:
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Command → output, with a server that two of the commands start and stop."""
     first, *others = commands(PAGE)
     shell = Shell(tmp_path_factory.mktemp("home"))
@@ -72,34 +72,34 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     assert process.stderr
     try:
         httpx.get(f"{shell.url}/v1/models", trust_env=False)
-        found = {command: shell.run(command) for command in sorted(others, key=lambda command: command == STOPS)}
+        results = {command: shell.run(command) for command in sorted(others, key=lambda command: command == STOPS)}
         assert process.wait(20) == 0
     finally:
         process.kill()
         process.wait()
-    yield {**found, first: "".join(shell.lines)}
+    yield {**results, first: "".join(shell.lines)}
     process.stderr.close()
 
 
-def test_documented_commands_work(said: dict[str, str]) -> None:
-    health, ready, scraped = (said[f"curl -s {EXAMPLE_URL}/{name}"] for name in ("healthz", "readyz", "metrics"))
+def test_documented_commands_work(outputs: dict[str, str]) -> None:
+    health, ready, scraped = (outputs[f"curl -s {EXAMPLE_URL}/{name}"] for name in ("healthz", "readyz", "metrics"))
     assert json.loads(health) == {"status": "ok"}
     assert json.loads(ready)["status"] in ("loading", "empty")
     assert Metrics.of(scraped).labels_of("millm_build_info") == [{"version": __version__}]
-    assert said[STOPS] == ""
+    assert outputs[STOPS] == ""
 
 
-def test_the_log_matches_the_docs(said: dict[str, str]) -> None:
-    lines = [json.loads(line) for line in said[commands(PAGE)[0]].splitlines()]
+def test_the_log_matches_the_docs(outputs: dict[str, str]) -> None:
+    lines = [json.loads(line) for line in outputs[commands(PAGE)[0]].splitlines()]
     assert lines[-1]["event"] == "server.stopped"
     (example,) = (json.loads(block) for block in blocks(PAGE, "json"))
-    found = next(line for line in lines if line["event"] == example["event"])
-    assert set(found) <= set(example)
-    assert [name for name in example if name in found] == list(found)
+    results = next(line for line in lines if line["event"] == example["event"])
+    assert set(results) <= set(example)
+    assert [name for name in example if name in results] == list(results)
 
 
-def test_metrics_and_codes_in_the_docs_exist(said: dict[str, str]) -> None:
-    now = Metrics.of(said[f"curl -s {EXAMPLE_URL}/metrics"])
+def test_metrics_and_codes_in_the_docs_exist(outputs: dict[str, str]) -> None:
+    now = Metrics.of(outputs[f"curl -s {EXAMPLE_URL}/metrics"])
     families = set(now.kinds) | {f"{name}_{end}" for name in now.kinds for end in ("bucket", "count", "sum")}
     page = PAGE.read_text("utf-8")
     named = set(re.findall(r"\bmillm_\w+", page))

@@ -31,9 +31,9 @@ def done(ran: CompletedCommand) -> CompletedCommand:
 
 def it_is_pulled(there: LibraryHome) -> None:
     assert "no model is loaded" in done(there.millm("ps")).out
-    told = done(there.millm("pull", GEMMA)).err
+    output = done(there.millm("pull", GEMMA)).err
     for word in (GEMMA, "gemma", "Gemma2ForCausalLM", "installed"):
-        assert word in told
+        assert word in output
     assert "installed" in done(there.millm("pull", SCOPE_SAE)).err
     assert GEMMA in done(there.millm("list")).out
     assert SCOPE_SAE in done(there.millm("list", "--saes")).out
@@ -42,8 +42,8 @@ def it_is_pulled(there: LibraryHome) -> None:
 def it_is_loaded_and_attached(there: LibraryHome) -> None:
     assert GEMMA in done(there.millm("load", GEMMA, "--slots", "4")).out
     attached = done(there.millm("attach", SCOPE_SAE)).out
-    for told in (SCOPE_SAE, "explains", "L0", "residual norm", "blocks.12.hook_resid_post"):
-        assert told in attached
+    for output in (SCOPE_SAE, "explains", "L0", "residual norm", "blocks.12.hook_resid_post"):
+        assert output in attached
 
     running = what_runs(there)
     assert (running["status"], running["model"]["name"]) == ("ready", GEMMA)

@@ -22,40 +22,40 @@ def spoiled(body: Body, random: Random) -> bytes:
     changed: Any = copy.deepcopy(body)
     for _ in range(min(random.randint(1, 4), random.randint(1, 4))):
         random.choice(CHANGES)(changed, random)
-    sent = json.dumps(changed).encode()
-    return random.choice(BREAKS)(sent, random) if random.random() < 0.2 else sent
+    data = json.dumps(changed).encode()
+    return random.choice(BREAKS)(data, random) if random.random() < 0.2 else data
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+def _locations(value: Any) -> Iterator[tuple[Any, Any]]:
     """All containers in a value, with each of their keys."""
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in list(pairs):
         yield value, key
-        yield from _places(child)
+        yield from _locations(child)
 
 
-def _somewhere(body: Body, random: Random) -> tuple[Any, Any] | None:
-    places = list(_places(body))
-    return random.choice(places[:500]) if places else None
+def _random_location(body: Body, random: Random) -> tuple[Any, Any] | None:
+    locations = list(_locations(body))
+    return random.choice(locations[:500]) if locations else None
 
 
 def _replace(body: Body, random: Random) -> None:
-    if found := _somewhere(body, random):
-        found[0][found[1]] = copy.deepcopy(random.choice(ODD_VALUES))
+    if location := _random_location(body, random):
+        location[0][location[1]] = copy.deepcopy(random.choice(ODD_VALUES))
 
 
 def _remove(body: Body, random: Random) -> None:
-    if found := _somewhere(body, random):
-        del found[0][found[1]]
+    if location := _random_location(body, random):
+        del location[0][location[1]]
 
 
 def _wrap(body: Body, random: Random) -> None:
-    if found := _somewhere(body, random):
-        found[0][found[1]] = random.choice([[found[0][found[1]]], {"value": found[0][found[1]]}])
+    if location := _random_location(body, random):
+        location[0][location[1]] = random.choice([[location[0][location[1]]], {"value": location[0][location[1]]}])
 
 
 def _swap(body: Body, random: Random) -> None:
-    one, other = _somewhere(body, random), _somewhere(body, random)
+    one, other = _random_location(body, random), _random_location(body, random)
     if one and other:
         one[0][one[1]] = copy.deepcopy(other[0][other[1]])
 
@@ -67,31 +67,31 @@ def _add(body: Body, random: Random) -> None:
 
 
 def _many(body: Body, random: Random) -> None:
-    lists = [parent[key] for parent, key in _places(body) if isinstance(parent[key], list) and parent[key]]
+    lists = [parent[key] for parent, key in _locations(body) if isinstance(parent[key], list) and parent[key]]
     if lists:
         chosen = random.choice(lists)
         chosen *= random.choice([2, 20, 400])
 
 
-def _cut(sent: bytes, random: Random) -> bytes:
-    return sent[: random.randrange(len(sent))]
+def _cut(data: bytes, random: Random) -> bytes:
+    return data[: random.randrange(len(data))]
 
 
-def _flip(sent: bytes, random: Random) -> bytes:
-    place = random.randrange(len(sent))
-    return sent[:place] + bytes([random.randrange(256)]) + sent[place + 1 :]
+def _flip(data: bytes, random: Random) -> bytes:
+    index = random.randrange(len(data))
+    return data[:index] + bytes([random.randrange(256)]) + data[index + 1 :]
 
 
-def _nest(sent: bytes, random: Random) -> bytes:
-    return b'{"messages":' + b"[" * DEEP + sent + b"]" * DEEP + b"}"
+def _nest(data: bytes, random: Random) -> bytes:
+    return b'{"messages":' + b"[" * DEEP + data + b"]" * DEEP + b"}"
 
 
-def _double(sent: bytes, random: Random) -> bytes:
-    return sent + random.choice([sent, b"}", b"\x00", b"\xff\xfe"])
+def _double(data: bytes, random: Random) -> bytes:
+    return data + random.choice([data, b"}", b"\x00", b"\xff\xfe"])
 
 
-def _twice(sent: bytes, random: Random) -> bytes:
-    return sent[:-1] + b', "model": "other", "model": 5}'
+def _twice(data: bytes, random: Random) -> bytes:
+    return data[:-1] + b', "model": "other", "model": 5}'
 
 
 CHANGES: tuple[Callable[[Body, Random], None], ...] = (_replace, _replace, _replace, _remove, _wrap, _swap, _add, _many)

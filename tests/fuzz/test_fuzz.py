@@ -97,17 +97,19 @@ def test_mutated_bodies(fuzzed: Server, http: httpx.Client) -> None:
 
 def test_requests_generated_from_openapi(fuzzed: Server, http: httpx.Client) -> None:
     document = schemathesis.openapi.from_url(f"{fuzzed.url}/openapi.json")
-    operations = [found.ok() for found in document.get_all_operations() if _leaves_the_model(found.ok())]
+    operations = [result.ok() for result in document.get_all_operations() if _leaves_the_model(result.ok())]
     seen: Counter[int] = Counter()
     while sum(seen.values()) < CASES:
         for operation in operations:
             for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
-                seen += asked(operation, mode, fuzzed, http, round_=sum(seen.values()))
+                seen += run_operation(operation, mode, fuzzed, http, round_=sum(seen.values()))
     assert seen[200] > CASES / 20, seen
     assert seen[400] + seen[422] > CASES / 20, seen
 
 
-def asked(operation: Any, mode: GenerationMode, server: Server, http: httpx.Client, round_: int) -> Counter[int]:
+def run_operation(
+    operation: Any, mode: GenerationMode, server: Server, http: httpx.Client, round_: int
+) -> Counter[int]:
     """Up to FROM_SCHEMA requests of one operation."""
     seen: Counter[int] = Counter()
 
@@ -120,20 +122,20 @@ def asked(operation: Any, mode: GenerationMode, server: Server, http: httpx.Clie
         suppress_health_check=list(HealthCheck),
     )
     @given(case=operation.as_strategy(generation_mode=mode))
-    def ask(case: Any) -> None:
+    def check_case(case: Any) -> None:
         _make_it_reach_the_model(case, server.model)
-        sent = case.as_transport_kwargs(base_url=server.url)
-        parameters = httpx.QueryParams(sent.get("params"))
+        request = case.as_transport_kwargs(base_url=server.url)
+        parameters = httpx.QueryParams(request.get("params"))
         if len(str(parameters)) > LONGEST_QUERY:
             return
         answer = http.request(
-            sent["method"], sent["url"], params=parameters, headers=dict(sent.get("headers") or {}),
-            json=sent.get("json"), content=sent.get("data"),
+            request["method"], request["url"], params=parameters, headers=dict(request.get("headers") or {}),
+            json=request.get("json"), content=request.get("data"),
         )  # fmt: skip
         seen[check(answer, server.home)] += 1
 
     with suppress(Unsatisfiable):  # what takes nothing cannot be asked wrongly
-        ask()
+        check_case()
     return seen
 
 

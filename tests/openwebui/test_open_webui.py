@@ -34,15 +34,15 @@ def test_models_and_profiles_are_listed(open_webui: OpenWebUI, demo_server: Serv
 @pytest.mark.parametrize("profile", ["", ":yelling"])
 def test_a_chat_streams(open_webui: OpenWebUI, demo_server: Server, profile: str) -> None:
     """Through its own API, as a stream that equals the complete answer."""
-    asked = body(demo_server, model=demo_server.model + profile)
+    request_body = body(demo_server, model=demo_server.model + profile)
     pieces, came = [], []
-    with open_webui.http.stream("POST", "/api/chat/completions", json={**asked, "stream": True}) as answer:
+    with open_webui.http.stream("POST", "/api/chat/completions", json={**request_body, "stream": True}) as answer:
         for line in answer.iter_lines():
             if line.startswith("data: {"):
                 came.append(time.monotonic())
                 pieces += [choice["delta"].get("content") or "" for choice in json.loads(line[6:])["choices"]]
-    whole = httpx.post(f"{demo_server.base_url}/chat/completions", json=asked, timeout=60).json()
-    assert "".join(pieces) == whole["choices"][0]["message"]["content"]
+    complete = httpx.post(f"{demo_server.base_url}/chat/completions", json=request_body, timeout=60).json()
+    assert "".join(pieces) == complete["choices"][0]["message"]["content"]
     assert came[-1] - came[0] > 0.1
 
 
@@ -73,35 +73,37 @@ def test_default_tools_do_not_break_a_small_model(conversation: Seen, open_webui
 
 def test_background_requests_do_not_starve_the_next_message(conversation: Seen, open_webui: OpenWebUI) -> None:
     _, second = open_webui.asked.chats(streamed=True)[-2:]
-    behind = open_webui.asked.chats(streamed=False)
-    beside = [task for task in behind if task.begun < second.begun and (task.ended or second.came[0]) >= second.came[0]]
+    background = open_webui.asked.chats(streamed=False)
+    concurrent = [
+        task for task in background if task.begun < second.begun and (task.ended or second.came[0]) >= second.came[0]
+    ]
     sys.stdout.write(
-        f"\nfirst token of the second message after {second.first_byte_seconds:.2f} s, beside {len(beside)} of"
-        f" {len(behind)} calls behind the chat\n"
+        f"\nfirst token of the second message after {second.first_byte_seconds:.2f} s, with {len(concurrent)} of"
+        f" {len(background)} background requests concurrent\n"
     )
-    assert beside
+    assert concurrent
     assert second.first_byte_seconds < 15
 
 
 def test_background_requests_carry_a_header(conversation: Seen, open_webui: OpenWebUI) -> None:
     """As configured in compose.yaml, for the monitor."""
-    behind = {task.headers[TASK_HEADER] for task in open_webui.asked.chats(streamed=False)}
-    assert "follow_up_generation" in behind
-    assert behind <= {"title_generation", "tags_generation", "follow_up_generation"}
-    assert not behind & {chat.headers.get(TASK_HEADER) for chat in open_webui.asked.chats(streamed=True)}
+    background = {task.headers[TASK_HEADER] for task in open_webui.asked.chats(streamed=False)}
+    assert "follow_up_generation" in background
+    assert background <= {"title_generation", "tags_generation", "follow_up_generation"}
+    assert not background & {chat.headers.get(TASK_HEADER) for chat in open_webui.asked.chats(streamed=True)}
 
 
 def test_a_file_is_found_with_embeddings_of_the_server(open_webui: OpenWebUI, demo_server: Server) -> None:
     """The score of a text equals the similarity of the server's embeddings."""
     text, query = "Bread is made of flour, water, salt and time.", "What is bread made of?"
     file = {"file": ("bread.txt", text, "text/plain")}
-    kept = open_webui.http.post("/api/v1/files/", files=file, params={"process_in_background": "false"})
-    asked = {"collection_name": f"file-{kept.raise_for_status().json()['id']}", "query": query, "k": 1}
-    found = open_webui.http.post("/api/v1/retrieval/query/doc", json=asked).raise_for_status().json()
-    assert found["documents"] == [[text]]
-    assert found["distances"][0][0] == pytest.approx((1 + cosine(demo_server, text, query)) / 2, abs=1e-3)
-    asked_for = [exchange for exchange in open_webui.asked.exchanges if exchange.path.endswith("/embeddings")]
-    assert [exchange.body["input"] for exchange in asked_for[-2:]] == [[text], [query]]
+    upload = open_webui.http.post("/api/v1/files/", files=file, params={"process_in_background": "false"})
+    request_body = {"collection_name": f"file-{upload.raise_for_status().json()['id']}", "query": query, "k": 1}
+    results = open_webui.http.post("/api/v1/retrieval/query/doc", json=request_body).raise_for_status().json()
+    assert results["documents"] == [[text]]
+    assert results["distances"][0][0] == pytest.approx((1 + cosine(demo_server, text, query)) / 2, abs=1e-3)
+    embedding_requests = [exchange for exchange in open_webui.asked.exchanges if exchange.path.endswith("/embeddings")]
+    assert [exchange.body["input"] for exchange in embedding_requests[-2:]] == [[text], [query]]
 
 
 def cosine(server: Server, *texts: str) -> float:

@@ -110,15 +110,15 @@ def test_the_wheel_holds_all_runtime_files(wheel: Path) -> None:
 def test_the_sdist_holds_exactly_its_sources(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = ("pyproject.toml", "hatch_build.py", "constraints.txt", "Makefile", "LICENSE", "NOTICE", "SECURITY.md")
-    assert {*wanted, "src/millm/web/index.html", "ui/package-lock.json", "examples/heat_map.py"} <= names
+    root_files = ("pyproject.toml", "hatch_build.py", "constraints.txt", "Makefile", "LICENSE", "NOTICE", "SECURITY.md")
+    assert {*root_files, "src/millm/web/index.html", "ui/package-lock.json", "examples/heat_map.py"} <= names
     assert not [name for name in names if "node_modules" in name or "__pycache__" in name or ".cache" in name]
     assert sdist.stat().st_size < 20_000_000
 
 
 def test_the_package_runs_from_its_environment(installed: Path, work: Path) -> None:
-    told = run(installed / "python", "-c", "import millm; print(millm.__file__, millm.__version__)", cwd=work)
-    assert told.split() == [str(next(work.glob("venv/lib/python*/site-packages/millm/__init__.py"))), __version__]
+    output = run(installed / "python", "-c", "import millm; print(millm.__file__, millm.__version__)", cwd=work)
+    assert output.split() == [str(next(work.glob("venv/lib/python*/site-packages/millm/__init__.py"))), __version__]
     assert run(installed / "millm", "--version", cwd=work) == f"millm {__version__}\n"
     assert run(installed / "python", "-m", "pip", "check", cwd=work) == "No broken requirements found.\n"
 
@@ -136,21 +136,21 @@ def test_help_is_fast(installed: Path, work: Path) -> None:
 
 
 def test_the_doctor_finds_nothing_wrong(installed: Path, home: Path, work: Path) -> None:
-    told = run(installed / "millm", "doctor", "--json", "--port", "0", cwd=work, MILLM_HOME=str(home))
-    found = {finding["check"]: finding["status"] for finding in json.loads(told)}
-    assert "failure" not in found.values()
-    assert {found[name] for name in ("python", "packages", "torch", "demo", "pages")} == {"ok"}
+    output = run(installed / "millm", "doctor", "--json", "--port", "0", cwd=work, MILLM_HOME=str(home))
+    statuses = {finding["check"]: finding["status"] for finding in json.loads(output)}
+    assert "failure" not in statuses.values()
+    assert {statuses[name] for name in ("python", "packages", "torch", "demo", "pages")} == {"ok"}
 
 
 @pytest.mark.demo
 def test_the_demo_answers_steered(demo: Server) -> None:
-    asked = {
+    request_body = {
         "model": "smollm2-135m-instruct:yelling",
         "messages": [{"role": "user", "content": "Tell me about the sea."}],
         "max_tokens": 16,
         "temperature": 0,
     }
-    answer = httpx.post(f"{demo.base_url}/chat/completions", json=asked, timeout=60).json()
+    answer = httpx.post(f"{demo.base_url}/chat/completions", json=request_body, timeout=60).json()
     letters = [letter for letter in answer["choices"][0]["message"]["content"] if letter.isalpha()]
     assert sum(letter.isupper() for letter in letters) > 0.8 * len(letters) > 0
     assert answer["millm"]["profile"] == "yelling"

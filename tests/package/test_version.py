@@ -19,5 +19,5 @@ def test_the_package_version_is_the_codes() -> None:
 
 
 def test_the_command_prints_the_version() -> None:
-    told = subprocess.run([sys.executable, "-m", "millm", "--version"], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == f"millm {__version__}"
+    output = subprocess.run([sys.executable, "-m", "millm", "--version"], capture_output=True, text=True, check=True)
+    assert output.stdout.strip() == f"millm {__version__}"

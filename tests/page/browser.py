@@ -18,7 +18,7 @@ def journey(name: str, url: str, deeds: Mapping[str, Deed] | None = None, pictur
     chromium = shutil.which("chromium")
     assert chromium, "this needs Chromium: apt-get install chromium"
     assert (UI / "node_modules").is_dir(), "run `make page` first"
-    asked = {"journey": name, "url": url, "chromium": chromium, "pictures": pictures and str(pictures)}
+    request = {"journey": name, "url": url, "chromium": chromium, "pictures": pictures and str(pictures)}
     with subprocess.Popen(
         ["node", str(UI / "e2e" / "run.mjs")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True,
@@ -27,22 +27,22 @@ def journey(name: str, url: str, deeds: Mapping[str, Deed] | None = None, pictur
         assert process.stdout
         assert process.stderr
         try:
-            told = _followed(process.stdin, process.stdout, asked, deeds or {})
-            if told is None:
+            result = _followed(process.stdin, process.stdout, request, deeds or {})
+            if result is None:
                 raise AssertionError(process.stderr.read()[-4000:])
-            return told["told"]
+            return result["told"]
         finally:
             process.kill()
 
 
-def _followed(to: Any, back: Any, asked: Mapping[str, Any], deeds: Mapping[str, Deed]) -> Any:
+def _followed(to: Any, back: Any, request: Mapping[str, Any], deeds: Mapping[str, Deed]) -> Any:
     """None without a result."""
-    _write(to, asked)
+    _write(to, request)
     for line in back:
-        said = json.loads(line)
-        if "told" in said:
-            return said
-        _write(to, deeds[said["ask"]]())
+        message = json.loads(line)
+        if "told" in message:
+            return message
+        _write(to, deeds[message["ask"]]())
     return None
 
 

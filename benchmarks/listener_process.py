@@ -1,8 +1,8 @@
-"""So many listeners of `/api/events` in a process of their own: each takes what comes and throws it away.
+"""Listeners of `/api/events` in a process of their own, which read all events and discard them.
 
-    python -m benchmarks.ears ws://127.0.0.1:8000/api/events 64
+    python -m benchmarks.listener_process ws://127.0.0.1:8000/api/events 64
 
-Says `ready` when all are connected; ends with its standard input.
+Prints `ready` when all are connected; stops at the end of its standard input.
 """
 
 import asyncio
@@ -13,16 +13,16 @@ from websockets.asyncio.client import connect
 
 async def listen(url: str, count: int) -> None:
     ready = asyncio.Barrier(count + 1)
-    ears = [asyncio.create_task(ear(url, ready)) for _ in range(count)]
+    tasks = [asyncio.create_task(read_events(url, ready)) for _ in range(count)]
     await ready.wait()
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.read)
-    for task in ears:
+    for task in tasks:
         task.cancel()
-    await asyncio.gather(*ears, return_exceptions=True)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def ear(url: str, ready: asyncio.Barrier) -> None:
+async def read_events(url: str, ready: asyncio.Barrier) -> None:
     async with connect(url, max_size=None) as socket:
         await ready.wait()
         async for _ in socket:
