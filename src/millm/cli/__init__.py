@@ -22,60 +22,30 @@ class Command(NamedTuple):
     function: str = "run"
 
 
-SERVE_PANEL, LIBRARY_PANEL, INSPECT_PANEL = "Serve", "Library: what is on disk", "Look"
-
-COMMANDS = {
-    "demo": Command(
-        "A steered chat on a small real model: fetches 93 MB once, then serves it.", SERVE_PANEL, "serve", "demo"
-    ),
-    "serve": Command(
-        "Serve a Hugging Face model, with SAEs attached and profiles to choose from.", SERVE_PANEL, "serve", "serve"
-    ),
-    "load": Command(
-        "Load a model into the running server, in place of the one it has.", SERVE_PANEL, "models", "load_model"
-    ),
-    "unload": Command(
-        "Unload the running server's model and its SAEs; the server stays up.",
-        SERVE_PANEL,
-        "models",
-        "unload_model",
-    ),
-    "attach": Command(
-        "Attach an SAE to the model that is loaded, and show what was measured.", SERVE_PANEL, "models", "attach_sae"
-    ),
-    "detach": Command("Take an SAE off the model; it stays in the library.", SERVE_PANEL, "models", "detach_sae"),
-    "chat": Command("Chat in the terminal with a running server; steer with /steer 11 80.", SERVE_PANEL, "chat"),
-    "pull": Command(
-        "Download a model or an SAE from Hugging Face; shows first what it is.", LIBRARY_PANEL, "library", "pull"
-    ),
-    "list": Command("List the models of the library, or its SAEs.", LIBRARY_PANEL, "library", "list_library"),
-    "show": Command(
-        "Show everything that is known about a model or an SAE of the library.", LIBRARY_PANEL, "library", "show"
-    ),
-    "estimate": Command(
-        "Estimate how much memory a model would take, without loading it.", LIBRARY_PANEL, "library", "estimate_memory"
-    ),
-    "saes": Command("Search the public SAEs by model, layer, width and site.", LIBRARY_PANEL, "library", "find_saes"),
-    "import": Command(
-        "Add a folder of yours to the library. It is linked, not copied.",
-        LIBRARY_PANEL,
-        "library",
-        "import_folder",
-    ),
-    "rm": Command("Delete a model or an SAE from the disk.", LIBRARY_PANEL, "library", "remove"),
-    "profiles": Command(
-        "List, choose, compare, import and export profiles: saved steerings.", INSPECT_PANEL, "profiles"
-    ),
-    "features": Command(
-        "Find what an SAE's features mean, by words or by texts in which they fire.", INSPECT_PANEL, "features"
-    ),
-    "ps": Command("Show what runs, on which device, and until when.", INSPECT_PANEL, "models", "show_status"),
-    "bench": Command(
-        "Measure a running server: tokens per second, and how long a reader waits.", INSPECT_PANEL, "bench"
-    ),
-    "sweep": Command("Turn a steering up step by step, and measure what it does to an answer.", INSPECT_PANEL, "sweep"),
-    "doctor": Command("Check this machine and say how to mend what is missing.", INSPECT_PANEL, "doctor"),
+SERVE, LIBRARY, LOOK = "Serve", "Library: what is on disk", "Look"
+_ROWS = {
+    "demo": ("A steered chat on a small real model: fetches 93 MB once, then serves it.", SERVE, "serve", "demo"),
+    "serve": ("Serve a Hugging Face model, with SAEs attached and profiles to choose from.", SERVE, "serve", "serve"),
+    "load": ("Load a model into the running server, in place of the one it has.", SERVE, "models", "load_model"),
+    "unload": ("Unload the running server's model and its SAEs; the server stays up.", SERVE, "models", "unload_model"),
+    "attach": ("Attach an SAE to the model that is loaded, and show what was measured.", SERVE, "models", "attach_sae"),
+    "detach": ("Take an SAE off the model; it stays in the library.", SERVE, "models", "detach_sae"),
+    "chat": ("Chat in the terminal with a running server; steer with /steer 11 80.", SERVE, "chat"),
+    "pull": ("Download a model or an SAE from Hugging Face; shows first what it is.", LIBRARY, "library", "pull"),
+    "list": ("List the models of the library, or its SAEs.", LIBRARY, "library", "list_library"),
+    "show": ("Show everything that is known about a model or an SAE of the library.", LIBRARY, "library", "show"),
+    "estimate": ("Estimate how much memory a model would take, without loading it.", LIBRARY, "library", "estimate"),
+    "saes": ("Search the public SAEs by model, layer, width and site.", LIBRARY, "library", "find_saes"),
+    "import": ("Add a folder of yours to the library. It is linked, not copied.", LIBRARY, "library", "import_folder"),
+    "rm": ("Delete a model or an SAE from the disk.", LIBRARY, "library", "remove"),
+    "profiles": ("List, choose, compare, import and export profiles: saved steerings.", LOOK, "profiles"),
+    "features": ("Find what an SAE's features mean, by words or by texts in which they fire.", LOOK, "features"),
+    "ps": ("Show what runs, on which device, and until when.", LOOK, "models", "show_status"),
+    "bench": ("Measure a running server: tokens per second, and how long a reader waits.", LOOK, "bench"),
+    "sweep": ("Turn a steering up step by step, and measure what it does to an answer.", LOOK, "sweep"),
+    "doctor": ("Check this machine and say how to mend what is missing.", LOOK, "doctor"),
 }
+COMMANDS = {name: Command(*row) for name, row in _ROWS.items()}
 """In the order of the help."""
 
 HELP = """Serve a Hugging Face model and turn the knobs inside it.

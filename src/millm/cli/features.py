@@ -108,7 +108,7 @@ def _label_text(label: str | None, width: int = LABEL_WIDTH) -> str:
 
 
 def _promoted_tokens_text(tokens: Sequence[PromotedToken]) -> str:
-    return "  ".join(repr(replace_control_chars(one.token)) for one in tokens[:_PROMOTED_SHOWN]) or UNKNOWN
+    return "  ".join(repr(replace_control_chars(one.token)) for one in tokens[:_PROMOTED_SHOWN]) or "no token"
 
 
 def _format_value(value: float | None) -> str:

@@ -10,21 +10,9 @@ import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
+from millm.cli import library_tables as tables
 from millm.cli.http_client import connect
 from millm.cli.library_client import LibraryClient, LocalLibrary, find_entry, open_library
-from millm.cli.library_tables import (
-    deletion_line,
-    estimate_table,
-    freed_line,
-    job_lines,
-    model_details,
-    models_table,
-    preview_details,
-    quantizations_table,
-    registry_table,
-    sae_details,
-    saes_table,
-)
 from millm.cli.options import ApiKey, AsJson, Url, Yes, given_options, parse_model_options, parse_width
 from millm.cli.terminal import (
     format_bytes,
@@ -65,9 +53,9 @@ def list_library(
     """
     library = open_library(url, api_key)
     if saes:
-        print_result(library.saes(), saes_table, as_json=as_json)
+        print_result(library.saes(), tables.saes_table, as_json=as_json)
     else:
-        print_result(library.models(), models_table, as_json=as_json)
+        print_result(library.models(), tables.models_table, as_json=as_json)
 
 
 class EntryDetails(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,12 +95,12 @@ def _collect_details(library: LibraryClient, entry: ModelEntry | SaeEntry) -> En
 
 def _details_table(details: EntryDetails) -> RenderableType:
     if isinstance(details.entry, SaeEntry):
-        return sae_details(details.entry)
-    model = model_details(details.entry, details.known_saes or 0)
-    return Group(model, "", quantizations_table(details.estimates)) if details.estimates else model
+        return tables.sae_details(details.entry)
+    model = tables.model_details(details.entry, details.known_saes or 0)
+    return Group(model, "", tables.quantizations_table(details.estimates)) if details.estimates else model
 
 
-def estimate_memory(
+def estimate(
     id: EntryId,
     quantization: Annotated[str | None, typer.Option(help="none, 8bit or 4bit.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
@@ -135,7 +123,7 @@ def estimate_memory(
     Options that are left out have the server's values.
     """
     spec = parse_model_options(id, quantization=quantization, dtype=dtype, device=device, context=context, slots=slots)
-    print_result(open_library(url, api_key).estimate(spec, sae or ()), estimate_table, as_json=as_json)
+    print_result(open_library(url, api_key).estimate(spec, sae or ()), tables.estimate_table, as_json=as_json)
 
 
 def import_folder(
@@ -152,9 +140,10 @@ def import_folder(
     Only here, never over HTTP: a server must not learn paths from outside.
     """
     library = LocalLibrary(Settings.load())
-    details = (
-        sae_details(library.import_sae(folder, name)) if sae else model_details(library.import_model(folder, name), 0)
-    )
+    if sae:
+        details = tables.sae_details(library.import_sae(folder, name))
+    else:
+        details = tables.model_details(library.import_model(folder, name), known_saes=0)
     stdout_console().print(details)
 
 
@@ -184,7 +173,7 @@ def pull(
     spec = parse_spec(id, kind_of(id, sae), revision)
     library = open_library(url, api_key)
     if cancel:
-        stderr_console().print(job_lines(library.cancel(spec)))
+        stderr_console().print(tables.job_lines(library.cancel(spec)))
         return
     job = _preview_and_pull(library, spec, yes=yes, as_json=as_json)
     if job.state != "installed":
@@ -214,7 +203,7 @@ def _preview_and_pull(library: LibraryClient, spec: DownloadSpec, *, yes: bool, 
     console = stderr_console()
     preview = library.preview(spec)
     if not as_json:
-        console.print(preview_details(preview))
+        console.print(tables.preview_details(preview))
     check_preview(preview)
     if preview.to_download > CONFIRM_ABOVE_BYTES and sys.stdin.isatty() and not yes:
         typer.confirm(f"Download {format_bytes(preview.to_download)}?", abort=True, err=True)
@@ -227,7 +216,7 @@ def _preview_and_pull(library: LibraryClient, spec: DownloadSpec, *, yes: bool, 
 
 def _pull_with_progress(library: LibraryClient, spec: DownloadSpec, console: Console) -> DownloadJob:
     with Live(console=console, refresh_per_second=4, transient=False) as live:
-        return library.pull(spec, lambda job: live.update(job_lines(job)))
+        return library.pull(spec, lambda job: live.update(tables.job_lines(job)))
 
 
 def _download_error(job: DownloadJob) -> MillmError:
@@ -249,12 +238,12 @@ def remove(id: EntryId, yes: Yes = False, url: Url = None, api_key: ApiKey = Non
     library = open_library(url, api_key)
     entry = find_entry(library, id)
     if entry.origin != "builtin":  # a builtin entry is refused by `delete`
-        print_line(stderr_console(), deletion_line(entry))
+        print_line(stderr_console(), tables.deletion_line(entry))
         if not yes and not sys.stdin.isatty():
             raise CannotStart(f"deleting {id} needs a confirmation, and stdin is no terminal; add --yes")
         if not yes:
             typer.confirm("Delete it?", abort=True, err=True)
-    stdout_console().print(freed_line(library.delete(entry)))
+    stdout_console().print(tables.freed_line(library.delete(entry)))
 
 
 def find_saes(
@@ -285,4 +274,4 @@ def find_saes(
         page = connect(url, api_key).request("GET", f"/api/registry/saes?{urlencode(query)}", RegistryPage)
     else:
         page = search_saes(**query)
-    print_result(page, lambda page: registry_table(page, offset), as_json=as_json)
+    print_result(page, lambda page: tables.registry_table(page, offset), as_json=as_json)

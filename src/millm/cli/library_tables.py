@@ -89,9 +89,9 @@ def model_details(entry: ModelEntry, known_saes: int) -> RenderableType:
             ("commit", entry.commit),
             ("size", f"{size}, {format_bytes(entry.shared)} of it shared with others" if entry.shared else size),
             ("architecture", entry.architecture),
-            ("parameters", _text_if_known(entry.parameters, format_parameters(entry.parameters))),
+            ("parameters", format_parameters(entry.parameters)),
             ("weights", _weights_text(entry.dtype, entry.quantization)),
-            ("context", _text_if_known(entry.context_length, f"{format_count(entry.context_length)} tokens")),
+            ("context", f"{length:,} tokens" if (length := entry.context_length) else None),
             ("writes text", None if entry.generates else "no, it only embeds"),
             ("own code", _REMOTE_CODE_TEXT if entry.needs_remote_code else None),
             ("known SAEs", known),
@@ -109,11 +109,11 @@ def sae_details(entry: SaeEntry) -> RenderableType:
             ("size", format_bytes(entry.size)),
             ("format", entry.format),
             ("architecture", entry.architecture),
-            ("features", _text_if_known(entry.width, format_count(entry.width))),
+            ("features", format_count(entry.width)),
             ("model", entry.model),
             ("hook point", entry.hook_point),
-            ("layer", _text_if_known(entry.layer, str(entry.layer))),
-            ("model width", _text_if_known(entry.d_in, format_count(entry.d_in))),
+            ("layer", format_count(entry.layer)),
+            ("model width", format_count(entry.d_in)),
             ("Neuronpedia", entry.neuronpedia),
         ],
     )
@@ -134,7 +134,7 @@ def preview_details(preview: DownloadPreview) -> RenderableType:
             ("licence", preview.licence or "not stated"),
             ("gated", gated if preview.gated else None),
             ("architecture", preview.architecture),
-            ("parameters", _text_if_known(preview.parameters, format_parameters(preview.parameters))),
+            ("parameters", format_parameters(preview.parameters)),
             ("weights", _weights_text(preview.dtype, preview.quantization)),
             ("own code", _REMOTE_CODE_TEXT if preview.needs_remote_code else None),
             ("known SAEs", known if preview.asked.kind == "model" else None),
@@ -154,7 +154,7 @@ def attached_sae_details(facts: SaeFacts, model: str) -> RenderableType:
             ("explains", "does not apply" if explained is None else f"{format_percent(explained)} of the variance"),
             ("L0", f"{facts.l0:.1f} features fire per token"),
             ("residual norm", f"{facts.residual_norm:.4g}, the unit `norm`"),
-            ("memory", format_bytes(facts.memory) if facts.memory else None),
+            ("memory", format_bytes(facts.memory or None)),
             ("steering", None if facts.steerable else "no, it only reads here"),
         ],
         *(f"! {warning}" for warning in facts.warnings),
@@ -199,10 +199,6 @@ def _origin_text(entry: ModelEntry | SaeEntry) -> str:
 
 def _weights_text(dtype: str | None, quantization: str | None) -> str | None:
     return f"{quantization} ({dtype})" if dtype and quantization else quantization or dtype
-
-
-def _text_if_known(value: object, text: str) -> str | None:
-    return None if value is None else text
 
 
 _JOB_BAR_WIDTH = 24

@@ -3,8 +3,9 @@
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, suppress
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -29,7 +30,7 @@ from millm.cli.terminal import (
     table,
 )
 from millm.engine.messages import ModelFacts, SaeFacts
-from millm.errors import Conflict, MillmError
+from millm.errors import Conflict
 from millm.hardware import CpuFallbackReason, Hardware
 from millm.status import ChangeInProgress, ModelStatus, SaeSpec, ServerStatus
 
@@ -171,39 +172,23 @@ def _change_status(remote: RemoteServer, method: str, path: str, body: object = 
 
 def run_with_progress(remote: RemoteServer, change: Callable[[], T]) -> T:
     """Run a request that changes the server, with progress bars of its stages. Raises what `change` raises."""
-    call = _BackgroundCall(change)
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(change())
+        except Exception as error:  # noqa: BLE001  the thread's edge: `future.result` raises it
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()  # a daemon, so that Ctrl+C need not wait for the result
     with ExitStack() as stack:
         report: ProgressReporter | None = None
-        while not call.finished.wait(POLL_SECONDS):
+        while not wait([future], POLL_SECONDS).done:
             changing = _read_status(remote).changing
             if changing and changing.stage:
                 report = report or stack.enter_context(progress_bars(stderr_console(), persists=False))
                 report(changing.stage, changing.done, changing.total or 1)
-    return call.result()
-
-
-class _BackgroundCall(Generic[T]):
-    """A call in a daemon thread, so that Ctrl+C need not wait for its result."""
-
-    def __init__(self, function: Callable[[], T]) -> None:
-        self.finished = threading.Event()
-        self._function = function
-        self._results: list[T] = []
-        self._error: MillmError | None = None
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def result(self) -> T:
-        if self._error:
-            raise self._error
-        return self._results[0]
-
-    def _run(self) -> None:
-        try:
-            self._results.append(self._function())
-        except MillmError as error:
-            self._error = error
-        finally:
-            self.finished.set()
+    return future.result()
 
 
 _IDLE_MESSAGES = {

@@ -12,17 +12,10 @@ from urllib.parse import quote, urlencode
 import msgspec
 import typer
 
+from millm.cli import profile_tables as tables
 from millm.cli.http_client import RemoteServer, connect, connect_if_running
 from millm.cli.options import ApiKey, AsJson, Url
-from millm.cli.profile_tables import (
-    ImportAction,
-    ImportRow,
-    diff_steerings,
-    difference_table,
-    import_table,
-    profile_details,
-    profiles_table,
-)
+from millm.cli.profile_tables import ImportAction, ImportRow
 from millm.cli.terminal import print_json, print_line, print_result, stderr_console, stdout_console
 from millm.database import Database
 from millm.errors import CannotStart, InvalidImport
@@ -208,12 +201,12 @@ def list_profiles(
 
         millm profiles list --search french
     """
-    print_result(_open_profiles(url, api_key).entries(search), profiles_table, as_json=as_json)
+    print_result(_open_profiles(url, api_key).entries(search), tables.profiles_table, as_json=as_json)
 
 
 @group.command()
 def show(name: ProfileNameArgument, as_json: AsJson = False, url: Url = None, api_key: ApiKey = None) -> None:
-    """Show everything that a profile says.
+    """Show the features and all other fields of a profile.
 
     Example:
 
@@ -223,7 +216,7 @@ def show(name: ProfileNameArgument, as_json: AsJson = False, url: Url = None, ap
     if as_json:
         print_json(profile.model_dump(mode="json", exclude_none=True))
     else:
-        stdout_console().print(profile_details(profile))
+        stdout_console().print(tables.profile_details(profile))
 
 
 @group.command()
@@ -260,7 +253,7 @@ def import_profiles(
     ],
     preview: Annotated[bool, typer.Option("--preview", help="Only show what each would become.")] = False,
     on_conflict: Annotated[
-        str, typer.Option("--on-conflict", help="Where the name is taken: refuse, rename, replace or skip.")
+        str, typer.Option("--on-conflict", help="If the name is taken: refuse, rename, replace or skip.")
     ] = "refuse",
     sae: Annotated[
         list[str] | None,
@@ -289,7 +282,7 @@ def import_profiles(
             rows += profiles.preview_import(document, saes)
         else:
             rows += profiles.import_document(document, saes, policy, name)
-    print_result(rows, import_table, as_json=as_json)
+    print_result(rows, tables.import_table, as_json=as_json)
 
 
 @group.command()
@@ -301,7 +294,7 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="A file; `-` is stdout.")] = Path("-"),
     skip: Annotated[
         str | None,
-        typer.Option(help="default, none or special: export as if it said so, for tools that cannot say it."),
+        typer.Option(help="default, none or special: export with this skip instead, for tools without another."),
     ] = None,
     url: Url = None,
     api_key: ApiKey = None,
@@ -343,11 +336,11 @@ def diff(
     profiles = _open_profiles(url, api_key)
     left = _load_steering(profiles, before)
     right = _load_steering(profiles, after) if after else profiles.active_steering()
-    differences = diff_steerings(left, right)
+    differences = tables.diff_steerings(left, right)
     if as_json:
         print_json([one._asdict() for one in differences])
     else:
-        stdout_console().print(difference_table(differences, before, after or "active"))
+        stdout_console().print(tables.difference_table(differences, before, after or "active"))
 
 
 def _load_steering(profiles: ProfilesClient, source: str) -> SteeringRequest:

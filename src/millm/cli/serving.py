@@ -9,8 +9,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 import uvicorn
@@ -58,16 +57,11 @@ class LogAnnouncer:
         for attached in state.saes.values():
             for text in attached.facts.warnings:
                 log.warning("sae.warning", sae=attached.facts.sae, text=text)
-        facts = state.model.facts if state.model else None
+        model = state.model
         log.info(
-            "server.ready",
-            url=url,
-            model=state.model.name if state.model else None,
-            device=facts.device if facts else None,
-            weights=facts.weights if facts else None,
-            saes=list(state.saes),
-            profiles=len(state.profiles),
-        )
+            "server.ready", url=url, model=model and model.name, device=model and model.facts.device,
+            weights=model and model.facts.weights, saes=list(state.saes), profiles=len(state.profiles),
+        )  # fmt: skip
 
     def announce_stopping(self, answers: int, seconds: float) -> None:
         log.info("server.stopping", answers=answers, seconds=seconds if answers else 0.0)
@@ -123,15 +117,13 @@ class TerminalAnnouncer:
 
     def announce_stopping(self, answers: int, seconds: float) -> None:
         if answers:
-            self._print(
-                f" stopping: waiting up to {seconds:g} s for {_count_answers(answers)}; Ctrl+C again stops at once"
-            )
+            count = _count_answers(answers)
+            self._print(f" stopping: waiting up to {seconds:g} s for {count}; Ctrl+C again stops at once")
 
     def announce_aborted_answers(self, answers: int) -> None:
         if answers:
-            self._print(
-                _NOTE_FORMAT.format(f"{_count_answers(answers)} had not ended, and got an error instead of the rest")
-            )
+            text = f"{_count_answers(answers)} had not ended, and got an error instead of the rest"
+            self._print(_NOTE_FORMAT.format(text))
 
     def announce_stopped(self) -> None:
         """Nothing: the shell's prompt shows it."""
@@ -166,8 +158,7 @@ def _count_answers(answers: int) -> str:
 Announcer = TerminalAnnouncer | LogAnnouncer
 
 
-@dataclass(frozen=True)
-class ExposureWarning:
+class ExposureWarning(NamedTuple):
     """A way into the server that its operator may not expect."""
 
     text: str
@@ -176,10 +167,11 @@ class ExposureWarning:
 
 def exposure_warnings(settings: Settings, host: str) -> list[ExposureWarning]:
     warnings = []
-    if not _is_loopback(host) and settings.api_key:
+    is_loopback = host == "::1" or host.startswith("127.")
+    if not is_loopback and settings.api_key:
         text = f"listening on {host}: anyone who reaches this machine and has the key can use the server"
         warnings.append(ExposureWarning(text))
-    elif not _is_loopback(host):
+    elif not is_loopback:
         text = (
             f"listening on {host} without a key: anyone who reaches this machine can use the server and change what"
             " it does; set MILLM_API_KEY, or --host 127.0.0.1"
@@ -188,10 +180,6 @@ def exposure_warnings(settings: Settings, host: str) -> list[ExposureWarning]:
     if "*" in settings.allowed_hosts:
         warnings.append(ExposureWarning("MILLM_ALLOWED_HOSTS=*: a web page that rebinds DNS can use the server"))
     return warnings
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "::1" or host.startswith("127.")
 
 
 CHANGES_TIMEOUT_SECONDS = 2.0

@@ -22,6 +22,8 @@ from rich.text import Text
 from millm.engine.messages import Progress as ProgressEvent
 
 T = TypeVar("T")
+UNKNOWN = "–"
+"""Shown for a missing value."""
 _PIPE_WIDTH = 200
 """Columns where stdout is no terminal, so that a table row stays one line for `grep`."""
 
@@ -73,7 +75,7 @@ def truncate(text: str, width: int) -> str:
 
 
 Fact = tuple[str, RenderableType | None]
-"""A name and its value; None leaves the line out."""
+"""A name and its value; None or UNKNOWN leaves the line out."""
 ALIGN_RIGHT = ">"
 """Prefix of the heading of a right-aligned column."""
 
@@ -99,7 +101,7 @@ def sheet(title: str, facts: Iterable[Fact], *more: RenderableType) -> Renderabl
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in facts:
-        if value is not None:
+        if value not in (None, UNKNOWN):
             grid.add_row(Text(f"  {name}", style="dim"), plain_text(value))
     return Group(IdText(title), grid, *map(plain_text, more))
 
@@ -189,10 +191,6 @@ def progress_bars(console: Console, *, persists: bool = True) -> Iterator[Progre
 
     with Progress(*columns, console=console, transient=not persists) as progress, progress_reporter(update) as report:
         yield report
-
-
-UNKNOWN = "–"
-"""Shown for a missing value."""
 
 
 def _format_scaled(count: float | None, units: Sequence[str]) -> str:
