@@ -108,15 +108,14 @@ class BenchPlan:
 
     def request_bodies(self, first: int, count: int) -> list[RequestBody]:
         """`count` requests from number `first` on."""
-        return [self._request_body(prompt) for prompt in make_prompts(first, count, self.prompt_lengths)]
+        fields: RequestBody = {"model": self.model, "temperature": 0, "max_tokens": self.max_tokens}
+        if self.profile:
+            fields["profile"] = self.profile
+        prompts = make_prompts(first, count, self.prompt_lengths)
+        return [{**fields, "messages": [{"role": "user", "content": prompt}]} for prompt in prompts]
 
     def requests_at(self, concurrency: int) -> int:
         return self.requests or max(2 * len(self.prompt_lengths), 2 * concurrency)
-
-    def _request_body(self, prompt: str) -> RequestBody:
-        profile: RequestBody = {"profile": self.profile} if self.profile else {}
-        messages = [{"role": "user", "content": prompt}]
-        return {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": self.max_tokens, **profile}
 
 
 def run(

@@ -257,11 +257,12 @@ def estimate_table(estimate: Estimate) -> RenderableType:
     largest = max(count or 0 for _, count in parts)
     rows = [(name, format_bytes(count), bar_text(count, largest)) for name, count in parts]
     rows += [("total", format_bytes(estimate.total), _free_memory_text(estimate))]
+    weights = _weights_text(estimate.dtype, None if estimate.quantization == "none" else estimate.quantization)
     length = estimate.context
     context = "context unknown" if length is None else f"one sequence of {format_count(length)} tokens"
     return Group(
         IdText(estimate.model),
-        plain_text(f"on {estimate.device}, {_estimate_weights_text(estimate)}, {context}"),
+        plain_text(f"on {estimate.device}, {weights}, {context}"),
         plain_text(""),
         table(("PART", ">SIZE", ""), rows),
         *map(plain_text, _estimate_notes(estimate)),
@@ -287,10 +288,6 @@ def _estimate_parts(estimate: Estimate) -> list[tuple[str, int | None]]:
     if estimate.saes:
         parts.append(("SAEs", estimate.saes))
     return [*parts, ("activations", estimate.activations), ("overhead", estimate.overhead)]
-
-
-def _estimate_weights_text(estimate: Estimate) -> str:
-    return estimate.dtype if estimate.quantization == "none" else f"{estimate.quantization} ({estimate.dtype})"
 
 
 def _free_memory_text(estimate: Estimate) -> str:
