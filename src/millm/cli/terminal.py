@@ -85,7 +85,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[RenderableType]], *, 
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for position, heading in enumerate(headings):
         drawn.add_column(
-            replace_control_chars(heading.removeprefix(ALIGN_RIGHT)),
+            plain_text(heading.removeprefix(ALIGN_RIGHT)),
             justify="right" if heading.startswith(ALIGN_RIGHT) else "left",
             no_wrap=position != flexible % len(headings),
             overflow="fold",
