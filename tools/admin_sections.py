@@ -10,12 +10,6 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from millm.api.admin import experiments, features, models, monitor, profiles, saes, steering, system
-from millm.api.admin import features as discovery
-from millm.api.admin import models as loading
-from millm.api.admin import monitor as requests
-from millm.api.admin import profiles as profile_files
-from millm.api.admin import saes as attachments
-from millm.api.admin import saes as registry
 from millm.api.admin.features import ContrastBody, InspectBody, LabelBody
 from millm.api.admin.models import EstimateBody, Load
 from millm.api.admin.monitor import MonitorBody
@@ -51,11 +45,10 @@ SECTIONS: tuple[tuple[str, str, tuple[APIRouter, ...], tuple[type[BaseModel], ..
         LIBRARY_LEAD,
         (
             models.router,
-            loading.loading_router,
             saes.router,
-            attachments.attachments_router,
+            saes.attachments_router,
             system.jobs_router,
-            registry.registry_router,
+            saes.registry_router,
             system.router,
             system.hardware_router,
             system.logs_router,
@@ -65,13 +58,13 @@ SECTIONS: tuple[tuple[str, str, tuple[APIRouter, ...], tuple[type[BaseModel], ..
     (
         "Profiles and the active steering",
         STEERING_LEAD,
-        (steering.router, profile_files.profile_files_router, profiles.router),
+        (steering.router, profiles.router),
         (FeatureRef, VersionBody, Save, Rename, Duplicate),
     ),
     (
         "Monitoring, features and experiments",
         WATCHING_LEAD,
-        (monitor.router, requests.requests_router, features.router, discovery.inspection_router, experiments.router),
+        (monitor.router, monitor.requests_router, features.router, experiments.router),
         (MonitorBody, LabelBody, InspectBody, ContrastBody, CompareRequest, SweepRequest, CalibrateRequest),
     ),
 )

@@ -1,4 +1,4 @@
-"""`millm`: run a command; a failure that we know is one line on stderr and exit code 1 (the trace with --debug)."""
+"""Entry point of `millm`: a MillmError prints one line to stderr and exits with 1; --debug shows the traceback."""
 
 import sys
 

@@ -1,10 +1,7 @@
-"""The one SQLite file: what has been acknowledged survives a power cut (WAL, `synchronous=FULL`), one writer.
+"""The SQLite database: durable across a power cut (WAL, `synchronous=FULL`), one writer, with backups.
 
-It holds what should be (the desired state, jobs, what was installed), never what is: that only the process knows.
-
-Copies of the database in `backups/` beside it: made once a day and before a change of its schema, seven are kept.
-
-Knows nothing of what is in it. Every function takes its time with the disk.
+It stores the desired state, jobs and installed artifacts, never the current state of the process. Seven backups lie in
+`backups/` beside it, from every day and before each schema migration. All functions block on the disk.
 """
 
 import os
@@ -22,91 +19,6 @@ from typing import Any, TypeVar
 import structlog
 
 from millm.errors import CannotStart, NotStored
-
-MAX_BACKUPS = 7
-_BACKUP_TIME_FORMAT = "%Y%m%dT%H%M%S"
-_BACKUP_NAME = re.compile(r"\d{8}T\d{6}\.db")
-
-
-def list_backups(database: Path) -> list[Path]:
-    """The oldest first."""
-    folder = _backup_folder(database)
-    return sorted(path for path in folder.glob("*.db") if _BACKUP_NAME.fullmatch(path.name)) if folder.is_dir() else []
-
-
-def is_backup_due(database: Path, now: datetime) -> bool:
-    """There is none of this day (UTC)."""
-    return not any(path.name.startswith(f"{now:%Y%m%d}T") for path in list_backups(database))
-
-
-def create_backup(database: Path, now: datetime) -> Path:
-    """A copy of this moment, while others read and write. Raises sqlite3.Error or OSError; no half copy is left."""
-    made = _backup_folder(database) / f"{now:{_BACKUP_TIME_FORMAT}}.db"
-    made.parent.mkdir(exist_ok=True)
-    half = made.with_suffix(".half")
-    half.unlink(missing_ok=True)
-    try:
-        with closing(sqlite3.connect(_read_only_uri(database), uri=True)) as connection:
-            connection.execute("VACUUM INTO ?", (str(half),))
-        _replace_durably(half, made)
-    finally:
-        half.unlink(missing_ok=True)
-    for old in list_backups(database)[:-MAX_BACKUPS]:
-        old.unlink()
-    return made
-
-
-def newest_valid_backup(database: Path, newest_schema: int) -> Path | None:
-    """The newest copy that is whole, and not of a later miLLM."""
-    return next((copy for copy in reversed(list_backups(database)) if _is_valid_backup(copy, newest_schema)), None)
-
-
-def backup_time(backup: Path) -> datetime:
-    return datetime.strptime(backup.stem, _BACKUP_TIME_FORMAT).replace(tzinfo=UTC)
-
-
-def restore_backup(backup: Path, database: Path, move_aside: Callable[[], str]) -> str:
-    """In the place of what is put aside, once there is room for it; → what `put_aside` returns. Raises OSError."""
-    half = database.with_name(f"{database.name}.half")
-    shutil.copyfile(backup, half)
-    aside = move_aside()
-    _replace_durably(half, database)
-    return aside
-
-
-def _is_valid_backup(backup: Path, newest_schema: int) -> bool:
-    try:
-        with closing(sqlite3.connect(f"{_read_only_uri(backup)}&immutable=1", uri=True)) as connection:
-            whole = connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-            (schema,) = connection.execute("PRAGMA user_version").fetchone()
-    except sqlite3.DatabaseError:
-        return False
-    return whole and 0 < int(schema) <= newest_schema
-
-
-def _read_only_uri(path: Path) -> str:
-    """Only to read."""
-    return f"{path.absolute().as_uri()}?mode=ro"
-
-
-def _backup_folder(database: Path) -> Path:
-    return database.with_name("backups")
-
-
-def _replace_durably(partial: Path, target: Path) -> None:
-    """On the disk, all of it, before it has its name."""
-    _fsync(partial)
-    partial.replace(target)
-    _fsync(target.parent)
-
-
-def _fsync(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
-
 
 log = structlog.get_logger()
 Result = TypeVar("Result")
@@ -131,22 +43,102 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE monitor (one INTEGER PRIMARY KEY CHECK (one = 1), body TEXT NOT NULL) STRICT;
     """,
 )
-"""In order; the file's `user_version` says how many it has had. A change of the schema appends one."""
+"""Applied in order; the file's `user_version` is the number applied. A schema change appends one."""
 _BUSY_SECONDS = 5.0
 _CORRUPT_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+MAX_BACKUPS = 7
+_BACKUP_TIME_FORMAT = "%Y%m%dT%H%M%S"
+_BACKUP_NAME = re.compile(r"\d{8}T\d{6}\.db")
+
+
+def list_backups(database: Path) -> list[Path]:
+    """Oldest first."""
+    folder = _backup_folder(database)
+    return sorted(path for path in folder.glob("*.db") if _BACKUP_NAME.fullmatch(path.name)) if folder.is_dir() else []
+
+
+def is_backup_due(database: Path, now: datetime) -> bool:
+    """True without a backup of the current day (UTC)."""
+    return not any(path.name.startswith(f"{now:%Y%m%d}T") for path in list_backups(database))
+
+
+def create_backup(database: Path, now: datetime) -> Path:
+    """Copy the database while others read and write. Raises sqlite3.Error or OSError, without a partial copy."""
+    backup = _backup_folder(database) / f"{now:{_BACKUP_TIME_FORMAT}}.db"
+    backup.parent.mkdir(exist_ok=True)
+    partial = backup.with_suffix(".half")
+    partial.unlink(missing_ok=True)
+    try:
+        with closing(sqlite3.connect(_read_only_uri(database), uri=True)) as connection:
+            connection.execute("VACUUM INTO ?", (str(partial),))
+        _replace_durably(partial, backup)
+    finally:
+        partial.unlink(missing_ok=True)
+    for old in list_backups(database)[:-MAX_BACKUPS]:
+        old.unlink()
+    return backup
+
+
+def newest_valid_backup(database: Path, newest_schema: int) -> Path | None:
+    """The newest intact backup with a schema of at most `newest_schema`."""
+    return next((copy for copy in reversed(list_backups(database)) if _is_valid_backup(copy, newest_schema)), None)
+
+
+def backup_time(backup: Path) -> datetime:
+    return datetime.strptime(backup.stem, _BACKUP_TIME_FORMAT).replace(tzinfo=UTC)
+
+
+def restore_backup(backup: Path, database: Path, move_aside: Callable[[], str]) -> str:
+    """Copy the backup, then call `move_aside` and replace the database; returns its result. Raises OSError."""
+    partial = database.with_name(f"{database.name}.half")
+    shutil.copyfile(backup, partial)
+    aside = move_aside()
+    _replace_durably(partial, database)
+    return aside
+
+
+def _is_valid_backup(backup: Path, newest_schema: int) -> bool:
+    try:
+        with closing(sqlite3.connect(f"{_read_only_uri(backup)}&immutable=1", uri=True)) as connection:
+            is_intact = connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+            (schema,) = connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.DatabaseError:
+        return False
+    return is_intact and 0 < int(schema) <= newest_schema
+
+
+def _read_only_uri(path: Path) -> str:
+    return f"{path.absolute().as_uri()}?mode=ro"
+
+
+def _backup_folder(database: Path) -> Path:
+    return database.with_name("backups")
+
+
+def _replace_durably(partial: Path, target: Path) -> None:
+    """Rename after an fsync, so that `target` is complete even after a power cut."""
+    _fsync(partial)
+    partial.replace(target)
+    _fsync(target.parent)
+
+
+def _fsync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 class Database:
-    """Calls from any thread; each takes about 4 ms to write and 0.1 ms to read."""
+    """Thread-safe; about 4 ms per write, 0.1 ms per read."""
 
     def __init__(self, path: Path) -> None:
-        """Raises CannotStart for a file of a newer miLLM. One that is damaged is moved aside, and its newest good copy
-        takes its place.
-        """
+        """Move a damaged file aside and restore the newest valid backup. Raises CannotStart for a newer schema."""
         self._lock = threading.Lock()
         self._path = path
         self.notice: str | None = None
-        """What became of a file that was damaged."""
+        """The recovery of a damaged file."""
         try:
             self._connection = _open_database(path)
         except _DatabaseDamaged as damaged:
@@ -154,7 +146,7 @@ class Database:
             self._connection = _open_database(path)
 
     def back_up(self, now: datetime) -> None:
-        """Unless that was done today already (UTC). Others go on reading and writing; a failure is logged."""
+        """Create today's backup (UTC) unless it exists; a failure is logged."""
         try:
             if is_backup_due(self._path, now):
                 create_backup(self._path, now)
@@ -162,7 +154,7 @@ class Database:
             log.error("storage.not_backed_up", reason=str(error))
 
     def write(self, change: Callable[[sqlite3.Connection], Result]) -> Result:
-        """All of `change` or nothing; when this returns, it is on the disk. Raises NotStored."""
+        """Run `change` in a durable transaction. Raises NotStored."""
         try:
             with self._lock, self._connection:
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -186,11 +178,11 @@ class Database:
 
 
 class _DatabaseDamaged(Exception):
-    """The file is no database any more, or not a whole one."""
+    """The file is not an intact database."""
 
 
 def _open_database(path: Path) -> sqlite3.Connection:
-    """Raises _Damaged or CannotStart."""
+    """Raises _DatabaseDamaged or CannotStart."""
     try:
         if path.exists() and path.stat().st_size == 0 and list_backups(path):
             raise _DatabaseDamaged("it is empty")
@@ -208,9 +200,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        ((found,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
-        if found != "ok":
-            raise _DatabaseDamaged(found)
+        ((result,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
+        if result != "ok":
+            raise _DatabaseDamaged(result)
         _migrate(connection, path)
     except BaseException:
         connection.close()
@@ -219,7 +211,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _recover(path: Path, damaged: _DatabaseDamaged) -> str:
-    """→ what is to be told of it. Raises CannotStart, with nothing changed."""
+    """Returns a notice about the recovery. Raises CannotStart, without changes."""
     copy = newest_valid_backup(path, newest_schema=len(MIGRATIONS))
     try:
         aside = restore_backup(copy, path, lambda: _move_aside(path)) if copy else _move_aside(path)
@@ -235,7 +227,7 @@ def _recover(path: Path, damaged: _DatabaseDamaged) -> str:
 
 
 def _move_aside(path: Path) -> str:
-    """With what belongs to it; → its new name."""
+    """Rename the database with its WAL files; returns the new name."""
     aside = f"{path.name}.corrupt-{int(time.time())}"
     for ending in ("", "-wal", "-shm"):
         part = path.with_name(path.name + ending)
@@ -245,13 +237,13 @@ def _move_aside(path: Path) -> str:
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    (had,) = connection.execute("PRAGMA user_version").fetchone()
-    if had > len(MIGRATIONS):
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
         raise CannotStart(
-            f"the database in MILLM_HOME has schema {had}, and this miLLM knows {len(MIGRATIONS)}; start the newer"
+            f"the database in MILLM_HOME has schema {version}, and this miLLM knows {len(MIGRATIONS)}; start the newer"
             " miLLM that wrote it, or set MILLM_HOME to another folder"
         )
-    if 0 < had < len(MIGRATIONS):
+    if 0 < version < len(MIGRATIONS):
         create_backup(path, datetime.now(UTC))
-    for number, migration in enumerate(MIGRATIONS[had:], start=had + 1):
+    for number, migration in enumerate(MIGRATIONS[version:], start=version + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {migration} PRAGMA user_version = {number}; COMMIT;")

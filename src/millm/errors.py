@@ -1,76 +1,76 @@
-"""Every way miLLM can refuse or fail, as one tree: a status, a stable code and a sentence that names the thing.
+"""The error tree: each class has an HTTP status and a stable code.
 
     MillmError
-    ├── InvalidRequest            400  the caller asked for something that cannot be
-    │   ├── UnsupportedParameter       a field we know and do not do
+    ├── InvalidRequest            400  a field is invalid
+    │   ├── UnsupportedParameter       a known field that is not supported
     │   ├── ContextLengthExceeded      the prompt does not fit the model's context
     │   ├── InvalidSteering            a feature, strength, unit, mode or SAE that cannot be applied
-    │   ├── InvalidProfile             a profile file that is not one, or does not fit what is attached
-    │   ├── InvalidImport              a file in none of the formats that profiles and labels come in
-    │   ├── InvalidModel               a folder that is not a model we can load
-    │   ├── RemoteCodeRefused          a model that needs code of its own, and nobody trusts it
-    │   ├── ModelCannotGenerate        an answer was asked of an encoder, which only embeds
-    │   ├── AmbiguousLength            a request that says twice how long it is
-    │   ├── EncodedBody           415  a body that is compressed
-    │   ├── InvalidSae                 an SAE we cannot read exactly
-    │   └── SaeMismatch                an SAE that does not belong on this model, layer or hook point
-    │       └── SaeModelMismatch       the right width, and another model
-    ├── AddressNotAllowed         421  the address that was asked for is not known to be ours
-    ├── InvalidApiKey             401  a key is needed, and what came is none
+    │   ├── InvalidProfile             a profile that is malformed or cannot be exported
+    │   ├── InvalidImport              a file in no supported import format
+    │   ├── InvalidModel               a folder that cannot be loaded as a model
+    │   │   └── RemoteCodeRefused      a model that needs untrusted code
+    │   ├── ModelCannotGenerate        generation with an encoder, which only embeds
+    │   ├── AmbiguousLength            Content-Length together with Transfer-Encoding
+    │   ├── EncodedBody           415  a compressed body
+    │   ├── InvalidSae                 an SAE that cannot be read exactly
+    │   └── SaeMismatch                an SAE of another width, layer or hook point
+    │       └── SaeModelMismatch       the right width, another model
+    ├── AddressNotAllowed         421  a `Host` that is not this server's
+    ├── InvalidApiKey             401  a missing or unknown key
     ├── Forbidden                 403
-    │   ├── OriginNotAllowed           a page of another site asks
-    │   └── ScopeMissing               the key does not allow this
+    │   ├── OriginNotAllowed           a web page of another site
+    │   └── ScopeMissing               a key without the needed scope
     ├── NotFound                  404
     │   ├── ModelNotFound
     │   ├── SaeNotFound
     │   ├── JobNotFound
-    │   ├── RequestNotFound            a request that is not in the history any more
+    │   ├── RequestNotFound            a request that is not in the history
     │   ├── RepositoryNotFound         Hugging Face has no such repository, revision or folder
     │   └── ProfileNotFound
-    ├── Conflict                  409  it cannot be done while something else is so
-    │   ├── InUse                      what would be deleted is loaded or attached
+    ├── Conflict                  409  impossible in the current state
+    │   ├── InUse                      deletion of a loaded model or attached SAE
     │   ├── ProfileNameTaken           another profile has that name
-    │   ├── ProfileActive              what would be deleted steers the server
-    │   ├── SteeringOutdated           somebody else has changed the steering since
-    │   └── RequestCancelled           whoever runs the server ended it in the queue
+    │   ├── ProfileActive              deletion of the active profile
+    │   ├── SteeringOutdated           the steering was changed concurrently
+    │   └── RequestCancelled           cancelled through the queue
     ├── DoesNotFit                507
     │   ├── ModelTooLarge              more memory than the device has
     │   └── InsufficientDisk           more bytes than the disk has free
-    ├── DownloadFailed            502  something could not be fetched
-    │   ├── GatedRepository       403  its licence has to be accepted, or access asked for, first
+    ├── DownloadFailed            502
+    │   ├── GatedRepository       403  its licence must be accepted, or access granted, first
     │   ├── InvalidToken          403  Hugging Face does not accept the token
-    │   └── HashMismatch               what came is not what was asked for
+    │   └── HashMismatch               a checksum mismatch
     ├── Unavailable               503  try again: something is loading, full or restarting
     │   ├── ModelNotLoaded
     │   ├── QueueFull
-    │   ├── ShuttingDown               the server is being stopped
+    │   ├── ShuttingDown               the server is stopping
     │   ├── EngineCrashed
     │   ├── InsufficientMemory
-    │   ├── NotStored                  what was asked would be forgotten: the disk is full, or read-only
-    │   └── SaeDetached                steering was asked for, and its SAE was turned off to save memory
+    │   ├── NotStored                  the disk is full or read-only
+    │   └── SaeDetached                the SAE was detached to save memory
     ├── Timeout                   504  the request took longer than the server allows
     ├── EngineFailed              500  a step of the engine raised; the log has the trace
     │   └── NonFiniteOutput            the model's numbers overflowed
-    └── CannotStart               (terminal) the command cannot do what it was asked
+    └── CannotStart               (terminal) the command cannot run
         ├── PortTaken
         └── HomeLocked
 
-A message is one line, says what and why and the way out, and never holds a path of the server, a token or a trace
-(the terminal, which belongs to the person who owns the paths, may name them).
+A message is one line with the reason and the remedy, and never contains a server path, a token or a traceback
+(paths may appear in the terminal, whose user owns them).
 """
 
 from typing import ClassVar
 
 
 class MillmError(Exception):
-    """Base of every error we raise on purpose; `code` is part of the API and never changes."""
+    """Base of all errors raised on purpose; `code` is part of the API and never changes."""
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
     when: ClassVar[str] = "something failed that nobody foresaw; the log has the trace"
     retry_after_seconds: int | None = None
-    """When a repetition can help; None where it cannot."""
+    """Seconds after which a retry can help; None where it cannot."""
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -376,7 +376,7 @@ def _with_subclasses(root: type[MillmError]) -> list[type[MillmError]]:
 
 
 ERRORS_BY_CODE: dict[str, type[MillmError]] = {error.code: error for error in _with_subclasses(MillmError)}
-"""Errors cross the process boundary as (code, message) and are raised again on the other side."""
+"""For `error_from_code`: errors cross the process boundary as (code, message)."""
 
 
 def error_from_code(code: str, message: str, param: str | None = None) -> MillmError:

@@ -1,3 +1,5 @@
+"""The loaded model and attached SAEs, as the API process knows them."""
+
 import time
 from dataclasses import dataclass, field
 
@@ -11,26 +13,21 @@ from millm.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """The model that answers, as the API process knows it."""
-
     name: str
-    """What clients ask for, e.g. `smollm2-135m-instruct` or `google/gemma-2-2b`."""
+    """The `model` of requests, e.g. `smollm2-135m-instruct` or `google/gemma-2-2b`."""
     facts: ModelFacts
     tokenizer: Tokenizer
     chat_template: ChatTemplate
     response_template: ResponseTemplate | None = None
-    """How it writes its reasoning and its calls, if it says so."""
+    """Its format of reasoning and tool calls, if the folder has one."""
     embedding_recipe: EmbeddingConfig = field(default_factory=EmbeddingConfig)
-    """How it wants texts to become vectors."""
     created: int = field(default_factory=lambda: int(time.time()))
     estimate: Estimate | None = None
-    """What it was expected to take, before it was loaded."""
+    """The memory estimate of before the load."""
 
 
 @dataclass(frozen=True)
 class AttachedSae:
-    """An SAE that is attached, with what is known about its features."""
-
     facts: SaeFacts
     max_acts: dict[int, float]
-    """Feature → the largest activation its label records: the unit `max_act`."""
+    """Feature → maximum activation from its label: the unit `max_act`."""

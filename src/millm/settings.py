@@ -1,9 +1,4 @@
-"""What the operator may set: one frozen object, every field a `MILLM_*` environment variable.
-
-Where Hugging Face's cache is, found as `huggingface_hub` finds it, without importing that.
-
-What this server was started with, setting by setting: its value, and where that comes from.
-"""
+"""The settings: one frozen object whose fields are `MILLM_*` environment variables, and their origins."""
 
 import os
 import re
@@ -19,6 +14,7 @@ from millm.errors import CannotStart
 
 
 def hf_cache_folder() -> Path:
+    """Hugging Face's cache folder, by `huggingface_hub`'s rules; that import is slow."""
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if folder := os.environ.get(variable):
             return Path(_expand_path(folder))
@@ -35,7 +31,6 @@ def _split_commas(text: Any) -> Any:
 
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
-"""With commas between."""
 
 
 def _check_commits(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -49,7 +44,7 @@ TrustedCommits = Annotated[CommaSeparated, AfterValidator(_check_commits)]
 
 
 class Settings(BaseSettings):
-    """Command-line options override these; these override `.env`; then the defaults hold."""
+    """Precedence: command-line options, environment, `.env`, defaults."""
 
     model_config = SettingsConfigDict(env_prefix="MILLM_", env_file=".env", extra="ignore", frozen=True)
 
@@ -165,7 +160,7 @@ class Settings(BaseSettings):
 
     @property
     def command_line_names(self) -> frozenset[str]:
-        """Said on the command line."""
+        """Names of the settings given on the command line."""
         return self._command_line_names
 
     @property
@@ -174,16 +169,13 @@ class Settings(BaseSettings):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Keys and the token: what no log may hold."""
-        kept = (self.api_key, self.admin_key, self.hf_token)
-        return tuple(part.strip() for secret in kept if secret for part in secret.get_secret_value().split(","))
+        """Values that must not appear in logs."""
+        fields = (self.api_key, self.admin_key, self.hf_token)
+        return tuple(part.strip() for secret in fields if secret for part in secret.get_secret_value().split(","))
 
     @classmethod
     def load(cls, **overrides: Any) -> "Settings":
-        """The environment under the command line's own options (those that are not None).
-
-        Raises CannotStart naming the first setting that is not allowed.
-        """
+        """Settings with the command-line options `overrides`, where not None. Raises CannotStart for an invalid one."""
         try:
             return cls(**{name: value for name, value in overrides.items() if value is not None})
         except ValidationError as error:
@@ -197,22 +189,22 @@ Origin = Literal["command line", "environment", "file .env", "default"]
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """A setting, as it holds until the server is started again."""
+    """A setting and its value, fixed until the server restarts."""
 
     name: str
     variable: str
-    """Of the environment, or of the file `.env`."""
+    """In the environment or the file `.env`."""
     value: str | None
-    """As it is written; None: there is none, or it is kept back."""
+    """In the syntax of the variable; None: unset or withheld."""
     default: str | None
     origin: Origin
     is_kept_back: bool
-    """A key, or a folder of the server's: only where it comes from is told."""
+    """True for keys and folders, whose values are withheld."""
     meaning: str
 
 
 def list_settings(settings: Settings) -> list[Setting]:
-    """Every setting, in the order of the documentation."""
+    """Every setting, in documentation order."""
     return [_describe_setting(settings, name, field) for name, field in Settings.model_fields.items()]
 
 

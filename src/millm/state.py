@@ -1,9 +1,4 @@
-"""The few objects that outlive a request: settings, the engine, the loaded model, the attached SAEs,
-what steers, the profiles, what is on disk, what features mean, the tickets that are out, who is inside, who listens,
-what is counted.
-
-The server's doors: who is inside for an answer, and, once they close, who is let in all the same.
-"""
+"""The server's mutable state, shared by all requests, and the gate that rejects new requests during shutdown."""
 
 import asyncio
 from collections.abc import Iterator
@@ -29,20 +24,22 @@ from millm.settings import Settings
 from millm.status import Cause, ChangeInProgress, DesiredState
 
 EXPERIMENT_PATHS = frozenset(("/api/compare", "/api/sweep", "/api/calibrate"))
-"""Under `/api`, what asks the model."""
+"""Routes under `/api` that run the model."""
 _READ_METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 class DrainGate:
-    """Lives on one event loop."""
+    """Counts running model requests; while draining, only reads (`/readyz`, `/api/status`, …) are accepted.
+
+    Not thread-safe: for use on one event loop.
+    """
 
     def __init__(self) -> None:
         self.active_requests = 0
-        """Requests that asked the model, and have not got their whole answer yet."""
+        """Model requests whose response is not complete."""
         self.is_draining = False
 
     def start_draining(self) -> None:
-        """For good: the server is about to stop. Who looks (`/readyz`, `/api/status`, …) is still let in."""
         self.is_draining = True
 
     def check(self, kind: str, method: str) -> None:
@@ -68,7 +65,7 @@ def is_model_request(method: str, path: str) -> bool:
 
 @dataclass(frozen=True)
 class StateSnapshot:
-    """What the state says is loaded, attached and active, at one moment."""
+    """The parts of the state that a failed change restores."""
 
     model: LoadedModel | None
     saes: dict[str, AttachedSae]
@@ -81,7 +78,7 @@ Phase = Literal["loading", "empty", "asleep", "ready", "draining", "safe_mode"]
 
 @dataclass
 class State:
-    """Built once, before the application; the only mutable thing in the API process. `lifecycle` changes it."""
+    """Created once, before the application; modified by `lifecycle`."""
 
     settings: Settings
     engine: EngineClient
@@ -92,33 +89,31 @@ class State:
     saes: dict[str, AttachedSae] = field(default_factory=dict)
     active: ActiveSteeringState | None = None
     edits: SteeringHistory = field(default_factory=SteeringHistory)
-    """What was active before."""
+    """Undo history of `active`."""
     desired: DesiredState = field(default_factory=DesiredState)
-    """What was acknowledged last."""
+    """The last acknowledged state, as stored."""
     is_starting: bool = False
-    """Not all that the server was started with is there yet: nobody is answered with less."""
+    """True until the start-up model, SAEs and profile are loaded; requests get 503 meanwhile."""
     is_restoring: bool = False
-    """After a start: what was acknowledged before it is not there yet."""
+    """True while the stored state is restored after a start."""
     phase: Phase = "loading"
     asleep: EngineSnapshot | None = None
-    """What comes back with the next request; `model` and `saes` tell of it meanwhile."""
+    """Set while the model is unloaded for idleness; `model` and `saes` still describe it."""
     changing: ChangeInProgress | None = None
     cause: Cause | None = None
     """Why the last change failed, or why nothing is loaded."""
     load_in_progress: LoadModel | None = None
-    """What the engine is loading."""
     change_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """One change at a time."""
+    """Held by the one running change."""
     write_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """What is remembered last is what was acknowledged last."""
+    """Orders writes of `desired`: the last one stored is the last one acknowledged."""
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
-    """Changes that go on although whoever asked may have gone."""
+    """Running changes, which outlive their request."""
     drain_gate: DrainGate = field(default_factory=DrainGate)
     events: EventBus = field(default_factory=EventBus)
     meter: Meter = field(default_factory=Meter)
     tickets: Tickets = field(default_factory=Tickets)
     model_list_cache: ApplicableProfilesCache = field(default_factory=ApplicableProfilesCache)
-    """Which profiles can be applied."""
     feature_cache: FeatureDescriptionCache = field(default_factory=FeatureDescriptionCache)
     monitor: Monitor = field(init=False)
 
@@ -130,7 +125,7 @@ class State:
 
     @property
     def status(self) -> str:
-        """`ready` when a model answers; the others are told in `status.ServerStatus`."""
+        """One of the values documented in `ServerStatus.status`."""
         if self.drain_gate.is_draining:
             return "draining"
         if self.engine.status in ("restarting", "down"):
@@ -144,7 +139,7 @@ class State:
         return self.model
 
     def set_model(self, model: LoadedModel | None) -> None:
-        """Another model, or none: with no SAE, and nothing active."""
+        """Set the model; detaches all SAEs and deactivates the steering."""
         self.model = model
         self.saes = {}
         self.active = None
@@ -152,20 +147,15 @@ class State:
         self.set_phase("ready" if model else "empty")
 
     @property
-    def snapshot(self) -> "StateSnapshot":
+    def snapshot(self) -> StateSnapshot:
         return StateSnapshot(self.model, self.saes, self.active, self.asleep)
 
-    def restore(self, snapshot: "StateSnapshot") -> None:
-        """As if nothing had happened since."""
-        self.model, self.saes, self.active, self.asleep = (
-            snapshot.model,
-            snapshot.saes,
-            snapshot.active,
-            snapshot.asleep,
-        )
+    def restore(self, snapshot: StateSnapshot) -> None:
+        self.model, self.saes = snapshot.model, snapshot.saes
+        self.active, self.asleep = snapshot.active, snapshot.asleep
 
     def drop_model(self, error: MillmError, phase: Phase) -> None:
-        """What was loaded is gone, and does not come back by itself."""
+        """Set the model to None because of `error`."""
         self.set_model(None)
         self.cause = Cause(code=error.code, message=error.message)
         self.set_phase(phase)
@@ -175,12 +165,12 @@ class State:
         self.publish_status()
 
     def drop_saes(self) -> None:
-        """The engine has turned them off: nothing is attached any more."""
+        """Called when the engine has detached all SAEs for lack of memory."""
         self.saes = {}
         self.publish_status()
 
     def publish_status(self) -> None:
-        """To those who listen: what it is from now on."""
+        """Send the current status to event subscribers."""
         self.events.publish(
             StatusChanged(
                 status=self.status,

@@ -44,7 +44,7 @@ def test_scores_are_those_of_another_formula(a: list[list[float]], b: list[list[
     for j, one in told.items():
         assert one.score == pytest.approx(scores[j])
         assert (one.mean_a, one.mean_b) == pytest.approx((x[:, j].mean(), y[:, j].mean()))
-        assert one.largest == pytest.approx(TOKENS * max(x[:, j].max(), y[:, j].max()))
+        assert one.max == pytest.approx(TOKENS * max(x[:, j].max(), y[:, j].max()))
         assert one.auc == pytest.approx(_auc_by_ranks(x[:, j], y[:, j]))
     assert [one.score for one in found.more_in_a] == sorted((one.score for one in found.more_in_a), reverse=True)
     assert [one.score for one in found.more_in_b] == sorted(one.score for one in found.more_in_b)

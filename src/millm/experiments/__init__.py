@@ -1,5 +1,4 @@
-"""Experiments with a steering: the same question answered with more or less of it, side by side or one after another.
+"""Experiments: one question answered at different steering strengths, side by side or in sequence.
 
-An answer here is an ordinary one: the jobs and pieces are those of the OpenAI endpoints. Nothing is remembered, and
-nothing that steers the server is changed.
+They use the generation requests of the OpenAI endpoints, store nothing and leave the active steering unchanged.
 """

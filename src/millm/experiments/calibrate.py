@@ -1,4 +1,4 @@
-"""The largest multiple of a steering's strengths whose answers still read like answers, by bisection."""
+"""Finds by bisection the largest multiple of a steering's strengths whose answers stay coherent."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -19,13 +19,13 @@ from millm.generation.request import GenerationRequest
 from millm.state import State
 
 MAX_STEPS = 6
-"""Multiples that are tried, after the base model."""
+"""Multiples measured after the base model."""
 MeasureScale = Callable[[float], Awaitable[ScaleMeans]]
 
 
 @dataclass(frozen=True)
 class CalibrationPlan:
-    """Everything, checked before anything is begun."""
+    """A validated calibration."""
 
     experiment: ResolvedExperiment
     job: GenerationRequest
@@ -36,21 +36,21 @@ class CalibrationPlan:
 
 @dataclass
 class ScaleSearch:
-    """What was tried, and what is known by it."""
+    """The bisection and its measurements."""
 
     guard: Guard
     base: ScaleMeans
     measured: list[ScaleMeans] = field(default_factory=list)
 
     def is_within_guard(self, means: ScaleMeans) -> bool:
-        """To the guard; an answer without tokens says nothing and does not."""
+        """False also for answers without tokens."""
         if means.perplexity is None or self.base.perplexity is None:
             return False
         ratio = means.perplexity / self.base.perplexity
         return ratio <= self.guard.max_perplexity_ratio and means.repetition <= self.guard.max_repetition
 
     async def find_largest(self, measure: MeasureScale, max_scale: float) -> float | None:
-        """The largest multiple tried that keeps to the guard, STEPS tried at most; None: none does."""
+        """The largest measured multiple within the guard, after at most `MAX_STEPS`; None without one."""
         low, high = 0.0, max_scale
         for step in range(MAX_STEPS):
             scale = max_scale if step == 0 else (low + high) / 2
@@ -65,14 +65,14 @@ class ScaleSearch:
 
 
 async def plan_calibration(state: State, body: CalibrateRequest) -> CalibrationPlan:
-    """Raises what `question`, `resolved` and the job raise."""
-    about = await resolve_experiment(state, body)
-    resolve_scaled(state, about.request, body.most)
-    return CalibrationPlan(about, await base_job(state, about), body.seeds, body.guard, body.most)
+    """Raises what `resolve_experiment`, `resolve_scaled` and `base_job` raise."""
+    experiment = await resolve_experiment(state, body)
+    resolve_scaled(state, experiment.request, body.most)
+    return CalibrationPlan(experiment, await base_job(state, experiment), body.seeds, body.guard, body.most)
 
 
 async def calibrate(state: State, request: Request, plan: CalibrationPlan) -> SteeringCalibration:
-    """Raises MillmError when an answer fails."""
+    """Raises MillmError if an answer fails."""
 
     async def measure(scale: float) -> ScaleMeans:
         steering = resolve_scaled(state, plan.experiment.request, scale)
@@ -84,25 +84,23 @@ async def calibrate(state: State, request: Request, plan: CalibrationPlan) -> St
     return SteeringCalibration(
         model=plan.experiment.selection.model.name,
         scale=scale,
-        strengths=() if scale is None else _suggested_strengths(plan.experiment, scale),
+        strengths=()
+        if scale is None
+        else tuple(
+            Strength(index=one.index, sae=one.sae, strength=one.strength, unit=one.unit, mode=one.mode)
+            for one in scale_strengths(plan.experiment.request, scale).features
+        ),
         note=_note(search, scale, plan.max_scale),
-        points=tuple(sorted([search.base, *search.measured], key=lambda found: found.scale or 0.0)),
+        points=tuple(sorted([search.base, *search.measured], key=lambda means: means.scale or 0.0)),
         guard=GuardLimits(
             max_perplexity_ratio=plan.guard.max_perplexity_ratio, max_repetition=plan.guard.max_repetition
         ),
     )
 
 
-def _suggested_strengths(experiment: ResolvedExperiment, scale: float) -> tuple[Strength, ...]:
-    return tuple(
-        Strength(index=one.index, sae=one.sae, strength=one.strength, unit=one.unit, mode=one.mode)
-        for one in scale_strengths(experiment.request, scale).features
-    )
-
-
 def _note(search: ScaleSearch, scale: float | None, max_scale: float) -> str:
     if scale is None:
-        least = min(found.scale or 0.0 for found in search.measured)
+        least = min(means.scale or 0.0 for means in search.measured)
         return f"Even the smallest multiple tried, {least:g}, does not keep to the guard; nothing is suggested."
     if scale == max_scale:
         return f"The largest multiple tried, {max_scale:g}, keeps to the guard; `most` may be larger."

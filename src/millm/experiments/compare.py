@@ -1,4 +1,4 @@
-"""The same question answered side by side: by the base model, steered, and asked by a system prompt instead."""
+"""One question answered side by side: by the base model, steered, and with a system prompt instead of steering."""
 
 import secrets
 from collections.abc import AsyncGenerator, Sequence
@@ -31,7 +31,7 @@ BASELINE, STEERED, SYSTEM_PROMPT = "baseline", "steered", "system_prompt"
 
 @dataclass(frozen=True)
 class ComparisonPlan:
-    """All columns as one job with a sequence each: the engine starts all of them or none."""
+    """All columns as one generation request with a sequence each: the engine starts all of them or none."""
 
     names: tuple[str, ...]
     job: GenerationRequest
@@ -40,35 +40,35 @@ class ComparisonPlan:
 
 
 async def plan_comparison(state: State, body: CompareRequest) -> ComparisonPlan:
-    """Raises what `question` and the jobs raise."""
-    about = await resolve_experiment(state, body)
+    """Raises what `resolve_experiment` and the jobs raise."""
+    experiment = await resolve_experiment(state, body)
     seed = secrets.randbelow(2**31) if body.seed is None else body.seed
-    base = await base_job(state, about)
+    base = await base_job(state, experiment)
     jobs = {
-        BASELINE: steered_job(base, about, None, [seed], BASELINE),
-        STEERED: steered_job(base, about, about.steering, [seed], STEERED),
+        BASELINE: steered_job(base, experiment, None, [seed], BASELINE),
+        STEERED: steered_job(base, experiment, experiment.steering, [seed], STEERED),
     }
     if body.system_prompt is not None:
-        asked = await system_prompt_job(state, about, body.system_prompt)
-        jobs[SYSTEM_PROMPT] = steered_job(asked, about, None, [seed], SYSTEM_PROMPT)
+        prompted = await system_prompt_job(state, experiment, body.system_prompt)
+        jobs[SYSTEM_PROMPT] = steered_job(prompted, experiment, None, [seed], SYSTEM_PROMPT)
     sequences = tuple(sequence for job in jobs.values() for sequence in job.sequences)
-    selections = tuple(about.selection if name == STEERED else base.selection for name in jobs)
+    selections = tuple(experiment.selection if name == STEERED else base.selection for name in jobs)
     return ComparisonPlan(tuple(jobs), replace(jobs[STEERED], sequences=sequences), seed, selections)
 
 
 async def stream_comparison(state: State, request: Request, plan: ComparisonPlan) -> AsyncGenerator[msgspec.Struct]:
-    """The events, as they come. Raises MillmError when one of the columns fails; closing it cancels all."""
+    """The events. Raises MillmError if a column fails; closing the generator cancels all columns."""
     yield CompareStart(model=plan.job.selection.model.name, seed=plan.seed, columns=plan.names)
     ids: list[list[int]] = [[] for _ in plan.names]
-    pieces = await start_generation(state.engine, plan.job, request)
-    async with aclosing(pieces):
-        async for piece in pieces:
-            ids[piece.choice] += [token.token for token in piece.tokens]
-            if piece.text or piece.reasoning:
-                name = plan.names[piece.choice]
-                yield ColumnText(column=name, text=piece.text, reasoning=piece.reasoning or UNSET)
-            if piece.end:
-                yield _column_end(plan, piece)
+    deltas = await start_generation(state.engine, plan.job, request)
+    async with aclosing(deltas):
+        async for delta in deltas:
+            ids[delta.choice] += [token.token for token in delta.tokens]
+            if delta.text or delta.reasoning:
+                name = plan.names[delta.choice]
+                yield ColumnText(column=name, text=delta.text, reasoning=delta.reasoning or UNSET)
+            if delta.end:
+                yield _column_end(plan, delta)
     tokens = [len(sequence.prompt) for sequence in plan.job.sequences]
     yield CompareEnd(
         divergence=first_divergence(ids[0], ids[1]), prompt_tokens=dict(zip(plan.names, tokens, strict=True))
@@ -76,7 +76,7 @@ async def stream_comparison(state: State, request: Request, plan: ComparisonPlan
 
 
 async def collect_comparison(state: State, request: Request, plan: ComparisonPlan) -> Comparison:
-    """The events joined."""
+    """The events of `stream_comparison` as one object."""
     chunks = [chunk async for chunk in stream_comparison(state, request, plan)]
     last = cast(CompareEnd, chunks[-1])
     return Comparison(
@@ -89,25 +89,25 @@ async def collect_comparison(state: State, request: Request, plan: ComparisonPla
 
 
 def first_divergence(first: Sequence[int], second: Sequence[int]) -> int | None:
-    """The first place in which two rows of tokens differ, be it that one has ended; None: they are the same."""
+    """The first position at which two token sequences differ, or the shorter length; None where they are equal."""
     shared = min(len(first), len(second))
-    differing = next((place for place in range(shared) if first[place] != second[place]), shared)
+    differing = next((position for position in range(shared) if first[position] != second[position]), shared)
     return None if len(first) == len(second) == differing else differing
 
 
-def _column_end(plan: ComparisonPlan, piece: OutputDelta) -> ColumnEnd:
-    assert piece.end
-    prompt = len(plan.job.sequences[piece.choice].prompt)
+def _column_end(plan: ComparisonPlan, delta: OutputDelta) -> ColumnEnd:
+    assert delta.end
+    prompt = len(plan.job.sequences[delta.choice].prompt)
     return ColumnEnd(
-        column=plan.names[piece.choice],
-        finish_reason=piece.end.reason,
+        column=plan.names[delta.choice],
+        finish_reason=delta.end.reason,
         usage=Usage(
             prompt_tokens=prompt,
-            completion_tokens=piece.end.tokens,
-            total_tokens=prompt + piece.end.tokens,
-            prompt_tokens_details=PromptDetails(cached_tokens=piece.end.cached_tokens),
+            completion_tokens=delta.end.tokens,
+            total_tokens=prompt + delta.end.tokens,
+            prompt_tokens_details=PromptDetails(cached_tokens=delta.end.cached_tokens),
         ),
-        receipt=build_extension(plan.selections[piece.choice], [piece], watching=False, sample_every=UNSET),
+        receipt=build_extension(plan.selections[delta.choice], [delta], watching=False, sample_every=UNSET),
     )
 
 

@@ -1,8 +1,6 @@
-"""An experiment's question as the jobs of the ordinary endpoints, and the steering that it is about.
+"""Builds the generation requests of an experiment, runs them, and measures the answers.
 
-How much a text says again what it said before: a sign of a model that has lost the thread.
-
-Answers that are measured: how likely the base model finds them, how far from it they are, how much they repeat.
+Measured are perplexity and KL divergence under the base model, and repetition, a sign of incoherence.
 """
 
 import math
@@ -36,17 +34,16 @@ JOB_ID_PREFIX = "exp-"
 
 @dataclass(frozen=True)
 class ResolvedExperiment:
-    """The body, resolved: the model is named, and there is something that steers."""
-
     body: ExperimentRequest
+    """With `model` set."""
     selection: Selection
     steering: Steering
     request: SteeringRequest
-    """`steering` as it was written, with the names of attached SAEs."""
+    """The source of `steering`, with the names of attached SAEs."""
 
 
 async def resolve_experiment(state: State, body: ExperimentRequest) -> ResolvedExperiment:
-    """Raises InvalidSteering where nothing steers, and what `choose` raises."""
+    """Raises InvalidSteering without a steering, and what `resolve_selection` raises."""
     named = body.model_copy(update={"model": body.model or state.model_or_raise().name})
     await ensure_loaded(state, named.model)
     selection = resolve_selection(state, named, None)
@@ -59,12 +56,12 @@ async def resolve_experiment(state: State, body: ExperimentRequest) -> ResolvedE
 
 
 async def base_job(state: State, experiment: ResolvedExperiment) -> GenerationRequest:
-    """Of the base model. Raises what the job of a chat or a completion raises."""
+    """The unsteered generation request. Raises what a chat or completion raises."""
     return await _build_job(state, experiment.body, steering=None)
 
 
 async def system_prompt_job(state: State, experiment: ResolvedExperiment, system_prompt: str) -> GenerationRequest:
-    """Of the base model, asked by a system prompt instead: in front of the one that is there, if there is one."""
+    """The unsteered generation request with a system prompt, before the existing one if any."""
     first, rest = experiment.body.messages[0], experiment.body.messages[1:]
     if first.role not in ("system", "developer"):
         first, rest = ChatMessage(role="system"), experiment.body.messages
@@ -76,17 +73,17 @@ async def system_prompt_job(state: State, experiment: ResolvedExperiment, system
 def steered_job(
     job: GenerationRequest, experiment: ResolvedExperiment, steering: Steering | None, seeds: list[int], name: str
 ) -> GenerationRequest:
-    """The same question once for each seed, with this steering."""
+    """`job` with one sequence per seed, steered by `steering`."""
     (first,) = job.sequences
     sequences = tuple(
         with_fields(
             first,
-            id=f"{job.id}-{name}-{place}",
+            id=f"{job.id}-{name}-{number}",
             steering=steering,
             follows_active=False,
             sampling=with_fields(first.sampling, seed=seed),
         )
-        for place, seed in enumerate(seeds)
+        for number, seed in enumerate(seeds)
     )
     return replace(job, selection=experiment.selection, sequences=sequences)
 
@@ -97,8 +94,8 @@ def _steering_request(state: State, body: ExperimentRequest, selection: Selectio
         return body.steering
     if selection.follows_active:
         assert state.active
-        rack = state.active
-        return effective_request(rack.request, rack.muted, rack.solo, on=rack.on)
+        active = state.active
+        return effective_request(active.request, active.muted, active.solo, on=active.on)
     assert selection.profile
     return bind_profile(state.saes, state.profiles.find(selection.profile))
 
@@ -116,13 +113,13 @@ async def _build_job(state: State, body: ExperimentRequest, **changes: Any) -> G
 def _shared_fields(
     body: ExperimentRequest, request_type: type[ChatRequest] | type[CompletionRequest]
 ) -> dict[str, Any]:
-    """What was validated already, as the fields of that request; the profile is told by its steering."""
+    """The fields that `body` shares with the request type, without those that are None."""
     fields = (type(body).model_fields.keys() & request_type.model_fields.keys()) - {"steering", "profile"}
     return {name: getattr(body, name) for name in fields if getattr(body, name) is not None}
 
 
 def repeated_trigram_share(text: str) -> float:
-    """Share (0 to 1) of the text's 3-word sequences that stood in it before; words are separated by white space."""
+    """Share (0 to 1) of the 3-word sequences that repeat an earlier one; words are separated by white space."""
     words = text.lower().split()
     triples = [tuple(words[start : start + 3]) for start in range(len(words) - 2)]
     return 1 - len(set(triples)) / len(triples) if triples else 0.0
@@ -131,18 +128,19 @@ def repeated_trigram_share(text: str) -> float:
 async def measure_answers(
     state: State, request: Request, job: GenerationRequest, scale: float | None
 ) -> list[MeasuredAnswer]:
-    """One for each of the job's sequences. Raises MillmError; leaving it cancels what it asked for."""
+    """One measured answer per sequence of `job`. Raises MillmError; cancelling it aborts the sequences."""
     answers = await collect_choices(await start_generation(state.engine, job, request), len(job.sequences))
-    texts = [_judge_command(state, sequence, answer) for sequence, answer in zip(job.sequences, answers, strict=True)]
-    judged = {text.id: text for text in await state.engine.score_answers(*(text for text in texts if text.answer))}
+    commands = [_score_command(state, *pair) for pair in zip(job.sequences, answers, strict=True)]
+    scored = await state.engine.score_answers(*(command for command in commands if command.answer))
+    scores = {score.id: score for score in scored}
     return [
-        _measured_answer(scale, sequence, answer, judged.get(text.id))
-        for sequence, answer, text in zip(job.sequences, answers, texts, strict=True)
+        _measured_answer(scale, sequence, answer, scores.get(command.id))
+        for sequence, answer, command in zip(job.sequences, answers, commands, strict=True)
     ]
 
 
 def average_answers(scale: float | None, answers: Sequence[MeasuredAnswer]) -> ScaleMeans:
-    """Over the seeds; perplexities are averaged as the logarithms that they are."""
+    """Means over the seeds; perplexities are averaged in log space."""
     nll = mean_of_known(point.nll for point in answers)
     return ScaleMeans(
         scale=scale,
@@ -155,17 +153,17 @@ def average_answers(scale: float | None, answers: Sequence[MeasuredAnswer]) -> S
 
 
 def perplexity(nll: float) -> float:
-    """e to the mean −ln p; one that is beyond all numbers is as large as a number can be."""
+    """exp of the mean −ln p, capped below overflow."""
     return math.exp(min(nll, 700.0))
 
 
 def mean_of_known(values: Iterable[float | None]) -> float | None:
-    """Of those that there are; None: of nothing."""
-    there = [value for value in values if value is not None]
-    return statistics.fmean(there) if there else None
+    """The mean of the values that are not None; None without any."""
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
 
 
-def _judge_command(state: State, sequence: Generate, answer: OutputDelta) -> ScoreAnswer:
+def _score_command(state: State, sequence: Generate, answer: OutputDelta) -> ScoreAnswer:
     return ScoreAnswer(
         id=f"{sequence.id}-judged",
         prompt=sequence.prompt,
@@ -177,7 +175,7 @@ def _judge_command(state: State, sequence: Generate, answer: OutputDelta) -> Sco
 
 
 def _measured_answer(
-    scale: float | None, sequence: Generate, answer: OutputDelta, judged: AnswerScored | None
+    scale: float | None, sequence: Generate, answer: OutputDelta, score: AnswerScored | None
 ) -> MeasuredAnswer:
     assert answer.end
     assert sequence.sampling.seed is not None
@@ -186,9 +184,9 @@ def _measured_answer(
         seed=sequence.sampling.seed,
         text=answer.text,
         tokens=answer.end.tokens,
-        nll=judged.nll if judged else None,
-        perplexity=perplexity(judged.nll) if judged else None,
-        kl=0.0 if scale == 0 else judged.kl if judged else None,
+        nll=score.nll if score else None,
+        perplexity=perplexity(score.nll) if score else None,
+        kl=0.0 if scale == 0 else score.kl if score else None,
         repetition=repeated_trigram_share(answer.text),
         finish_reason=answer.end.reason,
     )

@@ -1,7 +1,4 @@
-"""What the experiments answer: the events of their streams, and the same as one object.
-
-The bodies of `/api/compare`, `/api/sweep` and `/api/calibrate`: one question, its sampling, and a steering.
-"""
+"""Request bodies, stream events and responses of `/api/compare`, `/api/sweep` and `/api/calibrate`."""
 
 from typing import Annotated
 
@@ -14,13 +11,13 @@ from millm.protocol.request import INT64, ChatMessage, GenerationFields, Request
 from millm.protocol.response import Extension, FinishReason, Usage
 
 MAX_SWEEP_TOKENS = 256
-"""Of each answer of a sweep."""
+"""Maximum `max_tokens` of a sweep."""
 Seed = Annotated[int, Within(-INT64, INT64 - 1)]
 Scale = Annotated[FiniteFloat, Within(-10, 10)]
 
 
 class ExperimentRequest(GenerationFields):
-    """What a chat or a completion can be asked, of one answer; a steering, a profile, or what is active."""
+    """The fields of a chat or completion with one answer; steering, profile, or the active steering."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -56,7 +53,7 @@ class CompareRequest(ExperimentRequest):
 
 
 class MeasuredExperimentRequest(ExperimentRequest):
-    """Answers that are measured."""
+    """An experiment whose answers are measured."""
 
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=8, description="One answer each.")] = Field(
         default_factory=lambda: [1, 2]
@@ -88,7 +85,7 @@ class SweepRequest(MeasuredExperimentRequest):
 
 
 class Guard(RequestModel):
-    """What an answer may become, and still be one."""
+    """The limits within which an answer counts as coherent."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -115,16 +112,17 @@ class CalibrateRequest(MeasuredExperimentRequest):
 
 
 class CompareStart(msgspec.Struct, frozen=True, kw_only=True):
-    """First: what is compared, and with which seed it can be had again."""
+    """The first event."""
 
     model: str
     seed: int
+    """Reproduces the answers."""
     columns: tuple[str, ...]
-    """`baseline`, `steered`, and `system_prompt` where there is one."""
+    """`baseline`, `steered`, and `system_prompt` if given."""
 
 
 class ColumnText(msgspec.Struct, frozen=True, kw_only=True):
-    """The next of one column's text."""
+    """The next part of one column's text."""
 
     column: str
     text: str = ""
@@ -132,7 +130,7 @@ class ColumnText(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ColumnEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """One column has ended."""
+    """The end of one column."""
 
     column: str
     finish_reason: FinishReason
@@ -141,16 +139,16 @@ class ColumnEnd(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CompareEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """Last."""
+    """The last event."""
 
     divergence: int | None
-    """The first token in which `steered` differs from `baseline`, from 0; null: they are the same."""
+    """The first token position, from 0, at which `steered` differs from `baseline`; null where they are equal."""
     prompt_tokens: dict[str, int]
-    """Context that each column's question takes."""
+    """Tokens of each column's prompt."""
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True):
-    """One column whole."""
+    """One column, complete."""
 
     column: str
     text: str
@@ -161,7 +159,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """The same answer several ways, whole."""
+    """A comparison, complete."""
 
     model: str
     seed: int
@@ -174,59 +172,59 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SweepStart(msgspec.Struct, frozen=True, kw_only=True):
-    """First: what will be measured."""
+    """The first event."""
 
     model: str
     scales: tuple[float, ...]
     seeds: tuple[int, ...]
     total: int
-    """Points."""
+    """Number of points."""
 
 
 class MeasuredAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """One answer at one multiple of the strengths, measured."""
 
     scale: float | None
-    """None: the base model, asked by the system prompt."""
+    """None: the base model with the system prompt."""
     seed: int
     text: str
     tokens: int
     nll: float | None
     """Mean −ln p of its tokens under the base model, in nats; null for an answer without tokens."""
     perplexity: float | None
-    """e to that."""
+    """exp(nll)."""
     kl: float | None
-    """KL(steered ‖ base) at its tokens, in nats; null where nothing steers but a system prompt."""
+    """KL(steered ‖ base) at its tokens, in nats; null for the system prompt."""
     repetition: float
-    """Share of 3-word sequences that were there before."""
+    """Share of 3-word sequences that repeat an earlier one."""
     finish_reason: FinishReason
     done: int = 0
-    """Points so far."""
+    """Number of points so far."""
 
 
 class ScaleMeans(msgspec.Struct, frozen=True, kw_only=True):
-    """The points of one multiple, over the seeds."""
+    """The means of one multiple over the seeds."""
 
     scale: float | None
     answers: int
     tokens: float
     perplexity: float | None
-    """e to the mean of `nll`."""
+    """exp of the mean `nll`."""
     kl: float | None
     repetition: float
 
 
 class SweepEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """Last: every multiple in short."""
+    """The last event: a summary per multiple."""
 
     summary: tuple[ScaleMeans, ...]
     prompt_tokens: int
     system_prompt_tokens: int | UnsetType = UNSET
-    """What the system prompt takes of the context besides."""
+    """Additional tokens of the system prompt."""
 
 
 class SweepResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A sweep, whole."""
+    """A sweep, complete."""
 
     model: str
     points: tuple[MeasuredAnswer, ...]
@@ -236,7 +234,7 @@ class SweepResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Strength(msgspec.Struct, frozen=True, kw_only=True):
-    """A feature at the multiple that is suggested."""
+    """A feature at the suggested multiple."""
 
     index: int
     sae: str | None
@@ -251,13 +249,13 @@ class GuardLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SteeringCalibration(msgspec.Struct, frozen=True, kw_only=True):
-    """A suggestion; nothing was changed."""
+    """A suggestion, not applied."""
 
     model: str
     scale: float | None
-    """The largest multiple found that keeps to the guard; null: none of those tried does."""
+    """The largest measured multiple within the guard; null without one."""
     strengths: tuple[Strength, ...]
     note: str
     points: tuple[ScaleMeans, ...]
-    """Every multiple that was tried, 0 among them."""
+    """Every measured multiple, including 0."""
     guard: GuardLimits

@@ -1,7 +1,4 @@
-"""The same question at one multiple of the strengths after another, every answer measured.
-
-A steering with all of its strengths multiplied.
-"""
+"""One question answered at several multiples of a steering's strengths, each answer measured."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -29,7 +26,8 @@ from millm.sae.steering import Steering
 from millm.state import State
 
 SCALABLE_MODES = ("add", "clamp", "min_clamp")
-"""The modes whose strength is an amount."""
+"""The modes with a strength to multiply."""
+SYSTEM_PROMPT = "system-prompt"
 
 
 def scale_strengths(request: SteeringRequest, multiple: float) -> SteeringRequest:
@@ -46,17 +44,14 @@ def scale_strengths(request: SteeringRequest, multiple: float) -> SteeringReques
 
 
 def resolve_scaled(state: State, request: SteeringRequest, multiple: float) -> Steering | None:
-    """For the engine; None at 0, which is the base model whatever the mode. Raises InvalidSteering."""
+    """The scaled steering for the engine; None at 0, the base model in every mode. Raises InvalidSteering."""
     steering = resolve_steering(state.saes, scale_strengths(request, multiple))
     return steering if multiple else None
 
 
-SYSTEM_PROMPT = "system-prompt"
-
-
 @dataclass(frozen=True)
 class SweepPlan:
-    """A job for each multiple, in order; at last the system prompt's, whose multiple is None."""
+    """A job per multiple, ascending; last that of the system prompt, whose multiple is None."""
 
     model: str
     seeds: tuple[int, ...]
@@ -64,36 +59,40 @@ class SweepPlan:
 
 
 async def plan_sweep(state: State, body: SweepRequest) -> SweepPlan:
-    """Everything is checked before anything is begun. Raises what `question`, `resolved` and the jobs raise."""
-    about = await resolve_experiment(state, body)
-    steerings = {scale: resolve_scaled(state, about.request, scale) for scale in sorted({0.0, *body.scales})}
-    base = await base_job(state, about)
+    """Validate everything before the first answer. Raises what `resolve_experiment` and the jobs raise."""
+    experiment = await resolve_experiment(state, body)
+    steerings = {scale: resolve_scaled(state, experiment.request, scale) for scale in sorted({0.0, *body.scales})}
+    base = await base_job(state, experiment)
     jobs: list[tuple[float | None, GenerationRequest]] = [
-        (scale, steered_job(base, about, steering, body.seeds, f"x{scale:g}")) for scale, steering in steerings.items()
+        (scale, steered_job(base, experiment, steering, body.seeds, f"x{scale:g}"))
+        for scale, steering in steerings.items()
     ]
     if body.system_prompt is not None:
-        asked = await system_prompt_job(state, about, body.system_prompt)
-        jobs.append((None, steered_job(asked, about, None, body.seeds, SYSTEM_PROMPT)))
-    return SweepPlan(about.selection.model.name, tuple(body.seeds), tuple(jobs))
+        prompted = await system_prompt_job(state, experiment, body.system_prompt)
+        jobs.append((None, steered_job(prompted, experiment, None, body.seeds, SYSTEM_PROMPT)))
+    return SweepPlan(experiment.selection.model.name, tuple(body.seeds), tuple(jobs))
 
 
 async def stream_sweep(state: State, request: Request, plan: SweepPlan) -> AsyncGenerator[msgspec.Struct]:
-    """The events, as they come. Raises MillmError when an answer fails; closing it cancels what is being written."""
+    """The events. Raises MillmError if an answer fails; closing the generator cancels the current answer."""
     scales = tuple(scale for scale, _ in plan.jobs if scale is not None)
     total = len(plan.jobs) * len(plan.seeds)
     yield SweepStart(model=plan.model, scales=scales, seeds=plan.seeds, total=total)
     done, summary = 0, list[ScaleMeans]()
     for scale, job in plan.jobs:
-        found = await measure_answers(state, request, job, scale)
-        summary.append(average_answers(scale, found))
-        for point in found:
+        answers = await measure_answers(state, request, job, scale)
+        summary.append(average_answers(scale, answers))
+        for point in answers:
             done += 1
             yield replace(point, done=done)
-    yield _sweep_end(plan, tuple(summary))
+    plain = plan.jobs[0][1].prompt_tokens
+    with_system = [job.prompt_tokens for scale, job in plan.jobs if scale is None]
+    extra = with_system[0] - plain if with_system else UNSET
+    yield SweepEnd(summary=tuple(summary), prompt_tokens=plain, system_prompt_tokens=extra)
 
 
 async def collect_sweep(state: State, request: Request, plan: SweepPlan) -> SweepResult:
-    """The events joined."""
+    """The events of `stream_sweep` as one object."""
     chunks = [chunk async for chunk in stream_sweep(state, request, plan)]
     last = cast(SweepEnd, chunks[-1])
     return SweepResult(
@@ -103,9 +102,3 @@ async def collect_sweep(state: State, request: Request, plan: SweepPlan) -> Swee
         prompt_tokens=last.prompt_tokens,
         system_prompt_tokens=last.system_prompt_tokens,
     )
-
-
-def _sweep_end(plan: SweepPlan, summary: tuple[ScaleMeans, ...]) -> SweepEnd:
-    plain = plan.jobs[0][1].prompt_tokens
-    asked = [job.prompt_tokens for scale, job in plan.jobs if scale is None]
-    return SweepEnd(summary=summary, prompt_tokens=plain, system_prompt_tokens=asked[0] - plain if asked else UNSET)

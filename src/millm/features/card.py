@@ -1,25 +1,25 @@
-"""All that is known about one feature: its label, what its decoder row writes, its neighbours, how strong it gets.
-
-Which attached SAE is meant, and whether it has such a feature.
-"""
+"""The card of a feature: label, promoted and suppressed tokens, neighbours, statistics and starting strengths."""
 
 import asyncio
 
 import msgspec
 
-from millm.engine.messages import FeatureDescribed
 from millm.errors import InvalidRequest, SaeDetached, SaeNotFound
 from millm.hub.catalog import neuronpedia_link
 from millm.hub.labels import Label, Labels
 from millm.loaded import AttachedSae
 from millm.monitoring.history import RequestFilter
 from millm.monitoring.statistics import FeatureStatistics, feature_statistics
+from millm.profiles.resolve import check_index
 from millm.state import State
 from millm.text.tokenizer import Tokenizer
 
+USUAL_NORM_SHARE = 0.5
+"""Share of the residual norm where steering is strong and mostly still coherent (docs/steering.md)."""
+
 
 def find_attached_sae(state: State, name: str | None) -> AttachedSae:
-    """The one named, or the only one. Raises SaeNotFound, SaeDetached, or InvalidRequest where several are attached."""
+    """The SAE `name`, or the only one. Raises SaeNotFound, SaeDetached, or InvalidRequest if several are attached."""
     if state.engine.degraded_reason and not state.saes:
         raise SaeDetached(f"no SAE can be used: {state.engine.degraded_reason}; restart the server to attach it again")
     known = ", ".join(sorted(state.saes)) or "none"
@@ -28,32 +28,26 @@ def find_attached_sae(state: State, name: str | None) -> AttachedSae:
     if not state.saes:
         raise SaeNotFound("no SAE is attached; attach one first: `millm saes` finds those for a model", param="sae")
     if name is None and len(state.saes) > 1:
-        raise InvalidRequest(f"say which `sae` is meant; attached: {known}", param="sae")
+        raise InvalidRequest(f"say which `sae`; attached: {known}", param="sae")
     return state.saes[name] if name is not None else next(iter(state.saes.values()))
 
 
 def check_feature_index(attached: AttachedSae, index: int, param: str) -> None:
     """Raises InvalidRequest."""
-    facts = attached.facts
-    if index >= facts.features:
-        raise InvalidRequest(f"feature {index} is not in 0..{facts.features - 1} of SAE {facts.sae!r}", param=param)
-
-
-USUAL_NORM_SHARE = 0.5
-"""Of the residual norm: where steering is strong and mostly still coherent (docs/steering.md)."""
+    check_index(index, attached.facts.sae, attached.facts.features, param, InvalidRequest)
 
 
 class PromotedToken(msgspec.Struct, frozen=True, kw_only=True):
-    """A token that a feature makes likelier, or less likely."""
+    """A token whose logit a feature changes."""
 
     id: int
     token: str
     logit: float
-    """Per unit of strength."""
+    """Change per unit of strength."""
 
 
 class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
-    """A feature that points the same way."""
+    """A feature with a similar decoder row."""
 
     index: int
     cosine: float
@@ -61,12 +55,12 @@ class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Strengths(msgspec.Struct, frozen=True, kw_only=True):
-    """To begin with, in residual units: unit `raw`, mode `add`."""
+    """Starting strengths in residual units: unit `raw`, mode `add`."""
 
     half_norm: float
     """Half the residual norm at the hook: the usual sweet spot."""
     half_max_act: float | None
-    """Half of what the feature itself reaches, where that is known."""
+    """Half the feature's maximum activation, where known."""
 
 
 class FeatureCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +70,7 @@ class FeatureCard(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     label: str | None
     source: str | None
-    """Of the label."""
+    """Source of the label."""
     max_act: float | None
     density: float | None
     layer: int
@@ -87,9 +81,9 @@ class FeatureCard(msgspec.Struct, frozen=True, kw_only=True):
     neighbours: tuple[Neighbour, ...]
     strengths: Strengths
     observed: FeatureStatistics | None
-    """In the requests of the history that watched it; None: none did."""
+    """From the requests in the history that watched it; None without any."""
     neuronpedia: str | None
-    """A link to its page, where the catalogue knows it."""
+    """URL of its page, where the catalogue has the SAE."""
 
 
 async def build_feature_card(state: State, attached: AttachedSae, index: int) -> FeatureCard:
@@ -98,23 +92,6 @@ async def build_feature_card(state: State, attached: AttachedSae, index: int) ->
     described = await state.feature_cache.get(state.engine, attached.facts, index)
     label = state.labels.get(attached.facts.sae, index) or Label(index)
     observed = await _observed_statistics(state, attached.facts.sae, index)
-    return _assemble_card(attached, label, described, observed, tokenizer, state.labels)
-
-
-async def _observed_statistics(state: State, sae: str, index: int) -> FeatureStatistics | None:
-    which = RequestFilter(sae=sae, feature=index)
-    entries = tuple(state.monitor.history.newest(which))
-    return next(iter(await asyncio.to_thread(feature_statistics, entries, which)), None)
-
-
-def _assemble_card(
-    attached: AttachedSae,
-    label: Label,
-    described: FeatureDescribed,
-    observed: FeatureStatistics | None,
-    tokenizer: Tokenizer,
-    labels: Labels,
-) -> FeatureCard:
     facts = attached.facts
     return FeatureCard(
         sae=facts.sae,
@@ -129,8 +106,8 @@ def _assemble_card(
         promoted=_promoted_tokens(described.promoted, tokenizer),
         suppressed=_promoted_tokens(described.suppressed, tokenizer),
         neighbours=tuple(
-            Neighbour(index=index, cosine=cosine, label=label_text(labels, facts.sae, index))
-            for index, cosine in described.neighbours
+            Neighbour(index=other, cosine=cosine, label=label_text(state.labels, facts.sae, other))
+            for other, cosine in described.neighbours
         ),
         strengths=Strengths(
             half_norm=USUAL_NORM_SHARE * facts.residual_norm,
@@ -141,8 +118,13 @@ def _assemble_card(
     )
 
 
+async def _observed_statistics(state: State, sae: str, index: int) -> FeatureStatistics | None:
+    filter = RequestFilter(sae=sae, feature=index)
+    entries = tuple(state.monitor.history.newest(filter))
+    return next(iter(await asyncio.to_thread(feature_statistics, entries, filter)), None)
+
+
 def label_text(labels: Labels, sae: str, index: int) -> str | None:
-    """Its words, if it has any."""
     label = labels.get(sae, index)
     return label.label or None if label else None
 

@@ -1,18 +1,8 @@
-"""Which features fire on a text: token by token as they are read, and over all of its tokens that count.
+"""Finding features: by their labels, by their activations on a text, and by contrasting two sets of texts.
 
-Which features separate two sets of texts: one number for each feature and text, and a standardised difference.
-
-A text's number is the feature's mean activation over its tokens, so that long texts do not weigh more. The score is
-Welch's t with a constant added to its denominator, as in SAM (Tusher, Tibshirani & Chu 2001,
-doi:10.1073/pnas.091062498): without it, features that hardly fire and never vary come first. Pure; knows no model.
-
-Labels of several SAEs that fit a search, as one page.
-
-Texts as the token ids that the model reads, checked before the engine is asked anything about them.
-
-A profile made of the features that were found: a document that `POST /api/profiles` takes, and nothing saved.
-
-A contrast as it is told: with labels, and with a profile made of what was found.
+The contrast compares a feature's mean activation per text, so that long texts do not weigh more. The score is Welch's t
+with a constant added to its denominator, as in SAM (Tusher, Tibshirani & Chu 2001, doi:10.1073/pnas.091062498); without
+the constant, features that hardly fire and never vary come first.
 """
 
 import asyncio
@@ -24,6 +14,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from millm.engine.messages import Embed, FeatureActivity, FeaturesScanned, Reading, ScanFeatures, TextEmbedded
 from millm.errors import ContextLengthExceeded, InvalidRequest, Timeout
@@ -35,62 +26,70 @@ from millm.profiles.schema import ModelReference, Profile, ProfileFeature, Prove
 from millm.sae.steering import Watch
 from millm.state import State
 
+Result = TypeVar("Result")
+TokenIds = Sequence[int]
+MAX_FIRINGS = 200_000
+"""Tokens × `top_k` of one response."""
 MIN_S0_SHARE = 1e-3
-"""Of the residual norm: the constant is at least that, also where nothing varies."""
+"""Minimum of the score's constant, as a share of the residual norm."""
+STRENGTH_NOTE = (
+    f"Strengths are shares of the residual norm, in proportion to how clearly a feature separates the texts; together"
+    f" {USUAL_NORM_SHARE:g} × norm at most, which is a place to begin: try less and more."
+)
 
 
-class Separation(msgspec.Struct, frozen=True, kw_only=True):
-    """One feature on both sets of texts."""
+class Separator(msgspec.Struct, frozen=True, kw_only=True):
+    """A feature that separates the texts."""
 
     index: int
+    label: str | None
     score: float
-    """(mean_a − mean_b) / (standard error + s0)."""
+    """(mean_a − mean_b) / (standard error + s0): the larger, the clearer."""
     auc: float
-    """How often a text of A has more of it than one of B, 0 to 1; ties count half."""
+    """Probability that a text of A activates it more than one of B, 0 to 1; ties count half."""
     mean_a: float
     """Mean over the texts of the mean activation per token."""
     mean_b: float
-    largest: float
-    """At any token of either set."""
+    max: float
+    """Maximum over all tokens of both sets."""
 
 
 class Contrast(msgspec.Struct, frozen=True, kw_only=True):
-    """The features that fire more on A, and those that fire more on B, the clearest first."""
+    """The features that fire more on A, and those that fire more on B, highest score first."""
 
-    more_in_a: tuple[Separation, ...]
-    more_in_b: tuple[Separation, ...]
+    more_in_a: tuple[Separator, ...]
+    more_in_b: tuple[Separator, ...]
     s0: float
-    """What was added to the denominators, in residual units."""
+    """The constant in the denominators, in residual units."""
 
 
 def contrast(
     a: Sequence[FeaturesScanned], b: Sequence[FeaturesScanned], *, limit: int, residual_norm: float
 ) -> Contrast:
-    """At most `limit` each way. Each set has one text or more."""
-    numbers = _mean_activations(a, b)
-    differences = {index: _mean_difference(*both) for index, both in numbers.items()}
+    """At most `limit` features of each direction. Each set has at least one text."""
+    means = _mean_activations(a, b)
+    differences = {index: _mean_difference(*both) for index, both in means.items()}
     errors = [error for _, error in differences.values()]
     s0 = max(statistics.median(errors) if errors else 0.0, MIN_S0_SHARE * residual_norm)
     scores = {index: difference / (error + s0) for index, (difference, error) in differences.items()}
-    largest = _max_activations([*a, *b])
+    max_acts = _max_activations([*a, *b])
 
-    def told(ordered: Iterable[int], sign: int) -> tuple[Separation, ...]:
-        kept = [index for index in ordered if sign * scores[index] > 0][:limit]
-        return tuple(_build_separation(index, scores[index], *numbers[index], largest[index]) for index in kept)
+    def separators(ranking: Iterable[int], sign: int) -> tuple[Separator, ...]:
+        return tuple(
+            Separator(
+                index=index,
+                label=None,
+                score=scores[index],
+                auc=roc_auc(*means[index]),
+                mean_a=_mean(means[index][0]),
+                mean_b=_mean(means[index][1]),
+                max=max_acts[index],
+            )
+            for index in [index for index in ranking if sign * scores[index] > 0][:limit]
+        )
 
-    falling = sorted(scores, key=lambda index: (-scores[index], index))
-    return Contrast(more_in_a=told(falling, 1), more_in_b=told(reversed(falling), -1), s0=s0)
-
-
-def _build_separation(index: int, score: float, a: Sequence[float], b: Sequence[float], largest: float) -> Separation:
-    return Separation(
-        index=index,
-        score=score,
-        auc=roc_auc(a, b),
-        mean_a=_mean(a),
-        mean_b=_mean(b),
-        largest=largest,
-    )
+    ranking = sorted(scores, key=lambda index: (-scores[index], index))
+    return Contrast(more_in_a=separators(ranking, 1), more_in_b=separators(reversed(ranking), -1), s0=s0)
 
 
 def roc_auc(a: Sequence[float], b: Sequence[float]) -> float:
@@ -102,17 +101,17 @@ def roc_auc(a: Sequence[float], b: Sequence[float]) -> float:
 def _mean_activations(
     a: Sequence[FeaturesScanned], b: Sequence[FeaturesScanned]
 ) -> Mapping[int, tuple[list[float], list[float]]]:
-    """Feature → its mean activation per token on each text of either set; 0 where it never fired."""
-    found: dict[int, tuple[list[float], list[float]]] = defaultdict(lambda: ([0.0] * len(a), [0.0] * len(b)))
+    """Feature → its mean activation per token on each text of (A, B); 0 where it never fired."""
+    means: dict[int, tuple[list[float], list[float]]] = defaultdict(lambda: ([0.0] * len(a), [0.0] * len(b)))
     for side, texts in enumerate((a, b)):
-        for place, text in enumerate(texts):
+        for position, text in enumerate(texts):
             for fired in text.features:
-                found[fired.index][side][place] = fired.total / text.tokens
-    return found
+                means[fired.index][side][position] = fired.total / text.tokens
+    return means
 
 
 def _mean_difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
-    """(difference of the means, its standard error after Welch)."""
+    """(difference of the means, its Welch standard error)."""
     return _mean(a) - _mean(b), math.sqrt(_squared_standard_error(a) + _squared_standard_error(b))
 
 
@@ -121,7 +120,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _squared_standard_error(values: Sequence[float]) -> float:
-    """Of their mean; of a single text nothing is known about how it varies."""
+    """Of the mean; 0 for a single text, whose variance is unknown."""
     if len(values) < 2:
         return 0.0
     mean = _mean(values)
@@ -129,15 +128,15 @@ def _squared_standard_error(values: Sequence[float]) -> float:
 
 
 def _max_activations(texts: Sequence[FeaturesScanned]) -> Mapping[int, float]:
-    found: dict[int, float] = defaultdict(float)
+    largest: dict[int, float] = defaultdict(float)
     for text in texts:
         for fired in text.features:
-            found[fired.index] = max(found[fired.index], fired.largest)
-    return found
+            largest[fired.index] = max(largest[fired.index], fired.largest)
+    return largest
 
 
 class FoundLabel(msgspec.Struct, frozen=True, kw_only=True):
-    """A feature that was searched for."""
+    """A feature with a matching label."""
 
     sae: str
     index: int
@@ -148,26 +147,27 @@ class FoundLabel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FoundLabels(msgspec.Struct, frozen=True, kw_only=True):
-    """A page of the features whose labels fit."""
+    """A page of the features with matching labels."""
 
     total: int
     features: tuple[FoundLabel, ...]
 
 
 class PutLabels(msgspec.Struct, frozen=True, kw_only=True):
-    """What an import brought."""
+    """The result of a label import."""
 
     sae: str
     labels: int
+    """Number of labels."""
 
 
 def search_labels_page(labels: Labels, saes: list[str], text: str, limit: int, offset: int) -> FoundLabels:
-    """The best first, whichever SAE they are of."""
-    found = [(one.rank, one.length, sae, one.label) for sae in saes for one in labels.search_index(sae).search(text)]
+    """Best matches first, across all `saes`."""
+    matches = [(one.rank, one.length, sae, one.label) for sae in saes for one in labels.search_index(sae).search(text)]
     if len(saes) > 1:
-        found.sort(key=lambda one: (*one[:3], one[3].index))
-    page = found[offset : offset + limit]
-    return FoundLabels(total=len(found), features=tuple(label_match(sae, label) for _, _, sae, label in page))
+        matches.sort(key=lambda one: (*one[:3], one[3].index))
+    page = matches[offset : offset + limit]
+    return FoundLabels(total=len(matches), features=tuple(label_match(sae, label) for _, _, sae, label in page))
 
 
 def label_match(sae: str, label: Label) -> FoundLabel:
@@ -181,55 +181,48 @@ def label_match(sae: str, label: Label) -> FoundLabel:
     )
 
 
-Result = TypeVar("Result")
-TokenIds = Sequence[int]
-
-
 def encode_text(model: LoadedModel, text: str, name: str) -> list[int]:
-    """As a completion would read it, or an encoder. Raises InvalidRequest or ContextLengthExceeded naming `name`."""
-    most = model.facts.context_length
-    if not model.tokenizer.can_fit(text, most):
-        raise _context_length_error(name, most, f"more than {most}")
-    read = model.tokenizer.encode if model.facts.generates else model.tokenizer.encode_with_special_tokens
-    return check_token_ids(model, read(text), name)
+    """Token ids as of a completion's prompt or an embedding. Raises InvalidRequest or ContextLengthExceeded."""
+    limit = model.facts.context_length
+    if not model.tokenizer.can_fit(text, limit):
+        raise _context_length_error(name, limit, f"more than {limit}")
+    encode = model.tokenizer.encode if model.facts.generates else model.tokenizer.encode_with_special_tokens
+    return check_token_ids(model, encode(text), name)
 
 
 def check_token_ids(model: LoadedModel, ids: list[int], name: str) -> list[int]:
-    """Raises InvalidRequest or ContextLengthExceeded naming `name`."""
-    most = model.facts.context_length
+    """Raises InvalidRequest or ContextLengthExceeded with `name` as the parameter."""
+    limit = model.facts.context_length
     if not ids:
         raise InvalidRequest(f"`{name}` holds nothing that this model reads.", param=name)
     if max(ids) >= model.facts.vocab_size:
         raise InvalidRequest(f"`{name}` takes token ids from 0 to {model.facts.vocab_size - 1}.", param=name)
-    if len(ids) > most:
-        raise _context_length_error(name, most, str(len(ids)))
+    if len(ids) > limit:
+        raise _context_length_error(name, limit, str(len(ids)))
     return ids
 
 
 async def survey_texts(
     state: State, attached: AttachedSae, texts: Sequence[TokenIds], job_id: str
 ) -> list[FeaturesScanned]:
-    """Which features fire on each text. Raises Timeout, or what the engine raises."""
+    """The features that fire on each text. Raises Timeout or an engine error."""
     model, facts = state.model_or_raise(), attached.facts
-    asked = [
+    commands = [
         ScanFeatures(
-            id=f"{job_id}-{place}",
+            id=f"{job_id}-{number}",
             sae=facts.sae,
             tokens=tuple(ids),
             deadline_seconds=state.settings.request_timeout,
             attachment=facts.id,
             model=model.facts.id,
         )
-        for place, ids in enumerate(texts)
+        for number, ids in enumerate(texts)
     ]
-    return await with_request_timeout(state, state.engine.scan_features(*asked))
+    return await with_request_timeout(state, state.engine.scan_features(*commands))
 
 
 async def with_request_timeout(state: State, work: Awaitable[Result]) -> Result:
-    """The texts of a long job reach the engine one after the other, so its deadlines alone would not do.
-
-    Raises Timeout, or what `work` raises.
-    """
+    """Limit the total time: the engine's deadlines hold per text only. Raises Timeout or what `work` raises."""
     seconds = state.settings.request_timeout
     try:
         async with asyncio.timeout(seconds):
@@ -244,12 +237,8 @@ def _context_length_error(name: str, limit: int, found: str) -> ContextLengthExc
     )
 
 
-MAX_FIRINGS = 200_000
-"""Of one answer: tokens × `top_k`."""
-
-
 class Firing(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A feature at a token."""
+    """A feature's activation at a token."""
 
     index: int
     activation: float
@@ -257,85 +246,71 @@ class Firing(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ReadToken(msgspec.Struct, frozen=True, kw_only=True):
-    """A token, and what fires there."""
+    """A token and the features that fire on it."""
 
     position: int
     id: int
     token: str
     counts: bool
-    """False at position 0 and for special tokens, where there are others: what fires there says little of the text."""
+    """False at position 0 and for special tokens, unless the text has no others: they say little about the text."""
     top: tuple[Firing, ...]
     values: tuple[float, ...]
-    """Of the features that were asked for, in their order."""
+    """Activations of the requested features, in request order."""
 
 
 class FeatureOnText(msgspec.Struct, frozen=True, kw_only=True):
-    """A feature over the tokens that count."""
+    """A feature over the counted tokens."""
 
     index: int
     label: str | None
     max: float
     mean: float
-    """Over all of them, also those where it is silent."""
+    """Over all counted tokens, including those where it is 0."""
     count: int
     """Tokens at which it fires."""
 
 
 class Inspection(msgspec.Struct, frozen=True, kw_only=True):
-    """Which features fire on a text."""
+    """The features that fire on a text."""
 
     sae: str
     tokens: tuple[ReadToken, ...]
     counted: int
-    """Tokens that count."""
+    """Number of counted tokens."""
     features: tuple[FeatureOnText, ...]
-    """The strongest first; those that were asked for are among them, also if they are silent."""
+    """The strongest first; includes the requested features even where they are 0."""
     fired: int
-    """Features of the whole dictionary that fire at all."""
+    """Number of features of the dictionary that fire."""
 
 
 async def inspect(
     state: State, attached: AttachedSae, ids: TokenIds, *, top_k: int, features: Sequence[int], limit: int, job_id: str
 ) -> Inspection:
-    """`features`: to tell at every token. `limit`: of those over the whole text. Raises MillmError."""
-    model = state.model_or_raise()
-    (embedded,) = await with_request_timeout(
-        state, state.engine.embed(_embed_command(state, model, attached, ids, top_k, features, job_id))
-    )
-    (survey,) = await survey_texts(state, attached, [ids], job_id)
-    labels = state.labels
-    return Inspection(
-        sae=attached.facts.sae,
-        tokens=tuple(_read_tokens(model, attached.facts.sae, ids, embedded, labels)),
-        counted=survey.tokens,
-        features=tuple(_summarize_features(survey, attached.facts.sae, frozenset(features), limit, labels)),
-        fired=len(survey.features),
-    )
-
-
-def _embed_command(
-    state: State,
-    model: LoadedModel,
-    attached: AttachedSae,
-    ids: TokenIds,
-    top_k: int,
-    features: Sequence[int],
-    job_id: str,
-) -> Embed:
+    """`features`: reported at every token; `limit`: number of features over the text. Raises MillmError."""
+    model, sae = state.model_or_raise(), attached.facts.sae
     watch = Watch(
-        sae=attached.facts.sae,
+        sae=sae,
         features=tuple(features),
         top_k=top_k,
         tokens="prompt",
         sample_every=1 if top_k else None,
         attachment=attached.facts.id,
     )
-    return Embed(
+    command = Embed(
         id=f"{job_id}-read",
         tokens=tuple(ids),
         watch=(watch,),
         deadline_seconds=state.settings.request_timeout,
         model=model.facts.id,
+    )
+    (embedded,) = await with_request_timeout(state, state.engine.embed(command))
+    (survey,) = await survey_texts(state, attached, [ids], job_id)
+    return Inspection(
+        sae=sae,
+        tokens=tuple(_read_tokens(model, sae, ids, embedded, state.labels)),
+        counted=survey.tokens,
+        features=tuple(_summarize_features(survey, sae, frozenset(features), limit, state.labels)),
+        fired=len(survey.features),
     )
 
 
@@ -343,14 +318,14 @@ def _read_tokens(
     model: LoadedModel, sae: str, ids: TokenIds, embedded: TextEmbedded, labels: Labels
 ) -> Iterable[ReadToken]:
     readings: Mapping[int, Reading] = {reading.position: reading for reading in embedded.readings}
-    counting = _counted_positions(ids, model.tokenizer.special_ids)
+    counted = _counted_positions(ids, model.tokenizer.special_ids)
     for position, id in enumerate(ids):
         reading = readings.get(position, Reading(sae, position, ()))
         yield ReadToken(
             position=position,
             id=id,
             token=model.tokenizer.token_text(id),
-            counts=position in counting,
+            counts=position in counted,
             top=tuple(
                 Firing(index, activation, label_text(labels, sae, index))
                 for index, activation in reading.top
@@ -361,19 +336,19 @@ def _read_tokens(
 
 
 def _counted_positions(ids: TokenIds, special_ids: AbstractSet[int]) -> AbstractSet[int]:
-    """Positions that a survey counts (`engine/surveying.py`)."""
-    behind = range(1, len(ids))
-    return {position for position in behind if ids[position] not in special_ids} or set(behind) or {0}
+    """The positions that the engine's feature scan counts."""
+    positions = range(1, len(ids))
+    return {position for position in positions if ids[position] not in special_ids} or set(positions) or {0}
 
 
 def _summarize_features(
     survey: FeaturesScanned, sae: str, requested: AbstractSet[int], limit: int, labels: Labels
 ) -> Iterable[FeatureOnText]:
-    ordered = sorted(survey.features, key=lambda fired: (-fired.largest, fired.index))
-    kept = {fired.index: fired for fired in ordered[:limit]}
-    kept |= {fired.index: fired for fired in ordered[limit:] if fired.index in requested}
-    kept |= {index: FeatureActivity(index, 0, 0.0, 0.0) for index in sorted(requested - kept.keys())}
-    for fired in kept.values():
+    ranking = sorted(survey.features, key=lambda fired: (-fired.largest, fired.index))
+    selected = {fired.index: fired for fired in ranking[:limit]}
+    selected |= {fired.index: fired for fired in ranking[limit:] if fired.index in requested}
+    selected |= {index: FeatureActivity(index, 0, 0.0, 0.0) for index in sorted(requested - selected.keys())}
+    for fired in selected.values():
         yield FeatureOnText(
             index=fired.index,
             label=label_text(labels, sae, fired.index),
@@ -383,29 +358,24 @@ def _summarize_features(
         )
 
 
-STRENGTH_NOTE = (
-    f"Strengths are shares of the residual norm, in proportion to how clearly a feature separates the texts; together"
-    f" {USUAL_NORM_SHARE:g} × norm at most, which is a place to begin: try less and more."
-)
-
-
 def profile_from_separations(
-    name: str, separations: Sequence[Separation], attached: AttachedSae, model: LoadedModel, labels: Labels
+    name: str, separators: Sequence[Separator], attached: AttachedSae, model: LoadedModel, labels: Labels
 ) -> Profile | None:
-    """None where nothing was found, or the SAE only reads."""
+    """A profile, not stored. None without features, or where the SAE cannot steer."""
     facts = attached.facts
-    if not separations or not facts.steerable:
+    if not separators or not facts.steerable:
         return None
-    whole = math.fsum(one.score for one in separations)
+    total = math.fsum(one.score for one in separators)
     features = tuple(
         ProfileFeature(
             index=one.index,
-            strength=_floor_to_thousandth(USUAL_NORM_SHARE * one.score / whole),
+            # rounded down, so that the sum never exceeds the share
+            strength=math.floor(USUAL_NORM_SHARE * one.score / total * 1000) / 1000,
             unit="norm",
             sae=facts.sae,
             label=label_text(labels, facts.sae, one.index),
         )
-        for one in separations
+        for one in separators
     )
     return Profile(
         name=name,
@@ -417,26 +387,6 @@ def profile_from_separations(
     )
 
 
-def _floor_to_thousandth(strength: float) -> float:
-    """To a thousandth, so that the sum never exceeds what it says."""
-    return math.floor(strength * 1000) / 1000
-
-
-class Separator(msgspec.Struct, frozen=True, kw_only=True):
-    """A feature that separates the texts."""
-
-    index: int
-    label: str | None
-    score: float
-    """Standardised difference of the means: the larger, the clearer."""
-    auc: float
-    """How often a text of A has more of it than one of B, 0 to 1."""
-    mean_a: float
-    mean_b: float
-    max: float
-    """At any token."""
-
-
 class Separators(msgspec.Struct, frozen=True, kw_only=True):
     """The features that separate two sets of texts, the clearest first."""
 
@@ -444,13 +394,13 @@ class Separators(msgspec.Struct, frozen=True, kw_only=True):
     more_in_a: tuple[Separator, ...]
     more_in_b: tuple[Separator, ...]
     profile: dict[str, Any] | None
-    """Of the first of `more_in_a`, as `POST /api/profiles` takes it; null where there are none to steer."""
+    """A body for `POST /api/profiles` with the first of `more_in_a`; null where none can be steered."""
 
 
 def build_separators(
     state: State, attached: AttachedSae, result: Contrast, *, limit: int, profile_features: int, name: str
 ) -> Separators:
-    """`limit`: each way. `make`: features of the profile, which is called `name`."""
+    """`limit`: features of each direction; `profile_features`: features of the profile `name`."""
     profile = profile_from_separations(
         name, result.more_in_a[:profile_features], attached, state.model_or_raise(), state.labels
     )
@@ -463,18 +413,6 @@ def build_separators(
 
 
 def _labelled_separators(
-    state: State, attached: AttachedSae, separations: tuple[Separation, ...]
+    state: State, attached: AttachedSae, separators: tuple[Separator, ...]
 ) -> tuple[Separator, ...]:
-    sae = attached.facts.sae
-    return tuple(
-        Separator(
-            index=one.index,
-            label=label_text(state.labels, sae, one.index),
-            score=one.score,
-            auc=one.auc,
-            mean_a=one.mean_a,
-            mean_b=one.mean_b,
-            max=one.largest,
-        )
-        for one in separations
-    )
+    return tuple(replace(one, label=label_text(state.labels, attached.facts.sae, one.index)) for one in separators)

@@ -1,4 +1,5 @@
-"""What is loaded, attached and active, as changes of the state: checked first, then changed at once, then remembered.
+"""Changes of the loaded model, the attached SAEs and the active steering, one at a time.
 
-One change at a time. One that fails leaves what was there before; one that is acknowledged survives a restart.
+A change is checked first, then applied, then stored. A failed change leaves the previous state; an acknowledged one
+survives a restart.
 """

@@ -1,9 +1,4 @@
-"""One change at a time, each to its end even when whoever asked for it has gone.
-
-Where something is that the library does not know: a folder named on the command line.
-
-A model that nobody asks leaves the memory after `MILLM_KEEP_ALIVE`, and comes back with the next request.
-"""
+"""Serialises changes and runs each to completion, even after its client has disconnected; idle unload and wake-up."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,17 +15,15 @@ from millm.hub.locate import LocalCheckpoint
 from millm.state import State
 from millm.status import Cause, ChangeInProgress
 
+log = structlog.get_logger()
 Result = TypeVar("Result")
-_POLL_SECONDS = 0.05
 ProgressCallback = Callable[[Progress], None]
-"""Where a change says how far it has come."""
+TICK_SECONDS = 0.5
+_POLL_SECONDS = 0.05
 
 
 async def wait_until_started(state: State) -> None:
-    """Until all is there that the server was started with: what people ask for comes after it, not between.
-
-    Raises ShuttingDown.
-    """
+    """Wait until the start-up model, SAEs and profile are loaded. Raises ShuttingDown."""
     while state.is_starting:
         if state.drain_gate.is_draining:
             raise ShuttingDown("the server is being stopped before it was ready; try again when it is back")
@@ -43,7 +36,7 @@ async def run_change(
     work: Callable[[ProgressCallback], Awaitable[Result]],
     on_progress: ProgressCallback | None = None,
 ) -> Result:
-    """Wait for the changes before, then do it. Raises what `work` raises; that is then told as the state's cause."""
+    """Run `work` after all earlier changes. Raises what `work` raises, which also becomes `state.cause`."""
     task = asyncio.create_task(_run_exclusively(state, change_info, work, on_progress))
     state.tasks.add(task)
     task.add_done_callback(state.tasks.discard)
@@ -74,7 +67,7 @@ async def _run_exclusively(
 
 
 def _progress_publisher(state: State, on_progress: ProgressCallback | None) -> ProgressCallback:
-    def tell(progress: Progress) -> None:
+    def publish(progress: Progress) -> None:
         if state.changing is None:
             return
         state.changing = replace(state.changing, stage=progress.stage, done=progress.done, total=progress.total)
@@ -84,11 +77,11 @@ def _progress_publisher(state: State, on_progress: ProgressCallback | None) -> P
         if on_progress:
             on_progress(progress)
 
-    return tell
+    return publish
 
 
 def external_folder(location: LocalCheckpoint, locate: Callable[[str], LocalCheckpoint]) -> str | None:
-    """What to remember; None: the library finds it there by its name."""
+    """The folder to store for a checkpoint outside the library; None where the library locates it by name."""
     try:
         known = locate(location.name).folder
     except MillmError:
@@ -97,28 +90,24 @@ def external_folder(location: LocalCheckpoint, locate: Callable[[str], LocalChec
 
 
 def external_location(name: str, folder: str | None) -> LocalCheckpoint | None:
-    """What `folder_of` remembered; None: the library knows where it is."""
+    """The location of a stored `external_folder`; None where the library locates it."""
     return LocalCheckpoint(name, Path(folder)) if folder else None
 
 
-log = structlog.get_logger()
-TICK_SECONDS = 0.5
-
-
 async def unload_when_idle(state: State) -> None:
-    """Until it is cancelled."""
+    """Unload the model after `MILLM_KEEP_ALIVE` seconds without a request. Runs until cancelled."""
     while True:
         await asyncio.sleep(TICK_SECONDS)
         if is_unload_due(state):
             await run_change(
                 state,
                 ChangeInProgress(what="unload", name=state.model_or_raise().name),
-                lambda _tell: _put_to_sleep(state),
+                lambda _: _put_to_sleep(state),
             )
 
 
 def seconds_until_unload(state: State) -> float | None:
-    """Until it leaves, if nobody asks it anything; None: it stays, or is gone."""
+    """Seconds until the idle unload; None where the model stays or is not in memory."""
     if state.settings.keep_alive < 0 or state.status != "ready":
         return None
     return max(0.0, state.settings.keep_alive - state.engine.idle_seconds)
@@ -129,15 +118,15 @@ def is_unload_due(state: State) -> bool:
 
 
 async def wake_model(state: State) -> None:
-    """As it was when it fell asleep. Whoever comes meanwhile waits for the same."""
+    """Restore the model and SAEs of before the idle unload; concurrent callers wait for one load."""
     await run_change(
-        state, ChangeInProgress(what="load", name=state.model_or_raise().name), lambda _tell: wake_within_change(state)
+        state, ChangeInProgress(what="load", name=state.model_or_raise().name), lambda _: wake_within_change(state)
     )
 
 
 async def _put_to_sleep(state: State) -> None:
     if not is_unload_due(state):
-        return  # somebody came while this waited for its turn
+        return  # a request came while this change waited
     before = state.engine.snapshot
     await state.engine.unload()
     state.asleep = before
@@ -146,7 +135,7 @@ async def _put_to_sleep(state: State) -> None:
 
 
 async def wake_within_change(state: State) -> None:
-    """Within a change. Raises what `load` and `attach` raise; it sleeps on then, and who asks next may have luck."""
+    """Wake the model inside a running change. Raises what `load` and `attach` raise; the model then stays asleep."""
     if state.asleep is None:
         return
     state.set_phase("loading")

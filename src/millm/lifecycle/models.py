@@ -1,9 +1,4 @@
-"""Loading a model, unloading it, and trading one for another.
-
-Will it fit? The estimate of a model as it would be loaded here, beside what is free or would become so.
-
-What the API process reads of a model's folder: its tokenizer and how it wants to be spoken to.
-"""
+"""Loads, replaces and unloads the model, with its memory estimate and the text assets of the API process."""
 
 import asyncio
 from collections.abc import Sequence
@@ -28,17 +23,21 @@ from millm.text.model_folder import EmbeddingConfig, is_generative_model
 from millm.text.response_parser import ResponseTemplate
 from millm.text.tokenizer import Tokenizer
 
+log = structlog.get_logger()
+REPLACED_MESSAGE = "another model is being loaded; try again in a moment"
+UNLOADED_MESSAGE = "the model is being unloaded"
+
 
 def estimate_memory(
     state: State, spec: ModelSpec, saes: Sequence[str] = (), *, location: LocalCheckpoint | None = None
 ) -> Estimate:
-    """`saes`: ids of the library, counted as attached. Raises ModelNotFound, SaeNotFound, InvalidModel."""
+    """`saes`: library ids, counted as attached. Raises ModelNotFound, SaeNotFound, InvalidModel."""
     library, settings = state.hub.library, state.settings
-    found = location or library.locate_model(spec.id)
+    location = location or library.locate_model(spec.id)
     device = resolve_device(state, spec)
     return estimate(
-        found.folder,
-        name=found.name,
+        location.folder,
+        name=location.name,
         device=device,
         quantization=spec.quantization or settings.quantization,
         dtype=spec.dtype or settings.dtype,
@@ -53,25 +52,25 @@ def estimate_memory(
 
 
 def resolve_device(state: State, spec: ModelSpec) -> str:
-    """What `auto` means on this machine."""
-    asked = spec.device or state.settings.device
+    """The device, with `auto` and `cuda` resolved for this machine."""
+    device = spec.device or state.settings.device
     platform = state.engine.platform
-    if asked == "auto":
+    if device == "auto":
         return "cuda:0" if platform and platform.devices else "cpu"
-    return "cuda:0" if asked == "cuda" else asked
+    return "cuda:0" if device == "cuda" else device
 
 
 def too_large_message(estimate: Estimate) -> str:
-    """Why it is refused, and the way out."""
+    rest = (estimate.activations or 0) + estimate.overhead
     return (
-        f"{estimate.model} does not fit on {estimate.device}: {estimate.advice} (weights {_gigabytes(estimate.weights)}, keys and values"
-        f" {_gigabytes(estimate.kv_cache)}, SAEs {_gigabytes(estimate.saes)}, the rest {_gigabytes((estimate.activations or 0) + estimate.overhead)});"
-        " `force` loads it all the same"
+        f"{estimate.model} does not fit on {estimate.device}: {estimate.advice} (weights"
+        f" {_gigabytes(estimate.weights)}, keys and values {_gigabytes(estimate.kv_cache)}, SAEs"
+        f" {_gigabytes(estimate.saes)}, the rest {_gigabytes(rest)}); `force` loads it all the same"
     )
 
 
 def _evictable_bytes(state: State, device: str) -> int:
-    """What the model that is loaded gives back when it goes."""
+    """Memory that unloading the current model frees on `device`."""
     if state.model is None or state.asleep or state.model.facts.memory is None:
         return 0
     if state.model.facts.device.partition(":")[0] != device.partition(":")[0]:
@@ -85,6 +84,8 @@ def _gigabytes(size: int | None) -> str:
 
 @dataclass(frozen=True)
 class TextAssets:
+    """The files of a model's folder that the API process uses."""
+
     tokenizer: Tokenizer
     chat_template: ChatTemplate
     response_template: ResponseTemplate | None
@@ -94,17 +95,15 @@ class TextAssets:
     @classmethod
     def from_folder(cls, folder: Path) -> "TextAssets":
         """Raises InvalidModel."""
-        writes = is_generative_model(folder)
-        tokenizer = Tokenizer.from_folder(folder, is_generative=writes)
-        template = ChatTemplate.from_folder(folder, tokenizer)
+        can_generate = is_generative_model(folder)
+        tokenizer = Tokenizer.from_folder(folder, is_generative=can_generate)
         return cls(
-            tokenizer, template, ResponseTemplate.from_folder(folder), EmbeddingConfig.from_folder(folder), writes
+            tokenizer,
+            ChatTemplate.from_folder(folder, tokenizer),
+            ResponseTemplate.from_folder(folder),
+            EmbeddingConfig.from_folder(folder),
+            can_generate,
         )
-
-
-log = structlog.get_logger()
-REPLACED_MESSAGE = "another model is being loaded; try again in a moment"
-UNLOADED_MESSAGE = "the model is being unloaded"
 
 
 async def load(
@@ -115,35 +114,34 @@ async def load(
     force: bool = False,
     on_progress: ProgressCallback | None = None,
 ) -> LoadedModel:
-    """`located`: where it is, if that is outside the library; `force`: whatever the estimate says.
+    """Replace the loaded model. `location`: a folder outside the library; `force`: ignore the memory estimate.
 
-    Raises ModelNotFound, InvalidModel, ModelTooLarge and whatever the engine refuses; the model of before answers then,
-    put back where it had to make room.
+    Raises ModelNotFound, InvalidModel, ModelTooLarge or an engine error; the previous model then stays or is restored.
     """
-    what = ChangeInProgress(what="load", name=spec.id)
-    return await run_change(state, what, lambda tell: _load(state, spec, location, force, tell), on_progress)
+    change = ChangeInProgress(what="load", name=spec.id)
+    return await run_change(state, change, lambda report: _load(state, spec, location, force, report), on_progress)
 
 
 async def unload(state: State) -> None:
-    """Running answers may end first, for as long as `MILLM_DRAIN_TIMEOUT` says."""
+    """Unload after running answers end, or after `MILLM_DRAIN_TIMEOUT`."""
     name = state.model.name if state.model else ""
-    await run_change(state, ChangeInProgress(what="unload", name=name), lambda _tell: _unload(state))
+    await run_change(state, ChangeInProgress(what="unload", name=name), lambda _: _unload(state))
 
 
 def cancel_load(state: State) -> None:
-    """The load that is under way ends as soon as it next reports. Raises ModelNotLoaded if there is none."""
+    """Cancel the current load at its next progress report. Raises ModelNotLoaded without one."""
     if state.load_in_progress is None:
-        raise ModelNotLoaded("nothing is being loaded")
+        raise ModelNotLoaded("no load is in progress")
     state.engine.cancel_load(state.load_in_progress)
 
 
 @dataclass(frozen=True)
 class _LoadPlan:
-    """A load that has been found possible."""
+    """A load that passed all checks."""
 
     location: LocalCheckpoint
     folder: str | None
-    """What to remember of where it is."""
+    """`external_folder` of the location."""
     text: TextAssets
     estimate: Estimate
     command: LoadModel
@@ -153,18 +151,18 @@ async def _load(
     state: State, spec: ModelSpec, location: LocalCheckpoint | None, force: bool, on_progress: ProgressCallback
 ) -> LoadedModel:
     if state.model and state.desired.model == spec:
-        await wake_within_change(state)  # asleep, it has its SAEs with it
+        await wake_within_change(state)  # also restores its SAEs
         if state.status == "ready":
             return state.model
     plan = await _plan_load(state, spec, location, force)
-    before, held = state.engine.snapshot, state.snapshot
+    engine_before, before = state.engine.snapshot, state.snapshot
     await _drain(state, REPLACED_MESSAGE)
     try:
         facts = await _load_in_engine(state, plan.command, on_progress)
         state.set_model(_loaded_model(plan, facts))
         await store_desired(state, DesiredState(model=spec, folder=plan.folder))
     except MillmError:
-        await _roll_back(state, before, held)
+        await _roll_back(state, engine_before, before)
         raise
     finally:
         state.engine.reopen()
@@ -193,15 +191,15 @@ def _loaded_model(plan: _LoadPlan, facts: ModelFacts) -> LoadedModel:
 
 
 async def _plan_load(state: State, spec: ModelSpec, location: LocalCheckpoint | None, force: bool) -> _LoadPlan:
-    """Everything that can be refused while the model of before goes on answering."""
-    found = location if location else await asyncio.to_thread(state.hub.library.locate_model, spec.id)
-    text = await asyncio.to_thread(TextAssets.from_folder, found.folder)
+    """Run all checks that do not need the engine, while the previous model still answers."""
+    location = location or await asyncio.to_thread(state.hub.library.locate_model, spec.id)
+    text = await asyncio.to_thread(TextAssets.from_folder, location.folder)
     await state.engine.wait_for_platform()
-    estimate = await asyncio.to_thread(estimate_memory, state, spec, location=found)
+    estimate = await asyncio.to_thread(estimate_memory, state, spec, location=location)
     if estimate.verdict == "does_not_fit" and not force:
         raise ModelTooLarge(too_large_message(estimate))
-    folder = await asyncio.to_thread(external_folder, found, state.hub.library.locate_model)
-    return _LoadPlan(found, folder, text, estimate, _load_command(state, spec, found, text, estimate))
+    folder = await asyncio.to_thread(external_folder, location, state.hub.library.locate_model)
+    return _LoadPlan(location, folder, text, estimate, _load_command(state, spec, location, text, estimate))
 
 
 def _load_command(
@@ -230,7 +228,7 @@ def _load_command(
 
 
 def _must_unload_first(estimate: Estimate) -> bool:
-    """Two models side by side for a moment keep the old one, should the new one fail; where there is room."""
+    """False where both models fit at once: the previous one then survives a failed load."""
     if not estimate.evictable:
         return False
     return estimate.verdict != "fits" or estimate.free is None or minimum_bytes(estimate) > estimate.free
@@ -239,18 +237,14 @@ def _must_unload_first(estimate: Estimate) -> bool:
 async def _drain(state: State, reason: str) -> None:
     if state.model is None or state.engine.in_flight == 0:
         state.engine.closed_reason = reason
-        state.set_phase("loading")
-        return
-    state.set_phase("draining")
-    await state.engine.drain(reason, state.settings.drain_timeout)
+    else:
+        state.set_phase("draining")
+        await state.engine.drain(reason, state.settings.drain_timeout)
     state.set_phase("loading")
 
 
 async def _roll_back(state: State, before: EngineSnapshot, snapshot: StateSnapshot) -> None:
-    """The change failed: what the engine had before is still there, or is loaded once more.
-
-    Where that fails too the state is empty, and says why.
-    """
+    """Undo a failed change, reloading the previous model if needed. If that fails too, no model is loaded."""
     state.restore(snapshot)
     if state.engine.snapshot.model != before.model:
         try:
@@ -266,7 +260,7 @@ async def _roll_back(state: State, before: EngineSnapshot, snapshot: StateSnapsh
 async def _unload(state: State) -> None:
     if state.model is None:
         return
-    before, held = state.engine.snapshot, state.snapshot
+    engine_before, before = state.engine.snapshot, state.snapshot
     try:
         if state.asleep is None:
             await _drain(state, UNLOADED_MESSAGE)
@@ -274,7 +268,7 @@ async def _unload(state: State) -> None:
         state.set_model(None)
         await store_desired(state, DesiredState())
     except MillmError:
-        await _roll_back(state, before, held)
+        await _roll_back(state, engine_before, before)
         raise
     finally:
         state.engine.reopen()

@@ -1,13 +1,7 @@
-"""An import against what is here: SAEs that were named once, vectors as features of what is attached, what fits.
-
-A profile as a file to download, in one of the formats that are known.
-
-The steering that is active now, as a profile that says by itself what it was made on.
-"""
+"""Profiles in and out of the server: exports in every format, import previews, and profiles of the active steering."""
 
 import asyncio
 import json
-import sqlite3
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -16,8 +10,9 @@ from typing import Literal
 from pydantic import ValidationError
 
 from millm.database import Database
-from millm.engine.messages import ComputeDirections, Decompose, Decomposed, DirectionsComputed, ModelFacts
+from millm.engine.messages import ComputeDirections, Decompose, Decomposed, DirectionsComputed
 from millm.errors import Conflict, InvalidProfile, InvalidSteering, MillmError, SaeDetached
+from millm.lifecycle.steering import NOTHING_ACTIVE_MESSAGE
 from millm.loaded import AttachedSae, LoadedModel
 from millm.profiles.active import ActiveSteeringState, effective_request
 from millm.profiles.formats import adr, gguf, lm_eval, mistudio, neuronpedia
@@ -27,7 +22,7 @@ from millm.profiles.formats.document import (
     KnownSaes,
     ParsedDocument,
     ResidualVector,
-    UnresolvedImportItem,
+    UnresolvedReference,
 )
 from millm.profiles.formats.export_result import SaeMeasurements, export_error
 from millm.profiles.resolve import bind_profile, check_model, incompatibility, reference_to_attached, resolve_steering
@@ -41,50 +36,48 @@ _DOCUMENT_EXPORTERS = {
     "neuronpedia": neuronpedia.export_document,
 }
 _JSON = "application/json"
+_INSERT_SAE_ID = "INSERT OR REPLACE INTO foreign_saes (id, sae) VALUES (?, ?)"
 
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """A file."""
-
     name: str
     media_type: str
     body: bytes
 
 
 async def render_export(state: State, profile: Profile, format: ExportFormat) -> ExportedFile:
-    """Raises InvalidProfile naming what the format cannot carry."""
-    measured = sae_measurements(state.saes, profile)
+    """Raises InvalidProfile with the property that the format cannot express."""
+    measurements = sae_measurements(state.saes, profile)
     if format == "gguf":
         return ExportedFile(
             f"{profile.name}.gguf", "application/octet-stream", await _control_vector_file(state, profile)
         )
     if format == "lm-eval":
-        return ExportedFile(f"{profile.name}.csv", "text/csv", lm_eval.export_csv(profile, measured).encode())
+        return ExportedFile(f"{profile.name}.csv", "text/csv", lm_eval.export_csv(profile, measurements).encode())
     if format == "millm":
         return ExportedFile(f"{profile.name}.json", _JSON, millm_document(profile))
-    document = _DOCUMENT_EXPORTERS[format](profile, measured)
+    document = _DOCUMENT_EXPORTERS[format](profile, measurements)
     return ExportedFile(f"{profile.name}.{format}.json", _JSON, _encode_json(document))
 
 
 def millm_document(profile: Profile) -> bytes:
-    """All of it."""
     return _encode_json({"version": profile.version, **profile.model_dump(mode="json", exclude_defaults=True)})
 
 
 def sae_measurements(saes: dict[str, AttachedSae], profile: Profile) -> SaeMeasurements:
-    """Of the attached SAEs that the profile means, if they are the ones."""
+    """Measurements of the attached SAEs that the profile refers to; empty where one does not match."""
     try:
         bound = bind_profile(saes, profile)
     except InvalidSteering:
         return SaeMeasurements()
     only = next(iter(saes)) if len(saes) == 1 else None
     first = profile.saes[0].alias if len(profile.saes) == 1 else None
-    meant = {one.sae or first: now.sae or only for one, now in zip(profile.features, bound.features, strict=True)}
-    known = {name: saes[sae] for name, sae in meant.items() if sae in saes}
+    names = {one.sae or first: now.sae or only for one, now in zip(profile.features, bound.features, strict=True)}
+    attached = {name: saes[sae] for name, sae in names.items() if sae in saes}
     return SaeMeasurements(
-        {name: sae.facts.residual_norm for name, sae in known.items()},
-        {name: sae.max_acts for name, sae in known.items()},
+        {name: sae.facts.residual_norm for name, sae in attached.items()},
+        {name: sae.max_acts for name, sae in attached.items()},
     )
 
 
@@ -95,34 +88,27 @@ async def _control_vector_file(state: State, profile: Profile) -> bytes:
     steering = resolve_steering(state.saes, bind_profile(state.saes, profile))
     if steering is None:
         raise export_error(profile, "it steers nothing")
-    found = await state.engine.query_features(ComputeDirections(id=state.engine.new_id("study"), steering=steering))
-    assert isinstance(found, DirectionsComputed)
-    return gguf.export_gguf(profile, found.directions, model.facts.architecture)
+    computed = await state.engine.query_features(ComputeDirections(id=state.engine.new_id("study"), steering=steering))
+    assert isinstance(computed, DirectionsComputed)
+    return gguf.export_gguf(profile, computed.directions, model.facts.architecture)
 
 
 def _encode_json(document: object) -> bytes:
     return json.dumps(document, ensure_ascii=False, indent=2).encode() + b"\n"
 
 
-_INSERT_SAE_ID = "INSERT OR REPLACE INTO foreign_saes (id, sae) VALUES (?, ?)"
-
-
 async def preview_document(state: State, data: bytes, sae_ids: Mapping[str, str]) -> ParsedDocument:
-    """What a document would become. `said`: foreign SAE → ours, over what is remembered. Raises InvalidImport."""
+    """Parse a document. `sae_ids`: foreign id → library id, in addition to the stored ones. Raises InvalidImport."""
     known = KnownSaes({**await asyncio.to_thread(_read_sae_ids, state.hub.database), **sae_ids})
-    found = await asyncio.to_thread(parse_document, data, known)
-    entries = [await _decompose_vectors(state, entry) for entry in found.entries]
-    return replace(found, entries=tuple(_with_incompatibility(state, entry) for entry in entries))
+    document = await asyncio.to_thread(parse_document, data, known)
+    entries = [await _decompose_vectors(state, entry) for entry in document.entries]
+    return replace(document, entries=tuple(_with_incompatibility(state, entry) for entry in entries))
 
 
 def remember_sae_ids(database: Database, sae_ids: Mapping[str, str]) -> None:
     """Raises NotStored."""
-
-    def change(connection: sqlite3.Connection) -> None:
-        connection.executemany(_INSERT_SAE_ID, list(sae_ids.items()))
-
     if sae_ids:
-        database.write(change)
+        database.write(lambda connection: connection.executemany(_INSERT_SAE_ID, list(sae_ids.items())))
 
 
 def _read_sae_ids(database: Database) -> dict[str, str]:
@@ -136,7 +122,7 @@ def _with_incompatibility(state: State, entry: DocumentEntry) -> DocumentEntry:
 
 
 async def _decompose_vectors(state: State, entry: DocumentEntry) -> DocumentEntry:
-    """Its vectors told as features of attached SAEs; those that have none there stay open."""
+    """Decompose the entry's vectors into features of attached SAEs; a vector without an SAE stays unresolved."""
     for vector in entry.vectors:
         sae = next((one for one in state.saes.values() if one.facts.hook_point == vector.hook_point), None)
         if sae is None:
@@ -154,12 +140,13 @@ async def _decompose_vector(
     packed = struct.pack(f"<{len(vector.values)}f", *vector.values)
     command = Decompose(id=state.engine.new_id("study"), sae=sae.facts.sae, vector=packed)
     try:
-        found = await state.engine.query_features(command)
+        decomposed = await state.engine.query_features(command)
     except MillmError as error:
         return _mark_unresolved(entry, vector, error.message)
-    assert isinstance(found, Decomposed)
-    note = f"{vector.path}: {len(found.features)} features of {sae.facts.sae}; {found.residual:.0%} of it is left over"
-    profile = _add_features(entry.profile, sae, found.features)
+    assert isinstance(decomposed, Decomposed)
+    count, rest = len(decomposed.features), decomposed.residual
+    note = f"{vector.path}: {count} features of {sae.facts.sae}; {rest:.0%} of it is left over"
+    profile = _add_features(entry.profile, sae, decomposed.features)
     return replace(entry, profile=profile, notes=(*entry.notes, note))
 
 
@@ -171,9 +158,8 @@ def _add_features(profile: Profile, sae: AttachedSae, strengths: tuple[tuple[int
 
 
 def _mark_unresolved(entry: DocumentEntry, vector: ResidualVector, reason: str) -> DocumentEntry:
-    return replace(
-        entry, unresolved=(*entry.unresolved, UnresolvedImportItem(vector.path, "vector", vector.hook_point, reason))
-    )
+    reference = UnresolvedReference(vector.path, "vector", vector.hook_point, reason)
+    return replace(entry, unresolved=(*entry.unresolved, reference))
 
 
 def profile_from_active(
@@ -185,30 +171,30 @@ def profile_from_active(
     example_prompts: tuple[str, ...] = (),
     tags: tuple[str, ...] = (),
 ) -> Profile:
-    """With the knobs that are heard; the master switch is no part of it.
+    """The features in effect as a profile; the master switch is ignored.
 
-    Raises Conflict where nothing steers, SaeDetached, or InvalidProfile for a watched feature of an unknown SAE.
+    Raises Conflict without an active steering, SaeDetached, or InvalidProfile for a watched feature of an unknown SAE.
     """
     current, model = state.active, state.model_or_raise()
     if current is None:
-        raise Conflict("nothing steers the server that could be saved; steer it first, or send a whole profile")
+        raise Conflict(NOTHING_ACTIVE_MESSAGE)
     _check_watch(state, watch)
-    asked = effective_request(current.request, current.muted, current.solo)
+    request = effective_request(current.request, current.muted, current.solo)
     used = {feature.sae for feature in current.request.features} | {feature.sae for feature in watch}
-    said = dict(
-        **asked.model_dump(include={"positions", "skip", "skip_constrained", "reference_norm"}),
+    fields = dict(
+        **request.model_dump(include={"positions", "skip", "skip_constrained", "reference_norm"}),
         name=name,
         description=description,
         model=_model_reference(model),
         saes=tuple(_sae_references(state, used - {None}, current)),
-        features=asked.features,
+        features=request.features,
         watch=watch,
         example_prompts=example_prompts,
         tags=tags,
         provenance=Provenance(source="millm"),
     )
     try:
-        return Profile.model_validate(said)
+        return Profile.model_validate(fields)
     except ValidationError as error:
         raise InvalidProfile(error.errors(include_input=False, include_url=False)[0]["msg"]) from error
 
@@ -222,15 +208,11 @@ def _check_watch(state: State, watch: Iterable[WatchedFeature]) -> None:
 
 def _model_reference(model: LoadedModel) -> ModelReference:
     repo_id, _, revision = model.name.partition("@")
-    return ModelReference(repo_id=repo_id, revision=revision or None, quantization=_quantization(model.facts))
-
-
-def _quantization(facts: ModelFacts) -> str | None:
-    return facts.weights[:64] or None
+    return ModelReference(repo_id=repo_id, revision=revision or None, quantization=model.facts.weights[:64] or None)
 
 
 def _sae_references(state: State, names: Iterable[str | None], current: ActiveSteeringState) -> Iterable[SaeReference]:
-    """Strengths in `norm` may have been written against another norm than the one measured here."""
+    """References with the norm that strengths in unit `norm` refer to, which may differ from the measured one."""
     for name in sorted(filter(None, names)):
         if name not in state.saes:
             raise SaeDetached(f"SAE {name!r} is not attached any more; attach it, and save then")

@@ -1,7 +1,4 @@
-"""After a start: what was acknowledged last is loaded, attached and active again.
-
-What a request names is loaded for it: a model that sleeps, always; another of the library, where that is allowed.
-"""
+"""Restores the last acknowledged state after a start, and loads the model that a request names on demand."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -19,19 +16,21 @@ from millm.profiles.schema import SteeringRequest
 from millm.state import State
 from millm.status import Cause, DesiredState, ModelSpec
 
+log = structlog.get_logger()
+
 
 async def ensure_loaded(state: State, requested_model: str) -> None:
-    """`asked`: what a request names as its `model`. Many that name the same one wait for one load.
+    """Load the requested model on demand; concurrent requests share one load. Raises what `load` raises.
 
-    What cannot be had is left to whoever chooses next, which refuses it by name. Raises what `load` raises.
+    An unknown model is left to `select`, which raises ModelNotFound.
     """
     if state.is_starting:
         return
     if _is_loaded_model(state, requested_model):
         if state.asleep:
             await wake_model(state)
-    elif state.settings.on_demand == "auto" and (found := await asyncio.to_thread(_library_id, state, requested_model)):
-        await load(state, ModelSpec(id=found))
+    elif state.settings.on_demand == "auto" and (id := await asyncio.to_thread(_library_id, state, requested_model)):
+        await load(state, ModelSpec(id=id))
 
 
 def _is_loaded_model(state: State, requested_model: str) -> bool:
@@ -52,13 +51,10 @@ def _library_id(state: State, requested_model: str) -> str | None:
     return None
 
 
-log = structlog.get_logger()
-
-
 async def restore(state: State, target: DesiredState, on_progress: ProgressCallback | None = None) -> None:
-    """As much of it as can be had; what cannot is told as the state's cause and tried again at the next start.
+    """Restore as much of `target` as possible; the first failure becomes `state.cause` and is retried at next start.
 
-    Without one of its SAEs, nothing that was active is.
+    The steering is restored only if all SAEs are.
     """
     if target.model is None:
         state.set_phase("empty")
@@ -73,15 +69,15 @@ async def restore(state: State, target: DesiredState, on_progress: ProgressCallb
 
 
 async def _restore_all(state: State, target: DesiredState, on_progress: ProgressCallback | None) -> list[MillmError]:
-    """→ what went wrong."""
+    """The failures."""
     assert target.model is not None
-    where = external_location(target.model.id, target.folder)
-    failures = await _attempt(load(state, target.model, location=where, on_progress=on_progress))
+    location = external_location(target.model.id, target.folder)
+    failures = await _attempt(load(state, target.model, location=location, on_progress=on_progress))
     if failures:
         return failures
     for sae in target.saes:
-        where = external_location(sae.wanted.id, sae.folder)
-        failures += await _attempt(attach(state, sae.wanted, location=where, on_progress=on_progress))
+        location = external_location(sae.wanted.id, sae.folder)
+        failures += await _attempt(attach(state, sae.wanted, location=location, on_progress=on_progress))
     return failures or await _attempt(_activate_stored(state, target))
 
 
@@ -97,20 +93,20 @@ async def _attempt(work: Coroutine[Any, Any, object]) -> list[MillmError]:
 async def _activate_stored(state: State, target: DesiredState) -> None:
     if target.profile is None and target.steering is None:
         return
-    asked = SteeringRequest.model_validate(target.steering) if target.steering else None
-    made = (
+    request = SteeringRequest.model_validate(target.steering) if target.steering else None
+    active = (
         resolve_active(state, profile=target.profile)
-        if asked is None
-        else build_active(state, asked, profile=target.profile)
+        if request is None
+        else build_active(state, request, profile=target.profile)
     )
-    if made is not None:
-        made = build_active(
+    if active is not None:
+        active = build_active(
             state,
-            made.request,
-            profile=made.profile,
+            active.request,
+            profile=active.profile,
             muted=frozenset(target.muted),
             solo=frozenset(target.solo),
             on=target.on,
-            is_modified=target.profile is not None and asked is not None,
+            is_modified=target.profile is not None and request is not None,
         )
-    await activate(state, made)
+    await activate(state, active)

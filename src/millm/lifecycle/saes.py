@@ -1,8 +1,6 @@
-"""Attaching an SAE and detaching it, while answers go on.
+"""Attaches and detaches SAEs while answers are generated, and stores labels of their features.
 
-Writing down what features mean, while their SAE is attached: the unit `max_act` means the new maxima from then on.
-
-A steering that is active keeps the strengths that it was made with.
+New label maxima apply to the unit `max_act` of later requests; an active steering is not recomputed.
 """
 
 import asyncio
@@ -25,16 +23,16 @@ from millm.text.tokenizer import Tokenizer
 
 
 async def store_labels(state: State, sae: str, labels: Sequence[Label], source: str) -> None:
-    """Raises InvalidImport or NotStored; nothing has changed then."""
+    """Raises InvalidImport or NotStored, without changes."""
     await asyncio.to_thread(state.labels.put, sae, labels, source)
     await _refresh_max_acts(state, sae)
 
 
 async def remove_label(state: State, sae: str, index: int) -> Label | None:
-    """What was written here about a feature is taken back; → what is left. Raises NotStored."""
-    left = await asyncio.to_thread(state.labels.remove, sae, index)
+    """Delete a stored label; returns the remaining one of the SAE's own file. Raises NotStored."""
+    remaining = await asyncio.to_thread(state.labels.remove, sae, index)
     await _refresh_max_acts(state, sae)
-    return left
+    return remaining
 
 
 async def _refresh_max_acts(state: State, sae: str) -> None:
@@ -50,17 +48,17 @@ _LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 async def attach(
     state: State, spec: SaeSpec, *, location: LocalCheckpoint | None = None, on_progress: ProgressCallback | None = None
 ) -> AttachedSae:
-    """`located`: where it is, if that is outside the library.
+    """`location`: a folder outside the library.
 
-    Raises ModelNotLoaded, SaeNotFound, InvalidSae, SaeMismatch; nothing has changed then.
+    Raises ModelNotLoaded, SaeNotFound, InvalidSae or SaeMismatch, without changes.
     """
-    what = ChangeInProgress(what="attach", name=spec.id)
-    return await run_change(state, what, lambda tell: _attach(state, spec, location, tell), on_progress)
+    change = ChangeInProgress(what="attach", name=spec.id)
+    return await run_change(state, change, lambda report: _attach(state, spec, location, report), on_progress)
 
 
 async def detach(state: State, sae: str) -> None:
-    """Answers that were begun with it end with it; nothing new uses it. Raises SaeNotFound."""
-    await run_change(state, ChangeInProgress(what="detach", name=sae), lambda _tell: _detach(state, sae))
+    """Running answers still use the SAE; new ones do not. Raises SaeNotFound."""
+    await run_change(state, ChangeInProgress(what="detach", name=sae), lambda _: _detach(state, sae))
 
 
 async def _attach(
@@ -70,35 +68,35 @@ async def _attach(
         raise ModelNotLoaded("no model is loaded; load one before attaching an SAE")
     if spec.replaces is not None:
         _check_attached(state, spec.replaces)
-    found = location if location else await asyncio.to_thread(state.hub.library.locate_sae, spec.id)
-    folder = await asyncio.to_thread(external_folder, found, state.hub.library.locate_sae)
-    labels = await asyncio.to_thread(read_labels, found.folder)
+    location = location or await asyncio.to_thread(state.hub.library.locate_sae, spec.id)
+    folder = await asyncio.to_thread(external_folder, location, state.hub.library.locate_sae)
+    labels = await asyncio.to_thread(read_labels, location.folder)
     await wake_within_change(state)
-    before, held = state.engine.snapshot, state.snapshot
-    facts = await state.engine.attach(await asyncio.to_thread(_attach_command, state, spec, found), on_progress)
+    engine_before, before = state.engine.snapshot, state.snapshot
+    facts = await state.engine.attach(await asyncio.to_thread(_attach_command, state, spec, location), on_progress)
     state.labels.set_file_labels(facts.sae, labels)
     attached = AttachedSae(facts, await asyncio.to_thread(state.labels.max_acts, facts.sae))
     _replace_attached(state, spec.replaces, attached)
-    kept = DesiredSae(replace(spec, id=facts.sae, replaces=None), folder)
+    desired = DesiredSae(replace(spec, id=facts.sae, replaces=None), folder)
     try:
-        await _store_desired_saes(state, (*_desired_without(state, facts.sae), kept))
+        await _store_desired_saes(state, (*_desired_without(state, facts.sae), desired))
     except NotStored:
-        await _undo_attach(state, facts.sae, before.saes.get(spec.replaces or ""), held)
+        await _undo_attach(state, facts.sae, engine_before.saes.get(spec.replaces or ""), before)
         raise
     state.labels.retain(state.saes)
     return attached
 
 
 def _replace_attached(state: State, replaces: str | None, attached: AttachedSae) -> None:
-    kept = {name: sae for name, sae in state.saes.items() if name != replaces}
-    state.saes = {**kept, attached.facts.sae: attached}
+    others = {name: sae for name, sae in state.saes.items() if name != replaces}
+    state.saes = {**others, attached.facts.sae: attached}
     if replaces not in (None, attached.facts.sae):
         drop_steering_with(state, {replaces})
     rebind_active(state)
 
 
 async def _undo_attach(state: State, sae: str, replaced: AttachSae | None, snapshot: StateSnapshot) -> None:
-    """It could not be remembered: what it took the place of is there again, under the id that it had."""
+    """Revert an attach that could not be stored, and attach the replaced SAE again."""
     await state.engine.detach(sae)
     if replaced:
         await state.engine.attach(replaced)
@@ -109,14 +107,14 @@ async def _undo_attach(state: State, sae: str, replaced: AttachSae | None, snaps
 async def _detach(state: State, sae: str) -> None:
     _check_attached(state, sae)
     await wake_within_change(state)
-    held = state.snapshot
+    before = state.snapshot
     state.saes = {name: attached for name, attached in state.saes.items() if name != sae}
     drop_steering_with(state, {sae})
     try:
         await _store_desired_saes(state, _desired_without(state, sae))
     except NotStored:
-        state.saes = held.saes
-        set_active(state, held.active)
+        state.saes = before.saes
+        set_active(state, before.active)
         raise
     await state.engine.detach(sae)
     state.labels.retain(state.saes)
@@ -128,7 +126,7 @@ def _check_attached(state: State, sae: str) -> None:
 
 
 def _desired_without(state: State, name: str) -> tuple[DesiredSae, ...]:
-    """Of those that are attached: what was turned off for want of memory may be in the way of what came since."""
+    """The stored SAEs that are attached now, without `name`; those detached for lack of memory are dropped."""
     return tuple(sae for sae in state.desired.saes if sae.wanted.id in state.saes and sae.wanted.id != name)
 
 
@@ -152,7 +150,7 @@ def _attach_command(state: State, spec: SaeSpec, location: LocalCheckpoint) -> A
 
 
 def _hook_point_on_layer(state: State, spec: SaeSpec) -> str | None:
-    """The SAE's own hook point on another layer; the residual stream after it, where its files name none."""
+    """The SAE's hook point moved to `spec.layer`; `hook_resid_post` where its files name none."""
     if spec.layer is None:
         return None
     own = state.hub.library.sae(spec.id).hook_point or "blocks.0.hook_resid_post"

@@ -1,7 +1,6 @@
-"""Which steering applies to a request: `steering` > `profile` > `model:profile` > what is active on the server.
+"""Selects the steering of a request: `steering` > `profile` > `model:profile` > the server's active steering.
 
-Resolved once, at the door, into values that the engine only has to look at. Never silently unsteered: whatever
-cannot be applied exactly is refused by name.
+The steering is resolved once, on arrival; whatever cannot be applied exactly is an error, never silently unsteered.
 """
 
 from collections.abc import Sequence
@@ -26,20 +25,20 @@ from millm.state import State
 
 @dataclass(frozen=True)
 class Selection:
-    """What answers a request."""
+    """The model and steering of a request."""
 
     model: LoadedModel
     profile: str | None = None
     steering: Steering | None = None
     follows_active: bool = False
-    """Nothing was asked for: the steering is what is active, now and while the answer is made."""
+    """The request names no steering: it follows the active one, including changes while it runs."""
     degraded: str | None = None
-    """Why what is active is not applied."""
+    """Why the active steering is not applied."""
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """One entry of a client's model menu."""
+    """One entry of `/v1/models`."""
 
     id: str
     name: str
@@ -53,22 +52,22 @@ def select(
 ) -> Selection:
     """Raises ModelNotFound, ModelNotLoaded, ProfileNotFound, InvalidSteering or SaeDetached."""
     if state.is_starting:
-        raise ModelNotLoaded("the server is starting, and not all is there yet; try again in a moment")
+        raise ModelNotLoaded("the server is starting; try again in a moment")
     loaded, alias = _parse_model_name(state, model)
     if steering_given:
         return Selection(loaded, None, _resolve_request(state, steering) if steering else None)
     name = profile if profile is not None else alias
     if name is None:
         return _select_active(state, loaded)
-    found = state.profiles.find(name)
-    _check_profile(state, loaded, found)
-    return Selection(loaded, found.name, _resolve_request(state, bind_profile(state.saes, found)))
+    named = state.profiles.find(name)
+    _check_profile(state, loaded, named)
+    return Selection(loaded, named.name, _resolve_request(state, bind_profile(state.saes, named)))
 
 
 def resolve_active(
     state: State, *, steering: SteeringRequest | None = None, profile: str | None = None
 ) -> ActiveSteeringState | None:
-    """What would be active on the server; None is the base model.
+    """The active steering that a request or profile would become; None is the base model.
 
     Raises ModelNotLoaded, ProfileNotFound, InvalidProfile, InvalidSteering or SaeDetached.
     """
@@ -79,12 +78,12 @@ def resolve_active(
 
 
 def active_from_profile(state: State, profile: Profile) -> ActiveSteeringState:
-    """What would be active with this profile. Raises as `active` does."""
+    """Raises as `resolve_active` does."""
     _check_profile(state, state.model_or_raise(), profile)
-    made = build_active(state, bind_profile(state.saes, profile), profile=profile.name)
-    if made is None:
-        raise InvalidProfile(f"profile {profile.name!r} steers nothing", param="profile")
-    return made
+    active = build_active(state, bind_profile(state.saes, profile), profile=profile.name)
+    if active is None:
+        raise InvalidProfile(f"profile {profile.name!r} has no features", param="profile")
+    return active
 
 
 def build_active(
@@ -97,7 +96,7 @@ def build_active(
     on: bool = True,
     is_modified: bool = False,
 ) -> ActiveSteeringState | None:
-    """A steering with its knobs, checked whether they are heard or not; None: it has none. Raises as `active` does."""
+    """All features are checked, muted ones too. None without features. Raises as `resolve_active` does."""
     state.model_or_raise()
     if _resolve_request(state, request) is None:
         return None
@@ -111,7 +110,7 @@ def build_active(
 
 
 def model_cards(state: State) -> list[ModelCard]:
-    """The model, then one card per profile that can be applied to what is attached."""
+    """The loaded model, then one card per applicable profile."""
     model = state.model
     if model is None:
         return []
@@ -139,17 +138,17 @@ def _profile_card(model: LoadedModel, profile: Profile) -> ModelCard:
 
 
 def library_cards(state: State) -> list[ModelCard]:
-    """What a request may name besides, to have it loaded. Looks at the disk."""
+    """Further models that requests may name for an on-demand load. Reads the disk."""
     loaded = state.model.name if state.model else None
     return [
-        ModelCard(entry.id, entry.id, int(entry.last_used or 0), None, "loaded when it is asked")
+        ModelCard(entry.id, entry.id, int(entry.last_used or 0), None, "loaded on demand")
         for entry in state.hub.library.models()
         if entry.state == "whole" and entry.id != loaded
     ]
 
 
 def resolve_watches(state: State, request: ActivationsRequest) -> tuple[Watch, ...]:
-    """What to report, for the engine. Raises InvalidSteering or SaeDetached."""
+    """A request's `activations` for the engine. Raises InvalidSteering or SaeDetached."""
     _check_attached(state)
     sae = resolve_sae_name(state.saes, request.sae, "activations")
     if not request.features and not request.top_k:
@@ -185,7 +184,7 @@ def _sample_every(request: ActivationsRequest, facts: SaeFacts) -> int | None:
 
 
 def _parse_model_name(state: State, requested: str) -> tuple[LoadedModel, str | None]:
-    """`model` or `model:profile`. A model's name holds no colon, so the first one separates."""
+    """`model` or `model:profile`; model names contain no colon."""
     model = state.model_or_raise()
     if requested == model.name:
         return model, None
@@ -196,7 +195,7 @@ def _parse_model_name(state: State, requested: str) -> tuple[LoadedModel, str | 
 
 
 def _select_active(state: State, loaded: LoadedModel) -> Selection:
-    """What is active; the base model where that cannot be had any more, which the answer then says."""
+    """The active steering; the base model with a `degraded` reason where one of its SAEs is not attached."""
     if state.active is None or state.active.steering is None:
         return Selection(loaded, follows_active=True)
     if any(tap.sae not in state.saes for tap in state.active.steering.by_sae):

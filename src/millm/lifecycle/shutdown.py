@@ -1,7 +1,4 @@
-"""Stopping: nobody new is let in, who is inside has some time to end, and who then is still there is told so.
-
-Once a day a copy of what is remembered, made beside the work: while nobody waits for an answer, if that can be.
-"""
+"""Graceful shutdown: stop accepting requests, wait for the running ones, abort the rest. Also the daily backup."""
 
 import asyncio
 import time
@@ -13,11 +10,14 @@ from millm.state import State
 
 IDLE_CHECK_SECONDS = 60.0
 MAX_IDLE_CHECKS = 60
-"""After so many it is made all the same: a server that never rests needs its backup too."""
+"""After this many checks a busy server is backed up too."""
+ABORT_GRACE_SECONDS = 2.0
+"""Time for aborted requests to send an error, and for websockets to close."""
+_POLL_SECONDS = 0.02
 
 
 async def back_up_daily(state: State) -> None:
-    """For as long as the server runs."""
+    """Back up the database once a day, preferably while no request runs. Runs until cancelled."""
     while True:
         for _ in range(MAX_IDLE_CHECKS):
             if _is_idle(state):
@@ -31,13 +31,8 @@ def _is_idle(state: State) -> bool:
     return not state.is_starting and state.engine.in_flight == 0
 
 
-ABORT_GRACE_SECONDS = 2.0
-"""For those who are told: long enough to write an event, and to say goodbye to a websocket."""
-_POLL_SECONDS = 0.02
-
-
 class StopSignals:
-    """How often somebody has asked the server to stop: once is a request, twice an order."""
+    """Stop signals received: the first starts a graceful stop, the second ends it at once."""
 
     def __init__(self) -> None:
         self.first = asyncio.Event()
@@ -48,18 +43,18 @@ class StopSignals:
 
 
 def start_draining(state: State) -> None:
-    """From here on the server is `draining`."""
+    """Set the status to `draining`."""
     state.drain_gate.start_draining()
     state.publish_status()
 
 
 async def wait_for_requests(state: State, seconds: float, signals: StopSignals) -> None:
-    """Until everybody inside has got the whole of an answer, the time is over, or it is to stop at once."""
+    """Return when all answers are complete, after `seconds`, or on the second stop signal."""
     await _wait_until(lambda: state.drain_gate.active_requests == 0 or signals.second.is_set(), seconds)
 
 
 async def abort_requests(state: State) -> None:
-    """Whatever is left ends with ShuttingDown; who listens to events is told that the server goes away."""
+    """End the remaining requests with ShuttingDown, and close the event websockets."""
     state.engine.abort_all(
         ShuttingDown("the server was stopped before this answer had ended; try again when it is back")
     )

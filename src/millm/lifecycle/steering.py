@@ -1,7 +1,4 @@
-"""What steers every request that does not say otherwise: made active, remembered, and dropped with its SAE.
-
-Profiles are added, changed and deleted: with what is active, if one of them is, and both or neither.
-"""
+"""Changes of the active steering and of the stored profiles; a change of both is one transaction."""
 
 import asyncio
 from collections import deque
@@ -16,22 +13,25 @@ from millm.errors import Conflict, InvalidRequest, MillmError, NotStored, Profil
 from millm.events import ProfilesChanged, SteeringChanged
 from millm.lifecycle.selection import active_from_profile, build_active, resolve_active
 from millm.profiles.active import ActiveSteeringState, feature_key
-from millm.profiles.schema import Profile, name_key
+from millm.profiles.schema import Profile
 from millm.profiles.store import ExtraWrite, StoredProfile
 from millm.sae.steering import Steering
 from millm.state import State
 from millm.status import DesiredState, desired_writer
 
+Result = TypeVar("Result")
+NOTHING_ACTIVE_MESSAGE = "nothing steers the server that could be saved; steer it first, or send a whole profile"
+
 
 async def activate_profile(state: State, name: str) -> None:
-    """Raises what `selection.active` raises."""
+    """Raises what `resolve_active` raises."""
     await activate(state, resolve_active(state, profile=name))
 
 
 async def activate(state: State, new: ActiveSteeringState | None) -> None:
-    """From now on, and from the next token of the answers that are being made; None is the base model.
+    """Make `new` active, also for running answers from their next token; None is the base model.
 
-    Can be taken back with `undo`. Raises NotStored; what was active before is active then.
+    Raises NotStored, with the previous steering still active.
     """
     before = state.active
     await _set_and_store_active(state, new)
@@ -40,15 +40,13 @@ async def activate(state: State, new: ActiveSteeringState | None) -> None:
 
 
 async def undo(state: State) -> None:
-    """What was active before the last change. Raises InvalidRequest where there is none, and as `activate`."""
-    await _move_edit(
-        state, state.edits.undo_stack, state.edits.redo_stack, "no change of the steering can be taken back"
-    )
+    """Raises InvalidRequest without a change to undo, and as `activate` does."""
+    await _move_edit(state, state.edits.undo_stack, state.edits.redo_stack, "there is no steering change to undo")
 
 
 async def redo(state: State) -> None:
-    """What was taken back last. Raises as `undo` does."""
-    await _move_edit(state, state.edits.redo_stack, state.edits.undo_stack, "no change of the steering was taken back")
+    """Raises as `undo` does."""
+    await _move_edit(state, state.edits.redo_stack, state.edits.undo_stack, "there is no steering change to redo")
 
 
 async def _move_edit(
@@ -59,8 +57,8 @@ async def _move_edit(
 ) -> None:
     if not source:
         raise InvalidRequest(message)
-    before, wanted = state.active, _rebuild_active(state, source[-1])
-    await _set_and_store_active(state, wanted)
+    before, target = state.active, _rebuild_active(state, source[-1])
+    await _set_and_store_active(state, target)
     source.pop()
     destination.append(before)
 
@@ -76,7 +74,7 @@ async def _set_and_store_active(state: State, new: ActiveSteeringState | None) -
 
 
 def set_active(state: State, new: ActiveSteeringState | None) -> None:
-    """As `activate`, before it is remembered."""
+    """Make `new` active without storing it."""
     state.active = new
     state.edits.version += 1
     steering = new.steering if new else None
@@ -91,18 +89,18 @@ def set_active(state: State, new: ActiveSteeringState | None) -> None:
 
 
 def drop_steering_with(state: State, saes: Container[str]) -> None:
-    """One of these goes: an active steering that uses it would be applied in part, and is not applied at all."""
+    """Deactivate a steering that uses one of the `saes`: it is never applied in part."""
     if state.active and any(feature.sae in saes for feature in state.active.request.features):
         set_active(state, None)
 
 
 def rebind_active(state: State) -> None:
-    """An SAE was attached again under its name: the active steering means this one from now on, or nothing."""
+    """Resolve the active steering against SAEs attached again under the same name; deactivate it where that fails."""
     current = state.active
     if current is None or current.steering is None or _is_bound(state, current.steering):
         return
     if any(tap.sae not in state.saes for tap in current.steering.by_sae):
-        return  # it goes on waiting for the other
+        return  # another of its SAEs is still missing
     try:
         set_active(state, _rebuild_active(state, current))
     except MillmError:
@@ -110,7 +108,7 @@ def rebind_active(state: State) -> None:
 
 
 def _rebuild_active(state: State, previous: ActiveSteeringState | None) -> ActiveSteeringState | None:
-    """For what is attached by now. Raises what `selection.active` raises."""
+    """Resolve `previous` against the SAEs attached now. Raises what `resolve_active` raises."""
     if previous is None:
         return None
     return build_active(
@@ -125,10 +123,10 @@ def _rebuild_active(state: State, previous: ActiveSteeringState | None) -> Activ
 
 
 async def store_desired(state: State, desired_state: DesiredState) -> None:
-    """With what is active now. When this returns, it survives whatever happens. Raises NotStored."""
+    """Store `desired_state` with the active steering, durably. Raises NotStored."""
     state.desired = with_active(desired_state, state.active)
     if state.is_restoring:
-        return  # until all of it is there, what was acknowledged stays what it was
+        return  # the stored state stays until all of it is restored
     async with state.write_lock:
         try:
             await asyncio.to_thread(status.write_desired, state.hub.database, state.desired)
@@ -140,11 +138,11 @@ async def store_desired(state: State, desired_state: DesiredState) -> None:
 def with_active(desired_state: DesiredState, current: ActiveSteeringState | None) -> DesiredState:
     if current is None:
         return msgspec.structs.replace(desired_state, profile=None, steering=None, muted=(), solo=(), on=True)
-    says_itself = current.is_modified or current.profile is None
+    differs = current.is_modified or current.profile is None
     return msgspec.structs.replace(
         desired_state,
         profile=current.profile,
-        steering=current.request.model_dump(mode="json") if says_itself else None,
+        steering=current.request.model_dump(mode="json") if differs else None,
         muted=tuple(sorted(current.muted, key=repr)),
         solo=tuple(sorted(current.solo, key=repr)),
         on=current.on,
@@ -155,9 +153,6 @@ def _is_bound(state: State, steering: Steering) -> bool:
     return all(tap.sae in state.saes and state.saes[tap.sae].facts.id == tap.attachment for tap in steering.by_sae)
 
 
-Result = TypeVar("Result")
-
-
 async def create_profile(state: State, profile: Profile) -> StoredProfile:
     """Raises ProfileNameTaken or NotStored."""
     stored = await asyncio.to_thread(state.profiles.add, profile)
@@ -166,53 +161,41 @@ async def create_profile(state: State, profile: Profile) -> StoredProfile:
 
 
 async def update_profile(state: State, name: str, profile: Profile) -> StoredProfile:
-    """Its name too, if `profile` has another. The active one is applied anew, in the same moment.
+    """Replace, and perhaps rename, a profile; the active one is applied again in the same transaction.
 
-    Raises ProfileNotFound, ProfileNameTaken, NotStored; or, if it is active and could not be any more, what
-    `selection.active` raises. Nothing has changed then.
+    Raises ProfileNotFound, ProfileNameTaken, NotStored, or for the active profile what `resolve_active` raises;
+    nothing changes then.
     """
     before = state.profiles.find_stored(name).profile
     current = state.active
-    wanted = (
-        _reapply_profile(state, current, before, profile) if current and current.profile == before.name else current
-    )
-
-    def store(also: ExtraWrite | None) -> StoredProfile:
-        return state.profiles.replace(before.name, profile, also)
-
-    stored = await _store_with_active(state, store, wanted)
+    new = _reapply_profile(state, current, before, profile) if current and current.profile == before.name else current
+    stored = await _store_with_active(state, lambda also: state.profiles.replace(before.name, profile, also), new)
     was = before.name if before.name != profile.name else None
     state.events.publish(ProfilesChanged(name=profile.name, what="changed", was=was))
     return stored
 
 
 async def remove_profile(state: State, name: str, *, force: bool = False) -> None:
-    """`force`: the active one is turned off with it. Raises ProfileNotFound, ProfileActive or NotStored."""
-    found = state.profiles.find_stored(name).profile
+    """`force`: also deactivate the active one. Raises ProfileNotFound, ProfileActive or NotStored."""
+    name = state.profiles.find_stored(name).profile.name
     current = state.active
-    is_active = current is not None and current.profile == found.name
+    is_active = current is not None and current.profile == name
     if is_active and not force:
-        raise ProfileActive(
-            f"profile {found.name!r} steers the server; turn it off first, or delete it with `force=true`"
-        )
-
-    def remove(also: ExtraWrite | None) -> None:
-        state.profiles.delete(found.name, also)
-
-    await _store_with_active(state, remove, None if is_active else current)
-    state.events.publish(ProfilesChanged(name=found.name, what="deleted"))
+        raise ProfileActive(f"profile {name!r} steers the server; turn it off first, or delete it with `force=true`")
+    await _store_with_active(state, lambda also: state.profiles.delete(name, also), None if is_active else current)
+    state.events.publish(ProfilesChanged(name=name, what="deleted"))
 
 
 async def save_active_profile(state: State, profile: Profile, *, overwrite: bool = False) -> StoredProfile:
-    """What steers the server, which `profile` says, has its name from now on.
+    """Store the active steering as `profile`, and make it the active one.
 
-    Raises ProfileNameTaken, NotStored, or Conflict where nothing steers.
+    Raises ProfileNameTaken, NotStored, or Conflict without an active steering.
     """
     current = state.active
     if current is None:
-        raise Conflict("nothing steers the server that could be saved; steer it first, or send a whole profile")
+        raise Conflict(NOTHING_ACTIVE_MESSAGE)
     is_less = len(profile.features) < len(current.request.features)
-    known = name_key(profile.name) in {name_key(one.name) for one in state.profiles.all()}
+    known = state.profiles.has(profile.name)
     if known and not overwrite:
         raise ProfileNameTaken(
             f"there is a profile named {profile.name!r} already; choose another name, or send `overwrite`",
@@ -230,27 +213,29 @@ async def save_active_profile(state: State, profile: Profile, *, overwrite: bool
 def _reapply_profile(
     state: State, current: ActiveSteeringState, before: Profile, profile: Profile
 ) -> ActiveSteeringState | None:
-    """The active one, as the profile says it from now on; knobs that are muted stay so. Raises as `applied` does."""
+    """The active steering with the new content of its profile; muted features stay muted. Raises as
+    `active_from_profile` does.
+    """
     if (before.steering, before.saes, before.model) == (profile.steering, profile.saes, profile.model):
         return replace(current, profile=profile.name)
-    asked = active_from_profile(state, profile).request
-    knobs = {feature_key(feature) for feature in asked.features}
-    muted, solo = current.muted & knobs, current.solo & knobs
-    return build_active(state, asked, profile=profile.name, muted=muted, solo=solo, on=current.on)
+    request = active_from_profile(state, profile).request
+    keys = {feature_key(feature) for feature in request.features}
+    muted, solo = current.muted & keys, current.solo & keys
+    return build_active(state, request, profile=profile.name, muted=muted, solo=solo, on=current.on)
 
 
 async def _store_with_active(
     state: State, store: Callable[[ExtraWrite | None], Result], new: ActiveSteeringState | None
 ) -> Result:
-    """What `store` writes, and what is to be active then, in one transaction."""
+    """Write the profile change of `store` and the active steering `new` in one transaction."""
     before = state.active
     if new == before:
         return await asyncio.to_thread(store, None)
     async with state.write_lock:
         desired: DesiredState = with_active(state.desired, new)
-        told = await asyncio.to_thread(store, desired_writer(desired))
-        if state.active is before:  # or somebody has changed it meanwhile, who is waiting to write that
+        stored = await asyncio.to_thread(store, desired_writer(desired))
+        if state.active is before:  # else a concurrent change waits for the lock and stores its own
             state.desired = desired
             set_active(state, new)
             state.edits.record(before)
-    return told
+    return stored

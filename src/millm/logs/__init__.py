@@ -1,13 +1,7 @@
-"""Structured logs with stack traces: readable on a terminal, JSON for machines (NFR-2.3); the latest also over HTTP.
+"""Structured logging for the console or as JSON (NFR-2.3), with redaction and a buffer of the latest lines.
 
-One process writes: the engine's lines come to it over the pipe. No line holds a secret, and those that are told over
-HTTP no path of this machine either.
-
-What is printed past the log, by C code, by a library or by a process that was started, as lines of the log.
-
-The file descriptors themselves are led into a pipe: nothing that writes to them has to know of it.
-
-What nobody caught, told in the log instead of on stderr: with Python's own hooks for that.
+The API process writes all lines; the engine forwards its own over the pipe. In JSON mode, anything else printed to
+stdout or stderr, by C code or subprocesses too, is captured through a pipe and logged. Uncaught exceptions are logged.
 """
 
 import logging
@@ -26,23 +20,35 @@ from millm.logs.recent import RecentLines, without_trace
 from millm.logs.redaction import PathRedaction, SecretRedaction, to_json_value
 from millm.settings import Settings
 
+RECENT_LINES = RecentLines()
+"""One per process, like structlog's own configuration."""
+LogFields = dict[str, Any]
+ForwardLine = Callable[[str, str, str, LogFields], None]
+"""(level, event, time, fields)."""
+_LEADING_FIELDS = ("timestamp", "level", "event")
+_COMMON_PROCESSORS: list[structlog.typing.Processor] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.processors.add_log_level,
+    structlog.processors.MaybeTimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
+]
 _STDOUT, _STDERR = 1, 2
 _MAX_LINE_BYTES = 2**16
-"""Bytes of a line; what is longer becomes several."""
+"""Longer lines are split."""
 _JOIN_SECONDS = 1.0
-"""For a process that outlives this one and still holds the pipe."""
+"""Wait for the reader thread; a surviving subprocess may still hold the pipe."""
 _ANSI_COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @contextmanager
 def capture_output(on_line: Callable[[str], None]) -> Iterator[TextIO]:
-    """→ where stderr led before: the way out for the log itself. `tell` is called on a thread of its own."""
-    reading, writing = os.pipe()
+    """Redirect stdout and stderr to `on_line`, called on its own thread; yields the original stderr for the log."""
+    read_end, write_end = os.pipe()
     before = {number: os.dup(number) for number in (_STDOUT, _STDERR)}
-    _redirect(dict.fromkeys(before, writing))
-    os.close(writing)
+    _redirect(dict.fromkeys(before, write_end))
+    os.close(write_end)
     reader = threading.Thread(
-        target=_read_lines, args=(os.fdopen(reading, "rb"), on_line), name="millm-printed", daemon=True
+        target=_read_lines, args=(os.fdopen(read_end, "rb"), on_line), name="millm-printed", daemon=True
     )
     reader.start()
     try:
@@ -60,7 +66,7 @@ def _redirect(targets: dict[int, int]) -> None:
 
 
 def _read_lines(pipe: BinaryIO, on_line: Callable[[str], None]) -> None:
-    """Until nobody can write any more. A progress bar's returns end lines, too."""
+    """Read until the pipe is closed; a progress bar's carriage returns end lines too."""
     with pipe:
         while raw := pipe.readline(_MAX_LINE_BYTES):
             for part in _ANSI_COLOURS.sub("", raw.decode("utf-8", "replace")).splitlines():
@@ -75,45 +81,30 @@ class UncaughtLogger(Protocol):
 
 
 def log_uncaught(log: UncaughtLogger) -> None:
-    """From here on, in this process. Ctrl+C stays what it is."""
+    """Log uncaught exceptions of this process from now on, except KeyboardInterrupt."""
 
-    def of_process(kind: type[BaseException], raised: BaseException, trace: TracebackType | None) -> None:
+    def on_exception(kind: type[BaseException], raised: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, KeyboardInterrupt):
             sys.__excepthook__(kind, raised, trace)
         else:
             log.critical("process.crashed", exc_info=(kind, raised, trace))
 
-    def of_thread(failed: threading.ExceptHookArgs) -> None:
-        if failed.exc_type is not SystemExit and failed.exc_value:
-            name = failed.thread.name if failed.thread else None
-            log.error("thread.crashed", thread=name, exc_info=(failed.exc_type, failed.exc_value, failed.exc_traceback))
+    def on_thread_exception(args: threading.ExceptHookArgs) -> None:
+        if args.exc_type is not SystemExit and args.exc_value:
+            name = args.thread.name if args.thread else None
+            log.error("thread.crashed", thread=name, exc_info=(args.exc_type, args.exc_value, args.exc_traceback))
 
-    def of_nobody(failed: Any) -> None:
-        log.error("process.unraisable", text=failed.err_msg, exc_info=failed.exc_value)
+    def on_unraisable(args: Any) -> None:
+        log.error("process.unraisable", text=args.err_msg, exc_info=args.exc_value)
 
-    sys.excepthook = of_process
-    threading.excepthook = of_thread
-    sys.unraisablehook = of_nobody
-
-
-RECENT_LINES = RecentLines()
-"""One for the process, like structlog's own configuration."""
-LogFields = dict[str, Any]
-ForwardLine = Callable[[str, str, str, LogFields], None]
-"""(level, event, time, fields)."""
-_LEADING_FIELDS = ("timestamp", "level", "event")
-"""What a line begins with."""
-_COMMON_PROCESSORS: list[structlog.typing.Processor] = [
-    structlog.contextvars.merge_contextvars,
-    structlog.processors.add_log_level,
-    structlog.processors.MaybeTimeStamper(fmt="iso", utc=True),
-    structlog.processors.format_exc_info,
-]
+    sys.excepthook = on_exception
+    threading.excepthook = on_thread_exception
+    sys.unraisablehook = on_unraisable
 
 
 @contextmanager
 def server_logging(settings: Settings) -> Iterator[None]:
-    """As long as a server runs. In JSON, whatever anything prints beside the log is a line of it, too."""
+    """Configure logging for a server; in JSON mode, other output is logged too."""
     if settings.log_format != "json":
         configure(settings)
         yield
@@ -124,12 +115,12 @@ def server_logging(settings: Settings) -> Iterator[None]:
 
 
 def _log_printed(text: str) -> None:
-    """At a level that is always shown: nobody knows what it is."""
+    # a warning, to be shown at every usual level: the severity is unknown
     structlog.get_logger().warning("printed", text=text)
 
 
 def configure(settings: Settings, stderr: TextIO | None = None) -> None:
-    """For the process that writes: to stderr as `settings.log_format` says, `auto` being console on a terminal."""
+    """Log to stderr in `settings.log_format`; `auto` is `console` on a terminal, else `json`."""
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not sys.stderr.isatty())
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
@@ -147,18 +138,18 @@ def configure(settings: Settings, stderr: TextIO | None = None) -> None:
 
 
 def forward(level: str, send: ForwardLine) -> None:
-    """For the engine's process: every line goes to `send`, and nothing to stderr."""
+    """For the engine process: pass every line to `send`, and none to stderr."""
 
-    def hand_over(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    def send_line(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         fields = {name: to_json_value(value) for name, value in line.items()}
         send(fields.pop("level"), fields.pop("event"), fields.pop("timestamp"), fields)
         raise structlog.DropEvent
 
-    _configure_structlog(level, [hand_over])
+    _configure_structlog(level, [send_line])
 
 
 def write_forwarded(level: str, event: str, time: str, fields: LogFields) -> None:
-    """Write a line that another process has sent."""
+    """Log a line that `forward` sent from another process."""
     structlog.get_logger().log(_level_number(level), event, **{**fields, "timestamp": time})
 
 
@@ -177,7 +168,7 @@ def _configure_structlog(
 
 
 class _LibraryHandler(logging.Handler):
-    """What libraries warn of by Python's own logging, as lines of ours."""
+    """Passes records of Python's `logging` to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger().log(

@@ -1,4 +1,4 @@
-"""The latest log lines of the server and of its engine, numbered, for whoever looks at them over HTTP."""
+"""A ring buffer of the latest log lines of the server and engine, for `GET /api/logs`."""
 
 import logging
 import re
@@ -11,14 +11,14 @@ import msgspec
 
 MAX_LINES = 2000
 _MAX_TEXT = 2000
-"""Characters of one text."""
+"""Characters of one value."""
 
 _OUR_FRAME = re.compile(r'File "[^"]*?(millm/[^"]+)", line (\d+)')
 
 
 class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
     number: int
-    """Counts from 1 since the server started."""
+    """Counts from 1 at server start."""
     time: str
     """ISO 8601, UTC."""
     level: str
@@ -28,7 +28,7 @@ class LogEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecentLines:
-    """Added to from any thread."""
+    """Thread-safe."""
 
     def __init__(self) -> None:
         self._lines: deque[LogEntry] = deque(maxlen=MAX_LINES)
@@ -36,7 +36,7 @@ class RecentLines:
         self._lock = threading.Lock()
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """What structlog has of a line, as plain values."""
+        """Append structlog's event dict, converted to JSON types."""
         fields = {name: _truncate(value) for name, value in line.items() if name not in ("timestamp", "level", "event")}
         time, level, event = (str(line.get(name, "")) for name in ("timestamp", "level", "event"))
         with self._lock:
@@ -46,20 +46,20 @@ class RecentLines:
             )
 
     def lines(self, *, level: str = "debug", limit: int = MAX_LINES, after: int | None = None) -> list[LogEntry]:
-        """Oldest first: the latest `limit` that are at least so severe, or the first that came after a number.
+        """Lines of at least `level`, oldest first: the latest `limit`, or the first `limit` after number `after`.
 
-        A number that has not been given yet is of a server that ran before this one: then all are new.
+        An `after` above the last number is of a previous server run: then all lines are new.
         """
         with self._lock:
             lines, last = list(self._lines), self._last_number
-        wanted = [line for line in lines if _severity(line.level) >= _severity(level)]
+        matching = [line for line in lines if _severity(line.level) >= _severity(level)]
         if after is None:
-            return wanted[-limit:]
-        return [line for line in wanted if line.number > after or after > last][:limit]
+            return matching[-limit:]
+        return [line for line in matching if line.number > after or after > last][:limit]
 
 
 def without_trace(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A line with only what was raised, and where in our code; the trace stays on the server's own terminal."""
+    """The line with its traceback reduced to the exception and the last frame in this package."""
     return {**line, "exception": _exception_summary(str(line["exception"]))} if "exception" in line else dict(line)
 
 

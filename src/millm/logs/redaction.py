@@ -1,7 +1,4 @@
-"""What a log line must not hold: secrets nowhere; where it is shown over HTTP, no paths of this machine either.
-
-Knows no logger.
-"""
+"""Removes secrets from log lines, and paths of this machine from lines served over HTTP."""
 
 import os
 import re
@@ -11,7 +8,7 @@ from typing import Any
 
 REDACTED = "[redacted]"
 _SHORTEST_SECRET = 4
-"""Characters: a shorter one is no secret, and would be found in every other word."""
+"""Characters; a shorter value would match inside ordinary words."""
 
 _PATTERNS = (
     (re.compile(r"(?<![A-Za-z0-9])hf_\w{8,}"), REDACTED),
@@ -23,7 +20,7 @@ _PATTERNS = (
 
 
 def to_json_value(value: Any) -> Any:
-    """As JSON can hold it: what it cannot, by its `repr`."""
+    """Convert to JSON types; other objects become their `repr`."""
     if isinstance(value, dict):
         return {str(name): to_json_value(each) for name, each in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -35,11 +32,11 @@ def to_json_value(value: Any) -> Any:
 
 
 class SecretRedaction:
-    """Tokens by their look, and what the operator has set by its value."""
+    """Replaces known token formats by pattern, and configured secrets by value."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
-        kept = sorted((each for each in secrets if len(each) >= _SHORTEST_SECRET), key=len, reverse=True)
-        self._by_value = re.compile("|".join(map(re.escape, kept))) if kept else None
+        values = sorted((each for each in secrets if len(each) >= _SHORTEST_SECRET), key=len, reverse=True)
+        self._by_value = re.compile("|".join(map(re.escape, values))) if values else None
 
     def redact(self, value: Any) -> Any:
         return _map_texts(value, self._redact_text)
@@ -47,13 +44,13 @@ class SecretRedaction:
     def _redact_text(self, text: str) -> str:
         if self._by_value:
             text = self._by_value.sub(REDACTED, text)
-        for pattern, instead in _PATTERNS:
-            text = pattern.sub(instead, text)
+        for pattern, replacement in _PATTERNS:
+            text = pattern.sub(replacement, text)
         return text
 
 
 class PathRedaction:
-    """The home folder by its variable; of any other absolute path the last name."""
+    """Replaces MILLM_HOME by its variable, and any other absolute path by its last component."""
 
     def __init__(self, home: Path) -> None:
         roots = "|".join(map(re.escape, sorted(os.listdir("/"))))
@@ -70,7 +67,7 @@ class PathRedaction:
 
 
 def _map_texts(value: Any, change: Callable[[str], str]) -> Any:
-    """With every text in it changed, names of fields too."""
+    """Apply `change` to every string in `value`, including dict keys."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):

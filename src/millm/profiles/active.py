@@ -1,7 +1,4 @@
-"""What is active on the server: a steering with its knobs, some of them muted, and what it was before each change.
-
-The profiles that can be applied now: found out once, until something is stored, loaded or attached.
-"""
+"""The steering that is active on the server, its undo history, and a cache of the profiles that can be applied."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -11,9 +8,8 @@ from millm.profiles.schema import Profile, ProfileFeature, SteeringRequest
 from millm.sae.steering import Steering
 
 MAX_UNDO_STEPS = 50
-"""Changes that can be taken back."""
 FeatureKey = tuple[str | None, int]
-"""(SAE, feature): a steering has each once. No SAE: the only one there is."""
+"""(SAE, feature), unique in a steering. None: the only attached SAE."""
 
 
 def feature_key(feature: ProfileFeature) -> FeatureKey:
@@ -22,60 +18,59 @@ def feature_key(feature: ProfileFeature) -> FeatureKey:
 
 @dataclass(frozen=True)
 class ActiveSteeringState:
-    """What steers every request that does not say otherwise."""
+    """The steering of every request that names none."""
 
     profile: str | None
-    """The one it came from, if it did."""
+    """The profile it was loaded from."""
     request: SteeringRequest
-    """Every knob, those that do nothing at the moment included."""
+    """All features, including those without effect now."""
     steering: Steering | None
-    """What of `asked` is heard, resolved when it was made active. None: nothing is, the base model answers."""
+    """The effective features, resolved for the engine on activation. None: the base model answers."""
     muted: frozenset[FeatureKey] = frozenset()
     solo: frozenset[FeatureKey] = frozenset()
-    """If there are any, only these are heard."""
+    """Where not empty, only these have an effect."""
     on: bool = True
     """The master switch."""
     is_modified: bool = False
-    """Not what the profile says any more."""
+    """Differs from the profile."""
 
     def is_effective(self, feature: ProfileFeature) -> bool:
-        knob = feature_key(feature)
-        return self.on and knob not in self.muted and (not self.solo or knob in self.solo)
+        key = feature_key(feature)
+        return self.on and key not in self.muted and (not self.solo or key in self.solo)
 
 
 def effective_request(
     request: SteeringRequest, muted: Iterable[FeatureKey] = (), solo: Iterable[FeatureKey] = (), *, on: bool = True
 ) -> SteeringRequest:
-    """`asked`, without the knobs that do nothing."""
-    rack = ActiveSteeringState(None, request, None, frozenset(muted), frozenset(solo), on)
-    return request.model_copy(update={"features": tuple(one for one in request.features if rack.is_effective(one))})
+    """`request` without the features that have no effect."""
+    active = ActiveSteeringState(None, request, None, frozenset(muted), frozenset(solo), on)
+    return request.model_copy(update={"features": tuple(one for one in request.features if active.is_effective(one))})
 
 
 @dataclass
 class SteeringHistory:
-    """The steerings that were active before, to go back to, and how often it has changed."""
+    """Undo and redo stacks of the active steering, latest last."""
 
     version: int = 0
+    """Increases with every change, undo and redo included."""
     redo_stack: deque[ActiveSteeringState | None] = field(default_factory=lambda: deque(maxlen=MAX_UNDO_STEPS))
-    """What can be had again, the latest last."""
     undo_stack: deque[ActiveSteeringState | None] = field(default_factory=lambda: deque(maxlen=MAX_UNDO_STEPS))
-    """What it was before, the latest last."""
 
     def record(self, previous: ActiveSteeringState | None) -> None:
-        """By somebody, on purpose: what was undone before cannot be had again."""
+        """Push the state before an edit; the redo stack becomes invalid."""
         self.undo_stack.append(previous)
         self.redo_stack.clear()
 
 
 class ApplicableProfilesCache:
-    """Ten thousand profiles take a second to look through, and every client asks for the list of models."""
+    """Caches the applicable profiles: checking 10,000 costs a second, and every client polls the list of models."""
 
     def __init__(self) -> None:
         self._dependencies: tuple[object, ...] = ()
         self._profiles: Sequence[Profile] = ()
 
     def get(self, dependencies: tuple[object, ...], compute: Callable[[], Sequence[Profile]]) -> Sequence[Profile]:
-        """`circumstances`: all that the answer depends on; values that are replaced when they change."""
+        """`dependencies`: every value the result depends on; a change of one invalidates the cache."""
         if dependencies != self._dependencies:
             self._profiles = compute()
             self._dependencies = dependencies

@@ -1,19 +1,15 @@
-"""The SAEs that a profile was made with, and those that are attached: which is which, and why one is not there.
+"""Binds a profile's SAE references to attached SAEs, and resolves steering requests to the engine's table rows.
 
-What a profile states of an SAE has to be so; what it leaves out is not asked. A feature's index means something for one
-dictionary only, so nothing is guessed.
-
-A steering as a person writes it, made into the rows that the engine's tables take.
-
-Never silently unsteered: whatever cannot be applied exactly is refused by name.
+A stated property of a reference must match, an omitted one matches anything. A feature index is valid for one
+dictionary only, so nothing is guessed: whatever cannot be applied exactly raises InvalidSteering.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping
 
-from millm.errors import InvalidSteering
+from millm.errors import InvalidRequest, InvalidSteering
 from millm.loaded import AttachedSae, LoadedModel
-from millm.profiles.schema import Profile, ProfileFeature, SaeReference, SteeringRequest
+from millm.profiles.schema import MAX_FEATURES, Profile, ProfileFeature, SaeReference, SteeringRequest, split_sae_id
 from millm.sae.base_models import is_same_model
 from millm.sae.steering import (
     MAX_ENCODED_FEATURES,
@@ -25,11 +21,9 @@ from millm.sae.steering import (
     reads_activation,
 )
 
-MAX_ADDED_FEATURES = 4096
-
 
 def resolve_steering(saes: Mapping[str, AttachedSae], request: SteeringRequest) -> Steering | None:
-    """The knobs as table rows; None when there are none, which is the base model."""
+    """The features as table rows; None where the request has none. Raises InvalidSteering."""
     by_sae: dict[str, list[Coefficients]] = defaultdict(list)
     for feature in request.features:
         sae = resolve_sae_name(saes, feature.sae, f"feature {feature.index}")
@@ -38,9 +32,8 @@ def resolve_steering(saes: Mapping[str, AttachedSae], request: SteeringRequest) 
         _check_features(sae, features)
     if not by_sae:
         return None
-    taps = tuple(SaeSteering(sae, tuple(features), saes[sae].facts.id) for sae, features in sorted(by_sae.items()))
     return Steering(
-        by_sae=taps,
+        by_sae=tuple(SaeSteering(sae, tuple(features), saes[sae].facts.id) for sae, features in sorted(by_sae.items())),
         positions=request.positions,
         skip=_resolve_skip(saes, by_sae, request.skip),
         skip_constrained=request.skip_constrained,
@@ -48,6 +41,7 @@ def resolve_steering(saes: Mapping[str, AttachedSae], request: SteeringRequest) 
 
 
 def resolve_sae_name(saes: Mapping[str, AttachedSae], name: str | None, subject: str) -> str:
+    """The attached SAE `name`, or the only one. Raises InvalidSteering, whose message begins with `subject`."""
     known = ", ".join(sorted(saes)) or "none"
     if name is not None:
         if name not in saes:
@@ -56,7 +50,7 @@ def resolve_sae_name(saes: Mapping[str, AttachedSae], name: str | None, subject:
             )
         return name
     if len(saes) != 1:
-        raise InvalidSteering(f"{subject}: say which `sae` is meant; attached: {known}", param="steering")
+        raise InvalidSteering(f"{subject}: say which `sae`; attached: {known}", param="steering")
     return next(iter(saes))
 
 
@@ -74,9 +68,10 @@ def feature_coefficients(sae: AttachedSae, feature: ProfileFeature, reference_no
     )
 
 
-def check_index(index: int, sae: str, features: int, param: str) -> None:
+def check_index(index: int, sae: str, features: int, param: str, error: type[InvalidRequest] = InvalidSteering) -> None:
+    """Raises `error` unless `index` is one of the SAE's `features`."""
     if index >= features:
-        raise InvalidSteering(f"feature {index} is not in 0..{features - 1} of SAE {sae!r}", param=param)
+        raise error(f"feature {index} is not in 0..{features - 1} of SAE {sae!r}", param=param)
 
 
 def _check_features(sae: str, features: list[Coefficients]) -> None:
@@ -86,9 +81,9 @@ def _check_features(sae: str, features: list[Coefficients]) -> None:
             raise InvalidSteering(f"feature {feature.index} of SAE {sae!r} is given twice", param="steering.features")
         seen.add(feature.index)
     encoded = sum(reads_activation(feature) for feature in features)
-    if encoded > MAX_ENCODED_FEATURES or len(features) > MAX_ADDED_FEATURES:
+    if encoded > MAX_ENCODED_FEATURES or len(features) > MAX_FEATURES:
         raise InvalidSteering(
-            f"at most {MAX_ADDED_FEATURES} features per SAE, {MAX_ENCODED_FEATURES} of them in a mode other than 'add'",
+            f"at most {MAX_FEATURES} features per SAE, {MAX_ENCODED_FEATURES} of them in a mode other than 'add'",
             param="steering.features",
         )
 
@@ -96,7 +91,7 @@ def _check_features(sae: str, features: list[Coefficients]) -> None:
 def _resolve_skip(
     saes: Mapping[str, AttachedSae], by_sae: dict[str, list[Coefficients]], requested: Skip | None
 ) -> Skip:
-    """Activations at position 0 are no measurement (attention sink), so modes that read them always skip it."""
+    """Activations at position 0 are meaningless (attention sink), so modes that read them always skip it."""
     reading = [sae for sae, features in by_sae.items() if any(reads_activation(feature) for feature in features)]
     if requested == "none" and reading:
         raise InvalidSteering(
@@ -108,33 +103,38 @@ def _resolve_skip(
 
 
 def bind_profile(saes: Mapping[str, AttachedSae], profile: Profile) -> SteeringRequest:
-    """The profile's steering with the names of attached SAEs. Raises InvalidSteering saying what differs."""
+    """The profile's steering with the names of attached SAEs. Raises InvalidSteering with the difference."""
     if not profile.saes:
         return profile.steering
-    meant = {reference.alias: _find_attached(saes, reference, profile) for reference in profile.saes}
-    norms = {sae: reference.reference_norm for sae, reference in zip(meant.values(), profile.saes, strict=True)}
-    only = next(iter(meant)) if len(meant) == 1 else None
-    features = tuple(_bind_feature(one, meant[only if one.sae is None else one.sae], norms) for one in profile.features)
-    alike = set(norms.values())
-    shared = profile.reference_norm or (alike.pop() if len(alike) == 1 else None)
+    bound = _bind_references(saes, profile)
+    norms = {sae: reference.reference_norm for sae, reference in zip(bound.values(), profile.saes, strict=True)}
+    only = next(iter(bound)) if len(bound) == 1 else None
+    features = tuple(_bind_feature(one, bound[only if one.sae is None else one.sae], norms) for one in profile.features)
+    distinct = set(norms.values())
+    shared = profile.reference_norm or (distinct.pop() if len(distinct) == 1 else None)
     return profile.steering.model_copy(update={"features": features, "reference_norm": shared})
 
 
 def watched_features(saes: Mapping[str, AttachedSae], profile: Profile) -> dict[str, tuple[int, ...]]:
-    """Attached SAE → the features that the profile would have watched. Raises InvalidSteering."""
-    meant = {reference.alias: _find_attached(saes, reference, profile) for reference in profile.saes}
-    known = list(meant.values()) or list(saes)
-    only = known[0] if len(known) == 1 else None
-    found: dict[str, tuple[int, ...]] = {}
+    """Attached SAE → indices of the features in the profile's `watch`. Raises InvalidSteering."""
+    bound = _bind_references(saes, profile)
+    names = list(bound.values()) or list(saes)
+    only = names[0] if len(names) == 1 else None
+    watched: dict[str, tuple[int, ...]] = {}
     for feature in profile.watch:
-        sae = only if feature.sae is None else meant.get(feature.sae, feature.sae)
+        sae = only if feature.sae is None else bound.get(feature.sae, feature.sae)
         if sae is not None and sae in saes:
-            found[sae] = (*found.get(sae, ()), feature.index)
-    return found
+            watched[sae] = (*watched.get(sae, ()), feature.index)
+    return watched
+
+
+def _bind_references(saes: Mapping[str, AttachedSae], profile: Profile) -> dict[str | None, str]:
+    """The profile's name of an SAE → the attached SAE."""
+    return {reference.alias: _find_attached(saes, reference, profile) for reference in profile.saes}
 
 
 def incompatibility(model: LoadedModel | None, saes: Mapping[str, AttachedSae], profile: Profile) -> str | None:
-    """Why the profile cannot be applied now, in a sentence; None: it can."""
+    """Why the profile cannot be applied now, as a sentence; None where it can."""
     if model is None:
         return "no model is loaded"
     try:
@@ -149,16 +149,16 @@ def check_model(profile: Profile, loaded: LoadedModel) -> None:
     """Raises InvalidSteering for a profile of another model."""
     if profile.model and not is_same_model(profile.model.repo_id, loaded.name):
         raise InvalidSteering(
-            f"profile {profile.name!r} was made for {profile.model.repo_id}, not for {loaded.name};"
-            " where both are one model, take `model` out of the profile",
+            f"profile {profile.name!r} is made for {profile.model.repo_id}, not for {loaded.name};"
+            " if both are the same model, remove `model` from the profile",
             param="profile",
         )
 
 
 def reference_to_attached(attached: AttachedSae) -> SaeReference:
-    """How a profile that is made now names it."""
+    """The reference to an attached SAE in a new profile."""
     facts = attached.facts
-    repo_id, path, revision = _split_sae_name(facts.sae)
+    repo_id, path, revision = split_sae_id(facts.sae)
     return SaeReference(
         name=facts.sae,
         repo_id=repo_id,
@@ -174,43 +174,43 @@ def reference_to_attached(attached: AttachedSae) -> SaeReference:
 
 def _find_attached(saes: Mapping[str, AttachedSae], reference: SaeReference, profile: Profile) -> str:
     differences = {name: _difference(reference, attached) for name, attached in saes.items()}
-    fitting = [name for name, difference in differences.items() if difference is None]
-    if reference.alias in fitting:
+    matching = [name for name, difference in differences.items() if difference is None]
+    if reference.alias in matching:
         return str(reference.alias)
-    if len(fitting) == 1:
-        return fitting[0]
-    wanted = (reference.path and f"{reference.repo_id}/{reference.path}") or reference.alias or "any"
-    if fitting:
+    if len(matching) == 1:
+        return matching[0]
+    name = (reference.path and f"{reference.repo_id}/{reference.path}") or reference.alias or "any"
+    if matching:
         raise InvalidSteering(
-            f"profile {profile.name!r}: its SAE {wanted!r} may be any of {', '.join(fitting)};"
-            " say in its `saes` which is meant, by `hook_point` or `sha256`",
+            f"profile {profile.name!r}: its SAE {name!r} may be any of {', '.join(matching)};"
+            " state its `hook_point` or `sha256` in `saes`",
             param="profile",
         )
     why = "; ".join(f"{name} {difference}" for name, difference in differences.items()) or "no SAE is"
-    raise InvalidSteering(f"profile {profile.name!r}: its SAE {wanted!r} is not attached: {why}", param="profile")
+    raise InvalidSteering(f"profile {profile.name!r}: its SAE {name!r} is not attached: {why}", param="profile")
 
 
 def _difference(reference: SaeReference, attached: AttachedSae) -> str | None:
-    """What is not as the profile says; None: it is the one."""
+    """The first property that does not match; None where the reference fits."""
     facts = attached.facts
     stated = (
         ("layer", reference.layer, facts.layer),
         ("hook point", reference.hook_point, facts.hook_point),
         ("width", reference.width, facts.features),
     )
-    for name, asked, found in stated:
-        if asked is not None and asked != found:
-            return f"has {name} {found}, not {asked}"
+    for name, expected, actual in stated:
+        if expected is not None and expected != actual:
+            return f"has {name} {actual}, not {expected}"
     if reference.sha256 is not None:
         return None if reference.sha256 == facts.sha256 else "has other weights"
     return None if _is_from_repository(reference, facts.sae) else "is another SAE"
 
 
 def _is_from_repository(reference: SaeReference, name: str) -> bool:
-    """Does the attached SAE's name say that it is the repository and folder that are meant?"""
+    """Whether the attached SAE `name` lies in the referenced repository and folder."""
     if reference.repo_id is None:
         return reference.name in (None, name)
-    repo_id, path, revision = _split_sae_name(name)
+    repo_id, path, revision = split_sae_id(name)
     if repo_id is None:
         return reference.repo_id == name
     if reference.repo_id != repo_id or (reference.revision and revision and reference.revision != revision):
@@ -218,17 +218,8 @@ def _is_from_repository(reference: SaeReference, name: str) -> bool:
     return reference.path is None or path is None or f"{reference.path}/".startswith(f"{path}/")
 
 
-def _split_sae_name(name: str) -> tuple[str | None, str | None, str | None]:
-    """(repository, folder inside it, revision) of `owner/name/folder@revision`; none of a local name."""
-    path, _, revision = name.partition("@")
-    owner, *rest = path.split("/")
-    if not rest:
-        return None, None, None
-    return f"{owner}/{rest[0]}", "/".join(rest[1:]) or None, revision or None
-
-
 def _bind_feature(feature: ProfileFeature, sae: str, norms: Mapping[str, float | None]) -> ProfileFeature:
-    """Of several SAEs that were measured differently, each strength keeps the norm that it was written against."""
+    """Convert unit `norm` to `raw` where the SAEs' reference norms differ: a request has one norm only."""
     norm = norms[sae]
     if feature.unit == "norm" and norm and len(set(norms.values())) > 1:
         return feature.model_copy(update={"sae": sae, "unit": "raw", "strength": feature.strength * norm})

@@ -1,7 +1,4 @@
-"""The profile: a named steering as a JSON document that people, miStudio and git can read (docs/profiles.md).
-
-What a profile may be called: 1 to 128 characters of any script; two names that read the same are one.
-"""
+"""The profile schema: a named steering as a JSON document (docs/profiles.md), and the rules for profile names."""
 
 import re
 import unicodedata
@@ -28,11 +25,11 @@ from millm.sae.steering import FeatureSetting, Mode, Positions, Skip, Unit
 
 MAX_NAME_LENGTH = 128
 _BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Invisible characters that make a name look like another one."""
+"""Invisible characters that change the direction of text."""
 
 
 def validate_name(name: str) -> str:
-    """In Unicode's composed form (NFC). Raises ValueError."""
+    """The name in Unicode's composed form (NFC). Raises ValueError."""
     name = unicodedata.normalize("NFC", name)
     if not 1 <= len(name) <= MAX_NAME_LENGTH:
         raise ValueError(f"a name has 1 to {MAX_NAME_LENGTH} characters, not {len(name)}")
@@ -48,17 +45,26 @@ def validate_name(name: str) -> str:
 
 
 def name_key(name: str) -> str:
-    """Equal for names that differ in case or in how their characters are composed."""
+    """Comparison key: ignores case and Unicode composition."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def numbered_names(name: str) -> Iterator[str]:
-    """`name`, `name (2)`, `name (3)`, …, none longer than a name may be; `name (2)` is followed by `name (3)`."""
+    """`name`, `name (2)`, `name (3)`, …, within the length limit; `name (2)` is followed by `name (3)`."""
     yield name
     plain = re.sub(r" \([1-9]\d*\)$", "", name)
     for number in count(2):
         ending = f" ({number})"
         yield plain[: MAX_NAME_LENGTH - len(ending)] + ending
+
+
+def split_sae_id(sae_id: str) -> tuple[str | None, str | None, str | None]:
+    """(repository, path inside, revision) of `owner/name/path@revision`; all None for a local name."""
+    path, _, revision = sae_id.partition("@")
+    owner, *rest = path.split("/")
+    if not rest:
+        return None, None, None
+    return f"{owner}/{rest[0]}", "/".join(rest[1:]) or None, revision or None
 
 
 ProfileName = Annotated[
@@ -113,17 +119,17 @@ class SteeringRequest(_FrozenModel):
     features: Annotated[tuple[ProfileFeature, ...], FailFast()] = ()
     positions: Positions = "all"
     skip: Skip | None = None
-    """None: `bos`, or `special` where an SAE was trained without special tokens and its activations are read."""
+    """None: `special` where the activations of an SAE trained without special tokens are read, else `bos`."""
     skip_constrained: Annotated[
         bool,
         Field(strict=True, description="No steering while a JSON schema or a forced tool call decides the tokens."),
     ] = False
     reference_norm: Annotated[FiniteFloat | None, Field(strict=True, gt=0)] = None
-    """The residual norm that `unit: norm` was written against; default: the one measured at attach."""
+    """The residual norm of `unit: norm`; default: as measured at attach."""
 
 
 class ModelReference(_FrozenModel):
-    """The model that a profile was made on."""
+    """The model that a profile is for."""
 
     repo_id: Annotated[str, Field(min_length=1, max_length=512, description="A Hugging Face id, or a local name.")]
     revision: Annotated[str | None, Field(max_length=128, description="A branch, a tag or a commit.")] = None
@@ -131,7 +137,7 @@ class ModelReference(_FrozenModel):
 
 
 class SaeReference(_FrozenModel):
-    """An SAE that a profile steers. What is stated has to be so of the SAE that is attached; the rest is not asked."""
+    """An SAE that a profile steers. Stated properties must match the attached SAE; omitted ones match any."""
 
     name: Annotated[
         str | None, Field(min_length=1, max_length=512, description="What `features` call it; default: its `repo_id`.")
@@ -151,7 +157,7 @@ class SaeReference(_FrozenModel):
 
     @property
     def alias(self) -> str | None:
-        """By the profile's features."""
+        """The SAE's name in the profile's features."""
         return self.name or self.repo_id
 
 
@@ -164,7 +170,7 @@ class WatchedFeature(_FrozenModel):
 
 
 class Provenance(_FrozenModel):
-    """Where a profile comes from."""
+    """The origin of a profile."""
 
     source: Annotated[str, Field(max_length=64, description="A tool: `millm`, `mistudio`, `neuronpedia`, …")]
     format: Annotated[str | None, Field(max_length=64, description="Which of its formats.")] = None
@@ -178,12 +184,12 @@ ModelName = Annotated[str, Field(min_length=1, max_length=512)]
 
 
 def _model_reference(value: Any) -> Any:
-    """A model's name alone is enough."""
+    """Accept a model's name in place of the object."""
     return {"repo_id": value} if isinstance(value, str) else value
 
 
 class Profile(SteeringRequest):
-    """A steering with a name, and all that is needed to apply it elsewhere exactly as here."""
+    """A named steering, with everything needed to apply it exactly on another server."""
 
     version: Literal["1"] = VERSION
     name: ProfileName
@@ -193,7 +199,7 @@ class Profile(SteeringRequest):
         BeforeValidator(_model_reference, json_schema_input_type=ModelReference | ModelName | None),
     ] = None
     saes: Annotated[tuple[SaeReference, ...], Field(max_length=MAX_SAES)] = ()
-    """None: whatever is attached, by the names that `features` use."""
+    """Empty: the attached SAEs, by the names in `features`."""
     features: Annotated[tuple[ProfileFeature, ...], FailFast(), Field(max_length=MAX_FEATURES)] = ()
     watch: Annotated[tuple[WatchedFeature, ...], Field(max_length=128)] = ()
     example_prompts: Annotated[tuple[Annotated[str, Field(max_length=4000)], ...], Field(max_length=50)] = ()
@@ -219,7 +225,7 @@ class Profile(SteeringRequest):
 
     @property
     def steering(self) -> SteeringRequest:
-        """Without all that only a profile has."""
+        """The fields that a request's `steering` has."""
         return SteeringRequest(**{name: getattr(self, name) for name in SteeringRequest.model_fields})
 
 
@@ -234,7 +240,7 @@ class ActivationsRequest(_FrozenModel):
         int | None,
         Field(ge=1, le=1000, strict=True, description="Read `top_k` at positions that are a multiple of this."),
     ] = None
-    """None: as often as costs little, measured at attach."""
+    """None: the rate with little overhead, as measured at attach."""
     tokens: Literal["generated", "prompt", "all"] = "generated"
     when: Annotated[
         Literal["before", "after", "both"],
@@ -259,4 +265,4 @@ ActivationsField = Annotated[
         | Annotated[list[ActivationsRequest], Field(min_length=1, max_length=MAX_ACTIVATIONS)],
     ),
 ]
-"""`activations` in a request's body: one such object, or a list with one for each of several SAEs."""
+"""`activations` in a request's body: one object, or a list with one per SAE."""

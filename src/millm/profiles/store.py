@@ -1,11 +1,4 @@
-"""The profiles, in the database: each name once, whatever its case, and each file of a profile taken in once.
-
-The file is the truth; what is kept in memory is a copy, for the model menu and for every request that names a profile.
-
-A profile as a file of its own: read, and recognised by what it says.
-
-A profile as lists show it: what it is about and whether it can be applied now, without its features.
-"""
+"""The profile store: profiles in the database with unique names, mirrored in memory, and their import from files."""
 
 import hashlib
 import json
@@ -26,9 +19,15 @@ from millm.database import Database
 from millm.errors import InvalidProfile, ProfileNameTaken, ProfileNotFound
 from millm.profiles.schema import Profile, name_key, numbered_names
 
+log = structlog.get_logger()
+MAX_LISTED_NAMES = 20
+"""Profile names in an error message."""
+ExtraWrite = Callable[[sqlite3.Connection], object]
+"""A further write in the same transaction."""
+
 
 def read_profile(path: Path) -> Profile:
-    """Raises InvalidProfile with the file's name and the first thing that is wrong."""
+    """Raises InvalidProfile with the file's name and the first error."""
     try:
         return parse_profile(path.read_bytes(), path.name)
     except OSError as error:
@@ -36,7 +35,7 @@ def read_profile(path: Path) -> Profile:
 
 
 def parse_profile(document: bytes, name: str) -> Profile:
-    """Raises InvalidProfile with the document's `name` and the first thing that is wrong."""
+    """Raises InvalidProfile with the document's `name` and the first error."""
     try:
         return Profile.model_validate(json.loads(document))
     except ValidationError as error:
@@ -48,32 +47,25 @@ def parse_profile(document: bytes, name: str) -> Profile:
 
 
 def profile_digest(profile: Profile) -> str:
-    """The same however it is laid out, and also once the contract has more fields, with defaults."""
+    """SHA-256 of the content, independent of layout and of fields with default values."""
     return hashlib.sha256(profile.model_dump_json(exclude_defaults=True).encode()).hexdigest()
-
-
-log = structlog.get_logger()
-MAX_LISTED_NAMES = 20
-"""Profiles that an error lists."""
-ExtraWrite = Callable[[sqlite3.Connection], object]
-"""What else is written in the same transaction: all of it or nothing."""
 
 
 @dataclass(frozen=True)
 class StoredProfile:
-    """A profile, and when (seconds since 1970) it came and was changed last."""
-
     id: int
     profile: Profile
     created: float
+    """Unix time, like `updated`."""
     updated: float
 
 
 @dataclass(frozen=True)
 class _ProfileIndex:
-    """All of them at one moment, by the keys of their names."""
+    """An immutable snapshot of all profiles."""
 
     by_key: dict[str, StoredProfile]
+    """By `name_key`."""
 
     @cached_property
     def sorted_by_name(self) -> tuple[StoredProfile, ...]:
@@ -84,22 +76,22 @@ class _ProfileIndex:
         return tuple(stored.profile for stored in self.sorted_by_name)
 
     def with_profile(self, stored: StoredProfile, replaces: str | None = None) -> "_ProfileIndex":
-        kept = {name: one for name, one in self.by_key.items() if name != replaces}
-        return _ProfileIndex({**kept, name_key(stored.profile.name): stored})
+        others = {key: one for key, one in self.by_key.items() if key != replaces}
+        return _ProfileIndex({**others, name_key(stored.profile.name): stored})
 
     def without_profile(self, name: str) -> "_ProfileIndex":
         return _ProfileIndex({one: stored for one, stored in self.by_key.items() if one != name})
 
 
 class ProfileStore:
-    """Calls from any thread. What writes takes as long as the disk does, and raises NotStored where that is full."""
+    """Thread-safe. Writes block on the disk and raise NotStored where it is full."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._write_lock = threading.Lock()
         self._index = _ProfileIndex(_load_profiles(database))
         self.revision = 0
-        """Goes up with every write."""
+        """Increases with every write."""
 
     def __len__(self) -> int:
         return len(self._index.by_key)
@@ -110,32 +102,30 @@ class ProfileStore:
 
     def find_stored(self, name: str) -> StoredProfile:
         """Raises ProfileNotFound."""
-        shelf = self._index
-        found = shelf.by_key.get(name_key(name))
-        if found is None:
+        index = self._index
+        stored = index.by_key.get(name_key(name))
+        if stored is None:
             raise ProfileNotFound(
-                f"The profile `{name[:128]}` does not exist; there are: {_format_names(shelf)}", param="profile"
+                f"The profile `{name[:128]}` does not exist; there are: {_format_names(index)}", param="profile"
             )
-        return found
+        return stored
+
+    def has(self, name: str) -> bool:
+        return name_key(name) in self._index.by_key
 
     def all(self) -> Sequence[Profile]:
-        """In the order of their names."""
+        """Sorted by name."""
         return self._index.profiles
 
     def page(self, *, search: str = "", limit: int = 100, offset: int = 0) -> tuple[list[StoredProfile], int]:
-        """Those with `search` in their name, description or tags, from `offset` on; and how many there are of them."""
-        wanted = name_key(search)
-        found = (
-            [one for one in self._index.sorted_by_name if _matches_search(one.profile, wanted)]
-            if wanted
-            else self._index.sorted_by_name
-        )
-        return list(found[offset : offset + limit]), len(found)
+        """(page, total) of the profiles with `search` in their name, description or tags, sorted by name."""
+        key = name_key(search)
+        matching = [one for one in self._index.sorted_by_name if not key or _matches_search(one.profile, key)]
+        return matching[offset : offset + limit], len(matching)
 
     def free_name(self, preferred: str) -> str:
-        """`wanted`, or with a number behind it where that is taken."""
-        shelf = self._index
-        return next(name for name in numbered_names(preferred) if name_key(name) not in shelf.by_key)
+        """`preferred`, with a number appended where the name exists."""
+        return next(name for name in numbered_names(preferred) if not self.has(name))
 
     def add(self, profile: Profile, extra_write: ExtraWrite | None = None) -> StoredProfile:
         """Raises ProfileNameTaken."""
@@ -144,7 +134,7 @@ class ProfileStore:
             return self._add(profile, extra_write)
 
     def replace(self, name: str, profile: Profile, extra_write: ExtraWrite | None = None) -> StoredProfile:
-        """Under the name that `profile` has. Raises ProfileNotFound, or ProfileNameTaken for a name of another one."""
+        """Replace the profile `name`; `profile` may rename it. Raises ProfileNotFound or ProfileNameTaken."""
         with self._write_lock:
             before = self.find_stored(name)
             if name_key(profile.name) != name_key(before.profile.name):
@@ -154,15 +144,15 @@ class ProfileStore:
     def delete(self, name: str, extra_write: ExtraWrite | None = None) -> None:
         """Raises ProfileNotFound."""
         with self._write_lock:
-            found = self.find_stored(name)
-            self._write("DELETE FROM profiles WHERE id = ?", (found.id,), extra_write)
-            self._set_index(self._index.without_profile(name_key(found.profile.name)))
+            stored = self.find_stored(name)
+            self._write("DELETE FROM profiles WHERE id = ?", (stored.id,), extra_write)
+            self._set_index(self._index.without_profile(name_key(stored.profile.name)))
 
     def import_file(self, path: Path) -> Profile | None:
-        """A profile's file, once for each content: what became of it here since then stays as it is.
+        """Import a file, once per content; later edits in the store are never overwritten.
 
-        A file with another content than before brings that too, unless the profile was changed here. None: nothing
-        was taken in. Raises InvalidProfile.
+        A file with new content replaces the profile unless that was edited here. None: nothing was imported.
+        Raises InvalidProfile.
         """
         profile = read_profile(path)
         with self._write_lock:
@@ -182,25 +172,22 @@ class ProfileStore:
         return stored.profile
 
     def import_or_find(self, path: Path) -> Profile:
-        """A file that somebody names: what is here under its name, or the file's own where nothing is any more.
-
-        Raises InvalidProfile.
-        """
-        taken, said = self.import_file(path), read_profile(path)
-        if taken:
-            return taken
-        if name_key(said.name) not in self._index.by_key:
-            return self.add(said).profile
-        found = self.find(said.name)
-        if found != said:
-            log.warning("profiles.file_differs", file=path.name, profile=found.name, used="the profile as it is here")
-        return found
+        """The stored profile with the file's name, imported where it does not exist. Raises InvalidProfile."""
+        imported, profile = self.import_file(path), read_profile(path)
+        if imported:
+            return imported
+        if not self.has(profile.name):
+            return self.add(profile).profile
+        stored = self.find(profile.name)
+        if stored != profile:
+            log.warning("profiles.file_differs", file=path.name, profile=stored.name, used="the profile as it is here")
+        return stored
 
     def _add(self, profile: Profile, extra_write: ExtraWrite | None) -> StoredProfile:
         now = time.time()
-        made = (name_key(profile.name), profile.name, _profile_json(profile), now, now)
+        row = (name_key(profile.name), profile.name, _profile_json(profile), now, now)
         id = self._write(
-            "INSERT INTO profiles (key, name, body, created, updated) VALUES (?, ?, ?, ?, ?)", made, extra_write
+            "INSERT INTO profiles (key, name, body, created, updated) VALUES (?, ?, ?, ?, ?)", row, extra_write
         )
         stored = StoredProfile(id, profile, now, now)
         self._set_index(self._index.with_profile(stored))
@@ -208,13 +195,13 @@ class ProfileStore:
 
     def _replace(self, before: StoredProfile, profile: Profile, extra_write: ExtraWrite | None) -> StoredProfile:
         stored = StoredProfile(before.id, profile, before.created, time.time())
-        changed = (name_key(profile.name), profile.name, _profile_json(profile), stored.updated, stored.id)
-        self._write("UPDATE profiles SET key = ?, name = ?, body = ?, updated = ? WHERE id = ?", changed, extra_write)
+        row = (name_key(profile.name), profile.name, _profile_json(profile), stored.updated, stored.id)
+        self._write("UPDATE profiles SET key = ?, name = ?, body = ?, updated = ? WHERE id = ?", row, extra_write)
         self._set_index(self._index.with_profile(stored, replaces=name_key(before.profile.name)))
         return stored
 
     def _write(self, command: str, values: Sequence[object], extra_write: ExtraWrite | None) -> int:
-        """→ the id of a new row."""
+        """The id of an inserted row."""
 
         def change(connection: sqlite3.Connection) -> int:
             id = connection.execute(command, values).lastrowid
@@ -242,19 +229,18 @@ class ProfileStore:
             )
 
     def _was_imported(self, profile: Profile) -> bool:
-        """As a file."""
         return bool(self._database.read("SELECT 1 FROM profile_files WHERE sha256 = ?", (profile_digest(profile),)))
 
 
 def _load_profiles(database: Database) -> dict[str, StoredProfile]:
-    """What a later miLLM wrote and this one does not understand is left where it is, and told."""
-    found = {}
+    """By `name_key`. A row that this version cannot parse is logged and left in the database."""
+    profiles = {}
     for id, name, body, created, updated in database.read("SELECT id, name, body, created, updated FROM profiles"):
         try:
-            found[name_key(name)] = StoredProfile(id, Profile.model_validate_json(body), created, updated)
+            profiles[name_key(name)] = StoredProfile(id, Profile.model_validate_json(body), created, updated)
         except ValidationError as error:
             log.error("profiles.not_understood", profile=name, reason=str(error.errors(include_url=False)[0]["msg"]))
-    return found
+    return profiles
 
 
 def _profile_json(profile: Profile) -> str:
@@ -270,61 +256,61 @@ def _matches_search(profile: Profile, search_key: str) -> bool:
 
 
 def _format_names(index: _ProfileIndex) -> str:
-    named = [stored.profile.name for stored in index.sorted_by_name[:MAX_LISTED_NAMES]]
-    more = len(index.by_key) - len(named)
-    return ", ".join([*named, *([f"{more} more"] if more else [])]) or "none"
+    names = [stored.profile.name for stored in index.sorted_by_name[:MAX_LISTED_NAMES]]
+    more = len(index.by_key) - len(names)
+    return ", ".join([*names, *([f"{more} more"] if more else [])]) or "none"
 
 
 class ProfileEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One profile of the list."""
+    """One profile of the list, without its features."""
 
     name: str
     description: str
     model: str | None
-    """The one it was made for; None: it does not say."""
+    """The model it is for; None where unstated."""
     saes: tuple[str, ...]
-    """Those that it steers; none: it does not say."""
+    """The SAEs it steers, by the profile's names."""
     features: int
-    """How many."""
+    """Number of features."""
     is_active: bool
-    """It steers the server."""
     misfit: str | None
-    """Why it cannot be applied now; None: it can."""
+    """Why it cannot be applied now; None where it can."""
     model_id: str | None
-    """What a client asks for as `model` to have it applied; None: it cannot be now."""
+    """The `model` with which a client's request uses it; None where it cannot be applied."""
     created: float
-    """Seconds since 1970."""
+    """Unix time, like `updated`."""
     updated: float
     source: str | None
-    """The tool that it comes from."""
+    """The tool it comes from."""
 
 
 class ProfilePage(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of the list, in the order of names."""
+    """A page of the list, sorted by name."""
 
     profiles: tuple[ProfileEntry, ...]
     total: int
-    """How many there are that were asked for."""
+    """Number of matching profiles."""
 
 
 class ProfileDetail(msgspec.Struct, frozen=True, kw_only=True):
-    """One profile, whole."""
+    """One profile with all fields."""
 
     profile: dict[str, Any]
-    """As a file has it."""
+    """In the file format."""
     entry: ProfileEntry
 
 
 def profile_entry(
     stored: StoredProfile, *, is_active: bool, incompatibility: str | None, model: str | None
 ) -> ProfileEntry:
-    """`model`: the name of the loaded one, if there is one."""
+    """`model`: the name of the loaded model."""
     profile = stored.profile
+    saes = [sae.alias or sae.hook_point or "" for sae in profile.saes]
     return ProfileEntry(
         name=profile.name,
         description=profile.description,
         model=profile.model.repo_id if profile.model else None,
-        saes=_sae_names(profile),
+        saes=tuple(saes or sorted({feature.sae for feature in profile.features if feature.sae})),
         features=len(profile.features),
         is_active=is_active,
         misfit=incompatibility,
@@ -333,9 +319,3 @@ def profile_entry(
         updated=stored.updated,
         source=profile.provenance.source if profile.provenance else None,
     )
-
-
-def _sae_names(profile: Profile) -> tuple[str, ...]:
-    """By the names that the profile gives them."""
-    stated = [sae.alias or sae.hook_point or "" for sae in profile.saes]
-    return tuple(stated or sorted({feature.sae for feature in profile.features if feature.sae}))

@@ -1,11 +1,12 @@
-"""The websocket `/api/events`: a hello, then everything that happens, as JSON lists; inbound only a filter.
+"""The websocket `/api/events`: a hello, then all events as JSON lists, one frame per 50 ms; inbound only a filter.
 
-What happens within a twentieth of a second is one frame. A peer that does not read is cut off after a few seconds.
-Pings are uvicorn's, and so is the limit on inbound frames.
+A client that does not read is disconnected after a few seconds. Pings and the size limit of inbound frames are
+uvicorn's.
 """
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Annotated, Literal, TypeVar
 
 import msgspec
@@ -26,24 +27,24 @@ T = TypeVar("T")
 TopFeatures = tuple[tuple[int, float], ...]
 SEND_SECONDS = 5.0
 FRAME_SECONDS = 0.05
-"""At most one frame in so long: a screen shows no more, and a fast engine is not held up by a send for every token."""
+"""Minimum time between frames; one send per token would slow down a fast engine."""
 MAX_FRAME_BYTES = 2**18
-"""Bytes, roughly: clients often refuse more than a MiB."""
+"""Approximate; clients often reject more than a MiB."""
 GOING_AWAY, TRY_AGAIN_LATER, POLICY_VIOLATION = 1001, 1013, 1008
 """Close codes of RFC 6455 and its registry."""
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a client may send: of which features it wants `activations`. The latest holds."""
+    """A client's message: the features of which it receives `activations`. The latest message applies."""
 
     type: Literal["watch"]
     sae: str | None = None
-    """None: of any SAE."""
+    """None: every SAE."""
     features: Annotated[tuple[Annotated[int, Meta(ge=0)], ...], Meta(max_length=1024)] = ()
-    """None of them: of every feature."""
+    """Empty: every feature."""
 
     def apply(self, event: Event) -> Event | None:
-        """What is left of an event; None if nothing is."""
+        """The event with the selected features; None if nothing remains."""
         if not isinstance(event, Activations):
             return event
         if self.sae not in (None, event.sae):
@@ -55,7 +56,7 @@ ALL_EVENTS = EventFilter(type="watch")
 
 
 class _Client:
-    """One connection: its filter may change while events are sent."""
+    """One connection and its current filter."""
 
     def __init__(self, socket: WebSocket, subscription: EventSubscription) -> None:
         self._socket = socket
@@ -63,12 +64,12 @@ class _Client:
         self._filter = ALL_EVENTS
 
     async def read_filters(self) -> tuple[int, str]:
-        """Filters, until the client goes or sends something else; → the code and the reason to close with."""
+        """Read filters until the client disconnects or sends anything else; returns the close code and reason."""
         while True:
             try:
                 self._filter = msgspec.json.decode(await self._socket.receive_text(), type=EventFilter)
             except (msgspec.DecodeError, KeyError):
-                return POLICY_VIOLATION, 'only {"type": "watch", "sae", "features": [at most 1024]} is understood here'
+                return POLICY_VIOLATION, 'expected {"type": "watch", "sae", "features": [at most 1024]}'
             except WebSocketDisconnect:
                 return 1000, ""
 
@@ -80,14 +81,13 @@ class _Client:
             await asyncio.sleep(FRAME_SECONDS)
 
     def _encode_filtered(self, encoded: EncodedEvent) -> bytes | None:
-        """What is left of it, written down; None if nothing is."""
-        left = self._filter.apply(encoded.event)
-        if left is None:
+        filtered = self._filter.apply(encoded.event)
+        if filtered is None:
             return None
-        return encoded.json if left is encoded.event else msgspec.json.encode(left)
+        return encoded.json if filtered is encoded.event else msgspec.json.encode(filtered)
 
     async def send_until_closed(self) -> tuple[int, str]:
-        """Until the client is gone or too slow, or the server stops; → the code and the reason to close with."""
+        """Send until the client disconnects or is too slow, or the server stops; returns the close code and reason."""
         try:
             while not self._subscription.is_finished:
                 await self.send(await self._subscription.receive_all())
@@ -100,72 +100,66 @@ class _Client:
 
 @router.websocket("/events", dependencies=[requires("monitor")])
 async def events(socket: WebSocket) -> None:
-    """Everything that happens, until one side goes."""
+    """All events, until one side closes the connection."""
     state: State = socket.app.state.millm
     if state.events.is_full:
         full = Unavailable(f"{MAX_SUBSCRIPTIONS} connections listen to events already; close one and try again")
         return await socket.send_denial_response(failure_response(full))
-    with state.events.subscribe() as listener:
-        listener.put(EncodedEvent(Hello(version=__version__, status=state.status)))
+    with state.events.subscribe() as subscription:
+        subscription.put(EncodedEvent(Hello(version=__version__, status=state.status)))
         await socket.accept()
-        await _close(socket, *await _serve(_Client(socket, listener)))
+        await _close(socket, *await _serve(_Client(socket, subscription)))
     return None
 
 
 async def _serve(client: _Client) -> tuple[int, str]:
-    ways = [asyncio.create_task(client.read_filters()), asyncio.create_task(client.send_until_closed())]
+    tasks = [asyncio.create_task(client.read_filters()), asyncio.create_task(client.send_until_closed())]
     try:
-        done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         return done.pop().result()
     finally:
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _close(socket: WebSocket, code: int, reason: str) -> None:
-    """Also of a peer that reads nothing any more, not even this."""
-    try:
+    """Close with a timeout, for clients that no longer read."""
+    with suppress(TimeoutError, RuntimeError, WebSocketDisconnect):  # already disconnected
         async with asyncio.timeout(SEND_SECONDS):
             await socket.close(code, reason)
-    except (TimeoutError, RuntimeError, WebSocketDisconnect):
-        return  # it was gone before
 
 
 def _frames(events: Iterable[bytes]) -> Iterator[str]:
-    """All of them, as lists that are not too long."""
+    """The events as JSON lists of about `MAX_FRAME_BYTES` at most."""
     frame: list[bytes] = []
     for event in events:
         if frame and sum(map(len, frame)) + len(event) > MAX_FRAME_BYTES:
-            yield _json_list(frame)
+            yield f"[{b','.join(frame).decode()}]"
             frame = []
         frame.append(event)
     if frame:
-        yield _json_list(frame)
-
-
-def _json_list(events: Iterable[bytes]) -> str:
-    return f"[{b','.join(events).decode()}]"
+        yield f"[{b','.join(frame).decode()}]"
 
 
 def _select_features(event: Activations, features: frozenset[int]) -> Activations | None:
-    kept = [place for place, feature in enumerate(event.features) if feature in features]
+    positions = [position for position, feature in enumerate(event.features) if feature in features]
     top, top_after = _filter_top(event.top, features), _filter_top(event.top_after, features)
-    if not kept and not top and not top_after:
+    if not positions and not top and not top_after:
         return None
     return replace(
         event,
-        features=_pick(kept, event.features),
-        values=_pick(kept, event.values),
-        after=event.after and _pick(kept, event.after),
+        features=_pick(positions, event.features),
+        values=_pick(positions, event.values),
+        after=event.after and _pick(positions, event.after),
         top=top,
         top_after=top_after,
     )
 
 
 def _pick(positions: Iterable[int], values: Sequence[T]) -> tuple[T, ...]:
-    """None of none: a reading may have lost its values."""
-    return tuple(values[place] for place in positions) if values else ()
+    """Empty for an event without values."""
+    return tuple(values[position] for position in positions) if values else ()
 
 
 def _filter_top(top: TopFeatures | UnsetType, features: frozenset[int]) -> TopFeatures | UnsetType:

@@ -1,4 +1,4 @@
-"""`/api/compare`, `/api/sweep`, `/api/calibrate`: what more or less of a steering does to an answer."""
+"""`/api/compare`, `/api/sweep` and `/api/calibrate`: the effect of a steering's strength on an answer."""
 
 from fastapi import APIRouter, Request, Response
 
@@ -30,10 +30,10 @@ async def post_compare(body: CompareRequest, request: Request) -> Response:
     steered answer first differs.
     """
     state: State = request.app.state.millm
-    made = await plan_comparison(state, body)
+    plan = await plan_comparison(state, body)
     if body.stream:
-        return await stream_events(request, stream_comparison(state, request, made))
-    return json_response(await cancel_on_disconnect(request, collect_comparison(state, request, made)))
+        return await stream_events(request, stream_comparison(state, request, plan))
+    return json_response(await cancel_on_disconnect(request, collect_comparison(state, request, plan)))
 
 
 @router.post("/sweep", responses=struct_response(SweepResult))
@@ -43,15 +43,15 @@ async def post_sweep(body: SweepRequest, request: Request) -> Response:
     Streamed, a point at a time; closing the connection ends it.
     """
     state: State = request.app.state.millm
-    made = await plan_sweep(state, body)
+    plan = await plan_sweep(state, body)
     if body.stream:
-        return await stream_events(request, stream_sweep(state, request, made))
-    return json_response(await cancel_on_disconnect(request, collect_sweep(state, request, made)))
+        return await stream_events(request, stream_sweep(state, request, plan))
+    return json_response(await cancel_on_disconnect(request, collect_sweep(state, request, plan)))
 
 
 @router.post("/calibrate", responses=struct_response(SteeringCalibration))
 async def post_calibrate(body: CalibrateRequest, request: Request) -> Response:
-    """The largest multiple of all strengths that keeps to a guard. A suggestion: nothing is changed."""
+    """The largest multiple of all strengths within a guard. A suggestion, not applied."""
     state: State = request.app.state.millm
     return json_response(
         await cancel_on_disconnect(request, calibrate(state, request, await plan_calibration(state, body)))

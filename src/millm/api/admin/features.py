@@ -1,7 +1,4 @@
-"""`/api/features/inspect` and `/contrast`: finding features by texts in which they fire.
-
-`/api/features`: what is known about an SAE's features, found by words or by number, and written down.
-"""
+"""`/api/features`: find features by text, contrast or label; feature cards; editing, import and export of labels."""
 
 import asyncio
 import time
@@ -36,8 +33,7 @@ from millm.features.search import (
 )
 from millm.generation.chat import render_prompt
 from millm.generation.tools import ToolConfig
-from millm.hub.labels import MAX_LABEL_LENGTH as LONGEST_LABEL
-from millm.hub.labels import Label, read_jsonl
+from millm.hub.labels import MAX_LABEL_LENGTH, Label, read_jsonl
 from millm.lifecycle.restore import ensure_loaded
 from millm.lifecycle.saes import remove_label, store_labels
 from millm.loaded import AttachedSae, LoadedModel
@@ -45,16 +41,18 @@ from millm.profiles.schema import ProfileName
 from millm.protocol.request import ChatMessage, ChatRequest
 from millm.state import State
 
-inspection_router = APIRouter(prefix="/features", route_class=AdminRoute)
+router = APIRouter(prefix="/features", route_class=AdminRoute)
 MAX_TEXTS = 64
-"""A side."""
+"""Texts of each set."""
 SaeField = Annotated[str | None, Field(max_length=MAX_ID_LENGTH, description="Default: the only SAE that is attached.")]
 Texts = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_TEXTS)]
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+SaeQuery = Annotated[str | None, Query(max_length=MAX_ID_LENGTH, description="Default: the only SAE that is attached.")]
+FeatureIndex = Annotated[int, Path(ge=0, le=2**31 - 1)]
 
 
 class InspectBody(StrictBody):
-    """A text in one of three forms."""
+    """A text as a string, chat messages or token ids."""
 
     text: Annotated[str | None, Field(min_length=1)] = None
     messages: Annotated[
@@ -88,9 +86,9 @@ class ContrastBody(StrictBody):
     name: Annotated[ProfileName, Field(description="Of the profile.")] = "contrast"
 
 
-@inspection_router.post("/inspect", dependencies=[requires("monitor")], responses=struct_response(Inspection))
+@router.post("/inspect", dependencies=[requires("monitor")], responses=struct_response(Inspection))
 async def inspect_text(request: Request, body: InspectBody) -> Response:
-    """Which features fire on a text: at each token, and over all of it. The base model reads it, unsteered."""
+    """The features that fire on a text, per token and overall, without steering."""
     state: State = request.app.state.millm
     attached = await _ready_sae(state, body.sae)
     for place, index in enumerate(body.features):
@@ -109,15 +107,15 @@ async def inspect_text(request: Request, body: InspectBody) -> Response:
     return json_response(await cancel_on_disconnect(request, work))
 
 
-@inspection_router.post("/contrast", dependencies=[requires("monitor")], responses=struct_response(Separators))
+@router.post("/contrast", dependencies=[requires("monitor")], responses=struct_response(Separators))
 async def contrast_texts(request: Request, body: ContrastBody) -> Response:
-    """Which features fire more on one set of texts than on the other, and a profile made of them (not saved)."""
+    """The features that fire more on one set of texts than on the other, and a profile of them (not stored)."""
     state: State = request.app.state.millm
     attached = await _ready_sae(state, body.sae)
     model = state.model_or_raise()
     texts = await asyncio.to_thread(_all_token_ids, model, body)
-    found = await cancel_on_disconnect(request, survey_texts(state, attached, texts, _job_id("contrast")))
-    sides = found[: len(body.a)], found[len(body.a) :]
+    scanned = await cancel_on_disconnect(request, survey_texts(state, attached, texts, _job_id("contrast")))
+    sides = scanned[: len(body.a)], scanned[len(body.a) :]
     separations = await asyncio.to_thread(
         contrast, *sides, limit=max(body.limit, body.make), residual_norm=attached.facts.residual_norm
     )
@@ -127,7 +125,7 @@ async def contrast_texts(request: Request, body: ContrastBody) -> Response:
 
 
 async def _ready_sae(state: State, sae: str | None) -> AttachedSae:
-    """The model is in memory. Raises ModelNotLoaded, or what `attached_sae` raises."""
+    """The SAE, with the model in memory. Raises ModelNotLoaded, or what `find_attached_sae` raises."""
     find_attached_sae(state, sae)
     await ensure_loaded(state, state.model_or_raise().name)
     return find_attached_sae(state, sae)
@@ -139,7 +137,6 @@ def _check_top_k(attached: AttachedSae, top_k: int) -> None:
 
 
 def _token_ids(model: LoadedModel, body: InspectBody) -> list[int]:
-    """Raises InvalidRequest or ContextLengthExceeded."""
     if body.text is not None:
         return encode_text(model, body.text, "text")
     if body.messages is not None:
@@ -149,27 +146,18 @@ def _token_ids(model: LoadedModel, body: InspectBody) -> list[int]:
 
 
 def _all_token_ids(model: LoadedModel, body: ContrastBody) -> list[list[int]]:
-    return [encode_text(model, text, _text_path(body, place)) for place, text in enumerate([*body.a, *body.b])]
-
-
-def _text_path(body: ContrastBody, position: int) -> str:
-    """Of a text in the body."""
-    return f"a.{position}" if position < len(body.a) else f"b.{position - len(body.a)}"
+    sides = (("a", body.a), ("b", body.b))
+    return [encode_text(model, text, f"{name}.{number}") for name, side in sides for number, text in enumerate(side)]
 
 
 def _job_id(kind: str) -> str:
     return f"{kind}-{uuid.uuid4().hex}"
 
 
-router = APIRouter(prefix="/features", route_class=AdminRoute)
-SaeQuery = Annotated[str | None, Query(max_length=MAX_ID_LENGTH, description="Default: the only SAE that is attached.")]
-FeatureIndex = Annotated[int, Path(ge=0, le=2**31 - 1)]
-
-
 class LabelBody(StrictBody):
-    """What somebody writes about a feature."""
+    """A user's label of a feature."""
 
-    label: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_LABEL)]
+    label: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MAX_LABEL_LENGTH)]
     max_act: Annotated[
         FiniteFloat | None, Field(gt=0, description="The largest activation seen: the unit `max_act`.")
     ] = None
@@ -178,14 +166,14 @@ class LabelBody(StrictBody):
 @router.get("/search", dependencies=[requires("monitor")], responses=struct_response(FoundLabels))
 async def search_features(
     request: Request,
-    q: Annotated[str, Query(max_length=LONGEST_LABEL, description="Words, or a number; empty: all labels.")] = "",
+    q: Annotated[str, Query(max_length=MAX_LABEL_LENGTH, description="Words, or a number; empty: all labels.")] = "",
     sae: Annotated[
         str | None, Query(max_length=MAX_ID_LENGTH, description="Default: every SAE that is attached.")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     offset: Annotated[int, Query(ge=0, le=10**7)] = 0,
 ) -> Response:
-    """Features whose labels have every word, the best first: the label itself, beginnings of words, letters inside."""
+    """Features whose labels contain every word, best match first: equal labels, then word beginnings, then others."""
     state: State = request.app.state.millm
     saes = sorted(state.saes) if sae is None and state.saes else [find_attached_sae(state, sae).facts.sae]
     return json_response(await asyncio.to_thread(search_labels_page, state.labels, saes, q, limit, offset))
@@ -193,7 +181,7 @@ async def search_features(
 
 @router.get("/labels", dependencies=[requires("monitor")], responses=file_response("application/jsonl"))
 async def get_labels(request: Request, sae: SaeQuery = None) -> Response:
-    """All labels of an SAE as JSONL, to keep, to share and to import again."""
+    """All labels of an SAE as JSONL, which can be imported again."""
     state: State = request.app.state.millm
     name = find_attached_sae(state, sae).facts.sae
     lines = await asyncio.to_thread(state.labels.export, name)
@@ -208,7 +196,7 @@ async def post_labels(
     sae: SaeQuery = None,
     source: Annotated[str, Query(max_length=64, description="Of the lines that name none.")] = "import",
 ) -> Response:
-    """Lay labels over those that are known: JSONL, ours or Neuronpedia's. All of them, or none if a line is none."""
+    """Import labels as JSONL, miLLM's or Neuronpedia's: all of them, or none where a line is invalid."""
     state: State = request.app.state.millm
     attached = find_attached_sae(state, sae)
     document = await request.body()
@@ -222,7 +210,7 @@ async def post_labels(
 
 @router.get("/{index}", dependencies=[requires("monitor")], responses=struct_response(FeatureCard))
 async def get_feature(request: Request, index: FeatureIndex, sae: SaeQuery = None) -> Response:
-    """Its label, the tokens that it makes likelier, its neighbours, and strengths to begin with."""
+    """The feature's label, promoted tokens, neighbours, and strengths to begin with."""
     state: State = request.app.state.millm
     check_feature_index(find_attached_sae(state, sae), index, "index")
     await ensure_loaded(state, state.model_or_raise().name)
@@ -231,7 +219,7 @@ async def get_feature(request: Request, index: FeatureIndex, sae: SaeQuery = Non
 
 @router.put("/{index}/label", dependencies=[requires("admin")], responses=struct_response(FoundLabel))
 async def put_label(request: Request, body: LabelBody, index: FeatureIndex, sae: SaeQuery = None) -> Response:
-    """Write down what a feature means; its file stays as it is."""
+    """Set a feature's label; the SAE's own file is not changed."""
     state: State = request.app.state.millm
     attached = find_attached_sae(state, sae)
     check_feature_index(attached, index, "index")
@@ -242,9 +230,9 @@ async def put_label(request: Request, body: LabelBody, index: FeatureIndex, sae:
 
 @router.delete("/{index}/label", dependencies=[requires("admin")], responses=struct_response(FoundLabel))
 async def delete_label(request: Request, index: FeatureIndex, sae: SaeQuery = None) -> Response:
-    """Take back what was written or imported; → what the SAE's own file says."""
+    """Delete an edited or imported label; returns that of the SAE's own file."""
     state: State = request.app.state.millm
     attached = find_attached_sae(state, sae)
     check_feature_index(attached, index, "index")
-    left = await remove_label(state, attached.facts.sae, index)
-    return json_response(label_match(attached.facts.sae, left or Label(index)))
+    remaining = await remove_label(state, attached.facts.sae, index)
+    return json_response(label_match(attached.facts.sae, remaining or Label(index)))

@@ -1,7 +1,4 @@
-"""`/api/models/load`, `unload`, `cancel` and `estimate`: which model of the library is in memory.
-
-`/api/models`: the models that are on disk, and how another one gets there or leaves.
-"""
+"""`/api/models`: load and unload models; list, download and delete the models of the library."""
 
 import asyncio
 from typing import Annotated, Literal
@@ -30,17 +27,17 @@ from millm.events import LibraryChanged
 from millm.hub.entries import DeletionResult, ModelEntry
 from millm.hub.jobs import DownloadJob, DownloadPreview, RemoteModel, parse_spec
 from millm.hub.memory_estimate import Estimate
-from millm.lifecycle import models
+from millm.lifecycle import models as lifecycle
 from millm.lifecycle.changes import wait_until_started
 from millm.lifecycle.models import estimate_memory
 from millm.state import State
 from millm.status import ModelSpec, ServerStatus
 
-loading_router = APIRouter(prefix="/models", route_class=AdminRoute)
+router = APIRouter(prefix="/models", route_class=AdminRoute)
 
 
 class LoadOptions(StrictBody):
-    """A model of the library, and how it is loaded; what is left out is as the server's settings say."""
+    """A model of the library and its load options; default: the server's settings."""
 
     id: PublicId
     quantization: Annotated[Quantization | None, Field(description="Through bitsandbytes.")] = None
@@ -64,49 +61,46 @@ class EstimateBody(LoadOptions):
     saes: Annotated[list[PublicId], Field(default_factory=list, max_length=64, description="SAEs to be attached.")]
 
 
-@loading_router.post("/load", dependencies=[requires("admin")], responses=struct_response(ServerStatus))
+@router.post("/load", dependencies=[requires("admin")], responses=struct_response(ServerStatus))
 async def load(request: Request, body: Load) -> Response:
-    """Load a model of the library in place of the one that answers; → the status, once it does.
+    """Load a model of the library in place of the current one; returns the status after the load.
 
-    It goes on when the client leaves; `/cancel` gives it up.
+    The load continues if the client disconnects; `/cancel` cancels it.
     """
     state: State = request.app.state.millm
     await wait_until_started(state)
-    await models.load(state, body.spec, force=body.force)
+    await lifecycle.load(state, body.spec, force=body.force)
     return json_response(server_status(state))
 
 
-@loading_router.post("/unload", dependencies=[requires("admin")], responses=struct_response(ServerStatus))
+@router.post("/unload", dependencies=[requires("admin")], responses=struct_response(ServerStatus))
 async def unload(request: Request) -> Response:
-    """Let running answers end, then give the memory back; → the status."""
+    """Wait for running answers, then free the memory; returns the status."""
     state: State = request.app.state.millm
     await wait_until_started(state)
-    await models.unload(state)
+    await lifecycle.unload(state)
     return json_response(server_status(state))
 
 
-@loading_router.post("/cancel", dependencies=[requires("admin")], responses=struct_response(ServerStatus))
+@router.post("/cancel", dependencies=[requires("admin")], responses=struct_response(ServerStatus))
 async def cancel(request: Request) -> Response:
-    """Give up the load that is under way: it ends as soon as it next reports, and what was there before answers on."""
+    """Cancel the running load at its next progress report; the previous model answers again."""
     state: State = request.app.state.millm
     if state.load_in_progress is None:
-        raise Conflict("nothing is being loaded that could be given up")
-    models.cancel_load(state)
+        raise Conflict("no load is in progress")
+    lifecycle.cancel_load(state)
     return json_response(server_status(state))
 
 
-@loading_router.post("/estimate", dependencies=[requires("monitor")], responses=struct_response(Estimate))
+@router.post("/estimate", dependencies=[requires("monitor")], responses=struct_response(Estimate))
 async def estimate(request: Request, body: EstimateBody) -> Response:
-    """How much memory a model would take, and whether it fits."""
+    """The memory that a model would need, and whether it fits."""
     state: State = request.app.state.millm
     return json_response(await asyncio.to_thread(estimate_memory, state, body.spec, body.saes))
 
 
-router = APIRouter(prefix="/models", route_class=AdminRoute)
-
-
 class HubSearch(StrictBody):
-    """Words of a model's name, on Hugging Face."""
+    """A search of model names on Hugging Face."""
 
     text: Annotated[str, Field(min_length=1, max_length=200, pattern=r"\S")]
     limit: Annotated[int, Field(ge=1, le=100)] = 20
@@ -114,7 +108,7 @@ class HubSearch(StrictBody):
 
 @router.get("", dependencies=[requires("monitor")], responses=list_response(ModelEntry, "models"))
 async def list_models(request: Request) -> Response:
-    """Every model of the library, those that are not whole included."""
+    """Every model of the library, including incomplete ones."""
     state: State = request.app.state.millm
     entries = await asyncio.to_thread(state.hub.library.models)
     return json_response({"models": [_with_is_loaded(state, entry) for entry in entries]})
@@ -129,7 +123,7 @@ async def get_model(request: Request, id: PathId) -> Response:
 
 @router.delete("/{id:path}", dependencies=[requires("admin")], responses=struct_response(DeletionResult))
 async def delete_model(request: Request, id: PathId) -> Response:
-    """Remove a model's files; those that another entry shares stay."""
+    """Delete a model's files, except those that other entries share."""
     state: State = request.app.state.millm
     library = state.hub.library
     name = (await asyncio.to_thread(library.model, id)).id
@@ -141,24 +135,24 @@ async def delete_model(request: Request, id: PathId) -> Response:
 
 @router.post("", dependencies=[requires("admin")], status_code=202, responses=struct_response(DownloadJob, 202))
 async def download_model(request: Request, body: Download) -> Response:
-    """Fetch a model from Hugging Face, in the background: the job tells how far it is."""
+    """Download a model from Hugging Face in the background; the job has the progress."""
     state: State = request.app.state.millm
     return json_response(await state.hub.downloads.start(parse_spec(body.id, "model", body.revision)), 202)
 
 
 @router.post("/preview", dependencies=[requires("admin")], responses=struct_response(DownloadPreview))
 async def preview_model(request: Request, body: Download) -> Response:
-    """What a download would bring: sizes, licence, what the model is."""
+    """Size, licence and facts of a model before its download."""
     state: State = request.app.state.millm
     return json_response(await state.hub.downloads.preview(parse_spec(body.id, "model", body.revision)))
 
 
 @router.post("/search", dependencies=[requires("admin")], responses=list_response(RemoteModel, "models"))
 async def search_models(request: Request, body: HubSearch) -> Response:
-    """Models on Hugging Face that this server could load (safetensors), the most fetched first."""
+    """Models on Hugging Face that this server can load (safetensors), most downloaded first."""
     state: State = request.app.state.millm
-    found = await cancel_on_disconnect(request, state.hub.downloads.search(body.text.strip(), body.limit))
-    return json_response({"models": found})
+    models = await cancel_on_disconnect(request, state.hub.downloads.search(body.text.strip(), body.limit))
+    return json_response({"models": models})
 
 
 def _with_is_loaded(state: State, entry: ModelEntry) -> ModelEntry:

@@ -1,7 +1,4 @@
-"""`/api/monitor`: what is watched in every request, and what the history says of it: statistics, and files.
-
-`/api/requests`: the last requests that were answered, with what was watched in them. In memory alone.
-"""
+"""`/api/monitor`: the watch configuration, statistics and exports. `/api/requests`: the request history, in memory."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal
@@ -20,6 +17,7 @@ from millm.events import RequestRecord
 from millm.monitoring.history import HistoryEntry, RequestFilter
 from millm.monitoring.statistics import HISTOGRAM_EDGES, export_csv, export_jsonl, feature_statistics
 from millm.monitoring.watch import MonitorConfig, SaeWatch
+from millm.profiles.resolve import check_index
 from millm.state import State
 
 requests_router = APIRouter(prefix="/requests", route_class=AdminRoute)
@@ -34,7 +32,7 @@ def filter_params(
     sae: Annotated[str | None, Query(max_length=512, description="Some of it was watched.")] = None,
     feature: Annotated[int | None, Query(ge=0, description="Watched by name, or among the most active.")] = None,
 ) -> RequestFilter:
-    """Which requests are meant: those that have all of these."""
+    """A filter: requests match if all given fields do."""
     return RequestFilter(client=client, profile=profile, task=task, endpoint=endpoint, sae=sae, feature=feature)
 
 
@@ -48,7 +46,7 @@ async def list_requests(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     before: Annotated[str | None, Query(max_length=512, description="A request's id: only older ones.")] = None,
 ) -> Response:
-    """The last requests, the newest first; without activations."""
+    """The latest requests, newest first, without activations."""
     state: State = request.app.state.millm
     newest = state.monitor.history.newest(which, before)
     return json_response({"requests": [entry.record for entry, _ in zip(newest, range(limit), strict=False)]})
@@ -56,21 +54,21 @@ async def list_requests(
 
 @requests_router.get("/{id}", dependencies=[requires("monitor")], responses=struct_response(RequestDetail))
 async def get_request(request: Request, id: str, which: FilterParams) -> Response:
-    """One request, with what was watched in it; `sae` and `feature` leave out what was not."""
+    """One request with its watched activations, those of `sae` and `feature` only if given."""
     state: State = request.app.state.millm
     entry = state.monitor.history.find(id)
-    seen = tuple(token for track in filter(which.matches_track, entry.tracks) for token in track.tokens())
+    tokens = tuple(token for track in filter(which.matches_track, entry.tracks) for token in track.tokens())
     texts = entry.texts
     return json_response(
         RequestDetail(
-            request=entry.record, activations=seen, prompts=texts.prompts, answers=texts.answers, body=texts.body
+            request=entry.record, activations=tokens, prompts=texts.prompts, answers=texts.answers, body=texts.body
         )
     )
 
 
 @requests_router.delete("/{id}", dependencies=[requires("admin")], responses=struct_response(DeletedRequests))
 async def delete_request(request: Request, id: str) -> Response:
-    """Forget one request."""
+    """Delete one request from the history."""
     state: State = request.app.state.millm
     state.monitor.history.delete(id)
     return json_response(DeletedRequests(requests=1))
@@ -78,7 +76,7 @@ async def delete_request(request: Request, id: str) -> Response:
 
 @requests_router.delete("", dependencies=[requires("admin")], responses=struct_response(DeletedRequests))
 async def delete_requests(request: Request) -> Response:
-    """Forget all of them."""
+    """Delete all requests from the history."""
     state: State = request.app.state.millm
     return json_response(DeletedRequests(requests=state.monitor.history.clear()))
 
@@ -92,7 +90,7 @@ EXPORT_FORMATS: dict[str, tuple[ExportWriter, str]] = {
 
 
 class MonitorBody(StrictBody):
-    """What to watch in every request: all of it, as it is to be."""
+    """The complete watch configuration."""
 
     on: bool = True
     watch: Annotated[list[dict[str, Any]], Field(default_factory=list)]
@@ -101,13 +99,13 @@ class MonitorBody(StrictBody):
 
 @router.get("", dependencies=[requires("monitor")], responses=struct_response(MonitorState))
 async def get_monitor(request: Request) -> Response:
-    """What is watched in every request."""
+    """The watch configuration."""
     return json_response(_monitor_state(request.app.state.millm))
 
 
 @router.put("", dependencies=[requires("admin")], responses=struct_response(MonitorState))
 async def put_monitor(request: Request, body: MonitorBody) -> Response:
-    """Watch this from now on, in every request that begins; it is remembered across restarts."""
+    """Replace the watch configuration. Applies to new requests and survives restarts."""
     state: State = request.app.state.millm
     config = _parse_config(body)
     _check_config(state, config)
@@ -117,7 +115,7 @@ async def put_monitor(request: Request, body: MonitorBody) -> Response:
 
 @router.get("/statistics", dependencies=[requires("monitor")], responses=struct_response(Statistics))
 async def get_statistics(request: Request, which: FilterParams) -> Response:
-    """How often and how strongly each feature fired that was watched by name; of `values`, in residual units."""
+    """Frequency and strength of each feature watched by name, in residual units."""
     entries = tuple(request.app.state.millm.monitor.history.newest(which))
     return json_response(
         Statistics(edges=HISTOGRAM_EDGES, requests=len(entries), features=tuple(feature_statistics(entries, which)))
@@ -134,29 +132,29 @@ async def export(
     which: FilterParams,
     format: Annotated[Literal["jsonl", "csv"], Query(description="A line per token, or a row per feature of it.")],
 ) -> Response:
-    """The activations of the requests that are meant, as a file; the newest request first."""
+    """The activations of the matching requests as a file, newest request first."""
     entries = tuple(request.app.state.millm.monitor.history.newest(which))
     writer, media_type = EXPORT_FORMATS[format]
-    named = {"Content-Disposition": f'attachment; filename="activations.{format}"'}
-    return StreamingResponse(writer(entries, which), media_type=media_type, headers=named)
+    headers = {"Content-Disposition": f'attachment; filename="activations.{format}"'}
+    return StreamingResponse(writer(entries, which), media_type=media_type, headers=headers)
 
 
 def _parse_config(body: MonitorBody) -> MonitorConfig:
     """Raises InvalidRequest, naming the field."""
     try:
         return msgspec.convert(body.model_dump(), MonitorConfig)
-    except msgspec.ValidationError as wrong:
-        reason, _, place = str(wrong).partition(" - at ")
-        param = place.strip("`").removeprefix("$.").replace("[...]", "") or None
-        raise InvalidRequest(f"`{param}`: {reason}.", param=param) from wrong
+    except msgspec.ValidationError as error:
+        reason, _, path = str(error).partition(" - at ")
+        param = path.strip("`").removeprefix("$.").replace("[...]", "") or None
+        raise InvalidRequest(f"`{param}`: {reason}.", param=param) from error
 
 
 def _check_config(state: State, config: MonitorConfig) -> None:
-    """Raises InvalidRequest for what can never be read, or not of what is attached."""
+    """Raises InvalidRequest for a watch without features, or one that an attached SAE cannot serve."""
     names = [one.sae for one in config.watch]
     for one in config.watch:
         if names.count(one.sae) > 1:
-            raise InvalidRequest(f"`watch`: SAE {one.sae!r} is named twice; ask once for all of it.", param="watch")
+            raise InvalidRequest(f"`watch`: SAE {one.sae!r} is named twice; use one entry for it.", param="watch")
         if not one.features and not one.top_k:
             raise InvalidRequest(
                 f"`watch`: of SAE {one.sae!r} name `features`, or a `top_k` of at least 1.", param="watch"
@@ -166,9 +164,8 @@ def _check_config(state: State, config: MonitorConfig) -> None:
 
 
 def _check_watch(one: SaeWatch, features: int) -> None:
-    wrong = next((feature for feature in one.features if feature >= features), None)
-    if wrong is not None:
-        raise InvalidRequest(f"feature {wrong} is not in 0..{features - 1} of SAE {one.sae!r}.", param="watch.features")
+    for index in one.features:
+        check_index(index, one.sae, features, "watch.features", InvalidRequest)
     if one.top_k > features:
         raise InvalidRequest(f"`top_k` must be at most {features} for SAE {one.sae!r}.", param="watch.top_k")
 

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of answers under `/api` and of events: the structs that they are, as JSON schemas."""
+"""OpenAPI schemas of the responses under `/api` and of the events, generated from their structs."""
 
 from typing import Any, get_args
 
@@ -28,8 +28,8 @@ from millm.settings import Setting
 from millm.status import ServerStatus, SteeringState
 
 STRUCTS: tuple[type[msgspec.Struct], ...] = (
-    ModelEntry, SaeEntry, DeletionResult, DownloadJob, DownloadPreview, RemoteModel, Estimate, ServerStatus, SaeFacts, RegistryPage, RegistryModel,
-    Hardware, Setting, LogEntry,
+    ModelEntry, SaeEntry, DeletionResult, DownloadJob, DownloadPreview, RemoteModel, Estimate, ServerStatus, SaeFacts,
+    RegistryPage, RegistryModel, Hardware, Setting, LogEntry,
     SteeringState, FeatureCard, FoundLabel, FoundLabels, PutLabels, Inspection, Separators,
     MonitorState, Statistics, RequestRecord, RequestDetail, DeletedRequests,
     Comparison, SweepResult, SteeringCalibration,
@@ -41,29 +41,29 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 def struct_response(struct: type[msgspec.Struct], status: int = 200) -> Responses:
-    """The answer is one of these."""
+    """A JSON response of this struct."""
     return {status: _json_content(_reference(struct), struct)}
 
 
 def file_response(*media_types: str) -> Responses:
-    """The answer is a file."""
+    """A file as the response."""
     return {200: {"description": "The file.", "content": {media_type: {} for media_type in media_types}}}
 
 
 def list_response(struct: type[msgspec.Struct], name: str) -> Responses:
-    """The answer is an object with a list of these."""
-    these = {"type": "array", "items": _reference(struct)}
-    return {200: _json_content({"type": "object", "properties": {name: these}, "required": [name]}, struct)}
+    """A JSON response with a list of structs in the field `name`."""
+    items = {"type": "array", "items": _reference(struct)}
+    return {200: _json_content({"type": "object", "properties": {name: items}, "required": [name]}, struct)}
 
 
 def component_schemas() -> dict[str, Any]:
-    """Of the structs, of the websocket's events, and of those that they hold, by their names."""
-    told = msgspec.json.schema_components((*STRUCTS, *get_args(Event)), ref_template=_REF_TEMPLATE)[1]
-    return {name: _mark_required(schema) for name, schema in told.items()}
+    """Schemas by name, of all structs, events and the structs inside them."""
+    schemas = msgspec.json.schema_components((*STRUCTS, *get_args(Event)), ref_template=_REF_TEMPLATE)[1]
+    return {name: _mark_required(schema) for name, schema in schemas.items()}
 
 
 def _mark_required(schema: dict[str, Any]) -> dict[str, Any]:
-    """What has a default is still in every answer; what may be left out (`UnsetType`) has none."""
+    """Fields with a default are in every response; optional ones (`UnsetType`) have no default."""
     properties = schema.get("properties", {})
     always = [name for name in properties if name in schema.get("required", []) or "default" in properties[name]]
     return schema | {"required": always} if always else schema
@@ -75,5 +75,5 @@ def _reference(struct: type[msgspec.Struct]) -> dict[str, str]:
 
 
 def _json_content(schema: dict[str, Any], struct: type[msgspec.Struct]) -> dict[str, Any]:
-    told = struct.__doc__ or f"{struct.__name__}."
-    return {"description": told.splitlines()[0], "content": {"application/json": {"schema": schema}}}
+    text = struct.__doc__ or f"{struct.__name__}."
+    return {"description": text.splitlines()[0], "content": {"application/json": {"schema": schema}}}

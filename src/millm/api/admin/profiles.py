@@ -1,7 +1,4 @@
-"""`/api/profiles/import` and `…/export`: other tools' documents as profiles and labels, and profiles as theirs.
-
-`/api/profiles`: the named steerings, and which of them steers the server.
-"""
+"""`/api/profiles`: the stored profiles and the active one, imports of other tools' documents, and exports."""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,8 +17,6 @@ from millm.api.admin.schemas import (
     ImportResponse,
     imported_entry,
     preview_response,
-    profile_detail,
-    profile_entry,
 )
 from millm.api.admin.system import server_status
 from millm.api.dependencies import requires
@@ -37,13 +32,16 @@ from millm.lifecycle.profile_exchange import (
 )
 from millm.lifecycle.saes import store_labels
 from millm.lifecycle.steering import activate, activate_profile, create_profile, update_profile
+from millm.profiles import store
 from millm.profiles.formats.document import DocumentEntry
+from millm.profiles.resolve import incompatibility
 from millm.profiles.schema import MAX_NAME_LENGTH, Profile, ProfileName, WatchedFeature, name_key
-from millm.profiles.store import ProfileDetail, ProfileEntry, ProfilePage
+from millm.profiles.store import ProfileDetail, ProfileEntry, ProfilePage, StoredProfile
 from millm.state import State
 from millm.status import ServerStatus
 
-profile_files_router = APIRouter(prefix="/profiles", route_class=AdminRoute)
+router = APIRouter(prefix="/profiles", route_class=AdminRoute)
+PathProfileName = Annotated[str, Path(max_length=512, description="Of a profile, in any case.")]
 SaeNames = Annotated[
     list[Annotated[str, Query(max_length=1024)]],
     Query(alias="sae", max_length=100, description="`<foreign id>=<our id>`: which of our SAEs is meant; repeatable."),
@@ -57,19 +55,19 @@ _BINARY_BODY: dict[str, Any] = {
 }
 
 
-@profile_files_router.post(
+@router.post(
     "/import/preview",
     dependencies=[requires("monitor")],
     responses=struct_response(ImportPreview),
     openapi_extra=_BINARY_BODY,
 )
 async def preview_import(request: Request, sae: SaeNames = []) -> Response:  # noqa: B006 - FastAPI copies it
-    """What a document of any known shape would become: every entry, and all that is changed or left out."""
+    """Preview the import of a document: its entries, and notes on everything changed or left out."""
     state: State = request.app.state.millm
     return json_response(preview_response(await preview_document(state, await request.body(), _parse_sae_names(sae))))
 
 
-@profile_files_router.post(
+@router.post(
     "/import", dependencies=[requires("admin")], responses=struct_response(ImportResponse), openapi_extra=_BINARY_BODY
 )
 async def import_document(
@@ -81,21 +79,19 @@ async def import_document(
     ] = None,
     on_conflict: OnConflict = "refuse",
 ) -> Response:
-    """Take a document's entries in; what is unresolved has to be said first, and nothing is taken in by halves."""
+    """Import a document's entries, all or none; unresolved references are an error."""
     state: State = request.app.state.millm
-    said = _parse_sae_names(sae)
-    found = await preview_document(state, await request.body(), said)
-    entries = _rename_only_entry(_select_entries(found.entries, only), name)
+    sae_ids = _parse_sae_names(sae)
+    document = await preview_document(state, await request.body(), sae_ids)
+    entries = _rename_only_entry(_select_entries(document.entries, only), name)
     _check_entries(state, entries, on_conflict)
-    await asyncio.to_thread(remember_sae_ids, state.hub.database, said)
+    await asyncio.to_thread(remember_sae_ids, state.hub.database, sae_ids)
     return json_response(
         ImportResponse(entries=tuple([await _import_entry(state, entry, on_conflict) for entry in entries]))
     )
 
 
-@profile_files_router.get(
-    "/{name}/export", dependencies=[requires("monitor")], responses=file_response("application/octet-stream")
-)
+@router.get("/{name}/export", dependencies=[requires("monitor")], responses=file_response("application/octet-stream"))
 async def export_profile(
     request: Request,
     name: Annotated[str, Path(max_length=MAX_NAME_LENGTH)],
@@ -105,25 +101,25 @@ async def export_profile(
         Query(description="Export as if the profile said so: what other tools steer differs from our `bos`."),
     ] = None,
 ) -> Response:
-    """A profile as a file, in another tool's format too; what that cannot carry is refused by name."""
+    """A profile as a file, in miLLM's or another tool's format; an error names what the format cannot express."""
     state: State = request.app.state.millm
     profile = state.profiles.find(name)
     if skip is not None:
         profile = profile.model_copy(update={"skip": None if skip == "default" else skip})
     file = await render_export(state, profile, format)
-    place = f"attachment; filename*=UTF-8''{quote(file.name)}"
-    return Response(file.body, media_type=file.media_type, headers={"Content-Disposition": place})
+    disposition = f"attachment; filename*=UTF-8''{quote(file.name)}"
+    return Response(file.body, media_type=file.media_type, headers={"Content-Disposition": disposition})
 
 
 def _parse_sae_names(pairs: Sequence[str]) -> dict[str, str]:
-    """`foreign=ours`; ours holds no `=`."""
-    said = {}
+    """Foreign id → library id, of `foreign=library`; library ids contain no `=`."""
+    names = {}
     for pair in pairs:
-        foreign, separator, ours = pair.rpartition("=")
-        if not (separator and foreign and ours and ours.isprintable()):
+        foreign, separator, library_id = pair.rpartition("=")
+        if not (separator and foreign and library_id and library_id.isprintable()):
             raise InvalidImport("`sae` has to be <foreign id>=<our id>", param="sae")
-        said[foreign] = ours
-    return said
+        names[foreign] = library_id
+    return names
 
 
 def _select_entries(entries: Sequence[DocumentEntry], only: Sequence[str]) -> list[DocumentEntry]:
@@ -131,11 +127,11 @@ def _select_entries(entries: Sequence[DocumentEntry], only: Sequence[str]) -> li
     for path in only:
         if path not in known:
             raise InvalidImport(f"the document has no entry {path[:128]!r}; it has: {', '.join(known)}", param="only")
-    found = [entry for entry in entries if entry.path in only or not only]
-    if all(entry.becomes == "nothing" for entry in found):
-        why = found[0].notes[0] if found and found[0].notes else "it has no entries"
-        raise InvalidImport(f"nothing of the document can be taken in: {why}")
-    return found
+    selected = [entry for entry in entries if entry.path in only or not only]
+    if all(entry.becomes == "nothing" for entry in selected):
+        why = selected[0].notes[0] if selected and selected[0].notes else "it has no entries"
+        raise InvalidImport(f"nothing of the document can be imported: {why}")
+    return selected
 
 
 def _rename_only_entry(entries: list[DocumentEntry], name: str | None) -> list[DocumentEntry]:
@@ -148,7 +144,7 @@ def _rename_only_entry(entries: list[DocumentEntry], name: str | None) -> list[D
 
 
 def _check_entries(state: State, entries: Sequence[DocumentEntry], on_conflict: OnConflict) -> None:
-    """All that can be refused is refused before anything is written."""
+    """Raise all errors before the first write."""
     seen: set[str] = set()
     for entry in entries:
         if entry.unresolved:
@@ -157,17 +153,13 @@ def _check_entries(state: State, entries: Sequence[DocumentEntry], on_conflict: 
         if (
             entry.profile
             and on_conflict == "refuse"
-            and (_is_name_taken(state, entry.name) or name_key(entry.name) in seen)
+            and (state.profiles.has(entry.name) or name_key(entry.name) in seen)
         ):
             raise ProfileNameTaken(
                 f"there is a profile named {entry.name!r} already; import with on_conflict rename, replace or skip",
                 param="on_conflict",
             )
         seen.add(name_key(entry.name))
-
-
-def _is_name_taken(state: State, name: str) -> bool:
-    return any(name_key(one.name) == name_key(name) for one in state.profiles.all())
 
 
 async def _import_entry(state: State, entry: DocumentEntry, on_conflict: OnConflict) -> ImportedEntry:
@@ -182,7 +174,7 @@ async def _import_entry(state: State, entry: DocumentEntry, on_conflict: OnConfl
 async def _store_profile(
     state: State, entry: DocumentEntry, profile: Profile, on_conflict: OnConflict
 ) -> ImportedEntry:
-    if not _is_name_taken(state, profile.name):
+    if not state.profiles.has(profile.name):
         await create_profile(state, profile)
         return imported_entry(entry, "added")
     if on_conflict == "skip":
@@ -195,12 +187,8 @@ async def _store_profile(
     return imported_entry(replace(entry, name=free), "added")
 
 
-router = APIRouter(prefix="/profiles", route_class=AdminRoute)
-PathProfileName = Annotated[str, Path(max_length=512, description="Of a profile, in any case.")]
-
-
 class Save(StrictBody):
-    """A name for what steers the server now."""
+    """A name and further fields for the active steering."""
 
     name: ProfileName
     description: Annotated[str, Field(max_length=2000)] = ""
@@ -225,37 +213,33 @@ async def list_profiles(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
 ) -> Response:
-    """Profiles in the order of their names, and how many there are."""
+    """A page of the profiles, sorted by name, and their total number."""
     state: State = request.app.state.millm
-    found, total = state.profiles.page(search=search, limit=limit, offset=offset)
-    return json_response(ProfilePage(profiles=tuple(profile_entry(state, stored) for stored in found), total=total))
+    page, total = state.profiles.page(search=search, limit=limit, offset=offset)
+    return json_response(ProfilePage(profiles=tuple(_profile_entry(state, stored) for stored in page), total=total))
 
 
 @router.post("", dependencies=[requires("admin")], status_code=201, responses=struct_response(ProfileEntry, 201))
 async def add_profile(request: Request, body: Profile) -> Response:
-    """Add a profile, as a file has it."""
+    """Add a profile, in the file format."""
     state: State = request.app.state.millm
-    return json_response(profile_entry(state, await steering.create_profile(state, body)), 201)
+    return json_response(_profile_entry(state, await create_profile(state, body)), 201)
 
 
 @router.post("/save", dependencies=[requires("admin")], status_code=201, responses=struct_response(ProfileEntry, 201))
 async def save_profile(request: Request, body: Save) -> Response:
-    """Make a profile of the steering that is active now, which has that name then.
-
-    With the model and the SAEs that it was made on, and the knobs that are heard.
-    """
+    """Save the active steering as a profile, with its model, SAEs and effective features."""
     state: State = request.app.state.millm
     await wait_until_started(state)
     lists = {name: tuple(getattr(body, name)) for name in ("watch", "example_prompts", "tags")}
-    made = profile_from_active(state, body.name, description=body.description, **lists)
-    return json_response(
-        profile_entry(state, await steering.save_active_profile(state, made, overwrite=body.overwrite)), 201
-    )
+    profile = profile_from_active(state, body.name, description=body.description, **lists)
+    stored = await steering.save_active_profile(state, profile, overwrite=body.overwrite)
+    return json_response(_profile_entry(state, stored), 201)
 
 
 @router.post("/deactivate", dependencies=[requires("admin")], responses=struct_response(ServerStatus))
 async def deactivate(request: Request) -> Response:
-    """The base model answers from the next token on, unless a request says otherwise; → the status."""
+    """Deactivate the steering from the next token on; returns the status."""
     state: State = request.app.state.millm
     await wait_until_started(state)
     await activate(state, None)
@@ -264,17 +248,19 @@ async def deactivate(request: Request) -> Response:
 
 @router.get("/{name}", dependencies=[requires("monitor")], responses=struct_response(ProfileDetail))
 async def get_profile(request: Request, name: PathProfileName) -> Response:
-    """One profile, as a file has it."""
+    """One profile, in the file format."""
     state: State = request.app.state.millm
-    return json_response(profile_detail(state, state.profiles.find_stored(name)))
+    stored = state.profiles.find_stored(name)
+    document = stored.profile.model_dump(mode="json", exclude_none=True)
+    return json_response(ProfileDetail(profile=document, entry=_profile_entry(state, stored)))
 
 
 @router.put("/{name}", dependencies=[requires("admin")], responses=struct_response(ProfileEntry))
 async def put_profile(request: Request, name: PathProfileName, body: Profile) -> Response:
-    """Put another in its place, under that one's name. The active profile is applied anew: all of it, or nothing."""
+    """Replace a profile, perhaps under a new name. The active one is applied again in the same transaction."""
     state: State = request.app.state.millm
     await wait_until_started(state)
-    return json_response(profile_entry(state, await steering.update_profile(state, name, body)))
+    return json_response(_profile_entry(state, await update_profile(state, name, body)))
 
 
 @router.delete("/{name}", dependencies=[requires("admin")], responses=struct_response(ProfileEntry))
@@ -283,40 +269,48 @@ async def delete_profile(
     name: PathProfileName,
     force: Annotated[bool, Query(description="Also the active one, which is turned off.")] = False,
 ) -> Response:
-    """Delete a profile; → what it was."""
+    """Delete a profile; returns its former entry."""
     state: State = request.app.state.millm
     await wait_until_started(state)
-    was = profile_entry(state, state.profiles.find_stored(name))
+    entry = _profile_entry(state, state.profiles.find_stored(name))
     await steering.remove_profile(state, name, force=force)
-    return json_response(was)
+    return json_response(entry)
 
 
 @router.post("/{name}/rename", dependencies=[requires("admin")], responses=struct_response(ProfileEntry))
 async def rename_profile(request: Request, name: PathProfileName, body: Rename) -> Response:
-    """Give it another name. The active one stays active."""
+    """Rename a profile. The active one stays active."""
     state: State = request.app.state.millm
     await wait_until_started(state)
     renamed = state.profiles.find(name).model_copy(update={"name": body.name})
-    return json_response(profile_entry(state, await steering.update_profile(state, name, renamed)))
+    return json_response(_profile_entry(state, await update_profile(state, name, renamed)))
 
 
 @router.post(
     "/{name}/duplicate", dependencies=[requires("admin")], status_code=201, responses=struct_response(ProfileEntry, 201)
 )
 async def duplicate_profile(request: Request, name: PathProfileName, body: Duplicate | None = None) -> Response:
-    """Add the same under another name."""
+    """Copy a profile under another name."""
     state: State = request.app.state.millm
-    found = state.profiles.find(name)
-    wanted = body.name if body and body.name else state.profiles.free_name(found.name)
-    return json_response(
-        profile_entry(state, await steering.create_profile(state, found.model_copy(update={"name": wanted}))), 201
-    )
+    original = state.profiles.find(name)
+    copy_name = body.name if body and body.name else state.profiles.free_name(original.name)
+    stored = await create_profile(state, original.model_copy(update={"name": copy_name}))
+    return json_response(_profile_entry(state, stored), 201)
 
 
 @router.post("/{name}/activate", dependencies=[requires("admin")], responses=struct_response(ProfileEntry))
 async def activate_named(request: Request, name: PathProfileName) -> Response:
-    """Steer with it from the next token on, every request that does not say otherwise."""
+    """Activate a profile from the next token on."""
     state: State = request.app.state.millm
     await wait_until_started(state)
     await activate_profile(state, name)
-    return json_response(profile_entry(state, state.profiles.find_stored(name)))
+    return json_response(_profile_entry(state, state.profiles.find_stored(name)))
+
+
+def _profile_entry(state: State, stored: StoredProfile) -> ProfileEntry:
+    return store.profile_entry(
+        stored,
+        is_active=state.active is not None and state.active.profile == stored.profile.name,
+        incompatibility=incompatibility(state.model, state.saes, stored.profile),
+        model=state.model.name if state.model else None,
+    )

@@ -1,9 +1,4 @@
-"""A public id as clients send it: a name, never a path. Whether there is such a thing, the library says.
-
-What may be deleted: nothing that is in memory, or on its way there.
-
-How a route under `/api` answers, and how it refuses: 400 for a body that is no JSON, 422 for what cannot be done.
-"""
+"""Shared parts of the admin routes: id types, strict bodies, error statuses (422 for an invalid request) and guards."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -20,12 +15,16 @@ from millm.hub.jobs import ArtifactKind
 from millm.protocol.errors import error_body, error_response, error_sentence, field_path
 from millm.state import State
 
+UNPROCESSABLE = 422
+MAX_ID_LENGTH = 512
+"""Characters of `owner/name/path/inside@revision`."""
+
 
 @asynccontextmanager
 async def deletion_guard(state: State, kind: ArtifactKind, id: str) -> AsyncIterator[None]:
-    """While nobody loads or attaches it. Raises InUse."""
+    """Prevents a concurrent load or attach of what is deleted. Raises InUse."""
     _refuse_in_use(state, kind, id)
-    if state.change_lock.locked():  # by another model or SAE, which may take minutes
+    if state.change_lock.locked():  # by a change of another model or SAE, which may take minutes
         yield
         return
     async with state.change_lock:
@@ -43,11 +42,7 @@ def _refuse_in_use(state: State, kind: ArtifactKind, id: str) -> None:
     if kind == "sae" and id in state.saes:
         raise InUse(f"{id} is attached; detach it first")
     if state.changing and state.changing.name == id:
-        raise InUse(f"{id} is about to be used ({state.changing.what}); wait for that, or give it up")
-
-
-MAX_ID_LENGTH = 512
-"""Characters: `owner/name/path/inside@revision`."""
+        raise InUse(f"{id} is about to be used ({state.changing.what}); wait for that, or cancel it")
 
 
 def _check_id(text: str) -> str:
@@ -72,43 +67,38 @@ Revision = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9._\-/]+$"),
 
 
 class StrictBody(BaseModel):
-    """Of a request: what it does not name is refused."""
+    """A request body without unknown fields or type coercion."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Download(StrictBody):
-    """A repository of Hugging Face's."""
+    """A Hugging Face repository."""
 
     id: Annotated[PublicId, Field(description="`owner/name`; of an SAE `owner/name/path/inside`.")]
     revision: Annotated[Revision, Field(description="A branch, a tag or a commit.")] = "main"
 
 
-UNPROCESSABLE = 422
-
-
 class AdminRoute(JsonRoute):
+    """Responds with 422, instead of 400, to invalid requests other than malformed JSON."""
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
         async def handle_admin(request: Request) -> Response:
             try:
                 return await handle(request)
-            except RequestValidationError as wrong:
-                first = wrong.errors()[0]
+            except RequestValidationError as error:
+                first = error.errors()[0]
                 if first["type"] == "json_invalid":
                     raise
-                return _unprocessable(InvalidRequest(error_sentence(first), param=field_path(first)))
-            except InvalidRequest as refused:
-                return _unprocessable(refused)
+                invalid = InvalidRequest(error_sentence(first), param=field_path(first))
+            except InvalidRequest as error:
+                invalid = error
+            return error_response(UNPROCESSABLE, error_body(invalid))
 
         return handle_admin
 
 
-def _unprocessable(refused: InvalidRequest) -> Response:
-    return error_response(UNPROCESSABLE, error_body(refused))
-
-
 def json_response(value: object, status: int = 200) -> Response:
-    """The answer with `value` as JSON."""
     return Response(msgspec.json.encode(value), status, media_type="application/json")

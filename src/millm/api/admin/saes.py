@@ -1,9 +1,4 @@
-"""`/api/saes`: the SAEs that are on disk, and how another one gets there or leaves.
-
-`/api/attachments`: the SAEs that are on the loaded model.
-
-`/api/registry`: the public SAEs that miLLM knows of, and the models that have some.
-"""
+"""`/api/saes`: the SAEs of the library. `/api/attachments`: those on the loaded model. `/api/registry`: public SAEs."""
 
 import asyncio
 from typing import Annotated
@@ -31,7 +26,7 @@ attachments_router = APIRouter(prefix="/attachments", route_class=AdminRoute)
 
 
 class Attach(StrictBody):
-    """An SAE of the library, and where on the model it belongs if its files do not say."""
+    """An SAE of the library; default: the hook point in its files."""
 
     id: PublicId
     hook_point: Annotated[
@@ -46,14 +41,14 @@ class Attach(StrictBody):
 
 @attachments_router.get("", dependencies=[requires("monitor")], responses=list_response(SaeFacts, "attachments"))
 async def list_attachments(request: Request) -> Response:
-    """What is attached, and what that has found out."""
+    """The attached SAEs with the facts measured at attach."""
     state: State = request.app.state.millm
     return json_response({"attachments": [attached.facts for attached in state.saes.values()]})
 
 
 @attachments_router.post("", dependencies=[requires("admin")], responses=struct_response(SaeFacts))
 async def attach(request: Request, body: Attach) -> Response:
-    """Attach an SAE while the model answers; → what that found out."""
+    """Attach an SAE while the model answers; returns its measured facts."""
     state: State = request.app.state.millm
     await wait_until_started(state)
     attached = await saes.attach(state, SaeSpec(**body.model_dump()))
@@ -62,7 +57,7 @@ async def attach(request: Request, body: Attach) -> Response:
 
 @attachments_router.delete("/{sae:path}", dependencies=[requires("admin")], responses=struct_response(ServerStatus))
 async def detach(request: Request, sae: PathId) -> Response:
-    """Take an SAE off the model while it answers; → the status."""
+    """Detach an SAE while the model answers; returns the status."""
     state: State = request.app.state.millm
     await wait_until_started(state)
     await saes.detach(state, sae)
@@ -71,7 +66,7 @@ async def detach(request: Request, sae: PathId) -> Response:
 
 registry_router = APIRouter(prefix="/registry", route_class=AdminRoute)
 MAX_WORD_LENGTH = 200
-"""Characters of a word that is searched for."""
+"""Characters of a search term."""
 SearchWord = Annotated[str | None, Query(max_length=MAX_WORD_LENGTH)]
 
 
@@ -88,8 +83,8 @@ async def search_saes(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     offset: Annotated[int, Query(ge=0, le=10**6)] = 0,
 ) -> Response:
-    """Those that fit all that is asked for: how many there are, and `limit` of them from `offset` on."""
-    found = await asyncio.to_thread(
+    """The SAEs that match all parameters: their number, and a page of them."""
+    page = await asyncio.to_thread(
         catalog.search_saes,
         model=model,
         layer=layer,
@@ -100,14 +95,14 @@ async def search_saes(
         limit=limit,
         offset=offset,
     )
-    return json_response(found)
+    return json_response(page)
 
 
 @registry_router.get(
     "/models", dependencies=[requires("monitor")], responses=list_response(catalog.RegistryModel, "models")
 )
 async def list_shelf() -> Response:
-    """Models that have SAEs: how many, of which layers and widths."""
+    """The models that have public SAEs, with number, layers and widths of these."""
     return json_response({"models": await asyncio.to_thread(catalog.list_models)})
 
 
@@ -116,7 +111,7 @@ router = APIRouter(prefix="/saes", route_class=AdminRoute)
 
 @router.get("", dependencies=[requires("monitor")], responses=list_response(SaeEntry, "saes"))
 async def list_saes(request: Request) -> Response:
-    """Every SAE of the library, those that are not whole included."""
+    """Every SAE of the library, including incomplete ones."""
     state: State = request.app.state.millm
     entries = await asyncio.to_thread(state.hub.library.saes)
     return json_response({"saes": [_with_is_attached(state, entry) for entry in entries]})
@@ -131,7 +126,7 @@ async def get_sae(request: Request, id: PathId) -> Response:
 
 @router.delete("/{id:path}", dependencies=[requires("admin")], responses=struct_response(DeletionResult))
 async def delete_sae(request: Request, id: PathId) -> Response:
-    """Remove an SAE's files; those that another entry shares stay."""
+    """Delete an SAE's files, except those that other entries share."""
     state: State = request.app.state.millm
     library = state.hub.library
     name = (await asyncio.to_thread(library.sae, id)).id
@@ -143,14 +138,14 @@ async def delete_sae(request: Request, id: PathId) -> Response:
 
 @router.post("", dependencies=[requires("admin")], status_code=202, responses=struct_response(DownloadJob, 202))
 async def download_sae(request: Request, body: Download) -> Response:
-    """Fetch an SAE from Hugging Face, in the background: the job tells how far it is."""
+    """Download an SAE from Hugging Face in the background; the job has the progress."""
     state: State = request.app.state.millm
     return json_response(await state.hub.downloads.start(parse_spec(body.id, "sae", body.revision)), 202)
 
 
 @router.post("/preview", dependencies=[requires("admin")], responses=struct_response(DownloadPreview))
 async def preview_sae(request: Request, body: Download) -> Response:
-    """What a download would bring: which files, and how large they are."""
+    """Files and sizes of an SAE before its download."""
     state: State = request.app.state.millm
     return json_response(await state.hub.downloads.preview(parse_spec(body.id, "sae", body.revision)))
 

@@ -1,9 +1,4 @@
-"""What an import answers: entries as they would be, or as they have become.
-
-What `/api/monitor` and `/api/requests` answer: plain values.
-
-A profile as `/api/profiles` tells it: beside what it says, whether it is active and whether it could be.
-"""
+"""Response structs of `/api/profiles/import`, `/api/monitor` and `/api/requests`."""
 
 from typing import Any, Literal
 
@@ -13,55 +8,42 @@ from millm.events import RequestRecord
 from millm.monitoring.history import TrackedToken
 from millm.monitoring.statistics import FeatureStatistics
 from millm.monitoring.watch import SaeWatch
-from millm.profiles import store
-from millm.profiles.formats.document import DocumentEntry, EntryKind, ParsedDocument
-from millm.profiles.resolve import incompatibility
-from millm.profiles.store import ProfileDetail, ProfileEntry, StoredProfile
-from millm.state import State
+from millm.profiles.formats.document import DocumentEntry, EntryKind, ParsedDocument, UnresolvedReference
 
 ImportAction = Literal["added", "replaced", "skipped", "nothing"]
 
 
-class UnresolvedReference(msgspec.Struct, frozen=True, kw_only=True):
-    """What has to be said, or attached, before an entry can be taken in."""
-
-    path: str
-    kind: Literal["sae", "feature", "vector"]
-    id: str
-    reason: str
-
-
 class PreviewEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing of a document."""
+    """One profile, set of labels or unusable part of a document."""
 
     path: str
     """JSON path."""
     becomes: EntryKind
     name: str
     profile: dict[str, Any] | None
-    """As the contract writes it."""
+    """In the file format."""
     labels: int
-    """How many."""
+    """Number of labels."""
     sae: str | None
-    """Whose labels."""
+    """The SAE of the labels."""
     notes: tuple[str, ...]
     """`path: what is changed or left out`."""
     unresolved: tuple[UnresolvedReference, ...]
     misfit: str | None
-    """Why it could not be applied now."""
+    """Why the profile cannot be applied now."""
 
 
 class ImportPreview(msgspec.Struct, frozen=True, kw_only=True):
-    """What a document would become."""
+    """The entries that an import would add."""
 
     format: str
     entries: tuple[PreviewEntry, ...]
     notes: tuple[str, ...]
-    """Of what belongs to no entry."""
+    """Notes that belong to no entry."""
 
 
 class ImportedEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """What one of them has become."""
+    """The result of one entry."""
 
     path: str
     name: str
@@ -70,7 +52,7 @@ class ImportedEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImportResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """What a document has become."""
+    """The results of an import."""
 
     entries: tuple[ImportedEntry, ...]
 
@@ -94,73 +76,57 @@ def _preview_entry(entry: DocumentEntry) -> PreviewEntry:
         labels=len(entry.labels),
         sae=entry.sae,
         notes=entry.notes,
-        unresolved=tuple(
-            UnresolvedReference(path=one.path, kind=one.kind, id=one.id, reason=one.reason) for one in entry.unresolved
-        ),
+        unresolved=entry.unresolved,
         misfit=entry.incompatibility,
     )
 
 
 class WatchState(SaeWatch, frozen=True, kw_only=True):
-    """What is read of one SAE, and whether it can be."""
+    """The watch of one SAE."""
 
     active: bool
-    """False: that SAE is not attached."""
+    """False while the SAE is not attached."""
 
 
 class MonitorState(msgspec.Struct, frozen=True, kw_only=True):
-    """What is watched in every request that begins now."""
+    """The watch configuration of new requests, and the size of the history."""
 
     on: bool
     watch: tuple[WatchState, ...]
     follow_profile: bool
-    """Also what the active profile would have watched."""
+    """Also watch the features in the active profile's `watch`."""
     history: int
-    """Requests that are remembered."""
+    """Number of requests in the history."""
     history_size: int
     history_bytes: int
-    """Of memory that they take."""
+    """Memory used by the history."""
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """Of the requests that are meant, per feature that was watched by name."""
+    """Statistics of the matching requests, per feature watched by name."""
 
     edges: tuple[float, ...]
-    """Of each `histogram`."""
+    """Bin edges of each `histogram`."""
     requests: int
     features: tuple[FeatureStatistics, ...]
 
 
 class RequestDetail(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that has ended, with the activations that were watched in it.
+    """A finished request with its watched activations.
 
-    Texts are null where the setting `MILLM_HISTORY_TEXTS` does not keep them, or there was no room.
+    Texts are null where `MILLM_HISTORY_TEXTS` excludes them, or where the history was full.
     """
 
     request: RequestRecord
     activations: tuple[TrackedToken, ...]
     prompts: tuple[str, ...] | None
-    """As the model read them, with the chat template and its special tokens."""
+    """With the chat template and its special tokens."""
     answers: tuple[str, ...] | None
     body: str | None
-    """The request's JSON, as it came."""
+    """The JSON of the request."""
 
 
 class DeletedRequests(msgspec.Struct, frozen=True, kw_only=True):
-    """What the history holds no more."""
+    """The number of deleted requests."""
 
     requests: int
-
-
-def profile_entry(state: State, stored: StoredProfile) -> ProfileEntry:
-    return store.profile_entry(
-        stored,
-        is_active=state.active is not None and state.active.profile == stored.profile.name,
-        incompatibility=incompatibility(state.model, state.saes, stored.profile),
-        model=state.model.name if state.model else None,
-    )
-
-
-def profile_detail(state: State, stored: StoredProfile) -> ProfileDetail:
-    whole = stored.profile.model_dump(mode="json", exclude_none=True)
-    return ProfileDetail(profile=whole, entry=profile_entry(state, stored))

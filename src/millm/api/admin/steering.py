@@ -1,7 +1,4 @@
-"""`/api/steering`: what steers every request that does not say otherwise, to look at and to change while it answers.
-
-What steers the server, told in every unit: each knob raw, × norm and × its maximum, and what they add up to.
-"""
+"""`/api/steering`: the active steering, with every strength in every unit, and its changes, undo and redo."""
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
@@ -21,17 +18,17 @@ from millm.lifecycle.selection import build_active, resolve_active
 from millm.loaded import AttachedSae
 from millm.profiles.active import ActiveSteeringState, FeatureKey, feature_key
 from millm.profiles.resolve import feature_coefficients, resolve_sae_name
-from millm.profiles.schema import Index, ProfileFeature, SteeringRequest
+from millm.profiles.schema import MAX_FEATURES, Index, ProfileFeature, SteeringRequest
 from millm.sae.steering import Positions, Skip
 from millm.state import State
 from millm.status import SteeredFeature, SteeredHook, SteeringState
 
 USUAL_MAX_NORM = 1.0
-"""Beyond this multiple of the residual norm answers usually fall apart."""
+"""Multiple of the residual norm beyond which answers usually become incoherent."""
 
 
 async def steering_state(state: State) -> SteeringState:
-    """Asks the engine how long the vectors are that are added, between two of its steps."""
+    """The active steering; the norms of the added vectors come from the engine."""
     active, edits = state.active, state.edits
     if active is None:
         return SteeringState(
@@ -58,22 +55,24 @@ async def steering_state(state: State) -> SteeringState:
 
 
 async def _directions(state: State, active: ActiveSteeringState) -> Sequence[SteeringDirection]:
-    """None while what it steers is not there: it sleeps, or the engine is being started again."""
+    """The added vectors; empty while the model or an SAE is not available."""
     steering = active.steering
     if steering is None or state.asleep or any(tap.sae not in state.saes for tap in steering.by_sae):
         return ()
     try:
-        found = await state.engine.query_features(ComputeDirections(id=state.engine.new_id("study"), steering=steering))
+        command = ComputeDirections(id=state.engine.new_id("study"), steering=steering)
+        computed = await state.engine.query_features(command)
     except Unavailable:
         return ()
-    assert isinstance(found, DirectionsComputed)
-    return found.directions
+    assert isinstance(computed, DirectionsComputed)
+    return computed.directions
 
 
 def _steered_feature(state: State, active: ActiveSteeringState, feature: ProfileFeature) -> SteeredFeature:
     sae = state.saes.get(feature.sae or "")
-    raw = _raw_strength(sae, feature, active.request.reference_norm) if sae else None
-    largest = feature.max_act or (sae.max_acts.get(feature.index) if sae else None)
+    has_unit = feature.mode not in ("scale", "ablate")
+    raw = feature_coefficients(sae, feature, active.request.reference_norm).alpha if sae and has_unit else None
+    max_act = feature.max_act or (sae.max_acts.get(feature.index) if sae else None)
     return SteeredFeature(
         sae=feature.sae or "",
         index=feature.index,
@@ -87,14 +86,8 @@ def _steered_feature(state: State, active: ActiveSteeringState, feature: Profile
         is_heard=active.is_effective(feature),
         raw=raw,
         norm=None if raw is None or sae is None else raw / sae.facts.residual_norm,
-        max_act=None if raw is None or not largest else raw / largest,
+        max_act=None if raw is None or not max_act else raw / max_act,
     )
-
-
-def _raw_strength(sae: AttachedSae, feature: ProfileFeature, reference_norm: float | None) -> float | None:
-    if feature.mode in ("scale", "ablate"):
-        return None
-    return feature_coefficients(sae, feature, reference_norm).alpha
 
 
 def _steered_hook(attached: AttachedSae, direction: SteeringDirection) -> SteeredHook:
@@ -121,7 +114,7 @@ def _warnings(features: Sequence[SteeredFeature], hooks: Sequence[SteeredHook]) 
         for hook in hooks
         if hook.delta_share is not None and hook.delta_share > USUAL_MAX_NORM
     ]
-    return tuple(f"{told}; answers usually fall apart beyond {USUAL_MAX_NORM:g}" for told in (*alone, *together))
+    return tuple(f"{text}; answers usually fall apart beyond {USUAL_MAX_NORM:g}" for text in (*alone, *together))
 
 
 router = APIRouter(prefix="/steering", route_class=AdminRoute)
@@ -145,7 +138,7 @@ class SteeringBody(SteeringRequest):
 
 
 class FeatureChange(ProfileFeature):
-    """A knob that is turned, or added; what is left out stays as it is."""
+    """A changed or added feature; omitted fields stay unchanged."""
 
     muted: Annotated[bool | None, Field(strict=True, description="Does nothing for now.")] = None
     solo: Annotated[bool | None, Field(strict=True, description="While any is, only these do something.")] = None
@@ -159,14 +152,14 @@ class FeatureRef(BaseModel):
 
 
 class SteeringChange(BaseModel):
-    """Some of the steering, the rest stays: all of it is applied, or nothing."""
+    """A partial change of the steering, applied completely or not at all."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: Version = None
     on: Annotated[bool | None, Field(strict=True, description="The master switch.")] = None
-    features: Annotated[tuple[FeatureChange, ...], Field(max_length=4096)] = ()
-    remove: Annotated[tuple[FeatureRef, ...], Field(max_length=4096)] = ()
+    features: Annotated[tuple[FeatureChange, ...], Field(max_length=MAX_FEATURES)] = ()
+    remove: Annotated[tuple[FeatureRef, ...], Field(max_length=MAX_FEATURES)] = ()
     positions: Positions | None = None
     skip: Skip | None = None
     skip_constrained: Annotated[bool | None, Field(strict=True)] = None
@@ -180,27 +173,27 @@ class VersionBody(BaseModel):
 
 @router.get("", dependencies=[requires("monitor")], responses=struct_response(SteeringState))
 async def get_steering(request: Request) -> Response:
-    """What is active, with every knob in every unit."""
+    """The active steering, with every strength in every unit."""
     return json_response(await steering_state(request.app.state.millm))
 
 
 @router.put("", dependencies=[requires("admin")], responses=struct_response(SteeringState))
 async def put_steering(request: Request, body: SteeringBody | None = None) -> Response:
-    """Make a steering or a profile active; null and {} are the base model.
+    """Activate a steering or a profile; null and {} are the base model.
 
-    Answers that are being made and follow what is active change from their next token.
+    Running answers that follow the active steering change from their next token.
     """
     if not await request.body():
         raise InvalidRequest("The body is missing; send a steering, a `profile`, or null for the base model.")
     state = await _check_version(request, body.version if body else None)
-    asked = SteeringRequest.model_validate(body.model_dump(exclude={"profile", "version"})) if body else None
-    await lifecycle.activate(state, resolve_active(state, steering=asked, profile=body.profile if body else None))
+    steering = SteeringRequest.model_validate(body.model_dump(exclude={"profile", "version"})) if body else None
+    await lifecycle.activate(state, resolve_active(state, steering=steering, profile=body.profile if body else None))
     return json_response(await steering_state(state))
 
 
 @router.patch("", dependencies=[requires("admin")], responses=struct_response(SteeringState))
 async def patch_steering(request: Request, body: SteeringChange) -> Response:
-    """Turn, add, mute or remove some knobs, or flip the master switch; what is not named stays as it is."""
+    """Change, add, mute or remove features, or set the master switch; the rest stays unchanged."""
     state = await _check_version(request, body.version)
     await lifecycle.activate(state, _apply_change(state, state.active, body))
     return json_response(await steering_state(state))
@@ -208,7 +201,7 @@ async def patch_steering(request: Request, body: SteeringChange) -> Response:
 
 @router.post("/undo", dependencies=[requires("admin")], responses=struct_response(SteeringState))
 async def undo_steering(request: Request, body: VersionBody | None = None) -> Response:
-    """Take the last change of the steering back; the last 50 can be."""
+    """Undo the last change of the steering, up to 50 times."""
     state = await _check_version(request, body.version if body else None)
     await lifecycle.undo(state)
     return json_response(await steering_state(state))
@@ -216,7 +209,7 @@ async def undo_steering(request: Request, body: VersionBody | None = None) -> Re
 
 @router.post("/redo", dependencies=[requires("admin")], responses=struct_response(SteeringState))
 async def redo_steering(request: Request, body: VersionBody | None = None) -> Response:
-    """Make the change again that was taken back last."""
+    """Redo the change undone last."""
     state = await _check_version(request, body.version if body else None)
     await lifecycle.redo(state)
     return json_response(await steering_state(state))
@@ -228,7 +221,7 @@ async def _check_version(request: Request, version: int | None) -> State:
     await wait_until_started(state)
     if version is not None and version != state.edits.version:
         raise SteeringOutdated(
-            f"the steering is at version {state.edits.version}, this change was made for {version}; look at it again"
+            f"the steering is at version {state.edits.version}, and this change is for {version}; read it again first"
         )
     return state
 
@@ -236,27 +229,27 @@ async def _check_version(request: Request, version: int | None) -> State:
 def _apply_change(
     state: State, current: ActiveSteeringState | None, change: SteeringChange
 ) -> ActiveSteeringState | None:
-    """Raises InvalidSteering and what `selection.active` raises."""
-    before = current.request if current else SteeringRequest()
-    knobs = {feature_key(feature): feature for feature in before.features}
-    for which in change.remove:
-        if knobs.pop(_feature_key(state, which), None) is None:
-            raise InvalidRequest(f"`remove`: feature {which.index} is not steered.", param="remove")
-    for turned in change.features:
-        knob = _feature_key(state, turned)
-        knobs[knob] = _apply_feature_change(knobs.get(knob), turned, knob)
+    """Raises InvalidSteering and what `resolve_active` raises."""
+    current = current or ActiveSteeringState(None, SteeringRequest(), None)
+    before = current.request
+    features = {feature_key(feature): feature for feature in before.features}
+    for ref in change.remove:
+        if features.pop(_feature_key(state, ref), None) is None:
+            raise InvalidRequest(f"`remove`: feature {ref.index} is not steered.", param="remove")
+    changes = [(_feature_key(state, one), one) for one in change.features]
+    for key, one in changes:
+        features[key] = _apply_feature_change(features.get(key), one, key)
     fields: dict[str, Any] = change.model_dump(include={"positions", "skip", "skip_constrained"}, exclude_unset=True)
-    kept = {name: value for name, value in fields.items() if value is not None or name == "skip"}
-    asked = before.model_copy(update={"features": tuple(knobs.values()), **kept})
-    muted, solo = (current.muted, current.solo) if current else (frozenset[FeatureKey](), frozenset[FeatureKey]())
+    fields = {name: value for name, value in fields.items() if value is not None or name == "skip"}
+    request = before.model_copy(update={"features": tuple(features.values()), **fields})
     return build_active(
         state,
-        asked,
-        profile=current.profile if current else None,
-        muted=_with_flags(muted, ((_feature_key(state, one), one.muted) for one in change.features)) & knobs.keys(),
-        solo=_with_flags(solo, ((_feature_key(state, one), one.solo) for one in change.features)) & knobs.keys(),
-        on=(current.on if current else True) if change.on is None else change.on,
-        is_modified=bool(current and current.profile) and (asked != before or bool(current and current.is_modified)),
+        request,
+        profile=current.profile,
+        muted=_with_flags(current.muted, ((key, one.muted) for key, one in changes)) & features.keys(),
+        solo=_with_flags(current.solo, ((key, one.solo) for key, one in changes)) & features.keys(),
+        on=current.on if change.on is None else change.on,
+        is_modified=current.profile is not None and (request != before or current.is_modified),
     )
 
 
@@ -271,8 +264,8 @@ def _apply_feature_change(before: ProfileFeature | None, change: FeatureChange, 
 
 
 def _with_flags(keys: frozenset[FeatureKey], flags: Iterable[tuple[FeatureKey, bool | None]]) -> frozenset[FeatureKey]:
-    """With those that are to be so, without those that are not to be."""
-    for knob, wanted in flags:
-        if wanted is not None:
-            keys = keys | {knob} if wanted else keys - {knob}
+    """`keys` with those flagged True added, and those flagged False removed."""
+    for key, flag in flags:
+        if flag is not None:
+            keys = keys | {key} if flag else keys - {key}
     return keys

@@ -1,17 +1,4 @@
-"""`GET /api/status`: what is loaded, how busy it is, what steers it and what was given up.
-
-`GET /api/hardware`: the processor, the memory, the GPUs and the disk, and why the CPU does the work if it does.
-
-`/api/jobs`: downloads, from asked for to installed.
-
-`GET /api/logs`: the latest lines of the server's and the engine's log, without secrets, traces and paths.
-
-`/api/queue`: the requests that are being answered or wait for that, and ending one of them.
-
-`GET /api/settings`: what the server was started with, and where each value comes from. Keys and folders are not.
-
-`POST /api/ws-ticket`: lets a browser, which cannot send a key with a websocket, open one.
-"""
+"""The server's own routes under `/api`: status, hardware, download jobs, logs, request queue, settings, tickets."""
 
 import asyncio
 from typing import Annotated, Literal
@@ -30,7 +17,6 @@ from millm.hardware import Hardware, read_hardware
 from millm.hub.downloads import Downloads
 from millm.hub.jobs import DownloadJob
 from millm.lifecycle.changes import seconds_until_unload
-from millm.loaded import LoadedModel
 from millm.logs import RECENT_LINES
 from millm.logs.recent import MAX_LINES, LogEntry
 from millm.profiles.active import ActiveSteeringState
@@ -42,7 +28,7 @@ hardware_router = APIRouter()
 
 @hardware_router.get("/hardware", dependencies=[requires("monitor")], responses=struct_response(Hardware))
 async def get_hardware(request: Request) -> Response:
-    """What there is to run a model on."""
+    """The processor, memory, GPUs and disk, and why models run on the CPU if they do."""
     state: State = request.app.state.millm
     return json_response(await asyncio.to_thread(read_hardware, state.settings.home_folder, state.engine.platform))
 
@@ -53,7 +39,7 @@ JobId = Annotated[str, Path(max_length=64)]
 
 @jobs_router.get("", dependencies=[requires("monitor")], responses=list_response(DownloadJob, "jobs"))
 async def list_jobs(request: Request) -> Response:
-    """All of them, the newest first."""
+    """All download jobs, newest first."""
     return json_response({"jobs": _downloads(request).jobs()})
 
 
@@ -65,13 +51,13 @@ async def get_job(request: Request, id: JobId) -> Response:
 
 @jobs_router.post("/{id}/cancel", dependencies=[requires("admin")], responses=struct_response(DownloadJob))
 async def cancel_job(request: Request, id: JobId) -> Response:
-    """End a download; the files that are whole stay."""
+    """Cancel a download; completed files stay."""
     return json_response(await _downloads(request).cancel(id))
 
 
 @jobs_router.post("/{id}/resume", dependencies=[requires("admin")], responses=struct_response(DownloadJob))
 async def resume_job(request: Request, id: JobId) -> Response:
-    """Go on with a download that was interrupted, cancelled or has failed."""
+    """Resume an interrupted, cancelled or failed download."""
     return json_response(await _downloads(request).resume(id))
 
 
@@ -91,7 +77,7 @@ async def get_logs(
     limit: Annotated[int, Query(ge=1, le=MAX_LINES)] = 200,
     after: Annotated[int | None, Query(ge=0, description="The number of a line: only what came after it.")] = None,
 ) -> Response:
-    """The latest lines, the oldest of them first; with `after`, the first that came after that line."""
+    """The latest log lines, oldest first, without secrets, tracebacks and paths; with `after`, the first after it."""
     return json_response({"lines": RECENT_LINES.lines(level=level, limit=limit, after=after)})
 
 
@@ -100,7 +86,7 @@ queue_router = APIRouter(prefix="/queue", route_class=AdminRoute)
 
 @queue_router.get("", dependencies=[requires("monitor")], responses=list_response(RequestRecord, "requests"))
 async def list_queue(request: Request) -> Response:
-    """The requests that have not ended, the oldest first."""
+    """The running and waiting requests, oldest first."""
     state: State = request.app.state.millm
     return json_response(
         {"requests": [recorder.update_duration() for recorder in state.monitor.open_requests.values()]}
@@ -109,7 +95,7 @@ async def list_queue(request: Request) -> Response:
 
 @queue_router.post("/{id}/cancel", dependencies=[requires("admin")], responses=struct_response(RequestRecord))
 async def cancel_request(request: Request, id: str) -> Response:
-    """End a request: its client is told `request_cancelled`."""
+    """Cancel a request; its client gets the error `request_cancelled`."""
     state: State = request.app.state.millm
     recorder = state.monitor.open_requests.get(id)
     if recorder is None or not state.engine.abort(*recorder.sequence_ids):
@@ -124,7 +110,7 @@ settings_router = APIRouter()
     "/settings", dependencies=[requires("monitor")], responses=list_response(settings.Setting, "settings")
 )
 async def get_settings(request: Request) -> Response:
-    """Every setting; they hold until the server is started again."""
+    """Every setting, its value and origin; values of keys and folders are withheld."""
     state: State = request.app.state.millm
     return json_response({"settings": settings.list_settings(state.settings)})
 
@@ -134,14 +120,8 @@ router = APIRouter()
 
 @router.get("/status", dependencies=[requires("monitor")], responses=struct_response(ServerStatus))
 async def get_status(request: Request) -> Response:
-    """What the server is and does at this moment."""
+    """The server's current status."""
     return json_response(server_status(request.app.state.millm))
-
-
-def _model_status(state: State, model: LoadedModel) -> ModelStatus:
-    return ModelStatus(
-        name=model.name, facts=model.facts, estimate=model.estimate, unloads_in=seconds_until_unload(state)
-    )
 
 
 def server_status(state: State) -> ServerStatus:
@@ -151,7 +131,11 @@ def server_status(state: State) -> ServerStatus:
         status=state.status,
         cause=state.cause,
         changing=state.changing,
-        model=_model_status(state, model) if model else None,
+        model=ModelStatus(
+            name=model.name, facts=model.facts, estimate=model.estimate, unloads_in=seconds_until_unload(state)
+        )
+        if model
+        else None,
         saes=tuple(attached.facts for attached in state.saes.values()),
         steering=_steering_status(active) if active else None,
         degraded=engine.degraded_reason,
@@ -176,10 +160,10 @@ tickets_router = APIRouter()
 
 
 class Ticket(msgspec.Struct, frozen=True):
-    """The answer."""
+    """A single-use credential for a websocket."""
 
     ticket: str
-    """Good once, as `?ticket=`."""
+    """For the query parameter `?ticket=`."""
     expires_in: int
     """Seconds."""
 
@@ -188,7 +172,7 @@ class Ticket(msgspec.Struct, frozen=True):
 async def issue_ticket(
     request: Request, principal: Annotated[Principal, Depends(ScopeDependency("monitor"))]
 ) -> Response:
-    """A ticket that stands for the key of this request."""
+    """Issue a ticket in place of this request's key, which a browser cannot send with a websocket."""
     state: State = request.app.state.millm
     ticket = Ticket(state.tickets.issue(principal), TICKET_LIFETIME_SECONDS)
     return Response(msgspec.json.encode(ticket), headers={"Cache-Control": "no-store"}, media_type="application/json")

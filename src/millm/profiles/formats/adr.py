@@ -1,4 +1,4 @@
-"""The profile as the first design of miLLM wrote it: for readers of that shape. It says nothing about tokens."""
+"""Export in the shape of miLLM's first design document, which has no fields for token positions."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ FORMAT = "the ADR's shape"
 
 
 def export_document(profile: Profile, measurements: SaeMeasurements) -> dict[str, Any]:
-    """Raises InvalidProfile. `sae.path` and `sae.revision` are ours: other readers pass over them."""
+    """Raises InvalidProfile. `sae.path` and `sae.revision` are extensions that other readers ignore."""
     check_tokens(profile, FORMAT, None)
     sae = only_sae(profile, FORMAT)
     if not sae.repo_id or profile.model is None:

@@ -1,8 +1,6 @@
-"""A JSON document that knows which of its leaves were read: the others are told, so that none is dropped silently.
+"""The parsed document of an import: a JSON tree that records which leaves were read, so that none is dropped silently.
 
-A ZIP archive as one JSON document, {file name: its JSON}: in memory, within limits, nothing unpacked to disk.
-
-What an import finds, as plain values: entries, what they become, and all that cannot be carried over.
+A ZIP archive is read into memory as one JSON document, {file name: content}, and never unpacked to disk.
 """
 
 from __future__ import annotations
@@ -17,26 +15,31 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import msgspec
+
 from millm.errors import InvalidImport
 from millm.hub.labels import Label
 from millm.profiles.schema import Profile
 
 MAX_ARCHIVE_FILES = 100_000
 MAX_ARCHIVE_BYTES = 64 * 2**20
-"""Of all JSON files of an archive, unpacked."""
+"""Sum of the uncompressed JSON files."""
 
 
 def read_archive(data: bytes) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """→ the JSON files, and the names of the others. Raises InvalidImport."""
+    """(JSON files by name, names of the other files). Raises InvalidImport."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             files = [info for info in archive.infolist() if not info.is_dir()]
             _check_archive(files)
-            told = [info for info in files if info.filename.endswith(".json")]
-            found = {info.filename: _read_json(archive, info) for info in told}
+            documents = {info.filename: _read_json(archive, info) for info in files if _is_json(info)}
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise InvalidImport("the ZIP archive is damaged, encrypted or packed in a way that is not known") from error
-    return found, tuple(info.filename for info in files if info.filename not in found)
+    return documents, tuple(info.filename for info in files if info.filename not in documents)
+
+
+def _is_json(info: zipfile.ZipInfo) -> bool:
+    return info.filename.endswith(".json")
 
 
 def _check_archive(files: list[zipfile.ZipInfo]) -> None:
@@ -46,7 +49,7 @@ def _check_archive(files: list[zipfile.ZipInfo]) -> None:
         parts = info.filename.replace("\\", "/").split("/")
         if info.filename.startswith("/") or ".." in parts or ":" in parts[0] or not info.filename.isprintable():
             raise InvalidImport(f"the ZIP archive holds a file that would lie outside it: {info.filename[:80]!r}")
-    if sum(info.file_size for info in files if info.filename.endswith(".json")) > MAX_ARCHIVE_BYTES:
+    if sum(info.file_size for info in files if _is_json(info)) > MAX_ARCHIVE_BYTES:
         raise InvalidImport(
             f"the JSON files of the ZIP archive have more than {MAX_ARCHIVE_BYTES // 2**20} MiB unpacked"
         )
@@ -64,7 +67,7 @@ def _read_json(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Any:
 
 
 def parse_json(data: bytes, name: str) -> Any:
-    """JSON that holds no NaN, no Infinity and no key twice. Raises InvalidImport."""
+    """Strict JSON: NaN, Infinity and duplicate keys raise InvalidImport."""
     try:
         return json.loads(data, parse_constant=_reject_constant, object_pairs_hook=_reject_duplicate_keys)
     except RecursionError as error:
@@ -80,10 +83,10 @@ def _reject_constant(constant: str) -> Any:
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key is there twice")
-    return found
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("duplicate key")
+    return values
 
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][\w-]*")
@@ -101,7 +104,7 @@ def _format_key(key: str) -> str:
 
 
 class ReadTracker:
-    """Leaves that were read, and what is to be said of some of them."""
+    """The paths that were read, and notes about some of them; shared by all nodes of a document."""
 
     def __init__(self) -> None:
         self.read_paths: set[JsonPath] = set()
@@ -109,19 +112,19 @@ class ReadTracker:
 
 
 class Node:
-    """A value of the document and its place there. Reading a leaf of the wrong type raises InvalidImport."""
+    """A value of the document and its path. Reading a leaf of the wrong type raises InvalidImport."""
 
     def __init__(self, value: Any, path: JsonPath = (), tracker: ReadTracker | None = None) -> None:
         self.value, self.path = value, path
         self.tracker = tracker or ReadTracker()
 
     def __truediv__(self, key: str) -> Node:
-        """Its field; null where it has none."""
+        """The field `key`; a null node where it is missing."""
         value = self.value.get(key) if isinstance(self.value, dict) else None
         return Node(value, (*self.path, key), self.tracker)
 
     def __iter__(self) -> Iterator[Node]:
-        """The items of a list; none of what is no list."""
+        """The items of a list; empty for other values."""
         for number, value in enumerate(self.value if isinstance(self.value, list) else ()):
             yield Node(value, (*self.path, number), self.tracker)
 
@@ -149,10 +152,10 @@ class Node:
         return self.value
 
     def required_text(self) -> str:
-        found = self.text()
-        if not found:
+        text = self.text()
+        if not text:
             raise self.import_error("is required: a text")
-        return found
+        return text
 
     def number(self) -> float:
         self._mark_read()
@@ -173,7 +176,7 @@ class Node:
         return self.value
 
     def read_all(self) -> Any:
-        """The value with everything in it, read as a whole."""
+        """The value; every leaf below counts as read."""
         self.tracker.read_paths |= {path for path, _ in leaves(self.value, self.path)}
         return self.value
 
@@ -182,7 +185,7 @@ class Node:
 
 
 def leaves(value: Any, path: JsonPath = ()) -> Iterator[tuple[JsonPath, Any]]:
-    """Every value that is no container, save null, which says nothing."""
+    """(path, value) of every value that is neither a container nor null."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from leaves(item, (*path, key))
@@ -194,12 +197,9 @@ def leaves(value: Any, path: JsonPath = ()) -> Iterator[tuple[JsonPath, Any]]:
 
 
 def unread_paths(root: Node) -> list[JsonPath]:
-    """The largest parts of the document of which nothing was read."""
-    return list(
-        _find_unread(
-            root.value, root.path, {read[:n] for read in root.tracker.read_paths for n in range(len(read) + 1)}
-        )
-    )
+    """The topmost paths below which nothing was read."""
+    read_paths = {path[:length] for path in root.tracker.read_paths for length in range(len(path) + 1)}
+    return list(_find_unread(root.value, root.path, read_paths))
 
 
 def _find_unread(value: Any, path: JsonPath, read_paths: set[JsonPath]) -> Iterator[JsonPath]:
@@ -217,33 +217,32 @@ def _find_unread(value: Any, path: JsonPath, read_paths: set[JsonPath]) -> Itera
 EntryKind = Literal["profile", "labels", "nothing"]
 
 
-@dataclass(frozen=True)
-class UnresolvedImportItem:
-    """Something that has to be said before an entry can be taken in."""
+class UnresolvedReference(msgspec.Struct, frozen=True):
+    """An id that must be resolved, or an SAE that must be attached, before an entry can be imported."""
 
     path: str
-    """In the document: `$.sae_id`."""
+    """JSON path: `$.sae_id`."""
     kind: Literal["sae", "feature", "vector"]
     id: str
-    """As the document calls it."""
+    """As written in the document."""
     reason: str
 
 
 @dataclass(frozen=True)
 class ResidualVector:
-    """A direction in the residual stream, to be told as features of an SAE that is attached."""
+    """A direction in the residual stream, to be decomposed into features of an attached SAE."""
 
     path: str
     hook_point: str
-    """As SAELens names it."""
+    """SAELens' name."""
     layer: int
     values: tuple[float, ...]
-    """In residual units, the strength multiplied in."""
+    """(d_model,), in residual units, multiplied by the strength."""
 
 
 @dataclass(frozen=True)
 class DocumentEntry:
-    """One thing of a document."""
+    """One profile, set of labels or unusable part of a document."""
 
     path: str
     becomes: EntryKind
@@ -251,28 +250,26 @@ class DocumentEntry:
     profile: Profile | None = None
     labels: tuple[Label, ...] = ()
     sae: str | None = None
-    """Whose labels these are: our id."""
+    """Library id of the SAE that `labels` belong to."""
     vectors: tuple[ResidualVector, ...] = ()
     notes: tuple[str, ...] = ()
     """`path: what is changed or left out`."""
-    unresolved: tuple[UnresolvedImportItem, ...] = ()
+    unresolved: tuple[UnresolvedReference, ...] = ()
     incompatibility: str | None = None
-    """Why it could not be applied now."""
+    """Why the profile cannot be applied now."""
 
 
 @dataclass(frozen=True)
 class ParsedDocument:
-    """All that a document holds."""
-
     format: str
     entries: tuple[DocumentEntry, ...]
     notes: tuple[str, ...] = ()
-    """Of what belongs to no entry."""
+    """Notes that belong to no entry."""
 
 
 @dataclass(frozen=True)
 class KnownSaes:
-    """What is known here of other tools' SAEs."""
+    """Which library SAE other tools' ids stand for."""
 
     ids: dict[str, str] = field(default_factory=dict)
-    """Foreign id → id of an SAE of ours."""
+    """Foreign id → library id."""

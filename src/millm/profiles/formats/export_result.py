@@ -1,4 +1,4 @@
-"""What a format can carry of a steering: the rest is refused, so that nothing of it is lost silently."""
+"""Checks shared by the exporters: whatever a format cannot express is an error, so that nothing is lost silently."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ SaeName = str | None
 
 @dataclass(frozen=True)
 class SaeMeasurements:
-    """What units are told in, where the profile does not say it itself: by what the profile calls an SAE."""
+    """Fallbacks for converting units, by the profile's name of an SAE."""
 
     norms: Mapping[SaeName, float] = field(default_factory=dict)
     max_acts: Mapping[SaeName, Mapping[int, float]] = field(default_factory=dict)
@@ -38,7 +38,7 @@ def raw_features(
 
 
 def check_tokens(profile: Profile, format: str, skip: Skip | None) -> None:
-    """A format steers the tokens that it steers. Raises InvalidProfile."""
+    """Raises InvalidProfile unless the profile steers the tokens that the format implies."""
     if profile.positions != "all":
         raise export_error(profile, f"`positions` is {profile.positions!r}, and {format} steers all positions")
     if profile.skip_constrained:
@@ -55,13 +55,13 @@ def only_sae(profile: Profile, format: str) -> SaeReference:
 
 
 def sae_of_feature(profile: Profile, feature: ProfileFeature, format: str) -> SaeReference:
-    """Of several SAEs, the one that a feature is of."""
+    """Raises InvalidProfile where `saes` does not have the feature's SAE."""
     if feature.sae is None:
         return only_sae(profile, format)
-    found = next((sae for sae in profile.saes if sae.alias == feature.sae), None)
-    if found is None:
+    sae = next((sae for sae in profile.saes if sae.alias == feature.sae), None)
+    if sae is None:
         raise export_error(profile, f"{format} needs the SAE of feature {feature.index} in `saes`")
-    return found
+    return sae
 
 
 def export_error(profile: Profile, reason: str) -> InvalidProfile:

@@ -1,14 +1,15 @@
-"""Goodfire's Variant (SDK 0.3): edits of features, which its server adds ("nudges") to activations in units of its own.
+"""Goodfire's Variant (SDK 0.3): feature edits that its server adds ("nudges") to activations, in its own units.
 
 {"base_model", "edits": [{"feature_id", "feature_label", "index_in_sae", "value"}], "scopes": [...]}
 """
 
-from millm.profiles.formats.document import DocumentEntry, KnownSaes, Node, UnresolvedImportItem
+from millm.profiles.formats.document import DocumentEntry, KnownSaes, Node, UnresolvedReference
 from millm.profiles.formats.import_result import (
     ProfileDraft,
     SaeReferences,
     build_entry,
     build_feature,
+    feature_names,
     read_label,
     resolve_foreign_sae,
 )
@@ -23,10 +24,10 @@ def matches(node: Node) -> bool:
 
 
 def read_entries(node: Node, known: KnownSaes) -> list[DocumentEntry]:
-    """One profile; what depends on a condition (`scopes`) is left out, which is told."""
+    """One profile; conditional edits (`scopes`) are left out with a note."""
     model = (node / "base_model").required_text()
     features: list[ProfileFeature] = []
-    unresolved: list[UnresolvedImportItem] = []
+    unresolved: list[UnresolvedReference] = []
     for edit in node / "edits":
         name = read_label(edit / "feature_label")
         if (edit / "index_in_sae").value is None:
@@ -39,14 +40,14 @@ def read_entries(node: Node, known: KnownSaes) -> list[DocumentEntry]:
         (node / "scopes").note("what depends on a condition cannot be done here: left out")
     saes = resolve_foreign_sae(node / "base_model", f"{_SAE_PREFIX}/{model}", known)
     more = {"model": model, "provenance": {"source": "goodfire", "format": "variant"}}
-    title = " + ".join(one.label or f"feature {one.index}" for one in features)[:128] or "variant"
+    title = feature_names(features) or "variant"
     draft = ProfileDraft(node, title, features, SaeReferences(saes.references, (*saes.unresolved, *unresolved)), more)
     return [build_entry(draft)]
 
 
-def _unresolved_edit(edit: Node, name: str | None) -> UnresolvedImportItem:
+def _unresolved_edit(edit: Node, name: str | None) -> UnresolvedReference:
     id = (edit / "feature_id").text() or name or "?"
     edit.note(f"{name or id} at {(edit / 'value').number():g}: in no profile before its index is known")
-    return UnresolvedImportItem(
-        edit.location, "feature", id, f"{name or id} has no index_in_sae, so that nobody knows which it is"
+    return UnresolvedReference(
+        edit.location, "feature", id, f"{name or id} has no index_in_sae, so its feature is unknown"
     )

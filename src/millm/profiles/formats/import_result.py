@@ -1,41 +1,48 @@
-"""A profile out of what an importer has read: names and labels that fit, features that do not contradict each other."""
+"""Building blocks of the importers: readers for common fields, and profiles checked against the schema."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
 from millm.errors import InvalidImport
-from millm.profiles.formats.document import DocumentEntry, KnownSaes, Node, UnresolvedImportItem
-from millm.profiles.schema import MAX_NAME_LENGTH, Profile, ProfileFeature, SaeReference, validate_name
+from millm.profiles.formats.document import DocumentEntry, KnownSaes, Node, UnresolvedReference
+from millm.profiles.schema import MAX_NAME_LENGTH, Profile, ProfileFeature, SaeReference, split_sae_id, validate_name
 
 MAX_LABEL_LENGTH = 500
-_MAX_COLOR_LENGTH = 32
+MAX_LAYER = 10_000
 
 
 @dataclass(frozen=True)
 class SaeReferences:
-    """The SAEs of a profile, and those that nobody has named yet."""
+    """The SAEs of a profile, and the foreign ids that are not resolved yet."""
 
     references: tuple[SaeReference, ...] = ()
-    unresolved: tuple[UnresolvedImportItem, ...] = ()
+    unresolved: tuple[UnresolvedReference, ...] = ()
+
+    @classmethod
+    def joined(cls, parts: Collection["SaeReferences"]) -> "SaeReferences":
+        return cls(
+            tuple(one for part in parts for one in part.references),
+            tuple(one for part in parts for one in part.unresolved),
+        )
 
 
 @dataclass(frozen=True)
 class ProfileDraft:
-    """All that a profile will be made of."""
+    """The contents of a profile before validation."""
 
     node: Node
     name: str
     features: Sequence[ProfileFeature]
     saes: SaeReferences = field(default_factory=SaeReferences)
     fields: dict[str, Any] = field(default_factory=dict)
-    """Further fields of the contract."""
+    """Further fields of the schema; None is left out."""
 
 
 def build_entry(draft: ProfileDraft) -> DocumentEntry:
-    """Raises InvalidImport saying what is wrong."""
+    """Raises InvalidImport with the first validation error."""
     name = valid_profile_name(draft.name, draft.node)
     fields = {key: value for key, value in draft.fields.items() if value is not None}
     try:
@@ -54,11 +61,10 @@ def first_error(error: ValidationError) -> str:
 
 
 def valid_profile_name(text: str, node: Node) -> str:
-    """As near to it as a profile's name can be; a change is told."""
-    kept = "".join(" " if letter in "/\\" or not letter.isprintable() else letter for letter in text)
-    wanted = " ".join(kept.split())[:MAX_NAME_LENGTH].strip()
+    """The valid name closest to `text`; a difference is noted."""
+    printable = "".join(" " if char in "/\\" or not char.isprintable() else char for char in text)
     try:
-        name = validate_name(wanted)
+        name = validate_name(" ".join(printable.split())[:MAX_NAME_LENGTH].strip())
     except ValueError:
         name = "imported"
     if name != text:
@@ -67,30 +73,42 @@ def valid_profile_name(text: str, node: Node) -> str:
 
 
 def read_label(node: Node, max_length: int = MAX_LABEL_LENGTH) -> str | None:
-    """A text that is shown; one that is too long is cut, which is told."""
+    """A display text, cut to `max_length` with a note."""
     text = node.text()
     if text and len(text) > max_length:
         node.note(f"cut to {max_length} characters")
     return text[:max_length] if text else None
 
 
-def read_color(node: Node) -> str | None:
-    return read_label(node, _MAX_COLOR_LENGTH)
+def read_feature(node: Node, index: str) -> ProfileFeature:
+    """A feature with its index in the field `index`, a `strength`, and an optional `label` and `color`."""
+    return build_feature(
+        node,
+        (node / index).integer(),
+        (node / "strength").number(),
+        label=read_label(node / "label"),
+        color=read_label(node / "color", 32),
+    )
+
+
+def feature_names(features: Iterable[ProfileFeature]) -> str:
+    """A profile name from the labels, or numbers, of the features."""
+    return " + ".join(one.label or f"feature {one.index}" for one in features)[:MAX_NAME_LENGTH]
 
 
 def unique_features(features: Iterable[ProfileFeature], node: Node) -> tuple[ProfileFeature, ...]:
-    """A feature that is given twice alike is one; given twice and otherwise, nobody knows what is meant."""
-    found: dict[tuple[str | None, int], ProfileFeature] = {}
+    """Drop repeated features. Raises InvalidImport where two entries of one feature differ."""
+    unique: dict[tuple[str | None, int], ProfileFeature] = {}
     for feature in features:
         key = (feature.sae, feature.index)
-        if key in found and found[key] != feature:
+        if key in unique and unique[key] != feature:
             raise InvalidImport(
                 f"{node.location}: feature {feature.index} is given twice, differently; leave one of them out"
             )
-        if key in found:
+        if key in unique:
             node.note(f"feature {feature.index} is given twice alike: once is kept")
-        found[key] = feature
-    return tuple(found.values())
+        unique[key] = feature
+    return tuple(unique.values())
 
 
 def build_feature(node: Node, index: int, strength: float, **fields: Any) -> ProfileFeature:
@@ -100,27 +118,20 @@ def build_feature(node: Node, index: int, strength: float, **fields: Any) -> Pro
         raise InvalidImport(f"{node.location}: {first_error(error)}") from error
 
 
-def reference_from_id(sae_id: str, *, name: str | None = None, layer: int | None = None) -> SaeReference:
-    """An SAE by our id: `owner/name/path/inside@revision`, or a local name."""
-    place, _, revision = sae_id.partition("@")
-    owner, *rest = place.split("/")
-    if not rest:
-        return SaeReference(name=sae_id, layer=layer)
-    return SaeReference(
-        name=name or sae_id,
-        repo_id=f"{owner}/{rest[0]}",
-        path="/".join(rest[1:]) or None,
-        revision=revision or None,
-        layer=layer,
-    )
+def reference_from_id(sae_id: str, layer: int | None = None) -> SaeReference:
+    """The reference of a library id, `owner/name/path/inside@revision` or a local name."""
+    repo_id, path, revision = split_sae_id(sae_id)
+    return SaeReference(name=sae_id, repo_id=repo_id, path=path, revision=revision, layer=layer)
 
 
 def resolve_foreign_sae(node: Node, sae_id: str, known: KnownSaes, layer: int | None = None) -> SaeReferences:
-    """Another tool's own id of an SAE, which means something here once somebody has said what."""
-    if found := known.ids.get(sae_id):
-        node.note(f"{sae_id} is {found} here")
-        return SaeReferences((reference_from_id(found, layer=layer),))
+    """The SAE that another tool's id stands for; unresolved where `known` does not have the id."""
+    if library_id := known.ids.get(sae_id):
+        node.note(f"{sae_id} is {library_id} here")
+        return SaeReferences((reference_from_id(library_id, layer),))
+    return SaeReferences((SaeReference(name=sae_id[:512], layer=layer),), (unresolved_sae(node, sae_id),))
+
+
+def unresolved_sae(node: Node, sae_id: str) -> UnresolvedReference:
     reason = f"say once which SAE of ours it is: ?sae={sae_id}=<id>"
-    return SaeReferences(
-        (SaeReference(name=sae_id[:512], layer=layer),), (UnresolvedImportItem(node.location, "sae", sae_id, reason),)
-    )
+    return UnresolvedReference(node.location, "sae", sae_id, reason)

@@ -1,18 +1,16 @@
-"""The four shapes that were written as "miLLM profile" elsewhere: flat, wrapped, by the ADR, and of the browser.
-
-Our own profile, version 1: the document is the profile.
-"""
+"""miLLM's own profile, version 1, and the four older "miLLM profile" shapes: flat, wrapped, ADR, browser."""
 
 from pydantic import ValidationError
 
 from millm.profiles.formats.document import DocumentEntry, KnownSaes, Node
 from millm.profiles.formats.import_result import (
+    MAX_LAYER,
     ProfileDraft,
     SaeReferences,
     build_entry,
     build_feature,
     first_error,
-    read_color,
+    read_feature,
     read_label,
     resolve_foreign_sae,
 )
@@ -26,8 +24,8 @@ def matches(node: Node) -> bool:
 
 
 def read_entries(node: Node, known: KnownSaes) -> list[DocumentEntry]:
-    """Raises InvalidImport for what the contract does not allow."""
-    del known  # it names its SAEs by itself
+    """Raises InvalidImport for a document that the schema does not allow."""
+    del known  # the document references its SAEs by repository
     try:
         profile = Profile.model_validate(node.read_all())
     except ValidationError as error:
@@ -45,20 +43,14 @@ def matches_peer(node: Node) -> bool:
 
 
 def read_peer_entries(node: Node, known: KnownSaes) -> list[DocumentEntry]:
-    """One profile."""
     at = node / "profile" if (node / "type").value == "millm_profile" else node
-    model = _read_model(at)
-    saes = _read_saes(at, known)
+    model, saes = _read_model(at), _read_saes(at, known)
     more = {
         "description": read_label(at / "description", 2000),
         "model": model,
-        "provenance": {"source": "millm", "format": "profile 1.0", "created": _read_created(at)},
+        "provenance": {"source": "millm", "format": "profile 1.0", "created": (at / "created_at").text()},
     }
     return [build_entry(ProfileDraft(at, (at / "name").required_text(), _read_features(at), saes, more))]
-
-
-def _read_created(at: Node) -> str | None:
-    return (at / "created_at").text()
 
 
 def _read_model(at: Node) -> dict[str, str | None] | None:
@@ -77,15 +69,13 @@ def _read_saes(at: Node, known: KnownSaes) -> SaeReferences:
     layer = _read_layer(at / "layer")
     if isinstance(sae.value, str):
         return _repository_saes(sae, layer, known)
-    return (
-        resolve_foreign_sae(sae_id, sae_id.required_text(), known, layer)
-        if sae_id.value is not None
-        else SaeReferences()
-    )
+    if sae_id.value is None:
+        return SaeReferences()
+    return resolve_foreign_sae(sae_id, sae_id.required_text(), known, layer)
 
 
 def _repository_saes(node: Node, layer: int | None, known: KnownSaes, more: Node | None = None) -> SaeReferences:
-    """A Hugging Face repository; which of its SAEs, `path` and `revision` of our own exports say."""
+    """A Hugging Face repository; `path` and `revision` are those of miLLM's own exports."""
     name = node.required_text()
     if name in known.ids or "/" not in name:
         return resolve_foreign_sae(node, name, known, layer)
@@ -97,23 +87,14 @@ def _repository_saes(node: Node, layer: int | None, known: KnownSaes, more: Node
 
 
 def _read_layer(node: Node) -> int | None:
-    return None if node.value is None else node.integer(10_000)
+    return None if node.value is None else node.integer(MAX_LAYER)
 
 
 def _read_features(at: Node) -> list[ProfileFeature]:
     steering = at / "steering"
     if isinstance(steering.value, dict):
         return [build_feature(value, _parse_index(key, value), value.number()) for key, value in steering.fields()]
-    return [
-        build_feature(
-            one,
-            (one / "index").integer(),
-            (one / "strength").number(),
-            label=read_label(one / "label"),
-            color=read_color(one / "color"),
-        )
-        for one in at / "features"
-    ]
+    return [read_feature(one, "index") for one in at / "features"]
 
 
 def _parse_index(key: str, node: Node) -> int:

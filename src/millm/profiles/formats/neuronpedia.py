@@ -1,11 +1,11 @@
-"""Neuronpedia's documents: a steering request, a list of features, a vector, and the address of a feature's page.
+"""Neuronpedia's documents: a steering request, a list of features, a vector, and the URL of a feature's page.
 
-Its strengths are in units of decoder rows of length 1, as ours.
-
-A body for Neuronpedia's `POST /api/steer`, or `/api/steer-chat` where the profile says which tokens are skipped.
+Strengths multiply decoder rows of length 1, as miLLM's do. The export is a body for Neuronpedia's `POST /api/steer`, or
+`/api/steer-chat` where the profile says which tokens are skipped.
 """
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from millm.hub import catalog
@@ -24,41 +24,12 @@ from millm.profiles.formats.import_result import (
     SaeReferences,
     build_entry,
     build_feature,
+    feature_names,
     read_label,
     reference_from_id,
     resolve_foreign_sae,
 )
-from millm.profiles.schema import Profile, ProfileFeature, SaeReference
-
-EXPORT_FORMAT = "Neuronpedia"
-EXPORT_METHOD = "SIMPLE_ADDITIVE"
-
-
-def export_document(profile: Profile, measurements: SaeMeasurements) -> dict[str, Any]:
-    """Raises InvalidProfile."""
-    chat = profile.skip in ("none", "special")
-    check_tokens(profile, EXPORT_FORMAT, profile.skip if chat else None)
-    features = [_export_feature(profile, one) for one in raw_features(profile, EXPORT_FORMAT, measurements)]
-    models = {one["modelId"] for one in features}
-    if len(models) != 1:
-        raise export_error(profile, f"{EXPORT_FORMAT} takes the features of one model, at least one")
-    prompt = profile.example_prompts[0] if profile.example_prompts else ""
-    shared = {"modelId": models.pop(), "features": features, "strength_multiplier": 1, "steer_method": EXPORT_METHOD}
-    if not chat:
-        return {"prompt": prompt, **shared}
-    messages = [{"role": "user", "content": prompt}]
-    said = {"steer_special_tokens": profile.skip == "none"}
-    return {"defaultChatMessages": messages, "steeredChatMessages": messages, **shared, **said}
-
-
-def _export_feature(profile: Profile, feature: ProfileFeature) -> dict[str, Any]:
-    sae = sae_of_feature(profile, feature, EXPORT_FORMAT)
-    name = catalog.neuronpedia_id(f"{sae.repo_id}/{sae.path}")
-    if name is None or catalog.find_by_neuronpedia_id(name) is None:
-        raise export_error(profile, f"{EXPORT_FORMAT} has no page of the SAE {sae.alias!r} that the catalogue knows")
-    model, _, source = name.partition("/")
-    return {"modelId": model, "layer": source, "index": feature.index, "strength": feature.strength}
-
+from millm.profiles.schema import Profile, ProfileFeature
 
 FORMAT = "Neuronpedia"
 STEER_METHOD = "SIMPLE_ADDITIVE"
@@ -67,10 +38,36 @@ _HOOK_TYPES = {"resid-pre": "hook_resid_pre", "resid-post": "hook_resid_post"}
 _HOOK_NAME = re.compile(r"blocks\.(\d{1,5})\.(?:hook_)?resid[-_](pre|post)")
 
 
+def export_document(profile: Profile, measurements: SaeMeasurements) -> dict[str, Any]:
+    """Raises InvalidProfile."""
+    chat = profile.skip in ("none", "special")
+    check_tokens(profile, FORMAT, profile.skip if chat else None)
+    features = [_export_feature(profile, one) for one in raw_features(profile, FORMAT, measurements)]
+    models = {one["modelId"] for one in features}
+    if len(models) != 1:
+        raise export_error(profile, f"{FORMAT} takes the features of one model, at least one")
+    prompt = profile.example_prompts[0] if profile.example_prompts else ""
+    shared = {"modelId": models.pop(), "features": features, "strength_multiplier": 1, "steer_method": STEER_METHOD}
+    if not chat:
+        return {"prompt": prompt, **shared}
+    messages = [{"role": "user", "content": prompt}]
+    special = {"steer_special_tokens": profile.skip == "none"}
+    return {"defaultChatMessages": messages, "steeredChatMessages": messages, **shared, **special}
+
+
+def _export_feature(profile: Profile, feature: ProfileFeature) -> dict[str, Any]:
+    sae = sae_of_feature(profile, feature, FORMAT)
+    name = catalog.neuronpedia_id(f"{sae.repo_id}/{sae.path}")
+    if name is None or catalog.find_by_neuronpedia_id(name) is None:
+        raise export_error(profile, f"{FORMAT} has no page of the SAE {sae.alias!r} that the catalogue knows")
+    model, _, source = name.partition("/")
+    return {"modelId": model, "layer": source, "index": feature.index, "strength": feature.strength}
+
+
 def matches(node: Node) -> bool:
     first = next(iter(node / "features"), node)
-    named = "modelId" in first and "index" in first
-    return named or _is_vector(_vector_node(node)) or "neuronpedia" in node
+    has_features = "modelId" in first and "index" in first
+    return has_features or _is_vector(_vector_node(node)) or "neuronpedia" in node
 
 
 def read_entries(node: Node, known: KnownSaes) -> list[DocumentEntry]:
@@ -84,18 +81,15 @@ def read_entries(node: Node, known: KnownSaes) -> list[DocumentEntry]:
 
 
 def _page_entry(at: Node, known: KnownSaes) -> DocumentEntry:
-    """The address of a feature's page, as text: the feature, with no strength yet."""
-    found = PAGE_URL.fullmatch(at.required_text().strip())
-    if not found:
+    """The feature of a page URL, with strength 0."""
+    match = PAGE_URL.fullmatch(at.required_text().strip())
+    if not match:
         raise at.import_error("is no address of a feature: https://www.neuronpedia.org/<model>/<layer-source>/<index>")
-    model, source, index = found.groups()
+    model, source, index = match.groups()
     at.note("a page says no strength: it is 0, and the profile changes nothing until it is set")
     saes = _read_saes(at, f"{model}/{source}", known)
-    return build_entry(
-        ProfileDraft(
-            at, f"{source} {index}", [build_feature(at, int(index), 0.0)], saes, _source_fields(at, "page", model)
-        )
-    )
+    features = [build_feature(at, int(index), 0.0)]
+    return build_entry(ProfileDraft(at, f"{source} {index}", features, saes, _source_fields(at, "page", model)))
 
 
 def _steering_entry(node: Node, known: KnownSaes) -> DocumentEntry:
@@ -113,8 +107,7 @@ def _steering_entry(node: Node, known: KnownSaes) -> DocumentEntry:
         **_prompt_fields(node),
         "skip": _read_skip(node),
     }
-    name = " + ".join(one.label or f"feature {one.index}" for one in features)[:128]
-    return build_entry(ProfileDraft(node, name, features, saes, more))
+    return build_entry(ProfileDraft(node, feature_names(features), features, saes, more))
 
 
 def _prompt_fields(node: Node) -> dict[str, Any]:
@@ -146,42 +139,36 @@ def _first_model_id(node: Node) -> str | None:
 
 
 def _source_fields(node: Node, format: str, model: str | None) -> dict[str, Any]:
+    """Provenance, and the model by its Hugging Face id where the catalogue knows that."""
     id = (node / "id").text() if isinstance(node.value, dict) else None
-    return {"provenance": {"source": "neuronpedia", "format": format, "id": id}, "model": _hugging_face_model(model)}
-
-
-def _hugging_face_model(model: str | None) -> str | None:
-    """The Hugging Face id of what Neuronpedia calls a model, or what it is called there."""
-    return (hugging_face_id(model) or model) if model else None
+    repo_id = (hugging_face_id(model) or model) if model else None
+    return {"provenance": {"source": "neuronpedia", "format": format, "id": id}, "model": repo_id}
 
 
 def _read_features(node: Node, known: KnownSaes, factor: float) -> tuple[SaeReferences, list[ProfileFeature]]:
     at = list(node / "features")
-    places = [f"{(one / 'modelId').required_text()}/{(one / 'layer').required_text()}" for one in at]
-    found = {place: _read_saes(one / "layer", place, known) for place, one in zip(places, at, strict=True)}
-    names = {place: saes.references[0].alias for place, saes in found.items()}
+    ids = [f"{(one / 'modelId').required_text()}/{(one / 'layer').required_text()}" for one in at]
+    saes = {id: _read_saes(one / "layer", id, known) for id, one in zip(ids, at, strict=True)}
     features = [
         build_feature(
             one,
             (one / "index").integer(),
             factor * (one / "strength").number() if "strength" in one else 0.0,
             label=read_label(one / "description", MAX_LABEL_LENGTH),
-            sae=names[place] if len(found) > 1 else None,
+            sae=saes[id].references[0].alias if len(saes) > 1 else None,
         )
-        for place, one in zip(places, at, strict=True)
+        for id, one in zip(ids, at, strict=True)
     ]
-    references = tuple(one for saes in found.values() for one in saes.references)
-    return SaeReferences(references, tuple(one for saes in found.values() for one in saes.unresolved)), features
+    return SaeReferences.joined(saes.values()), features
 
 
 def _read_saes(at: Node, name: str, known: KnownSaes) -> SaeReferences:
-    """What the catalogue says it is, unless somebody has said otherwise."""
+    """The SAE by the catalogue, unless `known` maps the id."""
     public = catalog.find_by_neuronpedia_id(name)
     if public is None or name in known.ids:
         return resolve_foreign_sae(at, name, known)
     at.note(f"{name} is {public.id}")
-    found: SaeReference = reference_from_id(public.id, layer=public.layer)
-    return SaeReferences((found,))
+    return SaeReferences((reference_from_id(public.id, public.layer),))
 
 
 def _vector_node(node: Node) -> Node:
@@ -193,7 +180,7 @@ def _is_vector(node: Node) -> bool:
 
 
 def _vector_entry(node: Node) -> DocumentEntry:
-    """To be told as features of an SAE; what to call it and how strong it is by default, it says itself."""
+    """A profile without features; its vector is decomposed when a matching SAE is attached."""
     values = node / "values" if "values" in node else node / "vector"
     strength = node / ("defaultSteerStrength" if "values" in node else "vectorDefaultSteerStrength")
     factor = strength.number() if strength.value is not None else 1.0
@@ -202,22 +189,19 @@ def _vector_entry(node: Node) -> DocumentEntry:
     numbers = tuple(factor * one.number() for one in values)
     values.note("told as features of an attached SAE")
     name = (node / "label").text() or (node / "vectorLabel").text() or "vector"
-    made = build_entry(
-        ProfileDraft(node, name, [], fields={**_source_fields(node, "vector", (node / "modelId").text())})
-    )
-    return DocumentEntry(
-        made.path, "profile", made.name, made.profile, vectors=(ResidualVector(values.location, hook, layer, numbers),)
-    )
+    fields = _source_fields(node, "vector", (node / "modelId").text())
+    entry = build_entry(ProfileDraft(node, name, [], fields=fields))
+    return replace(entry, vectors=(ResidualVector(values.location, hook, layer, numbers),))
 
 
 def _read_hook_point(node: Node) -> tuple[int, str]:
     if "hookName" in node:
         at = node / "hookName"
-        found = _HOOK_NAME.fullmatch(at.required_text())
-        if not found:
+        match = _HOOK_NAME.fullmatch(at.required_text())
+        if not match:
             raise at.import_error("is no hook point that is known: blocks.<layer>.resid-pre or resid-post")
         at.note("the hook point, as SAELens names it")
-        return int(found[1]), f"blocks.{found[1]}.hook_resid_{found[2]}"
+        return int(match[1]), f"blocks.{match[1]}.hook_resid_{match[2]}"
     at, layer = node / "hookType", (node / "layerNumber").integer(10_000)
     kind = at.required_text()
     if kind not in _HOOK_TYPES:
