@@ -41,8 +41,8 @@ ELSEWHERE = {
     "docs/operations/running.md": ("tests/e2e/test_running_page.py::test_documented_commands_work",),
     "docs/python.md": ("tests/notebook/test_docs_and_examples.py::test_the_page_runs",),
     "docs/profiles.md": (
-        "tests/api/admin/test_profile_files.py::test_the_documents_commands_run",
-        "tests/api/admin/test_profile_files.py::test_the_documents_example_is_a_profile",
+        "tests/api/admin/test_profiles_exchange.py::test_documented_commands_run",
+        "tests/api/admin/test_profiles_exchange.py::test_documented_example_is_valid",
     ),
 }
 """Page → the tests that run what is on it."""

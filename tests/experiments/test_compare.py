@@ -23,7 +23,7 @@ def end(told: list[dict[str, Any]], column: str) -> dict[str, Any]:
     return found
 
 
-def test_each_column_is_what_a_chat_with_that_seed_answers(api: httpx.Client, chat: dict[str, Any]) -> None:
+def test_columns_equal_chats_with_the_same_seed(api: httpx.Client, chat: dict[str, Any]) -> None:
     told = events(api, "/api/compare", {**chat, "steering": PUSH, "seed": 5, "system_prompt": SYSTEM})
     assert told[0] == {"model": "tiny-llama", "seed": 5, "columns": ["baseline", "steered", "system_prompt"]}
     asked = [{"role": "system", "content": SYSTEM}, *MESSAGES]
@@ -41,7 +41,7 @@ def test_each_column_is_what_a_chat_with_that_seed_answers(api: httpx.Client, ch
     assert told[-1]["prompt_tokens"] == {name: way["usage"]["prompt_tokens"] for name, way in ways.items()}
 
 
-def test_the_divergence_is_the_first_token_that_differs(api: httpx.Client, chat: dict[str, Any]) -> None:
+def test_divergence_is_the_first_different_token(api: httpx.Client, chat: dict[str, Any]) -> None:
     greedy = {"temperature": 0, "logprobs": True}
     told = events(api, "/api/compare", {**chat, "steering": PUSH, "temperature": 0})
     ways = [answered(api, steering=steering, **greedy) for steering in (None, PUSH)]
@@ -52,15 +52,13 @@ def test_the_divergence_is_the_first_token_that_differs(api: httpx.Client, chat:
     assert events(api, "/api/compare", {**chat, "steering": nothing, "seed": 2})[-1]["divergence"] is None
 
 
-def test_where_rows_differ() -> None:
+def test_first_divergence() -> None:
     assert [first_divergence(*rows) for rows in (([], []), ([1], [1]), ([1], [1, 2]), ([1, 2], [1, 3]), ([1], []))] == [
         None, None, 1, 1, 0,
     ]  # fmt: skip
 
 
-def test_whole_is_the_stream_joined_and_a_drawn_seed_gives_the_same_again(
-    api: httpx.Client, chat: dict[str, Any]
-) -> None:
+def test_unstreamed_equals_stream_and_seed_reproduces(api: httpx.Client, chat: dict[str, Any]) -> None:
     whole = api.post("/api/compare", json={**chat, "profile": "push", "stream": False}).raise_for_status().json()
     told = events(api, "/api/compare", {**chat, "profile": "push", "seed": whole["seed"]})
     for column in whole["columns"]:
@@ -70,7 +68,7 @@ def test_whole_is_the_stream_joined_and_a_drawn_seed_gives_the_same_again(
     assert whole["divergence"] == told[-1]["divergence"]
 
 
-def test_a_prompt_goes_on_without_a_template(api: httpx.Client) -> None:
+def test_prompt_is_completed_without_a_template(api: httpx.Client) -> None:
     body = {"prompt": "The sea is", "temperature": 0, "max_tokens": 8}
     told = events(api, "/api/compare", {**body, "model": "tiny-llama:push"})
     for column, model in (("baseline", "tiny-llama"), ("steered", "tiny-llama:push")):
@@ -78,7 +76,7 @@ def test_a_prompt_goes_on_without_a_template(api: httpx.Client) -> None:
         assert text(told, column) == alone["choices"][0]["text"]
 
 
-def test_what_is_active_is_compared_where_nothing_is_named(api: httpx.Client, chat: dict[str, Any]) -> None:
+def test_active_steering_is_the_default(api: httpx.Client, chat: dict[str, Any]) -> None:
     refused = api.post("/api/compare", json=chat)
     assert (refused.status_code, refused.json()["error"]["code"]) == (422, "invalid_steering")
     assert "make one active" in refused.json()["error"]["message"]
@@ -92,7 +90,7 @@ def test_what_is_active_is_compared_where_nothing_is_named(api: httpx.Client, ch
     assert text(told, "steered") == answered(api, seed=1, profile="hold")["choices"][0]["message"]["content"]
 
 
-def test_who_leaves_ends_all_columns(api: httpx.Client, inside: Inside, chat: dict[str, Any]) -> None:
+def test_disconnect_cancels_all_columns(api: httpx.Client, inside: Inside, chat: dict[str, Any]) -> None:
     endless = {**chat, "max_tokens": 200, "ignore_eos": True, "profile": "push"}
     with api.stream("POST", "/api/compare", json=endless) as answer:
         next(answer.iter_bytes())
@@ -121,13 +119,13 @@ def test_who_leaves_ends_all_columns(api: httpx.Client, inside: Inside, chat: di
         ({"messages": [{"role": "user", "content": 7}]}, 422, "messages.0.content"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(api: httpx.Client, chat, changes, status, param) -> None:
+def test_invalid_comparisons_are_rejected(api: httpx.Client, chat, changes, status, param) -> None:
     refused = api.post("/api/compare", json={**chat, "profile": "push", **changes})
     error = refused.json()["error"]
     assert (refused.status_code, error["param"]) == (status, param), error
 
 
 @pytest.mark.parametrize(("content", "status"), [(b"", 422), (b"{", 400), (b'{"temperature": NaN}', 400), (b"[]", 422)])
-def test_what_is_no_body_is_refused(api: httpx.Client, content: bytes, status: int) -> None:
+def test_invalid_bodies_are_rejected(api: httpx.Client, content: bytes, status: int) -> None:
     for path in ("compare", "sweep", "calibrate"):
         assert api.post(f"/api/{path}", content=content).status_code == status

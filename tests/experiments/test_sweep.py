@@ -63,7 +63,7 @@ def log_probabilities(model: PreTrainedModel, prompt: list[int], answer: list[in
     return torch.log_softmax(logits, -1)[len(prompt) - 1 : -1]
 
 
-def test_figures_are_those_of_plain_transformers(
+def test_figures_match_plain_transformers(
     api: httpx.Client, inside: Inside, plain: PreTrainedModel, direction: Tensor, tiny_model: Path
 ) -> None:
     assert inside.state.model
@@ -96,7 +96,7 @@ def test_figures_are_those_of_plain_transformers(
         assert means["repetition"] == pytest.approx(sum(point["repetition"] for point in of) / 2)
 
 
-def test_repetition_is_the_share_of_what_was_there_before() -> None:
+def test_repetition_is_the_share_of_repeated_trigrams() -> None:
     text = "the sea the sea the sea is wide and the sea the sky"
     words = text.split()
     counted = Counter(zip(words, words[1:], words[2:], strict=False))
@@ -105,7 +105,7 @@ def test_repetition_is_the_share_of_what_was_there_before() -> None:
     assert [repeated_trigram_share(short) for short in ("", "one", "one two", "one two three")] == [0, 0, 0, 0]
 
 
-def test_a_system_prompt_is_a_point_of_its_own(api: httpx.Client) -> None:
+def test_system_prompt_is_its_own_point(api: httpx.Client) -> None:
     asked = "Answer in capital letters only."
     body = {**SWEEP, "scales": [1, 2], "seeds": [3], "system_prompt": asked, "stream": False}
     whole = api.post("/api/sweep", json=body).raise_for_status().json()
@@ -118,7 +118,7 @@ def test_a_system_prompt_is_a_point_of_its_own(api: httpx.Client) -> None:
     assert alone["usage"]["prompt_tokens"] == whole["prompt_tokens"] + whole["system_prompt_tokens"]
 
 
-def test_who_leaves_ends_the_sweep(api: httpx.Client, inside: Inside) -> None:
+def test_disconnect_cancels_the_sweep(api: httpx.Client, inside: Inside) -> None:
     endless = {**SWEEP, "max_tokens": 200, "ignore_eos": True, "scales": [1, 2, 3, 4], "seeds": [1, 2, 3]}
     with api.stream("POST", "/api/sweep", json=endless) as answer:
         lines = (line for line in answer.iter_lines() if line.startswith("data: "))
@@ -149,7 +149,7 @@ def test_who_leaves_ends_the_sweep(api: httpx.Client, inside: Inside) -> None:
         ({"steering": {"features": [{"index": 3, "strength": 9e5}]}}, None),
     ],
 )
-def test_what_cannot_be_swept_is_refused_before_anything_is_begun(
+def test_invalid_sweeps_are_rejected_before_generation(
     api: httpx.Client, inside: Inside, changes: dict[str, Any], param: str | None
 ) -> None:
     refused = api.post("/api/sweep", json={**SWEEP, "scales": [1, 2], **changes})
@@ -163,7 +163,7 @@ def calibrated(api: httpx.Client, **changes: Any) -> dict[str, Any]:
     return dict(api.post("/api/calibrate", json=body).raise_for_status().json())
 
 
-def test_the_suggestion_keeps_to_the_guard_and_the_next_larger_does_not(api: httpx.Client) -> None:
+def test_suggestion_is_the_largest_within_the_guard(api: httpx.Client) -> None:
     steering = {"features": [{"index": 3, "strength": 40.0}]}
     before = api.get("/api/steering").json()
     found = calibrated(api, steering=steering, guard={"max_perplexity_ratio": 1.5, "max_repetition": 1.0})
@@ -180,7 +180,7 @@ def test_the_suggestion_keeps_to_the_guard_and_the_next_larger_does_not(api: htt
         assert found["strengths"][0]["strength"] == pytest.approx(40 * found["scale"])
 
 
-def test_the_ends_of_the_search_are_told(api: httpx.Client) -> None:
+def test_notes_at_both_ends_of_the_search(api: httpx.Client) -> None:
     loose = calibrated(api, guard={"max_perplexity_ratio": 1000.0, "max_repetition": 1.0}, most=1.5)
     assert (loose["scale"], len(loose["points"])) == (1.5, 2)
     assert "`most` may be larger" in loose["note"]
@@ -201,11 +201,11 @@ def test_the_ends_of_the_search_are_told(api: httpx.Client) -> None:
         ({"stream": True}, None),
     ],
 )
-def test_a_guard_that_is_none_is_refused(api: httpx.Client, changes: dict[str, Any], param: str | None) -> None:
+def test_invalid_guards_are_rejected(api: httpx.Client, changes: dict[str, Any], param: str | None) -> None:
     refused = api.post("/api/calibrate", json={**SWEEP, **changes})
     assert (refused.status_code, refused.json()["error"]["param"]) == (422, param), refused.text
 
 
-def test_a_sweep_has_defaults_of_its_own(api: httpx.Client) -> None:
+def test_sweep_defaults(api: httpx.Client) -> None:
     begun, *_ = events(api, "/api/sweep", {"messages": MESSAGES, "profile": "push", "scales": [1, 2], "max_tokens": 2})
     assert begun == {"model": "tiny-llama", "scales": [0, 1, 2], "seeds": [1, 2], "total": 6}

@@ -56,7 +56,7 @@ def situation(inside: Inside) -> tuple[object, ...]:
     return (state.status, state.model, state.saes, state.active, state.desired, read_desired(state.hub.database))
 
 
-def test_another_model_takes_its_place_and_back(inside: Inside) -> None:
+def test_model_is_replaced_and_back(inside: Inside) -> None:
     base = text(inside)
     inside.run(load(inside.state, OTHER))
     assert inside.state.saes == {}
@@ -66,14 +66,14 @@ def test_another_model_takes_its_place_and_back(inside: Inside) -> None:
     assert text(inside) == base
 
 
-def test_a_gpt2_follows_a_llama(inside: Inside) -> None:
+def test_gpt2_replaces_llama(inside: Inside) -> None:
     inside.run(load(inside.state, ModelSpec(id="gpt2")))
     assert inside.state.model is not None
     assert inside.state.model.facts.architecture == "GPT2LMHeadModel"
     assert text(inside, model="gpt2")
 
 
-def test_unloaded_is_empty_until_something_is_loaded(inside: Inside) -> None:
+def test_unload_leaves_an_empty_server(inside: Inside) -> None:
     inside.run(unload(inside.state))
     assert inside.state.status == "empty"
     assert read_desired(inside.state.hub.database) == DesiredState()
@@ -82,19 +82,19 @@ def test_unloaded_is_empty_until_something_is_loaded(inside: Inside) -> None:
     assert httpx.get(f"{inside.url}/healthz").status_code == 200
 
 
-def test_what_is_loaded_already_is_not_loaded_again(inside: Inside) -> None:
+def test_loaded_model_is_not_reloaded(inside: Inside) -> None:
     first = inside.run(load(inside.state, OTHER))
     assert inside.run(load(inside.state, OTHER)) is first
 
 
-def test_many_who_want_the_same_get_one_load(inside: Inside) -> None:
+def test_concurrent_equal_loads_share_one(inside: Inside) -> None:
     async def together() -> list[str]:
         return [model.facts.id for model in await asyncio.gather(*(load(inside.state, OTHER) for _ in range(5)))]
 
     assert len(set(inside.run(together()))) == 1
 
 
-def test_how_it_is_loaded_is_part_of_what_is_wanted(inside: Inside) -> None:
+def test_load_options_are_part_of_the_spec(inside: Inside) -> None:
     loaded = inside.run(load(inside.state, ModelSpec(id="tiny-llama", dtype="bfloat16", context=64, slots=3)))
     assert (loaded.facts.dtype, loaded.facts.context_length, loaded.facts.slots) == ("bfloat16", 64, 3)
     assert code(post(inside, prompt="sea " * 70)) == (400, "context_length_exceeded")
@@ -104,7 +104,7 @@ def test_how_it_is_loaded_is_part_of_what_is_wanted(inside: Inside) -> None:
     assert eager.facts.weights
 
 
-def test_what_was_expected_and_what_it_took_are_told_together(inside: Inside) -> None:
+def test_estimate_and_measurement_are_reported(inside: Inside) -> None:
     told = httpx.get(f"{inside.url}/api/status").json()["model"]
     assert told["estimate"]["verdict"] == "fits"
     assert 0 < told["facts"]["memory"]["weights"] <= told["estimate"]["weights"] * 1.1
@@ -128,7 +128,7 @@ def broken(tiny_model: Path, folder: Path, change: str) -> Path:
     ("change", "message"), [("nan", "NaN"), ("missing", "lacks"), ("mismatched", "wrong shape for")]
 )
 @pytest.mark.parametrize("makes_room", [False, True])
-def test_a_checkpoint_that_is_not_right_leaves_everything_as_it_was(
+def test_invalid_checkpoint_changes_nothing(
     inside: Inside, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     change: str, message: str, makes_room: bool,
 ) -> None:  # fmt: skip
@@ -147,9 +147,7 @@ def test_a_checkpoint_that_is_not_right_leaves_everything_as_it_was(
     assert inside.state.cause.code == "invalid_model"
 
 
-def test_what_cannot_fit_is_refused_with_the_figures_unless_forced(
-    inside: Inside, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_large_model_is_rejected_unless_forced(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "free_memory", lambda _device: 1)
     before = situation(inside)
     with pytest.raises(ModelTooLarge, match=r"needs 0\.\d GB.*force"):
@@ -159,9 +157,7 @@ def test_what_cannot_fit_is_refused_with_the_figures_unless_forced(
 
 
 @pytest.mark.parametrize(("kind", "error"), [("oom", InsufficientMemory), ("error", EngineFailed)])
-def test_a_failure_inside_the_engine_leaves_everything_as_it_was(
-    inside: Inside, kind: str, error: type[MillmError]
-) -> None:
+def test_engine_failure_during_load_changes_nothing(inside: Inside, kind: str, error: type[MillmError]) -> None:
     before, base = situation(inside), text(inside)
     inside.run(inside.state.engine.inject(InjectFault(id="fault", point="load", kind=kind)))
     with pytest.raises(error):
@@ -170,7 +166,7 @@ def test_a_failure_inside_the_engine_leaves_everything_as_it_was(
     assert text(inside) == base
 
 
-def test_an_engine_that_dies_while_loading_comes_back_with_the_model_of_before(inside: Inside) -> None:
+def test_engine_crash_during_load_restores_the_previous_model(inside: Inside) -> None:
     before, base = situation(inside), text(inside)
 
     async def die() -> None:
@@ -188,12 +184,12 @@ def test_an_engine_that_dies_while_loading_comes_back_with_the_model_of_before(i
     assert text(inside) == base
 
 
-def test_no_such_model(inside: Inside) -> None:
+def test_unknown_model_is_rejected(inside: Inside) -> None:
     with pytest.raises(ModelNotFound, match="other-llama"):
         inside.run(load(inside.state, ModelSpec(id="google/gemma-2-2b")))
 
 
-def test_running_answers_end_before_another_model_comes_and_new_ones_are_sent_away(inside: Inside) -> None:
+def test_running_answers_finish_and_new_ones_are_rejected_during_a_load(inside: Inside) -> None:
     alone = text(inside, max_tokens=150)
     with streaming(inside, max_tokens=150) as stream:
         loading = asyncio.run_coroutine_threadsafe(load(inside.state, OTHER), inside.loop)
@@ -206,7 +202,7 @@ def test_running_answers_end_before_another_model_comes_and_new_ones_are_sent_aw
     assert int(refused.headers["retry-after"]) > 0
 
 
-def test_an_answer_that_takes_too_long_is_ended_with_a_reason(inside: Inside) -> None:
+def test_drain_timeout_ends_answers_with_an_error(inside: Inside) -> None:
     inside.state.settings = inside.state.settings.model_copy(update={"drain_timeout": 0.05})
     try:
         with streaming(inside, max_tokens=220) as stream:
@@ -217,7 +213,7 @@ def test_an_answer_that_takes_too_long_is_ended_with_a_reason(inside: Inside) ->
     assert stream.error["code"] == "model_not_loaded"
 
 
-def test_a_load_can_be_given_up(inside: Inside) -> None:
+def test_load_can_be_cancelled(inside: Inside) -> None:
     before, base = situation(inside), text(inside)
 
     async def begin_and_give_up() -> None:
@@ -233,12 +229,12 @@ def test_a_load_can_be_given_up(inside: Inside) -> None:
     assert text(inside) == base
 
 
-def test_there_is_nothing_to_give_up(inside: Inside) -> None:
+def test_cancel_without_a_load_is_rejected(inside: Inside) -> None:
     with pytest.raises(ModelNotLoaded, match="nothing"):
         cancel_load(inside.state)
 
 
-def test_a_change_goes_on_when_whoever_asked_for_it_has_gone(inside: Inside) -> None:
+def test_change_outlives_its_caller(inside: Inside) -> None:
     async def leave() -> None:
         asked = asyncio.create_task(load(inside.state, OTHER))
         while inside.state.load_in_progress is None:

@@ -57,7 +57,7 @@ def make_active(inside: Inside, **steering: Any) -> None:
     inside.run(activate(inside.state, resolve_active(inside.state, steering=asked)))
 
 
-def test_detached_and_attached_again_it_steers_as_before(inside: Inside) -> None:
+def test_reattached_sae_steers_as_before(inside: Inside) -> None:
     base, steered = text(inside), text(inside, steering=KNOB)
     assert steered != base
     inside.run(detach(inside.state, "tiny"))
@@ -67,7 +67,7 @@ def test_detached_and_attached_again_it_steers_as_before(inside: Inside) -> None
     assert text(inside, steering=KNOB) == steered
 
 
-def test_several_on_several_layers_add_up_each_on_its_own(inside: Inside) -> None:
+def test_saes_on_several_layers_add_up(inside: Inside) -> None:
     one = text(inside, steering=KNOB)
     inside.run(attach(inside.state, SaeSpec(id="second")))
     both = {"features": [{"index": 3, "strength": 6, "sae": "tiny"}, {"index": 5, "strength": 6, "sae": "second"}]}
@@ -77,7 +77,7 @@ def test_several_on_several_layers_add_up_each_on_its_own(inside: Inside) -> Non
     assert text(inside, steering=KNOB) == one
 
 
-def test_on_another_layer_than_its_own(inside: Inside) -> None:
+def test_sae_on_another_layer(inside: Inside) -> None:
     inside.run(detach(inside.state, "tiny"))
     attached = inside.run(attach(inside.state, SaeSpec(id="tiny", layer=2)))
     assert attached.facts.hook_point == "blocks.2.hook_resid_post"
@@ -97,7 +97,7 @@ def refusals() -> list[tuple[SaeSpec, type[MillmError], str]]:
     ]
 
 
-def test_what_does_not_belong_is_refused_and_nothing_changes(inside: Inside, tmp_path: Path) -> None:
+def test_mismatching_sae_is_rejected_without_changes(inside: Inside, tmp_path: Path) -> None:
     write_sae(
         tmp_path / "of-gpt2", layer=2, metadata={"model_name": "gpt2-small", "hook_name": "blocks.2.hook_resid_post"}
     )
@@ -114,7 +114,7 @@ def test_what_does_not_belong_is_refused_and_nothing_changes(inside: Inside, tmp
 
 
 @pytest.mark.parametrize(("kind", "error"), [("oom", InsufficientMemory), ("error", EngineFailed)])
-def test_a_failure_inside_the_engine_changes_nothing(inside: Inside, kind: Any, error: type[MillmError]) -> None:
+def test_engine_failure_during_attach_changes_nothing(inside: Inside, kind: Any, error: type[MillmError]) -> None:
     make_active(inside)
     before, steered = situation(inside), text(inside)
     inside.run(inside.state.engine.inject(InjectFault(id="fault", point="attach", kind=kind)))
@@ -124,7 +124,7 @@ def test_a_failure_inside_the_engine_changes_nothing(inside: Inside, kind: Any, 
     assert text(inside) == steered
 
 
-def test_another_in_its_place_at_once(inside: Inside) -> None:
+def test_sae_is_replaced_in_one_step(inside: Inside) -> None:
     before = text(inside, steering=KNOB)
     inside.run(attach(inside.state, SaeSpec(id="same-place", replaces="tiny")))
     assert set(inside.state.saes) == {"same-place"}
@@ -133,7 +133,7 @@ def test_another_in_its_place_at_once(inside: Inside) -> None:
     assert text(inside, steering=KNOB) == before
 
 
-def test_an_answer_begun_with_it_ends_with_it(inside: Inside) -> None:
+def test_running_answer_still_uses_a_detached_sae(inside: Inside) -> None:
     """Steered to its last token by the SAE that was detached, while another of its name does something else."""
     alone = text(inside, steering=KNOB, max_tokens=150)
     with streaming(inside, steering=KNOB, max_tokens=150) as stream:
@@ -149,7 +149,7 @@ def test_an_answer_begun_with_it_ends_with_it(inside: Inside) -> None:
     assert other != again
 
 
-def test_who_follows_what_is_active_goes_on_with_the_base_model_when_it_is_detached(inside: Inside) -> None:
+def test_followers_continue_with_the_base_model_after_detach(inside: Inside) -> None:
     make_active(inside)
     with streaming(inside, max_tokens=150) as stream:
         inside.run(detach(inside.state, "tiny"))
@@ -159,7 +159,7 @@ def test_who_follows_what_is_active_goes_on_with_the_base_model_when_it_is_detac
     assert 0 < stream.receipt["tokens_steered"] < 150
 
 
-def test_what_is_active_means_the_sae_that_came_again(inside: Inside) -> None:
+def test_active_steering_rebinds_to_a_reattached_sae(inside: Inside) -> None:
     """After it was turned off for want of memory, say."""
     make_active(inside)
     steered = text(inside)
@@ -170,13 +170,13 @@ def test_what_is_active_means_the_sae_that_came_again(inside: Inside) -> None:
     assert text(inside) == steered
 
 
-def test_without_a_model_there_is_nothing_to_attach_to(inside: Inside) -> None:
+def test_attach_without_a_model_is_rejected(inside: Inside) -> None:
     inside.run(unload(inside.state))
     with pytest.raises(ModelNotLoaded):
         inside.run(attach(inside.state, TINY))
     inside.run(load(inside.state, ModelSpec(id="tiny-llama")))
 
 
-def test_what_is_not_attached_cannot_be_detached(inside: Inside) -> None:
+def test_detach_of_an_unattached_sae_is_rejected(inside: Inside) -> None:
     with pytest.raises(SaeNotFound, match="there are: tiny"):
         inside.run(detach(inside.state, "nobody"))

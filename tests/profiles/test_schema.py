@@ -38,7 +38,7 @@ WRONG: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("path", DEMO, ids=lambda path: path.stem)
-def test_the_demos_profiles_are_valid(path: Path) -> None:
+def test_demo_profiles_are_valid(path: Path) -> None:
     SCHEMA.validate(json.loads(path.read_bytes()))
 
 
@@ -49,14 +49,14 @@ def test_a_profile_with_every_field_is_valid() -> None:
 
 
 @pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in WRONG.items() for value in values])
-def test_what_the_schema_refuses_the_contract_refuses_too(field: str, value: Any) -> None:
+def test_schema_and_model_reject_the_same(field: str, value: Any) -> None:
     document = {**WHOLE, field: value}
     assert not SCHEMA.is_valid(document)
     with pytest.raises(ValidationError):
         Profile.model_validate(document)
 
 
-def test_a_profile_without_its_name_is_none() -> None:
+def test_profile_without_name_is_invalid() -> None:
     document = {key: value for key, value in WHOLE.items() if key != "name"}
     assert not SCHEMA.is_valid(document)
     with pytest.raises(ValidationError):

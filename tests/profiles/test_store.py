@@ -105,7 +105,7 @@ class Shelf(RuleBasedStateMachine):
                 assert self.store.find(name) == found
 
 
-def test_the_store_is_a_dictionary_that_survives_restarts() -> None:
+def test_store_matches_a_dictionary_across_restarts() -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Shelf,
         settings=settings(
@@ -131,7 +131,7 @@ def strength(store: ProfileStore) -> float:
     return store.find("mine").features[0].strength
 
 
-def test_a_file_is_taken_in_once(store: ProfileStore, tmp_path: Path) -> None:
+def test_a_file_is_imported_once(store: ProfileStore, tmp_path: Path) -> None:
     assert store.import_file(file(tmp_path))
     store.delete("mine")
     assert store.import_file(file(tmp_path)) is None
@@ -141,9 +141,7 @@ def test_a_file_is_taken_in_once(store: ProfileStore, tmp_path: Path) -> None:
     assert store.import_file(laid_out_otherwise) is None
 
 
-def test_a_changed_file_takes_the_place_of_what_it_said_before_and_of_nothing_else(
-    store: ProfileStore, tmp_path: Path
-) -> None:
+def test_a_changed_file_replaces_only_its_unedited_import(store: ProfileStore, tmp_path: Path) -> None:
     store.import_file(file(tmp_path, 1.0))
     taken = store.import_file(file(tmp_path, 2.0))
     assert (taken, strength(store), len(store)) == (store.find("mine"), 2.0, 1)
@@ -154,7 +152,7 @@ def test_a_changed_file_takes_the_place_of_what_it_said_before_and_of_nothing_el
     assert store.import_file(file(tmp_path, 3.0))
 
 
-def test_a_file_that_somebody_names_is_there_whatever_became_of_it(store: ProfileStore, tmp_path: Path) -> None:
+def test_import_or_find_always_returns_the_named_profile(store: ProfileStore, tmp_path: Path) -> None:
     assert store.import_or_find(file(tmp_path)).name == "mine"
     store.delete("mine")
     assert store.import_or_find(file(tmp_path)).name == "mine"
@@ -165,14 +163,14 @@ def test_a_file_that_somebody_names_is_there_whatever_became_of_it(store: Profil
         store.import_or_find(tmp_path / "mine.json")
 
 
-def test_an_error_names_some_of_those_there_are(store: ProfileStore) -> None:
+def test_not_found_error_lists_some_names(store: ProfileStore) -> None:
     for number in range(25):
         store.add(Profile(name=f"profile {number:02}"))
     with pytest.raises(ProfileNotFound, match=r"profile 00, .*profile 19, 5 more$"):
         store.find("none")
 
 
-def test_ten_thousand_profiles_are_listed_at_once(tmp_path: Path) -> None:
+def test_ten_thousand_profiles_are_listed_quickly(tmp_path: Path) -> None:
     """A page in less than 0.1 s, and a file of less than 50 MB."""
     state = bare_state(tmp_path)
     rows = []

@@ -84,7 +84,7 @@ def embed(inside: Inside, **watch: Any) -> list[dict[str, Any]]:
 # -------------------------------------------------------------------------------------------------------- what comes
 
 
-def test_embeddings_that_are_watched(inside: Inside) -> None:
+def test_watched_embeddings_are_published(inside: Inside) -> None:
     with listening(inside) as client:
         shown = embed(inside)
         heard = [told(client) for _ in shown]
@@ -97,7 +97,7 @@ def test_embeddings_that_are_watched(inside: Inside) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", ["/chat/completions", "/completions"])
-def test_answers_that_are_watched(inside: Inside, path: str, stream: bool) -> None:
+def test_watched_answers_are_published(inside: Inside, path: str, stream: bool) -> None:
     messages = [{"role": "user", "content": "hi"}]
     body = {"model": "tiny-llama", "n": 2, "max_tokens": 4, "stream": stream, "activations": WATCH}
     body |= {"messages": messages} if "chat" in path else {"prompt": "hi"}
@@ -118,13 +118,13 @@ def test_answers_that_are_watched(inside: Inside, path: str, stream: bool) -> No
     assert {event["index"] for event in heard} == {0, 1}
 
 
-def test_nothing_of_requests_that_ask_for_no_activations(inside: Inside) -> None:
+def test_unwatched_requests_publish_no_activations(inside: Inside) -> None:
     with listening(inside) as client:
         httpx.post(f"{inside.base_url}/embeddings", json={"model": "tiny-llama", "input": "a"})
         assert silent(client)
 
 
-def test_the_active_steering_as_it_changes(inside: Inside) -> None:
+def test_steering_changes_are_published(inside: Inside) -> None:
     with listening(inside) as client:
         put = httpx.put(f"{inside.url}/api/steering", json={"profile": "push"}).json()
         httpx.put(f"{inside.url}/api/steering", content=b"null")
@@ -135,7 +135,7 @@ def test_the_active_steering_as_it_changes(inside: Inside) -> None:
         assert told(client) == {"type": "steering", "version": version + 1, "profile": None, "fingerprint": None}
 
 
-def test_what_was_given_up(inside: Inside) -> None:
+def test_degradation_is_published(inside: Inside) -> None:
     attached = inside.state.saes
     with listening(inside) as client:
         try:
@@ -150,7 +150,7 @@ def test_what_was_given_up(inside: Inside) -> None:
 # ------------------------------------------------------------------------------------------------------ what is said
 
 
-def test_only_some_features(inside: Inside) -> None:
+def test_filter_selects_features(inside: Inside) -> None:
     with listening(inside, {"type": "watch", "sae": "tiny", "features": [11]}) as client:
         shown = embed(inside, top_k=0, sample_every=None)
         heard = [told(client) for _ in shown]
@@ -175,7 +175,7 @@ def test_only_some_features(inside: Inside) -> None:
         json.dumps({"type": "watch", "features": list(range(1025))}),
     ],
 )  # fmt: skip
-def test_anything_else_closes_the_connection(inside: Inside, said: str | bytes) -> None:
+def test_invalid_messages_close_the_connection(inside: Inside, said: str | bytes) -> None:
     with listening(inside) as client:
         client.send(said)
         with pytest.raises(ConnectionClosed) as closed:
@@ -186,7 +186,7 @@ def test_anything_else_closes_the_connection(inside: Inside, said: str | bytes) 
     assert len(inside.state.events) == 0
 
 
-def test_a_frame_that_is_too_large(inside: Inside) -> None:
+def test_large_inbound_frame_is_rejected(inside: Inside) -> None:
     with listening(inside) as client:
         client.send("x" * (MAX_WEBSOCKET_MESSAGE_BYTES + 1))
         with pytest.raises(ConnectionClosed) as closed:
@@ -198,7 +198,7 @@ def test_a_frame_that_is_too_large(inside: Inside) -> None:
 # ---------------------------------------------------------------------------------------------- many, slow and gone
 
 
-def test_no_more_than_so_many(inside: Inside) -> None:
+def test_number_of_connections_is_limited(inside: Inside) -> None:
     with ExitStack() as stack:
         clients = [stack.enter_context(listening(inside)) for _ in range(MAX_SUBSCRIPTIONS)]
         with pytest.raises(InvalidStatus) as refused, listening(inside):
@@ -219,7 +219,7 @@ def until_nobody_listens(inside: Inside, seconds: float = 5.0) -> None:
         time.sleep(0.02)
 
 
-def test_one_that_never_reads_is_cut_off_and_nobody_waits_for_it(inside: Inside, monkeypatch) -> None:
+def test_client_that_never_reads_is_disconnected(inside: Inside, monkeypatch) -> None:
     """More than every buffer on the way holds; what waits beyond them is its mailbox (tests/test_events.py)."""
     monkeypatch.setattr(websocket, "SEND_SECONDS", 0.5)
     huge = SteeringChanged(version=1, profile="x" * 50_000, fingerprint=None)
@@ -257,7 +257,7 @@ def bare_socket(inside: Inside) -> Iterator[socket.socket]:
         yield peer
 
 
-def test_one_that_goes_without_a_word(inside: Inside) -> None:
+def test_abrupt_disconnect(inside: Inside) -> None:
     with bare_socket(inside):
         pass
     until_nobody_listens(inside)

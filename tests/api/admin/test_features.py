@@ -34,7 +34,7 @@ def search(api: httpx.Client, **query: Any) -> tuple[int, list[int]]:
     return answer["total"], [one["index"] for one in answer["features"]]
 
 
-def test_labels_are_found_a_page_at_a_time(api: httpx.Client) -> None:
+def test_label_search_pages(api: httpx.Client) -> None:
     assert search(api) == search(api, q=" ") == search(api, sae="tiny") == (2, [3, 7])
     assert search(api, q="SEA") == (2, [3, 7])
     assert search(api, q="sea", limit=1, offset=1) == (2, [7])
@@ -44,7 +44,7 @@ def test_labels_are_found_a_page_at_a_time(api: httpx.Client) -> None:
     assert found == [{**LINES[0], "sae": "tiny"}]
 
 
-def test_what_is_exported_is_what_was_imported(api: httpx.Client) -> None:
+def test_exported_labels_equal_imported_ones(api: httpx.Client) -> None:
     exported = api.get("/api/features/labels")
     assert exported.headers["content-type"] == "application/jsonl"
     assert "labels.jsonl" in exported.headers["content-disposition"]
@@ -55,7 +55,7 @@ def test_what_is_exported_is_what_was_imported(api: httpx.Client) -> None:
     assert [{**one, "edited": 0} for one in again] == [{**one, "edited": 0} for one in told]
 
 
-def test_an_edit_can_be_taken_back(api: httpx.Client) -> None:
+def test_label_edit_can_be_reverted(api: httpx.Client) -> None:
     put = api.put("/api/features/5/label", json={"label": " ships ", "max_act": 8}).raise_for_status().json()
     assert put == {"sae": "tiny", "index": 5, "label": "ships", "max_act": 8.0, "density": None, "source": "user"}
     assert search(api, q="ship") == (1, [5])
@@ -65,7 +65,7 @@ def test_an_edit_can_be_taken_back(api: httpx.Client) -> None:
     assert search(api, q="ship") == (0, [])
 
 
-def test_a_new_maximum_is_the_unit_of_what_is_asked_from_then_on(api: httpx.Client, chat: dict[str, Any]) -> None:
+def test_new_max_act_applies_to_later_requests(api: httpx.Client, chat: dict[str, Any]) -> None:
     def steering(strength: float, unit: str) -> Any:
         feature = {"index": 11, "strength": strength, "unit": unit}
         return api.post("/v1/chat/completions", json={**chat, "steering": {"features": [feature]}})
@@ -78,7 +78,7 @@ def test_a_new_maximum_is_the_unit_of_what_is_asked_from_then_on(api: httpx.Clie
     assert steering(2, "max_act").status_code == 400
 
 
-def test_a_card_says_what_the_decoder_row_does(api: httpx.Client, tiny_model, tiny_sae) -> None:
+def test_card_matches_the_decoder_row(api: httpx.Client, tiny_model, tiny_sae) -> None:
     card = api.get("/api/features/3").raise_for_status().json()
     assert card == api.get("/api/features/3", params={"sae": "tiny"}).json()
     decoder = load_file(tiny_sae / "sae_weights.safetensors")["W_dec"]
@@ -102,14 +102,14 @@ def test_a_card_says_what_the_decoder_row_does(api: httpx.Client, tiny_model, ti
     }
 
 
-def test_a_card_says_what_was_seen_of_it(api: httpx.Client, chat: dict[str, Any]) -> None:
+def test_card_has_observed_statistics(api: httpx.Client, chat: dict[str, Any]) -> None:
     api.post("/v1/chat/completions", json={**chat, "activations": {"features": [23]}}).raise_for_status()
     (seen,) = api.get("/api/monitor/statistics", params={"sae": "tiny", "feature": 23}).json()["features"]
     assert api.get("/api/features/23").json()["observed"] == seen
     assert seen["tokens"] > 0
 
 
-def test_a_card_without_a_label_is_a_card(api: httpx.Client) -> None:
+def test_card_without_a_label(api: httpx.Client) -> None:
     card = api.get(f"/api/features/{FEATURES - 1}").raise_for_status().json()
     assert (card["label"], card["source"], card["max_act"], card["strengths"]["half_max_act"]) == (None,) * 4
 
@@ -141,7 +141,7 @@ def test_a_card_without_a_label_is_a_card(api: httpx.Client) -> None:
         ("POST", "/labels?sae=nope", {"index": 1}, 404, "sae"),
     ],
 )
-def test_what_cannot_be_is_refused_and_changes_nothing(
+def test_invalid_requests_change_nothing(
     api: httpx.Client, method: str, path: str, body: Any, status: int, param: str | None
 ) -> None:
     before = api.get("/api/features/labels").text
@@ -153,7 +153,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(
     assert api.get("/api/features/labels").text == before
 
 
-def test_a_bad_line_is_named_and_none_is_stored(api: httpx.Client) -> None:
+def test_invalid_label_line_is_named_and_nothing_stored(api: httpx.Client) -> None:
     before = api.get("/api/features/labels").text
     refused = api.post("/api/features/labels", content='{"index": 20, "label": "fine"}\n\n{"index": "x"}\n')
     error = refused.json()["error"]

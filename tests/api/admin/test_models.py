@@ -11,7 +11,7 @@ from tests.fixtures.fakehub import FakeHub
 from tests.fixtures.repos import GPT2, LLAMA
 
 
-def test_what_is_on_disk_and_which_of_it_is_loaded(library: LibraryClient) -> None:
+def test_library_and_loaded_model(library: LibraryClient) -> None:
     library.loaded(MODEL)
     entries = {entry["id"]: entry for entry in library.get("/api/models")["models"]}
     assert {MODEL, SPARE} <= entries.keys()
@@ -20,7 +20,7 @@ def test_what_is_on_disk_and_which_of_it_is_loaded(library: LibraryClient) -> No
     assert entries[SPARE]["origin"] == "imported"
 
 
-def test_what_the_hub_has(library: LibraryClient) -> None:
+def test_hub_preview_and_search(library: LibraryClient) -> None:
     (found,) = library.post("/api/models/search", {"text": " tiny/LLAMA "})["models"]
     assert (found["id"], found["gated"], found["known_saes"]) == (LLAMA, False, 0)
     assert library.post("/api/models/search", {"text": "no such thing"}) == {"models": []}
@@ -28,7 +28,7 @@ def test_what_the_hub_has(library: LibraryClient) -> None:
         assert library.refused("POST", "/api/models/search", body)[0] == 422, body
 
 
-def test_a_model_comes_from_the_hub_and_goes_again(library: LibraryClient) -> None:
+def test_model_is_downloaded_and_deleted(library: LibraryClient) -> None:
     preview = library.post("/api/models/preview", {"id": LLAMA})
     assert (preview["name"], preview["licence"], preview["architecture"]) == (LLAMA, "apache-2.0", "LlamaForCausalLM")
     with library.listening() as socket:
@@ -49,7 +49,7 @@ def test_a_model_comes_from_the_hub_and_goes_again(library: LibraryClient) -> No
     assert library.refused("DELETE", f"/api/models/{LLAMA}") == (404, "model_not_found")
 
 
-def test_asked_for_by_several_at_once_it_is_one_job(library: LibraryClient, hub: FakeHub) -> None:
+def test_concurrent_equal_downloads_are_one_job(library: LibraryClient, hub: FakeHub) -> None:
     hub.speed = 200_000
     try:
         jobs = library.at_once(*[lambda: library.post("/api/models", {"id": GPT2})] * 4)
@@ -61,7 +61,7 @@ def test_asked_for_by_several_at_once_it_is_one_job(library: LibraryClient, hub:
     library.delete(f"/api/models/{GPT2}")
 
 
-def test_what_is_loaded_is_not_deleted(library: LibraryClient) -> None:
+def test_loaded_model_is_not_deleted(library: LibraryClient) -> None:
     library.loaded(SPARE)
     assert library.refused("DELETE", f"/api/models/{SPARE}") == (409, "in_use")
     assert library.get(f"/api/models/{SPARE}")["is_loaded"]
@@ -72,7 +72,7 @@ def test_what_is_loaded_is_not_deleted(library: LibraryClient) -> None:
     "id", ["../../etc/passwd", "a/../b", "/etc/passwd", "~/.ssh", "a\\b", "a\x00b", "a\nb", " a", "x" * 513, "a\u202eb"]
 )
 @pytest.mark.parametrize("shelf", ["models", "saes"])
-def test_what_is_no_name_is_refused_before_it_is_looked_for(library: LibraryClient, shelf: str, id: str) -> None:
+def test_invalid_names_are_rejected_before_lookup(library: LibraryClient, shelf: str, id: str) -> None:
     for method in ("GET", "DELETE"):
         refused = library.refused(method, f"/api/{shelf}/{quote(id, safe='')}")
         assert refused == ((404, "not_found") if "\n" in id else (422, "invalid_value"))  # no address has two lines
@@ -95,7 +95,7 @@ def test_what_is_no_name_is_refused_before_it_is_looked_for(library: LibraryClie
         {"id": "a/b", "token": "mine"}, {"id": "one-word"}, {"id": "a/b:c"}, {"id": "https://x.org/a/b"},
     ],
 )  # fmt: skip
-def test_what_names_no_repository_is_refused(library: LibraryClient, hub: FakeHub, body: Any) -> None:
+def test_ids_without_a_repository_are_rejected(library: LibraryClient, hub: FakeHub, body: Any) -> None:
     before = len(library.get("/api/jobs")["jobs"])
     for address in ("/api/models", "/api/models/preview"):
         status, _ = library.refused("POST", address, json.dumps(body).encode())
@@ -105,21 +105,21 @@ def test_what_names_no_repository_is_refused(library: LibraryClient, hub: FakeHu
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"id": NaN}', b'{"id": "\xff"}', b"[" * 100, b'{"id": "\\ud800"}'])
 @pytest.mark.parametrize("address", ["/api/models", "/api/models/load", "/api/saes/preview", "/api/attachments"])
-def test_what_is_no_json_is_refused(library: LibraryClient, address: str, content: bytes) -> None:
+def test_malformed_json_is_rejected(library: LibraryClient, address: str, content: bytes) -> None:
     status, code = library.refused("POST", address, content)
     assert (status, code) == (422 if content == b"" else 400, "invalid_value")
 
 
-def test_a_body_that_is_too_large_is_refused(library: LibraryClient) -> None:
+def test_large_body_is_rejected(library: LibraryClient) -> None:
     body = {"id": "a/b", "revision": "x" * (4 * 2**20)}
     assert library.refused("POST", "/api/models", body) == (413, "request_too_large")
 
 
-def test_the_hubs_refusals_keep_apart(library: LibraryClient, hub: FakeHub) -> None:
+def test_hub_errors_have_distinct_codes(library: LibraryClient, hub: FakeHub) -> None:
     assert library.refused("POST", "/api/models/preview", {"id": "nobody/nothing"}) == (404, "repository_not_found")
     assert library.refused("POST", "/api/models/preview", {"id": LLAMA, "revision": "nope"})[0] == 404
 
 
-def test_a_method_that_an_address_does_not_take(library: LibraryClient) -> None:
+def test_wrong_method_is_rejected(library: LibraryClient) -> None:
     answer = library.ask("PUT", f"/api/models/{MODEL}")
     assert (answer.status_code, answer.headers["allow"]) == (405, "DELETE, GET, HEAD")

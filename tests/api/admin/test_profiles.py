@@ -18,7 +18,7 @@ from millm.profiles.schema import SteeringRequest
 from millm.status import read_desired
 from tests.fixtures.inside import Inside, serving
 from tests.lifecycle.asking import text
-from tests.lifecycle.test_remembering import read_only
+from tests.lifecycle.test_restore import read_only
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def situation(inside: Inside, api: httpx.Client) -> tuple[Any, ...]:
     return rows, inside.state.active, read_desired(inside.state.hub.database), api.get("/profiles").json()
 
 
-def test_from_the_first_word_to_the_last(api: httpx.Client) -> None:
+def test_profile_life_cycle(api: httpx.Client) -> None:
     made = api.post("/profiles", json=profile("Bright", description="Light.", tags=["day"], model="tiny-llama"))
     assert made.status_code == 201
     entry = made.json()
@@ -90,7 +90,7 @@ def test_from_the_first_word_to_the_last(api: httpx.Client) -> None:
     assert refused(api.get("/profiles/other")) == (404, "profile_not_found")
 
 
-def test_a_name_is_one_whatever_its_case_or_composition(api: httpx.Client) -> None:
+def test_names_ignore_case_and_composition(api: httpx.Client) -> None:
     composed, apart = "Caf\u00e9 \u00c5", "Cafe\u0301 A\u030a"
     assert api.post("/profiles", json=profile(composed)).status_code == 201
     for same in (composed, apart, composed.upper(), apart.lower()):
@@ -104,7 +104,7 @@ def test_a_name_is_one_whatever_its_case_or_composition(api: httpx.Client) -> No
     "name",
     ["🎉 fête", "مرحبا", "שלום", "日本語の設定", "नमस्ते", "a:b", "50% & more?#", "x" * 128, "é" * 128, "." * 3 + "x"],
 )
-def test_names_of_any_script(api: httpx.Client, name: str) -> None:
+def test_names_of_any_script_are_accepted(api: httpx.Client, name: str) -> None:
     assert api.post("/profiles", json=profile(name)).status_code == 201
     assert api.get(f"/profiles/{quote(name, safe='')}").json()["profile"]["name"] == name
     assert api.post(f"/profiles/{quote(name, safe='')}/activate").json()["is_active"]
@@ -113,7 +113,7 @@ def test_names_of_any_script(api: httpx.Client, name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["", "x" * 129, "a\nb", "a\x00b", "a\u202eb", "\u2066a", " a", "a/b", "a\\b", "..", 7, None]
 )
-def test_what_is_no_name(inside: Inside, api: httpx.Client, name: object) -> None:
+def test_invalid_names_are_rejected(inside: Inside, api: httpx.Client, name: object) -> None:
     before = situation(inside, api)
     for answer in (
         api.post("/profiles", json={**profile("x"), "name": name}),
@@ -125,7 +125,7 @@ def test_what_is_no_name(inside: Inside, api: httpx.Client, name: object) -> Non
     assert situation(inside, api) == before
 
 
-def test_the_active_one_is_deleted_only_by_force(inside: Inside, api: httpx.Client) -> None:
+def test_active_profile_is_deleted_only_by_force(inside: Inside, api: httpx.Client) -> None:
     plain = text(inside)
     assert api.post("/profiles/PUSH/activate").json()["is_active"]
     steered = text(inside)
@@ -139,7 +139,7 @@ def test_the_active_one_is_deleted_only_by_force(inside: Inside, api: httpx.Clie
     assert api.post("/profiles", json=profile("push")).status_code == 201
 
 
-def test_the_active_one_keeps_steering_under_another_name(inside: Inside, api: httpx.Client) -> None:
+def test_renamed_active_profile_stays_active(inside: Inside, api: httpx.Client) -> None:
     api.post("/profiles/push/activate")
     steered = text(inside)
     assert api.post("/profiles/push/rename", json={"name": "shove"}).json()["is_active"]
@@ -148,7 +148,7 @@ def test_the_active_one_keeps_steering_under_another_name(inside: Inside, api: h
     assert api.post("/profiles/shove/rename", json={"name": "push"}).json()["is_active"]
 
 
-def test_a_change_of_the_active_one_is_applied_at_once_or_not_at_all(inside: Inside, api: httpx.Client) -> None:
+def test_change_of_the_active_profile_is_atomic(inside: Inside, api: httpx.Client) -> None:
     api.post("/profiles/push/activate")
     changed = {"name": "push", "features": [{"index": 9, "strength": 30.0}]}
     assert api.put("/profiles/push", json=changed).json()["is_active"]
@@ -184,7 +184,7 @@ def test_a_change_of_the_active_one_is_applied_at_once_or_not_at_all(inside: Ins
         ("POST", "/deactivate", None),
     ],
 )
-def test_what_cannot_be_stored_is_not_done(
+def test_failed_writes_change_nothing(
     inside: Inside, api: httpx.Client, method: str, address: str, body: object
 ) -> None:
     api.post("/profiles/push/activate")
@@ -197,7 +197,7 @@ def test_what_cannot_be_stored_is_not_done(
     assert situation(inside, api) != before
 
 
-def test_what_steers_becomes_a_profile(inside: Inside, api: httpx.Client) -> None:
+def test_active_steering_is_saved_as_a_profile(inside: Inside, api: httpx.Client) -> None:
     """Which, activated again, is the same steering to the last bit."""
     assert refused(api.post("/profiles/save", json={"name": "none"})) == (409, "conflict")
     knobs = {"features": [{"index": 3, "strength": 0.5, "unit": "norm"}, {"index": 7, "strength": 2, "mode": "clamp"}]}
@@ -224,14 +224,14 @@ def test_what_steers_becomes_a_profile(inside: Inside, api: httpx.Client) -> Non
     assert names(api) == ["hold", "MINE", "push"]
 
 
-def test_a_watched_feature_of_an_sae_that_is_not_there_is_refused(inside: Inside, api: httpx.Client) -> None:
+def test_watched_feature_of_an_unknown_sae_is_rejected(inside: Inside, api: httpx.Client) -> None:
     steer(inside, SteeringRequest.model_validate({"features": [{"index": 3, "strength": 6}]}))
     refused = api.post("/profiles/save", json={"name": "mine", "watch": [{"index": 3, "sae": "nope"}]})
     assert (refused.status_code, refused.json()["error"]["code"]) == (422, "invalid_profile")
     assert api.get("/profiles/mine").status_code == 404
 
 
-def test_muted_knobs_are_not_saved_and_not_lost(inside: Inside, api: httpx.Client) -> None:
+def test_muted_features_are_not_saved_and_stay_muted(inside: Inside, api: httpx.Client) -> None:
     asked = SteeringRequest.model_validate({"features": [{"index": 3, "strength": 6}, {"index": 4, "strength": 6}]})
     steer(inside, asked, muted=frozenset({("tiny", 4)}))
     heard = text(inside)
@@ -243,7 +243,7 @@ def test_muted_knobs_are_not_saved_and_not_lost(inside: Inside, api: httpx.Clien
     assert text(inside, profile="heard") == heard
 
 
-def test_listeners_are_told(inside: Inside, api: httpx.Client) -> None:
+def test_profile_changes_are_published(inside: Inside, api: httpx.Client) -> None:
     async def heard_during(requests: list[tuple[str, str, object]]) -> list[Event]:
         with inside.state.events.subscribe() as listener:
             for method, address, body in requests:
@@ -280,7 +280,7 @@ def test_listeners_are_told(inside: Inside, api: httpx.Client) -> None:
         ([], None),
     ],
 )
-def test_what_is_no_profile(api: httpx.Client, body: object, param: str | None) -> None:
+def test_invalid_profiles_are_rejected(api: httpx.Client, body: object, param: str | None) -> None:
     before = names(api)
     answer = api.post("/profiles", json=body)
     assert refused(answer) == (422, "invalid_value")
@@ -288,7 +288,7 @@ def test_what_is_no_profile(api: httpx.Client, body: object, param: str | None) 
     assert names(api) == before
 
 
-def test_a_profile_comes_back_as_it_was_sent(api: httpx.Client) -> None:
+def test_profile_round_trips(api: httpx.Client) -> None:
     sent = {
         **profile("whole", unit := 2.0), "positions": "generated", "skip": "none", "skip_constrained": True,
         "reference_norm": 3.5, "model": {"repo_id": "a/b", "revision": "main"},

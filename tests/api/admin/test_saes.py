@@ -17,7 +17,7 @@ def attached(library: LibraryClient) -> set[str]:
     return {facts["sae"] for facts in told}
 
 
-def test_attached_and_detached_while_it_is_told(library: LibraryClient) -> None:
+def test_attach_and_detach(library: LibraryClient) -> None:
     library.loaded(MODEL)
     with library.listening() as socket:
         facts = library.post("/api/attachments", {"id": SAE})
@@ -30,7 +30,7 @@ def test_attached_and_detached_while_it_is_told(library: LibraryClient) -> None:
     assert {event["what"] for event in heard if event["type"] == "progress"} <= {SAE}
 
 
-def test_several_at_once_and_one_in_place_of_another(library: LibraryClient) -> None:
+def test_several_saes_and_replacement(library: LibraryClient) -> None:
     library.loaded(MODEL)
     library.at_once(*[lambda id=id: library.post("/api/attachments", {"id": id}) for id in (SAE, OTHER_SAE)])  # type: ignore[misc]
     assert attached(library) == {SAE, OTHER_SAE}
@@ -43,7 +43,7 @@ def test_several_at_once_and_one_in_place_of_another(library: LibraryClient) -> 
     assert not library.get(f"/api/saes/{SAE}")["is_attached"]
 
 
-def test_what_is_attached_is_not_deleted(library: LibraryClient) -> None:
+def test_attached_sae_is_not_deleted(library: LibraryClient) -> None:
     library.loaded(MODEL)
     library.post("/api/attachments", {"id": SAE})
     assert library.refused("DELETE", f"/api/saes/{SAE}") == (409, "in_use")
@@ -67,22 +67,20 @@ def test_what_is_attached_is_not_deleted(library: LibraryClient) -> None:
         ({"id": SAE, "path": "/etc"}, 422, "invalid_value"),
     ],
 )
-def test_what_cannot_be_attached_leaves_what_was_there(
-    library: LibraryClient, body: dict[str, Any], status: int, code: str
-) -> None:
+def test_failed_attach_changes_nothing(library: LibraryClient, body: dict[str, Any], status: int, code: str) -> None:
     library.loaded(MODEL)
     library.post("/api/attachments", {"id": OTHER_SAE})
     assert library.refused("POST", "/api/attachments", body) == (status, code)
     assert attached(library) == {OTHER_SAE}
 
 
-def test_nothing_is_attached_to_nothing(library: LibraryClient) -> None:
+def test_attach_without_a_model_is_rejected(library: LibraryClient) -> None:
     library.post("/api/models/unload")
     assert library.refused("POST", "/api/attachments", {"id": SAE}) == (503, "model_not_loaded")
     assert library.refused("DELETE", f"/api/attachments/{SAE}") == (404, "sae_not_found")
 
 
-def test_an_sae_comes_from_the_hub_is_refused_where_it_does_not_fit_and_attached_where_it_does(
+def test_downloaded_sae_is_attached_only_to_its_model(
     library: LibraryClient,
 ) -> None:
     preview = library.post("/api/saes/preview", {"id": SCOPE_SAE})

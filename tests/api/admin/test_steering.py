@@ -33,7 +33,7 @@ def core(told: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in told.items() if name not in ("version", "undo", "redo", "hooks", "warnings")}
 
 
-def test_a_profile_made_active_steers_who_asks_for_nothing(api: httpx.Client, chat: dict[str, Any]) -> None:
+def test_active_profile_steers_requests_without_steering(api: httpx.Client, chat: dict[str, Any]) -> None:
     base, pushed, held = ask(api, chat), ask(api, chat, profile="push"), ask(api, chat, profile="hold")
     told = put(api, {"profile": "push"})
     assert told == api.get("/api/steering").json()
@@ -51,7 +51,7 @@ def test_a_profile_made_active_steers_who_asks_for_nothing(api: httpx.Client, ch
     assert ask(api, chat) == base
 
 
-def test_a_steering_without_a_name_can_be_active_and_is_told_as_it_was_put(api: httpx.Client, chat) -> None:
+def test_unnamed_steering_can_be_active(api: httpx.Client, chat) -> None:
     asked = ask(api, chat, steering=PUSH)
     told = put(api, PUSH)
     assert (told["profile"], told["fingerprint"]) == (None, asked[1]["steering"])
@@ -76,7 +76,7 @@ def same_as(api: httpx.Client, chat: dict[str, Any], *features: dict[str, Any]) 
 TWO = {"index": 3, "strength": 6.0}, {"index": 9, "strength": -4.0}
 
 
-def test_knobs_are_turned_muted_and_soloed_one_by_one(api: httpx.Client, chat: dict[str, Any]) -> None:
+def test_features_are_changed_muted_and_soloed(api: httpx.Client, chat: dict[str, Any]) -> None:
     put(api, {"features": TWO})
     one, two = TWO
     patch(api, features=[{"index": 9, "strength": 2.5}])
@@ -97,7 +97,7 @@ def test_knobs_are_turned_muted_and_soloed_one_by_one(api: httpx.Client, chat: d
     assert same_as(api, chat)
 
 
-def test_every_change_can_be_taken_back_and_made_again(api: httpx.Client) -> None:
+def test_every_change_can_be_undone_and_redone(api: httpx.Client) -> None:
     put(api, {"profile": "push"})
     steps = [api.get("/api/steering").json()]
     for strength in range(1, 60):
@@ -118,7 +118,7 @@ def test_every_change_can_be_taken_back_and_made_again(api: httpx.Client) -> Non
     assert api.post("/api/steering/redo").status_code == 422  # another way was taken
 
 
-def test_the_second_of_two_clients_is_told_that_it_was_changed(api: httpx.Client) -> None:
+def test_concurrent_change_is_steering_outdated(api: httpx.Client) -> None:
     version = put(api, PUSH)["version"]
     first = patch(api, version=version, features=[{"index": 3, "strength": 1}])
     assert first["version"] == version + 1
@@ -132,7 +132,7 @@ def test_the_second_of_two_clients_is_told_that_it_was_changed(api: httpx.Client
     assert api.get("/api/steering").json() == first
 
 
-def test_every_unit_is_told_and_too_much_is_warned_of(api: httpx.Client) -> None:
+def test_every_unit_is_reported_with_warnings(api: httpx.Client) -> None:
     (sae,) = api.get("/api/attachments").json()["attachments"]
     norm = sae["residual_norm"]
     told = put(api, {"features": [{"index": 3, "strength": 0.5, "unit": "norm"}, {"index": 5, "mode": "ablate"}]})
@@ -166,7 +166,7 @@ def test_every_unit_is_told_and_too_much_is_warned_of(api: httpx.Client) -> None
         ({"version": "latest"}, 422),
     ],
 )
-def test_a_change_that_cannot_be_changes_nothing(api: httpx.Client, change: dict[str, Any], status: int) -> None:
+def test_invalid_change_changes_nothing(api: httpx.Client, change: dict[str, Any], status: int) -> None:
     before = put(api, {"profile": "hold"})
     assert api.patch("/api/steering", json=change).status_code == status
     assert api.get("/api/steering").json() == before
@@ -185,7 +185,7 @@ def test_a_change_that_cannot_be_changes_nothing(api: httpx.Client, change: dict
         ([], 422, "invalid_value", None),
     ],
 )
-def test_what_cannot_be_applied_is_refused_and_changes_nothing(api, chat, wanted, status, code, param) -> None:
+def test_inapplicable_steering_changes_nothing(api, chat, wanted, status, code, param) -> None:
     before = put(api, {"profile": "hold"})
     refused = api.put("/api/steering", json=wanted)
     error = refused.json()["error"]
@@ -195,7 +195,7 @@ def test_what_cannot_be_applied_is_refused_and_changes_nothing(api, chat, wanted
 
 
 @pytest.mark.parametrize(("content", "status"), [(b"{", 400), (b'{"profile": NaN}', 400), (b"", 422)])
-def test_what_is_no_json_is_refused(api: httpx.Client, content: bytes, status: int) -> None:
+def test_malformed_json_is_rejected(api: httpx.Client, content: bytes, status: int) -> None:
     refused = api.put("/api/steering", content=content)
     assert (refused.status_code, refused.json()["error"]["code"]) == (status, "invalid_value")
 
@@ -207,7 +207,7 @@ def fragile(tmp_path: Path, tiny_model: Path, tiny_sae: Path) -> Iterator[Inside
         yield inside
 
 
-def test_what_is_active_outlives_the_engine(fragile: Inside, chat: dict[str, Any]) -> None:
+def test_active_steering_survives_an_engine_crash(fragile: Inside, chat: dict[str, Any]) -> None:
     with httpx.Client(base_url=fragile.url, timeout=30) as api:
         told = put(api, {"profile": "push"})
         before = ask(api, chat)

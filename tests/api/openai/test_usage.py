@@ -19,7 +19,7 @@ from millm.text.chat_template import ChatTemplate
 from millm.text.tokenizer import Tokenizer
 from tests.fixtures.bare import bare_state
 from tests.generation.test_output import ScriptedEngine
-from tests.profiles.test_selection import MODEL
+from tests.lifecycle.test_selection import MODEL
 
 PROMPTS = [[5, 6, 7], [5, 6, 7, 8, 9, 10]]
 CACHED_EACH = 4

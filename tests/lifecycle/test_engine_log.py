@@ -8,7 +8,7 @@ from tests.fixtures.inside import Inside
 from tests.lifecycle.asking import body
 
 
-def test_a_trace_of_the_engine_is_told_with_the_request(inside: Inside) -> None:
+def test_engine_tracebacks_name_the_request(inside: Inside) -> None:
     inside.run(inside.state.engine.inject(InjectFault(id="fault-1", point="decode", kind="error")))
     with capture_logs() as lines:
         answer = httpx.post(

@@ -62,7 +62,7 @@ def empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [truncate, overwrite, scramble, empty])
-def test_the_newest_good_backup_takes_the_place_of_a_damaged_file(path: Path, damage: Callable[[Path], None]) -> None:
+def test_newest_valid_backup_replaces_a_damaged_file(path: Path, damage: Callable[[Path], None]) -> None:
     damage(path)
     harmed = path.read_bytes()
     with closing(Database(path)) as database:
@@ -75,7 +75,7 @@ def test_the_newest_good_backup_takes_the_place_of_a_damaged_file(path: Path, da
         assert (names(database), database.notice) == (["kept"], None)
 
 
-def test_a_backup_that_is_damaged_too_is_passed_over(path: Path) -> None:
+def test_damaged_backups_are_skipped(path: Path) -> None:
     with closing(Database(path)) as database:
         database.back_up(NOON + timedelta(days=1))
         database.back_up(NOON + timedelta(days=2))
@@ -88,7 +88,7 @@ def test_a_backup_that_is_damaged_too_is_passed_over(path: Path) -> None:
         assert names(database) == ["kept"]
 
 
-def test_without_a_backup_it_begins_anew_and_says_so(tmp_path: Path) -> None:
+def test_without_backup_a_new_database_and_a_notice(tmp_path: Path) -> None:
     path = tmp_path / "millm.db"
     overwrite(path)
     with closing(Database(path)) as database:
@@ -96,13 +96,13 @@ def test_without_a_backup_it_begins_anew_and_says_so(tmp_path: Path) -> None:
         assert names(database) == []
 
 
-def test_an_empty_file_is_a_new_database_where_there_was_none_before(tmp_path: Path) -> None:
+def test_empty_file_without_backups_is_a_new_database(tmp_path: Path) -> None:
     (tmp_path / "millm.db").touch()
     with closing(Database(tmp_path / "millm.db")) as database:
         assert database.notice is None
 
 
-def test_one_backup_a_day_and_seven_of_them(tmp_path: Path) -> None:
+def test_one_backup_per_day_and_seven_in_total(tmp_path: Path) -> None:
     path = tmp_path / "millm.db"
     for day in range(9):
         add(path, f"day {day}")
@@ -116,7 +116,7 @@ def test_one_backup_a_day_and_seven_of_them(tmp_path: Path) -> None:
         assert names(oldest) == ["day 0", "day 1", "day 2"]
 
 
-def test_a_backup_is_whole_while_others_write(tmp_path: Path) -> None:
+def test_backup_is_consistent_during_writes(tmp_path: Path) -> None:
     """And they need not wait for it."""
     path = tmp_path / "millm.db"
     with closing(Database(path)) as database:
@@ -138,7 +138,7 @@ def test_a_backup_is_whole_while_others_write(tmp_path: Path) -> None:
             assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-def test_a_copy_is_made_before_the_schema_changes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backup_before_migration(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "MIGRATIONS", (*MIGRATIONS, "CREATE TABLE more (one INTEGER) STRICT;"))
     had = backups.list_backups(path)
     with closing(Database(path)) as database:
@@ -148,7 +148,7 @@ def test_a_copy_is_made_before_the_schema_changes(path: Path, monkeypatch: pytes
         assert copy.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
 
 
-def test_the_file_of_a_later_millm_is_left_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_newer_schema_is_rejected_unchanged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And its backups are none for this one."""
     monkeypatch.setattr(storage, "MIGRATIONS", MIGRATIONS[:1])
     before = path.read_bytes()
@@ -158,7 +158,7 @@ def test_the_file_of_a_later_millm_is_left_alone(path: Path, monkeypatch: pytest
     assert backups.newest_valid_backup(path, 1) is None
 
 
-def test_a_full_disk_loses_nothing_and_stops_no_reader(tmp_path: Path) -> None:
+def test_full_disk_loses_nothing_and_reads_work(tmp_path: Path) -> None:
     """A limit on the file's pages is what a full disk is to SQLite: SQLITE_FULL."""
     path = tmp_path / "millm.db"
     with closing(Database(path)) as database:
@@ -179,7 +179,7 @@ def test_a_full_disk_loses_nothing_and_stops_no_reader(tmp_path: Path) -> None:
         assert names(database) == ["after", "before"]
 
 
-def test_a_later_contract_is_left_as_it_is(tmp_path: Path) -> None:
+def test_profiles_of_a_newer_schema_stay(tmp_path: Path) -> None:
     """Its name is taken all the same."""
     with closing(Database(tmp_path / "millm.db")) as database:
         strange = json.dumps({"name": "strange", "version": "7"})

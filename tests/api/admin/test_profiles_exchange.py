@@ -17,7 +17,7 @@ from millm.profiles.schema import Profile
 from tests.api.admin.test_steering import ask
 from tests.docs.blocks import EXAMPLE_URL, blocks, commands
 from tests.fixtures.inside import serving
-from tests.profiles.test_importers import EXPORTED, export
+from tests.profiles.test_formats_import import EXPORTED, export
 from tools.make_docs import DOCS
 
 SHAPES = Path(__file__).parents[2] / "profiles" / "shapes"
@@ -44,7 +44,7 @@ def take(door: httpx.Client, document: Any, **query: Any) -> httpx.Response:
     return door.post("/api/profiles/import", content=content, params=query)
 
 
-def test_an_imported_profile_steers_as_it_did_elsewhere(door: httpx.Client, chat: dict[str, Any]) -> None:
+def test_imported_profile_steers_as_in_its_tool(door: httpx.Client, chat: dict[str, Any]) -> None:
     preview = door.post("/api/profiles/import/preview", content=json.dumps(FLAT)).raise_for_status().json()
     (entry,) = preview["entries"]
     assert [one["id"] for one in entry["unresolved"]] == ["sae_1"]
@@ -58,7 +58,7 @@ def test_an_imported_profile_steers_as_it_did_elsewhere(door: httpx.Client, chat
     assert (known["unresolved"], known["misfit"]) == ([], None)
 
 
-def test_a_name_that_is_taken_is_refused_renamed_replaced_or_skipped(door: httpx.Client) -> None:
+def test_on_conflict_modes(door: httpx.Client) -> None:
     document = {**FLAT, "name": "twice"}
     take(door, document, sae="sae_1=tiny").raise_for_status()
     assert take(door, document).json()["error"]["param"] == "on_conflict"
@@ -77,7 +77,7 @@ def test_a_name_that_is_taken_is_refused_renamed_replaced_or_skipped(door: httpx
     assert did["rename"]["name"] == "twice (2)"
 
 
-def test_one_entry_of_several_is_chosen_and_named(door: httpx.Client) -> None:
+def test_one_entry_is_selected_and_renamed(door: httpx.Client) -> None:
     document = (SHAPES / "mistudio-experiment.json").read_bytes()
     query = {"sae": "sae_123=tiny", "only": "$.selected_features[1]", "as": "chosen"}
     (entry,) = take(door, document, **query).raise_for_status().json()["entries"]
@@ -87,20 +87,20 @@ def test_one_entry_of_several_is_chosen_and_named(door: httpx.Client) -> None:
     assert take(door, document, sae="nothing").json()["error"]["param"] == "sae"
 
 
-def test_a_profile_for_another_layer_is_told_not_to_fit(door: httpx.Client) -> None:
+def test_profile_of_another_layer_is_a_misfit(door: httpx.Client) -> None:
     document = (SHAPES / "millm-v1.json").read_bytes()
     (entry,) = door.post("/api/profiles/import/preview", content=document).raise_for_status().json()["entries"]
     assert "SmolLM2" in entry["misfit"]
 
 
-def test_labels_of_an_export_are_laid_over_those_that_are_known(door: httpx.Client) -> None:
+def test_imported_labels_override_known_ones(door: httpx.Client) -> None:
     done = take(door, export(**EXPORTED), sae="sae_123=tiny").raise_for_status().json()
     assert [one["did"] for one in done["entries"]] == ["added"]
     found = door.get("/api/features/search", params={"q": "sea"}).raise_for_status().json()
     assert [(one["index"], one["label"]) for one in found["features"]] == [(3, "the sea")]
 
 
-def test_a_profile_is_downloaded_and_taken_in_again(door: httpx.Client) -> None:
+def test_exported_profile_is_imported_again(door: httpx.Client) -> None:
     given = door.get("/api/profiles/push/export").raise_for_status()
     assert given.headers["content-disposition"] == "attachment; filename*=UTF-8''push.json"
     take(door, given.content, **{"as": "pushed again"}).raise_for_status()
@@ -112,7 +112,7 @@ def test_a_profile_is_downloaded_and_taken_in_again(door: httpx.Client) -> None:
     assert door.get("/api/profiles/nope/export").status_code == 404
 
 
-def test_a_control_vector_is_strength_times_the_unit_row_and_is_found_again(door: httpx.Client, tiny_sae: Path) -> None:
+def test_control_vector_is_strength_times_the_unit_row(door: httpx.Client, tiny_sae: Path) -> None:
     file = door.get("/api/profiles/push/export", params={"format": "gguf", "skip": "none"}).raise_for_status().content
     (layer, values), *more = decode_control_vector(file).directions.items()
     assert more == []
@@ -125,21 +125,21 @@ def test_a_control_vector_is_strength_times_the_unit_row_and_is_found_again(door
     assert all(abs(strength) < 1e-2 for index, strength in strengths.items() if index != 3)
 
 
-def test_a_vector_for_a_place_without_an_sae_stays_open(door: httpx.Client) -> None:
+def test_vector_without_an_sae_stays_unresolved(door: httpx.Client) -> None:
     elsewhere = encode_control_vector(ControlVector({7: struct.unpack("<2f", bytes(8))}))
     (entry,) = door.post("/api/profiles/import/preview", content=elsewhere).raise_for_status().json()["entries"]
     assert [(one["kind"], one["id"]) for one in entry["unresolved"]] == [("vector", "blocks.7.hook_resid_post")]
     assert take(door, elsewhere).status_code == 422
 
 
-def test_the_documents_commands_run(door: httpx.Client) -> None:
+def test_documented_commands_run(door: httpx.Client) -> None:
     preview, done, exported = (json.loads(answer) for answer in said_by(commands(DOCS / "profiles.md"), door))
     assert [one["id"] for one in preview["entries"][0]["unresolved"]] == ["sae_7"]
     assert done["entries"][0]["did"] == "added"
     assert exported["sae"]["path"] == "layer_20/width_16k/average_l0_71"
 
 
-def test_the_documents_example_is_a_profile() -> None:
+def test_documented_example_is_valid() -> None:
     (example,) = blocks(DOCS / "profiles.md", "json")
     assert Profile.model_validate_json(example).features[0].strength == 80.0
 

@@ -24,7 +24,7 @@ Change = tuple[str, str | None]
 """A profile's name and what it says from then on; None: it is deleted."""
 
 
-def test_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
+def test_acknowledged_writes_survive_a_kill(tmp_path: Path) -> None:
     path, expected, done = tmp_path / "millm.db", dict[str, str](), 0
     command = [sys.executable, "-m", "tests.profiles.writer", str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writers:

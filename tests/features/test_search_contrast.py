@@ -30,7 +30,7 @@ numbers = st.lists(
 
 
 @given(numbers, numbers)
-def test_scores_are_those_of_another_formula(a: list[list[float]], b: list[list[float]]) -> None:
+def test_scores_match_a_reference_formula(a: list[list[float]], b: list[list[float]]) -> None:
     found = contrast(surveyed(a), surveyed(b), limit=6, residual_norm=NORM)
     x, y = np.array(a), np.array(b)
     fired = (x != 0).any(0) | (y != 0).any(0)
@@ -51,7 +51,7 @@ def test_scores_are_those_of_another_formula(a: list[list[float]], b: list[list[
 
 
 @given(numbers, numbers)
-def test_the_other_way_round_is_the_same(a: list[list[float]], b: list[list[float]]) -> None:
+def test_contrast_is_symmetric(a: list[list[float]], b: list[list[float]]) -> None:
     there = contrast(surveyed(a), surveyed(b), limit=6, residual_norm=NORM)
     back = contrast(surveyed(b), surveyed(a), limit=6, residual_norm=NORM)
     assert {one.index: one.score for one in there.more_in_a} == pytest.approx(
@@ -59,7 +59,7 @@ def test_the_other_way_round_is_the_same(a: list[list[float]], b: list[list[floa
     )
 
 
-def test_a_feature_that_hardly_fires_does_not_win_by_never_varying() -> None:
+def test_rare_constant_feature_does_not_rank_first() -> None:
     """Feature 0 is 0.001 in all of A; feature 1 is large, and varies."""
     a = [[0.001, 8.0], [0.001, 12.0], [0.001, 9.0]]
     b = [[0.0, 0.5], [0.0, 1.0], [0.0, 0.0]]
@@ -68,7 +68,7 @@ def test_a_feature_that_hardly_fires_does_not_win_by_never_varying() -> None:
     assert found.more_in_a[0].auc == 1.0
 
 
-def test_long_texts_do_not_weigh_more() -> None:
+def test_text_length_does_not_weigh() -> None:
     short = FeaturesScanned(id="s", tokens=2, features=(FeatureActivity(0, 2, 4.0, 2.0),))
     long = FeaturesScanned(id="l", tokens=200, features=(FeatureActivity(0, 200, 400.0, 2.0),))
     silent = FeaturesScanned(id="n", tokens=5, features=())
@@ -77,17 +77,17 @@ def test_long_texts_do_not_weigh_more() -> None:
     assert one[0].mean_a == 2.0
 
 
-def test_limits_are_kept_each_way() -> None:
+def test_limit_holds_per_direction() -> None:
     found = contrast(surveyed([[1.0, 2.0, 0, 0, 5.0]]), surveyed([[0, 0, 3.0, 4.0, 5.0]]), limit=1, residual_norm=NORM)
     assert ([one.index for one in found.more_in_a], [one.index for one in found.more_in_b]) == ([1], [3])
 
 
-def test_nothing_separates_texts_in_which_nothing_fires() -> None:
+def test_no_separators_without_activations() -> None:
     found = contrast(surveyed([[0.0]]), surveyed([[0.0]]), limit=3, residual_norm=NORM)
     assert (found.more_in_a, found.more_in_b) == ((), ())
 
 
-def test_area_counts_ties_half() -> None:
+def test_roc_auc_counts_ties_half() -> None:
     assert roc_auc([1.0, 2.0], [1.0, 0.0]) == (0.5 + 1 + 1 + 1) / 4
 
 

@@ -36,14 +36,14 @@ HOME = Path("/home/ann/.cache/my models/millm")
         repr({"key": KEYS[0], TOKEN: [KEYS[1]]}),
     ],
 )
-def test_secrets_are_taken_out_by_their_look_and_by_their_value(text: str) -> None:
+def test_secrets_are_redacted_by_pattern_and_value(text: str) -> None:
     by_look_and_value = SecretRedaction(KEYS).redact(text)
     assert REDACTED in by_look_and_value
     assert not any(secret in by_look_and_value for secret in (*KEYS, TOKEN))
 
 
 @pytest.mark.parametrize("text", ["https://x.org/a?page=2", "half_a_word", "tokens=12", "a@b.org"])
-def test_what_is_no_secret_stays(text: str) -> None:
+def test_other_text_is_not_redacted(text: str) -> None:
     assert SecretRedaction(("abc", "")).redact(text) == text
 
 
@@ -54,7 +54,7 @@ def test_what_is_no_secret_stays(text: str) -> None:
         max_leaves=8,
     )
 )
-def test_however_deep_a_secret_lies(value: Any) -> None:
+def test_nested_secrets_are_redacted(value: Any) -> None:
     left = json.dumps(SecretRedaction(KEYS).redact(to_json_value(value)))
     assert not any(secret in left for secret in (*KEYS, TOKEN))
 
@@ -72,11 +72,11 @@ def test_however_deep_a_secret_lies(value: Any) -> None:
         ("3/4 of home/ann", "3/4 of home/ann"),
     ],
 )
-def test_paths_are_shown_by_their_last_name(text: str, shown: str) -> None:
+def test_paths_are_reduced_to_the_last_component(text: str, shown: str) -> None:
     assert PathRedaction(HOME).redact(text) == shown
 
 
-def test_what_json_cannot_hold_is_told_all_the_same() -> None:
+def test_non_json_values_are_converted() -> None:
     told = to_json_value({1: (HOME, {"x"}), "name": "caf\udce9", "text": "é"})
     assert told == {"1": [repr(HOME), ["x"]], "name": "caf\\udce9", "text": "é"}
 
@@ -85,7 +85,7 @@ def line(number: int, level: str = "info") -> dict[str, Any]:
     return {"event": f"event.{number}", "level": level, "timestamp": "2026-01-01T00:00:00Z", "number": number}
 
 
-def test_the_latest_are_kept_and_what_came_after_one_is_found() -> None:
+def test_latest_lines_and_lines_after_a_number() -> None:
     recent = RecentLines()
     for number in range(1, MAX_LINES + 101):
         recent.add(line(number, "error" if number % 10 == 0 else "debug"))
@@ -101,7 +101,7 @@ def test_the_latest_are_kept_and_what_came_after_one_is_found() -> None:
     ]  # fmt: skip
 
 
-def test_a_long_text_is_cut_and_of_a_trace_only_the_end_is_told() -> None:
+def test_long_values_and_tracebacks_are_cut() -> None:
     recent = RecentLines()
     trace = (
         'Traceback (most recent call last):\n  File "/usr/lib/x/millm/engine/work.py", line 7, in step\n    boom()\n'

@@ -56,7 +56,7 @@ def coefficients(state: State, **feature: object) -> Coefficients:
     return found.by_sae[0].features[0]
 
 
-def test_precedence(state: State) -> None:
+def test_steering_precedence(state: State) -> None:
     """steering > profile > model:profile > active, and an explicit nothing is the base model."""
     state.active = resolve_active(state, profile="hold")
     one = steering(features=[{"index": 1, "strength": 2}])
@@ -76,7 +76,7 @@ def test_precedence(state: State) -> None:
     assert selected("org/tiny") == (None, None)
 
 
-def test_only_who_asks_for_nothing_follows_what_is_active(state: State) -> None:
+def test_only_requests_without_steering_follow_active(state: State) -> None:
     def follows(model: str = "org/tiny", profile: str | None = None, *, given: bool = False) -> bool:
         return select(state, model=model, profile=profile, steering=None, steering_given=given).follows_active
 
@@ -88,7 +88,7 @@ def test_only_who_asks_for_nothing_follows_what_is_active(state: State) -> None:
         assert not follows(profile="hold")
 
 
-def test_what_can_be_active(state: State) -> None:
+def test_activatable_steerings(state: State) -> None:
     one = steering(features=[{"index": 1, "strength": 2}])
     made = resolve_active(state, steering=one)
     assert made is not None
@@ -121,7 +121,7 @@ def test_unknown_names_are_404(state: State, model: str, profile: str | None, er
         select(state, model=model, profile=profile, steering=None, steering_given=False)
 
 
-def test_units(state: State) -> None:
+def test_strength_units(state: State) -> None:
     """One strength, told in three ways, is one coefficient."""
     assert coefficients(state, index=5, strength=4.0) == Coefficients(5, 4.0, 0.0)
     assert coefficients(state, index=5, strength=0.4, unit="norm") == Coefficients(5, 4.0, 0.0)
@@ -131,7 +131,7 @@ def test_units(state: State) -> None:
     assert resolved(state, exported).by_sae[0].features == (Coefficients(5, 8.0, 0.0),)  # type: ignore[union-attr]
 
 
-def test_a_fingerprint_names_an_effect(state: State) -> None:
+def test_fingerprint_identifies_the_effect(state: State) -> None:
     def fingerprint(**fields: object) -> str:
         found = resolved(state, steering(**fields))
         assert found is not None
@@ -158,12 +158,12 @@ def test_a_fingerprint_names_an_effect(state: State) -> None:
         ({"features": [{"index": i, "mode": "ablate"} for i in range(65)]}, "64 of them"),
     ],
 )
-def test_steering_that_cannot_be_applied_is_refused(state: State, fields: dict[str, object], message: str) -> None:
+def test_inapplicable_steering_is_rejected(state: State, fields: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidSteering, match=message):
         resolved(state, steering(**fields))
 
 
-def test_what_an_sae_cannot_do(state: State) -> None:
+def test_unsupported_sae_operations_are_rejected(state: State) -> None:
     state.saes = {"a": sae("a", steerable=False)}
     with pytest.raises(InvalidSteering, match="watched but not steered"):
         resolved(state, steering(features=[{"index": 1, "strength": 1}]))
@@ -175,7 +175,7 @@ def test_what_an_sae_cannot_do(state: State) -> None:
         resolved(state, steering(features=[{"index": 1, "strength": 1}]))
 
 
-def test_saes_trained_without_special_tokens_are_read_without_them(state: State) -> None:
+def test_special_tokens_are_skipped_for_saes_trained_without_them(state: State) -> None:
     """Only where an activation is read, and only when the request does not say otherwise."""
     state.saes = {"tiny": sae("tiny", exclude_special_tokens=True)}
 
@@ -189,7 +189,7 @@ def test_saes_trained_without_special_tokens_are_read_without_them(state: State)
     assert skip(features=[{"index": 1, "mode": "ablate"}], skip="bos") == "bos"
 
 
-def test_a_profile_belongs_to_its_model(state: State) -> None:
+def test_profile_of_another_model_is_rejected(state: State) -> None:
     """Another tuning of the same model is let pass: features usually carry over."""
     for name, model in (("other", "google/gemma-2-2b"), ("tuned", "org/tiny-instruct")):
         document = {"name": name, "model": model, "features": [{"index": 1, "strength": 1}]}
@@ -200,7 +200,7 @@ def test_a_profile_belongs_to_its_model(state: State) -> None:
     assert "org/tiny:other" not in [card.id for card in model_cards(state)]
 
 
-def test_watches(state: State) -> None:
+def test_watches_are_resolved(state: State) -> None:
     asked = ActivationsRequest(features=(1, 2), tokens="all")
     assert resolve_watches(state, asked) == (Watch(sae="tiny", features=(1, 2), tokens="all"),)
     for bad, message in (
@@ -213,14 +213,14 @@ def test_watches(state: State) -> None:
             resolve_watches(state, ActivationsRequest.model_validate(bad))
 
 
-def test_a_top_is_read_as_often_as_the_request_says_or_else_as_costs_little(state: State) -> None:
+def test_top_k_sample_rate_of_request_or_attach(state: State) -> None:
     state.saes = {"wide": sae("wide", sample_every=7)}
     (measured,) = resolve_watches(state, ActivationsRequest(top_k=5))
     (chosen,) = resolve_watches(state, ActivationsRequest(top_k=5, sample_every=1))
     assert (measured.sample_every, chosen.sample_every) == (7, 1)
 
 
-def test_the_menu_lists_what_can_be_applied(state: State) -> None:
+def test_model_list_has_applicable_profiles(state: State) -> None:
     assert [card.id for card in model_cards(state)] == ["org/tiny", "org/tiny:hold", "org/tiny:push"]
     state.saes = {}
     assert [card.id for card in model_cards(state)] == ["org/tiny"]
@@ -248,7 +248,7 @@ def test_the_menu_lists_what_can_be_applied(state: State) -> None:
         (b'{"name": "a", "version": "2"}', "version"),
     ],
 )
-def test_a_file_that_is_no_profile_is_refused_by_name(tmp_path: Path, content: bytes, message: str) -> None:
+def test_invalid_profile_files_are_rejected_by_name(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "bad.json").write_bytes(content)
     with pytest.raises(InvalidProfile, match=rf"^bad\.json: .*{message}"):
         bare_state().profiles.import_file(tmp_path / "bad.json")

@@ -54,7 +54,7 @@ def steered(inside: Inside) -> str:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_nothing_has_changed(inside: Inside, steered: str, change: str) -> None:
+def test_state_after_restart_is_unchanged(inside: Inside, steered: str, change: str) -> None:
     before = Bench(inside).situation()
     with read_only(inside), pytest.raises(NotStored, match="make room"):
         inside.run(CHANGES[change](inside.state))
@@ -64,14 +64,14 @@ def test_nothing_has_changed(inside: Inside, steered: str, change: str) -> None:
     assert Bench(inside).situation() != before or change == "attach anew"
 
 
-def test_what_took_the_place_of_another_comes_back_by_itself(inside: Inside) -> None:
+def test_replacing_sae_is_restored_alone(inside: Inside) -> None:
     """After a restart, there is nothing to replace."""
     inside.run(attach(inside.state, SaeSpec(id="same-place", replaces="tiny")))
     Bench(inside).restart()
     assert set(inside.state.saes) == {"same-place"}
 
 
-def test_what_was_turned_off_is_not_in_the_way_of_what_came_since(inside: Inside) -> None:
+def test_dropped_sae_does_not_block_later_ones(inside: Inside) -> None:
     inside.run(activate(inside.state, None))
     inside.call(inside.state.engine._degrade, "for a test")
     inside.run(inside.state.engine.detach("tiny"))
@@ -80,7 +80,7 @@ def test_what_was_turned_off_is_not_in_the_way_of_what_came_since(inside: Inside
     assert set(inside.state.saes) == {"same-place"}
 
 
-def test_a_change_waits_for_an_engine_that_is_being_restarted(inside: Inside) -> None:
+def test_change_waits_for_an_engine_restart(inside: Inside) -> None:
     """Else what is restored would come upon what was just loaded."""
     inside.kill_engine()
     inside.run(load(inside.state, ModelSpec(id="other-llama")))

@@ -13,7 +13,7 @@ from tools.admin_sections import SECTIONS
 from tools.field_tables import with_parts
 
 
-def test_every_answer_is_described_and_every_reference_leads_somewhere() -> None:
+def test_responses_are_described_and_references_resolve() -> None:
     document = create_app(bare_state()).openapi()
     described = {
         (address.removeprefix("/api"), method.upper())
@@ -42,13 +42,13 @@ def _has_schema(told: dict) -> bool:
     return bool(told.get("content", {}).get("application/json", {}).get("schema"))
 
 
-def test_a_struct_and_a_body_never_share_a_name() -> None:
+def test_struct_and_body_names_are_distinct() -> None:
     app = create_app(bare_state())
     bodies = type(app).openapi(app)["components"]["schemas"].keys()
     assert not bodies & component_schemas().keys()
 
 
-def test_what_the_document_says_is_what_is_encoded() -> None:
+def test_schemas_match_the_encoded_structs() -> None:
     """Field for field, for each struct and those that it holds."""
     described = component_schemas()
     for struct in with_parts(STRUCTS):

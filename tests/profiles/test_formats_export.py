@@ -64,9 +64,7 @@ NAMES = st.text(st.characters(categories=("L", "N")), min_size=1, max_size=40)
 @settings(max_examples=170, deadline=None)
 @pytest.mark.parametrize("format", FORMATS)
 @given(features=FEATURES, name=NAMES, special=st.sampled_from([None, "none", "special"]))
-def test_any_profile_that_a_format_can_carry_comes_back_the_same(
-    format: str, features: dict[int, float], name: str, special: str | None
-) -> None:
+def test_exported_profile_round_trips(format: str, features: dict[int, float], name: str, special: str | None) -> None:
     skip = special if format in ("millm", "neuronpedia") else SKIP.get(format)
     profile = Profile(
         name=name, model="google/gemma-2-2b", saes=(SAE,), skip=skip,
@@ -98,7 +96,7 @@ def test_any_profile_that_a_format_can_carry_comes_back_the_same(
         ("goodfire-variant.json", "millm"),
     ],
 )
-def test_an_imported_profile_survives_its_own_format(shape: str, format: str) -> None:
+def test_imported_profile_round_trips_its_format(shape: str, format: str) -> None:
     asked = parse_document((SHAPES / shape).read_bytes(), KnownSaes())
     known = KnownSaes({one.id: SCOPE for entry in asked.entries for one in entry.unresolved if one.kind == "sae"})
     for entry in parse_document((SHAPES / shape).read_bytes(), known).entries:
@@ -121,7 +119,7 @@ def profile(**changes: object) -> Profile:
         ({"features": [{"index": 3, "mode": "ablate"}]}, "mode 'ablate'"),
     ],
 )
-def test_what_a_format_cannot_carry_is_refused_by_name(format: str, changes: dict[str, object], said: str) -> None:
+def test_inexpressible_properties_are_rejected_by_name(format: str, changes: dict[str, object], said: str) -> None:
     with pytest.raises(InvalidProfile, match=said):
         written(profile(**{"skip": SKIP.get(format), **changes}), format)
 
@@ -143,12 +141,12 @@ def test_what_a_format_cannot_carry_is_refused_by_name(format: str, changes: dic
         ("adr", {"features": [{"index": 3, "strength": 1.0, "unit": "norm"}]}, "residual norm"),
     ],
 )
-def test_limits_are_named(format: str, changes: dict[str, object], said: str) -> None:
+def test_format_limits_are_named(format: str, changes: dict[str, object], said: str) -> None:
     with pytest.raises(InvalidProfile, match=said):
         written(profile(**{"skip": SKIP.get(format), **changes}), format)
 
 
-def test_units_become_residual_units_where_they_were_measured() -> None:
+def test_units_convert_to_residual_units() -> None:
     units = [{"index": 3, "strength": 0.5, "unit": "norm"}, {"index": 4, "strength": 2.0, "unit": "max_act"}]
     measured = SaeMeasurements({SAE.alias: 60.0}, {SAE.alias: {4: 7.0}})
     assert [one["strength"] for one in adr.export_document(profile(features=units), measured)["features"]] == [
@@ -159,7 +157,7 @@ def test_units_become_residual_units_where_they_were_measured() -> None:
     assert adr.export_document(own, measured)["features"][0]["strength"] == 5.0
 
 
-def test_miStudios_colours_are_its_own_and_all_different() -> None:
+def test_mistudio_colours_are_valid_and_distinct() -> None:
     colours = ["blue", "blue", "pink", None]
     features = [{"index": index, "strength": 1.0, "color": colour} for index, colour in enumerate(colours)]
     told = mistudio.export_document(profile(features=features, skip="none"), SaeMeasurements())["result"][
@@ -169,7 +167,7 @@ def test_miStudios_colours_are_its_own_and_all_different() -> None:
     assert {one["color"] for one in told} == set(mistudio.COLOURS)
 
 
-def test_the_control_vector_is_what_the_gguf_library_reads(tmp_path: Path) -> None:
+def test_control_vector_matches_the_gguf_library(tmp_path: Path) -> None:
     path = tmp_path / "vector.gguf"
     path.write_bytes(written(profile(skip="none"), "gguf"))
     reader = GGUFReader(path)
@@ -178,7 +176,7 @@ def test_the_control_vector_is_what_the_gguf_library_reads(tmp_path: Path) -> No
     assert (tensor.name, tensor.data.tolist()) == ("direction.20", [1.0, 2.0, 0.0, -1.0])
 
 
-def test_a_control_vector_of_another_tool_is_directions() -> None:
+def test_foreign_control_vector_becomes_vectors() -> None:
     from_us = io.BytesIO(written(profile(skip="none"), "gguf")).read()
     plain = from_us.replace(b"millm.profile", b"other.profile")
     (entry,) = parse_document(plain, KnownSaes()).entries
@@ -187,7 +185,7 @@ def test_a_control_vector_of_another_tool_is_directions() -> None:
 
 
 @pytest.mark.parametrize("place", ["blocks.0.hook_resid_post", "blocks.20.hook_mlp_out"])
-def test_llama_cpp_steers_outputs_of_layers_from_1_on(place: str) -> None:
+def test_llama_cpp_rejects_layer_0(place: str) -> None:
     layer = int(place.split(".")[1])
     direction = SteeringDirection(sae="x", layer=layer, hook_point=place, vector=bytes(16), norm=0.0, varies=False)
     with pytest.raises(InvalidProfile, match="from 1 on"):

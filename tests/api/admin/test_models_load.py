@@ -17,7 +17,7 @@ def answers(library: LibraryClient, model: str) -> bool:
     return answer.status_code == 200
 
 
-def test_one_model_in_place_of_another_and_none(library: LibraryClient) -> None:
+def test_load_replace_unload(library: LibraryClient) -> None:
     for name in (MODEL, SPARE):
         status = library.post("/api/models/load", {"id": name})
         assert (status["status"], status["model"]["name"], status["changing"]) == ("ready", name, None)
@@ -29,14 +29,14 @@ def test_one_model_in_place_of_another_and_none(library: LibraryClient) -> None:
     assert library.post("/api/models/unload")["status"] == "empty", "once more changes nothing"
 
 
-def test_how_it_is_loaded_is_as_asked(library: LibraryClient) -> None:
+def test_load_options_are_applied(library: LibraryClient) -> None:
     status = library.post("/api/models/load", {"id": MODEL, "dtype": "float32", "slots": 3, "device": "cpu"})
     facts = status["model"]["facts"]
     assert (facts["slots"], facts["device"]) == (3, "cpu")
     assert status["model"]["estimate"]["slots"] == 3
 
 
-def test_the_estimate_stands_beside_what_was_measured(library: LibraryClient) -> None:
+def test_estimate_and_measurement_are_reported(library: LibraryClient) -> None:
     asked = {"id": MODEL, "slots": 2}
     estimate = library.post("/api/models/estimate", asked)
     assert (estimate["model"], estimate["slots"], estimate["verdict"]) == (MODEL, 2, "fits")
@@ -72,9 +72,7 @@ def test_the_estimate_stands_beside_what_was_measured(library: LibraryClient) ->
         ({"id": MODEL, "trust_remote_code": True}, 422, "invalid_value"),
     ],
 )
-def test_what_cannot_be_loaded_leaves_what_was_there(
-    library: LibraryClient, body: dict[str, Any], status: int, code: str
-) -> None:
+def test_failed_load_changes_nothing(library: LibraryClient, body: dict[str, Any], status: int, code: str) -> None:
     before = library.loaded(SPARE)
     assert library.refused("POST", "/api/models/load", body) == (status, code)
     after = library.get("/api/status")
@@ -84,15 +82,15 @@ def test_what_cannot_be_loaded_leaves_what_was_there(
 
 
 @pytest.mark.parametrize("saes", ["tiny", [7], [""], ["tiny"] * 65, {"a": 1}])
-def test_an_estimate_with_what_are_no_saes(library: LibraryClient, saes: Any) -> None:
+def test_estimate_with_invalid_sae_ids_is_rejected(library: LibraryClient, saes: Any) -> None:
     assert library.refused("POST", "/api/models/estimate", {"id": MODEL, "saes": saes}) == (422, "invalid_value")
 
 
-def test_an_estimate_with_an_sae_that_is_not_there(library: LibraryClient) -> None:
+def test_estimate_with_an_unknown_sae_is_rejected(library: LibraryClient) -> None:
     assert library.refused("POST", "/api/models/estimate", {"id": MODEL, "saes": ["nope"]}) == (404, "sae_not_found")
 
 
-def test_equal_loads_at_once_are_one_and_it_is_told(library: LibraryClient) -> None:
+def test_concurrent_equal_loads_are_one(library: LibraryClient) -> None:
     library.loaded(MODEL)
     with library.listening() as socket:
         told = library.at_once(*[lambda: library.post("/api/models/load", {"id": SPARE})] * 4)
@@ -104,7 +102,7 @@ def test_equal_loads_at_once_are_one_and_it_is_told(library: LibraryClient) -> N
     assert {event["what"] for event in heard if event["type"] == "progress"} == {SPARE}
 
 
-def test_different_loads_at_once_follow_each_other(library: LibraryClient) -> None:
+def test_concurrent_different_loads_are_sequential(library: LibraryClient) -> None:
     library.loaded(MODEL)
     names = (SPARE, MODEL, SPARE)
     library.at_once(*[lambda name=name: library.post("/api/models/load", {"id": name}) for name in names])  # type: ignore[misc]
@@ -113,7 +111,7 @@ def test_different_loads_at_once_follow_each_other(library: LibraryClient) -> No
     assert answers(library, last)
 
 
-def test_a_load_goes_on_when_the_client_leaves(library: LibraryClient) -> None:
+def test_load_continues_after_disconnect(library: LibraryClient) -> None:
     library.loaded(MODEL)
     with pytest.raises(httpx.ReadTimeout):
         library.http.post("/api/models/load", json={"id": SPARE}, timeout=httpx.Timeout(10, read=0.02))
@@ -122,12 +120,12 @@ def test_a_load_goes_on_when_the_client_leaves(library: LibraryClient) -> None:
     assert answers(library, SPARE)
 
 
-def test_there_is_nothing_to_give_up(library: LibraryClient) -> None:
+def test_cancel_without_a_load_is_rejected(library: LibraryClient) -> None:
     library.loaded(MODEL)
     assert library.refused("POST", "/api/models/cancel") == (409, "conflict")
 
 
-def test_a_load_that_is_given_up_leaves_what_was_there(library: LibraryClient) -> None:
+def test_cancelled_load_changes_nothing(library: LibraryClient) -> None:
     library.loaded(MODEL)
     for _ in range(20):  # it may be over too soon
         with pytest.raises(httpx.ReadTimeout):

@@ -11,7 +11,7 @@ NAME: TypeAdapter[str] = TypeAdapter(ProfileName)
 @pytest.mark.parametrize(
     "name", ["yelling", "Yelling Demo", "50 %", "Ärger", "怒鳴る", "صراخ", "🔥👩‍🚀", "a:b", "x" * 128, "1..2"]
 )
-def test_any_script(name: str) -> None:
+def test_names_of_any_script_are_valid(name: str) -> None:
     assert NAME.validate_python(name) == name
 
 
@@ -35,12 +35,12 @@ def test_any_script(name: str) -> None:
         7,
     ],
 )
-def test_what_is_no_name(name: object) -> None:
+def test_invalid_names_are_rejected(name: object) -> None:
     with pytest.raises(ValidationError):
         NAME.validate_python(name)
 
 
-def test_one_name_written_in_several_ways() -> None:
+def test_equivalent_spellings_share_a_key() -> None:
     assert NAME.validate_python("A\u0308rger") == "Ärger"
     assert name_key("A\u0308RGER") == name_key("ärger") == name_key("Ärger")
     assert name_key("STRASSE") == name_key("straße")

@@ -51,7 +51,7 @@ def put_to_sleep(inside: Inside) -> None:
     inside.run(until_asleep())
 
 
-def test_it_wakes_as_it_was_for_everybody_at_once(inside: Inside) -> None:
+def test_concurrent_requests_wake_the_model_once(inside: Inside) -> None:
     asked = SteeringRequest.model_validate(KNOB)
     inside.run(activate(inside.state, resolve_active(inside.state, steering=asked)))
     steered, remembered = text(inside), read_desired(inside.state.hub.database)
@@ -71,7 +71,7 @@ def test_it_wakes_as_it_was_for_everybody_at_once(inside: Inside) -> None:
     assert inside.state.status == "ready"
 
 
-def test_who_loads_it_again_wakes_it_as_it_was(inside: Inside) -> None:
+def test_loading_the_sleeping_model_wakes_it(inside: Inside) -> None:
     """To load what is loaded changes nothing: not its SAEs, and not what is active."""
     inside.run(activate(inside.state, resolve_active(inside.state, steering=SteeringRequest.model_validate(KNOB))))
     steered = text(inside)
@@ -82,7 +82,7 @@ def test_who_loads_it_again_wakes_it_as_it_was(inside: Inside) -> None:
     assert text(inside) == steered
 
 
-def test_a_question_keeps_it_awake(inside: Inside) -> None:
+def test_running_request_prevents_idle_unload(inside: Inside) -> None:
     allow(inside, keep_alive=0.9)
 
     async def watched() -> "asyncio.Task[None]":
@@ -98,7 +98,7 @@ def test_a_question_keeps_it_awake(inside: Inside) -> None:
     inside.loop.call_soon_threadsafe(idling.cancel)
 
 
-def test_an_sae_can_be_changed_while_it_sleeps(inside: Inside) -> None:
+def test_sae_changes_wake_the_model(inside: Inside) -> None:
     base = text(inside)
     put_to_sleep(inside)
     inside.run(detach(inside.state, "tiny"))
@@ -106,7 +106,7 @@ def test_an_sae_can_be_changed_while_it_sleeps(inside: Inside) -> None:
     assert text(inside) == base
 
 
-def test_what_a_request_names_is_loaded_only_where_that_is_allowed(inside: Inside) -> None:
+def test_on_demand_load_needs_the_setting(inside: Inside) -> None:
     assert code(post(inside, model="gpt2")) == (404, "model_not_found")
     allow(inside, on_demand="auto")
     assert code(post(inside, model="nobody")) == (404, "model_not_found")
@@ -116,7 +116,7 @@ def test_what_a_request_names_is_loaded_only_where_that_is_allowed(inside: Insid
     assert text(inside, model="tiny-llama")
 
 
-def test_many_who_name_one_model_wait_for_one_load(inside: Inside) -> None:
+def test_concurrent_requests_share_one_on_demand_load(inside: Inside) -> None:
     allow(inside, on_demand="auto")
     loads = inside.call(inside.state.engine.new_id, "count")
 

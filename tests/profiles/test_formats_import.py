@@ -49,7 +49,7 @@ def in_profile(value: Any, held: set[str]) -> bool:
 
 
 @pytest.mark.parametrize("path", [path for path in SHAPES if path.suffix == ".json"], ids=lambda path: path.stem)
-def test_every_leaf_is_in_the_profile_or_in_a_note(path: Path) -> None:
+def test_every_leaf_is_imported_or_noted(path: Path) -> None:
     found = parse_document(path.read_bytes(), KnownSaes())
     held = values_in(found)
     lost = [
@@ -82,11 +82,11 @@ def test_every_leaf_is_in_the_profile_or_in_a_note(path: Path) -> None:
         ("goodfire-variant.json", [{7321: 0.4}]),
     ],
 )
-def test_the_strengths_are_those_of_the_document(name: str, expected: list[dict[int, float]]) -> None:
+def test_strengths_equal_the_document(name: str, expected: list[dict[int, float]]) -> None:
     assert strengths(read(name)) == expected
 
 
-def test_a_foreign_sae_is_asked_for_until_somebody_says_which_it_is() -> None:
+def test_foreign_sae_is_unresolved_until_mapped() -> None:
     asked = read("mistudio-combined.json").entries[0]
     assert [(one.kind, one.id) for one in asked.unresolved] == [("sae", "sae_123")]
     known = read("mistudio-combined.json", sae_123="owner/saes/layer_20@main").entries[0]
@@ -96,7 +96,7 @@ def test_a_foreign_sae_is_asked_for_until_somebody_says_which_it_is() -> None:
     assert (sae.repo_id, sae.path, sae.revision, sae.layer) == ("owner/saes", "layer_20", "main", 20)
 
 
-def test_neuronpedia_names_are_looked_up_in_the_catalogue() -> None:
+def test_neuronpedia_ids_resolve_through_the_catalogue() -> None:
     (entry,) = read("neuronpedia-steer.json").entries
     assert entry.profile is not None
     assert entry.profile.saes[0].alias == "google/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71"
@@ -112,7 +112,7 @@ def test_a_vector_is_multiplied_by_its_strength(name: str) -> None:
     assert (vector.hook_point, vector.values) == ("blocks.1.hook_resid_post", (5.0, -2.5, 0.0, 10.0))
 
 
-def test_goodfires_features_without_an_index_are_listed() -> None:
+def test_goodfire_features_without_index_are_unresolved() -> None:
     (entry,) = read("goodfire-variant.json").entries
     assert [one.path for one in entry.unresolved if one.kind == "feature"] == ["$.edits[1]"]
 
@@ -139,7 +139,7 @@ EXPORTED = {
 }
 
 
-def test_an_export_for_neuronpedia_becomes_labels() -> None:
+def test_neuronpedia_export_becomes_labels() -> None:
     found = parse_document(export(**EXPORTED), KnownSaes({"sae_123": "tiny"}))
     (entry,) = found.entries
     assert (entry.becomes, entry.sae) == ("labels", "tiny")
@@ -178,33 +178,33 @@ FLAT = '{"version":"1.0","name":"x","steering":%s}'
         (b"action,feature_index\nadd,3", "columns"),
     ],
 )
-def test_what_cannot_be_read_is_refused_in_a_sentence(document: bytes, said: str) -> None:
+def test_unreadable_documents_give_one_sentence(document: bytes, said: str) -> None:
     with pytest.raises(InvalidImport, match=said) as refused:
         parse_document(document, KnownSaes())
     assert "\n" not in refused.value.message
     assert len(refused.value.message) < 1000
 
 
-def test_a_bomb_is_not_unpacked() -> None:
+def test_zip_bomb_is_rejected() -> None:
     with pytest.raises(InvalidImport, match="64 MiB unpacked"):
         parse_document(export(**{"metadata.json": b" " * (65 * 2**20)}), KnownSaes())
 
 
 @pytest.mark.parametrize("method", ["ORTHOGONAL_DECOMP", "PROJECTION_CAP"])
-def test_another_method_of_neuronpedias_is_refused_by_name(method: str) -> None:
+def test_other_neuronpedia_methods_are_rejected_by_name(method: str) -> None:
     steer = json.loads((HERE / "neuronpedia-steer.json").read_bytes())
     with pytest.raises(InvalidImport, match=method):
         parse_document(json.dumps({**steer, "steer_method": method}).encode(), KnownSaes())
 
 
-def test_of_a_list_what_cannot_be_read_is_told_beside_what_can() -> None:
+def test_unreadable_list_items_become_notes() -> None:
     good = json.loads((HERE / "peer-d-browser.json").read_bytes())
     found = parse_document(json.dumps([good, {"name": "y", "steering": {"3": "loud"}}, 7]).encode(), KnownSaes())
     assert [entry.becomes for entry in found.entries] == ["profile", "nothing", "nothing"]
     assert "$[1].steering['3'] has to be a number" in found.entries[1].notes
 
 
-def test_names_are_made_to_fit_and_html_stays_text() -> None:
+def test_names_are_sanitised_and_html_stays_text() -> None:
     name = "a/b\n<b>" + "x" * 200
     document = {"version": "1.0", "name": name, "features": [{"index": 3, "strength": 1, "label": "<script>"}],
                 "sae": {"repo": "o/n", "layer": 1}}  # fmt: skip

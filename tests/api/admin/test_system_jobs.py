@@ -9,7 +9,7 @@ from tests.fixtures.fakehub import FakeHub
 from tests.fixtures.repos import GEMMA, GPT2
 
 
-def test_a_download_is_given_up_and_gone_on_with(library: LibraryClient, hub: FakeHub) -> None:
+def test_download_is_cancelled_and_resumed(library: LibraryClient, hub: FakeHub) -> None:
     hub.speed = 50_000
     with library.listening() as socket:
         job = library.post("/api/models", {"id": GEMMA})
@@ -29,7 +29,7 @@ def test_a_download_is_given_up_and_gone_on_with(library: LibraryClient, hub: Fa
     library.delete(f"/api/models/{GEMMA}")
 
 
-def test_progress_comes_at_most_four_times_a_second(library: LibraryClient, hub: FakeHub) -> None:
+def test_progress_is_throttled(library: LibraryClient, hub: FakeHub) -> None:
     hub.speed = 400_000
     with library.listening() as socket:
         library.post("/api/models", {"id": GPT2})
@@ -42,7 +42,7 @@ def test_progress_comes_at_most_four_times_a_second(library: LibraryClient, hub:
     library.delete(f"/api/models/{GPT2}")
 
 
-def test_a_download_that_fails_tells_why(library: LibraryClient, hub: FakeHub) -> None:
+def test_failed_download_has_a_reason(library: LibraryClient, hub: FakeHub) -> None:
     hub.gated.add(GPT2)
     hub.faults.clear()
     hub.fail(GPT2, "status", status=403, error="GatedRepo", times=100)
@@ -57,7 +57,7 @@ def test_a_download_that_fails_tells_why(library: LibraryClient, hub: FakeHub) -
 
 
 @pytest.mark.parametrize("id", ["nope", "..", "%00", "x" * 64])
-def test_a_job_that_is_not_there(library: LibraryClient, id: str) -> None:
+def test_unknown_job_is_rejected(library: LibraryClient, id: str) -> None:
     if id != "..":
         assert library.refused("GET", f"/api/jobs/{id}") == (404, "job_not_found")
     assert library.refused("POST", f"/api/jobs/{id}/cancel")[0] == 404

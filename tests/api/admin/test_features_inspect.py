@@ -48,7 +48,7 @@ def inspect(api: httpx.Client, **body: Any) -> dict[str, Any]:
     return told
 
 
-def test_every_token_is_told_as_a_plain_hook_sees_it(api: httpx.Client, plain: Any, tiny_model: Path) -> None:
+def test_tokens_match_a_plain_hook(api: httpx.Client, plain: Any, tiny_model: Path) -> None:
     told = inspect(api, text=TEXT, top_k=FEATURES, features=[3, 7])
     ids = AutoTokenizer.from_pretrained(tiny_model)(TEXT).input_ids
     assert [token["id"] for token in told["tokens"]] == ids
@@ -62,7 +62,7 @@ def test_every_token_is_told_as_a_plain_hook_sees_it(api: httpx.Client, plain: A
         assert token["values"] == pytest.approx([row[3], row[7]], abs=TOLERANCE)
 
 
-def test_over_the_whole_text_the_tokens_that_count_are_told_together(api: httpx.Client) -> None:
+def test_summary_covers_the_counted_tokens(api: httpx.Client) -> None:
     told = inspect(api, text=TEXT, top_k=FEATURES, features=[3], limit=1000)
     counted = [token for token in told["tokens"] if token["counts"]]
     assert told["counted"] == len(counted)
@@ -78,7 +78,7 @@ def test_over_the_whole_text_the_tokens_that_count_are_told_together(api: httpx.
     assert all(token["top"] == [] for token in few["tokens"])
 
 
-def test_a_chat_is_read_as_the_chat_endpoint_reads_it(api: httpx.Client, chat: dict[str, Any]) -> None:
+def test_messages_are_tokenized_as_in_chats(api: httpx.Client, chat: dict[str, Any]) -> None:
     told = inspect(api, messages=chat["messages"], features=[3])
     ids = [token["id"] for token in told["tokens"]]
     assert "".join(token["token"] for token in told["tokens"]).endswith("<|im_start|>assistant\n")
@@ -91,7 +91,7 @@ def test_a_chat_is_read_as_the_chat_endpoint_reads_it(api: httpx.Client, chat: d
 
 
 @pytest.mark.parametrize(("ids", "counted"), [([90], [0]), ([1, 90], [1]), ([90, 1], [1]), ([1, 90, 2, 91], [1, 3])])
-def test_what_counts_is_what_the_survey_counted(api: httpx.Client, ids: list[int], counted: list[int]) -> None:
+def test_counted_tokens_match_the_scan(api: httpx.Client, ids: list[int], counted: list[int]) -> None:
     told = inspect(api, input_ids=ids)
     assert [token["position"] for token in told["tokens"] if token["counts"]] == counted
     assert told["counted"] == len(counted)
@@ -102,7 +102,7 @@ def contrast(api: httpx.Client, a: list[str], b: list[str], **more: Any) -> dict
     return told
 
 
-def test_means_are_those_of_the_texts(api: httpx.Client) -> None:
+def test_means_match_the_texts(api: httpx.Client) -> None:
     told = contrast(api, CAPS, CALM, limit=50)
     texts = [inspect(api, text=text, top_k=0, limit=1000)["features"] for text in (*CAPS, *CALM)]
     means = [{one["index"]: one["mean"] for one in text} for text in texts]
@@ -115,7 +115,7 @@ def test_means_are_those_of_the_texts(api: httpx.Client) -> None:
     ]
 
 
-def test_what_separates_can_be_steered_with(api: httpx.Client, chat: dict[str, Any]) -> None:
+def test_separators_form_an_applicable_profile(api: httpx.Client, chat: dict[str, Any]) -> None:
     told = contrast(api, CAPS, CALM, make=3, name="loud")
     profile = Profile.model_validate(told["profile"])
     assert profile.name == "loud"
@@ -132,7 +132,7 @@ def test_what_separates_can_be_steered_with(api: httpx.Client, chat: dict[str, A
         assert api.delete("/api/profiles/loud").status_code == 200
 
 
-def test_the_same_texts_do_not_differ(api: httpx.Client) -> None:
+def test_equal_texts_have_no_separators(api: httpx.Client) -> None:
     told = contrast(api, CAPS, CAPS)
     assert (told["more_in_a"], told["more_in_b"], told["profile"]) == ([], [], None)
 
@@ -169,7 +169,7 @@ LONG = "sea " * 2 * CONTEXT
         ("contrast", {"a": ["sea"], "b": ["sky"], "name": "a/b"}, "name"),
     ],
 )
-def test_what_cannot_be_read_is_refused_by_name(api: httpx.Client, path: str, body: Any, param: str | None) -> None:
+def test_invalid_texts_are_rejected_by_name(api: httpx.Client, path: str, body: Any, param: str | None) -> None:
     refused = api.post(f"/api/features/{path}", json=body)
     assert refused.status_code == 422, refused.text
     error = refused.json()["error"]
@@ -177,14 +177,14 @@ def test_what_cannot_be_read_is_refused_by_name(api: httpx.Client, path: str, bo
     assert param is None or error["param"] == param
 
 
-def test_an_sae_that_is_not_attached_is_named(api: httpx.Client) -> None:
+def test_unattached_sae_is_named(api: httpx.Client) -> None:
     for path, body in (("inspect", {"text": "x"}), ("contrast", {"a": ["x"], "b": ["y"]})):
         refused = api.post(f"/api/features/{path}", json={**body, "sae": "nope"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (404, "sae_not_found")
 
 
 @pytest.mark.demo
-def test_capital_letters_are_what_separates_capital_letters(demo_server: Server) -> None:
+def test_capital_letters_are_separated_by_a_capital_feature(demo_server: Server) -> None:
     with httpx.Client(base_url=demo_server.url, timeout=60) as api:
         told = contrast(api, CAPS, CALM)
         assert YELLING in [one["index"] for one in told["more_in_a"][:3]]

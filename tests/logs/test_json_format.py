@@ -129,7 +129,7 @@ def the_engine_dies(talker: Talker) -> None:
     talker.awaited("engine.restored")
 
 
-def test_every_line_is_a_json_object_that_says_when_and_how_bad_and_what(told: Talker) -> None:
+def test_every_line_is_json_with_time_level_event(told: Talker) -> None:
     assert len(told.lines) > 10
     for line in told.lines:
         assert list(line)[:3] == ["timestamp", "level", "event"]
@@ -137,7 +137,7 @@ def test_every_line_is_a_json_object_that_says_when_and_how_bad_and_what(told: T
         assert line["level"] in ("debug", "info", "warning", "error", "critical")
 
 
-def test_the_servers_life_is_told(told: Talker) -> None:
+def test_server_lifecycle_is_logged(told: Talker) -> None:
     (ready,) = told.of("server.ready")
     assert (ready["model"], ready["saes"]) == ("tiny-llama", ["tiny"])
     events = [line["event"] for line in told.lines]
@@ -146,7 +146,7 @@ def test_the_servers_life_is_told(told: Talker) -> None:
     assert not told.of("printed")
 
 
-def test_each_request_is_one_line_with_its_id_and_its_route(told: Talker) -> None:
+def test_requests_are_logged_once_with_id_and_route(told: Talker) -> None:
     (good,) = told.of("request.ended", request_id="good-1")
     assert (good["method"], good["route"], good["status"], good["level"]) == ("POST", "/v1/completions", 200, "info")
     assert (good["completion_tokens"], good["end"]) == (7, "length")
@@ -163,12 +163,12 @@ def test_each_request_is_one_line_with_its_id_and_its_route(told: Talker) -> Non
     assert told.of("request.ended", route="/v1/models/{model}", status=404)
 
 
-def test_health_checks_and_looks_are_no_news(told: Talker) -> None:
+def test_health_checks_and_reads_are_not_logged(told: Talker) -> None:
     ids = {line.get("request_id") for line in told.lines}
     assert not ids & {"health-1", "metrics-1", "look-1"}
 
 
-def test_nothing_secret_and_nothing_made_up_is_told(told: Talker) -> None:
+def test_no_secrets_and_no_prompts_in_the_log(told: Talker) -> None:
     (nowhere,) = told.of("request.ended", request_id="nowhere-1")
     assert (nowhere["route"], nowhere["status"]) == (None, 404)
     text = b"".join(told.raw)
@@ -177,7 +177,7 @@ def test_nothing_secret_and_nothing_made_up_is_told(told: Talker) -> None:
     assert b"nothing-like-it" not in text
 
 
-def test_a_server_that_cannot_start_says_so_in_a_line(tmp_path: Path, tiny_model: Path) -> None:
+def test_failed_start_is_one_line(tmp_path: Path, tiny_model: Path) -> None:
     with talking("serve", str(tiny_model), "--host", "203.0.113.7", home=tmp_path) as talker:
         assert talker.process.wait(30) == 1
     (line,) = talker.lines
@@ -215,7 +215,7 @@ print("after it")
 """
 
 
-def test_whatever_is_printed_past_the_log_is_a_line_of_it() -> None:
+def test_other_output_is_logged() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     assert done.stdout == "after it\n"
     lines = [json.loads(line) for line in done.stderr.splitlines()]

@@ -131,7 +131,7 @@ def begin(there: Held) -> tuple["Future[Streamed]", "Future[httpx.Response]"]:
     return streamed, whole
 
 
-def test_answers_end_and_nobody_new_is_let_in(there: Held) -> None:
+def test_running_answers_finish_and_new_requests_are_rejected(there: Held) -> None:
     with httpx.Client(base_url=there.server.url, timeout=10, trust_env=False) as kept:
         assert kept.get("/readyz").status_code == 200
         streamed, whole = begin(there)
@@ -155,7 +155,7 @@ def test_answers_end_and_nobody_new_is_let_in(there: Held) -> None:
     assert time.monotonic() - stopped < SLOW
 
 
-def test_who_has_not_ended_in_time_is_told_so(tiny_model: Path, tiny_sae: Path, tmp_path: Path) -> None:
+def test_unfinished_answers_get_shutting_down(tiny_model: Path, tiny_sae: Path, tmp_path: Path) -> None:
     with held(tiny_model, tiny_sae, tmp_path, stop_timeout=1.5) as there:
         streamed, whole = begin(there)
         responded = there.stream(address="/responses", input="The sea", max_output_tokens=200, prompt=None)
@@ -177,7 +177,7 @@ def test_who_has_not_ended_in_time_is_told_so(tiny_model: Path, tiny_sae: Path, 
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_the_second_time_it_stops_at_once(there: Held, second: signal.Signals) -> None:
+def test_second_signal_stops_at_once(there: Held, second: signal.Signals) -> None:
     streamed, whole = begin(there)
     there.stop(signal.SIGINT)
     again = time.monotonic()
@@ -189,7 +189,7 @@ def test_the_second_time_it_stops_at_once(there: Held, second: signal.Signals) -
     assert time.monotonic() - again < 5
 
 
-def test_without_answers_it_stops_at_once_and_says_goodbye_to_who_listens(there: Held) -> None:
+def test_idle_server_stops_at_once_and_closes_websockets(there: Held) -> None:
     address = there.server.url.replace("http", "ws") + "/api/events"
     with connect(address, proxy=None) as listening:
         assert json.loads(listening.recv())[0]["type"] == "hello"
@@ -203,7 +203,7 @@ def test_without_answers_it_stops_at_once_and_says_goodbye_to_who_listens(there:
     assert not there.told("stopping:")
 
 
-def test_after_a_stop_all_that_was_acknowledged_is_back(tiny_model: Path, tiny_sae: Path, tmp_path: Path) -> None:
+def test_acknowledged_state_is_restored_after_a_stop(tiny_model: Path, tiny_sae: Path, tmp_path: Path) -> None:
     """Model, SAE and the profile that steers: changed over HTTP, stopped by SIGTERM in the middle of an answer."""
     home = tmp_path / "home"
     write_profiles(home / "profiles")

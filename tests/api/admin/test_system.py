@@ -7,7 +7,7 @@ import pytest
 from tests.api.admin.library import MODEL, LibraryClient
 
 
-def test_the_registry_is_searched(library: LibraryClient) -> None:
+def test_registry_search(library: LibraryClient) -> None:
     found = library.get("/api/registry/saes?model=google/gemma-2-2b&layer=20&site=resid_post&limit=5")
     assert found["total"] > len(found["saes"]) == 5
     assert {(sae["model"], sae["layer"], sae["site"]) for sae in found["saes"]} == {
@@ -25,11 +25,11 @@ def test_the_registry_is_searched(library: LibraryClient) -> None:
     ["layer=-1", "layer=a", "layer=NaN", "site=nowhere", "width=0", "limit=0", "limit=501", "offset=-1",
      f"text={'x' * 201}", f"model={'x' * 201}"],
 )  # fmt: skip
-def test_a_search_for_what_cannot_be(library: LibraryClient, query: str) -> None:
+def test_invalid_registry_searches_are_rejected(library: LibraryClient, query: str) -> None:
     assert library.refused("GET", f"/api/registry/saes?{query}") == (422, "invalid_value")
 
 
-def test_the_hardware_is_told(library: LibraryClient) -> None:
+def test_hardware_is_reported(library: LibraryClient) -> None:
     library.loaded(MODEL)
     told = library.get("/api/hardware")
     assert told["memory"]["total"] >= told["memory"]["available"] > 0
@@ -42,7 +42,7 @@ def lines(library: LibraryClient, query: str = "") -> list[dict[str, Any]]:
     return told
 
 
-def test_the_log_of_both_processes_is_told_and_only_what_is_new(library: LibraryClient) -> None:
+def test_log_has_lines_of_both_processes_and_pages(library: LibraryClient) -> None:
     library.post("/api/models/unload")
     before = lines(library, "limit=1")
     number = before[-1]["number"] if before else 0
@@ -57,5 +57,5 @@ def test_the_log_of_both_processes_is_told_and_only_what_is_new(library: Library
 
 
 @pytest.mark.parametrize("query", ["level=loud", "limit=0", "limit=2001", "after=-1", "after=x", "limit=1e3"])
-def test_lines_that_cannot_be_asked_for(library: LibraryClient, query: str) -> None:
+def test_invalid_log_queries_are_rejected(library: LibraryClient, query: str) -> None:
     assert library.refused("GET", f"/api/logs?{query}") == (422, "invalid_value")

@@ -49,7 +49,7 @@ LOCAL = {"mine": attached("mine")}
         (LOCAL, {"name": "theirs", "repo_id": "a/b", "path": "c", "sha256": SHA}),
     ],
 )
-def test_what_is_stated_is_so(saes: dict[str, AttachedSae], reference: dict[str, Any]) -> None:
+def test_matching_references_bind(saes: dict[str, AttachedSae], reference: dict[str, Any]) -> None:
     (name,) = saes
     assert bound(saes, profile(reference)) == [(name, 1, 5.0, "raw")]
 
@@ -69,12 +69,12 @@ def test_what_is_stated_is_so(saes: dict[str, AttachedSae], reference: dict[str,
         ({"a": attached("a"), "b": attached("b")}, {"width": 16384}, "may be any of a, b"),
     ],
 )
-def test_what_is_not_so_is_named(saes: dict[str, AttachedSae], reference: dict[str, Any], why: str) -> None:
+def test_mismatch_is_named_in_the_error(saes: dict[str, AttachedSae], reference: dict[str, Any], why: str) -> None:
     with pytest.raises(InvalidSteering, match=why):
         bind_profile(saes, profile(reference))
 
 
-def test_several_saes_and_the_norms_that_strengths_were_written_against() -> None:
+def test_several_saes_convert_norms() -> None:
     saes = {"a": attached("a", layer=1), "b": attached("b", layer=2)}
     features = [
         {"index": 1, "strength": 0.5, "unit": "norm", "sae": "first"},
@@ -94,7 +94,7 @@ def test_several_saes_and_the_norms_that_strengths_were_written_against() -> Non
     assert watched_features(saes, profile(*references, features=features, watch=watch)) == {"b": (8, 9)}
 
 
-def test_what_is_saved_of_an_sae_finds_it_again_and_no_other() -> None:
+def test_saved_reference_binds_only_its_sae() -> None:
     saes = {SCOPE: attached(SCOPE), "mine": attached("mine", sha256="cd" * 32, layer=3)}
     for name, sae in saes.items():
         reference = json.loads(reference_to_attached(sae).model_dump_json())
@@ -116,6 +116,6 @@ def test_what_is_saved_of_an_sae_finds_it_again_and_no_other() -> None:
         {"model": {"repo_id": ""}},
     ],
 )
-def test_a_profile_that_contradicts_itself_is_refused(broken: dict[str, Any]) -> None:
+def test_contradictory_profiles_are_rejected(broken: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="validation error"):
         Profile.model_validate({"name": "p", "features": [{"index": 1}], **broken})

@@ -24,7 +24,7 @@ def status(api: httpx.Client) -> dict[str, Any]:
     return answer.json()
 
 
-def test_the_model_and_its_saes_with_what_they_say_of_themselves(api: httpx.Client, server: Server) -> None:
+def test_status_of_model_and_saes(api: httpx.Client, server: Server) -> None:
     told = status(api)
     assert (told["status"], told["degraded"], told["steering"]) == ("ready", None, None)
     facts = told["model"]["facts"]
@@ -36,7 +36,7 @@ def test_the_model_and_its_saes_with_what_they_say_of_themselves(api: httpx.Clie
     assert "pid" not in str(told)
 
 
-def test_what_runs_and_what_waits_adds_up(api: httpx.Client, server: Server, chat: dict[str, Any]) -> None:
+def test_running_and_waiting_add_up(api: httpx.Client, server: Server, chat: dict[str, Any]) -> None:
     slots = status(api)["model"]["facts"]["slots"]
     many = slots + 9
     body = {**chat, "n": many, "max_tokens": 200, "stream": True, "logit_bias": {"2": -100}}
@@ -48,7 +48,7 @@ def test_what_runs_and_what_waits_adds_up(api: httpx.Client, server: Server, cha
     assert many - 9 <= busy["in_flight"] <= many
 
 
-def test_before_a_model_is_loaded(loading: TestClient) -> None:
+def test_status_without_a_model(loading: TestClient) -> None:
     told = loading.get("/api/status").json()
     assert (told["status"], told["model"], told["saes"], told["in_flight"]) == ("loading", None, [], 0)
     ready = loading.get("/readyz")

@@ -14,7 +14,7 @@ def named(settings: Settings, name: str) -> Setting:
     return next(setting for setting in list_settings(settings) if setting.name == name)
 
 
-def test_every_setting_is_told_and_where_it_comes_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_setting_has_value_and_origin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("MILLM_SLOTS=5\nMILLM_MAX_QUEUE=7\n")
     monkeypatch.setenv("MILLM_MAX_QUEUE", "9")
@@ -27,12 +27,12 @@ def test_every_setting_is_told_and_where_it_comes_from(monkeypatch: pytest.Monke
     assert named(settings, "max_queue").default == "512"
 
 
-def test_a_list_is_told_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lists_are_formatted_with_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MILLM_ALLOWED_HOSTS", "millm,*.lan")
     assert named(Settings.load(), "allowed_hosts").value == "millm,*.lan"
 
 
-def test_of_keys_and_folders_only_the_origin_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_values_of_keys_and_folders_are_withheld(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MILLM_HOME", str(tmp_path))
     monkeypatch.setenv("MILLM_ADMIN_KEY", KEY)
     monkeypatch.setenv("HF_TOKEN", KEY)
@@ -46,7 +46,7 @@ def test_of_keys_and_folders_only_the_origin_is_told(monkeypatch: pytest.MonkeyP
     assert str(tmp_path) not in repr(all)
 
 
-def test_the_server_tells_them(api: httpx.Client) -> None:
+def test_settings_route(api: httpx.Client) -> None:
     all = {setting["name"]: setting for setting in api.get("/api/settings").raise_for_status().json()["settings"]}
     assert all["port"]["origin"] == "command line"
     assert all["home"]["variable"] == "MILLM_HOME"
