@@ -1,4 +1,4 @@
-"""The database outlives what a disk does to it: copies are made, and the newest good one comes back."""
+"""The database: backups, recovery of a damaged file, migrations, and a full disk."""
 
 import json
 import sqlite3

@@ -1,4 +1,4 @@
-"""What the tests of the experiments ask, and how they read a stream."""
+"""Requests of the experiment tests, and a reader of their streams."""
 
 import json
 from typing import Any
@@ -20,6 +20,6 @@ def events(api: httpx.Client, path: str, body: dict[str, Any]) -> list[dict[str,
 
 
 def answered(api: httpx.Client, **changes: Any) -> dict[str, Any]:
-    """The same question of the ordinary endpoint."""
+    """The answer of the ordinary endpoint to the same question."""
     body = {"model": "tiny-llama", **CHAT, **changes}
     return dict(api.post("/v1/chat/completions", json=body).raise_for_status().json())

@@ -1,4 +1,4 @@
-"""Side by side is as one after another: every column is what the ordinary endpoint answers."""
+"""Comparisons: every column equals the answer of the ordinary endpoint."""
 
 import time
 from itertools import zip_longest

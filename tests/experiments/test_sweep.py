@@ -1,4 +1,4 @@
-"""Every figure of a sweep is what plain transformers and a second formula say; one that is left ends at once."""
+"""Sweeps: the figures match plain transformers; a disconnect cancels the sweep."""
 
 import json
 import math
@@ -35,14 +35,14 @@ def plain(tiny_model: Path) -> PreTrainedModel:
 
 @pytest.fixture(scope="module")
 def direction(tmp_path_factory: pytest.TempPathFactory) -> Tensor:
-    """Feature 3's decoder row, as the SAE's file has it."""
+    """Feature 3's decoder row from the SAE's file."""
     folder = write_sae(tmp_path_factory.mktemp("sae") / "tiny")
     return load_file(folder / "sae_weights.safetensors")["W_dec"][3]
 
 
 @contextmanager
 def adding(model: PreTrainedModel, vector: Tensor) -> Iterator[None]:
-    """At every position but the first, by a hook of torch's own."""
+    """Add a vector at every position but the first, by a plain torch hook."""
 
     def hook(_module: object, _given: object, output: Any) -> Any:
         hidden = output[0] if isinstance(output, tuple) else output
@@ -57,7 +57,7 @@ def adding(model: PreTrainedModel, vector: Tensor) -> Iterator[None]:
 
 
 def log_probabilities(model: PreTrainedModel, prompt: list[int], answer: list[int]) -> Tensor:
-    """Of every token of the vocabulary, where the answer's were chosen."""
+    """Log probabilities of the vocabulary at the answer's positions."""
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0].float()
     return torch.log_softmax(logits, -1)[len(prompt) - 1 : -1]

@@ -1,4 +1,4 @@
-"""Features that separate two sets of texts: the ranking against numpy's and by what it must not depend on."""
+"""The contrast of two sets of texts: compared with numpy, and its invariances."""
 
 import numpy as np
 import pytest
@@ -96,7 +96,7 @@ def _variance(values: np.ndarray) -> np.ndarray:
 
 
 def _auc_by_ranks(x: np.ndarray, y: np.ndarray) -> float:
-    """Mann and Whitney's: from the sum of A's ranks in both together, ties sharing theirs."""
+    """Mann-Whitney U from the rank sum of A, with mid-ranks for ties."""
     both = np.concatenate([x, y])
     ranks = np.array([(both < value).sum() + ((both == value).sum() + 1) / 2 for value in both])
     return float((ranks[: len(x)].sum() - len(x) * (len(x) + 1) / 2) / (len(x) * len(y)))

@@ -1,4 +1,4 @@
-"""A short greedy answer over HTTP: the same every time, as long as the same thing answers."""
+"""A short greedy answer over HTTP, equal for equal model and steering."""
 
 import json
 import threading
@@ -41,7 +41,7 @@ def code(answer: httpx.Response) -> tuple[int, str]:
 
 
 class Stream:
-    """An answer that is being made."""
+    """A running streamed answer."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -67,7 +67,7 @@ class Stream:
 
 @contextmanager
 def streaming(inside: Inside, **fields: Any) -> Iterator[Stream]:
-    """From its first token on; it is read to its end."""
+    """Read the stream from its first token to its end."""
     stream = Stream()
     thread = threading.Thread(target=stream.read, args=(inside, fields))
     thread.start()

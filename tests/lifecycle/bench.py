@@ -1,4 +1,4 @@
-"""A server that the state machine works on: how each change is made, what there is, and what should be answered."""
+"""The server under the state machine: how each change is made, and the expected answers."""
 
 import asyncio
 import time
@@ -91,13 +91,13 @@ class Bench:
         self.inside.run(self.state.engine.inject(InjectFault(id="fault", point=point, kind=kind)))
 
     def kill(self) -> None:
-        """-9, and until it is back: three times within ten minutes would be once too often."""
+        """SIGKILL the engine and wait for its restart; a third time within ten minutes would enter safe mode."""
         self.inside.kill_engine()
         self.until("ready", "empty", "asleep")
         self.state.engine._crash_limiter = CrashLimiter()
 
     def sleep(self) -> None:
-        """As nobody asks anything."""
+        """Trigger the idle unload."""
         self._settings(keep_alive=0)
 
         async def until_asleep() -> None:
@@ -110,7 +110,7 @@ class Bench:
         self._settings(keep_alive=-1)
 
     def restart(self) -> None:
-        """All that the process knows is gone; what the database says comes back."""
+        """Restart the server from its database."""
 
         async def forget_and_restore() -> None:
             if self.state.engine.snapshot.model:
@@ -126,7 +126,7 @@ class Bench:
         return httpx.delete(f"{self.inside.url}/api/{kind}/{id}", timeout=30, trust_env=False)
 
     def download(self, id: str) -> dict[str, Any]:
-        """The job, when it has ended."""
+        """The finished job."""
         job: dict[str, Any] = httpx.post(f"{self.inside.url}/api/models", json={"id": id}, timeout=30).json()
         while job["state"] not in ("installed", "failed"):
             time.sleep(0.02)
@@ -145,7 +145,7 @@ class Bench:
     # ------------------------------------------------------------------------------------------- what there is
 
     def situation(self) -> tuple[object, ...]:
-        """All that a failure has to leave alone."""
+        """The state that a failure must not change."""
         state, library = self.state, self.state.hub.library
         kept = {command.id: command for command in state.engine.snapshot.commands}
         on_disk = [(entry.id, entry.state) for entry in (*library.models(), *library.saes())]
@@ -161,7 +161,7 @@ class Bench:
         return self._references[(model, *where, length)]
 
     def measure(self, model: ModelSpec, saes: tuple[SaeSpec, ...]) -> None:
-        """What this model answers with nothing else done to it."""
+        """The model's answer without steering."""
         self.load(model)
         for length in (SHORT, LONG):
             self._references[(model, None, None, length)] = self.ask(model, length)

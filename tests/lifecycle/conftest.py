@@ -1,4 +1,4 @@
-"""A server inside the test's process, whose library holds the tiny stand-ins; one for all tests of this room."""
+"""One server inside the test process, with tiny models and SAEs in its library."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.fixtures.tiny import write_model, write_sae
 
 @pytest.fixture(scope="session")
 def shelves(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_sae: Path) -> Path:
-    """Folders to import: two models of one width, another of a different one, and SAEs for them."""
+    """Folders to import: two models of one width, one of another width, and SAEs for them."""
     root = tmp_path_factory.mktemp("shelves")
     write_model(root / "other-llama", seed=7)
     write_gpt2(root / "gpt2")
@@ -34,7 +34,7 @@ def inside(
 
 
 def stock(running: Inside, shelves: Path, tiny_model: Path, tiny_sae: Path) -> None:
-    """Everything by the name of its folder."""
+    """All imports by folder name."""
     library = running.state.hub.library
     for folder in (tiny_model, shelves / "other-llama", shelves / "gpt2"):
         library.import_model(folder, folder.name)

@@ -1,4 +1,4 @@
-"""What should be loaded, attached and active after a change, and which changes are refused: a model in plain Python."""
+"""A plain Python model of the state: what is loaded, attached and active after a change, and which changes fail."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ PROFILE = "shove"
 
 @dataclass(frozen=True)
 class Trained:
-    """Where an SAE belongs."""
+    """The model and hook point of an SAE."""
 
     model: str
     hook_point: str
@@ -36,7 +36,7 @@ def place(wanted: SaeSpec) -> str:
 
 @dataclass(frozen=True)
 class Steered:
-    """What is active: a profile's steering, or one without a name; both by one SAE."""
+    """The active steering, with or without a profile, of one SAE."""
 
     sae: str
     profile: str | None = None
@@ -53,7 +53,7 @@ class Expected:
 
     @property
     def steers(self) -> bool:
-        """Is what is active applied? Not while its SAE is off."""
+        """Whether the active steering is applied; not while its SAE is detached."""
         return self.active is not None and self.active.sae in self.saes
 
     def refuses_load(self, wanted: ModelSpec) -> type[MillmError] | None:

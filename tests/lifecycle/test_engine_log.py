@@ -1,4 +1,4 @@
-"""A line of the engine's log that is about an answer says whose: the id of the request that asked for it."""
+"""Lines of the engine's log about an answer have the id of its request."""
 
 import httpx
 from structlog.testing import capture_logs

@@ -1,4 +1,4 @@
-"""A model that nobody asks goes to sleep, and what a request names is brought for it."""
+"""Idle unload, wake-up, and on-demand loads."""
 
 import asyncio
 import time
@@ -72,7 +72,7 @@ def test_concurrent_requests_wake_the_model_once(inside: Inside) -> None:
 
 
 def test_loading_the_sleeping_model_wakes_it(inside: Inside) -> None:
-    """To load what is loaded changes nothing: not its SAEs, and not what is active."""
+    """Loading the loaded model changes neither its SAEs nor the active steering."""
     inside.run(activate(inside.state, resolve_active(inside.state, steering=SteeringRequest.model_validate(KNOB))))
     steered = text(inside)
     put_to_sleep(inside)

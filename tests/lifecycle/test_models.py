@@ -1,4 +1,4 @@
-"""Loading, unloading and trading models: what answers, what is told, and what a failure leaves."""
+"""Loading, replacing and unloading models: answers, status, and rollback after failures."""
 
 import asyncio
 import shutil
@@ -36,7 +36,7 @@ OTHER = ModelSpec(id="other-llama")
 
 @pytest.fixture(autouse=True)
 def as_before(inside: Inside) -> Iterator[None]:
-    """The tiny model with its SAE, whatever a test did."""
+    """Restore the tiny model with its SAE after each test."""
     yield
     inside.run(_as_before(inside))
 
@@ -51,7 +51,7 @@ async def _as_before(inside: Inside) -> None:
 
 
 def situation(inside: Inside) -> tuple[object, ...]:
-    """All that a failure has to leave alone."""
+    """The state that a failure must not change."""
     state = inside.state
     return (state.status, state.model, state.saes, state.active, state.desired, read_desired(state.hub.database))
 
@@ -132,7 +132,7 @@ def test_invalid_checkpoint_changes_nothing(
     inside: Inside, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     change: str, message: str, makes_room: bool,
 ) -> None:  # fmt: skip
-    """Beside the model of before, or in the room that it left, to which it then returns."""
+    """With and without unloading the previous model first."""
     name = f"broken-{change}-{makes_room}"
     inside.state.hub.library.import_model(broken(tiny_model, tmp_path / name, change))
     inside.run(activate(inside.state, resolve_active(inside.state, steering=SteeringRequest.model_validate(KNOB))))

@@ -1,4 +1,4 @@
-"""What cannot be remembered is not done: a change that would not survive a restart leaves all as it was."""
+"""Stored state: a change that cannot be stored is not made, and a restart restores the rest."""
 
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ CHANGES: dict[str, Callable[[State], Coroutine[Any, Any, object]]] = {
 
 @contextmanager
 def read_only(inside: Inside) -> Iterator[None]:
-    """As on a disk that is full."""
+    """Make writes fail, as on a full disk."""
     connection = inside.state.hub.database._connection
     connection.execute("PRAGMA query_only = ON")
     yield
@@ -65,7 +65,7 @@ def test_state_after_restart_is_unchanged(inside: Inside, steered: str, change: 
 
 
 def test_replacing_sae_is_restored_alone(inside: Inside) -> None:
-    """After a restart, there is nothing to replace."""
+    """After a restart the replaced SAE does not exist."""
     inside.run(attach(inside.state, SaeSpec(id="same-place", replaces="tiny")))
     Bench(inside).restart()
     assert set(inside.state.saes) == {"same-place"}
@@ -81,7 +81,7 @@ def test_dropped_sae_does_not_block_later_ones(inside: Inside) -> None:
 
 
 def test_change_waits_for_an_engine_restart(inside: Inside) -> None:
-    """Else what is restored would come upon what was just loaded."""
+    """Otherwise the restore would overwrite the new load."""
     inside.kill_engine()
     inside.run(load(inside.state, ModelSpec(id="other-llama")))
     inside.state.engine._crash_limiter = CrashLimiter()

@@ -1,4 +1,4 @@
-"""Attaching and detaching while answers go on; what does not belong is refused with both sides named."""
+"""Attaching and detaching during answers; mismatches name both sides."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +32,7 @@ TINY = SaeSpec(id="tiny")
 
 @pytest.fixture(autouse=True)
 def as_before(inside: Inside) -> Iterator[None]:
-    """Only `tiny` attached, nothing active, whatever a test did."""
+    """Restore the state with only `tiny` attached and nothing active after each test."""
     yield
     inside.run(_as_before(inside))
 
@@ -134,7 +134,7 @@ def test_sae_is_replaced_in_one_step(inside: Inside) -> None:
 
 
 def test_running_answer_still_uses_a_detached_sae(inside: Inside) -> None:
-    """Steered to its last token by the SAE that was detached, while another of its name does something else."""
+    """The detached SAE steers it to its last token, while another of the same name is attached."""
     alone = text(inside, steering=KNOB, max_tokens=150)
     with streaming(inside, steering=KNOB, max_tokens=150) as stream:
         inside.run(detach(inside.state, "tiny"))
@@ -160,7 +160,7 @@ def test_followers_continue_with_the_base_model_after_detach(inside: Inside) -> 
 
 
 def test_active_steering_rebinds_to_a_reattached_sae(inside: Inside) -> None:
-    """After it was turned off for want of memory, say."""
+    """For example after it was detached for lack of memory."""
     make_active(inside)
     steered = text(inside)
     inside.call(inside.state.engine._degrade, "for a test")

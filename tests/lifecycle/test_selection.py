@@ -1,4 +1,4 @@
-"""Which steering applies, and everything that cannot be applied refused by name."""
+"""Selection of a request's steering, and the errors of what cannot be applied."""
 
 from pathlib import Path
 
@@ -176,7 +176,7 @@ def test_unsupported_sae_operations_are_rejected(state: State) -> None:
 
 
 def test_special_tokens_are_skipped_for_saes_trained_without_them(state: State) -> None:
-    """Only where an activation is read, and only when the request does not say otherwise."""
+    """Only where activations are read and the request has no `skip`."""
     state.saes = {"tiny": sae("tiny", exclude_special_tokens=True)}
 
     def skip(**fields: object) -> str:
@@ -190,7 +190,7 @@ def test_special_tokens_are_skipped_for_saes_trained_without_them(state: State) 
 
 
 def test_profile_of_another_model_is_rejected(state: State) -> None:
-    """Another tuning of the same model is let pass: features usually carry over."""
+    """Another fine-tuning of the same model is accepted: features usually carry over."""
     for name, model in (("other", "google/gemma-2-2b"), ("tuned", "org/tiny-instruct")):
         document = {"name": name, "model": model, "features": [{"index": 1, "strength": 1}]}
         state.profiles.add(Profile.model_validate(document))

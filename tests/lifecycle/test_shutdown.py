@@ -1,6 +1,6 @@
-"""A real server that is asked to stop while it answers: it lets nobody in, lets answers end, and says what it does.
+"""A real server is stopped during answers: it rejects new requests, lets running ones finish and logs the shutdown.
 
-An answer is held by stopping the engine's process (SIGSTOP), as long as a test wants it.
+A stopped engine process (SIGSTOP) holds the answers.
 """
 
 import json
@@ -34,7 +34,7 @@ Streamed = tuple[int, list[Any]]
 
 @dataclass
 class Held:
-    """A server in the middle of answers that do not go on until `release`."""
+    """A server whose running answers are held until `release`."""
 
     server: Server
     engine: psutil.Process
@@ -44,7 +44,7 @@ class Held:
         return self.pool.submit(post, self.server, **fields)
 
     def stream(self, **fields: Any) -> "Future[Streamed]":
-        """Has been let in, when this returns."""
+        """Returns after the request was accepted."""
         begun = threading.Event()
         future = self.pool.submit(stream, self.server, begun, **fields)
         assert begun.wait(30)
@@ -66,7 +66,7 @@ class Held:
         return any(words in line for line in self.server.lines)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> float:
-        """→ when. The server has noticed."""
+        """Returns the time, after the server has noticed."""
         os.kill(self.server.process.pid, number)
         until(lambda: self.get("/readyz").json()["status"] == "draining")
         return time.monotonic()
@@ -100,7 +100,7 @@ def stream(server: Server, begun: threading.Event, address: str = "/completions"
 
 @contextmanager
 def held(model: Path, sae: Path, home: Path, **settings: Any) -> Iterator[Held]:
-    """Both streams and whole answers can be asked for before `hold`."""
+    """Requests, streamed or not, start before `hold`."""
     with running("serve", str(model), "--sae", str(sae), model="tiny-llama", home=home, **settings) as server:
         (engine,) = [
             child
@@ -123,7 +123,7 @@ def there(tiny_model: Path, tiny_sae: Path, tmp_path: Path) -> Iterator[Held]:
 
 
 def begin(there: Held) -> tuple["Future[Streamed]", "Future[httpx.Response]"]:
-    """A stream and a whole answer, both under way, and neither goes on."""
+    """Start a streamed and an unstreamed answer, and hold both."""
     streamed = there.stream(max_tokens=200)
     there.hold()
     whole = there.ask(max_tokens=3)
@@ -204,7 +204,7 @@ def test_idle_server_stops_at_once_and_closes_websockets(there: Held) -> None:
 
 
 def test_acknowledged_state_is_restored_after_a_stop(tiny_model: Path, tiny_sae: Path, tmp_path: Path) -> None:
-    """Model, SAE and the profile that steers: changed over HTTP, stopped by SIGTERM in the middle of an answer."""
+    """Model, SAE and active profile are set over HTTP; SIGTERM arrives during an answer."""
     home = tmp_path / "home"
     write_profiles(home / "profiles")
     with held(tiny_model, tiny_sae, home) as there:

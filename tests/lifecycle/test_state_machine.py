@@ -1,4 +1,4 @@
-"""Whatever is done in whatever order: a change that fails leaves all as it was, one that is acknowledged holds."""
+"""Random sequences of changes: a failed change leaves the state unchanged, an acknowledged one persists."""
 
 import json
 import random
@@ -217,7 +217,7 @@ class Lifecycle(RuleBasedStateMachine):
     @precondition(lambda self: self.expected.saes)
     @rule(point=st.sampled_from(("prefill", "decode")), sure=st.integers(0, 3))
     def memory_runs_out(self, point: str, sure: int) -> None:
-        """The SAEs are given up, and the answer ends without them."""
+        """The engine detaches the SAEs, and the answer finishes without them."""
         if sure:
             return
         self.bench.ask(self._model)
@@ -239,7 +239,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(sure=rarely)
     def delete_and_import(self, sure: bool) -> None:
-        """What nobody uses, and back."""
+        """Delete and import something unused."""
         library, free = self.bench.state.hub.library, next(id for id in SAES if id not in self.expected.saes)
         if sure:
             folder = library.locate_sae(free).folder.resolve()
@@ -339,7 +339,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.asleep = False
 
     def _wake(self) -> None:
-        """What asks the engine wakes it, also where it is refused then."""
+        """Changes that need the engine wake the model, even if they then fail."""
         if self.asleep:
             self._check(self.bench.ask(self._model, steering=None), None, SHORT)
 
@@ -389,7 +389,7 @@ def bench(
 
 
 def ready(inside: Inside, folder: Path, shelves: Path, tiny_model: Path, tiny_sae: Path) -> Bench:
-    """With everything on the shelf, and what each model answers known."""
+    """Import everything, and record each model's answer."""
     stock(inside, shelves, tiny_model, tiny_sae)
     inside.state.hub.library.import_model(broken(tiny_model, folder / "broken", "nan"))
     bench = Bench(inside)
@@ -404,7 +404,7 @@ def ready(inside: Inside, folder: Path, shelves: Path, tiny_model: Path, tiny_sa
 
 
 def run(bench: Bench, hub: FakeHub, config: pytest.Config, examples: int) -> None:
-    """Not shrunk: a server in real time may not fail twice in the same way. What each one did is told as it is done."""
+    """Without shrinking: a real-time failure may not repeat. The steps are printed."""
     chosen = config.getoption("--hypothesis-seed") or random.SystemRandom().getrandbits(32)
     print(f"to repeat it: --hypothesis-seed={chosen}")  # noqa: T201  shown when it fails
     machine = seed(int(chosen))(lambda: Lifecycle(bench, hub))

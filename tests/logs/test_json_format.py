@@ -1,4 +1,4 @@
-"""With MILLM_LOG_FORMAT=json every line of a server is a JSON object, whoever writes it, and knows its request."""
+"""With MILLM_LOG_FORMAT=json every output line of a server is a JSON object with its request id."""
 
 import json
 import os
@@ -28,7 +28,7 @@ ASKED = {"model": "tiny-llama", "prompt": "The sea", "max_tokens": 7, "temperatu
 
 @dataclass
 class Talker:
-    """A server whose every line, on either stream, is kept."""
+    """A server that records every line of stdout and stderr."""
 
     process: "subprocess.Popen[bytes]"
     raw: list[bytes] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Talker:
 
 @contextmanager
 def talking(*arguments: str, home: Path, **settings: Any) -> Iterator[Talker]:
-    """Both streams lead into one pipe."""
+    """Both streams share one pipe."""
     process = subprocess.Popen(
         [sys.executable, "-m", "millm", *arguments, "--port", "0"],
         env=environment(home, log_format="json", api_key=KEY, testing_faults=1, **settings),
@@ -81,7 +81,7 @@ def talking(*arguments: str, home: Path, **settings: Any) -> Iterator[Talker]:
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_sae: Path) -> Talker:
-    """After a day in a server's life, from its start to its end."""
+    """The lines of a server from start to stop."""
     home = tmp_path_factory.mktemp("home")
     with talking("serve", str(tiny_model), "--sae", str(tiny_sae), home=home) as talker:
         talker.awaited("server.ready")
@@ -111,7 +111,7 @@ def a_days_requests(talker: Talker) -> None:
 
 
 def the_engine_dies(talker: Talker) -> None:
-    """While it answers: SIGABRT makes the C library's own handlers, if any, talk."""
+    """Crash the engine during an answer; SIGABRT triggers the C library's handlers."""
     children = psutil.Process(talker.process.pid).children()
     (engine,) = [child for child in children if "multiprocessing.spawn" in " ".join(child.cmdline())]
     engine.suspend()

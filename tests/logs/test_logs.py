@@ -1,4 +1,4 @@
-"""Log lines: one writer for two processes, no secret anywhere, no path of this machine in what is told over HTTP."""
+"""Log lines: redaction of secrets and paths, the buffer of the latest, and output formats."""
 
 import json
 import re
@@ -126,7 +126,8 @@ except OSError:
     log.exception("it.broke", path=pathlib.Path({home!r}), key="use " + {key!r}, token={token!r})
 logging.getLogger("uvicorn.error").error("a library says %s", {token!r})
 log.debug("too.fine")
-logs.write_forwarded("warning", "engine.says", "2026-01-01T00:00:00Z", {{"key": {key!r}, "exception": "Traceback\\nKeyError: 1"}})
+fields = {{"key": {key!r}, "exception": "Traceback\\nKeyError: 1"}}
+logs.write_forwarded("warning", "engine.says", "2026-01-01T00:00:00Z", fields)
 import msgspec
 print(msgspec.json.encode(logs.RECENT_LINES.lines()).decode())
 """

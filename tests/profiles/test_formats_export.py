@@ -1,4 +1,4 @@
-"""What is exported and read again steers the same; what a format cannot carry is refused by name."""
+"""Exports imported again steer the same; what a format cannot express is an error."""
 
 import io
 import json

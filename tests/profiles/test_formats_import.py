@@ -1,4 +1,4 @@
-"""Every import shape: nothing of it is dropped silently, and what it says is what the profile does."""
+"""Every import format: no value is dropped silently, and strengths are those of the document."""
 
 import io
 import json
@@ -25,7 +25,7 @@ def strengths(found: ParsedDocument) -> list[dict[int, float]]:
 
 
 def values_in(found: ParsedDocument) -> set[str]:
-    """Every value that an entry's profile holds, as text; foreign ids that are asked for, too."""
+    """Every value in an entry's profile, as text, and the unresolved ids."""
     held: set[str] = set()
     for entry in found.entries:
         if entry.profile:

@@ -1,4 +1,4 @@
-"""A profile's SAEs and those that are attached: the one that is meant, or the reason why there is none."""
+"""Binding a profile's SAE references to attached SAEs, and the errors where none matches."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""The JSON schema of profiles accepts what the contract accepts, and refuses nothing that it allows."""
+"""The JSON schema of profiles and the pydantic model accept the same documents."""
 
 import json
 from pathlib import Path

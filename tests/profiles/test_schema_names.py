@@ -1,4 +1,4 @@
-"""Names of profiles: any script, no tricks, and no two that read the same."""
+"""Profile names: any script, no invisible characters, unique up to case and composition."""
 
 import pytest
 from pydantic import TypeAdapter, ValidationError

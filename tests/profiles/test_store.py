@@ -1,4 +1,4 @@
-"""The store against a dictionary, and each file of a profile taken in once."""
+"""The store compared with a dictionary, and the import of profile files."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ NAMES = ["a", "A", "é", "E\u0301", "ß", "SS", "日本", "🎉", "a (2)", "x" *
 
 
 class Shelf(RuleBasedStateMachine):
-    """A dictionary from keys to documents is what the store has to be."""
+    """Compares the store with a dictionary from keys to documents."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A hundred times `kill -9` of whoever writes profiles, at any moment: what it had acknowledged is there."""
+"""A writer of profiles is killed a hundred times with SIGKILL; acknowledged writes survive."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def test_acknowledged_writes_survive_a_kill(tmp_path: Path) -> None:
 
 
 def life(writers: "subprocess.Popen[str]", seed: int) -> tuple[list[Change], Change | None]:
-    """→ what was acknowledged, and what had been begun."""
+    """(acknowledged writes, started writes)."""
     assert writers.stdin
     assert writers.stdout
     writers.stdin.write(f"{seed}\n")

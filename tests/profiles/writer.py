@@ -1,9 +1,8 @@
-"""A process that begins another for each seed on its stdin: one that changes profiles until it is killed.
+"""Forks a process per seed on stdin, which changes profiles until it is killed.
 
 python -m tests.profiles.writer DATABASE
 
-Each says of a change what it will be, and when it is done. Begun like this, a hundred take a second to start, not a
-minute.
+Each prints a change before and after it. Forking starts a hundred processes in a second instead of a minute.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A bare client of the tiny server's `/api`, which leaves the server as it found it; a server with a library."""
+"""A client of the tiny server's `/api` that restores its state, and a server with a library."""
 
 import contextlib
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def api(server: Server) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def chat(server: Server) -> dict[str, Any]:
-    """A short greedy chat: the same answer every time."""
+    """A short greedy chat, with a reproducible answer."""
     return {
         "model": server.model,
         "messages": [{"role": "user", "content": "Tell me about the sea."}],
@@ -47,7 +47,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
 def library(
     tmp_path_factory: pytest.TempPathFactory, hub: FakeHub, tiny_model: Path, tiny_sae: Path
 ) -> Iterator[LibraryClient]:
-    """A server with two models and two SAEs imported and nothing loaded, beside a fake hub."""
+    """A server with two imported models and SAEs, nothing loaded, and a fake hub."""
     folder = tmp_path_factory.mktemp("library")
     home, cache = Home(folder / "home"), folder / "cache"
     home.create()

@@ -1,4 +1,4 @@
-"""A client of a server with a library, which looks at every answer: it is what the document says, and leaks nothing."""
+"""A client that checks every response against the OpenAPI document and for leaked secrets."""
 
 import json
 import re
@@ -36,7 +36,7 @@ class LibraryClient:
         ]
 
     def ask(self, method: str, address: str, body: Any = None, **how: Any) -> httpx.Response:
-        """With every answer looked at."""
+        """Send a request and check the response."""
         content = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         answer = self.http.request(method, address, content=content, **how)
         self._check_leaks(answer)
@@ -54,7 +54,7 @@ class LibraryClient:
         return self._good(self.ask("DELETE", address))
 
     def refused(self, method: str, address: str, body: Any = None, **how: Any) -> tuple[int, str]:
-        """→ status and code of an answer in the envelope."""
+        """(status, code) of an error response."""
         answer = self.ask(method, address, body, **how)
         error = answer.json()["error"]
         assert set(error) == {"message", "type", "param", "code"}, error
@@ -62,7 +62,7 @@ class LibraryClient:
         return answer.status_code, error["code"]
 
     def loaded(self, model: str = MODEL) -> Any:
-        """The status, with this model loaded and nothing attached."""
+        """Load the model without SAEs; returns the status."""
         status = self.post("/api/models/load", {"id": model})
         for sae in status["saes"]:
             status = self.delete(f"/api/attachments/{sae['sae']}")
@@ -77,7 +77,7 @@ class LibraryClient:
         raise AssertionError("it did not happen")
 
     def downloaded(self, kind: str, id: str) -> Any:
-        """The job, once it is installed."""
+        """The finished download job."""
         job = self.post(f"/api/{kind}", {"id": id})
         ended = ("installed", "failed", "cancelled", "interrupted")
         job = self.asleep_until(lambda: (j := self.get(f"/api/jobs/{job['id']}"))["state"] in ended and j)
@@ -113,7 +113,7 @@ class LibraryClient:
 
 
 class Ear:
-    """A listener: events one by one, however many come in a frame."""
+    """Yields single events of the frames."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
@@ -126,7 +126,7 @@ class Ear:
 
 
 def events_until(ear: Ear, last: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-    """What comes, up to the first of which `last` is true."""
+    """The events up to the first for which `last` is true."""
     heard = [ear.next()]
     while not last(heard[-1]):
         heard.append(ear.next())

@@ -1,4 +1,4 @@
-"""`/api/events` with a real websocket client: what comes, what may be said, and clients that misbehave."""
+"""`/api/events` with a real websocket client: events, filters, and misbehaving clients."""
 
 import json
 import socket
@@ -31,7 +31,7 @@ def inside(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_sae:
 
 @contextmanager
 def listening(inside: Inside, *said: Any) -> Iterator["Told"]:
-    """Connected and greeted; what is `said` has been taken in."""
+    """A connection after the hello event and the messages `said`."""
     with connect(f"{inside.url.replace('http', 'ws')}/api/events", max_size=None) as socket:
         client = Told(socket)
         assert told(client) == {"type": "hello", "version": millm.__version__, "status": "ready"}
@@ -42,7 +42,7 @@ def listening(inside: Inside, *said: Any) -> Iterator["Told"]:
 
 
 class Told:
-    """Events one by one, out of frames that hold several."""
+    """Single events of the frames."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -58,13 +58,13 @@ class Told:
 
 
 def until_read(inside: Inside) -> None:
-    """The server answers requests that came after what was said to it."""
+    """Returns after the server has read the messages."""
     for _ in range(3):
         assert httpx.get(f"{inside.url}/healthz").status_code == 200
 
 
 def told(client: Told, timeout: float = 10.0, but: str = "request") -> dict[str, Any]:
-    """The next that is not one of those."""
+    """The next event of another type."""
     while (event := client.recv(timeout))["type"] == but:
         pass
     return event
@@ -220,7 +220,7 @@ def until_nobody_listens(inside: Inside, seconds: float = 5.0) -> None:
 
 
 def test_client_that_never_reads_is_disconnected(inside: Inside, monkeypatch) -> None:
-    """More than every buffer on the way holds; what waits beyond them is its mailbox (tests/test_events.py)."""
+    """Sends more than all buffers hold; its mailbox is tested in tests/test_events.py."""
     monkeypatch.setattr(websocket, "SEND_SECONDS", 0.5)
     huge = SteeringChanged(version=1, profile="x" * 50_000, fingerprint=None)
     with bare_socket(inside), listening(inside) as reader:
@@ -241,7 +241,7 @@ def until_one_listens(inside: Inside) -> None:
 
 @contextmanager
 def bare_socket(inside: Inside) -> Iterator[socket.socket]:
-    """A handshake, and then not one byte is read."""
+    """A handshake without any read after it."""
     host, port = inside.url.removeprefix("http://").split(":")
     with socket.socket() as peer:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

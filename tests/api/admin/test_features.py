@@ -1,4 +1,4 @@
-"""Labels over HTTP: searched, written, taken back, imported and exported; what a feature's decoder row says of it."""
+"""Labels over HTTP: search, edit, delete, import and export; feature cards."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ LINES = [
 
 @pytest.fixture(autouse=True)
 def labelled(api: httpx.Client) -> Iterator[None]:
-    """Three labels, and none that a test leaves behind."""
+    """Three labels, reset after each test."""
     put = api.post("/api/features/labels", content="\n".join(map(json.dumps, LINES)))
     assert put.raise_for_status().json() == {"sae": "tiny", "labels": 3}
     yield

@@ -1,4 +1,4 @@
-"""Features found by texts: what is told of them against a plain hook on the model, and the profile that is made."""
+"""Inspection and contrast compared with a plain hook on the model, and the resulting profile."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The models on disk: listed, told of, downloaded and deleted, with every answer looked at."""
+"""The models of the library: list, download and delete, with every response checked."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Loading and unloading over HTTP: estimated, told of meanwhile, one at a time, and nothing lost when refused."""
+"""Loading and unloading over HTTP: estimates, progress, concurrency, and rollback."""
 
 import time
 from itertools import groupby

@@ -1,4 +1,4 @@
-"""The OpenAPI document describes every answer of the library, by structs whose names mean one thing."""
+"""The OpenAPI document describes every response, with unique struct names."""
 
 import json
 import re
@@ -49,7 +49,7 @@ def test_struct_and_body_names_are_distinct() -> None:
 
 
 def test_schemas_match_the_encoded_structs() -> None:
-    """Field for field, for each struct and those that it holds."""
+    """All fields of all structs and nested structs."""
     described = component_schemas()
     for struct in with_parts(STRUCTS):
         fields = {field.encode_name for field in msgspec.structs.fields(struct)}

@@ -1,4 +1,4 @@
-"""Profiles over HTTP: added, changed, renamed, deleted and made active, with what steers the server."""
+"""Profiles over HTTP: add, change, rename, delete and activate."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ def inside(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_sae:
 
 @pytest.fixture
 def api(inside: Inside) -> Iterator[httpx.Client]:
-    """Only `push` and `hold`, as at first, and nothing active."""
+    """Restore the profiles `push` and `hold`, and no active steering."""
     with httpx.Client(base_url=f"{inside.url}/api", timeout=30, trust_env=False) as client:
         kept = {name: client.get(f"/profiles/{name}").json()["profile"] for name in ("push", "hold")}
         yield client
@@ -60,7 +60,7 @@ def names(api: httpx.Client, **query: Any) -> list[str]:
 
 
 def situation(inside: Inside, api: httpx.Client) -> tuple[Any, ...]:
-    """Everything that a refused change leaves as it was."""
+    """The state that a rejected change must not change."""
     rows = inside.state.hub.database.read("SELECT name, body, updated FROM profiles ORDER BY id")
     return rows, inside.state.active, read_desired(inside.state.hub.database), api.get("/profiles").json()
 
@@ -198,7 +198,7 @@ def test_failed_writes_change_nothing(
 
 
 def test_active_steering_is_saved_as_a_profile(inside: Inside, api: httpx.Client) -> None:
-    """Which, activated again, is the same steering to the last bit."""
+    """The saved profile is the same steering, bit for bit."""
     assert refused(api.post("/profiles/save", json={"name": "none"})) == (409, "conflict")
     knobs = {"features": [{"index": 3, "strength": 0.5, "unit": "norm"}, {"index": 7, "strength": 2, "mode": "clamp"}]}
     steer(inside, SteeringRequest.model_validate({**knobs, "skip": "bos"}))

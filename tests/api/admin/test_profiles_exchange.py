@@ -1,4 +1,4 @@
-"""Documents taken in and given out over HTTP: previewed, refused, remembered, decomposed, downloaded."""
+"""Imports and exports over HTTP: preview, conflicts, stored SAE ids, vectors, downloads."""
 
 import json
 import struct

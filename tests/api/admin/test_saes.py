@@ -1,4 +1,4 @@
-"""The SAEs on disk, and on the model: listed, downloaded, attached, detached, traded and refused."""
+"""SAEs over HTTP: list, download, attach, detach, replace, and errors."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is active on the server: looked at, changed, followed, refused, and kept when the engine dies."""
+"""The active steering over HTTP: read, change, follow, errors, and an engine crash."""
 
 import json
 import time
@@ -16,7 +16,7 @@ PUSH = {"features": [{"index": 3, "strength": 6.0}]}
 
 
 def ask(api: httpx.Client, chat: dict[str, Any], **changes: Any) -> tuple[str, dict[str, Any]]:
-    """→ the text and the receipt, without the last digits: they depend on what else was in a batch."""
+    """(text, receipt rounded: the last digits depend on the batch)."""
     answer = api.post("/v1/chat/completions", json={**chat, **changes}).raise_for_status().json()
     receipt = answer["millm"]
     return answer["choices"][0]["message"]["content"], {
@@ -29,7 +29,7 @@ def put(api: httpx.Client, wanted: Any) -> Any:
 
 
 def core(told: dict[str, Any]) -> dict[str, Any]:
-    """Without what changes with every change, and what only a running engine knows."""
+    """The state without version and measured values."""
     return {name: value for name, value in told.items() if name not in ("version", "undo", "redo", "hooks", "warnings")}
 
 
@@ -69,7 +69,7 @@ def patch(api: httpx.Client, **change: Any) -> dict[str, Any]:
 
 
 def same_as(api: httpx.Client, chat: dict[str, Any], *features: dict[str, Any]) -> bool:
-    """Does who asks for nothing get what these features would give?"""
+    """Whether a request without steering is answered as with these features."""
     return ask(api, chat) == ask(api, chat, steering={"features": features} if features else None)
 
 
@@ -202,7 +202,7 @@ def test_malformed_json_is_rejected(api: httpx.Client, content: bytes, status: i
 
 @pytest.fixture
 def fragile(tmp_path: Path, tiny_model: Path, tiny_sae: Path) -> Iterator[Inside]:
-    """A server of our own, to break."""
+    """A separate server whose engine may crash."""
     with serving(tiny_model, tiny_sae, tmp_path) as inside:
         yield inside
 

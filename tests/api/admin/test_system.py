@@ -1,4 +1,4 @@
-"""What can be looked at besides: the registry, the hardware, the log."""
+"""The read-only routes: registry, hardware, log."""
 
 from typing import Any
 

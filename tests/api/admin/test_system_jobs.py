@@ -1,4 +1,4 @@
-"""Downloads as jobs: found, given up, gone on with; unknown ones refused."""
+"""Download jobs: find, cancel, resume, and unknown ids."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""What the server was started with: every setting, its value and origin, and no key nor folder."""
+"""Every setting with its value and origin; keys and folders are withheld."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The status: what is loaded, how busy it is, and nothing before there is anything."""
+"""The status: model, SAEs, load, and a server without a model."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.fixtures.tiny import FEATURES, LAYERS, WIDTH
 
 @pytest.fixture
 def loading() -> TestClient:
-    """A server whose model is not there yet."""
+    """A server before its model is loaded."""
     return TestClient(create_app(bare_state(max_queue=1)), base_url="http://localhost")
 
 
