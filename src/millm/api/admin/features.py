@@ -10,7 +10,7 @@ from pydantic import Field, FiniteFloat, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from millm.api.admin.openapi import file_response, struct_response
-from millm.api.admin.route import MAX_ID_LENGTH, AdminRoute, StrictBody, json_response
+from millm.api.admin.route import MAX_ID_LENGTH, AdminRoute, ServerState, StrictBody, json_response
 from millm.api.dependencies import requires
 from millm.api.sse import cancel_on_disconnect
 from millm.errors import InvalidImport, InvalidRequest
@@ -87,9 +87,8 @@ class ContrastBody(StrictBody):
 
 
 @router.post("/inspect", dependencies=[requires("monitor")], responses=struct_response(Inspection))
-async def inspect_text(request: Request, body: InspectBody) -> Response:
+async def inspect_text(request: Request, state: ServerState, body: InspectBody) -> Response:
     """The features that fire on a text, per token and overall, without steering."""
-    state: State = request.app.state.millm
     attached = await _ready_sae(state, body.sae)
     for place, index in enumerate(body.features):
         check_feature_index(attached, index, f"features.{place}")
@@ -108,9 +107,8 @@ async def inspect_text(request: Request, body: InspectBody) -> Response:
 
 
 @router.post("/contrast", dependencies=[requires("monitor")], responses=struct_response(Separators))
-async def contrast_texts(request: Request, body: ContrastBody) -> Response:
+async def contrast_texts(request: Request, state: ServerState, body: ContrastBody) -> Response:
     """The features that fire more on one set of texts than on the other, and a profile of them (not stored)."""
-    state: State = request.app.state.millm
     attached = await _ready_sae(state, body.sae)
     model = state.model_or_raise()
     texts = await asyncio.to_thread(_all_token_ids, model, body)
@@ -165,7 +163,7 @@ class LabelBody(StrictBody):
 
 @router.get("/search", dependencies=[requires("monitor")], responses=struct_response(FoundLabels))
 async def search_features(
-    request: Request,
+    state: ServerState,
     q: Annotated[str, Query(max_length=MAX_LABEL_LENGTH, description="Words, or a number; empty: all labels.")] = "",
     sae: Annotated[
         str | None, Query(max_length=MAX_ID_LENGTH, description="Default: every SAE that is attached.")
@@ -174,15 +172,13 @@ async def search_features(
     offset: Annotated[int, Query(ge=0, le=10**7)] = 0,
 ) -> Response:
     """Features whose labels contain every word, best match first: equal labels, then word beginnings, then others."""
-    state: State = request.app.state.millm
     saes = sorted(state.saes) if sae is None and state.saes else [find_attached_sae(state, sae).facts.sae]
     return json_response(await asyncio.to_thread(search_labels_page, state.labels, saes, q, limit, offset))
 
 
 @router.get("/labels", dependencies=[requires("monitor")], responses=file_response("application/jsonl"))
-async def get_labels(request: Request, sae: SaeQuery = None) -> Response:
+async def get_labels(state: ServerState, sae: SaeQuery = None) -> Response:
     """All labels of an SAE as JSONL, which can be imported again."""
-    state: State = request.app.state.millm
     name = find_attached_sae(state, sae).facts.sae
     lines = await asyncio.to_thread(state.labels.export, name)
     return Response(
@@ -193,11 +189,11 @@ async def get_labels(request: Request, sae: SaeQuery = None) -> Response:
 @router.post("/labels", dependencies=[requires("admin")], responses=struct_response(PutLabels))
 async def post_labels(
     request: Request,
+    state: ServerState,
     sae: SaeQuery = None,
     source: Annotated[str, Query(max_length=64, description="Of the lines that name none.")] = "import",
 ) -> Response:
     """Import labels as JSONL, miLLM's or Neuronpedia's: all of them, or none where a line is invalid."""
-    state: State = request.app.state.millm
     attached = find_attached_sae(state, sae)
     document = await request.body()
     labels = await asyncio.to_thread(read_jsonl, document, source)
@@ -209,18 +205,16 @@ async def post_labels(
 
 
 @router.get("/{index}", dependencies=[requires("monitor")], responses=struct_response(FeatureCard))
-async def get_feature(request: Request, index: FeatureIndex, sae: SaeQuery = None) -> Response:
+async def get_feature(state: ServerState, index: FeatureIndex, sae: SaeQuery = None) -> Response:
     """The feature's label, promoted tokens, neighbours, and strengths to begin with."""
-    state: State = request.app.state.millm
     check_feature_index(find_attached_sae(state, sae), index, "index")
     await ensure_loaded(state, state.model_or_raise().name)
     return json_response(await build_feature_card(state, find_attached_sae(state, sae), index))
 
 
 @router.put("/{index}/label", dependencies=[requires("admin")], responses=struct_response(FoundLabel))
-async def put_label(request: Request, body: LabelBody, index: FeatureIndex, sae: SaeQuery = None) -> Response:
+async def put_label(state: ServerState, body: LabelBody, index: FeatureIndex, sae: SaeQuery = None) -> Response:
     """Set a feature's label; the SAE's own file is not changed."""
-    state: State = request.app.state.millm
     attached = find_attached_sae(state, sae)
     check_feature_index(attached, index, "index")
     label = Label(index, body.label, body.max_act, source="user", edited=time.time())
@@ -229,9 +223,8 @@ async def put_label(request: Request, body: LabelBody, index: FeatureIndex, sae:
 
 
 @router.delete("/{index}/label", dependencies=[requires("admin")], responses=struct_response(FoundLabel))
-async def delete_label(request: Request, index: FeatureIndex, sae: SaeQuery = None) -> Response:
+async def delete_label(state: ServerState, index: FeatureIndex, sae: SaeQuery = None) -> Response:
     """Delete an edited or imported label; returns that of the SAE's own file."""
-    state: State = request.app.state.millm
     attached = find_attached_sae(state, sae)
     check_feature_index(attached, index, "index")
     remaining = await remove_label(state, attached.facts.sae, index)

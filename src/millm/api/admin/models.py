@@ -13,6 +13,7 @@ from millm.api.admin.route import (
     Download,
     PathId,
     PublicId,
+    ServerState,
     StrictBody,
     deletion_guard,
     is_loaded,
@@ -62,30 +63,27 @@ class EstimateBody(LoadOptions):
 
 
 @router.post("/load", dependencies=[requires("admin")], responses=struct_response(ServerStatus))
-async def load(request: Request, body: Load) -> Response:
+async def load(state: ServerState, body: Load) -> Response:
     """Load a model of the library in place of the current one; returns the status after the load.
 
     The load continues if the client disconnects; `/cancel` cancels it.
     """
-    state: State = request.app.state.millm
     await wait_until_started(state)
     await lifecycle.load(state, body.spec, force=body.force)
     return json_response(server_status(state))
 
 
 @router.post("/unload", dependencies=[requires("admin")], responses=struct_response(ServerStatus))
-async def unload(request: Request) -> Response:
+async def unload(state: ServerState) -> Response:
     """Wait for running answers, then free the memory; returns the status."""
-    state: State = request.app.state.millm
     await wait_until_started(state)
     await lifecycle.unload(state)
     return json_response(server_status(state))
 
 
 @router.post("/cancel", dependencies=[requires("admin")], responses=struct_response(ServerStatus))
-async def cancel(request: Request) -> Response:
+async def cancel(state: ServerState) -> Response:
     """Cancel the running load at its next progress report; the previous model answers again."""
-    state: State = request.app.state.millm
     if state.load_in_progress is None:
         raise Conflict("no load is in progress")
     lifecycle.cancel_load(state)
@@ -93,9 +91,8 @@ async def cancel(request: Request) -> Response:
 
 
 @router.post("/estimate", dependencies=[requires("monitor")], responses=struct_response(Estimate))
-async def estimate(request: Request, body: EstimateBody) -> Response:
+async def estimate(state: ServerState, body: EstimateBody) -> Response:
     """The memory that a model would need, and whether it fits."""
-    state: State = request.app.state.millm
     return json_response(await asyncio.to_thread(estimate_memory, state, body.spec, body.saes))
 
 
@@ -107,24 +104,21 @@ class HubSearch(StrictBody):
 
 
 @router.get("", dependencies=[requires("monitor")], responses=list_response(ModelEntry, "models"))
-async def list_models(request: Request) -> Response:
+async def list_models(state: ServerState) -> Response:
     """Every model of the library, including incomplete ones."""
-    state: State = request.app.state.millm
     entries = await asyncio.to_thread(state.hub.library.models)
     return json_response({"models": [_with_is_loaded(state, entry) for entry in entries]})
 
 
 @router.get("/{id:path}", dependencies=[requires("monitor")], responses=struct_response(ModelEntry))
-async def get_model(request: Request, id: PathId) -> Response:
+async def get_model(state: ServerState, id: PathId) -> Response:
     """One model of the library."""
-    state: State = request.app.state.millm
     return json_response(_with_is_loaded(state, await asyncio.to_thread(state.hub.library.model, id)))
 
 
 @router.delete("/{id:path}", dependencies=[requires("admin")], responses=struct_response(DeletionResult))
-async def delete_model(request: Request, id: PathId) -> Response:
+async def delete_model(state: ServerState, id: PathId) -> Response:
     """Delete a model's files, except those that other entries share."""
-    state: State = request.app.state.millm
     library = state.hub.library
     name = (await asyncio.to_thread(library.model, id)).id
     async with deletion_guard(state, "model", name):
@@ -134,23 +128,20 @@ async def delete_model(request: Request, id: PathId) -> Response:
 
 
 @router.post("", dependencies=[requires("admin")], status_code=202, responses=struct_response(DownloadJob, 202))
-async def download_model(request: Request, body: Download) -> Response:
+async def download_model(state: ServerState, body: Download) -> Response:
     """Download a model from Hugging Face in the background; the job has the progress."""
-    state: State = request.app.state.millm
     return json_response(await state.hub.downloads.start(parse_spec(body.id, "model", body.revision)), 202)
 
 
 @router.post("/preview", dependencies=[requires("admin")], responses=struct_response(DownloadPreview))
-async def preview_model(request: Request, body: Download) -> Response:
+async def preview_model(state: ServerState, body: Download) -> Response:
     """Size, licence and facts of a model before its download."""
-    state: State = request.app.state.millm
     return json_response(await state.hub.downloads.preview(parse_spec(body.id, "model", body.revision)))
 
 
 @router.post("/search", dependencies=[requires("admin")], responses=list_response(RemoteModel, "models"))
-async def search_models(request: Request, body: HubSearch) -> Response:
+async def search_models(request: Request, state: ServerState, body: HubSearch) -> Response:
     """Models on Hugging Face that this server can load (safetensors), most downloaded first."""
-    state: State = request.app.state.millm
     models = await cancel_on_disconnect(request, state.hub.downloads.search(body.text.strip(), body.limit))
     return json_response({"models": models})
 

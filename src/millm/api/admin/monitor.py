@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field
 from starlette.responses import StreamingResponse
 
 from millm.api.admin.openapi import file_response, list_response, struct_response
-from millm.api.admin.route import AdminRoute, StrictBody, json_response
+from millm.api.admin.route import AdminRoute, ServerState, StrictBody, json_response
 from millm.api.admin.schemas import DeletedRequests, MonitorState, RequestDetail, Statistics, WatchState
 from millm.api.dependencies import requires
 from millm.errors import InvalidRequest
@@ -41,21 +41,19 @@ FilterParams = Annotated[RequestFilter, Depends(filter_params)]
 
 @requests_router.get("", dependencies=[requires("monitor")], responses=list_response(RequestRecord, "requests"))
 async def list_requests(
-    request: Request,
+    state: ServerState,
     which: FilterParams,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     before: Annotated[str | None, Query(max_length=512, description="A request's id: only older ones.")] = None,
 ) -> Response:
     """The latest requests, newest first, without activations."""
-    state: State = request.app.state.millm
     newest = state.monitor.history.newest(which, before)
     return json_response({"requests": [entry.record for entry, _ in zip(newest, range(limit), strict=False)]})
 
 
 @requests_router.get("/{id}", dependencies=[requires("monitor")], responses=struct_response(RequestDetail))
-async def get_request(request: Request, id: str, which: FilterParams) -> Response:
+async def get_request(state: ServerState, id: str, which: FilterParams) -> Response:
     """One request with its watched activations, those of `sae` and `feature` only if given."""
-    state: State = request.app.state.millm
     entry = state.monitor.history.find(id)
     tokens = tuple(token for track in filter(which.matches_track, entry.tracks) for token in track.tokens())
     texts = entry.texts
@@ -67,17 +65,15 @@ async def get_request(request: Request, id: str, which: FilterParams) -> Respons
 
 
 @requests_router.delete("/{id}", dependencies=[requires("admin")], responses=struct_response(DeletedRequests))
-async def delete_request(request: Request, id: str) -> Response:
+async def delete_request(state: ServerState, id: str) -> Response:
     """Delete one request from the history."""
-    state: State = request.app.state.millm
     state.monitor.history.delete(id)
     return json_response(DeletedRequests(requests=1))
 
 
 @requests_router.delete("", dependencies=[requires("admin")], responses=struct_response(DeletedRequests))
-async def delete_requests(request: Request) -> Response:
+async def delete_requests(state: ServerState) -> Response:
     """Delete all requests from the history."""
-    state: State = request.app.state.millm
     return json_response(DeletedRequests(requests=state.monitor.history.clear()))
 
 
@@ -98,15 +94,14 @@ class MonitorBody(StrictBody):
 
 
 @router.get("", dependencies=[requires("monitor")], responses=struct_response(MonitorState))
-async def get_monitor(request: Request) -> Response:
+async def get_monitor(state: ServerState) -> Response:
     """The watch configuration."""
-    return json_response(_monitor_state(request.app.state.millm))
+    return json_response(_monitor_state(state))
 
 
 @router.put("", dependencies=[requires("admin")], responses=struct_response(MonitorState))
-async def put_monitor(request: Request, body: MonitorBody) -> Response:
+async def put_monitor(state: ServerState, body: MonitorBody) -> Response:
     """Replace the watch configuration. Applies to new requests and survives restarts."""
-    state: State = request.app.state.millm
     config = _parse_config(body)
     _check_config(state, config)
     await state.monitor.set_config(config)
@@ -114,9 +109,9 @@ async def put_monitor(request: Request, body: MonitorBody) -> Response:
 
 
 @router.get("/statistics", dependencies=[requires("monitor")], responses=struct_response(Statistics))
-async def get_statistics(request: Request, which: FilterParams) -> Response:
+async def get_statistics(state: ServerState, which: FilterParams) -> Response:
     """Frequency and strength of each feature watched by name, in residual units."""
-    entries = tuple(request.app.state.millm.monitor.history.newest(which))
+    entries = tuple(state.monitor.history.newest(which))
     return json_response(
         Statistics(edges=HISTOGRAM_EDGES, requests=len(entries), features=tuple(feature_statistics(entries, which)))
     )
@@ -128,12 +123,12 @@ async def get_statistics(request: Request, which: FilterParams) -> Response:
     responses=file_response("application/x-ndjson", "text/csv"),
 )
 async def export(
-    request: Request,
+    state: ServerState,
     which: FilterParams,
     format: Annotated[Literal["jsonl", "csv"], Query(description="A line per token, or a row per feature of it.")],
 ) -> Response:
     """The activations of the matching requests as a file, newest request first."""
-    entries = tuple(request.app.state.millm.monitor.history.newest(which))
+    entries = tuple(state.monitor.history.newest(which))
     writer, media_type = EXPORT_FORMATS[format]
     headers = {"Content-Disposition": f'attachment; filename="activations.{format}"'}
     return StreamingResponse(writer(entries, which), media_type=media_type, headers=headers)

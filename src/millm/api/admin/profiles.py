@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import Field
 
 from millm.api.admin.openapi import file_response, struct_response
-from millm.api.admin.route import AdminRoute, StrictBody, json_response
+from millm.api.admin.route import AdminRoute, ServerState, StrictBody, json_response
 from millm.api.admin.schemas import (
     ImportedEntry,
     ImportPreview,
@@ -61,9 +61,8 @@ _BINARY_BODY: dict[str, Any] = {
     responses=struct_response(ImportPreview),
     openapi_extra=_BINARY_BODY,
 )
-async def preview_import(request: Request, sae: SaeNames = []) -> Response:  # noqa: B006 - FastAPI copies it
+async def preview_import(request: Request, state: ServerState, sae: SaeNames = []) -> Response:  # noqa: B006 - FastAPI copies it
     """Preview the import of a document: its entries, and notes on everything changed or left out."""
-    state: State = request.app.state.millm
     return json_response(preview_response(await preview_document(state, await request.body(), _parse_sae_names(sae))))
 
 
@@ -72,6 +71,7 @@ async def preview_import(request: Request, sae: SaeNames = []) -> Response:  # n
 )
 async def import_document(
     request: Request,
+    state: ServerState,
     sae: SaeNames = [],  # noqa: B006 - FastAPI copies it
     only: Annotated[list[str], Query(max_length=1000, description="JSON path of an entry; repeatable.")] = [],  # noqa: B006
     name: Annotated[
@@ -80,7 +80,6 @@ async def import_document(
     on_conflict: OnConflict = "refuse",
 ) -> Response:
     """Import a document's entries, all or none; unresolved references are an error."""
-    state: State = request.app.state.millm
     sae_ids = _parse_sae_names(sae)
     document = await preview_document(state, await request.body(), sae_ids)
     entries = _rename_only_entry(_select_entries(document.entries, only), name)
@@ -93,7 +92,7 @@ async def import_document(
 
 @router.get("/{name}/export", dependencies=[requires("monitor")], responses=file_response("application/octet-stream"))
 async def export_profile(
-    request: Request,
+    state: ServerState,
     name: Annotated[str, Path(max_length=MAX_NAME_LENGTH)],
     format: ExportFormat = "millm",
     skip: Annotated[
@@ -102,7 +101,6 @@ async def export_profile(
     ] = None,
 ) -> Response:
     """A profile as a file, in miLLM's or another tool's format; an error names what the format cannot express."""
-    state: State = request.app.state.millm
     profile = state.profiles.find(name)
     if skip is not None:
         profile = profile.model_copy(update={"skip": None if skip == "default" else skip})
@@ -208,28 +206,25 @@ class Duplicate(StrictBody):
 
 @router.get("", dependencies=[requires("monitor")], responses=struct_response(ProfilePage))
 async def list_profiles(
-    request: Request,
+    state: ServerState,
     search: Annotated[str, Query(max_length=200, description="Found in the name, the description or a tag.")] = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
 ) -> Response:
     """A page of the profiles, sorted by name, and their total number."""
-    state: State = request.app.state.millm
     page, total = state.profiles.page(search=search, limit=limit, offset=offset)
     return json_response(ProfilePage(profiles=tuple(_profile_entry(state, stored) for stored in page), total=total))
 
 
 @router.post("", dependencies=[requires("admin")], status_code=201, responses=struct_response(ProfileEntry, 201))
-async def add_profile(request: Request, body: Profile) -> Response:
+async def add_profile(state: ServerState, body: Profile) -> Response:
     """Add a profile, in the file format."""
-    state: State = request.app.state.millm
     return json_response(_profile_entry(state, await create_profile(state, body)), 201)
 
 
 @router.post("/save", dependencies=[requires("admin")], status_code=201, responses=struct_response(ProfileEntry, 201))
-async def save_profile(request: Request, body: Save) -> Response:
+async def save_profile(state: ServerState, body: Save) -> Response:
     """Save the active steering as a profile, with its model, SAEs and effective features."""
-    state: State = request.app.state.millm
     await wait_until_started(state)
     lists = {name: tuple(getattr(body, name)) for name in ("watch", "example_prompts", "tags")}
     profile = profile_from_active(state, body.name, description=body.description, **lists)
@@ -238,39 +233,35 @@ async def save_profile(request: Request, body: Save) -> Response:
 
 
 @router.post("/deactivate", dependencies=[requires("admin")], responses=struct_response(ServerStatus))
-async def deactivate(request: Request) -> Response:
+async def deactivate(state: ServerState) -> Response:
     """Deactivate the steering from the next token on; returns the status."""
-    state: State = request.app.state.millm
     await wait_until_started(state)
     await activate(state, None)
     return json_response(server_status(state))
 
 
 @router.get("/{name}", dependencies=[requires("monitor")], responses=struct_response(ProfileDetail))
-async def get_profile(request: Request, name: PathProfileName) -> Response:
+async def get_profile(state: ServerState, name: PathProfileName) -> Response:
     """One profile, in the file format."""
-    state: State = request.app.state.millm
     stored = state.profiles.find_stored(name)
     document = stored.profile.model_dump(mode="json", exclude_none=True)
     return json_response(ProfileDetail(profile=document, entry=_profile_entry(state, stored)))
 
 
 @router.put("/{name}", dependencies=[requires("admin")], responses=struct_response(ProfileEntry))
-async def put_profile(request: Request, name: PathProfileName, body: Profile) -> Response:
+async def put_profile(state: ServerState, name: PathProfileName, body: Profile) -> Response:
     """Replace a profile, perhaps under a new name. The active one is applied again in the same transaction."""
-    state: State = request.app.state.millm
     await wait_until_started(state)
     return json_response(_profile_entry(state, await update_profile(state, name, body)))
 
 
 @router.delete("/{name}", dependencies=[requires("admin")], responses=struct_response(ProfileEntry))
 async def delete_profile(
-    request: Request,
+    state: ServerState,
     name: PathProfileName,
     force: Annotated[bool, Query(description="Also the active one, which is turned off.")] = False,
 ) -> Response:
     """Delete a profile; returns its former entry."""
-    state: State = request.app.state.millm
     await wait_until_started(state)
     entry = _profile_entry(state, state.profiles.find_stored(name))
     await steering.remove_profile(state, name, force=force)
@@ -278,9 +269,8 @@ async def delete_profile(
 
 
 @router.post("/{name}/rename", dependencies=[requires("admin")], responses=struct_response(ProfileEntry))
-async def rename_profile(request: Request, name: PathProfileName, body: Rename) -> Response:
+async def rename_profile(state: ServerState, name: PathProfileName, body: Rename) -> Response:
     """Rename a profile. The active one stays active."""
-    state: State = request.app.state.millm
     await wait_until_started(state)
     renamed = state.profiles.find(name).model_copy(update={"name": body.name})
     return json_response(_profile_entry(state, await update_profile(state, name, renamed)))
@@ -289,9 +279,8 @@ async def rename_profile(request: Request, name: PathProfileName, body: Rename) 
 @router.post(
     "/{name}/duplicate", dependencies=[requires("admin")], status_code=201, responses=struct_response(ProfileEntry, 201)
 )
-async def duplicate_profile(request: Request, name: PathProfileName, body: Duplicate | None = None) -> Response:
+async def duplicate_profile(state: ServerState, name: PathProfileName, body: Duplicate | None = None) -> Response:
     """Copy a profile under another name."""
-    state: State = request.app.state.millm
     original = state.profiles.find(name)
     copy_name = body.name if body and body.name else state.profiles.free_name(original.name)
     stored = await create_profile(state, original.model_copy(update={"name": copy_name}))
@@ -299,9 +288,8 @@ async def duplicate_profile(request: Request, name: PathProfileName, body: Dupli
 
 
 @router.post("/{name}/activate", dependencies=[requires("admin")], responses=struct_response(ProfileEntry))
-async def activate_named(request: Request, name: PathProfileName) -> Response:
+async def activate_named(state: ServerState, name: PathProfileName) -> Response:
     """Activate a profile from the next token on."""
-    state: State = request.app.state.millm
     await wait_until_started(state)
     await activate_profile(state, name)
     return json_response(_profile_entry(state, state.profiles.find_stored(name)))

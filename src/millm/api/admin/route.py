@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import Path, Request, Response
+from fastapi import Depends, Path, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -18,6 +18,14 @@ from millm.state import State
 UNPROCESSABLE = 422
 MAX_ID_LENGTH = 512
 """Characters of `owner/name/path/inside@revision`."""
+
+
+async def _server_state(request: Request) -> State:
+    state: State = request.app.state.millm
+    return state
+
+
+ServerState = Annotated[State, Depends(_server_state)]
 
 
 @asynccontextmanager

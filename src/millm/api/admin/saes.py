@@ -3,12 +3,21 @@
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 from msgspec.structs import replace
 from pydantic import Field
 
 from millm.api.admin.openapi import list_response, struct_response
-from millm.api.admin.route import AdminRoute, Download, PathId, PublicId, StrictBody, deletion_guard, json_response
+from millm.api.admin.route import (
+    AdminRoute,
+    Download,
+    PathId,
+    PublicId,
+    ServerState,
+    StrictBody,
+    deletion_guard,
+    json_response,
+)
 from millm.api.admin.system import server_status
 from millm.api.dependencies import requires
 from millm.engine.messages import SaeFacts
@@ -40,25 +49,22 @@ class Attach(StrictBody):
 
 
 @attachments_router.get("", dependencies=[requires("monitor")], responses=list_response(SaeFacts, "attachments"))
-async def list_attachments(request: Request) -> Response:
+async def list_attachments(state: ServerState) -> Response:
     """The attached SAEs with the facts measured at attach."""
-    state: State = request.app.state.millm
     return json_response({"attachments": [attached.facts for attached in state.saes.values()]})
 
 
 @attachments_router.post("", dependencies=[requires("admin")], responses=struct_response(SaeFacts))
-async def attach(request: Request, body: Attach) -> Response:
+async def attach(state: ServerState, body: Attach) -> Response:
     """Attach an SAE while the model answers; returns its measured facts."""
-    state: State = request.app.state.millm
     await wait_until_started(state)
     attached = await saes.attach(state, SaeSpec(**body.model_dump()))
     return json_response(attached.facts)
 
 
 @attachments_router.delete("/{sae:path}", dependencies=[requires("admin")], responses=struct_response(ServerStatus))
-async def detach(request: Request, sae: PathId) -> Response:
+async def detach(state: ServerState, sae: PathId) -> Response:
     """Detach an SAE while the model answers; returns the status."""
-    state: State = request.app.state.millm
     await wait_until_started(state)
     await saes.detach(state, sae)
     return json_response(server_status(state))
@@ -110,24 +116,21 @@ router = APIRouter(prefix="/saes", route_class=AdminRoute)
 
 
 @router.get("", dependencies=[requires("monitor")], responses=list_response(SaeEntry, "saes"))
-async def list_saes(request: Request) -> Response:
+async def list_saes(state: ServerState) -> Response:
     """Every SAE of the library, including incomplete ones."""
-    state: State = request.app.state.millm
     entries = await asyncio.to_thread(state.hub.library.saes)
     return json_response({"saes": [_with_is_attached(state, entry) for entry in entries]})
 
 
 @router.get("/{id:path}", dependencies=[requires("monitor")], responses=struct_response(SaeEntry))
-async def get_sae(request: Request, id: PathId) -> Response:
+async def get_sae(state: ServerState, id: PathId) -> Response:
     """One SAE of the library."""
-    state: State = request.app.state.millm
     return json_response(_with_is_attached(state, await asyncio.to_thread(state.hub.library.sae, id)))
 
 
 @router.delete("/{id:path}", dependencies=[requires("admin")], responses=struct_response(DeletionResult))
-async def delete_sae(request: Request, id: PathId) -> Response:
+async def delete_sae(state: ServerState, id: PathId) -> Response:
     """Delete an SAE's files, except those that other entries share."""
-    state: State = request.app.state.millm
     library = state.hub.library
     name = (await asyncio.to_thread(library.sae, id)).id
     async with deletion_guard(state, "sae", name):
@@ -137,16 +140,14 @@ async def delete_sae(request: Request, id: PathId) -> Response:
 
 
 @router.post("", dependencies=[requires("admin")], status_code=202, responses=struct_response(DownloadJob, 202))
-async def download_sae(request: Request, body: Download) -> Response:
+async def download_sae(state: ServerState, body: Download) -> Response:
     """Download an SAE from Hugging Face in the background; the job has the progress."""
-    state: State = request.app.state.millm
     return json_response(await state.hub.downloads.start(parse_spec(body.id, "sae", body.revision)), 202)
 
 
 @router.post("/preview", dependencies=[requires("admin")], responses=struct_response(DownloadPreview))
-async def preview_sae(request: Request, body: Download) -> Response:
+async def preview_sae(state: ServerState, body: Download) -> Response:
     """Files and sizes of an SAE before its download."""
-    state: State = request.app.state.millm
     return json_response(await state.hub.downloads.preview(parse_spec(body.id, "sae", body.revision)))
 
 

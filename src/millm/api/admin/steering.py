@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from millm.api.admin.openapi import struct_response
-from millm.api.admin.route import AdminRoute, json_response
+from millm.api.admin.route import AdminRoute, ServerState, json_response
 from millm.api.dependencies import requires
 from millm.engine.messages import ComputeDirections, DirectionsComputed, SteeringDirection
 from millm.errors import InvalidRequest, SteeringOutdated, Unavailable
@@ -172,58 +172,56 @@ class VersionBody(BaseModel):
 
 
 @router.get("", dependencies=[requires("monitor")], responses=struct_response(SteeringState))
-async def get_steering(request: Request) -> Response:
+async def get_steering(state: ServerState) -> Response:
     """The active steering, with every strength in every unit."""
-    return json_response(await steering_state(request.app.state.millm))
+    return json_response(await steering_state(state))
 
 
 @router.put("", dependencies=[requires("admin")], responses=struct_response(SteeringState))
-async def put_steering(request: Request, body: SteeringBody | None = None) -> Response:
+async def put_steering(request: Request, state: ServerState, body: SteeringBody | None = None) -> Response:
     """Activate a steering or a profile; null and {} are the base model.
 
     Running answers that follow the active steering change from their next token.
     """
     if not await request.body():
         raise InvalidRequest("The body is missing; send a steering, a `profile`, or null for the base model.")
-    state = await _check_version(request, body.version if body else None)
+    await _check_version(state, body.version if body else None)
     steering = SteeringRequest.model_validate(body.model_dump(exclude={"profile", "version"})) if body else None
     await lifecycle.activate(state, resolve_active(state, steering=steering, profile=body.profile if body else None))
     return json_response(await steering_state(state))
 
 
 @router.patch("", dependencies=[requires("admin")], responses=struct_response(SteeringState))
-async def patch_steering(request: Request, body: SteeringChange) -> Response:
+async def patch_steering(state: ServerState, body: SteeringChange) -> Response:
     """Change, add, mute or remove features, or set the master switch; the rest stays unchanged."""
-    state = await _check_version(request, body.version)
+    await _check_version(state, body.version)
     await lifecycle.activate(state, _apply_change(state, state.active, body))
     return json_response(await steering_state(state))
 
 
 @router.post("/undo", dependencies=[requires("admin")], responses=struct_response(SteeringState))
-async def undo_steering(request: Request, body: VersionBody | None = None) -> Response:
+async def undo_steering(state: ServerState, body: VersionBody | None = None) -> Response:
     """Undo the last change of the steering, up to 50 times."""
-    state = await _check_version(request, body.version if body else None)
+    await _check_version(state, body.version if body else None)
     await lifecycle.undo(state)
     return json_response(await steering_state(state))
 
 
 @router.post("/redo", dependencies=[requires("admin")], responses=struct_response(SteeringState))
-async def redo_steering(request: Request, body: VersionBody | None = None) -> Response:
+async def redo_steering(state: ServerState, body: VersionBody | None = None) -> Response:
     """Redo the change undone last."""
-    state = await _check_version(request, body.version if body else None)
+    await _check_version(state, body.version if body else None)
     await lifecycle.redo(state)
     return json_response(await steering_state(state))
 
 
-async def _check_version(request: Request, version: int | None) -> State:
+async def _check_version(state: State, version: int | None) -> None:
     """Raises SteeringOutdated."""
-    state: State = request.app.state.millm
     await wait_until_started(state)
     if version is not None and version != state.edits.version:
         raise SteeringOutdated(
             f"the steering is at version {state.edits.version}, and this change is for {version}; read it again first"
         )
-    return state
 
 
 def _apply_change(

@@ -4,17 +4,16 @@ import asyncio
 from typing import Annotated, Literal
 
 import msgspec
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 
 from millm import __version__, settings
 from millm.api.admin.openapi import list_response, struct_response
-from millm.api.admin.route import AdminRoute, json_response
+from millm.api.admin.route import AdminRoute, ServerState, json_response
 from millm.api.dependencies import ScopeDependency, requires
 from millm.auth import TICKET_LIFETIME_SECONDS, Principal
 from millm.errors import RequestNotFound
 from millm.events import RequestRecord
 from millm.hardware import Hardware, read_hardware
-from millm.hub.downloads import Downloads
 from millm.hub.jobs import DownloadJob
 from millm.lifecycle.changes import seconds_until_unload
 from millm.logs import RECENT_LINES
@@ -27,9 +26,8 @@ hardware_router = APIRouter()
 
 
 @hardware_router.get("/hardware", dependencies=[requires("monitor")], responses=struct_response(Hardware))
-async def get_hardware(request: Request) -> Response:
+async def get_hardware(state: ServerState) -> Response:
     """The processor, memory, GPUs and disk, and why models run on the CPU if they do."""
-    state: State = request.app.state.millm
     return json_response(await asyncio.to_thread(read_hardware, state.settings.home_folder, state.engine.platform))
 
 
@@ -38,32 +36,27 @@ JobId = Annotated[str, Path(max_length=64)]
 
 
 @jobs_router.get("", dependencies=[requires("monitor")], responses=list_response(DownloadJob, "jobs"))
-async def list_jobs(request: Request) -> Response:
+async def list_jobs(state: ServerState) -> Response:
     """All download jobs, newest first."""
-    return json_response({"jobs": _downloads(request).jobs()})
+    return json_response({"jobs": state.hub.downloads.jobs()})
 
 
 @jobs_router.get("/{id}", dependencies=[requires("monitor")], responses=struct_response(DownloadJob))
-async def get_job(request: Request, id: JobId) -> Response:
+async def get_job(state: ServerState, id: JobId) -> Response:
     """One job."""
-    return json_response(_downloads(request).find(id))
+    return json_response(state.hub.downloads.find(id))
 
 
 @jobs_router.post("/{id}/cancel", dependencies=[requires("admin")], responses=struct_response(DownloadJob))
-async def cancel_job(request: Request, id: JobId) -> Response:
+async def cancel_job(state: ServerState, id: JobId) -> Response:
     """Cancel a download; completed files stay."""
-    return json_response(await _downloads(request).cancel(id))
+    return json_response(await state.hub.downloads.cancel(id))
 
 
 @jobs_router.post("/{id}/resume", dependencies=[requires("admin")], responses=struct_response(DownloadJob))
-async def resume_job(request: Request, id: JobId) -> Response:
+async def resume_job(state: ServerState, id: JobId) -> Response:
     """Resume an interrupted, cancelled or failed download."""
-    return json_response(await _downloads(request).resume(id))
-
-
-def _downloads(request: Request) -> Downloads:
-    downloads: Downloads = request.app.state.millm.hub.downloads
-    return downloads
+    return json_response(await state.hub.downloads.resume(id))
 
 
 logs_router = APIRouter(route_class=AdminRoute)
@@ -85,18 +78,16 @@ queue_router = APIRouter(prefix="/queue", route_class=AdminRoute)
 
 
 @queue_router.get("", dependencies=[requires("monitor")], responses=list_response(RequestRecord, "requests"))
-async def list_queue(request: Request) -> Response:
+async def list_queue(state: ServerState) -> Response:
     """The running and waiting requests, oldest first."""
-    state: State = request.app.state.millm
     return json_response(
         {"requests": [recorder.update_duration() for recorder in state.monitor.open_requests.values()]}
     )
 
 
 @queue_router.post("/{id}/cancel", dependencies=[requires("admin")], responses=struct_response(RequestRecord))
-async def cancel_request(request: Request, id: str) -> Response:
+async def cancel_request(state: ServerState, id: str) -> Response:
     """Cancel a request; its client gets the error `request_cancelled`."""
-    state: State = request.app.state.millm
     recorder = state.monitor.open_requests.get(id)
     if recorder is None or not state.engine.abort(*recorder.sequence_ids):
         raise RequestNotFound("No open request has this id; it may just have ended.", param="id")
@@ -109,9 +100,8 @@ settings_router = APIRouter()
 @settings_router.get(
     "/settings", dependencies=[requires("monitor")], responses=list_response(settings.Setting, "settings")
 )
-async def get_settings(request: Request) -> Response:
+async def get_settings(state: ServerState) -> Response:
     """Every setting, its value and origin; values of keys and folders are withheld."""
-    state: State = request.app.state.millm
     return json_response({"settings": settings.list_settings(state.settings)})
 
 
@@ -119,9 +109,9 @@ router = APIRouter()
 
 
 @router.get("/status", dependencies=[requires("monitor")], responses=struct_response(ServerStatus))
-async def get_status(request: Request) -> Response:
+async def get_status(state: ServerState) -> Response:
     """The server's current status."""
-    return json_response(server_status(request.app.state.millm))
+    return json_response(server_status(state))
 
 
 def server_status(state: State) -> ServerStatus:
@@ -170,9 +160,8 @@ class Ticket(msgspec.Struct, frozen=True):
 
 @tickets_router.post("/ws-ticket")
 async def issue_ticket(
-    request: Request, principal: Annotated[Principal, Depends(ScopeDependency("monitor"))]
+    state: ServerState, principal: Annotated[Principal, Depends(ScopeDependency("monitor"))]
 ) -> Response:
     """Issue a ticket in place of this request's key, which a browser cannot send with a websocket."""
-    state: State = request.app.state.millm
     ticket = Ticket(state.tickets.issue(principal), TICKET_LIFETIME_SECONDS)
     return Response(msgspec.json.encode(ticket), headers={"Cache-Control": "no-store"}, media_type="application/json")
