@@ -92,9 +92,7 @@ async def calibrate(state: State, request: Request, plan: CalibrationPlan) -> St
         ),
         note=_note(search, scale, plan.max_scale),
         points=tuple(sorted([search.base, *search.measured], key=lambda means: means.scale or 0.0)),
-        guard=GuardLimits(
-            max_perplexity_ratio=plan.guard.max_perplexity_ratio, max_repetition=plan.guard.max_repetition
-        ),
+        guard=GuardLimits(**plan.guard.model_dump()),
     )
 
 

@@ -22,7 +22,6 @@ from millm.generation.request import GenerationRequest, resolve_selection
 from millm.generation.tools import ToolConfig
 from millm.lifecycle.restore import ensure_loaded
 from millm.lifecycle.selection import Selection
-from millm.profiles.active import effective_request
 from millm.profiles.resolve import bind_profile
 from millm.profiles.schema import SteeringRequest
 from millm.protocol.request import ChatMessage, ChatRequest, CompletionRequest
@@ -94,8 +93,7 @@ def _steering_request(state: State, body: ExperimentRequest, selection: Selectio
         return body.steering
     if selection.follows_active:
         assert state.active
-        active = state.active
-        return effective_request(active.request, active.muted, active.solo, on=active.on)
+        return state.active.effective_request
     assert selection.profile
     return bind_profile(state.saes, state.profiles.find(selection.profile))
 

@@ -14,7 +14,7 @@ from millm.engine.messages import ComputeDirections, Decompose, Decomposed, Dire
 from millm.errors import Conflict, InvalidProfile, InvalidSteering, MillmError, SaeDetached
 from millm.lifecycle.steering import NOTHING_ACTIVE_MESSAGE
 from millm.loaded import AttachedSae, LoadedModel
-from millm.profiles.active import ActiveSteeringState, effective_request
+from millm.profiles.active import ActiveSteeringState
 from millm.profiles.formats import adr, gguf, lm_eval, mistudio, neuronpedia
 from millm.profiles.formats.detect import parse_document
 from millm.profiles.formats.document import (
@@ -179,7 +179,7 @@ def profile_from_active(
     if current is None:
         raise Conflict(NOTHING_ACTIVE_MESSAGE)
     _check_watch(state, watch)
-    request = effective_request(current.request, current.muted, current.solo)
+    request = replace(current, on=True).effective_request
     used = {feature.sae for feature in current.request.features} | {feature.sae for feature in watch}
     fields = dict(
         **request.model_dump(include={"positions", "skip", "skip_constrained", "reference_norm"}),

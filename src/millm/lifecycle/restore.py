@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -10,8 +11,9 @@ from millm.errors import MillmError, ModelNotFound
 from millm.lifecycle.changes import ProgressCallback, external_location, wake_model
 from millm.lifecycle.models import load
 from millm.lifecycle.saes import attach
-from millm.lifecycle.selection import build_active, resolve_active
+from millm.lifecycle.selection import active_from_profile, build_active
 from millm.lifecycle.steering import activate
+from millm.profiles.active import ActiveSteeringState
 from millm.profiles.schema import SteeringRequest
 from millm.state import State
 from millm.status import Cause, DesiredState, ModelSpec
@@ -93,20 +95,12 @@ async def _attempt(work: Coroutine[Any, Any, object]) -> list[MillmError]:
 async def _activate_stored(state: State, target: DesiredState) -> None:
     if target.profile is None and target.steering is None:
         return
-    request = SteeringRequest.model_validate(target.steering) if target.steering else None
-    active = (
-        resolve_active(state, profile=target.profile)
-        if request is None
-        else build_active(state, request, profile=target.profile)
-    )
-    if active is not None:
-        active = build_active(
-            state,
-            active.request,
-            profile=active.profile,
-            muted=frozenset(target.muted),
-            solo=frozenset(target.solo),
-            on=target.on,
-            is_modified=target.profile is not None and request is not None,
+    if target.steering is not None:
+        active = ActiveSteeringState(
+            target.profile, SteeringRequest.model_validate(target.steering), is_modified=target.profile is not None
         )
-    await activate(state, active)
+    else:
+        assert target.profile is not None
+        active = active_from_profile(state, state.profiles.find(target.profile))
+    active = replace(active, muted=frozenset(target.muted), solo=frozenset(target.solo), on=target.on)
+    await activate(state, build_active(state, active))

@@ -4,12 +4,12 @@ The steering is resolved once, on arrival; whatever cannot be applied exactly is
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from millm.engine.messages import SaeFacts
 from millm.errors import InvalidProfile, InvalidSteering, ModelNotFound, ModelNotLoaded, SaeDetached
 from millm.loaded import LoadedModel
-from millm.profiles.active import ActiveSteeringState, FeatureKey, effective_request
+from millm.profiles.active import ActiveSteeringState
 from millm.profiles.resolve import (
     bind_profile,
     check_index,
@@ -73,40 +73,33 @@ def resolve_active(
     """
     state.model_or_raise()
     if profile is None:
-        return build_active(state, steering) if steering else None
+        return build_active(state, ActiveSteeringState(None, steering)) if steering else None
     return active_from_profile(state, state.profiles.find(profile))
 
 
 def active_from_profile(state: State, profile: Profile) -> ActiveSteeringState:
     """Raises as `resolve_active` does."""
     _check_profile(state, state.model_or_raise(), profile)
-    active = build_active(state, bind_profile(state.saes, profile), profile=profile.name)
+    active = build_active(state, ActiveSteeringState(profile.name, bind_profile(state.saes, profile)))
     if active is None:
         raise InvalidProfile(f"profile {profile.name!r} has no features", param="profile")
     return active
 
 
-def build_active(
-    state: State,
-    request: SteeringRequest,
-    *,
-    profile: str | None = None,
-    muted: frozenset[FeatureKey] = frozenset(),
-    solo: frozenset[FeatureKey] = frozenset(),
-    on: bool = True,
-    is_modified: bool = False,
-) -> ActiveSteeringState | None:
-    """All features are checked, muted ones too. None without features. Raises as `resolve_active` does."""
+def build_active(state: State, active: ActiveSteeringState) -> ActiveSteeringState | None:
+    """`active` resolved against the attached SAEs; None without features.
+
+    All features are checked, muted ones too. Raises as `resolve_active` does.
+    """
     state.model_or_raise()
-    if _resolve_request(state, request) is None:
+    if _resolve_request(state, active.request) is None:
         return None
     features = tuple(
         one.model_copy(update={"sae": resolve_sae_name(state.saes, one.sae, f"feature {one.index}")})
-        for one in request.features
+        for one in active.request.features
     )
-    named = request.model_copy(update={"features": features})
-    steering = resolve_steering(state.saes, effective_request(named, muted, solo, on=on))
-    return ActiveSteeringState(profile, named, steering, muted, solo, on, is_modified)
+    active = replace(active, request=active.request.model_copy(update={"features": features}))
+    return replace(active, steering=resolve_steering(state.saes, active.effective_request))
 
 
 def model_cards(state: State) -> list[ModelCard]:

@@ -109,17 +109,7 @@ def rebind_active(state: State) -> None:
 
 def _rebuild_active(state: State, previous: ActiveSteeringState | None) -> ActiveSteeringState | None:
     """Resolve `previous` against the SAEs attached now. Raises what `resolve_active` raises."""
-    if previous is None:
-        return None
-    return build_active(
-        state,
-        previous.request,
-        profile=previous.profile,
-        muted=previous.muted,
-        solo=previous.solo,
-        on=previous.on,
-        is_modified=previous.is_modified,
-    )
+    return None if previous is None else build_active(state, previous)
 
 
 async def store_desired(state: State, desired_state: DesiredState) -> None:
@@ -221,7 +211,7 @@ def _reapply_profile(
     request = active_from_profile(state, profile).request
     keys = {feature_key(feature) for feature in request.features}
     muted, solo = current.muted & keys, current.solo & keys
-    return build_active(state, request, profile=profile.name, muted=muted, solo=solo, on=current.on)
+    return build_active(state, ActiveSteeringState(profile.name, request, muted=muted, solo=solo, on=current.on))
 
 
 async def _store_with_active(

@@ -1,7 +1,7 @@
 """The steering that is active on the server, its undo history, and a cache of the profiles that can be applied."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from millm.profiles.schema import Profile, ProfileFeature, SteeringRequest
@@ -24,7 +24,7 @@ class ActiveSteeringState:
     """The profile it was loaded from."""
     request: SteeringRequest
     """All features, including those without effect now."""
-    steering: Steering | None
+    steering: Steering | None = None
     """The effective features, resolved for the engine on activation. None: the base model answers."""
     muted: frozenset[FeatureKey] = frozenset()
     solo: frozenset[FeatureKey] = frozenset()
@@ -38,13 +38,11 @@ class ActiveSteeringState:
         key = feature_key(feature)
         return self.on and key not in self.muted and (not self.solo or key in self.solo)
 
-
-def effective_request(
-    request: SteeringRequest, muted: Iterable[FeatureKey] = (), solo: Iterable[FeatureKey] = (), *, on: bool = True
-) -> SteeringRequest:
-    """`request` without the features that have no effect."""
-    active = ActiveSteeringState(None, request, None, frozenset(muted), frozenset(solo), on)
-    return request.model_copy(update={"features": tuple(one for one in request.features if active.is_effective(one))})
+    @property
+    def effective_request(self) -> SteeringRequest:
+        """`request` without the features that have no effect."""
+        features = tuple(one for one in self.request.features if self.is_effective(one))
+        return self.request.model_copy(update={"features": features})
 
 
 @dataclass

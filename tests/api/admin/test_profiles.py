@@ -13,7 +13,7 @@ import pytest
 from millm.events import Event, ProfilesChanged
 from millm.lifecycle.selection import build_active
 from millm.lifecycle.steering import activate
-from millm.profiles.active import FeatureKey
+from millm.profiles.active import ActiveSteeringState, FeatureKey
 from millm.profiles.schema import SteeringRequest
 from millm.status import read_desired
 from tests.fixtures.inside import Inside, serving
@@ -46,7 +46,7 @@ def profile(name: str, strength: float = 4.0, **fields: Any) -> dict[str, Any]:
 
 def steer(inside: Inside, asked: SteeringRequest, muted: frozenset[FeatureKey] = frozenset()) -> None:
     async def activated() -> None:
-        await activate(inside.state, build_active(inside.state, asked, muted=muted))
+        await activate(inside.state, build_active(inside.state, ActiveSteeringState(None, asked, muted=muted)))
 
     inside.run(activated())
 

@@ -228,7 +228,7 @@ def _apply_change(
     state: State, current: ActiveSteeringState | None, change: SteeringChange
 ) -> ActiveSteeringState | None:
     """Raises InvalidSteering and what `resolve_active` raises."""
-    current = current or ActiveSteeringState(None, SteeringRequest(), None)
+    current = current or ActiveSteeringState(None, SteeringRequest())
     before = current.request
     features = {feature_key(feature): feature for feature in before.features}
     for ref in change.remove:
@@ -240,15 +240,15 @@ def _apply_change(
     fields: dict[str, Any] = change.model_dump(include={"positions", "skip", "skip_constrained"}, exclude_unset=True)
     fields = {name: value for name, value in fields.items() if value is not None or name == "skip"}
     request = before.model_copy(update={"features": tuple(features.values()), **fields})
-    return build_active(
-        state,
+    new = ActiveSteeringState(
+        current.profile,
         request,
-        profile=current.profile,
         muted=_with_flags(current.muted, ((key, one.muted) for key, one in changes)) & features.keys(),
         solo=_with_flags(current.solo, ((key, one.solo) for key, one in changes)) & features.keys(),
         on=current.on if change.on is None else change.on,
         is_modified=current.profile is not None and (request != before or current.is_modified),
     )
+    return build_active(state, new)
 
 
 def _feature_key(state: State, feature: FeatureChange | FeatureRef) -> FeatureKey:
