@@ -1,5 +1,5 @@
 // Written by scripts/types.mjs from the server's OpenAPI document; do not edit.
-// sha256 9fb3a964e5c06683fa6ed91e07355ab88d86c9701b065dceee86912b012cf6f7
+// sha256 790c987b8afddfec0785b4d1a77f92d94f1a991d2ff71f778a0a35b21795e9de
 
 export interface paths {
     "/api/attachments": {
@@ -11,13 +11,13 @@ export interface paths {
         };
         /**
          * List Attachments
-         * @description What is attached, and what that has found out.
+         * @description The attached SAEs with the facts measured at attach.
          */
         get: operations["list_attachments_api_attachments_get"];
         put?: never;
         /**
          * Attach
-         * @description Attach an SAE while the model answers; → what that found out.
+         * @description Attach an SAE while the model answers; returns its measured facts.
          */
         post: operations["attach_api_attachments_post"];
         delete?: never;
@@ -38,7 +38,7 @@ export interface paths {
         post?: never;
         /**
          * Detach
-         * @description Take an SAE off the model while it answers; → the status.
+         * @description Detach an SAE while the model answers; returns the status.
          */
         delete: operations["detach_api_attachments__sae__delete"];
         options?: never;
@@ -57,7 +57,7 @@ export interface paths {
         put?: never;
         /**
          * Post Calibrate
-         * @description The largest multiple of all strengths that keeps to a guard. A suggestion: nothing is changed.
+         * @description The largest multiple of all strengths within a guard. A suggestion, not applied.
          */
         post: operations["post_calibrate_api_calibrate_post"];
         delete?: never;
@@ -100,7 +100,7 @@ export interface paths {
         put?: never;
         /**
          * Contrast Texts
-         * @description Which features fire more on one set of texts than on the other, and a profile made of them (not saved).
+         * @description The features that fire more on one set of texts than on the other, and a profile of them (not stored).
          */
         post: operations["contrast_texts_api_features_contrast_post"];
         delete?: never;
@@ -120,7 +120,7 @@ export interface paths {
         put?: never;
         /**
          * Inspect Text
-         * @description Which features fire on a text: at each token, and over all of it. The base model reads it, unsteered.
+         * @description The features that fire on a text, per token and overall, without steering.
          */
         post: operations["inspect_text_api_features_inspect_post"];
         delete?: never;
@@ -138,13 +138,13 @@ export interface paths {
         };
         /**
          * Get Labels
-         * @description All labels of an SAE as JSONL, to keep, to share and to import again.
+         * @description All labels of an SAE as JSONL, which can be imported again.
          */
         get: operations["get_labels_api_features_labels_get"];
         put?: never;
         /**
          * Post Labels
-         * @description Lay labels over those that are known: JSONL, ours or Neuronpedia's. All of them, or none if a line is none.
+         * @description Import labels as JSONL, miLLM's or Neuronpedia's: all of them, or none where a line is invalid.
          */
         post: operations["post_labels_api_features_labels_post"];
         delete?: never;
@@ -162,7 +162,7 @@ export interface paths {
         };
         /**
          * Search Features
-         * @description Features whose labels have every word, the best first: the label itself, beginnings of words, letters inside.
+         * @description Features whose labels contain every word, best match first: equal labels, then word beginnings, then others.
          */
         get: operations["search_features_api_features_search_get"];
         put?: never;
@@ -182,7 +182,7 @@ export interface paths {
         };
         /**
          * Get Feature
-         * @description Its label, the tokens that it makes likelier, its neighbours, and strengths to begin with.
+         * @description The feature's label, promoted tokens, neighbours, and strengths to begin with.
          */
         get: operations["get_feature_api_features__index__get"];
         put?: never;
@@ -203,13 +203,13 @@ export interface paths {
         get?: never;
         /**
          * Put Label
-         * @description Write down what a feature means; its file stays as it is.
+         * @description Set a feature's label; the SAE's own file is not changed.
          */
         put: operations["put_label_api_features__index__label_put"];
         post?: never;
         /**
          * Delete Label
-         * @description Take back what was written or imported; → what the SAE's own file says.
+         * @description Delete an edited or imported label; returns that of the SAE's own file.
          */
         delete: operations["delete_label_api_features__index__label_delete"];
         options?: never;
@@ -226,7 +226,7 @@ export interface paths {
         };
         /**
          * Get Hardware
-         * @description What there is to run a model on.
+         * @description The processor, memory, GPUs and disk, and why models run on the CPU if they do.
          */
         get: operations["get_hardware_api_hardware_get"];
         put?: never;
@@ -246,7 +246,7 @@ export interface paths {
         };
         /**
          * List Jobs
-         * @description All of them, the newest first.
+         * @description All download jobs, newest first.
          */
         get: operations["list_jobs_api_jobs_get"];
         put?: never;
@@ -288,7 +288,7 @@ export interface paths {
         put?: never;
         /**
          * Cancel Job
-         * @description End a download; the files that are whole stay.
+         * @description Cancel a download; completed files stay.
          */
         post: operations["cancel_job_api_jobs__id__cancel_post"];
         delete?: never;
@@ -308,7 +308,7 @@ export interface paths {
         put?: never;
         /**
          * Resume Job
-         * @description Go on with a download that was interrupted, cancelled or has failed.
+         * @description Resume an interrupted, cancelled or failed download.
          */
         post: operations["resume_job_api_jobs__id__resume_post"];
         delete?: never;
@@ -326,7 +326,7 @@ export interface paths {
         };
         /**
          * Get Logs
-         * @description The latest lines, the oldest of them first; with `after`, the first that came after that line.
+         * @description The latest log lines, oldest first, without secrets, tracebacks and paths; with `after`, the first after it.
          */
         get: operations["get_logs_api_logs_get"];
         put?: never;
@@ -346,13 +346,13 @@ export interface paths {
         };
         /**
          * List Models
-         * @description Every model of the library, those that are not whole included.
+         * @description Every model of the library, including incomplete ones.
          */
         get: operations["list_models_api_models_get"];
         put?: never;
         /**
          * Download Model
-         * @description Fetch a model from Hugging Face, in the background: the job tells how far it is.
+         * @description Download a model from Hugging Face in the background; the job has the progress.
          */
         post: operations["download_model_api_models_post"];
         delete?: never;
@@ -372,7 +372,7 @@ export interface paths {
         put?: never;
         /**
          * Cancel
-         * @description Give up the load that is under way: it ends as soon as it next reports, and what was there before answers on.
+         * @description Cancel the running load at its next progress report; the previous model answers again.
          */
         post: operations["cancel_api_models_cancel_post"];
         delete?: never;
@@ -392,7 +392,7 @@ export interface paths {
         put?: never;
         /**
          * Estimate
-         * @description How much memory a model would take, and whether it fits.
+         * @description The memory that a model would need, and whether it fits.
          */
         post: operations["estimate_api_models_estimate_post"];
         delete?: never;
@@ -412,9 +412,9 @@ export interface paths {
         put?: never;
         /**
          * Load
-         * @description Load a model of the library in place of the one that answers; → the status, once it does.
+         * @description Load a model of the library in place of the current one; returns the status after the load.
          *
-         *     It goes on when the client leaves; `/cancel` gives it up.
+         *     The load continues if the client disconnects; `/cancel` cancels it.
          */
         post: operations["load_api_models_load_post"];
         delete?: never;
@@ -434,7 +434,7 @@ export interface paths {
         put?: never;
         /**
          * Preview Model
-         * @description What a download would bring: sizes, licence, what the model is.
+         * @description Size, licence and facts of a model before its download.
          */
         post: operations["preview_model_api_models_preview_post"];
         delete?: never;
@@ -454,7 +454,7 @@ export interface paths {
         put?: never;
         /**
          * Search Models
-         * @description Models on Hugging Face that this server could load (safetensors), the most fetched first.
+         * @description Models on Hugging Face that this server can load (safetensors), most downloaded first.
          */
         post: operations["search_models_api_models_search_post"];
         delete?: never;
@@ -474,7 +474,7 @@ export interface paths {
         put?: never;
         /**
          * Unload
-         * @description Let running answers end, then give the memory back; → the status.
+         * @description Wait for running answers, then free the memory; returns the status.
          */
         post: operations["unload_api_models_unload_post"];
         delete?: never;
@@ -499,7 +499,7 @@ export interface paths {
         post?: never;
         /**
          * Delete Model
-         * @description Remove a model's files; those that another entry shares stay.
+         * @description Delete a model's files, except those that other entries share.
          */
         delete: operations["delete_model_api_models__id__delete"];
         options?: never;
@@ -516,12 +516,12 @@ export interface paths {
         };
         /**
          * Get Monitor
-         * @description What is watched in every request.
+         * @description The watch configuration.
          */
         get: operations["get_monitor_api_monitor_get"];
         /**
          * Put Monitor
-         * @description Watch this from now on, in every request that begins; it is remembered across restarts.
+         * @description Replace the watch configuration. Applies to new requests and survives restarts.
          */
         put: operations["put_monitor_api_monitor_put"];
         post?: never;
@@ -540,7 +540,7 @@ export interface paths {
         };
         /**
          * Export
-         * @description The activations of the requests that are meant, as a file; the newest request first.
+         * @description The activations of the matching requests as a file, newest request first.
          */
         get: operations["export_api_monitor_export_get"];
         put?: never;
@@ -560,7 +560,7 @@ export interface paths {
         };
         /**
          * Get Statistics
-         * @description How often and how strongly each feature fired that was watched by name; of `values`, in residual units.
+         * @description Frequency and strength of each feature watched by name, in residual units.
          */
         get: operations["get_statistics_api_monitor_statistics_get"];
         put?: never;
@@ -580,13 +580,13 @@ export interface paths {
         };
         /**
          * List Profiles
-         * @description Profiles in the order of their names, and how many there are.
+         * @description A page of the profiles, sorted by name, and their total number.
          */
         get: operations["list_profiles_api_profiles_get"];
         put?: never;
         /**
          * Add Profile
-         * @description Add a profile, as a file has it.
+         * @description Add a profile, in the file format.
          */
         post: operations["add_profile_api_profiles_post"];
         delete?: never;
@@ -606,7 +606,7 @@ export interface paths {
         put?: never;
         /**
          * Deactivate
-         * @description The base model answers from the next token on, unless a request says otherwise; → the status.
+         * @description Deactivate the steering from the next token on; returns the status.
          */
         post: operations["deactivate_api_profiles_deactivate_post"];
         delete?: never;
@@ -626,7 +626,7 @@ export interface paths {
         put?: never;
         /**
          * Import Document
-         * @description Take a document's entries in; what is unresolved has to be said first, and nothing is taken in by halves.
+         * @description Import a document's entries, all or none; unresolved references are an error.
          */
         post: operations["import_document_api_profiles_import_post"];
         delete?: never;
@@ -646,7 +646,7 @@ export interface paths {
         put?: never;
         /**
          * Preview Import
-         * @description What a document of any known shape would become: every entry, and all that is changed or left out.
+         * @description Preview the import of a document: its entries, and notes on everything changed or left out.
          */
         post: operations["preview_import_api_profiles_import_preview_post"];
         delete?: never;
@@ -666,9 +666,7 @@ export interface paths {
         put?: never;
         /**
          * Save Profile
-         * @description Make a profile of the steering that is active now, which has that name then.
-         *
-         *     With the model and the SAEs that it was made on, and the knobs that are heard.
+         * @description Save the active steering as a profile, with its model, SAEs and effective features.
          */
         post: operations["save_profile_api_profiles_save_post"];
         delete?: never;
@@ -686,18 +684,18 @@ export interface paths {
         };
         /**
          * Get Profile
-         * @description One profile, as a file has it.
+         * @description One profile, in the file format.
          */
         get: operations["get_profile_api_profiles__name__get"];
         /**
          * Put Profile
-         * @description Put another in its place, under that one's name. The active profile is applied anew: all of it, or nothing.
+         * @description Replace a profile, perhaps under a new name. The active one is applied again in the same transaction.
          */
         put: operations["put_profile_api_profiles__name__put"];
         post?: never;
         /**
          * Delete Profile
-         * @description Delete a profile; → what it was.
+         * @description Delete a profile; returns its former entry.
          */
         delete: operations["delete_profile_api_profiles__name__delete"];
         options?: never;
@@ -716,7 +714,7 @@ export interface paths {
         put?: never;
         /**
          * Activate Named
-         * @description Steer with it from the next token on, every request that does not say otherwise.
+         * @description Activate a profile from the next token on.
          */
         post: operations["activate_named_api_profiles__name__activate_post"];
         delete?: never;
@@ -736,7 +734,7 @@ export interface paths {
         put?: never;
         /**
          * Duplicate Profile
-         * @description Add the same under another name.
+         * @description Copy a profile under another name.
          */
         post: operations["duplicate_profile_api_profiles__name__duplicate_post"];
         delete?: never;
@@ -754,7 +752,7 @@ export interface paths {
         };
         /**
          * Export Profile
-         * @description A profile as a file, in another tool's format too; what that cannot carry is refused by name.
+         * @description A profile as a file, in miLLM's or another tool's format; an error names what the format cannot express.
          */
         get: operations["export_profile_api_profiles__name__export_get"];
         put?: never;
@@ -776,7 +774,7 @@ export interface paths {
         put?: never;
         /**
          * Rename Profile
-         * @description Give it another name. The active one stays active.
+         * @description Rename a profile. The active one stays active.
          */
         post: operations["rename_profile_api_profiles__name__rename_post"];
         delete?: never;
@@ -794,7 +792,7 @@ export interface paths {
         };
         /**
          * List Queue
-         * @description The requests that have not ended, the oldest first.
+         * @description The running and waiting requests, oldest first.
          */
         get: operations["list_queue_api_queue_get"];
         put?: never;
@@ -816,7 +814,7 @@ export interface paths {
         put?: never;
         /**
          * Cancel Request
-         * @description End a request: its client is told `request_cancelled`.
+         * @description Cancel a request; its client gets the error `request_cancelled`.
          */
         post: operations["cancel_request_api_queue__id__cancel_post"];
         delete?: never;
@@ -834,7 +832,7 @@ export interface paths {
         };
         /**
          * List Shelf
-         * @description Models that have SAEs: how many, of which layers and widths.
+         * @description The models that have public SAEs, with number, layers and widths of these.
          */
         get: operations["list_shelf_api_registry_models_get"];
         put?: never;
@@ -854,7 +852,7 @@ export interface paths {
         };
         /**
          * Search Saes
-         * @description Those that fit all that is asked for: how many there are, and `limit` of them from `offset` on.
+         * @description The SAEs that match all parameters: their number, and a page of them.
          */
         get: operations["search_saes_api_registry_saes_get"];
         put?: never;
@@ -874,14 +872,14 @@ export interface paths {
         };
         /**
          * List Requests
-         * @description The last requests, the newest first; without activations.
+         * @description The latest requests, newest first, without activations.
          */
         get: operations["list_requests_api_requests_get"];
         put?: never;
         post?: never;
         /**
          * Delete Requests
-         * @description Forget all of them.
+         * @description Delete all requests from the history.
          */
         delete: operations["delete_requests_api_requests_delete"];
         options?: never;
@@ -898,14 +896,14 @@ export interface paths {
         };
         /**
          * Get Request
-         * @description One request, with what was watched in it; `sae` and `feature` leave out what was not.
+         * @description One request with its watched activations, those of `sae` and `feature` only if given.
          */
         get: operations["get_request_api_requests__id__get"];
         put?: never;
         post?: never;
         /**
          * Delete Request
-         * @description Forget one request.
+         * @description Delete one request from the history.
          */
         delete: operations["delete_request_api_requests__id__delete"];
         options?: never;
@@ -922,13 +920,13 @@ export interface paths {
         };
         /**
          * List Saes
-         * @description Every SAE of the library, those that are not whole included.
+         * @description Every SAE of the library, including incomplete ones.
          */
         get: operations["list_saes_api_saes_get"];
         put?: never;
         /**
          * Download Sae
-         * @description Fetch an SAE from Hugging Face, in the background: the job tells how far it is.
+         * @description Download an SAE from Hugging Face in the background; the job has the progress.
          */
         post: operations["download_sae_api_saes_post"];
         delete?: never;
@@ -948,7 +946,7 @@ export interface paths {
         put?: never;
         /**
          * Preview Sae
-         * @description What a download would bring: which files, and how large they are.
+         * @description Files and sizes of an SAE before its download.
          */
         post: operations["preview_sae_api_saes_preview_post"];
         delete?: never;
@@ -973,7 +971,7 @@ export interface paths {
         post?: never;
         /**
          * Delete Sae
-         * @description Remove an SAE's files; those that another entry shares stay.
+         * @description Delete an SAE's files, except those that other entries share.
          */
         delete: operations["delete_sae_api_saes__id__delete"];
         options?: never;
@@ -990,7 +988,7 @@ export interface paths {
         };
         /**
          * Get Settings
-         * @description Every setting; they hold until the server is started again.
+         * @description Every setting, its value and origin; values of keys and folders are withheld.
          */
         get: operations["get_settings_api_settings_get"];
         put?: never;
@@ -1010,7 +1008,7 @@ export interface paths {
         };
         /**
          * Get Status
-         * @description What the server is and does at this moment.
+         * @description The server's current status.
          */
         get: operations["get_status_api_status_get"];
         put?: never;
@@ -1030,14 +1028,14 @@ export interface paths {
         };
         /**
          * Get Steering
-         * @description What is active, with every knob in every unit.
+         * @description The active steering, with every strength in every unit.
          */
         get: operations["get_steering_api_steering_get"];
         /**
          * Put Steering
-         * @description Make a steering or a profile active; null and {} are the base model.
+         * @description Activate a steering or a profile; null and {} are the base model.
          *
-         *     Answers that are being made and follow what is active change from their next token.
+         *     Running answers that follow the active steering change from their next token.
          */
         put: operations["put_steering_api_steering_put"];
         post?: never;
@@ -1046,7 +1044,7 @@ export interface paths {
         head?: never;
         /**
          * Patch Steering
-         * @description Turn, add, mute or remove some knobs, or flip the master switch; what is not named stays as it is.
+         * @description Change, add, mute or remove features, or set the master switch; the rest stays unchanged.
          */
         patch: operations["patch_steering_api_steering_patch"];
         trace?: never;
@@ -1062,7 +1060,7 @@ export interface paths {
         put?: never;
         /**
          * Redo Steering
-         * @description Make the change again that was taken back last.
+         * @description Redo the change undone last.
          */
         post: operations["redo_steering_api_steering_redo_post"];
         delete?: never;
@@ -1082,7 +1080,7 @@ export interface paths {
         put?: never;
         /**
          * Undo Steering
-         * @description Take the last change of the steering back; the last 50 can be.
+         * @description Undo the last change of the steering, up to 50 times.
          */
         post: operations["undo_steering_api_steering_undo_post"];
         delete?: never;
@@ -1124,7 +1122,7 @@ export interface paths {
         put?: never;
         /**
          * Issue Ticket
-         * @description A ticket that stands for the key of this request.
+         * @description Issue a ticket in place of this request's key, which a browser cannot send with a websocket.
          */
         post: operations["issue_ticket_api_ws_ticket_post"];
         delete?: never;
@@ -1342,7 +1340,7 @@ export interface components {
         };
         /**
          * Attach
-         * @description An SAE of the library, and where on the model it belongs if its files do not say.
+         * @description An SAE of the library; default: the hook point in its files.
          */
         Attach: {
             /**
@@ -1514,7 +1512,7 @@ export interface components {
         };
         /**
          * Cause
-         * @description Why something is as it is.
+         * @description An error code and message.
          */
         Cause: {
             code: string;
@@ -1522,7 +1520,7 @@ export interface components {
         };
         /**
          * ChangeInProgress
-         * @description A model that is being loaded or unloaded, an SAE that is being attached or detached.
+         * @description A running load, unload, attach or detach.
          */
         ChangeInProgress: {
             /** @default 0 */
@@ -1744,7 +1742,7 @@ export interface components {
         };
         /**
          * Column
-         * @description One column whole.
+         * @description One column, complete.
          */
         Column: {
             column: string;
@@ -1871,7 +1869,7 @@ export interface components {
         };
         /**
          * Comparison
-         * @description The same answer several ways, whole.
+         * @description A comparison, complete.
          */
         Comparison: {
             columns: components["schemas"]["Column"][];
@@ -2057,7 +2055,7 @@ export interface components {
         };
         /**
          * DeletedRequests
-         * @description What the history holds no more.
+         * @description The number of deleted requests.
          */
         DeletedRequests: {
             requests: number;
@@ -2082,7 +2080,7 @@ export interface components {
         };
         /**
          * Download
-         * @description A repository of Hugging Face's.
+         * @description A Hugging Face repository.
          */
         Download: {
             /**
@@ -2353,7 +2351,7 @@ export interface components {
         };
         /**
          * FeatureChange
-         * @description A knob that is turned, or added; what is left out stays as it is.
+         * @description A changed or added feature; omitted fields stay unchanged.
          */
         FeatureChange: {
             /**
@@ -2412,7 +2410,7 @@ export interface components {
         };
         /**
          * FeatureOnText
-         * @description A feature over the tokens that count.
+         * @description A feature over the counted tokens.
          */
         FeatureOnText: {
             count: number;
@@ -2448,7 +2446,7 @@ export interface components {
         };
         /**
          * Firing
-         * @description A feature at a token.
+         * @description A feature's activation at a token.
          */
         Firing: {
             activation: number;
@@ -2458,7 +2456,7 @@ export interface components {
         };
         /**
          * FoundLabel
-         * @description A feature that was searched for.
+         * @description A feature with a matching label.
          */
         FoundLabel: {
             density: number | null;
@@ -2470,7 +2468,7 @@ export interface components {
         };
         /**
          * FoundLabels
-         * @description A page of the features whose labels fit.
+         * @description A page of the features with matching labels.
          */
         FoundLabels: {
             features: components["schemas"]["FoundLabel"][];
@@ -2509,7 +2507,7 @@ export interface components {
         };
         /**
          * Guard
-         * @description What an answer may become, and still be one.
+         * @description The limits within which an answer counts as coherent.
          */
         Guard: {
             /**
@@ -2554,7 +2552,7 @@ export interface components {
         };
         /**
          * HubSearch
-         * @description Words of a model's name, on Hugging Face.
+         * @description A search of model names on Hugging Face.
          */
         HubSearch: {
             /**
@@ -2567,7 +2565,7 @@ export interface components {
         };
         /**
          * ImportPreview
-         * @description What a document would become.
+         * @description The entries that an import would add.
          */
         ImportPreview: {
             entries: components["schemas"]["PreviewEntry"][];
@@ -2576,14 +2574,14 @@ export interface components {
         };
         /**
          * ImportResponse
-         * @description What a document has become.
+         * @description The results of an import.
          */
         ImportResponse: {
             entries: components["schemas"]["ImportedEntry"][];
         };
         /**
          * ImportedEntry
-         * @description What one of them has become.
+         * @description The result of one entry.
          */
         ImportedEntry: {
             /** @enum {unknown} */
@@ -2594,7 +2592,7 @@ export interface components {
         };
         /**
          * InspectBody
-         * @description A text in one of three forms.
+         * @description A text as a string, chat messages or token ids.
          */
         InspectBody: {
             /**
@@ -2634,7 +2632,7 @@ export interface components {
         };
         /**
          * Inspection
-         * @description Which features fire on a text.
+         * @description The features that fire on a text.
          */
         Inspection: {
             counted: number;
@@ -2673,7 +2671,7 @@ export interface components {
         };
         /**
          * LabelBody
-         * @description What somebody writes about a feature.
+         * @description A user's label of a feature.
          */
         LabelBody: {
             /** Label */
@@ -2857,7 +2855,7 @@ export interface components {
         };
         /**
          * ModelReference
-         * @description The model that a profile was made on.
+         * @description The model that a profile is for.
          */
         ModelReference: {
             /**
@@ -2887,7 +2885,7 @@ export interface components {
         };
         /**
          * MonitorBody
-         * @description What to watch in every request: all of it, as it is to be.
+         * @description The complete watch configuration.
          */
         MonitorBody: {
             /**
@@ -2907,7 +2905,7 @@ export interface components {
         };
         /**
          * MonitorState
-         * @description What is watched in every request that begins now.
+         * @description The watch configuration of new requests, and the size of the history.
          */
         MonitorState: {
             follow_profile: boolean;
@@ -2919,7 +2917,7 @@ export interface components {
         };
         /**
          * Neighbour
-         * @description A feature that points the same way.
+         * @description A feature with a similar decoder row.
          */
         Neighbour: {
             cosine: number;
@@ -2977,7 +2975,7 @@ export interface components {
         };
         /**
          * PreviewEntry
-         * @description One thing of a document.
+         * @description One profile, set of labels or unusable part of a document.
          */
         PreviewEntry: {
             /** @enum {unknown} */
@@ -3009,7 +3007,7 @@ export interface components {
         };
         /**
          * Profile
-         * @description A steering with a name, and all that is needed to apply it elsewhere exactly as here.
+         * @description A named steering, with everything needed to apply it exactly on another server.
          */
         Profile: {
             /**
@@ -3074,7 +3072,7 @@ export interface components {
         };
         /**
          * ProfileDetail
-         * @description One profile, whole.
+         * @description One profile with all fields.
          */
         ProfileDetail: {
             entry: components["schemas"]["ProfileEntry"];
@@ -3082,7 +3080,7 @@ export interface components {
         };
         /**
          * ProfileEntry
-         * @description One profile of the list.
+         * @description One profile of the list, without its features.
          */
         ProfileEntry: {
             created: number;
@@ -3148,7 +3146,7 @@ export interface components {
         };
         /**
          * ProfilePage
-         * @description A part of the list, in the order of names.
+         * @description A page of the list, sorted by name.
          */
         ProfilePage: {
             profiles: components["schemas"]["ProfileEntry"][];
@@ -3169,7 +3167,7 @@ export interface components {
         };
         /**
          * PromotedToken
-         * @description A token that a feature makes likelier, or less likely.
+         * @description A token whose logit a feature changes.
          */
         PromotedToken: {
             id: number;
@@ -3183,7 +3181,7 @@ export interface components {
         };
         /**
          * Provenance
-         * @description Where a profile comes from.
+         * @description The origin of a profile.
          */
         Provenance: {
             /** Created */
@@ -3213,7 +3211,7 @@ export interface components {
         };
         /**
          * PutLabels
-         * @description What an import brought.
+         * @description The result of a label import.
          */
         PutLabels: {
             labels: number;
@@ -3221,7 +3219,7 @@ export interface components {
         };
         /**
          * ReadToken
-         * @description A token, and what fires there.
+         * @description A token and the features that fire on it.
          */
         ReadToken: {
             counts: boolean;
@@ -3301,9 +3299,9 @@ export interface components {
         };
         /**
          * RequestDetail
-         * @description A request that has ended, with the activations that were watched in it.
+         * @description A finished request with its watched activations.
          *
-         *         Texts are null where the setting `MILLM_HISTORY_TEXTS` does not keep them, or there was no room.
+         *         Texts are null where `MILLM_HISTORY_TEXTS` excludes them, or where the history was full.
          */
         RequestDetail: {
             activations: components["schemas"]["TrackedToken"][];
@@ -3614,7 +3612,7 @@ export interface components {
         };
         /**
          * SaeReference
-         * @description An SAE that a profile steers. What is stated has to be so of the SAE that is attached; the rest is not asked.
+         * @description An SAE that a profile steers. Stated properties must match the attached SAE; omitted ones match any.
          */
         SaeReference: {
             /**
@@ -3659,7 +3657,7 @@ export interface components {
         };
         /**
          * Save
-         * @description A name for what steers the server now.
+         * @description A name and further fields for the active steering.
          */
         Save: {
             /**
@@ -3687,7 +3685,7 @@ export interface components {
         };
         /**
          * ScaleMeans
-         * @description The points of one multiple, over the seeds.
+         * @description The means of one multiple over the seeds.
          */
         ScaleMeans: {
             answers: number;
@@ -3739,7 +3737,7 @@ export interface components {
         };
         /**
          * Setting
-         * @description A setting, as it holds until the server is started again.
+         * @description A setting and its value, fixed until the server restarts.
          */
         Setting: {
             default: string | null;
@@ -3753,7 +3751,7 @@ export interface components {
         };
         /**
          * Statistics
-         * @description Of the requests that are meant, per feature that was watched by name.
+         * @description Statistics of the matching requests, per feature watched by name.
          */
         Statistics: {
             edges: number[];
@@ -3776,7 +3774,7 @@ export interface components {
         };
         /**
          * SteeredFeature
-         * @description One knob.
+         * @description One feature of the active steering.
          */
         SteeredFeature: {
             color: string | null;
@@ -3795,7 +3793,7 @@ export interface components {
         };
         /**
          * SteeredHook
-         * @description What is added at one hook point, over the features that are heard.
+         * @description The sum of the effective features at one hook point.
          */
         SteeredHook: {
             delta_norm: number | null;
@@ -3844,7 +3842,7 @@ export interface components {
         };
         /**
          * SteeringCalibration
-         * @description A suggestion; nothing was changed.
+         * @description A suggestion, not applied.
          */
         SteeringCalibration: {
             guard: components["schemas"]["GuardLimits"];
@@ -3856,7 +3854,7 @@ export interface components {
         };
         /**
          * SteeringChange
-         * @description Some of the steering, the rest stays: all of it is applied, or nothing.
+         * @description A partial change of the steering, applied completely or not at all.
          */
         SteeringChange: {
             /**
@@ -3926,7 +3924,7 @@ export interface components {
         };
         /**
          * SteeringState
-         * @description What steers every request that does not say otherwise.
+         * @description The active steering, applied to every request that names none.
          */
         SteeringState: {
             /** @default [] */
@@ -3967,7 +3965,7 @@ export interface components {
         };
         /**
          * Strength
-         * @description A feature at the multiple that is suggested.
+         * @description A feature at the suggested multiple.
          */
         Strength: {
             index: number;
@@ -3978,7 +3976,7 @@ export interface components {
         };
         /**
          * Strengths
-         * @description To begin with, in residual units: unit `raw`, mode `add`.
+         * @description Starting strengths in residual units: unit `raw`, mode `add`.
          */
         Strengths: {
             half_max_act: number | null;
@@ -4113,7 +4111,7 @@ export interface components {
         };
         /**
          * SweepResult
-         * @description A sweep, whole.
+         * @description A sweep, complete.
          */
         SweepResult: {
             model: string;
@@ -4201,7 +4199,7 @@ export interface components {
         };
         /**
          * UnresolvedReference
-         * @description What has to be said, or attached, before an entry can be taken in.
+         * @description An id that must be resolved, or an SAE that must be attached, before an entry can be imported.
          */
         UnresolvedReference: {
             id: string;
@@ -4238,7 +4236,7 @@ export interface components {
         };
         /**
          * WatchState
-         * @description What is read of one SAE, and whether it can be.
+         * @description The watch of one SAE.
          */
         WatchState: {
             active: boolean;
@@ -4432,7 +4430,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description A suggestion; nothing was changed. */
+            /** @description A suggestion, not applied. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4474,7 +4472,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The same answer several ways, whole. */
+            /** @description A comparison, complete. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4558,7 +4556,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Which features fire on a text. */
+            /** @description The features that fire on a text. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4643,7 +4641,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What an import brought. */
+            /** @description The result of a label import. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4688,7 +4686,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A page of the features whose labels fit. */
+            /** @description A page of the features with matching labels. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4778,7 +4776,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description A feature that was searched for. */
+            /** @description A feature with a matching label. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4821,7 +4819,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A feature that was searched for. */
+            /** @description A feature with a matching label. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5511,7 +5509,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What is watched in every request that begins now. */
+            /** @description The watch configuration of new requests, and the size of the history. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5553,7 +5551,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What is watched in every request that begins now. */
+            /** @description The watch configuration of new requests, and the size of the history. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5657,7 +5655,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Of the requests that are meant, per feature that was watched by name. */
+            /** @description Statistics of the matching requests, per feature watched by name. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5700,7 +5698,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A part of the list, in the order of names. */
+            /** @description A page of the list, sorted by name. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5742,7 +5740,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description One profile of the list. */
+            /** @description One profile of the list, without its features. */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -5830,7 +5828,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What a document has become. */
+            /** @description The results of an import. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5875,7 +5873,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What a document would become. */
+            /** @description The entries that an import would add. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5917,7 +5915,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description One profile of the list. */
+            /** @description One profile of the list, without its features. */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -5958,7 +5956,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description One profile, whole. */
+            /** @description One profile with all fields. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6003,7 +6001,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description One profile of the list. */
+            /** @description One profile of the list, without its features. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6047,7 +6045,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description One profile of the list. */
+            /** @description One profile of the list, without its features. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6088,7 +6086,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description One profile of the list. */
+            /** @description One profile of the list, without its features. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6133,7 +6131,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description One profile of the list. */
+            /** @description One profile of the list, without its features. */
             201: {
                 headers: {
                     [name: string]: unknown;
@@ -6223,7 +6221,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description One profile of the list. */
+            /** @description One profile of the list, without its features. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6486,7 +6484,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What the history holds no more. */
+            /** @description The number of deleted requests. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6538,7 +6536,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A request that has ended, with the activations that were watched in it. */
+            /** @description A finished request with its watched activations. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6578,7 +6576,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What the history holds no more. */
+            /** @description The number of deleted requests. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6820,7 +6818,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A setting, as it holds until the server is started again. */
+            /** @description A setting and its value, fixed until the server restarts. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6898,7 +6896,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What steers every request that does not say otherwise. */
+            /** @description The active steering, applied to every request that names none. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6940,7 +6938,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What steers every request that does not say otherwise. */
+            /** @description The active steering, applied to every request that names none. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6982,7 +6980,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What steers every request that does not say otherwise. */
+            /** @description The active steering, applied to every request that names none. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -7024,7 +7022,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What steers every request that does not say otherwise. */
+            /** @description The active steering, applied to every request that names none. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -7066,7 +7064,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What steers every request that does not say otherwise. */
+            /** @description The active steering, applied to every request that names none. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -7108,7 +7106,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description A sweep, whole. */
+            /** @description A sweep, complete. */
             200: {
                 headers: {
                     [name: string]: unknown;
