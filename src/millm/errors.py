@@ -68,7 +68,7 @@ class MillmError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
-    when: ClassVar[str] = "something failed that nobody foresaw; the log has the trace"
+    when: ClassVar[str] = "an unexpected failure; the log has the traceback"
     retry_after_seconds: int | None = None
     """Seconds after which a retry can help; None where it cannot."""
 
@@ -117,7 +117,7 @@ class InvalidModel(InvalidRequest):
 
 class ModelCannotGenerate(InvalidRequest):
     code = "model_cannot_generate"
-    when = "an answer is asked of a model that only embeds"
+    when = "generation was requested from a model that only embeds"
 
 
 class RemoteCodeRefused(InvalidModel):
@@ -169,7 +169,7 @@ class Forbidden(MillmError):
     status = 403
     type = "permission_error"
     code = "forbidden"
-    when = "it is not allowed to whoever asks"
+    when = "the client is not permitted to do this"
 
 
 class OriginNotAllowed(Forbidden):
@@ -243,7 +243,7 @@ class ProfileActive(Conflict):
 
 class SteeringOutdated(Conflict):
     code = "steering_outdated"
-    when = "the steering has another `version` than the change was made for: somebody else has changed it"
+    when = "the steering has another `version` than the change expects: another client has changed it"
 
 
 class RequestCancelled(Conflict):
@@ -287,7 +287,7 @@ class InvalidToken(DownloadFailed):
 
 class HashMismatch(DownloadFailed):
     code = "hash_mismatch"
-    when = "what was fetched is not what was asked for"
+    when = "the checksum of a downloaded file does not match"
 
 
 class Unavailable(MillmError):
@@ -314,7 +314,7 @@ class QueueFull(Unavailable):
 
 class ShuttingDown(Unavailable):
     code = "shutting_down"
-    when = "the server is being stopped: nothing new is begun, and what has not ended in `MILLM_STOP_TIMEOUT` is ended"
+    when = "the server is stopping: new requests are rejected, and running ones are aborted after `MILLM_STOP_TIMEOUT`"
     retry_after_seconds = 10
 
 
@@ -336,7 +336,7 @@ class NotStored(Unavailable):
 
 class SaeDetached(Unavailable):
     code = "sae_detached"
-    when = "steering or activations are asked for, and the SAE was turned off when the device ran out of memory"
+    when = "steering or activations need an SAE that was detached when the device ran out of memory"
     retry_after_seconds = None
 
 
@@ -358,7 +358,7 @@ class NonFiniteOutput(EngineFailed):
 
 class CannotStart(MillmError):
     code = "cannot_start"
-    when = "the command cannot do what it was asked"
+    when = "the command cannot run"
 
 
 class PortTaken(CannotStart):

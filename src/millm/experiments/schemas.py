@@ -26,10 +26,10 @@ class ExperimentRequest(GenerationFields):
     ] = ""
     messages: Annotated[list[ChatMessage], Field(max_length=2048)] = Field(default_factory=list)
     prompt: Annotated[
-        str | None, Field(description="Instead of `messages`: a text that goes on, without a template.")
+        str | None, Field(description="Instead of `messages`: a text to complete, without a template.")
     ] = None
     system_prompt: Annotated[
-        str | None, Field(min_length=1, description="The base model is asked with this in front of `messages`, too.")
+        str | None, Field(min_length=1, description="Also answer with the base model and this in front of `messages`.")
     ] = None
 
     @model_validator(mode="after")

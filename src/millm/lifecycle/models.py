@@ -192,7 +192,8 @@ def _loaded_model(plan: _LoadPlan, facts: ModelFacts) -> LoadedModel:
 
 async def _plan_load(state: State, spec: ModelSpec, location: LocalCheckpoint | None, force: bool) -> _LoadPlan:
     """Run all checks that do not need the engine, while the previous model still answers."""
-    location = location or await asyncio.to_thread(state.hub.library.locate_model, spec.id)
+    if location is None:
+        location = await asyncio.to_thread(state.hub.library.locate_model, spec.id)
     text = await asyncio.to_thread(TextAssets.from_folder, location.folder)
     await state.engine.wait_for_platform()
     estimate = await asyncio.to_thread(estimate_memory, state, spec, location=location)

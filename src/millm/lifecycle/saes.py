@@ -68,7 +68,8 @@ async def _attach(
         raise ModelNotLoaded("no model is loaded; load one before attaching an SAE")
     if spec.replaces is not None:
         _check_attached(state, spec.replaces)
-    location = location or await asyncio.to_thread(state.hub.library.locate_sae, spec.id)
+    if location is None:
+        location = await asyncio.to_thread(state.hub.library.locate_sae, spec.id)
     folder = await asyncio.to_thread(external_folder, location, state.hub.library.locate_sae)
     labels = await asyncio.to_thread(read_labels, location.folder)
     await wake_within_change(state)

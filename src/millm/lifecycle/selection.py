@@ -1,6 +1,6 @@
 """Selects the steering of a request: `steering` > `profile` > `model:profile` > the server's active steering.
 
-The steering is resolved once, on arrival; whatever cannot be applied exactly is an error, never silently unsteered.
+The steering is resolved once, on arrival; a steering that cannot be applied exactly is an error.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Binds a profile's SAE references to attached SAEs, and resolves steering requests to the engine's table rows.
 
 A stated property of a reference must match, an omitted one matches anything. A feature index is valid for one
-dictionary only, so nothing is guessed: whatever cannot be applied exactly raises InvalidSteering.
+dictionary only, so nothing is guessed: any mismatch raises InvalidSteering.
 """
 
 from collections import defaultdict

@@ -89,7 +89,7 @@ class ProfileFeature(_FrozenModel):
     """One feature of a profile, or of a request's `steering`."""
 
     index: Index
-    strength: Annotated[FiniteFloat, Field(strict=True, description="What is asked, in `unit`.")] = 0.0
+    strength: Annotated[FiniteFloat, Field(strict=True, description="The amount, in `unit`.")] = 0.0
     unit: Unit = "raw"
     mode: Mode = "add"
     sae: Annotated[
@@ -234,7 +234,8 @@ class ActivationsRequest(_FrozenModel):
 
     features: Annotated[tuple[Annotated[int, Field(ge=0, strict=True)], ...], FailFast(), Field(max_length=128)] = ()
     top_k: Annotated[
-        int, Field(ge=0, le=100, strict=True, description="Also the most active features of the whole dictionary.")
+        int,
+        Field(ge=0, le=100, strict=True, description="Also this many of the most active features of the dictionary."),
     ] = 0
     sample_every: Annotated[
         int | None,

@@ -62,9 +62,9 @@ class InspectBody(StrictBody):
     sae: SaeField = None
     top_k: Annotated[int, Field(ge=0, le=100, description="At each token.")] = 5
     features: Annotated[
-        list[Annotated[int, Field(ge=0)]], Field(max_length=128, description="To tell at every token.")
+        list[Annotated[int, Field(ge=0)]], Field(max_length=128, description="Reported at every token.")
     ] = Field(default_factory=list)
-    limit: Annotated[int, Field(ge=0, le=1000, description="Features over the whole text.")] = 50
+    limit: Annotated[int, Field(ge=0, le=1000, description="Features summarised over the text.")] = 50
 
     @model_validator(mode="after")
     def _one_form(self) -> "InspectBody":
@@ -81,7 +81,7 @@ class ContrastBody(StrictBody):
     a: Texts
     b: Texts
     sae: SaeField = None
-    limit: Annotated[int, Field(ge=1, le=200, description="Features told of each direction.")] = 20
+    limit: Annotated[int, Field(ge=1, le=200, description="Features reported per direction.")] = 20
     make: Annotated[int, Field(ge=1, le=32, description="Features of the profile.")] = 3
     name: Annotated[ProfileName, Field(description="Of the profile.")] = "contrast"
 
@@ -90,9 +90,10 @@ class ContrastBody(StrictBody):
 async def inspect_text(request: Request, state: ServerState, body: InspectBody) -> Response:
     """The features that fire on a text, per token and overall, without steering."""
     attached = await _ready_sae(state, body.sae)
-    for place, index in enumerate(body.features):
-        check_feature_index(attached, index, f"features.{place}")
-    _check_top_k(attached, body.top_k)
+    for position, index in enumerate(body.features):
+        check_feature_index(attached, index, f"features.{position}")
+    if body.top_k > attached.facts.features:
+        raise InvalidRequest(f"`top_k` should be at most {attached.facts.features}.", param="top_k")
     ids = await asyncio.to_thread(_token_ids, state.model_or_raise(), body)
     if len(ids) * body.top_k > MAX_FIRINGS:
         raise InvalidRequest(
@@ -127,11 +128,6 @@ async def _ready_sae(state: State, sae: str | None) -> AttachedSae:
     find_attached_sae(state, sae)
     await ensure_loaded(state, state.model_or_raise().name)
     return find_attached_sae(state, sae)
-
-
-def _check_top_k(attached: AttachedSae, top_k: int) -> None:
-    if top_k > attached.facts.features:
-        raise InvalidRequest(f"`top_k` should be at most {attached.facts.features}.", param="top_k")
 
 
 def _token_ids(model: LoadedModel, body: InspectBody) -> list[int]:

@@ -44,7 +44,9 @@ router = APIRouter(prefix="/profiles", route_class=AdminRoute)
 PathProfileName = Annotated[str, Path(max_length=512, description="Of a profile, in any case.")]
 SaeNames = Annotated[
     list[Annotated[str, Query(max_length=1024)]],
-    Query(alias="sae", max_length=100, description="`<foreign id>=<our id>`: which of our SAEs is meant; repeatable."),
+    Query(
+        alias="sae", max_length=100, description="`<foreign id>=<our id>`: the library id of a foreign SAE; repeatable."
+    ),
 ]
 OnConflict = Literal["refuse", "rename", "replace", "skip"]
 _BINARY_BODY: dict[str, Any] = {
@@ -97,7 +99,7 @@ async def export_profile(
     format: ExportFormat = "millm",
     skip: Annotated[
         Literal["default", "none", "special"] | None,
-        Query(description="Export as if the profile said so: what other tools steer differs from our `bos`."),
+        Query(description="Override `skip` for the export: other tools skip other tokens than `bos`."),
     ] = None,
 ) -> Response:
     """A profile as a file, in miLLM's or another tool's format; an error names what the format cannot express."""

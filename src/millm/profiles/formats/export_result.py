@@ -1,4 +1,4 @@
-"""Checks shared by the exporters: whatever a format cannot express is an error, so that nothing is lost silently."""
+"""Checks shared by the exporters: what a format cannot express is an error, so that nothing is lost silently."""
 
 import math
 from collections.abc import Mapping
@@ -44,8 +44,8 @@ def check_tokens(profile: Profile, format: str, skip: Skip | None) -> None:
     if profile.skip_constrained:
         raise export_error(profile, f"`skip_constrained` is set, and {format} has no such thing")
     if profile.skip != skip:
-        said, way = repr(profile.skip or "left out"), skip or "default"
-        raise export_error(profile, f"`skip` is {said}, which {format} cannot say; export it with `skip={way}`")
+        actual, needed = repr(profile.skip or "left out"), skip or "default"
+        raise export_error(profile, f"`skip` is {actual}, which {format} cannot say; export it with `skip={needed}`")
 
 
 def only_sae(profile: Profile, format: str) -> SaeReference:
