@@ -1,4 +1,4 @@
-# miLLM in a container, as an unprivileged user, with everything it keeps in /data. docs/operations/docker.md says how.
+# miLLM in a container, as an unprivileged user, with all state in /data: docs/operations/docker.md
 #
 #   GPU (the default)   docker build -t millm .
 #   CPU                 docker build -t millm:cpu --build-arg BASE_IMAGE=docker.io/library/python:3.12-slim-bookworm --build-arg TORCH_INDEX=cpu .
@@ -23,7 +23,7 @@ ARG TORCH_INDEX=""
 ARG WITH_DEMO
 WORKDIR /build
 COPY constraints.txt ./
-# The secrets are optional, and not kept: pip's and npm's configuration of whoever builds, for a mirror or a proxy.
+# The secrets are optional and not part of the image: the builder's pip and npm configuration, for a mirror or a proxy.
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     python3 -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-cache-dir --no-deps --constraint constraints.txt \
@@ -55,7 +55,7 @@ LABEL org.opencontainers.image.title="miLLM" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-# An empty volume takes the owner of the folder that it is mounted on.
+# An empty volume gets the owner of the folder that it is mounted on.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /data --shell /usr/sbin/nologin millm \
     && install --directory --owner=millm --group=millm /data
 COPY --from=builder /opt/venv /opt/venv

@@ -36,7 +36,7 @@ test-slow: $(VENV)/dev-installed ## what starts servers of its own, kills them, 
 
 test-all: test test-slow page test-page test-docs test-crashes test-machine test-clients package-test test-openwebui fuzz oldest image-test ## everything that exists
 
-fuzz: $(VENV)/dev-installed  ## ten thousand made-up requests
+fuzz: $(VENV)/dev-installed  ## ten thousand random requests
 	$(BIN)/python -m pytest -m fuzz
 
 test-docs: $(VENV)/dev-installed ## every command of README and docs, typed as it is written there
@@ -66,7 +66,7 @@ image-test: $(VENV)/dev-installed ## check Dockerfile and compose files, build t
 oldest: $(VENV)/dev-installed .cache/oldest/installed ## the engine's tests on the oldest transformers that is supported
 	PYTHONPATH=.cache/oldest $(BIN)/python -m pytest $(OLDEST)
 
-fix: $(VENV)/dev-installed   ## format and mend what lint can mend
+fix: $(VENV)/dev-installed   ## format, and fix what lint can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -91,7 +91,7 @@ ui/node_modules: ui/package-lock.json
 	npm --prefix ui ci --no-audit --no-fund
 	@touch $@
 
-docs: $(VENV)/dev-installed  ## write the pages that are made from the code and from the figures
+docs: $(VENV)/dev-installed  ## write the pages that are generated from the code and the benchmarks
 	$(BIN)/python -m tools.make_docs
 
 site: $(VENV)/dev-installed  ## the documentation as a site, in build/site/site; a broken link ends it

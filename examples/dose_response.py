@@ -34,15 +34,15 @@ def main(picture: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     sae = SAE.load(SAE_FOLDER)
     chats = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
-    asked = tokenizer.apply_chat_template(
+    inputs = tokenizer.apply_chat_template(
         chats, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
     )
-    length = asked["input_ids"].shape[1]
+    length = inputs["input_ids"].shape[1]
 
     shares = []
     for strength in STRENGTHS:
         with steered(model, sae, {FEATURE: strength}) as effect:
-            written = model.generate(**asked, max_new_tokens=TOKENS, do_sample=False)
+            written = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)
         answers = tokenizer.batch_decode(written[:, length:], skip_special_tokens=True)
         shares.append([capitals(answer) for answer in answers])
         mean = sum(shares[-1]) / len(answers)
