@@ -1,4 +1,4 @@
-"""The sections on `/api` of the API page: its routes, what they take and what they answer, read from the code."""
+"""The sections on `/api` of the API page: routes, bodies and answers, read from the code."""
 
 from collections.abc import Iterable
 from types import NoneType
@@ -23,20 +23,20 @@ from millm.experiments.schemas import CalibrateRequest, CompareRequest, SweepReq
 from tools.field_tables import of_model, of_struct, table, with_parts
 
 LIBRARY_LEAD = (
-    "What is on disk, how it gets there, and what of it is in memory. An `id` is `owner/name` (`@revision` unless it is"
-    " `main`), of an SAE `owner/name/path/inside`; what was imported or ships with miLLM has no slash. Whatever takes"
-    " long goes on when the client leaves: downloads are jobs, and `/api/events` tells how far each has come. Scope"
-    " `monitor` comes with every key; `admin` with the admin key, or with the API key where there is no other."
+    "Files on disk, downloads, and what is loaded. An `id` is `owner/name` (`@revision` unless it is `main`), for an"
+    " SAE `owner/name/path/inside`; imported files and those that ship with miLLM have no slash. Long operations"
+    " continue when the client disconnects: downloads are jobs, and `/api/events` reports their progress. Every key has"
+    " scope `monitor`; the admin key has `admin`, or the API key if no admin key is set."
 )
 
 STEERING_LEAD = (
-    "Profiles, what is active, and files of them: [profiles.md](profiles.md) is the contract. In an address a profile's"
-    " name is percent-encoded."
+    "Profiles, the active steering, import and export: [profiles.md](profiles.md) is the contract. Profile names in an"
+    " address are percent-encoded."
 )
 WATCHING_LEAD = (
-    "What is watched in every request, what was seen in the last ones, what is known of a feature, and how steering"
-    " changes answers. `compare` and `sweep` are streams of server-sent events unless `stream` is false; leaving ends"
-    " them. [monitoring.md](monitoring.md) tells how to use them."
+    "The watch list, the history of requests, feature cards, and experiments with steering. `compare` and `sweep` are"
+    " streams of server-sent events unless `stream` is false; disconnecting cancels them. How to use them:"
+    " [monitoring.md](monitoring.md)."
 )
 
 SECTIONS: tuple[tuple[str, str, tuple[APIRouter, ...], tuple[type[BaseModel], ...]], ...] = (
@@ -68,11 +68,11 @@ SECTIONS: tuple[tuple[str, str, tuple[APIRouter, ...], tuple[type[BaseModel], ..
         (MonitorBody, LabelBody, InspectBody, ContrastBody, CompareRequest, SweepRequest, CalibrateRequest),
     ),
 )
-"""Title, lead, whose routes, and what they take besides what other sections tell of."""
+"""Title, lead, routers, and bodies that no other section describes."""
 
 
 def admin_sections() -> str:
-    """The routes under `/api`, what they take, and behind them all that they answer."""
+    """The routes under `/api` and their bodies, then every type of answer."""
     answers = [
         f"### `{struct.__name__}`\n\n{_lead(struct)}{table(('field', 'type', 'meaning'), of_struct(struct))}"
         for struct in with_parts(STRUCTS)
@@ -86,7 +86,7 @@ def _section(title: str, lead: str, routers: Iterable[APIRouter], models_: Itera
         f"### `{model.__name__}`\n\n{table(('field', 'type', 'default', 'meaning'), of_model(model))}"
         for model in models_
     ]
-    head = ("route", "scope", "takes", "answers", "")
+    head = ("route", "scope", "body and query", "answers", "")
     return "\n".join([f"## {title}\n\n{lead}\n\n{table(head, routes)}", *bodies])
 
 
@@ -95,7 +95,7 @@ def _route(route: APIRoute) -> tuple[str, ...]:
     (scope,) = (each.dependency.scope for each in route.dependencies if isinstance(each.dependency, ScopeDependency))
     body = route.body_field.field_info.annotation if route.body_field else None
     takes = [_taken(kind) for kind in get_args(body) or (body,) if isinstance(kind, type) and kind is not NoneType]
-    takes += [f"`?{field.name}`" for field in route.dependant.query_params]
+    takes += [f"`?{field.alias}`" for field in route.dependant.query_params]
     address = f"/api{route.path}".replace(":path", "")
     return (
         f"`{method} {address}`",
@@ -107,17 +107,17 @@ def _route(route: APIRoute) -> tuple[str, ...]:
 
 
 def _taken(body: type) -> str:
-    """Linked where it is told of here; the others have a heading of their own above."""
-    told = {model for _, _, _, models_ in SECTIONS for model in models_}
-    return f"[`{body.__name__}`](#{body.__name__.lower()})" if body in told else f"`{body.__name__}`"
+    """Linked if it is in `SECTIONS`; other bodies have a heading above."""
+    described = {model for _, _, _, models_ in SECTIONS for model in models_}
+    return f"[`{body.__name__}`](#{body.__name__.lower()})" if body in described else f"`{body.__name__}`"
 
 
 def _answer(route: APIRoute) -> str:
-    """Of what status it is if not 200, and which struct, or a list of which under what name."""
-    ((code, told),) = ((code, told) for code, told in route.responses.items() if "content" in told)
-    if "application/json" not in told["content"]:
+    """The status unless 200, and the struct, or the name of a list of structs."""
+    ((code, answer),) = ((code, answer) for code, answer in route.responses.items() if "content" in answer)
+    if "application/json" not in answer["content"]:
         return "a file"
-    schema = told["content"]["application/json"]["schema"]
+    schema = answer["content"]["application/json"]["schema"]
     ((before, of, after),) = (
         [(f'`{{"{name}": [`', each["items"], "`]}`") for name, each in schema["properties"].items()]
         if "properties" in schema

@@ -1,4 +1,4 @@
-"""What docs/compatibility.md shows of real clients: which feature of which is tested, from the roster and the tests."""
+"""The tables of docs/compatibility.md: tested features of real clients, from the roster and the tests."""
 
 import ast
 import re
@@ -9,19 +9,19 @@ from benchmarks.tables import table
 from tests.clients import roster
 
 TESTS = Path(roster.__file__).parents[1]
-WHOLE_PROGRAMS = (
+PROGRAMS = (
     ("lm-eval", "lm-eval", TESTS / "clients" / "test_lm_eval.py"),
     ("Open WebUI", "open-webui", TESTS / "openwebui" / "test_open_webui.py"),
 )
-"""Name, package (and file of pins), tests: they run what people run, and each test is a sentence."""
+"""Name, package (and file of pins), tests of complete programs; each test name is a sentence."""
 
 _BLOCK = re.compile(r"(<!-- clients: .*? -->\n).*?(\n<!-- /clients -->)", re.DOTALL)
 
 
 def with_tables(page: str) -> str:
-    """`page` with what stands between its marks made anew."""
-    told = "\n".join((_matrix(), _meanings(), *_programs()))
-    return _BLOCK.sub(lambda found: f"{found[1]}\n{told}{found[2]}", page)
+    """`page` with new text between its marks."""
+    text = "\n".join((_matrix(), _meanings(), *_programs()))
+    return _BLOCK.sub(lambda found: f"{found[1]}\n{text}{found[2]}", page)
 
 
 def _matrix() -> str:
@@ -46,7 +46,7 @@ def _meanings() -> str:
 
 
 def _programs() -> Iterator[str]:
-    for name, package, path in WHOLE_PROGRAMS:
+    for name, package, path in PROGRAMS:
         version = roster.pinned(package, package)
         link = f"[{path.name}](../{path.relative_to(TESTS.parent)})"
         yield f"{name} {version}, in {link}:\n"
@@ -54,7 +54,7 @@ def _programs() -> Iterator[str]:
 
 
 def _sentences(path: Path) -> Iterator[str]:
-    """`test_a_chat_streams` says that a chat streams."""
+    """`test_a_chat_streams` → "a chat streams"."""
     for statement in ast.parse(path.read_text("utf-8")).body:
         if isinstance(statement, ast.FunctionDef) and statement.name.startswith("test_"):
             yield statement.name.removeprefix("test_").replace("_", " ")

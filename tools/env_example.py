@@ -1,18 +1,18 @@
-"""`.env.example`: every setting with its meaning and default, commented out; and what only compose.yaml reads."""
+"""`.env.example`: every setting with its meaning and default, commented out, and the variables of compose.yaml."""
 
 import textwrap
 
 from millm.settings import Settings
 
 HEAD = """# Written by tools/make_docs.py from the code; do not edit.
-# Copy it to .env and take the `#` off what you change: a server that is started beside it reads it, and so does
-# `docker compose`.
+# Copy this file to .env and remove the `#` from the lines that you change. A server started in the same folder reads
+# it, and so does `docker compose`.
 """
 COMPOSE_HEAD = "# ---- only for docker compose (compose.yaml)\n"
 COMPOSE = {
-    "MILLM_COMMAND": ("serve", "What the container runs: `serve OWNER/NAME --sae ...`, or `demo`."),
+    "MILLM_COMMAND": ("serve", "The command that the container runs: `serve OWNER/NAME --sae ...`, or `demo`."),
     "WITH_DEMO": ("0", "1 builds the demo's weights into the image."),
-    "BASE_IMAGE": ("", "What the image is built on; default: NVIDIA's CUDA, or Python's for compose.cpu.yaml."),
+    "BASE_IMAGE": ("", "The base of the image; default: NVIDIA's CUDA, or Python's for compose.cpu.yaml."),
     "TORCH_INDEX": ("", "Which torch: `cu126` for drivers of CUDA 12; default: that for CUDA 13, or the CPU's."),
     "OPEN_WEBUI_PORT": ("3000", "This machine's port for Open WebUI."),
 }
@@ -34,5 +34,5 @@ def _entry(name: str, value: str, meaning: str) -> str:
 
 
 def _value(default: object) -> str:
-    """Nothing where there is none, or several may be given."""
+    """Empty without a default, or for a list."""
     return "" if default is None or default == () else str(default)

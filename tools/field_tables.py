@@ -1,4 +1,4 @@
-"""Bodies and answers as Markdown tables: the fields of a pydantic model or of a struct, with types and meanings."""
+"""Markdown tables of the fields of a pydantic model or a struct, with types and meanings."""
 
 import ast
 import inspect
@@ -63,7 +63,7 @@ def _range(field: dict[str, Any]) -> str:
 
 
 def _json_default(field: dict[str, Any]) -> str:
-    """As it would be sent: what it leaves open is left out."""
+    """The default as JSON, without fields that are None."""
     default = field.get("default")
     if isinstance(default, dict):
         default = {name: value for name, value in default.items() if value is not None}
@@ -71,7 +71,7 @@ def _json_default(field: dict[str, Any]) -> str:
 
 
 def of_struct(struct: type[msgspec.Struct]) -> list[Row]:
-    """(field, type, meaning) of each, as JSON has them; the meanings stand in the source."""
+    """(field, type in JSON, meaning) of each; meanings are read from the source."""
     meanings = {name: meaning for base in reversed(struct.__mro__) for name, meaning in _meanings(base)}
     return [
         (f"`{field.name}`", _in_json(field.type), meanings.get(field.name, ""))
@@ -80,7 +80,7 @@ def of_struct(struct: type[msgspec.Struct]) -> list[Row]:
 
 
 def with_parts(structs: Iterable[type[msgspec.Struct]]) -> list[type[msgspec.Struct]]:
-    """And each struct that one of them holds, after the first that does."""
+    """`structs`, and each nested struct after the first one that holds it."""
     found: dict[type[msgspec.Struct], None] = {}
     for struct in structs:
         if struct not in found:
@@ -113,11 +113,15 @@ def _in_json(kind: Any) -> str:
 
 
 def _meanings(cls: type) -> Iterator[tuple[str, str]]:
-    """Of the fields that are told of in the line below them."""
+    """(field, meaning) of the fields with a docstring below them."""
     if cls.__module__.split(".")[0] != "millm":
         return
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(definition, ast.ClassDef)
-    for field, told in pairwise(definition.body):
-        if isinstance(field, ast.AnnAssign) and isinstance(told, ast.Expr) and isinstance(told.value, ast.Constant):
-            yield ast.unparse(field.target), " ".join(str(told.value.value).split()).replace("None", "null")
+    for field, docstring in pairwise(definition.body):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(docstring, ast.Expr)
+            and isinstance(docstring.value, ast.Constant)
+        ):
+            yield ast.unparse(field.target), " ".join(str(docstring.value.value).split()).replace("None", "null")

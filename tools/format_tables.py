@@ -1,4 +1,4 @@
-"""Which SAEs are read and where they can be attached, from the code that reads and places them."""
+"""Supported SAE formats, architectures and hook points, from the code."""
 
 from types import SimpleNamespace
 from typing import get_args
@@ -10,8 +10,8 @@ from millm.sae.conversion.protocol import ConversionFormat
 from millm.sae.hook_points import _FAMILIES, LENS_NAMES, HookLocation, hook_locations
 from tools.field_tables import table
 
-LEAD = """Which SAEs are read, and where in a model they can be attached. For what is on Hugging Face,
-`millm saes --model MODEL` lists what fits and says how it is read.
+LEAD = """Which SAEs miLLM reads, and where in a model they can be attached. `millm saes --model MODEL` lists the public
+SAEs for a model and how each is read.
 """
 
 NATIVE = {
@@ -19,7 +19,7 @@ NATIVE = {
     "params.npz": "Gemma Scope",
     "params.safetensors": "Gemma Scope 2",
 }
-"""File that tells the layout → whose it is."""
+"""File that identifies the layout → its publisher."""
 
 CONVERTED: dict[ConversionFormat, str] = {
     "dictionary_learning": "dictionary_learning (standard, TopK, gated, BatchTopK, Matryoshka, JumpReLU)",
@@ -33,30 +33,30 @@ CONVERTED: dict[ConversionFormat, str] = {
 }
 STEERABLE = {
     "standard": "steer and watch",
-    "jumprelu": "steer and watch; BatchTopK and Matryoshka are this when they are used",
+    "jumprelu": "steer and watch; BatchTopK and Matryoshka SAEs are JumpReLU at inference",
     "gated": "steer and watch",
-    "topk": "steer and watch; reading one feature reads the whole dictionary",
+    "topk": "steer and watch; reading one feature computes the full dictionary",
     "transcoder": "watch",
     "skip_transcoder": "watch",
     "jumprelu_transcoder": "watch",
     "jumprelu_skip_transcoder": "watch",
 }
 NORMALISED = {
-    "none": "nothing is done",
-    "layer_norm": "mean taken away, divided by the standard deviation, per token",
+    "none": "none",
+    "layer_norm": "mean subtracted, divided by the standard deviation, per token",
     "constant_norm_rescale": "scaled to length √d, per token",
 }
 
-REFUSED = """What is refused, by name: any other architecture or normalisation (temporal, matching pursuit), weights
-that are not finite, `topk` without `k`, `expected_average_only_in` without its factor. Pickles are read only in the
-formats above that have no other form, as tensors alone, in a process without secrets
+REFUSED = """Refused by name: any other architecture or normalisation (temporal, matching pursuit), weights that are not
+finite, `topk` without `k`, `expected_average_only_in` without its factor. Pickles are read only in the formats above
+that have no other form, as tensors alone, in a process without secrets
 ([decision 12](../decisions/0012-other-libraries-saes-are-read-here.md)).
 """
 
-HOOKS = """A hook point is called as TransformerLens calls it, `blocks.20.hook_resid_post`, or as the model's module,
-`model.layers.20.mlp.output`. The residual stream (`resid_pre`, `resid_post`) is there in whatever
-`AutoModelForCausalLM` loads. The other names are there where the family has been checked: the module and its side are
-in the table, from the decoder layer on.
+HOOKS = """A hook point has TransformerLens' name, `blocks.20.hook_resid_post`, or the name of the model's module,
+`model.layers.20.mlp.output`. The residual stream (`resid_pre`, `resid_post`) exists in every model that
+`AutoModelForCausalLM` loads. The other names exist for the families below: the table gives the module and its side,
+relative to the decoder layer.
 """
 
 
@@ -68,15 +68,15 @@ def body() -> str:
             table(("file", "format", "how"), _formats()),
             REFUSED,
             "## Architectures\n",
-            table(("architecture", "what for"), _told(STEERABLE, get_args(Architecture))),
-            "## Normalisation of what the SAE reads\n",
-            table(("`normalize_activations`", ""), _told(NORMALISED, get_args(Normalisation))),
+            table(("architecture", "use"), _described(STEERABLE, get_args(Architecture))),
+            "## Normalisation of the SAE's input\n",
+            table(("`normalize_activations`", ""), _described(NORMALISED, get_args(Normalisation))),
             "`expected_average_only_in` is folded into the weights where the catalogue knows the factor.\n",
             "## Hook points by model family\n",
             HOOKS,
             table(("kind", "name"), [(f"`{kind}`", f"`blocks.N.{name}`") for kind, name in LENS_NAMES.items()]),
             table(("family (`model_type`)", *(f"`{kind}`" for kind in _kinds())), _families()),
-            "A family that is not listed has `resid_pre` and `resid_post`, and every module by its own name.\n",
+            "Other families have `resid_pre` and `resid_post`, and every module by its own name.\n",
         ]
     )
 
@@ -84,7 +84,7 @@ def body() -> str:
 def _formats() -> list[tuple[str, ...]]:
     assert set(NATIVE) == set(formats._READERS)
     assert set(CONVERTED) == set(get_args(ConversionFormat))
-    native: list[tuple[str, ...]] = [(f"`{file}`", whose, "as it is") for file, whose in NATIVE.items()]
+    native: list[tuple[str, ...]] = [(f"`{file}`", whose, "directly") for file, whose in NATIVE.items()]
     return native + [(", ".join(_files(format)), whose, "converted once") for format, whose in CONVERTED.items()]
 
 
@@ -95,9 +95,9 @@ def _files(format: ConversionFormat) -> list[str]:
     return [f"`{files[format].pattern}`"] if format in files else ["`*.pt`", "`*_cfg.json`"]
 
 
-def _told(told: dict[str, str], known: tuple[str, ...]) -> list[tuple[str, ...]]:
-    assert set(told) == set(known)
-    return [(f"`{name}`", told[name]) for name in known]
+def _described(descriptions: dict[str, str], known: tuple[str, ...]) -> list[tuple[str, ...]]:
+    assert set(descriptions) == set(known)
+    return [(f"`{name}`", descriptions[name]) for name in known]
 
 
 def _kinds() -> list[str]:

@@ -1,4 +1,4 @@
-"""Write the pages that are tables: of the code (settings, errors, the API, commands, clients…) and of the benchmarks.
+"""Write the generated pages: tables of the code (settings, errors, API, commands, clients) and of the benchmarks.
 
 python -m tools.make_docs        # tests/docs/test_pages.py fails when a page is stale
 """
@@ -42,33 +42,32 @@ NOTE = "<!-- Written by tools/make_docs.py from the code; do not edit. -->\n"
 
 
 CLI_LEAD = (
-    "Those of the library ask the running server (`--url`, or the usual address), and where none answers they work on"
-    " this disk. `--json` prints what a program can read. Exit code 0: done; 1: refused, with one line that says why;"
-    " 130: Ctrl+C.\n\n"
-    "First what they show, recorded with a tiny stand-in of the model; then what each says of itself."
+    "Library commands use the running server (`--url`, or the default address); if none answers, they work on the local"
+    " disk. `--json` prints JSON. Exit code 0: done; 1: refused, with the reason in one line; 130: Ctrl+C.\n\n"
+    "First some recorded output, with a tiny model in place of the real one; then the help of each command."
 )
 RECORDED = {
     "pull": "Downloading a model, and an SAE inside a large repository",
     "list": "What is on disk",
-    "estimate": "What a model would take",
-    "load": "Into the running server",
-    "attach": "An SAE onto the model that is loaded",
-    "ps": "What runs",
+    "estimate": "How much memory a model needs",
+    "load": "Loading into the running server",
+    "attach": "Attaching an SAE to the loaded model",
+    "ps": "What is running",
 }
 """File in docs/terminal → heading."""
 
 EVENTS_LEAD = (
-    "Every frame is a JSON list of events, at most twenty a second. The first event is a `hello`. A client may send"
-    ' `{"type": "watch", "sae": "<name>", "features": [3, 11]}` to have `activations` of these features only (at most'
-    " 1024; none: of all; without `sae`: of any); anything else closes the connection with 1008. One that does not read"
-    " for 5 s is closed with 1013, all with 1001 when the server stops; the 65th connection is refused with 503."
+    "Every frame is a JSON list of events, at most twenty frames a second. The first event is a `hello`. A client may"
+    ' send `{"type": "watch", "sae": "<name>", "features": [3, 11]}` to receive `activations` of these features only'
+    " (at most 1024; an empty list: all; without `sae`: any SAE); other messages close the connection with 1008. A"
+    " client that does not read for 5 s is disconnected with 1013, every client with 1001 when the server stops; the"
+    " 65th connection is refused with 503."
 )
 
 
 DECISIONS_LEAD = (
-    "Where something is made otherwise than one would expect, the reason is written down: context, decision, price. How"
-    " the whole is built is in [architecture](../architecture.md), and how to take part in"
-    " [contributing](../../CONTRIBUTING.md)."
+    "Decisions that readers would not expect, each with context, decision and price. The structure of the code:"
+    " [architecture](../architecture.md); how to take part: [contributing](../../CONTRIBUTING.md)."
 )
 
 SCHEMA_ID = "urn:millm:profile:1"
@@ -76,23 +75,23 @@ SCHEMA_ID = "urn:millm:profile:1"
 
 def main() -> None:
     written = {DOCS / name: text for name, text in pages().items()}
-    once = {DOCS / "profile.schema.json": profile_schema(), ROOT / ".env.example": env_example()}
-    for path, text in {**once, **written, **figures()}.items():
+    single_files = {DOCS / "profile.schema.json": profile_schema(), ROOT / ".env.example": env_example()}
+    for path, text in {**single_files, **written, **figures()}.items():
         path.write_text(text, encoding="utf-8")
 
 
 def pages() -> dict[str, str]:
     """File name → text."""
     clients = client_tables.with_tables((DOCS / "compatibility.md").read_text("utf-8"))
-    made = {"settings.md": settings_page(), "errors.md": errors_page(), "api.md": api_page(), "cli.md": cli_page()}
-    made |= {
+    generated = {"settings.md": settings_page(), "errors.md": errors_page(), "api.md": api_page(), "cli.md": cli_page()}
+    generated |= {
         "reference/openai.md": _page("The OpenAI surface", "", openai_tables.body()),
         "reference/formats-and-hooks.md": _page("SAE formats and hook points", "", format_tables.body()),
         "operations/memory.md": memory_tables.with_tables((DOCS / "operations" / "memory.md").read_text("utf-8")),
         "operations/running.md": metric_table.with_table((DOCS / "operations" / "running.md").read_text("utf-8")),
         "decisions/index.md": _page("Decisions", DECISIONS_LEAD, decisions()),
     }
-    return {**made, "compatibility.md": clients}
+    return {**generated, "compatibility.md": clients}
 
 
 def decisions() -> str:
@@ -110,7 +109,7 @@ def profile_schema() -> str:
 
 
 def figures() -> dict[Path, str]:
-    """The pages that show what was measured → text."""
+    """The pages with measured figures → text."""
     readme, results = ROOT / "README.md", tables.read()
     return {
         readme: tables.with_summary(readme.read_text("utf-8"), results),
@@ -126,7 +125,7 @@ def settings_page() -> str:
     return _page(
         "Settings",
         "Environment variables, also read from a file `.env` in the working folder. A command-line option of the same"
-        " name wins.",
+        " name takes precedence.",
         table(("variable", "default", "meaning"), rows),
     )
 
@@ -135,14 +134,13 @@ def errors_page() -> str:
     rows = [(f"`{error.code}`", str(error.status), error.type, error.when) for error in _leaves(MillmError)]
     return _page(
         "Errors",
-        'Every failed request is answered with `{"error": {"message", "type", "param", "code"}}`; all four keys are'
-        " always there. The message names the thing and the allowed range. Codes do not change. HTTP itself adds"
-        " `method_not_supported` (405) and `request_too_large` (413, a body over `MILLM_MAX_BODY_BYTES`)."
-        " With a 503 comes a `Retry-After`,"
-        " or with `x-should-retry: false` where a repetition would only fail again. Under `/api`, what"
-        " is 400 here is 422, save a body that is no JSON. Errors of status 500 whose type is `server_error` and whose"
-        " code starts with `cannot_`, `port_` or `home_` are the terminal's: one line and exit code 1. A download that"
-        " fails carries such an error as its job's `problem`, also where nobody waits for an answer any more.",
+        'Every failed request is answered with `{"error": {"message", "type", "param", "code"}}`, always with all four'
+        " keys. The message names the value and the allowed range. Codes do not change. HTTP itself adds"
+        " `method_not_supported` (405) and `request_too_large` (413, a body over `MILLM_MAX_BODY_BYTES`). A 503 has a"
+        " `Retry-After`, or `x-should-retry: false` if a repetition would fail again. Under `/api`, 422 replaces 400,"
+        " except for a body that is not JSON. Errors of status 500 and type `server_error` whose code starts with"
+        " `cannot_`, `port_` or `home_` belong to the terminal: one line and exit code 1. A failed download carries its"
+        " error as the job's `problem`.",
         table(("code", "status", "type", "when"), rows),
     )
 
@@ -172,32 +170,32 @@ def api_page() -> str:
     body += f"\n## The websocket /api/events\n\n{EVENTS_LEAD}\n\n{table(('type', 'fields', 'when'), _events())}"
     return _page(
         "API",
-        "OpenAI's names and shapes, and miLLM's extensions. Fields that are not listed are ignored if OpenAI or other"
-        " servers know them, and refused by name if ignoring them would change the answer (see [errors](errors.md))."
-        " A running server has the whole as an OpenAPI document at `/openapi.json`. `GET /v1/models` lists the model"
-        " and, as `model:profile`, every profile that fits what is attached.\n\n"
-        "`POST /v1/responses` is a chat, asked for and told in the newer way: the same answers, with the receipt under"
-        " `millm` in the response. Nothing is kept: `store` changes nothing, what refers to an earlier response is"
-        " refused, and the whole conversation is sent each time. Only function tools work.\n\n"
-        "`GET /api/steering` shows what steers requests that do not say otherwise; `PUT` replaces it while the server"
-        " answers (`null` or `{}`: the base model; a `profile` or a steering, not both), `PATCH` changes some of it,"
-        " `POST /api/steering/undo` and `/redo` take changes back and make them again. `GET /api/status` tells"
+        "OpenAI's names and shapes, and miLLM's extensions. Unlisted fields are ignored if OpenAI or other servers have"
+        " them, and refused by name if ignoring them would change the answer (see [errors](errors.md)). A running"
+        " server has all of this as an OpenAPI document at `/openapi.json`. `GET /v1/models` lists the model and, as"
+        " `model:profile`, every profile that fits the attached SAEs.\n\n"
+        "`POST /v1/responses` is a chat in OpenAI's newer form: the same answers, with the receipt under `millm` in the"
+        " response. It is stateless: `store` has no effect, references to an earlier response are refused, and each"
+        " request carries the complete conversation. Only function tools work.\n\n"
+        "`GET /api/steering` shows the active steering, which applies to requests without their own; `PUT` replaces it"
+        " while the server answers (`null` or `{}`: the base model; a `profile` or a steering, not both), `PATCH`"
+        " changes parts of it, `POST /api/steering/undo` and `/redo` undo and redo changes. `GET /api/status` has"
         f" {', '.join(f'`{field.name}`' for field in msgspec.structs.fields(ServerStatus))}.\n\n"
-        "With `MILLM_API_KEY` set, every address but `/`, `/healthz`, `/readyz` and `/openapi.json` wants one of its"
-        " keys as `Authorization: Bearer`. A browser, which cannot send that with a websocket, asks"
-        f" `POST /api/ws-ticket` for a `ticket`, good once and for {TICKET_LIFETIME_SECONDS} s as `?ticket=`. Bodies are UTF-8"
-        f" JSON, at most {MAX_DEPTH} levels deep. [SECURITY.md](../SECURITY.md) says who is let in at all.",
+        "With `MILLM_API_KEY` set, every address but `/`, `/healthz`, `/readyz` and `/openapi.json` needs one of its"
+        " keys as `Authorization: Bearer`. A browser cannot send that with a websocket: it gets a `ticket` from"
+        f" `POST /api/ws-ticket`, valid once within {TICKET_LIFETIME_SECONDS} s as `?ticket=`. Bodies are UTF-8 JSON,"
+        f" at most {MAX_DEPTH} levels deep. What else is refused: [SECURITY.md](../SECURITY.md).",
         body,
     )
 
 
 def _passed_over(model: type[BaseModel]) -> str:
-    """What a chat may hold besides."""
+    """Fields of a chat that are refused or ignored."""
     if model is not ChatRequest:
         return ""
     refused = [(f"`{name}`", "refused", _but(neutral)) for name, neutral in UNSUPPORTED_CHAT_FIELDS.items()]
     ignored = [(f"`{name}`", "ignored", "") for name in IGNORED_CHAT_FIELDS]
-    return "\nKnown, and not done:\n\n" + table(("field", "", "but for"), sorted(refused + ignored))
+    return "\nKnown, but not supported:\n\n" + table(("field", "", "except"), sorted(refused + ignored))
 
 
 def _but(neutral: tuple[Any, ...]) -> str:
@@ -220,14 +218,14 @@ def cli_page() -> str:
     with ThreadPoolExecutor(2) as threads:
         helps = list(threads.map(help_text, shown))
     blocks = [
-        f"## `millm {' '.join(arguments)}`\n\n```text\n{told}\n```\n"
-        for arguments, told in zip(shown, helps, strict=True)
+        f"## `millm {' '.join(arguments)}`\n\n```text\n{help}\n```\n"
+        for arguments, help in zip(shown, helps, strict=True)
     ]
     return _page("Commands", CLI_LEAD, "\n".join([*_recordings(), *blocks]))
 
 
 def _commands() -> Iterator[list[str]]:
-    """Those of a group behind it."""
+    """Every command; those of a group after it."""
     for name, command in COMMANDS.items():
         yield [name]
         group: typer.Typer | None = getattr(import_module(f"millm.cli.{command.module}"), "group", None)
@@ -237,7 +235,7 @@ def _commands() -> Iterator[list[str]]:
 
 
 def _recordings() -> Iterator[str]:
-    """As `tests/cli/make_recordings.py` made them, in the order in which somebody would do it."""
+    """Output recorded by `tests/cli/make_recordings.py`, in the order of use."""
     for name, lead in RECORDED.items():
         text = (DOCS / "terminal" / f"{name}.txt").read_text("utf-8")
         yield f"## {lead}\n\n```text\n{text}```\n"
@@ -245,10 +243,12 @@ def _recordings() -> Iterator[str]:
 
 def help_text(arguments: list[str]) -> str:
     """A command's help on a terminal 100 columns wide, without colours."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MILLM_", "FORCE_", "CLICOLOR"))}
+    variables = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MILLM_", "FORCE_", "CLICOLOR"))
+    }
     done = subprocess.run(
         [sys.executable, "-m", "millm", *arguments],
-        env={**kept, "COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb"},
+        env={**variables, "COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb"},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     return "\n".join(line.rstrip() for line in done.stdout.strip("\n").splitlines())

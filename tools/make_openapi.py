@@ -1,4 +1,4 @@
-"""Writes the OpenAPI document to stdout, without a server: `make page-types` makes the page's types of it."""
+"""Write the OpenAPI document to stdout, without a server; `make page-types` generates the page's types from it."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ from millm.state import DrainGate, State
 
 
 class _Unserved:
-    """What making the application reads of a state."""
+    """The part of a state that creating the application reads."""
 
     settings = Settings()
     drain_gate = DrainGate()

@@ -1,8 +1,8 @@
 """Build the documentation site out of docs/ and the few pages that live elsewhere: `make site`.
 
-Pages stand in the repository where GitHub readers look for them, and link to source files; the site holds pages alone.
-So they are laid out in a folder of their own first: links between pages are set right, links to anything else become
-words. A link to nothing stays as it is, and Zensical's strict mode ends the build over it.
+Pages of the repository link to source files; the site holds pages alone. So they are copied to a build folder first:
+links between pages are rewritten, other links become plain text. A broken link stays, and Zensical's strict mode fails
+on it.
 """
 
 import os
@@ -19,7 +19,7 @@ ELSEWHERE = {
     "CHANGELOG.md": "changelog.md",
     "benchmarks/README.md": "benchmarks.md",
 }
-"""Page → where the site has it."""
+"""Page → its path in the site."""
 _LINK = re.compile(r"(?<!!)\[(?P<text>[^\[\]]*)\]\((?P<target>[^()\s#]+)(?P<anchor>#[^()\s]*)?\)")
 
 
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def build(target: Path) -> Path:
-    """Lay out and build in `target`, anew; → the folder of the HTML. Raises CalledProcessError with what is wrong."""
+    """Build in an empty `target`; → the folder of the HTML. Raises CalledProcessError with the faults."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     shutil.copy(ROOT / "mkdocs.yml", target)
@@ -50,7 +50,7 @@ def zensical(folder: Path) -> None:
 
 
 def sources() -> dict[str, str]:
-    """Every file of the site, from the repository's root → from the site's."""
+    """Path in the repository → path in the site."""
     inside = [path for path in sorted((ROOT / "docs").rglob("*")) if path.is_file()]
     return {
         path.relative_to(ROOT).as_posix(): path.relative_to(ROOT / "docs").as_posix() for path in inside
@@ -58,7 +58,7 @@ def sources() -> dict[str, str]:
 
 
 def relinked(text: str, source: str, place: str) -> str:
-    """A page's text with its links as they are from `place`, where `source` is put."""
+    """The text of `source` with links that are right at `place`."""
     places = sources()
 
     def link(found: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""How much memory well-known models take: the estimate of `millm estimate`, of their published shapes, in a table."""
+"""Tables of the memory of well-known models, by `millm estimate` from their published shapes."""
 
 from functools import cache
 
@@ -28,7 +28,7 @@ MODELS: dict[str, PretrainedConfig] = {
         num_key_value_heads=8, head_dim=256, max_position_embeddings=8192, sliding_window=4096, dtype="bfloat16",
     ),
 }  # fmt: skip
-"""Hugging Face id → the shape that its config.json says."""
+"""Hugging Face id → its configuration."""
 
 SAES = {
     "GPT-2 small, 24,576 features": (768, 24_576),
@@ -48,7 +48,7 @@ WAYS: dict[str, tuple[str, Quantization]] = {
 
 
 def with_tables(page: str) -> str:
-    """The page with what stands between the marks written anew."""
+    """`page` with new text between its marks."""
     before, _, rest = page.partition(BEGIN)
     return f"{before}{BEGIN}\n\n{_models()}\n{_saes()}\n{END}{rest.partition(END)[2]}"
 

@@ -1,4 +1,4 @@
-"""What docs/operations/running.md shows of `/metrics`: each family, its kind, its labels and what it means."""
+"""The table of docs/operations/running.md: each metric with kind, labels and meaning."""
 
 import re
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ _BLOCK = re.compile(r"(<!-- metrics: .*? -->\n).*?(\n<!-- /metrics -->)", re.DOT
 
 
 def with_table(page: str) -> str:
-    """`page` with what stands between its marks made anew."""
-    told = table(("name", "kind", "labels", "meaning"), list(_rows()))
-    return _BLOCK.sub(lambda found: f"{found[1]}\n{told}{found[2]}", page)
+    """`page` with new text between its marks."""
+    text = table(("name", "kind", "labels", "meaning"), list(_rows()))
+    return _BLOCK.sub(lambda found: f"{found[1]}\n{text}{found[2]}", page)
 
 
 def _rows() -> Iterator[tuple[str, str, str, str]]:
@@ -24,5 +24,5 @@ def _rows() -> Iterator[tuple[str, str, str, str]]:
 
 
 def _row(name: str, kind: str, labels: tuple[str, ...], meaning: str) -> tuple[str, str, str, str]:
-    whole = f"{name}_total" if kind == "counter" else name
-    return f"`{whole}`", kind, " ".join(f"`{label}`" for label in labels), meaning
+    full_name = f"{name}_total" if kind == "counter" else name
+    return f"`{full_name}`", kind, " ".join(f"`{label}`" for label in labels), meaning

@@ -1,4 +1,4 @@
-"""Every field of OpenAI's requests and what becomes of it here, from OpenAI's published types and from ours."""
+"""Every field of OpenAI's requests and its support here, from OpenAI's published types and from ours."""
 
 import json
 from typing import Any
@@ -16,21 +16,21 @@ from tools.field_tables import table
 
 Neutral = dict[str, tuple[Any, ...]]
 
-LEAD = """What becomes of every field that OpenAI publishes, and which fields are added to them.
+LEAD = """How miLLM handles every field that OpenAI publishes, and which fields it adds.
 
 | status | means |
 | --- | --- |
-| supported | it does what OpenAI says it does; types, ranges and meanings are in [the API](../api.md) |
-| refused | 400 `unsupported_parameter` with the field's name: the answer would lack what was asked for |
-| ignored | let pass, because it changes nothing in what an answer says; logged at level `debug` |
-| added | miLLM's own, or other servers'; a client that does not know it leaves it out |
+| supported | works as OpenAI documents it; types, ranges and meanings are in [the API](../api.md) |
+| refused | 400 `unsupported_parameter` with the field's name: the answer would be incomplete without it |
+| ignored | accepted without effect, because it does not change the text of an answer; logged at level `debug` |
+| added | miLLM's own, or other servers'; clients may omit it |
 
-Fields that nobody knows are let pass too. `null` counts as left out, except `"steering": null`, which asks for the base
-model. Which client was tested with what is in [compatibility](../compatibility.md).
+Unknown fields are ignored too. `null` counts as omitted, except `"steering": null`, which selects the base model.
+Tested clients: [compatibility](../compatibility.md).
 
 | address | |
 | --- | --- |
-| `GET /v1/models`, `GET /v1/models/{model}` | supported; the profiles are models too, as `model:profile` |
+| `GET /v1/models`, `GET /v1/models/{model}` | supported; profiles are models too, as `model:profile` |
 | `POST /v1/chat/completions`, `POST /v1/completions`, `POST /v1/responses` | supported, streamed as well |
 | `POST /v1/embeddings` | supported |
 | anything else (files, images, audio, fine-tuning, batches, assistants, vector stores) | 404 `not_found` |
@@ -52,7 +52,7 @@ _ENDPOINTS: tuple[tuple[str, type[BaseModel], Any, Neutral], ...] = (
 
 def body() -> str:
     return LEAD + "".join(
-        f"\n## {title}\n\n{table(('field', 'status', 'but for'), rows(ours, theirs, refused))}"
+        f"\n## {title}\n\n{table(('field', 'status', 'except'), rows(ours, theirs, refused))}"
         for title, ours, theirs, refused in _ENDPOINTS
     )
 
@@ -79,5 +79,5 @@ def _status(name: str, ours: type[BaseModel], refused: Neutral) -> str:
 
 
 def _but(name: str, refused: Neutral) -> str:
-    """The values that ask for nothing."""
+    """The neutral values, which are accepted."""
     return ", ".join(f"`{json.dumps(value)}`" for value in refused.get(name, ()))

@@ -4,7 +4,7 @@
 
 One file, to be read from top to bottom: text, activations, training, a folder in SAELens' layout, figures. Without
 --text it reads the documentation of the Python that runs it, so that nothing has to be downloaded.
-BatchTopK is https://arxiv.org/abs/2412.06410 (Bussmann et al.); the loss for dead features and the gradient kept
+BatchTopK is https://arxiv.org/abs/2412.06410 (Bussmann et al.); the loss for dead features and the gradient
 orthogonal to the decoder are https://arxiv.org/abs/2406.04093 (Gao et al.).
 """
 
@@ -109,9 +109,9 @@ def chat_contexts(model: Any, tokenizer: Any, samples: int, length: int) -> list
     found = []
     for number in range(samples):
         turn = [{"role": "user", "content": PROMPTS[number % len(PROMPTS)]}]
-        asked = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-        asked = asked.to(model.device)
-        answer = model.generate(**asked, max_new_tokens=CHAT_TOKENS, do_sample=True, temperature=0.8)
+        inputs = tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        inputs = inputs.to(model.device)
+        answer = model.generate(**inputs, max_new_tokens=CHAT_TOKENS, do_sample=True, temperature=0.8)
         found.append(answer[0].tolist()[:length])
     return found
 
@@ -125,16 +125,16 @@ class Activations:
 
     rows: npt.NDArray[np.float16]
     """[tokens, d]"""
-    kept: npt.NDArray[np.int64]
+    inliers: npt.NDArray[np.int64]
     """Rows that are not outliers."""
     median_norm: float
 
     def batches(self, size: int, seed: int) -> Iterator[Tensor]:
         """Shuffled batches [size, d], float32, for ever; a bounded part of the file in memory at a time."""
         chance = np.random.default_rng(seed)
-        size = min(size, len(self.kept))
-        blocks = np.array_split(self.kept, max(1, len(self.kept) // BLOCK_TOKENS))
-        together = max(1, min(BUFFER_TOKENS, len(self.kept)) // BLOCK_TOKENS)
+        size = min(size, len(self.inliers))
+        blocks = np.array_split(self.inliers, max(1, len(self.inliers) // BLOCK_TOKENS))
+        together = max(1, min(BUFFER_TOKENS, len(self.inliers)) // BLOCK_TOKENS)
         while True:
             order = chance.permutation(len(blocks))
             for at in range(0, len(order), together):
@@ -143,9 +143,9 @@ class Activations:
                 yield from (buffer[start : start + size] for start in range(0, len(buffer) - size + 1, size))
 
     def once(self, size: int = 4096) -> Iterator[Tensor]:
-        """Every kept row once, in order: [<= size, d], float32."""
-        for at in range(0, len(self.kept), size):
-            yield torch.from_numpy(self.rows[self.kept[at : at + size]]).float()
+        """Every row of `inliers` once, in order: [<= size, d], float32."""
+        for at in range(0, len(self.inliers), size):
+            yield torch.from_numpy(self.rows[self.inliers[at : at + size]]).float()
 
 
 @torch.inference_mode()
@@ -202,7 +202,7 @@ class Trainee(torch.nn.Module):
         self.bias = torch.nn.Parameter(torch.zeros(d))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, d] → (pre-activations [B, F], the B·k largest of them and zeros [B, F], the smallest one kept)."""
+        """[B, d] → (pre-activations [B, F], the B·k largest of them and zeros [B, F], the smallest of these)."""
         pre = (x - self.bias) @ self.encoder + self.encoder_bias
         positive = pre.relu()
         smallest = positive.detach().flatten().kthvalue(positive.numel() - self.k * len(x) + 1).values
@@ -274,14 +274,14 @@ Curve = list[tuple[int, float]]
 def train(
     data: Activations, features: int, k: int, steps: int, batch: int, *, seed: int, device: str
 ) -> tuple[Sae, Curve]:
-    """BatchTopK for `steps` batches; the threshold is the mean smallest activation kept in the last tenth of them."""
+    """BatchTopK for `steps` batches; the threshold is the mean of the smallest ones in the last tenth of them."""
     stream = data.batches(batch, seed)
     scale = Scale.of(next(data.once(BUFFER_TOKENS)).to(device))
     trainee = Trainee(data.rows.shape[1], features, k).to(device)
     optimizer = torch.optim.Adam(trainee.parameters(), lr=6e-4)
     decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, 4 * (1 - step / steps)))
     idle = torch.zeros(features, device=device)  # steps since each feature was last active
-    smallest_kept: list[float] = []
+    smallest_selected: list[float] = []
     curve: Curve = []
     for step in range(steps):
         x = scale(next(stream).to(device))
@@ -296,12 +296,12 @@ def train(
         decay.step()
         trainee.normalise()
         idle = torch.where(activations.detach().any(0), 0, idle + 1)
-        smallest_kept.append(float(smallest))
+        smallest_selected.append(float(smallest))
         if step % max(1, steps // 20) == 0 or step == steps - 1:
             curve.append((step, 1 - unexplained.item()))
             dead = int((idle > DEAD_AFTER_STEPS).sum())
             print(f"step {step:>6}  variance explained {curve[-1][1]:.3f}  dead {dead}", flush=True)
-    settled = smallest_kept[-max(1, steps // 10) :]
+    settled = smallest_selected[-max(1, steps // 10) :]
     return fold(trainee, scale, sum(settled) / len(settled)), curve
 
 
@@ -363,7 +363,7 @@ class Measurements:
 
 @torch.inference_mode()
 def measure(sae: Sae, held_out: Activations) -> Measurements:
-    tokens = len(held_out.kept)
+    tokens = len(held_out.inliers)
     mean = torch.stack([x.sum(0) for x in held_out.once()]).sum(0) / tokens
     unexplained = total = active = 0.0
     seen = torch.zeros(len(sae.b_enc), dtype=torch.bool)
@@ -416,7 +416,7 @@ def main(arguments: list[str] | None = None) -> None:
     model = AutoModelForCausalLM.from_pretrained(chosen.model, dtype=torch.float32).to(chosen.device).eval()
     training, held_out = split(read_pieces(chosen.text), chosen.upper_case, chosen.seed)
     texts = chat_contexts(model, tokenizer, chosen.chat_samples, chosen.context)
-    del model.model.layers[chosen.layer + 1 :]  # nobody looks beyond the hook point from here on
+    del model.model.layers[chosen.layer + 1 :]  # layers after the hook point are not needed any more
     with tempfile.TemporaryDirectory() as scratch:
         unseen = contexts(held_out, tokenizer, chosen.context)
         test = collect(model, unseen, chosen.layer, chosen.held_out_tokens, Path(scratch) / "test.npy")
@@ -430,11 +430,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def train_and_save(data: Activations, chosen: argparse.Namespace) -> Curve:
-    print(f"{len(data.rows)} tokens to train on, {len(data.kept)} without the outliers", flush=True)
+    print(f"{len(data.rows)} tokens to train on, {len(data.inliers)} without the outliers", flush=True)
     sae, curve = train(
         data, chosen.features, chosen.k, chosen.steps, chosen.batch, seed=chosen.seed, device=chosen.device
     )
-    save(sae, chosen.out, chosen.layer, chosen.context, chosen.model_name, len(data.kept))
+    save(sae, chosen.out, chosen.layer, chosen.context, chosen.model_name, len(data.inliers))
     return curve
 
 

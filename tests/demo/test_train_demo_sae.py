@@ -135,10 +135,10 @@ def test_outliers_are_excluded(tiny_model: Path, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     with torch.no_grad():
         model.model.embed_tokens.weight[9] *= 1000
-    activations = tool.collect(model, [[5, 6, 7, 9, 8], [9, 10, 11, 12]], LAYER, 100, tmp_path / "rows.npy")
-    assert activations.rows.shape[0] == 7
-    assert activations.kept.tolist() == [0, 1, 3, 4, 5, 6]  # the first 9 goes for its norm, the second for its position
-    assert sum(len(x) for x in activations.once(size=4)) == 6
+    found = tool.collect(model, [[5, 6, 7, 9, 8], [9, 10, 11, 12]], LAYER, 100, tmp_path / "rows.npy")
+    assert found.rows.shape[0] == 7
+    assert found.inliers.tolist() == [0, 1, 3, 4, 5, 6]  # the first 9 goes for its norm, the second for its position
+    assert sum(len(x) for x in found.once(size=4)) == 6
 
 
 def test_epoch_visits_each_row_about_once() -> None:

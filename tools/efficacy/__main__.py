@@ -26,10 +26,12 @@ ANSWERS = Path(".cache/efficacy.jsonl")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--home", type=Path, default=Settings.load().home_folder, help="where the demo model is kept")
+    parser.add_argument("--home", type=Path, default=Settings.load().home_folder, help="folder of the demo model")
     parser.add_argument("--prompts", type=int, default=len(PROMPTS), help="ask the first N questions (a quick look)")
     parser.add_argument("--seeds", type=int, default=2, help="answers to each")
-    parser.add_argument("--answers", type=Path, default=ANSWERS, help="kept here, and not written again (*.jsonl)")
+    parser.add_argument(
+        "--answers", type=Path, default=ANSWERS, help="file of finished answers, which are not measured again (*.jsonl)"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--show", action="store_true", help="only write the pages again")
     options = parser.parse_args()
@@ -52,19 +54,19 @@ def _measure(options: argparse.Namespace) -> None:
 
 
 def _result(writer: Writer, answers: list[Answer], prompts: int, seeds: list[int]) -> Figures:
-    asked = PROMPTS[:prompts]
-    plain = statistics.fmean(len(writer.prompt(question, "")) for question in asked)
-    taken = {
-        name: round(statistics.fmean(len(writer.prompt(question, one.system_prompt)) for question in asked) - plain)
+    questions = PROMPTS[:prompts]
+    plain = statistics.fmean(len(writer.prompt(question, "")) for question in questions)
+    system_tokens = {
+        name: round(statistics.fmean(len(writer.prompt(question, one.system_prompt)) for question in questions) - plain)
         for name, one in MEASURES.items()
     }
     return {
         "model": bundle.MODEL_NAME,
         "sampling": {"temperature": TEMPERATURE, "top_p": TOP_P, "new_tokens": NEW_TOKENS, "seeds": seeds},
-        "prompts": list(asked),
+        "prompts": list(questions),
         "versions": {package: version(package) for package in ("torch", "transformers", "millm")},
         "profiles": {
-            name: profile_figures(profile, answers, taken[name], plain) for name, profile in profiles().items()
+            name: profile_figures(profile, answers, system_tokens[name], plain) for name, profile in profiles().items()
         },
     }
 

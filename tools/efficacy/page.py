@@ -9,7 +9,7 @@ NOTE = "<!-- Written by tools/efficacy from src/millm/demo/measurements.json; do
 
 LEAD = """\
 What steering by features does to the demo model, in figures: how strong the effect is, what it costs in coherence, and
-what a system prompt that asks for the same would do and cost instead. The model is a toy of 135 million parameters
+what a system prompt for the same effect would do and cost instead. The model is a toy of 135 million parameters
 with a dictionary of 4,096 features; the figures say how the method behaves, not how well a large model writes.
 """
 
@@ -52,8 +52,8 @@ def page(result: Figures) -> str:
 
 def _beside(profiles: dict[str, Figures]) -> Sequence[str]:
     return [
-        "| profile | effect is the share of | base | steered | asked | steered − asked, 95 % | context tokens steered"
-        " | context tokens asked | of the prompt |",
+        "| profile | effect is the share of | base | steered | prompted | steered − prompted, 95 % | context tokens"
+        " steered | context tokens prompted | of the prompt |",
         "|---|---|---|---|---|---|---|---|---|",
         *(_beside_row(name, found) for name, found in profiles.items()),
     ]
@@ -75,8 +75,8 @@ def _verdict(profiles: dict[str, Figures]) -> str:
     gentle = [name for name, found in profiles.items() if _coherent(found)]
     return (
         f"Steering has the larger effect in {len(stronger)} of {len(profiles)} profiles (its interval above zero);"
-        f" the system prompt has one that is beyond chance in {len(works)} ({', '.join(works) or 'none'}). Steering"
-        " takes no context at all: the features are in no prompt. It pays in coherence instead: at full strength the"
+        f" the system prompt has an effect beyond chance in {len(works)} ({', '.join(works) or 'none'}). Steering"
+        " uses no context: the features are in no prompt. It costs coherence instead: at full strength the"
         f" perplexity stays under three times the base model's in {len(gentle)} of {len(profiles)}"
         f" ({', '.join(gentle) or 'none'})."
     )

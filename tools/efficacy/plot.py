@@ -18,10 +18,10 @@ STYLE = """\
 text { font: 11px system-ui, sans-serif; fill: #333 } .name { font-weight: 600; font-size: 13px }
 .axis { stroke: #999; fill: none } .own { stroke: #999; stroke-dasharray: 2 3 }
 .effect { stroke: #0b6fa4; fill: none; stroke-width: 2 } .perplexity { stroke: #b3471d; fill: none; stroke-width: 2 }
-.asked { stroke: #0b6fa4; stroke-dasharray: 5 4; fill: none } .effect-text { fill: #0b6fa4 }
+.prompted { stroke: #0b6fa4; stroke-dasharray: 5 4; fill: none } .effect-text { fill: #0b6fa4 }
 .perplexity-text { fill: #b3471d }
 @media (prefers-color-scheme: dark) {
-text { fill: #ddd } .axis, .own { stroke: #777 } .effect, .asked { stroke: #5db8e8 } .perplexity { stroke: #f08a5d }
+text { fill: #ddd } .axis, .own { stroke: #777 } .effect, .prompted { stroke: #5db8e8 } .perplexity { stroke: #f08a5d }
 .effect-text { fill: #5db8e8 } .perplexity-text { fill: #f08a5d } }
 """
 
@@ -57,14 +57,14 @@ def _panel(name: str, found: Figures) -> str:
     most = _ceiling(max(one["effect"] for one in (found["asked"], *(one for _, one in doses))))
     effects = [(_x(multiple), _y(one["effect"] / most)) for multiple, one in doses]
     perplexities = [(_x(multiple), _y(_log_share(one["perplexity"]))) for multiple, one in doses]
-    asked = _y(found["asked"]["effect"] / most)
+    prompted = _y(found["asked"]["effect"] / most)
     right, bottom = LEFT + PLOT_WIDE, TOP + PLOT_HIGH
     return "".join(
         [
             f'<text class="name" x="{LEFT}" y="{TOP - 14}">{name}</text>',
             f'<path class="axis" d="M{LEFT} {TOP}V{bottom}H{right}V{TOP}"/>',
             f'<path class="own" d="M{_x(1.0):.1f} {TOP}V{bottom}"/>',
-            f'<path class="asked" d="M{LEFT} {asked:.1f}H{right}"/>',
+            f'<path class="prompted" d="M{LEFT} {prompted:.1f}H{right}"/>',
             f'<polyline class="perplexity" points="{_points(perplexities)}"/>',
             f'<polyline class="effect" points="{_points(effects)}"/>',
             *_labels(most, right, bottom),
