@@ -17,23 +17,23 @@ EXAMPLE_URL = "http://127.0.0.1:8000"
 SHELL = ("console", "bash", "sh")
 RUN = (*SHELL, "python", "json", "yaml", "http")
 SHOWN = ("text", "")
-"""What is only to be read: answers, tables, drawings."""
+"""Blocks that are not run: answers, tables, drawings."""
 
 _BLOCK = re.compile(
     r"^(?P<indent> *)```(?P<language>[\w-]*)(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE
 )
 _TITLE = re.compile(r'title="([^"]+)"')
 _NEXT = re.compile(r"\n(?=[a-zA-Z#])")
-"""A command begins at the left; what goes on with it is further in, or begins with a sign."""
+"""A command starts at the left margin; its continuation lines are indented, or start with a sign."""
 
 
 @dataclass(frozen=True)
 class Block:
     page: str
-    """From the repository's root."""
+    """Path from the repository's root."""
     language: str
     title: str
-    """The file that a reader puts it in; or `prints`, of what the block before it prints."""
+    """The file that the block is saved as; or `prints`: the output of the block before."""
     text: str
 
     @property

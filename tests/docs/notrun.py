@@ -1,4 +1,4 @@
-"""The commands and blocks that no test runs as they stand: why, and what is checked instead."""
+"""Commands and blocks that no test runs unchanged: the reason, and the test that replaces it."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ class NotRun:
     """The first words of the command, or of the block."""
     why: str
     instead: str
-    """A test's file, with its name where that says more."""
+    """A test file, optionally with the test's name."""
 
 
 _INSTALL = "tests/docs/test_pages.py::test_make_does_what_the_readme_says_it_does"
@@ -20,7 +20,7 @@ _CLIENTS = "tests/docs/test_walks.py::test_a_page_is_followed_with_its_client"
 NOT_RUN = (
     NotRun("README.md", "python3 -m venv .venv", "makes an environment beside the tests' own", _INSTALL),
     NotRun("README.md", "pip install -c constraints.txt -e .", "installs torch", _INSTALL),
-    NotRun("docs/operations/performance.md", "millm bench", "takes minutes when busy", "tests/cli/test_bench.py"),
+    NotRun("docs/operations/performance.md", "millm bench", "needs minutes when busy", "tests/cli/test_bench.py"),
     NotRun("docs/recipes/open-webui.md", "pip install open-webui", "2.5 GB, with versions of its own", _OPEN_WEBUI),
     NotRun("docs/recipes/open-webui.md", "set -a; . ./open-webui.env", "needs what is installed above", _OPEN_WEBUI),
     NotRun("docs/recipes/langchain.md", "pip install langchain-openai", "the pinned version is installed", _CLIENTS),

@@ -1,4 +1,4 @@
-"""Tiny random stand-ins under the ids that the recipes name, with just the layers and features that are named there."""
+"""Tiny random models and SAEs under the ids of the recipes, with the layers and features that the recipes use."""
 
 import json
 from pathlib import Path
@@ -21,9 +21,9 @@ from tests.fixtures.tiny import CONTEXT, write_tokenizer
 
 GATED = {"google/gemma-2-2b", "google/gemma-2-2b-it", "meta-llama/Llama-3.1-8B"}
 WIDTH = 64
-"""The least that is packed in 4 bits on a CPU."""
+"""The smallest width that is packed in 4 bits on a CPU."""
 FEW = 1024
-"""Features, where the real SAE's thousands are not named."""
+"""Features of SAEs whose recipe names only small indices."""
 _IDS = {"vocab_size": 400, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _SHAPE = {
     "hidden_size": WIDTH, "intermediate_size": 128, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32,
@@ -32,7 +32,7 @@ _SHAPE = {
 
 
 def write_standins(root: Path) -> Path:
-    """All of them below `root`; some seconds, 20 MB."""
+    """Write all of them below `root`: some seconds, 20 MB."""
     gemma = Gemma2Config(num_hidden_layers=21, query_pre_attn_scalar=16, sliding_window=128, **_SHAPE, **_IDS)
     _write(root / "google/gemma-2-2b", Gemma2ForCausalLM(gemma))
     _write(root / "google/gemma-2-2b-it", Gemma2ForCausalLM(gemma))
@@ -48,13 +48,13 @@ def write_standins(root: Path) -> Path:
 
 
 def _write(folder: Path, model: PreTrainedModel) -> None:
-    """With a chat template where the real one has it."""
+    """With a chat template if the real model has one."""
     folder.mkdir(parents=True)
     write_tokenizer(folder)
     if not folder.name.endswith("-it"):
-        told = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
-        del told["chat_template"]
-        (folder / "tokenizer_config.json").write_text(json.dumps(told), encoding="utf-8")
+        config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+        del config["chat_template"]
+        (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     torch.manual_seed(0)
     with torch.no_grad():
         for weights in model.parameters():
@@ -64,7 +64,7 @@ def _write(folder: Path, model: PreTrainedModel) -> None:
 
 
 def _tensors(features: int) -> dict[str, Tensor]:
-    """Exact with its first features, the axes both ways; the others fire seldom."""
+    """The first features are the axes in both directions, exact; the others are rarely active."""
     axes = torch.eye(WIDTH)
     others = torch.randn(features - 2 * WIDTH, WIDTH, generator=torch.Generator().manual_seed(1))
     decoder = torch.cat([axes, -axes, others / others.norm(dim=-1, keepdim=True)])
@@ -93,50 +93,50 @@ def _write_llama_scope(folder: Path) -> None:
         "decoder.bias": tensors["b_dec"],
     }
     save_file(renamed, folder / "checkpoints/final.safetensors")
-    told = {
+    config = {
         "d_model": WIDTH, "d_sae": FEW, "jump_relu_threshold": 0.5, "hook_point_in": "blocks.15.hook_resid_post",
         "dataset_average_activation_norm": {"in": 10.0, "out": 10.0},
     }  # fmt: skip
-    (folder / "hyperparams.json").write_text(json.dumps(told), encoding="utf-8")
+    (folder / "hyperparams.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 def _write_flat_saelens(folder: Path) -> None:
-    """As SAELens wrote it before its version 6."""
+    """The layout of SAELens before version 6."""
     folder.mkdir(parents=True)
     save_file(_tensors(FEW), folder / "sae_weights.safetensors")
-    told = {
+    config = {
         "architecture": "standard", "d_in": WIDTH, "d_sae": FEW, "dtype": "torch.float32", "device": "cpu",
         "model_name": "gpt2-small", "hook_name": "blocks.8.hook_resid_pre", "hook_layer": 8,
         "activation_fn_str": "relu", "apply_b_dec_to_input": True, "normalize_activations": "none",
         "prepend_bos": True, "context_size": 128,
     }  # fmt: skip
-    (folder / "cfg.json").write_text(json.dumps(told), encoding="utf-8")
+    (folder / "cfg.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 def write_own_sae(folder: Path) -> Path:
-    """What `SAE.save_model` of SAELens 6 leaves, for the tiny stand-in of gemma-2-2b."""
+    """The output of `SAE.save_model` of SAELens 6, for the tiny gemma-2-2b."""
     folder.mkdir(parents=True)
     save_file(_tensors(FEW), folder / "sae_weights.safetensors")
-    told = {
+    config = {
         "architecture": "standard", "d_in": WIDTH, "d_sae": FEW, "dtype": "float32", "device": "cpu",
         "apply_b_dec_to_input": True, "normalize_activations": "none", "reshape_activations": "none",
         "metadata": {
             "sae_lens_version": "6.54.12", "model_name": "gemma-2-2b", "hook_name": "blocks.12.hook_resid_post",
         },
     }  # fmt: skip
-    (folder / "cfg.json").write_text(json.dumps(told), encoding="utf-8")
+    (folder / "cfg.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
 
 
 def write_mistudio_sae(folder: Path) -> Path:
-    """What miStudio exports as `community_format/layer_12_residual`."""
+    """miStudio's export `community_format/layer_12_residual`."""
     folder.mkdir(parents=True)
     save_file(_tensors(FEW), folder / "sae_weights.safetensors")
-    told = {
+    config = {
         "model_name": "gemma-2-2b", "hook_name": "blocks.12.hook_resid_post", "hook_point_layer": 12, "d_in": WIDTH,
         "d_sae": FEW, "architecture": "standard", "activation_fn_str": "relu", "dtype": "torch.float32",
         "normalize_activations": "constant_norm_rescale", "apply_b_dec_to_input": False,
         "mistudio_training_id": "train_1", "extra_metadata": {"hf_model_name": "google/gemma-2-2b"},
     }  # fmt: skip
-    (folder / "cfg.json").write_text(json.dumps(told), encoding="utf-8")
+    (folder / "cfg.json").write_text(json.dumps(config), encoding="utf-8")
     return folder

@@ -1,4 +1,4 @@
-"""The documentation is true: generated pages are fresh, links lead somewhere, tests that are named are there."""
+"""The documentation is true: generated pages are fresh, links resolve, named tests exist."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ _ERROR = re.compile(r"\b(?P<status>[45]\d\d) `(?P<code>[a-z_]+)`|`(?P<before>[a-
 
 
 @pytest.fixture(scope="module")
-def made() -> dict[str, str]:
+def generated() -> dict[str, str]:
     return pages()
 
 
@@ -25,17 +25,17 @@ def made() -> dict[str, str]:
     ["settings.md", "errors.md", "api.md", "cli.md", "compatibility.md", "reference/openai.md",
      "reference/formats-and-hooks.md", "operations/memory.md", "decisions/index.md"],
 )  # fmt: skip
-def test_generated_pages_are_fresh(name: str, made: dict[str, str]) -> None:
-    assert (DOCS / name).read_text("utf-8") == made[name], "run `make docs`"
+def test_generated_pages_are_fresh(name: str, generated: dict[str, str]) -> None:
+    assert (DOCS / name).read_text("utf-8") == generated[name], "run `make docs`"
 
 
-def test_no_generated_page_is_forgotten(made: dict[str, str]) -> None:
+def test_no_generated_page_is_forgotten(generated: dict[str, str]) -> None:
     noted = {
         path.relative_to(DOCS).as_posix()
         for path in DOCS.rglob("*.md")
         if "make_docs.py" in path.read_text("utf-8")[:200]
     }
-    assert noted <= set(made)
+    assert noted <= set(generated)
 
 
 def test_the_schema_of_profiles_is_fresh() -> None:
@@ -124,9 +124,9 @@ def test_the_zones_of_the_guide_are_those_of_the_page() -> None:
     table = guide[guide.index("share of the norm | zone") :].partition("\n\n")[0]
     rows = re.findall(r"^\| ([^|]*\d[^|]*) \| ([a-z ]+) \|", table, re.MULTILINE)
     assert [zone for _, zone in rows] == zones
-    told = [sorted({float(number) for number in re.findall(r"[\d.]+", share)}) for share, _ in rows]
+    shown_limits = [sorted({float(number) for number in re.findall(r"[\d.]+", share)}) for share, _ in rows]
     low, middle, high = (float(limit) for limit in limits)
-    assert told == [[low], [low, middle], [middle, high], [high]]
+    assert shown_limits == [[low], [low, middle], [middle, high], [high]]
 
 
 def test_the_figures_of_the_guide_are_those_of_efficacy() -> None:

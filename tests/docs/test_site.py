@@ -1,4 +1,4 @@
-"""The built site: every link and anchor leads somewhere, every page is in the menu, and no other host is asked."""
+"""The built site: links and anchors resolve, every page is in the menu, and no other host is contacted."""
 
 import re
 import subprocess

@@ -33,7 +33,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeHub]:
 
 @pytest.fixture
 def variables(page: str, hub: FakeHub, tmp_path: Path) -> dict[str, str]:
-    """Of a reader who has a token, unless the page is what tells of it."""
+    """Environment of a reader with a token, unless the page itself sets it."""
     has_token = "export HF_TOKEN" not in (ROOT / page).read_text("utf-8")
     quick = {"MILLM_DEVICE": "cpu", "MILLM_CPU_THREADS": "1"}
     return hub.environment(tmp_path / "cache") | quick | ({"HF_TOKEN": TOKEN} if has_token else {})

@@ -125,8 +125,8 @@ class Walk:
         """As it is to be typed on this machine."""
         url = self.server.url if self.server else EXAMPLE_URL
         place = url.removeprefix("http://")
-        for shown, meant in (("127.0.0.1:8000", place), ("localhost:8000", place), ("hf_...", TOKEN)):
-            text = text.replace(shown, meant)
+        for shown, actual in (("127.0.0.1:8000", place), ("localhost:8000", place), ("hf_...", TOKEN)):
+            text = text.replace(shown, actual)
         return text
 
     def put_commands_on_the_path(self) -> None:

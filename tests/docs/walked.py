@@ -1,4 +1,4 @@
-"""Which pages are followed, and what is there when the reader begins."""
+"""The pages whose commands are run, by the state that each starts from."""
 
 DEMO = (
     "README.md",
@@ -30,7 +30,7 @@ EMPTY = (
     "docs/recipes/own-sae.md",
     "docs/operations/memory.md",
 )
-"""Nothing is: the page starts its own server, on a hub of stand-ins."""
+"""No server runs: the page starts its own, on a hub of tiny models."""
 
 ELSEWHERE = {
     "docs/operations/docker.md": ("tests/container/test_operations.py::test_every_command_is_checked",),
@@ -45,4 +45,4 @@ ELSEWHERE = {
         "tests/api/admin/test_profiles_exchange.py::test_documented_example_is_valid",
     ),
 }
-"""Page → the tests that run what is on it."""
+"""Page → the tests that run its commands."""

@@ -1,10 +1,10 @@
-"""Build the image and run it, on a machine without a Docker daemon (`make image-test`), and write down what was seen.
+"""Build the image and run it, on a machine without a Docker daemon (`make image-test`), and write the log.
 
 python -m tools.image                       # as root, with buildah and mmdebstrap; torch from pip's own index
-python -m tools.image --torch-index cpu     # where that would be a torch with CUDA
+python -m tools.image --torch-index cpu     # if that index has only torch with CUDA
 
-In order: a Debian of its own for the base image, the Dockerfile as it is, what the image says of itself, and a server
-in it that is asked for a steered answer: without a network, on a root that cannot be written.
+In order: a Debian for the base image, the Dockerfile, the image's configuration, and a server in the image that gives a
+steered answer without a network, on a read-only root.
 """
 
 import argparse

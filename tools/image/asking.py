@@ -1,4 +1,4 @@
-"""What a container is asked for: who it runs as, its page and its door, and a steered answer with its receipt."""
+"""The checks of a running container: its user, its page, its access rules, and a steered answer with its receipt."""
 
 import subprocess
 from pathlib import Path
@@ -10,7 +10,7 @@ import psutil  # type: ignore[import-untyped]
 from tools.image.record import Record
 
 MODEL = "smollm2-135m-instruct"
-NOBODY = "0000000000000000"
+NO_CAPABILITIES = "0000000000000000"
 """No capability."""
 
 
@@ -19,7 +19,7 @@ def check_the_process(process: "subprocess.Popen[bytes]", record: Record) -> Non
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     record.check("it and its engine run as", {one.uids().real for one in family}, {10001})
     status = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text("utf-8").splitlines())
-    record.check("capabilities", {status[name].strip() for name in ("CapEff", "CapPrm", "CapBnd")}, {NOBODY})
+    record.check("capabilities", {status[name].strip() for name in ("CapEff", "CapPrm", "CapBnd")}, {NO_CAPABILITIES})
     record.check("no new privileges", status["NoNewPrivs"].strip(), "1")
 
 
@@ -44,7 +44,9 @@ def ask_for_steering(url: str, record: Record) -> None:
 
 
 def _answer(url: str, model: str) -> dict[str, Any]:
-    asked = {"model": model, "messages": [{"role": "user", "content": "Tell me about the sea."}]}
-    answer = httpx.post(f"{url}/v1/chat/completions", json={**asked, "temperature": 0, "max_tokens": 24}, timeout=600)
-    told: dict[str, Any] = answer.raise_for_status().json()
-    return told
+    question = {"model": model, "messages": [{"role": "user", "content": "Tell me about the sea."}]}
+    answer = httpx.post(
+        f"{url}/v1/chat/completions", json={**question, "temperature": 0, "max_tokens": 24}, timeout=600
+    )
+    content: dict[str, Any] = answer.raise_for_status().json()
+    return content

@@ -27,7 +27,7 @@ class Buildah:
         self._options = ["--root", str(storage), "--runroot", str(state), "--storage-driver", "vfs"]
 
     def build(self, context: Path, name: str, arguments: dict[str, str], given: Given = NOTHING) -> None:
-        """`format docker` keeps HEALTHCHECK; `pull never` fails where a FROM is not here."""
+        """`format docker` preserves HEALTHCHECK; `pull never` fails if a FROM is not local."""
         self._run(
             "build", "--isolation", "chroot", "--format", "docker", "--pull-never", "--tag", name,
             *(f"--build-arg={argument}={value}" for argument, value in arguments.items()),
@@ -37,11 +37,11 @@ class Buildah:
         )  # fmt: skip
 
     def config(self, image: str) -> ImageConfig:
-        told: dict[str, Any] = json.loads(self._run("inspect", "--type", "image", image))
-        return ImageConfig(told["Docker"]["config"])
+        inspected: dict[str, Any] = json.loads(self._run("inspect", "--type", "image", image))
+        return ImageConfig(inspected["Docker"]["config"])
 
     def mounted(self, image: str) -> Path:
-        """The root of a container made of `image`."""
+        """The root of a new container of `image`."""
         container = self._run("from", "--pull-never", image).strip()
         return Path(self._run("mount", container).strip())
 

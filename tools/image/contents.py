@@ -18,10 +18,10 @@ def check_contents(root: Path, record: Record) -> None:
         "the page is built in", len(list(root.glob("opt/venv/lib/python3*/site-packages/millm/web/index.html"))), 1
     )
     record.check("/data belongs to", (os.stat(root / "data").st_uid, os.stat(root / "data").st_gid), (10001, 10001))
-    told = subprocess.run(
+    done = subprocess.run(
         ["chroot", str(root), "/opt/venv/bin/python", "-c", VERSIONS], capture_output=True, text=True, check=True
     )
-    record.add("      Python {}, torch {}, transformers {}".format(*told.stdout.split()))
+    record.add("      Python {}, torch {}, transformers {}".format(*done.stdout.split()))
     sizes = {path: _size(root / path) for path in ("", "opt/venv", "opt/demo")}
     record.add(f"      {sizes['']:.0f} MB unpacked: venv {sizes['opt/venv']:.0f} MB, demo {sizes['opt/demo']:.0f} MB")
     site = next(root.glob("opt/venv/lib/python3*/site-packages"))
@@ -37,5 +37,5 @@ def _holds_something(path: Path) -> bool:
 
 def _size(path: Path) -> float:
     """MB on the disk."""
-    told = subprocess.run(["du", "-sxk", str(path)], capture_output=True, text=True, check=True)
-    return int(told.stdout.split()[0]) * 1024 / 1e6
+    done = subprocess.run(["du", "-sxk", str(path)], capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[0]) * 1024 / 1e6

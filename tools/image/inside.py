@@ -1,7 +1,7 @@
-"""The container, started and asked: run by `tools.image` in namespaces of its own. ROOT HOME, and the config on stdin.
+"""Start and check the container: run by `tools.image` in its own namespaces, with ROOT HOME and the config on stdin.
 
-`docker run --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges --network none`, by hand: where
-there is no Docker, mounts and `setpriv` do what it would.
+`docker run --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges --network none`, by hand: mounts
+and `setpriv` replace Docker.
 """
 
 import json
@@ -48,12 +48,12 @@ def main() -> None:
 @contextmanager
 def _running(container: Container, command: list[str], record: Record) -> "Iterator[subprocess.Popen[bytes]]":
     """From ready to a clean stop."""
-    begun = time.monotonic()
+    started = time.monotonic()
     process = container.start(command, AS_IN_COMPOSE)
     try:
         for address in ("healthz", "readyz"):
             _wait_for(f"{URL}/{address}", process)
-            record.add(f"{time.monotonic() - begun:6.1f} s  until /{address} answered 200")
+            record.add(f"{time.monotonic() - started:6.1f} s  until /{address} answered 200")
             if address == "healthz":
                 record.check("health", container.run(container.config.health).returncode, 0)
         yield process
@@ -76,10 +76,10 @@ def _wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
 
 
 def _stop(process: "subprocess.Popen[bytes]", record: Record) -> None:
-    begun = time.monotonic()
+    started = time.monotonic()
     process.send_signal(signal.SIGTERM)
     record.check("exit code after SIGTERM", process.wait(STOP_SECONDS), 0)
-    record.add(f"{time.monotonic() - begun:6.1f} s  until it had stopped")
+    record.add(f"{time.monotonic() - started:6.1f} s  until it had stopped")
 
 
 if __name__ == "__main__":

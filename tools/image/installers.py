@@ -1,6 +1,6 @@
-"""pip's and npm's configuration of whoever builds, as secrets of the build: a mirror, a proxy or a local folder works.
+"""The builder's pip and npm configuration, as secrets of the build: a mirror, a proxy or a local folder works.
 
-What the configuration names on this disk is shown to the build under /run/installers; the image keeps none of it.
+Files on this disk that the configuration names are mounted under /run/installers; none of them is part of the image.
 """
 
 import json
@@ -63,10 +63,10 @@ def installers(folder: Path) -> Iterator[Given]:
 
 def _pip(shown: Shown) -> RawConfigParser:
     """What holds for pip here, of its files and of its variables, which win."""
-    told = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
     config = RawConfigParser()
     config.add_section("global")
-    settings = [line.partition("=") for line in told.stdout.splitlines() if "=" in line]
+    settings = [line.partition("=") for line in done.stdout.splitlines() if "=" in line]
     for name, _, value in sorted(settings, key=lambda setting: setting[0].startswith(":env:")):
         section, _, option = name.replace(":env:.", "global.").rpartition(".")
         if not config.has_section(section):
@@ -76,10 +76,10 @@ def _pip(shown: Shown) -> RawConfigParser:
 
 
 def _npm(shown: Shown) -> str:
-    """The registry and whom to trust; nothing where there is no npm here."""
+    """The registry and its certificates; empty without npm."""
     if not shutil.which("npm"):
         return ""
-    told = subprocess.run(["npm", "config", "list", "--json"], capture_output=True, text=True, check=True)
-    config = json.loads(told.stdout)
-    kept = {name: config.get(name) for name in ("registry", "cafile", "proxy", "https-proxy")}
-    return "".join(f"{name}={shown.rewritten(value)}\n" for name, value in kept.items() if value)
+    done = subprocess.run(["npm", "config", "list", "--json"], capture_output=True, text=True, check=True)
+    config = json.loads(done.stdout)
+    options = {name: config.get(name) for name in ("registry", "cafile", "proxy", "https-proxy")}
+    return "".join(f"{name}={shown.rewritten(value)}\n" for name, value in options.items() if value)

@@ -1,4 +1,4 @@
-"""What was seen, line by line: printed as it comes, and kept for the page. Holds no path or host of this machine."""
+"""The log of the checks, printed at once and saved for the page. Holds no path or host of this machine."""
 
 import platform
 import subprocess
@@ -31,9 +31,9 @@ class Record:
 
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
-        begun = time.monotonic()
+        started = time.monotonic()
         yield
-        self.add(f"{time.monotonic() - begun:6.0f} s  {what}")
+        self.add(f"{time.monotonic() - started:6.0f} s  {what}")
 
     def tools(self, suite: str) -> None:
         memory = psutil.virtual_memory().total / 2**30

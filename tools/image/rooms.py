@@ -47,10 +47,10 @@ class Container:
     def _words(self, command: Sequence[str], variables: Mapping[str, str]) -> list[str]:
         user, group = self.config.user.split(":")
         rights = ["--clear-groups", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
-        told = [f"{name}={value}" for name, value in {**self.config.variables, **variables}.items()]
+        assignments = [f"{name}={value}" for name, value in {**self.config.variables, **variables}.items()]
         return [
             "chroot", str(self.root),
             "setpriv", f"--reuid={user}", f"--regid={group}", *rights,
-            "env", "--ignore-environment", f"--chdir={self.config.told['WorkingDir']}", *told,
+            "env", "--ignore-environment", f"--chdir={self.config.attributes['WorkingDir']}", *assignments,
             *command,
         ]  # fmt: skip
