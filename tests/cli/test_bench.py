@@ -47,7 +47,7 @@ def test_table_report(server: Server) -> None:
     ran = millm("bench", "--url", server.url, "--profile", "push", *SHORT, "2", home=server.home)
     assert (ran.code, ran.leftover_processes) == (0, [])
     assert f"tiny-llama at {server.url}, profile push" in ran.out
-    assert re.search(r"│ +2 │ +[\d.]+ │ +\d+ / \d+ │ +\d+ / \d+ │ +4 │ +0 │", ran.out)
+    assert re.search(r"│ +2 │ +[\d.]+ │ +[\d,]+ / [\d,]+ │ +[\d,]+ / [\d,]+ │ +4 │ +0 │", ran.out)
     assert "2 at once" in ran.err
 
 

@@ -286,7 +286,7 @@ def test_demo_model_matches_its_process(demo_folder: Path) -> None:
     result = estimate(demo_folder, name="demo", device="cpu")
     code = f"from pathlib import Path; from {__name__} import measure; measure(Path({str(demo_folder)!r}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    tensors, mapped, grown = json.loads(done.stdout)
+    tensors, mapped, grown = json.loads(done.stdout.splitlines()[-1])
     assert result.weights is not None
     assert close(result.weights, tensors)
     assert math.isclose(grown + mapped, result.weights, rel_tol=0.1)

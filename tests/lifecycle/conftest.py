@@ -28,7 +28,7 @@ def inside(
 ) -> Iterator[Inside]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MILLM_TESTING_FAULTS", "1")
-        with serving(tiny_model, tiny_sae, tmp_path_factory.mktemp("home"), drain_timeout=5.0) as running:
+        with serving(tiny_model, tiny_sae, tmp_path_factory.mktemp("home"), drain_timeout=30.0) as running:
             stock(running, shelves, tiny_model, tiny_sae)
             yield running
 

@@ -208,7 +208,7 @@ def test_drain_timeout_ends_answers_with_an_error(inside: Inside) -> None:
         with streaming(inside, max_tokens=220) as stream:
             inside.run(unload(inside.state))
     finally:
-        inside.state.settings = inside.state.settings.model_copy(update={"drain_timeout": 5.0})
+        inside.state.settings = inside.state.settings.model_copy(update={"drain_timeout": 30.0})
     assert stream.error is not None
     assert stream.error["code"] == "model_not_loaded"
 
