@@ -64,7 +64,7 @@ image-test: $(VENV)/dev-installed ## check Dockerfile and compose files, build t
 	TORCH_INDEX=$(TORCH_INDEX) $(BIN)/python -m pytest tests/container
 
 oldest: $(VENV)/dev-installed .cache/oldest/installed ## the engine's tests on the oldest transformers that is supported
-	PYTHONPATH=.cache/oldest $(BIN)/python -m pytest $(OLDEST)
+	PYTHONPATH=.cache/oldest $(TOGETHER) $(OLDEST)
 
 fix: $(VENV)/dev-installed   ## format, and fix what lint can fix
 	$(BIN)/ruff format .
