@@ -12,6 +12,7 @@ def recordings() -> dict[str, str]:
     return record()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECORDED)
 def test_recordings_match_the_commands(name: str, recordings: dict[str, str]) -> None:
     expected = (FOLDER / f"{name}.txt").read_text("utf-8")

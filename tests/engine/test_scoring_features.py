@@ -65,9 +65,7 @@ def test_scan_matches_the_encoder(
     assert_is(scan(engine, tokens), sae.encode(hidden(reference, tokens)[COUNTED[tokens]]))  # decoder rows: length 1
 
 
-def test_topk_sae_is_scanned(
-    engine: Engine, reference: LlamaForCausalLM, tmp_path: Path, canonical_root: Path
-) -> None:
+def test_topk_sae_is_scanned(engine: Engine, reference: LlamaForCausalLM, tmp_path: Path, canonical_root: Path) -> None:
     """On another layer; the first SAE's steering of a running request does not affect the scan."""
     sae = open_topk(tmp_path, rescale=False)
     attach = AttachSae(

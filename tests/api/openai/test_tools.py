@@ -10,10 +10,10 @@ import pytest
 from millm.settings import Settings
 from tests.api.openai.scripted_server import ScriptedServer
 from tests.fixtures.tiny import write_model
-from tests.text.tool_call_samples import HERMES as RECORDED
-from tests.text.tool_call_samples import WORDS
 from tests.text.sample_templates import HERMES, SMOLLM2
 from tests.text.test_response_parser import TEMPLATES
+from tests.text.tool_call_samples import HERMES as RECORDED
+from tests.text.tool_call_samples import WORDS
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOLS = [
