@@ -69,27 +69,21 @@ _MAX_TICKETS = 1024
 """Outstanding at once; the oldest expires."""
 
 
-@dataclass(frozen=True)
-class _IssuedTicket:
-    principal: Principal
-    expires_at: float
-    """`time.monotonic`"""
-
-
 class Tickets:
     """Single-use tickets for websockets: a browser cannot set their headers, and a key in a URL would be logged."""
 
     def __init__(self) -> None:
-        self._issued: dict[str, _IssuedTicket] = {}
+        self._issued: dict[str, tuple[Principal, float]] = {}
+        """Ticket → caller and expiry by `time.monotonic`, oldest first."""
 
     def issue(self, principal: Principal) -> str:
         ticket = secrets.token_urlsafe(32)
         if len(self._issued) >= _MAX_TICKETS:
             del self._issued[next(iter(self._issued))]
-        self._issued[ticket] = _IssuedTicket(principal, time.monotonic() + TICKET_LIFETIME_SECONDS)
+        self._issued[ticket] = principal, time.monotonic() + TICKET_LIFETIME_SECONDS
         return ticket
 
     def redeem(self, ticket: str) -> Principal | None:
         """None for a ticket that is unknown, used or expired."""
-        issued = self._issued.pop(ticket, None)
-        return issued.principal if issued and time.monotonic() <= issued.expires_at else None
+        principal, expires_at = self._issued.pop(ticket, (None, 0.0))
+        return principal if time.monotonic() <= expires_at else None

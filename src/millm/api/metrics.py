@@ -56,8 +56,11 @@ class Gauge:
         return family
 
 
-def _from_state(value: Callable[[State], float]) -> Callable[[State, MachineUsage], GaugeValues]:
-    return lambda state, _machine: [((), value(state))]
+def _scalar(
+    name: str, help: str, value: Callable[[State], float], kind: Literal["gauge", "counter"] = "gauge"
+) -> Gauge:
+    """A gauge without labels."""
+    return Gauge(name, help, lambda state, _machine: [((), value(state))], (), kind)
 
 
 def _model_info(state: State, _machine: MachineUsage) -> GaugeValues:
@@ -83,66 +86,48 @@ def _gpu_memory(_state: State, machine: MachineUsage) -> Iterator[tuple[tuple[st
 
 
 GAUGES = (
-    Gauge("millm_build_info", "1, with the version.", lambda *_: [((__version__,), 1)], ("version",)),
+    Gauge("millm_build_info", "1, labelled with the version.", lambda *_: [((__version__,), 1)], ("version",)),
     Gauge(
         "millm_status",
-        "1 for what the server is now, 0 for what it is not; as `GET /api/status` says it.",
+        "1 for the current status, 0 for the others; as in `GET /api/status`.",
         lambda state, _: [((status,), status == state.status) for status in STATUSES],
         ("status",),
     ),
-    Gauge(
-        "millm_degraded",
-        "1 if something was given up to go on answering.",
-        _from_state(lambda state: bool(state.engine.degraded_reason)),
-    ),
-    Gauge(
-        "millm_requests_open",
-        "Requests that asked the model and have not got all of it.",
-        _from_state(lambda state: state.drain_gate.active_requests),
-    ),
-    Gauge("millm_sequences_running", "Sequences that are computed.", _from_state(lambda state: state.engine.running)),
-    Gauge(
+    _scalar("millm_degraded", "1 while the server is degraded.", lambda state: bool(state.engine.degraded_reason)),
+    _scalar("millm_requests_open", "Requests in progress.", lambda state: state.drain_gate.active_requests),
+    _scalar("millm_sequences_running", "Sequences in the running batch.", lambda state: state.engine.running),
+    _scalar(
         "millm_sequences_waiting",
         "Sequences in the queue.",
-        _from_state(lambda state: state.engine.in_flight - state.engine.running),
+        lambda state: state.engine.in_flight - state.engine.running,
     ),
-    Gauge(
+    _scalar(
         "millm_queue_limit",
-        "Sequences that may wait; one more is `queue_full`.",
-        _from_state(lambda state: state.settings.max_queue),
+        "Limit of the queue; one more sequence is `queue_full`.",
+        lambda state: state.settings.max_queue,
     ),
     Gauge(
         "millm_model_info",
-        "1, with what is loaded, or asleep; no series without a model.",
+        "1, labelled with the model, which may be unloaded while idle; no series without a model.",
         _model_info,
         ("model", "architecture", "device", "weights", "runner"),
     ),
-    Gauge("millm_saes_attached", "SAEs on the model.", _from_state(lambda state: len(state.saes))),
-    Gauge(
+    _scalar("millm_saes_attached", "Attached SAEs.", lambda state: len(state.saes)),
+    _scalar(
         "millm_steering_active",
-        "1 if requests that do not say otherwise are steered.",
-        _from_state(lambda state: bool(state.active and state.active.steering)),
+        "1 while a steering is active.",
+        lambda state: bool(state.active and state.active.steering),
     ),
     Gauge(
         "millm_resident_memory_bytes",
-        "Memory of the machine that a process of ours holds.",
+        "Resident memory of each process.",
         lambda _, machine: [((name,), size) for name, size in machine.resident_bytes.items()],
         ("process",),
     ),
-    Gauge(
-        "millm_model_memory_bytes",
-        "What the model takes on its device, as measured when it was loaded.",
-        _model_memory,
-        ("part",),
-    ),
-    Gauge("millm_gpu_memory_bytes", "Memory of each GPU, as its driver counts them.", _gpu_memory, ("gpu", "kind")),
-    Gauge("millm_event_listeners", "Websockets that listen to events.", _from_state(lambda state: len(state.events))),
-    Gauge(
-        "millm_engine_restarts",
-        "Times the engine died and was started again.",
-        _from_state(lambda state: state.engine.restarts),
-        kind="counter",
-    ),
+    Gauge("millm_model_memory_bytes", "Device memory of the model, measured when loaded.", _model_memory, ("part",)),
+    Gauge("millm_gpu_memory_bytes", "Memory of each GPU, reported by its driver.", _gpu_memory, ("gpu", "kind")),
+    _scalar("millm_event_listeners", "Websockets subscribed to events.", lambda state: len(state.events)),
+    _scalar("millm_engine_restarts", "Restarts after engine crashes.", lambda state: state.engine.restarts, "counter"),
 )
 
 

@@ -99,11 +99,11 @@ async def generate_output(
     parser_config: OutputParserConfig = PLAIN_TEXT,
     echoes: Sequence[str] = (),
     watching: WatchPlan = NO_WATCHING,
-    recording: RequestRecorder | None = None,
+    recorder: RequestRecorder | None = None,
 ) -> AsyncGenerator[OutputDelta]:
     """Yield the deltas of all choices; only the last delta of a choice has an `end`.
 
-    `watching` selects the activations in the deltas; those of the monitor go into `recording`. `echoes`: the text that
+    `watching` selects the activations in the deltas; those of the monitor go into `recorder`. `echoes`: the text that
     each choice starts with. Raises MillmError when a sequence fails. Closing the generator cancels all sequences.
     """
     assemblers = {
@@ -113,7 +113,7 @@ async def generate_output(
         )
     }
     for assembler in assemblers.values():
-        assembler.watching, assembler.recording = watching, recording
+        assembler.watching, assembler.recorder = watching, recorder
     async with aclosing(engine.generate(*sequences)) as events:
         async for event in events:
             assembler = assemblers[event.id]
@@ -153,7 +153,7 @@ class _ChoiceAssembler:
         self._token_count = 0
         self._prompt_length = len(self._token_ids)
         self.watching = NO_WATCHING
-        self.recording: RequestRecorder | None = None
+        self.recorder: RequestRecorder | None = None
         self.echo = echo
         """The prompt's text, until it is sent."""
         self.prompt_scores: list[TokenScore] = []
@@ -179,8 +179,8 @@ class _ChoiceAssembler:
 
     def add_token(self, token: Token) -> OutputDelta:
         self._token_count += 1
-        if self.recording:
-            self.recording.record_token(self._choice)
+        if self.recorder:
+            self.recorder.record_token(self._choice)
         self._token_ids.append(token.token)
         self._pending_tokens.append(token)
         return self._output(self._parser.feed(self._detokenizer.push(token.token)), token.readings)
@@ -219,8 +219,8 @@ class _ChoiceAssembler:
     def _activations(self, readings: Sequence[Reading]) -> tuple[Activation, ...]:
         if not readings:
             return ()
-        if self.recording:
-            self.recording.record_readings(self._choice, readings, self._text_at)
+        if self.recorder:
+            self.recorder.record_readings(self._choice, readings, self._text_at)
         return tuple(map(self._activation, self.watching.request_readings(readings, self._prompt_length)))
 
     def _text_at(self, position: int) -> str:
@@ -330,7 +330,7 @@ async def _recorded_output(
             generation.parser_config,
             generation.echoes,
             watching=generation.watching,
-            recording=recorder,
+            recorder=recorder,
         )
         async with aclosing(outputs):
             async for output in outputs:

@@ -195,12 +195,7 @@ def build_request(
     last_prompt_text: str = "",
 ) -> GenerationRequest:
     """Raises InvalidRequest, ContextLengthExceeded, InvalidSteering or SaeDetached."""
-    _check_choice_count(len(prompts) * body.samples_per_prompt, state.engine.capacity)
-    _check_ids(body, selection.model.facts)
-    if body.token_limit is not None and body.min_tokens > body.token_limit:
-        raise InvalidRequest(
-            f"`min_tokens` should be at most the answer's limit, {body.token_limit}.", param="min_tokens"
-        )
+    _check_body(body, len(prompts) * body.samples_per_prompt, state.engine.capacity, selection.model.facts)
     request_id = f"{prefix}{uuid.uuid4().hex}"
     watching = resolve_watching(state, body.activations or ())
     return GenerationRequest(
@@ -256,15 +251,18 @@ def _sequences(
     )
 
 
-def _check_choice_count(count: int, maximum: int) -> None:
-    if count > maximum:
-        raise InvalidRequest(f"`n` × prompts requests {count} answers; the limit is {maximum} at once.", param="n")
-
-
-def _check_ids(body: GenerationFields, facts: ModelFacts) -> None:
+def _check_body(body: ChatRequest | CompletionRequest, choice_count: int, capacity: int, facts: ModelFacts) -> None:
+    if choice_count > capacity:
+        raise InvalidRequest(
+            f"`n` × prompts requests {choice_count} answers; the limit is {capacity} at once.", param="n"
+        )
     for name, ids in (("logit_bias", map(int, body.logit_bias)), ("stop_token_ids", body.stop_token_ids)):
         if any(id >= facts.vocab_size for id in ids):
             raise InvalidRequest(f"`{name}` accepts token ids from 0 to {facts.vocab_size - 1}.", param=name)
+    if body.token_limit is not None and body.min_tokens > body.token_limit:
+        raise InvalidRequest(
+            f"`min_tokens` should be at most the answer's limit, {body.token_limit}.", param="min_tokens"
+        )
 
 
 def _max_answer_tokens(facts: ModelFacts, prompt_tokens: int, limit: int) -> int:

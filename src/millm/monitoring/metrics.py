@@ -3,6 +3,8 @@
 Labels are routes, methods, statuses, ends and error codes, never values that a client chooses.
 """
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from millm.events import RequestRecord
@@ -22,46 +24,35 @@ class Meter:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self._requests = Counter(
-            "millm_http_requests",
-            "Requests and websockets that have ended, by route, method and status.",
-            COUNTER_LABELS["millm_http_requests"],
-            registry=registry,
+
+        def counter(name: str, help: str) -> Counter:
+            return Counter(name, help, COUNTER_LABELS.get(name, ()), registry=registry)
+
+        def histogram(name: str, help: str, buckets: Sequence[float]) -> Histogram:
+            return Histogram(name, help, buckets=buckets, registry=registry)
+
+        self._requests = counter(
+            "millm_http_requests", "HTTP requests and websockets that have ended, by route, method and status."
         )
-        self._answers = Counter(
+        self._answers = counter(
             "millm_answers",
-            "Answers that have ended, by address and by how: `stop`, `length`, `tool_calls`, `embedded`, `cancelled`"
-            " (the client went), or the code of the error.",
-            COUNTER_LABELS["millm_answers"],
-            registry=registry,
+            "Answers that have ended, by route and end: `stop`, `length`, `tool_calls`, `embedded`, `cancelled`"
+            " (client disconnected), or an error code.",
         )
-        self._first_token = Histogram(
+        self._first_token = histogram(
             "millm_time_to_first_token_seconds",
-            "From when a request was understood until the first text of its answer, waiting included.",
-            buckets=FIRST_TOKEN_BUCKETS,
-            registry=registry,
+            "From the parsed request to the first text of its answer, queueing included.",
+            FIRST_TOKEN_BUCKETS,
         )
-        self._inter_token = Histogram(
-            "millm_inter_token_seconds",
-            "Between two tokens of one choice.",
-            buckets=INTER_TOKEN_BUCKETS,
-            registry=registry,
+        self._inter_token = histogram(
+            "millm_inter_token_seconds", "Between two tokens of one choice.", INTER_TOKEN_BUCKETS
         )
-        self._answer_seconds = Histogram(
-            "millm_answer_seconds",
-            "From when a request was understood until the end of its answer, however it ended.",
-            buckets=ANSWER_BUCKETS,
-            registry=registry,
+        self._answer_seconds = histogram(
+            "millm_answer_seconds", "From the parsed request to the end of its answer.", ANSWER_BUCKETS
         )
-        self._generated_tokens = Counter(
-            "millm_generated_tokens", "Tokens written, those of answers that did not end too.", registry=registry
-        )
-        self._prompt_tokens = Counter(
-            "millm_prompt_tokens", "Tokens of the prompts and inputs that got an answer.", registry=registry
-        )
-        self._cached_tokens = Counter(
-            "millm_cached_prompt_tokens", "Those of them that did not have to be computed again.", registry=registry
-        )
+        self._generated_tokens = counter("millm_generated_tokens", "Generated tokens, also of unfinished answers.")
+        self._prompt_tokens = counter("millm_prompt_tokens", "Tokens of prompts and inputs with an answer.")
+        self._cached_tokens = counter("millm_cached_prompt_tokens", "Prompt tokens that were not computed again.")
 
     def count_response(self, route: str | None, method: str, status: int | None) -> None:
         """`status`: None where no response was sent."""
