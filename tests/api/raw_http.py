@@ -47,13 +47,13 @@ def until_silence(connection: socket.socket, seconds: float = 1.0) -> bytes:
     try:
         while part := connection.recv(65536):
             got += part
-            connection.settimeout(0.1 if is_whole(got) else seconds)
+            connection.settimeout(0.1 if is_complete(got) else seconds)
     except (TimeoutError, ConnectionResetError):
         pass
     return got
 
 
-def is_whole(got: bytes) -> bool:
+def is_complete(got: bytes) -> bool:
     head, found, body = got.partition(b"\r\n\r\n")
     length = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
     return bool(found) and bool(length) and len(body) >= int(length[0].partition(b":")[2])

@@ -158,7 +158,7 @@ def test_monitor_config_survives_a_restart(inside: Inside, api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("watch", "says"),
+    ("watch", "message_part"),
     [
         ([{"sae": "tiny", "features": [96]}], "0..95"),
         ([{"sae": "tiny"}], "top_k"),
@@ -169,11 +169,11 @@ def test_monitor_config_survives_a_restart(inside: Inside, api) -> None:
         ([{"features": [1]}], "sae"),
     ],
 )
-def test_invalid_watches_are_rejected(api, watch: list[dict[str, Any]], says: str) -> None:
+def test_invalid_watches_are_rejected(api, watch: list[dict[str, Any]], message_part: str) -> None:
     before = api.get("/api/monitor").json()
     refused = api.put("/api/monitor", json={"watch": watch})
     assert refused.status_code == 422
-    assert says in refused.json()["error"]["message"]
+    assert message_part in refused.json()["error"]["message"]
     assert api.get("/api/monitor").json() == before
 
 

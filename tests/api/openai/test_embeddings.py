@@ -177,7 +177,7 @@ def test_invalid_inputs_are_rejected(http: httpx.Client, given: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "param", "says"),
+    ("body", "param", "message_part"),
     [
         ({"input": [[5], [400_000]]}, "input.1", "token ids from 0 to"),
         ({"input": "a", "encoding_format": "hex"}, "encoding_format", "'float' or 'base64'"),
@@ -190,10 +190,10 @@ def test_invalid_inputs_are_rejected(http: httpx.Client, given: Any) -> None:
         ({}, "input", "required"),
     ],
 )
-def test_unsupported_requests_are_rejected(http: httpx.Client, body: dict[str, Any], param: str, says: str) -> None:
+def test_unsupported_requests_are_rejected(http: httpx.Client, body: dict[str, Any], param: str, message_part: str) -> None:
     error = refusal(http, **body)
     assert error["param"] == param
-    assert says in error["message"]
+    assert message_part in error["message"]
 
 
 @pytest.mark.parametrize(

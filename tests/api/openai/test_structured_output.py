@@ -105,7 +105,7 @@ def test_named_function_is_called_by_any_model(client, ask, seed) -> None:
 
 
 @pytest.mark.parametrize("parallel", [False, True])
-def test_required_call_is_made_by_any_model(client, ask, parallel) -> None:
+def test_any_model_makes_a_required_call(client, ask, parallel) -> None:
     for seed in range(3):
         answer = client.chat.completions.create(
             **ask, seed=seed, tools=[TOOL, OTHER], tool_choice="required", parallel_tool_calls=parallel
