@@ -190,7 +190,9 @@ def test_invalid_inputs_are_rejected(http: httpx.Client, given: Any) -> None:
         ({}, "input", "required"),
     ],
 )
-def test_unsupported_requests_are_rejected(http: httpx.Client, body: dict[str, Any], param: str, message_part: str) -> None:
+def test_unsupported_requests_are_rejected(
+    http: httpx.Client, body: dict[str, Any], param: str, message_part: str
+) -> None:
     error = refusal(http, **body)
     assert error["param"] == param
     assert message_part in error["message"]
