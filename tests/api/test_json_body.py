@@ -94,14 +94,14 @@ WRONG = {
 MEASURE = textwrap.dedent("""
     import json, resource, time
     from tests.api.test_json_body import WRONG, without_a_model
-    asked, told = without_a_model(), {}
+    client, results = without_a_model(), {}
     for name, (item, around) in WRONG.items():
         body = '{"model": "m", %s}' % around % ("[" + ",".join([item] * ((2**22 - 300) // (len(item) + 1))) + "]")
-        before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-        answer = asked.post("/v1/chat/completions", content=body.encode())
+        before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+        answer = client.post("/v1/chat/completions", content=body.encode())
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        told[name] = [answer.status_code, grown, time.process_time() - begun, len(answer.content)]
-    print(json.dumps(told))
+        results[name] = [answer.status_code, grown, time.process_time() - started, len(answer.content)]
+    print(json.dumps(results))
 """)
 
 
