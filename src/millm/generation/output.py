@@ -106,11 +106,10 @@ async def generate_output(
     `watching` selects the activations in the deltas; those of the monitor go into `recorder`. `echoes`: the text that
     each choice starts with. Raises MillmError when a sequence fails. Closing the generator cancels all sequences.
     """
+    starts: Sequence[str | None] = echoes or [None] * len(sequences)
     assemblers = {
-        sequence.id: _ChoiceAssembler(sequence.prompt, choice, detokenizer, tokenizer, parser_config, echo)
-        for choice, (sequence, detokenizer, echo) in enumerate(
-            zip(sequences, detokenizers, echoes or [None] * len(sequences), strict=True)
-        )
+        sequence.id: _ChoiceAssembler(sequence.prompt, choice, detokenizer, tokenizer, parser_config, start)
+        for choice, (sequence, detokenizer, start) in enumerate(zip(sequences, detokenizers, starts, strict=True))
     }
     for assembler in assemblers.values():
         assembler.watching, assembler.recorder = watching, recorder

@@ -300,7 +300,7 @@ def _is_ids(sent: Any) -> bool:
 
 class CompletionRequest(GenerationFields):
     prompt: Annotated[list[Prompt], PlainValidator(as_prompts, json_schema_input_type=PromptField)] = Field(
-        default_factory=lambda: [""]
+        default_factory=lambda: list[Prompt]([""])
     )
     max_tokens: Annotated[int, Field(ge=0)] = LEGACY_MAX_TOKENS
     logprobs: Annotated[int | None, Within(0, 5)] = None
