@@ -123,7 +123,7 @@ def test_topk_sae_reads_before_and_after(
     engine.loop.run(engine.client.attach(attach))
     try:
         steering = steer(FeatureSetting(index=5, strength=30.0, sae="topk"))
-        steering = replace(steering, taps=(replace(steering.by_sae[0], sae="topk"),))
+        steering = replace(steering, by_sae=(replace(steering.by_sae[0], sae="topk"),))
         ids, readings = ids_and_readings(engine, request("both", steering, watch=(replace(WATCH, sae="topk"),)))
     finally:
         engine.loop.run(engine.client.detach("topk"))
