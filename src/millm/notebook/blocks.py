@@ -96,16 +96,11 @@ def steered(
 class Row:
     """One text of the batch: T watched tokens in order, without padding."""
 
-    tokens: list[int | None]
-    """Token ids; None for embeddings."""
-    positions: list[int]
-    """In prompt + completion."""
-    activations: Tensor
-    """[T, features], float32 on the CPU, in units of the residual stream."""
-    top_features: Tensor
-    """[T, top_k], the most active first."""
-    top_activations: Tensor
-    """[T, top_k]"""
+    tokens: list[int | None]  # token ids; None for embeddings
+    positions: list[int]  # in prompt + completion
+    activations: Tensor  # [T, features], float32 on the CPU, in units of the residual stream
+    top_features: Tensor  # [T, top_k], the most active first
+    top_activations: Tensor  # [T, top_k]
 
 
 @dataclass(frozen=True)

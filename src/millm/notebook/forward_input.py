@@ -17,12 +17,9 @@ PADDING = -1
 class ForwardInput:
     """B rows of T columns."""
 
-    ids: list[list[int]] | None
-    """[B][T]; None for embeddings without token ids."""
-    positions: list[list[int]]
-    """[B][T] in prompt + completion; PADDING for padding."""
-    is_first_pass: bool
-    """True when the cache is empty."""
+    ids: list[list[int]] | None  # [B][T]; None for embeddings without token ids
+    positions: list[list[int]]  # [B][T] in prompt + completion; PADDING for padding
+    is_first_pass: bool  # True when the cache is empty
 
     @property
     def start_positions(self) -> list[int]:

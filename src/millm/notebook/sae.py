@@ -56,13 +56,10 @@ class SAE:
         allow_model_mismatch: bool = False,
     ) -> None:
         self.name = name
-        self.folder = folder
-        """The memory-mapped copy in MILLM_HOME."""
-        self.labels = labels
-        """By feature, from `labels.jsonl` if the SAE has one."""
+        self.folder = folder  # the memory-mapped copy in MILLM_HOME
+        self.labels = labels  # by feature, from `labels.jsonl` if the SAE has one
         self.device = device
-        self.hook_point = hook_point
-        """Overrides the hook point of the SAE's configuration."""
+        self.hook_point = hook_point  # overrides the hook point of the SAE's configuration
         self.allow_model_mismatch = allow_model_mismatch
         self.residual_norm: float | None = None
         """Median ‖x‖ at the hook, needed for `unit="norm"`; see `measure`."""

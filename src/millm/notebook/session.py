@@ -63,8 +63,7 @@ class SessionPlan:
     """The open blocks as one request: one steering, and one row of each SAE's table."""
 
     steering: Steering | None
-    rows: dict[str, HookRow]
-    """By hook point."""
+    rows: dict[str, HookRow]  # by hook point
     special_ids: frozenset[int]
 
     @property

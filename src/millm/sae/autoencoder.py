@@ -15,10 +15,8 @@ from millm.sae.activations import EncoderRows, FeatureRows, centred, decoder_nor
 from millm.sae.config import SaeConfig
 from millm.sae.formats.canonical import open_canonical
 
-TOKENS_PER_CHUNK = 32
-"""Bounds memory: 32 tokens × 1M features × 4 bytes = 128 MB."""
-RESIDUAL_TOLERANCE = 1e-4
-"""Of the vector's length; a smaller residual is rounding."""
+TOKENS_PER_CHUNK = 32  # bounds memory: 32 tokens × 1M features × 4 bytes = 128 MB
+RESIDUAL_TOLERANCE = 1e-4  # of the vector's length; a smaller residual is rounding
 _DECODER_ROWS_PER_CHUNK = 4096
 
 
@@ -27,8 +25,7 @@ class SparseAutoencoder:
 
     def __init__(self, config: SaeConfig, sha256: str, tensors: dict[str, Tensor]) -> None:
         self.config = config
-        self.sha256 = sha256
-        """Of the original weights file."""
+        self.sha256 = sha256  # of the original weights file
         self._tensors = tensors
         self._device_cache: dict[tuple[str, torch.device], Tensor] = {}
 

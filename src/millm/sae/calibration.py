@@ -36,12 +36,10 @@ _MAX_MEASUREMENTS = 8
 class SaeCalibration:
     """Measured over the calibration text without outliers."""
 
-    residual_norm: float
-    """Median ‖x‖: the unit `norm`."""
+    residual_norm: float  # median ‖x‖: the unit `norm`
     variance_explained: float | None
     """1 − Σ‖t−t̂‖² / Σ‖t−mean t‖²; None when the target does not vary."""
-    l0: float
-    """Mean number of active features per token."""
+    l0: float  # mean number of active features per token
     warnings: tuple[str, ...]
 
 

@@ -19,8 +19,7 @@ from millm.errors import InvalidSae
 
 MAX_NPZ_ENTRIES = 16
 MAX_UNPACKED_BYTES = 8 << 30
-MAX_COMPRESSION_RATIO = 20
-"""Unpacked to packed; weights hardly compress."""
+MAX_COMPRESSION_RATIO = 20  # unpacked to packed; weights hardly compress
 NPZ_ERRORS = (
     OSError, EOFError, ValueError, KeyError, IndexError, TypeError, SyntaxError, RuntimeError, MemoryError,
     OverflowError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,

@@ -51,8 +51,7 @@ class TokenSpan:
 
     start: int
     tokens: int
-    prompt_length: int
-    """Tokens of the complete prompt."""
+    prompt_length: int  # tokens of the complete prompt
 
 
 @dataclass(frozen=True)
@@ -61,16 +60,12 @@ class HookStep:
 
     rows: Tensor  # [B] int64
     steer_mask: Tensor  # [B, T] float32, 1 where a delta applies
-    encoded_columns: int
-    """Columns of the coefficient table in use."""
-    watched_columns: int
-    """Columns of the watch table in use."""
+    encoded_columns: int  # columns of the coefficient table in use
+    watched_columns: int  # columns of the watch table in use
     top_k: int
-    steers: bool
-    """False when all rows only watch; the hidden states stay untouched."""
+    steers: bool  # False when all rows only watch; the hidden states stay untouched
     reads_after: Tensor | None  # [B, 1, 1] bool: rows read after steering; None for no row
-    reads_both: bool
-    """True when a row is read both before and after steering."""
+    reads_both: bool  # True when a row is read both before and after steering
     full_read_before: Tensor | None  # [N] int64, b·T + t: tokens with a full read before steering
     full_read_after: Tensor | None  # [N] int64: the same after steering
 
@@ -119,8 +114,7 @@ class RowPlan:
     row: HookRow
     watched_offsets: list[int]
     sampled_offsets: list[int]
-    full_read_before: set[int]
-    """Offsets that need the full dictionary before steering."""
+    full_read_before: set[int]  # offsets that need the full dictionary before steering
     full_read_after: set[int]
 
     @property

@@ -117,8 +117,7 @@ class SteeringHook:
     def __init__(self, sae: SparseAutoencoder, device: torch.device, sample_every: int = 1) -> None:
         self.sae = sae
         self.device = device
-        self.sample_every = sample_every
-        """Default of a watch without `sample_every`."""
+        self.sample_every = sample_every  # default of a watch without `sample_every`
         self.output = HookOutput()
         self.step: HookStep | None = None
         """For the next pass; None leaves the hidden states untouched."""

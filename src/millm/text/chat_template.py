@@ -30,13 +30,11 @@ FALLBACK_TEMPLATE = """\
 {%- endif -%}
 """
 """For base models, which have no template: a transcript they are likely to continue."""
-FALLBACK_STOP_STRINGS = ("\nUser:",)
-"""Without these a base model also writes the next user turn."""
+FALLBACK_STOP_STRINGS = ("\nUser:",)  # without these a base model also writes the next user turn
 RESERVED_VARIABLES = frozenset({"messages", "tools", "documents", "add_generation_prompt", "tokenize", "chat_template"})
 """Template variables that a client cannot set."""
 MAX_KWARG_CHARACTERS = 256
-_CONTINUE_MARK = "\U000f0002"
-"""Written at the end of a message that is to be continued."""
+_CONTINUE_MARK = "\U000f0002"  # written at the end of a message that is to be continued
 _TEXT_FIELD_BY_TYPE = {"text": "text", "refusal": "refusal"}
 
 
@@ -88,8 +86,7 @@ class PromptToolCall:
     """A tool call in an earlier assistant turn."""
 
     name: str
-    arguments: Any
-    """An object, or the text that the model wrote instead."""
+    arguments: Any  # an object, or the text that the model wrote instead
     id: str | None = None
 
 
@@ -101,8 +98,7 @@ class PromptMessage:
     content: str
     name: str | None = None
     calls: tuple[PromptToolCall, ...] = ()
-    tool_call_id: str | None = None
-    """The id of the call whose result this is."""
+    tool_call_id: str | None = None  # the id of the call whose result this is
 
     @property
     def is_call_or_result(self) -> bool:
@@ -114,16 +110,11 @@ class PromptMessage:
 class TemplateCapabilities:
     """What a template renders in full, without raising; user and assistant turns always count as such."""
 
-    leading_system: bool
-    """A system message before everything else."""
-    later_roles: frozenset[str]
-    """Which of `system` and `tool` are accepted after the first turn."""
-    repeated_roles: bool
-    """Two turns of one role in a row."""
-    tools: bool = False
-    """Function definitions."""
-    calls: bool = False
-    """Calls in an assistant turn, and their results after it."""
+    leading_system: bool  # a system message before everything else
+    later_roles: frozenset[str]  # which of `system` and `tool` are accepted after the first turn
+    repeated_roles: bool  # two turns of one role in a row
+    tools: bool = False  # function definitions
+    calls: bool = False  # calls in an assistant turn, and their results after it
 
     def accepts_role(self, role: str, previous: Sequence[PromptMessage]) -> bool:
         if role == "system" and all(turn.role == "system" for turn in previous):
@@ -139,8 +130,7 @@ class TemplateCapabilities:
 class RenderOptions:
     """How to render a conversation."""
 
-    tools: tuple[Function, ...] = ()
-    """Ignored by templates that do not support tools."""
+    tools: tuple[Function, ...] = ()  # ignored by templates that do not support tools
     template_kwargs: Mapping[str, bool | int | str] = field(default_factory=dict)
     """The template's own variables, such as `enable_thinking`."""
     add_generation_prompt: bool = True
@@ -163,8 +153,7 @@ class Prompt:
 class ChatTemplate:
     """One model's chat template."""
 
-    uses_fallback: bool
-    """True when the model has no template of its own."""
+    uses_fallback: bool  # True when the model has no template of its own
     capabilities: TemplateCapabilities
     _program: TemplateProgram
     _tokenizer: Tokenizer

@@ -106,8 +106,7 @@ class Detokenizer:
         return data
 
 
-REPLACEMENT_CHARACTER = "\ufffd"
-"""Replaces bytes that are not valid UTF-8."""
+REPLACEMENT_CHARACTER = "\ufffd"  # replaces bytes that are not valid UTF-8
 
 
 class TokenOffsets:

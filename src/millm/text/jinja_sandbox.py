@@ -21,8 +21,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from millm.errors import InvalidModel, InvalidRequest
 
 MAX_TEMPLATE_CHARACTERS = 256_000
-MAX_RENDERED_CHARACTERS = 16_000_000
-"""A million tokens of long words: longer than any context."""
+MAX_RENDERED_CHARACTERS = 16_000_000  # a million tokens of long words: longer than any context
 _RENDER_FAILURES = (
     jinja2.TemplateError,
     ArithmeticError,
@@ -39,8 +38,7 @@ _RENDER_FAILURES = (
 class TemplateProgram:
     """A compiled chat template."""
 
-    variables: frozenset[str]
-    """Names that the template reads without defining them."""
+    variables: frozenset[str]  # names that the template reads without defining them
 
     def __init__(self, source: str) -> None:
         """Raises InvalidModel for a template that is too long or is not valid Jinja."""

@@ -14,12 +14,9 @@ from millm.errors import InvalidRequest
 from millm.text.chat_template import Function
 from millm.text.jinja_sandbox import one_line
 
-MAX_SCHEMA_BYTES = 64 * 1024
-"""As JSON."""
-MAX_SCHEMA_DEPTH = 32
-"""Nested objects and lists."""
-MAX_CALLS = 16
-"""Calls in one answer: a small model without a limit would never stop."""
+MAX_SCHEMA_BYTES = 64 * 1024  # as JSON
+MAX_SCHEMA_DEPTH = 32  # nested objects and lists
+MAX_CALLS = 16  # calls in one answer: a small model without a limit would never stop
 GUIDANCE_OPTIONS = {"whitespace_flexible": False, "coerce_one_of": True}
 """`oneOf` as `anyOf`: in practice its branches exclude each other (pydantic's discriminated unions)."""
 _COMBINING_KEYWORDS = frozenset(("allOf", "if", "not", "dependentSchemas", "unevaluatedProperties", "$dynamicRef"))

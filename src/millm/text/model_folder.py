@@ -106,13 +106,10 @@ class EmbeddingConfig:
     (modules.json, 1_Pooling/config.json, sentence_bert_config.json).
     """
 
-    pooling: Pooling = "mean"
-    """Default: sentence-transformers' for a model without its files."""
-    max_tokens: int | None = None
-    """Tokens of a text, if less than the model's context."""
+    pooling: Pooling = "mean"  # default: sentence-transformers' for a model without its files
+    max_tokens: int | None = None  # tokens of a text, if less than the model's context
     lower_case: bool = False
-    prompt: str = ""
-    """Prefix of every text."""
+    prompt: str = ""  # prefix of every text
 
     @classmethod
     def from_folder(cls, folder: Path) -> Self:

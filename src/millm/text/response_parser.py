@@ -79,8 +79,7 @@ class ResponseTemplateParser:
         self._function_names = function_names
         self._parallel = parallel
         self._call_count = 0
-        self._raw = ""
-        """Text that was fed to the parser and is not in any delta yet."""
+        self._raw = ""  # text that was fed to the parser and is not in any delta yet
         self._text, self._reasoning = _TrimmedText(), _TrimmedText()
         self._deltas: list[ParsedCallDelta] = []
 

@@ -74,16 +74,11 @@ class TokenByteDecoder:
     tokens that are not valid UTF-8 together.)
     """
 
-    byte_level: bool = False
-    """Each letter of a token is one byte (GPT-2, Llama-3, Qwen, SmolLM2)."""
-    byte_fallback: bool = False
-    """`<0xE2>` is one byte (Llama-2, Gemma)."""
-    space: str = ""
-    """The letter that stands for a space, usually ▁."""
-    fused: bool = False
-    """The tokens are joined, so that later steps apply to the complete text."""
-    leading_spaces: int = 0
-    """Spaces dropped at the very start of a text."""
+    byte_level: bool = False  # each letter of a token is one byte (GPT-2, Llama-3, Qwen, SmolLM2)
+    byte_fallback: bool = False  # `<0xE2>` is one byte (Llama-2, Gemma)
+    space: str = ""  # the letter that stands for a space, usually ▁
+    fused: bool = False  # the tokens are joined, so that later steps apply to the complete text
+    leading_spaces: int = 0  # spaces dropped at the very start of a text
 
     def token_to_bytes(self, token: str) -> bytes:
         text = token.replace(self.space, " ") if self.space else token
@@ -152,16 +147,14 @@ class Tokenizer:
     """Tokens in the vocabulary; the model's embedding may have more rows, which have no text."""
     bos_id: int | None
     eos_id: int | None
-    special_ids: frozenset[int]
-    """Ids that decode to no text."""
+    special_ids: frozenset[int]  # ids that decode to no text
     longest_token_length: int
     """Letters of the longest token, an upper bound for the characters of a token."""
     token_names: Mapping[str, str]
     """`bos_token`, `eos_token`, …: what chat templates call these tokens."""
     control_tokens: ControlTokens
     byte_decoder: TokenByteDecoder
-    _start_ids: tuple[int, ...]
-    """See `start_token_ids`."""
+    _start_ids: tuple[int, ...]  # see `start_token_ids`
     _backend: tokenizers.Tokenizer = field(repr=False)
 
     @classmethod

@@ -20,8 +20,7 @@ from millm.text.json_stream import (
 )
 
 OPEN_TAG, CLOSE_TAG = "<tool_call>", "</tool_call>"
-_ARGUMENT_KEYS = ("arguments", "parameters")
-"""The keys of Hermes and of Llama."""
+_ARGUMENT_KEYS = ("arguments", "parameters")  # the keys of Hermes and of Llama
 
 
 @dataclass(frozen=True)
@@ -90,15 +89,13 @@ class ToolCallScanner:
     """Scans one call or a list of calls. A call of a name outside `function_names` is not a call."""
 
     def __init__(self, function_names: Container[str]) -> None:
-        self.started_calls = 0
-        """Calls whose name was emitted."""
+        self.started_calls = 0  # calls whose name was emitted
         self.completed_calls = 0
         self.done = False
         self._function_names = function_names
         self._deltas: list[ParsedCallDelta] = []
         self._name: str | None = None
-        self._pending_arguments: str | None = None
-        """Arguments that were written before the name."""
+        self._pending_arguments: str | None = None  # arguments that were written before the name
         self._scan = self._scan_calls()
         next(self._scan)
 
@@ -194,8 +191,7 @@ class TaggedCallsParser:
         self._function_names = function_names
         self._parallel = parallel
         self._call_count = 0
-        self._pending = ""
-        """Text that is not released, because it may become a tag or a call."""
+        self._pending = ""  # text that is not released, because it may become a tag or a call
         self._scanner: ToolCallScanner | None = None
         self._is_after_call = False
         self._text: list[str] = []
@@ -299,8 +295,7 @@ class ForcedCallsParser:
     def __init__(self, function_names: Container[str]) -> None:
         self._scanner = ToolCallScanner(function_names)
         self._pending = ""
-        self._is_text = False
-        """True after text that is not a call."""
+        self._is_text = False  # True after text that is not a call
 
     def feed(self, text: str) -> ParsedDelta:
         if self._is_text:

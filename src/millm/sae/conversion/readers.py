@@ -147,9 +147,10 @@ def read_dictionary_learning(request: ConversionRequest) -> ConvertedSae:
         )
     architecture, subtracts_b_dec, biases = _DICTIONARY_CLASSES[kind]
     stored = load_state_dict(source_file(request))
-    names = {
-        ours: _first_present(stored, _DICTIONARY_TENSOR_NAMES[ours]) for ours in ("W_enc", "W_dec", "b_dec", *biases)
-    }
+    names = {}
+    for ours in ("W_enc", "W_dec", "b_dec", *biases):
+        theirs = _DICTIONARY_TENSOR_NAMES[ours]
+        names[ours] = next((name for name in theirs if name.removesuffix(".T") in stored), theirs[0])
     tensors = rename_tensors(stored, **names)
     if architecture == "jumprelu":  # AutoEncoderTopK has an unused threshold as well
         tensors["threshold"] = rename_tensors(stored, threshold="threshold")["threshold"]
@@ -161,10 +162,6 @@ def read_dictionary_learning(request: ConversionRequest) -> ConvertedSae:
         model_name=request.model or require_string(raw, "trainer", "lm_name", file="config.json"),
         hooks=_residual_hook(_trainer_layer(raw["trainer"])),
     )
-
-
-def _first_present(stored: dict[str, Tensor], names: tuple[str, ...]) -> str:
-    return next((name for name in names if name.removesuffix(".T") in stored), names[0])
 
 
 def _trainer_layer(trainer: dict[str, Any]) -> int:

@@ -28,12 +28,9 @@ _FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 class CanonicalHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`config.json`."""
 
-    millm_sae: Literal[1] = 1
-    """Version of this format."""
-    sha256: str
-    """Of the original weights file."""
-    folded: tuple[str, ...] = ()
-    """Factors that the conversion folded into the weights."""
+    millm_sae: Literal[1] = 1  # version of this format
+    sha256: str  # of the original weights file
+    folded: tuple[str, ...] = ()  # factors that the conversion folded into the weights
     config: SaeConfig
 
 

@@ -15,49 +15,11 @@ from torch import Tensor
 
 from millm.errors import InvalidSae
 from millm.sae.config import Architecture, SaeConfig
-from millm.sae.formats.reader import (
-    SourceSae,
-    convert_to_struct,
-    drop_unit_scaling,
-    dtype_name,
-    matrix_shape,
-    read_json_object,
-    read_npz,
-    read_safetensors,
-    sha256_of,
-)
+from millm.sae.formats import reader
+from millm.sae.formats.reader import SourceSae
 from millm.sae.headers import parse_gemma_scope_path
 
 GEMMA_SCOPE_WEIGHTS = "params.npz"
-_EMBEDDING_FOLDED = ("embedding scale",)
-
-
-def read_gemma_scope(folder: Path) -> SourceSae:
-    """Raises InvalidSae when params.npz is not a complete JumpReLU SAE."""
-    location = parse_gemma_scope_path(folder.absolute().as_posix())
-    arrays = drop_unit_scaling(read_npz(folder / GEMMA_SCOPE_WEIGHTS))
-    tensors = {_TENSOR_NAMES.get(name, name): tensor for name, tensor in arrays.items()}
-    d_in, d_sae = matrix_shape(tensors, "W_enc")
-    _, d_out = matrix_shape(tensors, "W_dec")
-    config = SaeConfig(
-        architecture="jumprelu_transcoder" if location.is_transcoder else "jumprelu",
-        d_in=d_in,
-        d_sae=d_sae,
-        d_out=d_out,
-        model_name=location.model_name,
-        hook_name=location.hook_name,
-        hook_name_out=location.hook_name_out,
-        source_format="gemma_scope",
-        dtype=dtype_name(tensors["W_enc"]),
-    )
-    if location.is_embedding:  # trained on embeddings before Gemma's factor of √d; SAELens corrects this as well
-        tensors |= {"W_enc": tensors["W_enc"] / d_in**0.5, "W_dec": tensors["W_dec"] * d_in**0.5}
-    tensors["W_enc_T"] = tensors.pop("W_enc").T
-    return SourceSae(
-        config, tensors, sha256_of(folder / GEMMA_SCOPE_WEIGHTS), _EMBEDDING_FOLDED if location.is_embedding else ()
-    )
-
-
 GEMMA_SCOPE_2_WEIGHTS = "params.safetensors"
 GEMMA_SCOPE_2_CONFIG = "config.json"
 _TENSOR_NAMES = {"w_enc": "W_enc", "w_dec": "W_dec", "affine_skip_connection": "W_skip"}
@@ -76,6 +38,31 @@ _MODULES_BY_SITE = {
 }
 
 
+def read_gemma_scope(folder: Path) -> SourceSae:
+    """Raises InvalidSae when params.npz is not a complete JumpReLU SAE."""
+    location = parse_gemma_scope_path(folder.absolute().as_posix())
+    arrays = reader.drop_unit_scaling(reader.read_npz(folder / GEMMA_SCOPE_WEIGHTS))
+    tensors = {_TENSOR_NAMES.get(name, name): tensor for name, tensor in arrays.items()}
+    d_in, d_sae = reader.matrix_shape(tensors, "W_enc")
+    _, d_out = reader.matrix_shape(tensors, "W_dec")
+    config = SaeConfig(
+        architecture="jumprelu_transcoder" if location.is_transcoder else "jumprelu",
+        d_in=d_in,
+        d_sae=d_sae,
+        d_out=d_out,
+        model_name=location.model_name,
+        hook_name=location.hook_name,
+        hook_name_out=location.hook_name_out,
+        source_format="gemma_scope",
+        dtype=reader.dtype_name(tensors["W_enc"]),
+    )
+    if location.is_embedding:  # trained on embeddings before Gemma's factor of √d; SAELens corrects this as well
+        tensors |= {"W_enc": tensors["W_enc"] / d_in**0.5, "W_dec": tensors["W_dec"] * d_in**0.5}
+    tensors["W_enc_T"] = tensors.pop("W_enc").T
+    folded = ("embedding scale",) if location.is_embedding else ()
+    return SourceSae(config, tensors, reader.sha256_of(folder / GEMMA_SCOPE_WEIGHTS), folded)
+
+
 class _GemmaScope2Config(msgspec.Struct, frozen=True):
     """`config.json`; other fields describe the training."""
 
@@ -88,15 +75,15 @@ class _GemmaScope2Config(msgspec.Struct, frozen=True):
 
 def read_gemma_scope_2(folder: Path) -> SourceSae:
     """Raises InvalidSae when the folder is not a complete JumpReLU SAE or transcoder."""
-    file_config = (
-        convert_to_struct(read_json_object(folder / GEMMA_SCOPE_2_CONFIG), _GemmaScope2Config, GEMMA_SCOPE_2_CONFIG)
-        if (folder / GEMMA_SCOPE_2_CONFIG).exists()
-        else _config_from_path(folder)
-    )
-    stored = read_safetensors(folder / GEMMA_SCOPE_2_WEIGHTS)
+    if (folder / GEMMA_SCOPE_2_CONFIG).exists():
+        raw = reader.read_json_object(folder / GEMMA_SCOPE_2_CONFIG)
+        file_config = reader.convert_to_struct(raw, _GemmaScope2Config, GEMMA_SCOPE_2_CONFIG)
+    else:
+        file_config = _config_from_path(folder)
+    stored = reader.read_safetensors(folder / GEMMA_SCOPE_2_WEIGHTS)
     tensors = {_TENSOR_NAMES.get(name, name): tensor for name, tensor in stored.items()}
-    d_in, d_sae = matrix_shape(tensors, "W_enc")
-    _, d_out = matrix_shape(tensors, "W_dec")
+    d_in, d_sae = reader.matrix_shape(tensors, "W_enc")
+    _, d_out = reader.matrix_shape(tensors, "W_dec")
     config = SaeConfig(
         architecture=_gemma_scope_2_architecture(file_config, tensors),
         d_in=d_in,
@@ -107,13 +94,13 @@ def read_gemma_scope_2(folder: Path) -> SourceSae:
         hf_hook_name=file_config.hf_hook_point_in,
         hook_name_out=_hook_name(file_config.hf_hook_point_out),
         source_format="gemma_scope_2",
-        dtype=dtype_name(tensors["W_enc"]),
+        dtype=reader.dtype_name(tensors["W_enc"]),
     )
     tensors["W_enc_T"] = tensors.pop("W_enc").T
     if "W_skip" in tensors:
-        matrix_shape(tensors, "W_skip")
+        reader.matrix_shape(tensors, "W_skip")
         tensors["W_skip"] = tensors["W_skip"].T  # stored [d_in, d_out]
-    return SourceSae(config, tensors, sha256_of(folder / GEMMA_SCOPE_2_WEIGHTS))
+    return SourceSae(config, tensors, reader.sha256_of(folder / GEMMA_SCOPE_2_WEIGHTS))
 
 
 def _gemma_scope_2_architecture(file_config: _GemmaScope2Config, tensors: dict[str, Tensor]) -> Architecture:

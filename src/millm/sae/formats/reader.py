@@ -25,8 +25,7 @@ class SourceSae:
 
     config: SaeConfig
     tensors: dict[str, Tensor]
-    sha256: str
-    """Of the weights file."""
+    sha256: str  # of the weights file
     folded: tuple[str, ...] = ()
     """Factors folded into the weights, e.g. `decoder norms`, `input scale 0.25`; removed from the configuration."""
 

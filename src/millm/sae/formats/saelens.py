@@ -12,18 +12,9 @@ from torch import Tensor
 
 from millm.errors import InvalidSae
 from millm.sae.config import Architecture, Normalisation, SaeConfig, Width, require_architecture, require_normalisation
-from millm.sae.formats import mistudio
+from millm.sae.formats import mistudio, reader
 from millm.sae.formats.canonical import check_tensors, fold_decoder_norms, fold_input_scale
-from millm.sae.formats.reader import (
-    SourceSae,
-    convert_to_struct,
-    drop_unit_scaling,
-    dtype_name,
-    matrix_shape,
-    read_json_object,
-    read_safetensors,
-    sha256_of,
-)
+from millm.sae.formats.reader import SourceSae
 
 SAELENS_CONFIG = "cfg.json"
 SAELENS_WEIGHTS = "sae_weights.safetensors"
@@ -116,21 +107,21 @@ class SaelensConfig(SaelensMetadata, frozen=True, kw_only=True):
 
 def read_saelens(folder: Path) -> SourceSae:
     """Raises InvalidSae when the folder is not an SAE that is supported exactly."""
-    raw = read_json_object(folder / SAELENS_CONFIG)
+    raw = reader.read_json_object(folder / SAELENS_CONFIG)
     is_export = mistudio.is_mistudio_export(raw)
     cfg = apply_repository_normalisation(
         parse_saelens_config(mistudio.to_saelens_config(raw, folder) if is_export else raw), folder
     )
-    stored = drop_unit_scaling(read_safetensors(folder / SAELENS_WEIGHTS))
+    stored = reader.drop_unit_scaling(reader.read_safetensors(folder / SAELENS_WEIGHTS))
     is_checkpoint = cfg.architecture in BATCH_TOPK and "topk_threshold" in stored and "threshold" not in stored
     if is_checkpoint:
         stored["threshold"] = stored.pop("topk_threshold").float()
-    matrix_shape(stored, "W_enc")
+    reader.matrix_shape(stored, "W_enc")
     stored["W_enc_T"] = stored.pop("W_enc").T
     tensors = _expand_threshold(stored)
     config = _sae_config(cfg, tensors, folder, "mistudio" if is_export else cfg.converted_from)
     check_tensors(config, tensors)
-    source = SourceSae(config, tensors, sha256_of(folder / SAELENS_WEIGHTS))
+    source = SourceSae(config, tensors, reader.sha256_of(folder / SAELENS_WEIGHTS))
     return _fold_into_weights(source, cfg, is_checkpoint=is_checkpoint)
 
 
@@ -142,7 +133,7 @@ def _sae_config(cfg: SaelensConfig, tensors: dict[str, Tensor], folder: Path, so
         architecture=architecture,
         d_in=cfg.d_in,
         d_sae=cfg.d_sae,
-        d_out=matrix_shape(tensors, "W_dec")[1] if is_transcoder else cfg.d_in,
+        d_out=reader.matrix_shape(tensors, "W_dec")[1] if is_transcoder else cfg.d_in,
         normalize_activations=runtime_normalisation(cfg),
         apply_b_dec_to_input=not is_transcoder if cfg.apply_b_dec_to_input is None else cfg.apply_b_dec_to_input,
         center_inputs=_has_centred_inputs(metadata, folder),
@@ -154,7 +145,7 @@ def _sae_config(cfg: SaelensConfig, tensors: dict[str, Tensor], folder: Path, so
         hook_name_out=metadata.hook_name_out,
         exclude_special_tokens=bool(metadata.exclude_special_tokens),
         source_format=source_format,
-        dtype=dtype_name(tensors["W_enc_T"]),
+        dtype=reader.dtype_name(tensors["W_enc_T"]),
     )
 
 
@@ -182,7 +173,7 @@ def _fold_into_weights(source: SourceSae, cfg: SaelensConfig, *, is_checkpoint: 
 
 def parse_saelens_config(raw: dict[str, Any]) -> SaelensConfig:
     """Raises InvalidSae naming a field of the wrong type."""
-    cfg = convert_to_struct(
+    cfg = reader.convert_to_struct(
         {_NEW_FIELD_NAMES.get(name, name): value for name, value in raw.items()}, SaelensConfig, SAELENS_CONFIG
     )
     head = cfg.merged_metadata.hook_head_index
