@@ -1,5 +1,5 @@
 // Written by scripts/types.mjs from the server's OpenAPI document; do not edit.
-// sha256 72259800dfe23f0222c3cf0172456a6825540ac5105ff9062eb590290f1d17fa
+// sha256 a75885ddc66389d5642d0643187800a04588ed73f56b11cec449bb1228aa2887
 
 export interface paths {
     "/api/attachments": {
@@ -1142,7 +1142,7 @@ export interface paths {
         put?: never;
         /**
          * Chat Completions
-         * @description Answer a conversation, in full or as a stream.
+         * @description Answer a conversation, whole or as a stream.
          */
         post: operations["chat_completions_v1_chat_completions_post"];
         delete?: never;
@@ -1162,7 +1162,7 @@ export interface paths {
         put?: never;
         /**
          * Completions
-         * @description Continue one prompt or several, in full or as a stream.
+         * @description Continue one prompt or several, whole or as a stream.
          */
         post: operations["completions_v1_completions_post"];
         delete?: never;
@@ -1182,7 +1182,7 @@ export interface paths {
         put?: never;
         /**
          * Embeddings
-         * @description One vector of unit length for each input, in order.
+         * @description One vector of unit length for each input, in their order.
          */
         post: operations["embeddings_v1_embeddings_post"];
         delete?: never;
@@ -1200,7 +1200,7 @@ export interface paths {
         };
         /**
          * List Models
-         * @description All values for `model`.
+         * @description Everything that can be asked for as `model`.
          */
         get: operations["list_models_v1_models_get"];
         put?: never;
@@ -1220,7 +1220,7 @@ export interface paths {
         };
         /**
          * Retrieve Model
-         * @description One model; ids may contain slashes.
+         * @description One entry of the list; ids may contain slashes.
          */
         get: operations["retrieve_model_v1_models__model__get"];
         put?: never;
@@ -1242,7 +1242,7 @@ export interface paths {
         put?: never;
         /**
          * Responses
-         * @description Answer a conversation, in full or as a stream of events. Nothing is stored.
+         * @description Answer a conversation, whole or as a stream of events. Nothing is kept.
          */
         post: operations["responses_v1_responses_post"];
         delete?: never;
@@ -1277,7 +1277,8 @@ export interface components {
         };
         /**
          * Activations
-         * @description Activations of one SAE at one token: the monitor's watches, or the request's own where the monitor has none.
+         * @description Activations of one SAE at one token, of what the monitor watches; where it watches nothing, of what the request
+         *         asked for.
          */
         Activations: {
             after?: number[];
@@ -1533,7 +1534,7 @@ export interface components {
         };
         /**
          * ChangeProgress
-         * @description Progress of loading a model or attaching an SAE.
+         * @description How far loading a model or attaching an SAE has come.
          */
         ChangeProgress: {
             done: number;
@@ -1585,7 +1586,7 @@ export interface components {
             };
             /**
              * Continue Final Message
-             * @description Continue the last message, which must be the assistant's.
+             * @description The answer goes on with the last message, which must be the assistant's.
              * @default false
              */
             continue_final_message?: boolean;
@@ -1893,12 +1894,12 @@ export interface components {
             activations?: components["schemas"]["ActivationsRequest"] | components["schemas"]["ActivationsRequest"][] | null;
             /**
              * Best Of
-             * @description Samples to generate; the `n` likeliest per token are returned.
+             * @description So many are written, the `n` likeliest per token are told.
              */
             best_of?: number | null;
             /**
              * Echo
-             * @description The answer starts with the prompt, also in its `logprobs`.
+             * @description The answer begins with the prompt, and `logprobs` are told of it too.
              * @default false
              */
             echo?: boolean;
@@ -2045,7 +2046,7 @@ export interface components {
         };
         /**
          * CpuFallbackReason
-         * @description Why the model runs on the CPU.
+         * @description Why the CPU does the work.
          */
         CpuFallbackReason: {
             /** @default  */
@@ -2061,7 +2062,7 @@ export interface components {
         };
         /**
          * DeletionResult
-         * @description The bytes that a deletion freed.
+         * @description What a deletion gave back.
          */
         DeletionResult: {
             bytes: number;
@@ -2071,7 +2072,7 @@ export interface components {
         };
         /**
          * Disk
-         * @description Bytes.
+         * @description Bytes of the disk that something is on.
          */
         Disk: {
             free: number;
@@ -2096,7 +2097,7 @@ export interface components {
         };
         /**
          * DownloadJob
-         * @description A download from `queued` to `installed`.
+         * @description A download, from asked for to installed.
          */
         DownloadJob: {
             asked: components["schemas"]["DownloadSpec"];
@@ -2129,7 +2130,7 @@ export interface components {
         };
         /**
          * DownloadPreview
-         * @description What a download would fetch.
+         * @description What a download would bring, found out without downloading it.
          */
         DownloadPreview: {
             /** @default null */
@@ -2163,7 +2164,7 @@ export interface components {
         };
         /**
          * DownloadSpec
-         * @description The files of a model or an SAE in a Hugging Face repository.
+         * @description Files of a Hugging Face repository, by what they are for.
          */
         DownloadSpec: {
             /** @enum {unknown} */
@@ -2176,7 +2177,7 @@ export interface components {
         };
         /**
          * Dropped
-         * @description Number of events lost before the next one, because the subscriber is too slow.
+         * @description The listener was too slow for so many events, older than the next one.
          */
         Dropped: {
             count: number;
@@ -2230,7 +2231,7 @@ export interface components {
         };
         /**
          * Error
-         * @description Why a request was rejected or failed.
+         * @description Why a request was refused, or failed.
          */
         Error: {
             /** Code */
@@ -2244,14 +2245,14 @@ export interface components {
         };
         /**
          * ErrorAnswer
-         * @description Body of every response with a status of 400 or more.
+         * @description Every answer with a status of 400 or more.
          */
         ErrorAnswer: {
             error: components["schemas"]["Error"];
         };
         /**
          * Estimate
-         * @description Bytes on the device, part by part; None where the files do not state it.
+         * @description Bytes on the device, part by part; None where the files do not say.
          */
         Estimate: {
             activations: number | null;
@@ -2315,7 +2316,7 @@ export interface components {
         };
         /**
          * Extension
-         * @description `millm` in a response: the receipt of the applied steering, and the requested activations.
+         * @description `millm` in an answer: which steering was applied, in proof, and what was watched.
          */
         Extension: {
             activations?: components["schemas"]["Activation"][];
@@ -2430,7 +2431,7 @@ export interface components {
         };
         /**
          * FeatureStatistics
-         * @description One feature over the selected requests. A feature fires where its activation is above 0.
+         * @description One feature over the requests that are meant. It fires where its activation is above 0.
          */
         FeatureStatistics: {
             feature: number;
@@ -2642,7 +2643,7 @@ export interface components {
         };
         /**
          * JobChanged
-         * @description A download was queued, progressed or finished; at least twice a second while it runs.
+         * @description A download went on, waits, ended or was asked for: at least twice a second while it runs.
          */
         JobChanged: {
             job: components["schemas"]["DownloadJob"];
@@ -2683,7 +2684,7 @@ export interface components {
         };
         /**
          * Largest
-         * @description The largest activation of a feature, and its token.
+         * @description Where an activation was largest.
          */
         Largest: {
             index: number;
@@ -2693,7 +2694,7 @@ export interface components {
         };
         /**
          * LibraryChanged
-         * @description A model or SAE was installed, imported or deleted.
+         * @description Something was installed, imported or deleted.
          */
         LibraryChanged: {
             /** @enum {unknown} */
@@ -2767,7 +2768,7 @@ export interface components {
         };
         /**
          * Memory
-         * @description Bytes, of the machine or of this container if that is less.
+         * @description Bytes, of the machine or of this container where that is less.
          */
         Memory: {
             available: number;
@@ -2786,7 +2787,7 @@ export interface components {
         };
         /**
          * ModelEntry
-         * @description A model in the library.
+         * @description A model of the library.
          */
         ModelEntry: {
             /** @default null */
@@ -2826,7 +2827,7 @@ export interface components {
         };
         /**
          * ModelFacts
-         * @description Properties of the loaded model.
+         * @description What the loaded model says of itself.
          */
         ModelFacts: {
             architecture: string;
@@ -2945,8 +2946,26 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * OpenRequest
+         * @description A request that is being answered, or waits for that.
+         */
+        OpenRequest: {
+            began: number;
+            choices: number;
+            client: string;
+            endpoint: string;
+            first_token_seconds: number | null;
+            id: string;
+            model: string;
+            profile: string | null;
+            prompt_tokens: number;
+            seconds: number;
+            streamed: boolean;
+            task: string | null;
+        };
+        /**
          * Platform
-         * @description What torch uses in the engine.
+         * @description What the engine runs on.
          */
         Platform: {
             built_for: string | null;
@@ -2978,7 +2997,7 @@ export interface components {
         };
         /**
          * Problem
-         * @description Why a job failed or waits.
+         * @description Why a job failed, or why it waits.
          */
         Problem: {
             code: string;
@@ -3135,7 +3154,7 @@ export interface components {
         };
         /**
          * ProfilesChanged
-         * @description A profile was added, changed, renamed or deleted.
+         * @description A profile is new, says something else, has another name, or is gone.
          */
         ProfilesChanged: {
             name: string;
@@ -3219,7 +3238,7 @@ export interface components {
         };
         /**
          * RegistryModel
-         * @description A model with public SAEs.
+         * @description A model that there are public SAEs for.
          */
         RegistryModel: {
             id: string;
@@ -3231,7 +3250,7 @@ export interface components {
         };
         /**
          * RegistryPage
-         * @description A page of search results.
+         * @description A page of what was searched for.
          */
         RegistryPage: {
             saes: components["schemas"]["RegistrySae"][];
@@ -3239,7 +3258,7 @@ export interface components {
         };
         /**
          * RegistrySae
-         * @description A public SAE; None for what the catalogue does not state.
+         * @description A public SAE; what the catalogue does not say is None.
          */
         RegistrySae: {
             format: string;
@@ -3260,7 +3279,7 @@ export interface components {
         };
         /**
          * RemoteModel
-         * @description A hit of Hugging Face's model search.
+         * @description A model of Hugging Face's, as its search tells it.
          */
         RemoteModel: {
             downloads: number;
@@ -3289,39 +3308,34 @@ export interface components {
             answers: string[] | null;
             body: string | null;
             prompts: string[] | null;
-            request: components["schemas"]["RequestRecord"];
+            request: components["schemas"]["RequestRow"];
         };
         /**
          * RequestEnded
-         * @description A request was answered, failed or was cancelled.
+         * @description A request has been answered, or has failed, or its client has gone.
          */
         RequestEnded: {
-            request: components["schemas"]["RequestRecord"];
+            request: components["schemas"]["RequestRow"];
             /** @enum {unknown} */
             type: "request";
         };
         /**
-         * RequestRecord
-         * @description One request: what was decided before it ran, and what came of it. `monitoring.recorder` fills it in.
+         * RequestRow
+         * @description A request that has ended, without its activations.
          */
-        RequestRecord: {
+        RequestRow: {
             began: number;
-            /** @default 0 */
             cached_tokens: number;
             choices: number;
             client: string;
-            /** @default 0 */
             completion_tokens: number;
-            /** @default null */
             degraded: string | null;
-            /** @default 0 */
             delta_norm_ratio: number;
-            /** @default null */
-            end: ("cancelled" | "embedded" | "failed" | "length" | "stop" | "tool_calls") | null;
+            /** @enum {unknown} */
+            end: "cancelled" | "embedded" | "failed" | "length" | "stop" | "tool_calls";
             endpoint: string;
             /** @default null */
             error: string | null;
-            /** @default null */
             first_token_seconds: number | null;
             id: string;
             /** @default false */
@@ -3329,13 +3343,10 @@ export interface components {
             model: string;
             profile: string | null;
             prompt_tokens: number;
-            /** @default 0 */
             seconds: number;
-            /** @default null */
             steering: string | null;
             streamed: boolean;
             task: string | null;
-            /** @default 0 */
             tokens_steered: number;
             /** @default [] */
             watched: components["schemas"]["WatchedSae"][];
@@ -3376,7 +3387,7 @@ export interface components {
             include?: string[];
             /**
              * Input
-             * @description A question, or the full conversation as messages, function calls and their outputs.
+             * @description A question, or the whole conversation as messages, function calls and their outputs.
              */
             input: string | {
                 [key: string]: unknown;
@@ -3526,7 +3537,7 @@ export interface components {
             top_p?: number;
             /**
              * Truncation
-             * @description Echoed: nothing is truncated; a conversation that is too long is rejected.
+             * @description Echoed: nothing is cut, too long a conversation is refused.
              * @default disabled
              * @enum {string}
              */
@@ -3541,7 +3552,7 @@ export interface components {
         };
         /**
          * SaeEntry
-         * @description An SAE in the library.
+         * @description An SAE of the library.
          */
         SaeEntry: {
             /** @default null */
@@ -3577,7 +3588,7 @@ export interface components {
         };
         /**
          * SaeFacts
-         * @description Properties of an attached SAE.
+         * @description What attaching an SAE found out.
          */
         SaeFacts: {
             architecture: string;
@@ -3749,7 +3760,7 @@ export interface components {
         };
         /**
          * StatusChanged
-         * @description A model was loaded or unloaded, an SAE attached or detached, or the server is degraded.
+         * @description A model is being loaded, was loaded or unloaded, an SAE attached or detached, or something was given up.
          */
         StatusChanged: {
             /** @default null */
@@ -3875,7 +3886,7 @@ export interface components {
         };
         /**
          * SteeringChanged
-         * @description The active steering has changed.
+         * @description Another steering is active, for all who follow it.
          */
         SteeringChanged: {
             fingerprint: string | null;
@@ -4166,7 +4177,7 @@ export interface components {
         };
         /**
          * TrackedToken
-         * @description Activations of one SAE at one token of a request.
+         * @description What was seen at one token of a request.
          */
         TrackedToken: {
             after?: number[];
@@ -4267,7 +4278,7 @@ export interface components {
         };
         /**
          * WatchedSae
-         * @description Recorded activations of one SAE in one request.
+         * @description What the history has of one SAE.
          */
         WatchedSae: {
             features: number[];
@@ -4293,7 +4304,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Properties of an attached SAE. */
+            /** @description What attaching an SAE found out. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4304,7 +4315,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4313,7 +4324,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4337,7 +4348,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Properties of an attached SAE. */
+            /** @description What attaching an SAE found out. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4346,7 +4357,7 @@ export interface operations {
                     "application/json": components["schemas"]["SaeFacts"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4355,7 +4366,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4386,7 +4397,7 @@ export interface operations {
                     "application/json": components["schemas"]["ServerStatus"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4395,7 +4406,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4428,7 +4439,7 @@ export interface operations {
                     "application/json": components["schemas"]["SteeringCalibration"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4437,7 +4448,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4470,7 +4481,7 @@ export interface operations {
                     "application/json": components["schemas"]["Comparison"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4479,7 +4490,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4512,7 +4523,7 @@ export interface operations {
                     "application/json": components["schemas"]["Separators"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4521,7 +4532,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4554,7 +4565,7 @@ export interface operations {
                     "application/json": components["schemas"]["Inspection"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4563,7 +4574,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4596,7 +4607,7 @@ export interface operations {
                     "application/jsonl": unknown;
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4605,7 +4616,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4639,7 +4650,7 @@ export interface operations {
                     "application/json": components["schemas"]["PutLabels"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4648,7 +4659,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4684,7 +4695,7 @@ export interface operations {
                     "application/json": components["schemas"]["FoundLabels"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4693,7 +4704,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4727,7 +4738,7 @@ export interface operations {
                     "application/json": components["schemas"]["FeatureCard"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4736,7 +4747,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4774,7 +4785,7 @@ export interface operations {
                     "application/json": components["schemas"]["FoundLabel"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4783,7 +4794,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4817,7 +4828,7 @@ export interface operations {
                     "application/json": components["schemas"]["FoundLabel"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4826,7 +4837,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4855,7 +4866,7 @@ export interface operations {
                     "application/json": components["schemas"]["Hardware"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4864,7 +4875,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4884,7 +4895,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A download from `queued` to `installed`. */
+            /** @description A download, from asked for to installed. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4895,7 +4906,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4904,7 +4915,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4926,7 +4937,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A download from `queued` to `installed`. */
+            /** @description A download, from asked for to installed. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4935,7 +4946,7 @@ export interface operations {
                     "application/json": components["schemas"]["DownloadJob"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4944,7 +4955,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4966,7 +4977,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A download from `queued` to `installed`. */
+            /** @description A download, from asked for to installed. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4975,7 +4986,7 @@ export interface operations {
                     "application/json": components["schemas"]["DownloadJob"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4984,7 +4995,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5006,7 +5017,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A download from `queued` to `installed`. */
+            /** @description A download, from asked for to installed. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5015,7 +5026,7 @@ export interface operations {
                     "application/json": components["schemas"]["DownloadJob"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5024,7 +5035,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5061,7 +5072,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5070,7 +5081,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5090,7 +5101,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A model in the library. */
+            /** @description A model of the library. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5101,7 +5112,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5110,7 +5121,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5134,7 +5145,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description A download from `queued` to `installed`. */
+            /** @description A download, from asked for to installed. */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -5143,7 +5154,7 @@ export interface operations {
                     "application/json": components["schemas"]["DownloadJob"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5152,7 +5163,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5181,7 +5192,7 @@ export interface operations {
                     "application/json": components["schemas"]["ServerStatus"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5190,7 +5201,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5214,7 +5225,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Bytes on the device, part by part; None where the files do not state it. */
+            /** @description Bytes on the device, part by part; None where the files do not say. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5223,7 +5234,7 @@ export interface operations {
                     "application/json": components["schemas"]["Estimate"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5232,7 +5243,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5265,7 +5276,7 @@ export interface operations {
                     "application/json": components["schemas"]["ServerStatus"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5274,7 +5285,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5298,7 +5309,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What a download would fetch. */
+            /** @description What a download would bring, found out without downloading it. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5307,7 +5318,7 @@ export interface operations {
                     "application/json": components["schemas"]["DownloadPreview"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5316,7 +5327,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5340,7 +5351,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description A hit of Hugging Face's model search. */
+            /** @description A model of Hugging Face's, as its search tells it. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5351,7 +5362,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5360,7 +5371,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5389,7 +5400,7 @@ export interface operations {
                     "application/json": components["schemas"]["ServerStatus"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5398,7 +5409,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5420,7 +5431,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A model in the library. */
+            /** @description A model of the library. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5429,7 +5440,7 @@ export interface operations {
                     "application/json": components["schemas"]["ModelEntry"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5438,7 +5449,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5460,7 +5471,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The bytes that a deletion freed. */
+            /** @description What a deletion gave back. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5469,7 +5480,7 @@ export interface operations {
                     "application/json": components["schemas"]["DeletionResult"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5478,7 +5489,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5507,7 +5518,7 @@ export interface operations {
                     "application/json": components["schemas"]["MonitorState"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5516,7 +5527,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5549,7 +5560,7 @@ export interface operations {
                     "application/json": components["schemas"]["MonitorState"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5558,7 +5569,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5603,7 +5614,7 @@ export interface operations {
                     "text/csv": unknown;
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5612,7 +5623,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5653,7 +5664,7 @@ export interface operations {
                     "application/json": components["schemas"]["Statistics"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5662,7 +5673,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5696,7 +5707,7 @@ export interface operations {
                     "application/json": components["schemas"]["ProfilePage"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5705,7 +5716,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5738,7 +5749,7 @@ export interface operations {
                     "application/json": components["schemas"]["ProfileEntry"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5747,7 +5758,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5776,7 +5787,7 @@ export interface operations {
                     "application/json": components["schemas"]["ServerStatus"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5785,7 +5796,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5826,7 +5837,7 @@ export interface operations {
                     "application/json": components["schemas"]["ImportResponse"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5835,7 +5846,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5871,7 +5882,7 @@ export interface operations {
                     "application/json": components["schemas"]["ImportPreview"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5880,7 +5891,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5913,7 +5924,7 @@ export interface operations {
                     "application/json": components["schemas"]["ProfileEntry"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5922,7 +5933,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5954,7 +5965,7 @@ export interface operations {
                     "application/json": components["schemas"]["ProfileDetail"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5963,7 +5974,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5999,7 +6010,7 @@ export interface operations {
                     "application/json": components["schemas"]["ProfileEntry"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6008,7 +6019,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6043,7 +6054,7 @@ export interface operations {
                     "application/json": components["schemas"]["ProfileEntry"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6052,7 +6063,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6084,7 +6095,7 @@ export interface operations {
                     "application/json": components["schemas"]["ProfileEntry"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6093,7 +6104,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6129,7 +6140,7 @@ export interface operations {
                     "application/json": components["schemas"]["ProfileEntry"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6138,7 +6149,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6174,7 +6185,7 @@ export interface operations {
                     "application/octet-stream": unknown;
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6183,7 +6194,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6219,7 +6230,7 @@ export interface operations {
                     "application/json": components["schemas"]["ProfileEntry"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6228,7 +6239,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6248,18 +6259,18 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description One request: what was decided before it ran, and what came of it. `monitoring.recorder` fills it in. */
+            /** @description A request that is being answered, or waits for that. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": {
-                        requests: components["schemas"]["RequestRecord"][];
+                        requests: components["schemas"]["OpenRequest"][];
                     };
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6268,7 +6279,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6290,16 +6301,16 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description One request: what was decided before it ran, and what came of it. `monitoring.recorder` fills it in. */
+            /** @description A request that is being answered, or waits for that. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["RequestRecord"];
+                    "application/json": components["schemas"]["OpenRequest"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6308,7 +6319,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6328,7 +6339,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A model with public SAEs. */
+            /** @description A model that there are public SAEs for. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6339,7 +6350,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6348,7 +6359,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6380,7 +6391,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A page of search results. */
+            /** @description A page of what was searched for. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6389,7 +6400,7 @@ export interface operations {
                     "application/json": components["schemas"]["RegistryPage"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6398,7 +6409,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6433,18 +6444,18 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description One request: what was decided before it ran, and what came of it. `monitoring.recorder` fills it in. */
+            /** @description A request that has ended, without its activations. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": {
-                        requests: components["schemas"]["RequestRecord"][];
+                        requests: components["schemas"]["RequestRow"][];
                     };
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6453,7 +6464,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6482,7 +6493,7 @@ export interface operations {
                     "application/json": components["schemas"]["DeletedRequests"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6491,7 +6502,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6534,7 +6545,7 @@ export interface operations {
                     "application/json": components["schemas"]["RequestDetail"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6543,7 +6554,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6574,7 +6585,7 @@ export interface operations {
                     "application/json": components["schemas"]["DeletedRequests"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6583,7 +6594,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6603,7 +6614,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description An SAE in the library. */
+            /** @description An SAE of the library. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6614,7 +6625,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6623,7 +6634,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6647,7 +6658,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description A download from `queued` to `installed`. */
+            /** @description A download, from asked for to installed. */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -6656,7 +6667,7 @@ export interface operations {
                     "application/json": components["schemas"]["DownloadJob"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6665,7 +6676,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6689,7 +6700,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What a download would fetch. */
+            /** @description What a download would bring, found out without downloading it. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6698,7 +6709,7 @@ export interface operations {
                     "application/json": components["schemas"]["DownloadPreview"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6707,7 +6718,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6729,7 +6740,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description An SAE in the library. */
+            /** @description An SAE of the library. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6738,7 +6749,7 @@ export interface operations {
                     "application/json": components["schemas"]["SaeEntry"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6747,7 +6758,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6769,7 +6780,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The bytes that a deletion freed. */
+            /** @description What a deletion gave back. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6778,7 +6789,7 @@ export interface operations {
                     "application/json": components["schemas"]["DeletionResult"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6787,7 +6798,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6818,7 +6829,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6827,7 +6838,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6856,7 +6867,7 @@ export interface operations {
                     "application/json": components["schemas"]["ServerStatus"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6865,7 +6876,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6894,7 +6905,7 @@ export interface operations {
                     "application/json": components["schemas"]["SteeringState"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6903,7 +6914,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6936,7 +6947,7 @@ export interface operations {
                     "application/json": components["schemas"]["SteeringState"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6945,7 +6956,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6978,7 +6989,7 @@ export interface operations {
                     "application/json": components["schemas"]["SteeringState"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6987,7 +6998,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7020,7 +7031,7 @@ export interface operations {
                     "application/json": components["schemas"]["SteeringState"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7029,7 +7040,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7062,7 +7073,7 @@ export interface operations {
                     "application/json": components["schemas"]["SteeringState"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7071,7 +7082,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7104,7 +7115,7 @@ export interface operations {
                     "application/json": components["schemas"]["SweepResult"];
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7113,7 +7124,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7142,7 +7153,7 @@ export interface operations {
                     "application/json": unknown;
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7151,7 +7162,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7188,7 +7199,7 @@ export interface operations {
                     "text/event-stream": string;
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7197,7 +7208,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7234,7 +7245,7 @@ export interface operations {
                     "text/event-stream": string;
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7243,7 +7254,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7279,7 +7290,7 @@ export interface operations {
                     "application/json": unknown;
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7288,7 +7299,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7319,7 +7330,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7328,7 +7339,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7361,7 +7372,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7370,7 +7381,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7407,7 +7418,7 @@ export interface operations {
                     "text/event-stream": string;
                 };
             };
-            /** @description Rejected; nothing has changed. */
+            /** @description Refused; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7416,7 +7427,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not possible now. */
+            /** @description Failed, or not now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
