@@ -230,7 +230,7 @@ def test_load_can_be_cancelled(inside: Inside) -> None:
 
 
 def test_cancel_without_a_load_is_rejected(inside: Inside) -> None:
-    with pytest.raises(ModelNotLoaded, match="nothing"):
+    with pytest.raises(ModelNotLoaded, match="no load is in progress"):
         cancel_load(inside.state)
 
 

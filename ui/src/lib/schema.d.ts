@@ -1,5 +1,5 @@
 // Written by scripts/types.mjs from the server's OpenAPI document; do not edit.
-// sha256 a75885ddc66389d5642d0643187800a04588ed73f56b11cec449bb1228aa2887
+// sha256 72259800dfe23f0222c3cf0172456a6825540ac5105ff9062eb590290f1d17fa
 
 export interface paths {
     "/api/attachments": {
@@ -1142,7 +1142,7 @@ export interface paths {
         put?: never;
         /**
          * Chat Completions
-         * @description Answer a conversation, whole or as a stream.
+         * @description Answer a conversation, in full or as a stream.
          */
         post: operations["chat_completions_v1_chat_completions_post"];
         delete?: never;
@@ -1162,7 +1162,7 @@ export interface paths {
         put?: never;
         /**
          * Completions
-         * @description Continue one prompt or several, whole or as a stream.
+         * @description Continue one prompt or several, in full or as a stream.
          */
         post: operations["completions_v1_completions_post"];
         delete?: never;
@@ -1182,7 +1182,7 @@ export interface paths {
         put?: never;
         /**
          * Embeddings
-         * @description One vector of unit length for each input, in their order.
+         * @description One vector of unit length for each input, in order.
          */
         post: operations["embeddings_v1_embeddings_post"];
         delete?: never;
@@ -1200,7 +1200,7 @@ export interface paths {
         };
         /**
          * List Models
-         * @description Everything that can be asked for as `model`.
+         * @description All values for `model`.
          */
         get: operations["list_models_v1_models_get"];
         put?: never;
@@ -1220,7 +1220,7 @@ export interface paths {
         };
         /**
          * Retrieve Model
-         * @description One entry of the list; ids may contain slashes.
+         * @description One model; ids may contain slashes.
          */
         get: operations["retrieve_model_v1_models__model__get"];
         put?: never;
@@ -1242,7 +1242,7 @@ export interface paths {
         put?: never;
         /**
          * Responses
-         * @description Answer a conversation, whole or as a stream of events. Nothing is kept.
+         * @description Answer a conversation, in full or as a stream of events. Nothing is stored.
          */
         post: operations["responses_v1_responses_post"];
         delete?: never;
@@ -1277,8 +1277,7 @@ export interface components {
         };
         /**
          * Activations
-         * @description Activations of one SAE at one token, of what the monitor watches; where it watches nothing, of what the request
-         *         asked for.
+         * @description Activations of one SAE at one token: the monitor's watches, or the request's own where the monitor has none.
          */
         Activations: {
             after?: number[];
@@ -1534,7 +1533,7 @@ export interface components {
         };
         /**
          * ChangeProgress
-         * @description How far loading a model or attaching an SAE has come.
+         * @description Progress of loading a model or attaching an SAE.
          */
         ChangeProgress: {
             done: number;
@@ -1586,7 +1585,7 @@ export interface components {
             };
             /**
              * Continue Final Message
-             * @description The answer goes on with the last message, which must be the assistant's.
+             * @description Continue the last message, which must be the assistant's.
              * @default false
              */
             continue_final_message?: boolean;
@@ -1894,12 +1893,12 @@ export interface components {
             activations?: components["schemas"]["ActivationsRequest"] | components["schemas"]["ActivationsRequest"][] | null;
             /**
              * Best Of
-             * @description So many are written, the `n` likeliest per token are told.
+             * @description Samples to generate; the `n` likeliest per token are returned.
              */
             best_of?: number | null;
             /**
              * Echo
-             * @description The answer begins with the prompt, and `logprobs` are told of it too.
+             * @description The answer starts with the prompt, also in its `logprobs`.
              * @default false
              */
             echo?: boolean;
@@ -2046,7 +2045,7 @@ export interface components {
         };
         /**
          * CpuFallbackReason
-         * @description Why the CPU does the work.
+         * @description Why the model runs on the CPU.
          */
         CpuFallbackReason: {
             /** @default  */
@@ -2062,7 +2061,7 @@ export interface components {
         };
         /**
          * DeletionResult
-         * @description What a deletion gave back.
+         * @description The bytes that a deletion freed.
          */
         DeletionResult: {
             bytes: number;
@@ -2072,7 +2071,7 @@ export interface components {
         };
         /**
          * Disk
-         * @description Bytes of the disk that something is on.
+         * @description Bytes.
          */
         Disk: {
             free: number;
@@ -2097,7 +2096,7 @@ export interface components {
         };
         /**
          * DownloadJob
-         * @description A download, from asked for to installed.
+         * @description A download from `queued` to `installed`.
          */
         DownloadJob: {
             asked: components["schemas"]["DownloadSpec"];
@@ -2130,7 +2129,7 @@ export interface components {
         };
         /**
          * DownloadPreview
-         * @description What a download would bring, found out without downloading it.
+         * @description What a download would fetch.
          */
         DownloadPreview: {
             /** @default null */
@@ -2164,7 +2163,7 @@ export interface components {
         };
         /**
          * DownloadSpec
-         * @description Files of a Hugging Face repository, by what they are for.
+         * @description The files of a model or an SAE in a Hugging Face repository.
          */
         DownloadSpec: {
             /** @enum {unknown} */
@@ -2177,7 +2176,7 @@ export interface components {
         };
         /**
          * Dropped
-         * @description The listener was too slow for so many events, older than the next one.
+         * @description Number of events lost before the next one, because the subscriber is too slow.
          */
         Dropped: {
             count: number;
@@ -2231,7 +2230,7 @@ export interface components {
         };
         /**
          * Error
-         * @description Why a request was refused, or failed.
+         * @description Why a request was rejected or failed.
          */
         Error: {
             /** Code */
@@ -2245,14 +2244,14 @@ export interface components {
         };
         /**
          * ErrorAnswer
-         * @description Every answer with a status of 400 or more.
+         * @description Body of every response with a status of 400 or more.
          */
         ErrorAnswer: {
             error: components["schemas"]["Error"];
         };
         /**
          * Estimate
-         * @description Bytes on the device, part by part; None where the files do not say.
+         * @description Bytes on the device, part by part; None where the files do not state it.
          */
         Estimate: {
             activations: number | null;
@@ -2316,7 +2315,7 @@ export interface components {
         };
         /**
          * Extension
-         * @description `millm` in an answer: which steering was applied, in proof, and what was watched.
+         * @description `millm` in a response: the receipt of the applied steering, and the requested activations.
          */
         Extension: {
             activations?: components["schemas"]["Activation"][];
@@ -2431,7 +2430,7 @@ export interface components {
         };
         /**
          * FeatureStatistics
-         * @description One feature over the requests that are meant. It fires where its activation is above 0.
+         * @description One feature over the selected requests. A feature fires where its activation is above 0.
          */
         FeatureStatistics: {
             feature: number;
@@ -2643,7 +2642,7 @@ export interface components {
         };
         /**
          * JobChanged
-         * @description A download went on, waits, ended or was asked for: at least twice a second while it runs.
+         * @description A download was queued, progressed or finished; at least twice a second while it runs.
          */
         JobChanged: {
             job: components["schemas"]["DownloadJob"];
@@ -2684,7 +2683,7 @@ export interface components {
         };
         /**
          * Largest
-         * @description Where an activation was largest.
+         * @description The largest activation of a feature, and its token.
          */
         Largest: {
             index: number;
@@ -2694,7 +2693,7 @@ export interface components {
         };
         /**
          * LibraryChanged
-         * @description Something was installed, imported or deleted.
+         * @description A model or SAE was installed, imported or deleted.
          */
         LibraryChanged: {
             /** @enum {unknown} */
@@ -2768,7 +2767,7 @@ export interface components {
         };
         /**
          * Memory
-         * @description Bytes, of the machine or of this container where that is less.
+         * @description Bytes, of the machine or of this container if that is less.
          */
         Memory: {
             available: number;
@@ -2787,7 +2786,7 @@ export interface components {
         };
         /**
          * ModelEntry
-         * @description A model of the library.
+         * @description A model in the library.
          */
         ModelEntry: {
             /** @default null */
@@ -2827,7 +2826,7 @@ export interface components {
         };
         /**
          * ModelFacts
-         * @description What the loaded model says of itself.
+         * @description Properties of the loaded model.
          */
         ModelFacts: {
             architecture: string;
@@ -2946,26 +2945,8 @@ export interface components {
             [key: string]: unknown;
         };
         /**
-         * OpenRequest
-         * @description A request that is being answered, or waits for that.
-         */
-        OpenRequest: {
-            began: number;
-            choices: number;
-            client: string;
-            endpoint: string;
-            first_token_seconds: number | null;
-            id: string;
-            model: string;
-            profile: string | null;
-            prompt_tokens: number;
-            seconds: number;
-            streamed: boolean;
-            task: string | null;
-        };
-        /**
          * Platform
-         * @description What the engine runs on.
+         * @description What torch uses in the engine.
          */
         Platform: {
             built_for: string | null;
@@ -2997,7 +2978,7 @@ export interface components {
         };
         /**
          * Problem
-         * @description Why a job failed, or why it waits.
+         * @description Why a job failed or waits.
          */
         Problem: {
             code: string;
@@ -3154,7 +3135,7 @@ export interface components {
         };
         /**
          * ProfilesChanged
-         * @description A profile is new, says something else, has another name, or is gone.
+         * @description A profile was added, changed, renamed or deleted.
          */
         ProfilesChanged: {
             name: string;
@@ -3238,7 +3219,7 @@ export interface components {
         };
         /**
          * RegistryModel
-         * @description A model that there are public SAEs for.
+         * @description A model with public SAEs.
          */
         RegistryModel: {
             id: string;
@@ -3250,7 +3231,7 @@ export interface components {
         };
         /**
          * RegistryPage
-         * @description A page of what was searched for.
+         * @description A page of search results.
          */
         RegistryPage: {
             saes: components["schemas"]["RegistrySae"][];
@@ -3258,7 +3239,7 @@ export interface components {
         };
         /**
          * RegistrySae
-         * @description A public SAE; what the catalogue does not say is None.
+         * @description A public SAE; None for what the catalogue does not state.
          */
         RegistrySae: {
             format: string;
@@ -3279,7 +3260,7 @@ export interface components {
         };
         /**
          * RemoteModel
-         * @description A model of Hugging Face's, as its search tells it.
+         * @description A hit of Hugging Face's model search.
          */
         RemoteModel: {
             downloads: number;
@@ -3308,34 +3289,39 @@ export interface components {
             answers: string[] | null;
             body: string | null;
             prompts: string[] | null;
-            request: components["schemas"]["RequestRow"];
+            request: components["schemas"]["RequestRecord"];
         };
         /**
          * RequestEnded
-         * @description A request has been answered, or has failed, or its client has gone.
+         * @description A request was answered, failed or was cancelled.
          */
         RequestEnded: {
-            request: components["schemas"]["RequestRow"];
+            request: components["schemas"]["RequestRecord"];
             /** @enum {unknown} */
             type: "request";
         };
         /**
-         * RequestRow
-         * @description A request that has ended, without its activations.
+         * RequestRecord
+         * @description One request: what was decided before it ran, and what came of it. `monitoring.recorder` fills it in.
          */
-        RequestRow: {
+        RequestRecord: {
             began: number;
+            /** @default 0 */
             cached_tokens: number;
             choices: number;
             client: string;
+            /** @default 0 */
             completion_tokens: number;
+            /** @default null */
             degraded: string | null;
+            /** @default 0 */
             delta_norm_ratio: number;
-            /** @enum {unknown} */
-            end: "cancelled" | "embedded" | "failed" | "length" | "stop" | "tool_calls";
+            /** @default null */
+            end: ("cancelled" | "embedded" | "failed" | "length" | "stop" | "tool_calls") | null;
             endpoint: string;
             /** @default null */
             error: string | null;
+            /** @default null */
             first_token_seconds: number | null;
             id: string;
             /** @default false */
@@ -3343,10 +3329,13 @@ export interface components {
             model: string;
             profile: string | null;
             prompt_tokens: number;
+            /** @default 0 */
             seconds: number;
+            /** @default null */
             steering: string | null;
             streamed: boolean;
             task: string | null;
+            /** @default 0 */
             tokens_steered: number;
             /** @default [] */
             watched: components["schemas"]["WatchedSae"][];
@@ -3387,7 +3376,7 @@ export interface components {
             include?: string[];
             /**
              * Input
-             * @description A question, or the whole conversation as messages, function calls and their outputs.
+             * @description A question, or the full conversation as messages, function calls and their outputs.
              */
             input: string | {
                 [key: string]: unknown;
@@ -3537,7 +3526,7 @@ export interface components {
             top_p?: number;
             /**
              * Truncation
-             * @description Echoed: nothing is cut, too long a conversation is refused.
+             * @description Echoed: nothing is truncated; a conversation that is too long is rejected.
              * @default disabled
              * @enum {string}
              */
@@ -3552,7 +3541,7 @@ export interface components {
         };
         /**
          * SaeEntry
-         * @description An SAE of the library.
+         * @description An SAE in the library.
          */
         SaeEntry: {
             /** @default null */
@@ -3588,7 +3577,7 @@ export interface components {
         };
         /**
          * SaeFacts
-         * @description What attaching an SAE found out.
+         * @description Properties of an attached SAE.
          */
         SaeFacts: {
             architecture: string;
@@ -3760,7 +3749,7 @@ export interface components {
         };
         /**
          * StatusChanged
-         * @description A model is being loaded, was loaded or unloaded, an SAE attached or detached, or something was given up.
+         * @description A model was loaded or unloaded, an SAE attached or detached, or the server is degraded.
          */
         StatusChanged: {
             /** @default null */
@@ -3886,7 +3875,7 @@ export interface components {
         };
         /**
          * SteeringChanged
-         * @description Another steering is active, for all who follow it.
+         * @description The active steering has changed.
          */
         SteeringChanged: {
             fingerprint: string | null;
@@ -4177,7 +4166,7 @@ export interface components {
         };
         /**
          * TrackedToken
-         * @description What was seen at one token of a request.
+         * @description Activations of one SAE at one token of a request.
          */
         TrackedToken: {
             after?: number[];
@@ -4278,7 +4267,7 @@ export interface components {
         };
         /**
          * WatchedSae
-         * @description What the history has of one SAE.
+         * @description Recorded activations of one SAE in one request.
          */
         WatchedSae: {
             features: number[];
@@ -4304,7 +4293,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What attaching an SAE found out. */
+            /** @description Properties of an attached SAE. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4315,7 +4304,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4324,7 +4313,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4348,7 +4337,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What attaching an SAE found out. */
+            /** @description Properties of an attached SAE. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4357,7 +4346,7 @@ export interface operations {
                     "application/json": components["schemas"]["SaeFacts"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4366,7 +4355,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4397,7 +4386,7 @@ export interface operations {
                     "application/json": components["schemas"]["ServerStatus"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4406,7 +4395,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4439,7 +4428,7 @@ export interface operations {
                     "application/json": components["schemas"]["SteeringCalibration"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4448,7 +4437,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4481,7 +4470,7 @@ export interface operations {
                     "application/json": components["schemas"]["Comparison"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4490,7 +4479,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4523,7 +4512,7 @@ export interface operations {
                     "application/json": components["schemas"]["Separators"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4532,7 +4521,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4565,7 +4554,7 @@ export interface operations {
                     "application/json": components["schemas"]["Inspection"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4574,7 +4563,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4607,7 +4596,7 @@ export interface operations {
                     "application/jsonl": unknown;
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4616,7 +4605,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4650,7 +4639,7 @@ export interface operations {
                     "application/json": components["schemas"]["PutLabels"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4659,7 +4648,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4695,7 +4684,7 @@ export interface operations {
                     "application/json": components["schemas"]["FoundLabels"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4704,7 +4693,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4738,7 +4727,7 @@ export interface operations {
                     "application/json": components["schemas"]["FeatureCard"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4747,7 +4736,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4785,7 +4774,7 @@ export interface operations {
                     "application/json": components["schemas"]["FoundLabel"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4794,7 +4783,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4828,7 +4817,7 @@ export interface operations {
                     "application/json": components["schemas"]["FoundLabel"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4837,7 +4826,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4866,7 +4855,7 @@ export interface operations {
                     "application/json": components["schemas"]["Hardware"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4875,7 +4864,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4895,7 +4884,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A download, from asked for to installed. */
+            /** @description A download from `queued` to `installed`. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4906,7 +4895,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4915,7 +4904,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4937,7 +4926,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A download, from asked for to installed. */
+            /** @description A download from `queued` to `installed`. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4946,7 +4935,7 @@ export interface operations {
                     "application/json": components["schemas"]["DownloadJob"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4955,7 +4944,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4977,7 +4966,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A download, from asked for to installed. */
+            /** @description A download from `queued` to `installed`. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -4986,7 +4975,7 @@ export interface operations {
                     "application/json": components["schemas"]["DownloadJob"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -4995,7 +4984,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5017,7 +5006,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A download, from asked for to installed. */
+            /** @description A download from `queued` to `installed`. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5026,7 +5015,7 @@ export interface operations {
                     "application/json": components["schemas"]["DownloadJob"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5035,7 +5024,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5072,7 +5061,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5081,7 +5070,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5101,7 +5090,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A model of the library. */
+            /** @description A model in the library. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5112,7 +5101,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5121,7 +5110,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5145,7 +5134,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description A download, from asked for to installed. */
+            /** @description A download from `queued` to `installed`. */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -5154,7 +5143,7 @@ export interface operations {
                     "application/json": components["schemas"]["DownloadJob"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5163,7 +5152,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5192,7 +5181,7 @@ export interface operations {
                     "application/json": components["schemas"]["ServerStatus"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5201,7 +5190,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5225,7 +5214,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description Bytes on the device, part by part; None where the files do not say. */
+            /** @description Bytes on the device, part by part; None where the files do not state it. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5234,7 +5223,7 @@ export interface operations {
                     "application/json": components["schemas"]["Estimate"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5243,7 +5232,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5276,7 +5265,7 @@ export interface operations {
                     "application/json": components["schemas"]["ServerStatus"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5285,7 +5274,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5309,7 +5298,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What a download would bring, found out without downloading it. */
+            /** @description What a download would fetch. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5318,7 +5307,7 @@ export interface operations {
                     "application/json": components["schemas"]["DownloadPreview"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5327,7 +5316,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5351,7 +5340,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description A model of Hugging Face's, as its search tells it. */
+            /** @description A hit of Hugging Face's model search. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5362,7 +5351,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5371,7 +5360,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5400,7 +5389,7 @@ export interface operations {
                     "application/json": components["schemas"]["ServerStatus"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5409,7 +5398,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5431,7 +5420,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A model of the library. */
+            /** @description A model in the library. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5440,7 +5429,7 @@ export interface operations {
                     "application/json": components["schemas"]["ModelEntry"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5449,7 +5438,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5471,7 +5460,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What a deletion gave back. */
+            /** @description The bytes that a deletion freed. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -5480,7 +5469,7 @@ export interface operations {
                     "application/json": components["schemas"]["DeletionResult"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5489,7 +5478,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5518,7 +5507,7 @@ export interface operations {
                     "application/json": components["schemas"]["MonitorState"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5527,7 +5516,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5560,7 +5549,7 @@ export interface operations {
                     "application/json": components["schemas"]["MonitorState"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5569,7 +5558,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5614,7 +5603,7 @@ export interface operations {
                     "text/csv": unknown;
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5623,7 +5612,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5664,7 +5653,7 @@ export interface operations {
                     "application/json": components["schemas"]["Statistics"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5673,7 +5662,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5707,7 +5696,7 @@ export interface operations {
                     "application/json": components["schemas"]["ProfilePage"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5716,7 +5705,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5749,7 +5738,7 @@ export interface operations {
                     "application/json": components["schemas"]["ProfileEntry"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5758,7 +5747,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5787,7 +5776,7 @@ export interface operations {
                     "application/json": components["schemas"]["ServerStatus"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5796,7 +5785,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5837,7 +5826,7 @@ export interface operations {
                     "application/json": components["schemas"]["ImportResponse"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5846,7 +5835,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5882,7 +5871,7 @@ export interface operations {
                     "application/json": components["schemas"]["ImportPreview"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5891,7 +5880,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5924,7 +5913,7 @@ export interface operations {
                     "application/json": components["schemas"]["ProfileEntry"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5933,7 +5922,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5965,7 +5954,7 @@ export interface operations {
                     "application/json": components["schemas"]["ProfileDetail"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -5974,7 +5963,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6010,7 +5999,7 @@ export interface operations {
                     "application/json": components["schemas"]["ProfileEntry"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6019,7 +6008,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6054,7 +6043,7 @@ export interface operations {
                     "application/json": components["schemas"]["ProfileEntry"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6063,7 +6052,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6095,7 +6084,7 @@ export interface operations {
                     "application/json": components["schemas"]["ProfileEntry"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6104,7 +6093,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6140,7 +6129,7 @@ export interface operations {
                     "application/json": components["schemas"]["ProfileEntry"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6149,7 +6138,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6185,7 +6174,7 @@ export interface operations {
                     "application/octet-stream": unknown;
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6194,7 +6183,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6230,7 +6219,7 @@ export interface operations {
                     "application/json": components["schemas"]["ProfileEntry"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6239,7 +6228,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6259,18 +6248,18 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A request that is being answered, or waits for that. */
+            /** @description One request: what was decided before it ran, and what came of it. `monitoring.recorder` fills it in. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": {
-                        requests: components["schemas"]["OpenRequest"][];
+                        requests: components["schemas"]["RequestRecord"][];
                     };
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6279,7 +6268,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6301,16 +6290,16 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A request that is being answered, or waits for that. */
+            /** @description One request: what was decided before it ran, and what came of it. `monitoring.recorder` fills it in. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["OpenRequest"];
+                    "application/json": components["schemas"]["RequestRecord"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6319,7 +6308,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6339,7 +6328,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A model that there are public SAEs for. */
+            /** @description A model with public SAEs. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6350,7 +6339,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6359,7 +6348,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6391,7 +6380,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A page of what was searched for. */
+            /** @description A page of search results. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6400,7 +6389,7 @@ export interface operations {
                     "application/json": components["schemas"]["RegistryPage"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6409,7 +6398,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6444,18 +6433,18 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A request that has ended, without its activations. */
+            /** @description One request: what was decided before it ran, and what came of it. `monitoring.recorder` fills it in. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": {
-                        requests: components["schemas"]["RequestRow"][];
+                        requests: components["schemas"]["RequestRecord"][];
                     };
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6464,7 +6453,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6493,7 +6482,7 @@ export interface operations {
                     "application/json": components["schemas"]["DeletedRequests"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6502,7 +6491,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6545,7 +6534,7 @@ export interface operations {
                     "application/json": components["schemas"]["RequestDetail"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6554,7 +6543,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6585,7 +6574,7 @@ export interface operations {
                     "application/json": components["schemas"]["DeletedRequests"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6594,7 +6583,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6614,7 +6603,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description An SAE of the library. */
+            /** @description An SAE in the library. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6625,7 +6614,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6634,7 +6623,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6658,7 +6647,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description A download, from asked for to installed. */
+            /** @description A download from `queued` to `installed`. */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -6667,7 +6656,7 @@ export interface operations {
                     "application/json": components["schemas"]["DownloadJob"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6676,7 +6665,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6700,7 +6689,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What a download would bring, found out without downloading it. */
+            /** @description What a download would fetch. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6709,7 +6698,7 @@ export interface operations {
                     "application/json": components["schemas"]["DownloadPreview"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6718,7 +6707,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6740,7 +6729,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description An SAE of the library. */
+            /** @description An SAE in the library. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6749,7 +6738,7 @@ export interface operations {
                     "application/json": components["schemas"]["SaeEntry"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6758,7 +6747,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6780,7 +6769,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What a deletion gave back. */
+            /** @description The bytes that a deletion freed. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -6789,7 +6778,7 @@ export interface operations {
                     "application/json": components["schemas"]["DeletionResult"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6798,7 +6787,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6829,7 +6818,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6838,7 +6827,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6867,7 +6856,7 @@ export interface operations {
                     "application/json": components["schemas"]["ServerStatus"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6876,7 +6865,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6905,7 +6894,7 @@ export interface operations {
                     "application/json": components["schemas"]["SteeringState"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6914,7 +6903,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6947,7 +6936,7 @@ export interface operations {
                     "application/json": components["schemas"]["SteeringState"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6956,7 +6945,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6989,7 +6978,7 @@ export interface operations {
                     "application/json": components["schemas"]["SteeringState"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -6998,7 +6987,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7031,7 +7020,7 @@ export interface operations {
                     "application/json": components["schemas"]["SteeringState"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7040,7 +7029,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7073,7 +7062,7 @@ export interface operations {
                     "application/json": components["schemas"]["SteeringState"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7082,7 +7071,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7115,7 +7104,7 @@ export interface operations {
                     "application/json": components["schemas"]["SweepResult"];
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7124,7 +7113,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7153,7 +7142,7 @@ export interface operations {
                     "application/json": unknown;
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7162,7 +7151,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7199,7 +7188,7 @@ export interface operations {
                     "text/event-stream": string;
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7208,7 +7197,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7245,7 +7234,7 @@ export interface operations {
                     "text/event-stream": string;
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7254,7 +7243,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7290,7 +7279,7 @@ export interface operations {
                     "application/json": unknown;
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7299,7 +7288,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7330,7 +7319,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7339,7 +7328,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7372,7 +7361,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7381,7 +7370,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7418,7 +7407,7 @@ export interface operations {
                     "text/event-stream": string;
                 };
             };
-            /** @description Refused; nothing has changed. */
+            /** @description Rejected; nothing has changed. */
             "4XX": {
                 headers: {
                     [name: string]: unknown;
@@ -7427,7 +7416,7 @@ export interface operations {
                     "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
-            /** @description Failed, or not now. */
+            /** @description Failed, or not possible now. */
             "5XX": {
                 headers: {
                     [name: string]: unknown;
