@@ -162,7 +162,7 @@ def _output(done: "subprocess.CompletedProcess[str]") -> str:
 
 def _given(path: Path | None, option: str, needed: str) -> Path:
     if path is None:
-        raise CannotStart(f"{option} was not arguments ({needed})")
+        raise CannotStart(f"{option} was not given ({needed})")
     return path
 
 

@@ -30,7 +30,7 @@ def disk(hub: FakeHub, tmp_path: Path) -> LibraryHome:
 def test_pull_list_show_and_remove(disk: LibraryHome) -> None:
     assert disk.millm("list").out.startswith("no models here yet")
     pulled = disk.millm("pull", GEMMA)
-    assert (pulled.code, pulled.left) == (0, []), pulled
+    assert (pulled.code, pulled.leftover_processes) == (0, []), pulled
     for word in ("licence", "gemma", "Gemma2ForCausalLM", "float32", "to download", "known SAEs", "installed"):
         assert word in pulled.err
     assert disk.millm("pull", SCOPE_SAE).code == 0

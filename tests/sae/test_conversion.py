@@ -330,7 +330,7 @@ def test_a_conversion_beyond_the_memory_limit_fails(home: Home) -> None:
     }
     published = ForeignSae("", SAES["qwen_scope"].repository, "layer1.sae.pt", lambda: {"layer1.sae.pt": large})
     message = rejection_in_process(published, home, memory_limit=2**28)
-    assert "memory than there is" in message
+    assert "more memory than is free" in message
 
 
 def test_cancelling_stops_at_once_and_leaves_no_files(home: Home) -> None:

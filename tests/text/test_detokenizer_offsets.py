@@ -18,5 +18,5 @@ from millm.text.detokenizer import TokenOffsets
 )
 def test_offsets_are_the_positions_of_the_tokens_text(tokens: list[bytes], text: str, offsets: list[int]) -> None:
     assert b"".join(tokens).decode("utf-8", "replace") == text
-    offsets = TokenOffsets()
-    assert [offsets.next_offset(data) for data in tokens] == offsets
+    counter = TokenOffsets()
+    assert [counter.next_offset(data) for data in tokens] == offsets
