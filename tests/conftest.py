@@ -85,7 +85,9 @@ def demo_folder(demo_home: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_server(demo_home: Path, demo_folder: Path) -> Iterator[Server]:
-    """`millm demo`, as a person starts it, on weights that are prepared."""
-    with running("demo", model="smollm2-135m-instruct", home=demo_home) as running_server:
+def demo_server(tmp_path_factory: pytest.TempPathFactory, demo_folder: Path) -> Iterator[Server]:
+    """`millm demo`, as a person starts it, on prepared weights; each worker has a home of its own."""
+    home = tmp_path_factory.mktemp("demo-home")
+    (home / "demo").symlink_to(demo_folder.parent)
+    with running("demo", model="smollm2-135m-instruct", home=home) as running_server:
         yield running_server

@@ -418,6 +418,7 @@ def run(bench: Bench, hub: FakeHub, config: pytest.Config, examples: int) -> Non
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_four_times_fifty_steps(bench: Bench, hub: FakeHub, pytestconfig: pytest.Config) -> None:
     run(bench, hub, pytestconfig, 4)
 
